@@ -1,0 +1,159 @@
+//! The circuit breaker around L2: after some failures nobody waits for a store that is down.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Failures in a row that open the breaker.
+const THRESHOLD: u32 = 5;
+/// How long it stays open at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Closed: everybody may ask. Open: nobody. Half-open: one probe may, and its outcome decides.
+#[derive(Debug, Default)]
+pub(crate) struct Breaker(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    until: Instant,
+    pause: Duration,
+    probing: bool,
+}
+
+/// Leave to ask the store once. Dropped without an outcome, it counts as neither.
+#[derive(Debug)]
+pub(crate) struct Attempt<'a> {
+    breaker: &'a Breaker,
+    probe: bool,
+}
+
+impl Breaker {
+    /// Leave to ask the store now, if it may be asked.
+    pub(crate) fn attempt(&self) -> Option<Attempt<'_>> {
+        let mut state = self.lock();
+        let probe = match &mut state.open {
+            None => false,
+            Some(open) if !open.probing && Instant::now() >= open.until => {
+                open.probing = true;
+                true
+            }
+            Some(_) => return None,
+        };
+        Some(Attempt {
+            breaker: self,
+            probe,
+        })
+    }
+
+    /// Lets everybody ask again.
+    pub(crate) fn reset(&self) {
+        *self.lock() = State::default();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Attempt<'_> {
+    /// The store answered.
+    pub(crate) fn succeeded(self) {
+        let mut state = self.breaker.lock();
+        // An answer from before the breaker opened says nothing about the store now.
+        if self.probe || state.open.is_none() {
+            *state = State::default();
+        }
+    }
+
+    /// The store failed.
+    pub(crate) fn failed(self) {
+        let mut state = self.breaker.lock();
+        state.failures += 1;
+        let pause = match &state.open {
+            Some(open) if self.probe => (open.pause * 2).min(LONGEST_PAUSE),
+            None if state.failures >= THRESHOLD => FIRST_PAUSE,
+            _ => return,
+        };
+        state.open = Some(Open {
+            until: Instant::now() + jittered(pause),
+            pause,
+            probing: false,
+        });
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.probe
+            && let Some(open) = &mut self.breaker.lock().open
+        {
+            open.probing = false;
+        }
+    }
+}
+
+/// `duration`, up to a tenth longer or shorter, so that instances do not march in step.
+pub(crate) fn jittered(duration: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    duration.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(breaker: &Breaker) {
+        breaker.attempt().expect("may ask").failed();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opens_after_five_failures_and_probes_once_after_a_pause() {
+        let breaker = Breaker::default();
+        for _ in 0..4 {
+            fail(&breaker);
+        }
+        breaker.attempt().unwrap().succeeded();
+        for _ in 0..5 {
+            fail(&breaker);
+        }
+        assert!(breaker.attempt().is_none());
+
+        tokio::time::advance(Duration::from_millis(1200)).await;
+        let probe = breaker.attempt().expect("half-open");
+        assert!(breaker.attempt().is_none(), "one probe at a time");
+        drop(probe);
+        let probe = breaker.attempt().expect("an abandoned probe strands nobody");
+        probe.failed();
+
+        tokio::time::advance(Duration::from_millis(1700)).await;
+        assert!(breaker.attempt().is_none(), "the pause has doubled");
+        tokio::time::advance(Duration::from_millis(600)).await;
+        breaker.attempt().unwrap().succeeded();
+        assert!(breaker.attempt().is_some());
+        assert!(breaker.attempt().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_ends_at_thirty_seconds() {
+        let breaker = Breaker::default();
+        for _ in 0..5 {
+            fail(&breaker);
+        }
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_secs(34)).await;
+            fail(&breaker);
+        }
+        tokio::time::advance(Duration::from_secs(26)).await;
+        assert!(breaker.attempt().is_none());
+        tokio::time::advance(Duration::from_secs(8)).await;
+        assert!(breaker.attempt().is_some());
+    }
+}

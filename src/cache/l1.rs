@@ -1,0 +1,209 @@
+//! L1: the partitions in memory, bounded by what they really cost.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use super::partition::{Partition, State};
+use crate::error::ConfigError;
+use crate::key::PartitionKey;
+use crate::store::PartitionId;
+use crate::time::Timestamp;
+
+/// Settings of the in-memory cache.
+///
+/// ```
+/// use tower_token_cache::L1;
+///
+/// let l1 = L1::new().max_bytes(64 << 20).expiration_ratio(0.5);
+/// # let _ = l1;
+/// ```
+#[derive(Clone, Debug)]
+pub struct L1 {
+    pub(super) max_bytes: Option<u64>,
+    pub(super) expiration_ratio: f64,
+    pub(super) revalidate_every: Option<Duration>,
+}
+
+impl L1 {
+    /// Defaults to 500 MiB: about 65,000 users of 7 KB.
+    pub fn new() -> Self {
+        Self {
+            max_bytes: Some(500 * 1024 * 1024),
+            expiration_ratio: 1.0,
+            revalidate_every: Some(Duration::from_secs(10)),
+        }
+    }
+
+    /// No memory between requests: every request asks L2. Requests for one partition that run at
+    /// the same time still share one read.
+    pub fn disabled() -> Self {
+        Self {
+            max_bytes: None,
+            ..Self::new()
+        }
+    }
+
+    /// The memory that L1 may use, in bytes, index and allocator overhead included. When it is
+    /// full a new user is admitted, and the one that was used least recently goes. Defaults to
+    /// 500 MiB.
+    pub fn max_bytes(mut self, max_bytes: u64) -> Self {
+        self.max_bytes = Some(max_bytes);
+        self
+    }
+
+    /// How long a partition is served from L1 before L2 is asked again, as a part of its
+    /// remaining life in L2: in (0, 1]. Defaults to 1: as long as it lives.
+    pub fn expiration_ratio(mut self, ratio: f64) -> Self {
+        self.expiration_ratio = ratio;
+        self
+    }
+
+    /// How often a partition in use is read again in the background, so that changes made by
+    /// other instances are seen; `None` is never. Requests do not wait for it. Defaults to 10 s:
+    /// for a busy user one read in ten seconds, and none for the others.
+    pub fn revalidate_every(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.revalidate_every = interval.into();
+        self
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        if !(self.expiration_ratio > 0.0 && self.expiration_ratio <= 1.0) {
+            return Err(ConfigError::new(
+                "l1.expiration_ratio",
+                "must be above 0 and at most 1",
+            ));
+        }
+        if self.max_bytes == Some(0) {
+            return Err(ConfigError::new(
+                "l1.max_bytes",
+                "must be above 0; use L1::disabled() to switch L1 off",
+            ));
+        }
+        if self.revalidate_every == Some(Duration::ZERO) {
+            return Err(ConfigError::new("l1.revalidate_every", "must be above 0"));
+        }
+        Ok(())
+    }
+}
+
+impl Default for L1 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// All partitions in memory: those that L1 keeps while there is room, and the *active* ones, which
+/// have a load or a write under way and stay whatever L1 evicts. At any time a key has at most one
+/// partition that counts: the active one, else the one in L1.
+pub(super) struct Partitions {
+    idle: Option<Cache<PartitionKey, Arc<Partition>>>,
+    active: Box<[Stripe]>,
+    hasher: RandomState,
+    namespace: Arc<str>,
+}
+
+type Stripe = Mutex<HashMap<PartitionKey, Arc<Partition>>>;
+
+const STRIPES: usize = 64;
+
+impl Partitions {
+    pub(super) fn new(l1: &L1, namespace: Arc<str>) -> Self {
+        let idle = l1.max_bytes.map(|max_bytes| {
+            Cache::builder()
+                .max_capacity(max_bytes)
+                .weigher(|_, partition: &Arc<Partition>| partition.weight())
+                // Admits every newcomer; the default policy may refuse one in favour of the old.
+                .eviction_policy(EvictionPolicy::lru())
+                .build()
+        });
+        Self {
+            idle,
+            active: (0..STRIPES).map(|_| Stripe::default()).collect(),
+            hasher: RandomState::new(),
+            namespace,
+        }
+    }
+
+    /// The partition if L1 has it: the path of a hit.
+    pub(super) fn get(&self, key: &PartitionKey) -> Option<Arc<Partition>> {
+        self.idle.as_ref()?.get(key)
+    }
+
+    /// Runs `act` on the one partition of this key, which is made if need be. All changes go this
+    /// way: nothing else can replace the partition meanwhile.
+    pub(super) fn with<R>(
+        &self,
+        key: &PartitionKey,
+        act: impl FnOnce(&Arc<Partition>, &mut State) -> R,
+    ) -> R {
+        let mut active = self.stripe(key);
+        let known = active.get(key).cloned();
+        let was_active = known.is_some();
+        let in_l1 = self.get(key);
+        let mut listed = match (&known, &in_l1) {
+            (Some(active), Some(idle)) => Arc::ptr_eq(active, idle),
+            (None, idle) => idle.is_some(),
+            (Some(_), None) => false,
+        };
+        let partition = known.or(in_l1).unwrap_or_else(|| {
+            Partition::new(key.clone(), PartitionId::new(&self.namespace, key))
+        });
+        let mut state = partition.lock();
+        let result = act(&partition, &mut state);
+        match (was_active, state.is_active()) {
+            (false, true) => {
+                active.insert(key.clone(), partition.clone());
+            }
+            (true, false) => {
+                active.remove(key);
+            }
+            _ => {}
+        }
+        let weight = state.footprint(key);
+        drop(state);
+        listed &= partition.weight.swap(weight, Ordering::Relaxed) == weight;
+        if let Some(idle) = self.idle.as_ref().filter(|_| !listed) {
+            idle.insert(key.clone(), partition);
+        }
+        result
+    }
+
+    /// Partitions in L1, and what they cost.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.idle.as_ref().map_or((0, 0), |idle| {
+            idle.run_pending_tasks();
+            (idle.entry_count(), idle.weighted_size())
+        })
+    }
+
+    /// Frees what has expired.
+    pub(super) async fn sweep(&self, now: Timestamp) {
+        let Some(idle) = &self.idle else { return };
+        for (count, (key, partition)) in idle.iter().enumerate() {
+            if partition.lock().is_over(now) {
+                // Under the stripe's lock, so that nobody is about to change it.
+                let active = self.stripe(&key);
+                if !active.contains_key(&*key) && partition.lock().is_over(now) {
+                    idle.invalidate(&*key);
+                }
+            }
+            if count % 64 == 63 {
+                tokio::task::yield_now().await;
+            }
+        }
+        idle.run_pending_tasks();
+    }
+
+    fn stripe(&self, key: &PartitionKey) -> MutexGuard<'_, HashMap<PartitionKey, Arc<Partition>>> {
+        let index = self.hasher.hash_one(key) as usize % STRIPES;
+        self.active[index]
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

@@ -1,0 +1,165 @@
+//! The engine's way to the L2 store: timeouts, breaker, failure hook, counters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::breaker::{Breaker, jittered};
+use crate::error::{StoreError, StoreErrorKind};
+use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
+use crate::store::{
+    Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, TokenStore,
+};
+use crate::telemetry::Counters;
+
+/// Attempts at one operation, the first included, however often the hook answers retry.
+const MAX_ATTEMPTS: u32 = 3;
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+
+pub(crate) struct L2 {
+    pub(crate) store: Arc<dyn TokenStore>,
+    pub(crate) breaker: Breaker,
+    pub(crate) hook: Option<FailureHook>,
+    /// How long one attempt may take.
+    pub(crate) soft_timeout: Duration,
+    /// How long an operation may take with all its attempts.
+    pub(crate) hard_timeout: Duration,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// An operation that failed for good, and what the hook wants done about it.
+#[derive(Clone, Debug)]
+pub(crate) struct L2Error {
+    pub(crate) error: StoreError,
+    pub(crate) decision: OnFailure,
+}
+
+impl L2Error {
+    /// The task that was to ask the store has ended without an answer.
+    pub(crate) fn lost() -> Self {
+        Self {
+            error: StoreError::new(StoreErrorKind::Unreachable),
+            decision: OnFailure::Policy,
+        }
+    }
+}
+
+impl L2 {
+    pub(crate) async fn load(&self, partition: &PartitionId) -> Result<Loaded, L2Error> {
+        self.counters.l2_reads.add(1);
+        self.call(L2Operation::Load, Some(partition), || {
+            self.store.load(partition)
+        })
+        .await
+    }
+
+    /// One round-trip for the whole group. Fails as a whole when every commit in it failed.
+    pub(crate) async fn commit(
+        &self,
+        group: &[Commit],
+    ) -> Result<Vec<Result<Outcome, StoreError>>, L2Error> {
+        self.counters.l2_commits.add(group.len() as u64);
+        let alone = (group.len() == 1).then(|| &group[0].partition);
+        self.call(L2Operation::Commit, alone, || {
+            Box::pin(async move { all_failed(self.store.commit(group).await) })
+        })
+        .await
+    }
+
+    pub(crate) async fn touch(
+        &self,
+        group: &[PartitionId],
+    ) -> Result<Vec<Result<Remaining, StoreError>>, L2Error> {
+        self.call(L2Operation::Touch, None, || {
+            Box::pin(async move { all_failed(self.store.touch(group).await) })
+        })
+        .await
+    }
+
+    pub(crate) async fn clear(
+        &self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+    ) -> Result<u64, L2Error> {
+        self.call(L2Operation::Clear, Some(partition), || {
+            self.store.clear(partition, expected)
+        })
+        .await
+    }
+
+    async fn call<'a, T>(
+        &'a self,
+        operation: L2Operation,
+        partition: Option<&PartitionId>,
+        ask: impl Fn() -> StoreFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, L2Error> {
+        let deadline = Instant::now() + self.hard_timeout;
+        let mut number = 0;
+        loop {
+            number += 1;
+            let Some(attempt) = self.breaker.attempt() else {
+                return Err(L2Error {
+                    error: StoreError::new(StoreErrorKind::CircuitOpen),
+                    decision: OnFailure::Policy,
+                });
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let error = match timeout(self.soft_timeout.min(left), ask()).await {
+                Ok(Ok(answer)) => {
+                    attempt.succeeded();
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => error,
+                Err(_) => StoreError::new(StoreErrorKind::Timeout),
+            };
+            attempt.failed();
+            let decision = self.failed(operation, partition, number, &error);
+            let backoff = jittered(FIRST_BACKOFF * 2_u32.pow(number - 1));
+            let again = decision == OnFailure::Retry
+                && number < MAX_ATTEMPTS
+                && Instant::now() + backoff < deadline;
+            if !again {
+                return Err(L2Error { error, decision });
+            }
+            tokio::time::sleep(backoff).await;
+        }
+    }
+
+    fn failed(
+        &self,
+        operation: L2Operation,
+        partition: Option<&PartitionId>,
+        attempt: u32,
+        error: &StoreError,
+    ) -> OnFailure {
+        self.counters.l2_errors.add(1);
+        let digest = partition.map(PartitionId::short);
+        tracing::warn!(
+            ?operation,
+            attempt,
+            partition = digest.as_deref(),
+            error = error as &dyn std::error::Error,
+            "the L2 store failed"
+        );
+        let failure = L2Failure {
+            operation,
+            partition: digest.as_deref(),
+            attempt,
+            error,
+        };
+        self.hook
+            .as_ref()
+            .map_or(OnFailure::Policy, |hook| (hook.0)(&failure))
+    }
+}
+
+/// Lifts the error out of a group in which nothing succeeded.
+fn all_failed<T>(
+    answers: Vec<Result<T, StoreError>>,
+) -> Result<Vec<Result<T, StoreError>>, StoreError> {
+    match answers.first() {
+        Some(Err(error)) if answers.iter().all(Result::is_err) => Err(error.clone()),
+        _ => Ok(answers),
+    }
+}

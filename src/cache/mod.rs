@@ -1,0 +1,155 @@
+//! The engine: L1 and L2 behind one `TokenCache`.
+//!
+//! A read goes `read` → `l1` → `l2`; a change goes `write` → `l1` → `l2`. What memory may answer
+//! or take in is decided in `partition`, under its lock.
+
+mod breaker;
+mod budget;
+mod builder;
+mod l1;
+mod l2;
+mod partition;
+mod read;
+mod write;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::time::Duration;
+
+use self::budget::Budget;
+pub use self::builder::Builder;
+pub use self::l1::L1;
+use self::l1::Partitions;
+use self::l2::L2;
+pub(crate) use self::partition::Pin;
+use self::partition::ViewRules;
+pub(crate) use self::write::CommitWait;
+use self::write::Queue;
+use crate::key::PartitionKey;
+use crate::policy::{FailurePolicy, WriteMode};
+use crate::store::{Lifetime, TokenStore};
+use crate::telemetry::{Counters, Stats};
+use crate::time::Clock;
+use crate::tokens::Tokens;
+
+/// What an allocator spends on one allocation besides its bytes.
+pub(crate) const ALLOCATION: usize = 16;
+
+/// The application's token cache: L1 in memory, L2 in a store, and the engine between them.
+///
+/// Cheap to clone; clones share everything. Give one to a
+/// [`TokenCacheLayer`](crate::TokenCacheLayer), or take a handle outside of any request with
+/// [`tokens`](TokenCache::tokens).
+#[derive(Clone)]
+pub struct TokenCache(pub(crate) Arc<Engine>);
+
+/// State shared by all clones, handles and background tasks.
+pub(crate) struct Engine {
+    partitions: Partitions,
+    l2: L2,
+    queue: Queue,
+    budget: Budget,
+    counters: Arc<Counters>,
+    pub(crate) clock: Clock,
+    rules: ViewRules,
+    lifetime: Lifetime,
+    pub(crate) failure_policy: FailurePolicy,
+    pub(crate) write_mode: WriteMode,
+    runtime: tokio::runtime::Handle,
+}
+
+/// What [`TokenCache::shutdown`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Changes that reached L2 during the shutdown.
+    pub flushed: u64,
+    /// Changes that did not.
+    pub abandoned: u64,
+}
+
+impl TokenCache {
+    /// A cache over this store; [`Builder::build`] makes it.
+    pub fn builder(store: impl TokenStore) -> Builder {
+        Builder::new(Arc::new(store))
+    }
+
+    /// The cache of this name in this process, made by `build` if there is none yet.
+    ///
+    /// For frameworks that build one application per worker thread, such as actix-web: all
+    /// workers share one L1 and one queue. The name is free again once the last clone is dropped.
+    ///
+    /// # Errors
+    /// What `build` returns.
+    pub fn shared<E>(
+        name: &str,
+        build: impl FnOnce() -> Result<Self, E>,
+    ) -> Result<Self, E> {
+        static NAMED: LazyLock<Mutex<HashMap<String, Weak<Engine>>>> =
+            LazyLock::new(Mutex::default);
+        let mut named = NAMED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(engine) = named.get(name).and_then(Weak::upgrade) {
+            return Ok(Self(engine));
+        }
+        let cache = build()?;
+        named.retain(|_, engine| engine.strong_count() > 0);
+        named.insert(name.into(), Arc::downgrade(&cache.0));
+        Ok(cache)
+    }
+
+    /// A handle for this partition, outside of any request: for background jobs and
+    /// administration. Its changes are queued for L2 as they are made.
+    pub fn tokens(&self, partition: PartitionKey) -> Tokens {
+        Tokens::detached(self.0.clone(), partition)
+    }
+
+    /// What the cache has done since it was built.
+    pub fn stats(&self) -> Stats {
+        let engine = &self.0;
+        let counters = &engine.counters;
+        let (l1_entries, l1_bytes) = engine.partitions.size();
+        Stats {
+            l1_entries,
+            l1_bytes,
+            l1_hits: counters.l1_hits.get(),
+            l1_misses: counters.l1_misses.get(),
+            l2_reads: counters.l2_reads.get(),
+            l2_commits: counters.l2_commits.get(),
+            l2_errors: counters.l2_errors.get(),
+            pending_changes: engine.budget.pending(),
+            flushed_changes: counters.flushed_changes.get(),
+            unopenable: counters.unopenable.get(),
+            signed_out_changes: counters.signed_out_changes.get(),
+            abandoned_changes: counters.abandoned_changes.get(),
+        }
+    }
+
+    /// Writes everything that waits to L2, and reports how many changes got there and how many
+    /// did not within the deadline. Changes made afterwards fail with
+    /// [`Error::ShutDown`](crate::Error::ShutDown); reads still work.
+    ///
+    /// Call it after the server has stopped, and before the runtime ends.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        let engine = &self.0;
+        let before = engine.counters.flushed_changes.get();
+        engine.close();
+        if tokio::time::timeout(deadline, engine.budget.drained()).await.is_err() {
+            tracing::error!(abandoned = engine.budget.pending(), "shut down before the drain ended");
+        }
+        let abandoned = engine.budget.pending();
+        engine.counters.abandoned_changes.add(abandoned);
+        ShutdownReport {
+            flushed: engine.counters.flushed_changes.get() - before,
+            abandoned,
+        }
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! Reads: L1, pending changes, L2, in that order.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::l2::L2Error;
+use super::partition::{Admitted, Answer, Due, Fetched, Partition, Pin};
+use super::Engine;
+use crate::codec::{self, Value};
+use crate::error::Error;
+use crate::key::{PartitionKey, TokenKey};
+use crate::policy::{FailurePolicy, OnFailure};
+use crate::store::{EntryId, Loaded};
+use crate::tokens::{CacheLevel, Lookup};
+
+/// Reads of L2 that commits and sign-outs may overtake before a load gives up.
+const MAX_READS: usize = 5;
+
+/// Where the result of a load under way will appear.
+type Loading = watch::Receiver<Option<Result<(), L2Error>>>;
+
+impl Engine {
+    /// What the cache says of one entry, and which level said it. `pin` is set on first use.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        name: &str,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<(Lookup<Value>, CacheLevel), Error> {
+        let now = self.clock.now();
+        let partition = self.find(key);
+        let (answer, due) = {
+            let mut state = partition.lock();
+            let answer = state.answer(name, now, &self.rules);
+            if !matches!(answer, Answer::Unknown) {
+                pin.get_or_insert_with(|| state.pin(now));
+            }
+            (answer, state.take_due(now, &self.rules))
+        };
+        if let Answer::Known(lookup) = answer {
+            self.keep_up(key, due);
+            if lookup.is_hit() {
+                self.counters.l1_hits.add(1);
+            }
+            return Ok(at_level(lookup, CacheLevel::L1));
+        }
+        if policy == FailurePolicy::Bypass {
+            return Ok(match answer {
+                Answer::Stale(value) => (Lookup::Hit(value), CacheLevel::L1),
+                _ => (Lookup::Absent, CacheLevel::None),
+            });
+        }
+        self.counters.l1_misses.add(1);
+        let outcome = self.load(&partition).await;
+        let (answer, due) = {
+            let mut state = partition.lock();
+            pin.get_or_insert_with(|| state.pin(now));
+            let answer = state.answer(name, now, &self.rules);
+            (answer, state.take_due(now, &self.rules))
+        };
+        self.keep_up(key, Due { revalidate: false, ..due });
+        let (level, otherwise) = match outcome {
+            Ok(()) => (CacheLevel::L2, Lookup::Absent),
+            Err(failure) => {
+                self.degrade(policy, failure)?;
+                (CacheLevel::L1, Lookup::Unavailable)
+            }
+        };
+        Ok(match answer {
+            Answer::Known(lookup) => at_level(lookup, level),
+            Answer::Stale(value) => (Lookup::Hit(value), level),
+            Answer::Unknown => at_level(otherwise, level),
+        })
+    }
+
+    /// The token keys of the partition; `None` when L2 could not be asked.
+    pub(crate) async fn keys(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<Option<Vec<TokenKey>>, Error> {
+        let now = self.clock.now();
+        let partition = self.find(key);
+        let known = {
+            let state = partition.lock();
+            state.absences_are_known(now, &self.rules) || policy == FailurePolicy::Bypass
+        };
+        let outcome = match known {
+            true => Ok(()),
+            false => self.load(&partition).await,
+        };
+        let state = partition.lock();
+        pin.get_or_insert_with(|| state.pin(now));
+        match outcome {
+            Ok(()) => Ok(Some(state.keys(now))),
+            Err(failure) => {
+                self.degrade(policy, failure)?;
+                let keys = state.keys(now);
+                Ok((!keys.is_empty()).then_some(keys))
+            }
+        }
+    }
+
+    /// Reads the partition from L2 again.
+    pub(crate) async fn reload(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        policy: FailurePolicy,
+    ) -> Result<bool, Error> {
+        if policy == FailurePolicy::Bypass {
+            return Ok(true);
+        }
+        match self.load(&self.find(key)).await {
+            Ok(()) => Ok(true),
+            Err(failure) => self.degrade(policy, failure).map(|()| false),
+        }
+    }
+
+    /// Makes sure that the partition's generation is known, so that changes can be told from
+    /// those made before a sign-out.
+    pub(super) async fn know_generation(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        policy: FailurePolicy,
+    ) -> Result<(), Error> {
+        let partition = self.find(key);
+        let known = {
+            let state = partition.lock();
+            state.view.generation.is_some() || state.pending.clear.is_some()
+        };
+        match known {
+            true => Ok(()),
+            false => self
+                .load(&partition)
+                .await
+                .or_else(|failure| self.degrade(policy, failure)),
+        }
+    }
+
+    /// Whether a request goes on after this failure, by the hook's answer and its policy.
+    pub(super) fn degrade(&self, policy: FailurePolicy, failure: L2Error) -> Result<(), Error> {
+        let goes_on = match failure.decision {
+            OnFailure::Degrade => true,
+            OnFailure::Fail => false,
+            OnFailure::Retry | OnFailure::Policy => policy != FailurePolicy::Strict,
+        };
+        match goes_on {
+            true => Ok(()),
+            false => Err(Error::Unavailable(failure.error)),
+        }
+    }
+
+    fn find(&self, key: &PartitionKey) -> Arc<Partition> {
+        let hit = self.partitions.get(key);
+        hit.unwrap_or_else(|| self.partitions.with(key, |partition, _| partition.clone()))
+    }
+
+    fn keep_up(self: &Arc<Self>, key: &PartitionKey, due: Due) {
+        if due.touch {
+            self.enqueue(key);
+        }
+        if due.revalidate {
+            self.start_load(key);
+        }
+    }
+
+    /// Reads the partition from L2, together with everyone who waits for the same.
+    pub(super) async fn load(self: &Arc<Self>, partition: &Partition) -> Result<(), L2Error> {
+        let mut loading = self.start_load(&partition.key);
+        // The load runs on its own: a caller that goes away takes nobody along.
+        match loading.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Ok(())),
+            Err(_) => Err(L2Error::lost()),
+        }
+    }
+
+    /// Joins the load of this partition, which is started if there is none.
+    fn start_load(self: &Arc<Self>, key: &PartitionKey) -> Loading {
+        let (loading, flight) = self.partitions.with(key, |partition, state| {
+            if let Some(loading) = &state.loading {
+                return (loading.clone(), None);
+            }
+            let (done, loading) = watch::channel(None);
+            state.loading = Some(loading.clone());
+            let flight = Flight {
+                engine: self.clone(),
+                partition: partition.clone(),
+                done,
+                outcome: Err(L2Error::lost()),
+            };
+            (loading, Some(flight))
+        });
+        if let Some(flight) = flight {
+            self.runtime.spawn(flight.run());
+        }
+        loading
+    }
+
+    async fn fetch(&self, partition: &Partition) -> Result<(), L2Error> {
+        for _ in 0..MAX_READS {
+            let floor = partition.lock().floor();
+            let fetched = self.decode(self.l2.load(&partition.id).await?);
+            let now = self.clock.now();
+            let (admitted, dropped) = self.partitions.with(&partition.key, |_, state| {
+                state.admit(fetched, floor, now, &self.rules)
+            });
+            self.counters.signed_out_changes.add(dropped as u64);
+            if admitted == Admitted::Yes {
+                return Ok(());
+            }
+        }
+        Err(L2Error::lost())
+    }
+
+    fn decode(&self, loaded: Loaded) -> Fetched {
+        let mut unopenable = Vec::new();
+        let mut entries = Vec::with_capacity(loaded.entries.len());
+        for stored in loaded.entries {
+            let belongs = |name: &str| EntryId::of(name) == stored.entry;
+            match codec::decode(&stored.value, belongs) {
+                Ok((name, value)) => entries.push((name, value)),
+                Err(reason) => {
+                    tracing::warn!(?reason, entry = ?stored.entry, "an entry in L2 is unopenable");
+                    unopenable.push(stored.entry);
+                }
+            }
+        }
+        if loaded.damaged > 0 {
+            tracing::warn!(records = loaded.damaged, "records in L2 are damaged or foreign");
+        }
+        let count = unopenable.len() + loaded.damaged;
+        self.counters.unopenable.add(count as u64);
+        Fetched {
+            generation: loaded.generation,
+            version: loaded.version,
+            cleared_at: loaded.cleared_at,
+            remaining: loaded.remaining,
+            entries,
+            unopenable,
+        }
+    }
+}
+
+/// One load under way. Whatever ends it, the partition is free again and its waiters are told.
+struct Flight {
+    engine: Arc<Engine>,
+    partition: Arc<Partition>,
+    done: watch::Sender<Option<Result<(), L2Error>>>,
+    outcome: Result<(), L2Error>,
+}
+
+impl Flight {
+    async fn run(mut self) {
+        self.outcome = self.engine.fetch(&self.partition).await;
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let key = &self.partition.key;
+        self.engine.partitions.with(key, |_, state| state.loading = None);
+        self.done.send_replace(Some(self.outcome.clone()));
+    }
+}
+
+/// A hit comes from `level`; everything else from none, or from an L2 that could not be asked.
+fn at_level(lookup: Lookup<Value>, level: CacheLevel) -> (Lookup<Value>, CacheLevel) {
+    let level = match lookup {
+        Lookup::Hit(_) => level,
+        Lookup::Unavailable => CacheLevel::Unavailable,
+        Lookup::Absent | Lookup::Unopenable => CacheLevel::None,
+    };
+    (lookup, level)
+}

@@ -1,0 +1,179 @@
+//! How an entry is written for the store.
+//!
+//! # Format
+//!
+//! | offset | bytes | meaning |
+//! |---|---|---|
+//! | 0 | 1 | `0xC7`, the mark of this crate's envelopes |
+//! | 1 | 1 | format version: 1 |
+//! | 2 | 1 | protection: 0 = none (the payload follows as it is); other numbers are for sealing |
+//! | 3 | … | payload |
+//!
+//! The payload of version 1 is one MessagePack map with named members, so that a member can be
+//! added without a new version; unknown members are passed over:
+//!
+//! | member | type | meaning |
+//! |---|---|---|
+//! | `n` | string | the entry's name: a token key's canonical text, or a reserved name |
+//! | `s` | string | the access, refresh or id token |
+//! | `t` | string? | token type |
+//! | `o` | string? | scope |
+//! | `e` | integer? | expiry, in milliseconds since the Unix epoch |
+//! | `r` | integer? | refresh time, likewise |
+//! | `x` | map? | extra members of the token endpoint's answer: name → JSON text |
+//!
+//! `tests/golden/` holds one file per kind of entry; a decoder must read them for ever.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::key::{ID_TOKEN, REFRESH_TOKEN, TokenKey};
+use crate::secret::Secret;
+use crate::time::Timestamp;
+use crate::token::Token;
+
+const MARK: u8 = 0xC7;
+const VERSION: u8 = 1;
+const PROTECTION_NONE: u8 = 0;
+const HEADER: [u8; 3] = [MARK, VERSION, PROTECTION_NONE];
+
+/// The largest envelope that is decoded: the 1 MiB limit of a token set, with room for framing.
+pub(crate) const MAX_ENVELOPE: usize = (1 << 20) + (64 << 10);
+
+/// What an entry holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    /// An access token, under a token key.
+    Token(Token),
+    /// The partition's refresh or id token, under its reserved name.
+    Secret(Secret),
+}
+
+impl Value {
+    /// When the entry expires; a refresh or id token lives as long as its partition.
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Token(token) => token.expires_at(),
+            Self::Secret(_) => None,
+        }
+    }
+
+    pub(crate) fn footprint(&self) -> usize {
+        match self {
+            Self::Token(token) => token.footprint(),
+            Self::Secret(secret) => secret.footprint(),
+        }
+    }
+}
+
+/// Why bytes from the store are not an entry. Counted and logged without content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unopenable {
+    /// Not written by this crate, or cut off.
+    Foreign,
+    /// A format version or protection that this version does not know.
+    UnknownVersion,
+    /// The payload is damaged.
+    Damaged,
+    /// Larger than any entry this crate writes.
+    TooLarge,
+    /// A sound entry in another entry's place.
+    Misplaced,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Payload<'a> {
+    #[serde(borrow)]
+    n: &'a str,
+    #[serde(borrow)]
+    s: &'a str,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    t: Option<&'a str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    o: Option<&'a str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    e: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    r: Option<u64>,
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
+    x: BTreeMap<&'a str, &'a str>,
+}
+
+/// Writes an entry into a buffer that is wiped when the last clone is dropped.
+pub(crate) fn encode(name: &str, value: &Value) -> Bytes {
+    let empty = BTreeMap::new();
+    let (secret, token) = match value {
+        Value::Token(token) => (token.secret(), Some(token)),
+        Value::Secret(secret) => (secret, None),
+    };
+    let extras = token.map_or(&empty, |token| token.extras());
+    let payload = Payload {
+        n: name,
+        s: secret.expose(),
+        t: token.and_then(Token::token_type),
+        o: token.and_then(Token::scope),
+        e: token.and_then(Token::expires_at).map(Timestamp::as_millis),
+        r: token.and_then(Token::refresh_at).map(Timestamp::as_millis),
+        x: extras.iter().map(|(k, v)| (&**k, v.expose())).collect(),
+    };
+    // Large enough for every member, so that the buffer never grows and leaves a copy behind:
+    // per text at most 5 bytes of length and 2 of name, per number 9 and 2.
+    let texts = [Some(payload.n), Some(payload.s), payload.t, payload.o];
+    let texts: usize = texts.iter().flatten().map(|text| text.len() + 7).sum();
+    let extra: usize = payload.x.iter().map(|(k, v)| k.len() + v.len() + 10).sum();
+    let mut buffer = Zeroizing::new(Vec::with_capacity(HEADER.len() + texts + extra + 48));
+    buffer.extend_from_slice(&HEADER);
+    let written = rmp_serde::encode::write_named(&mut *buffer, &payload);
+    debug_assert!(written.is_ok(), "strings and integers always encode");
+    Bytes::from_owner(buffer)
+}
+
+/// Reads an entry, and checks that it stands where its name belongs.
+pub(crate) fn decode(
+    bytes: &[u8],
+    belongs: impl FnOnce(&str) -> bool,
+) -> Result<(TokenKey, Value), Unopenable> {
+    if bytes.len() > MAX_ENVELOPE {
+        return Err(Unopenable::TooLarge);
+    }
+    let payload = match bytes {
+        [MARK, VERSION, PROTECTION_NONE, payload @ ..] => payload,
+        [MARK, _, _, ..] => return Err(Unopenable::UnknownVersion),
+        _ => return Err(Unopenable::Foreign),
+    };
+    let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
+    reader.set_max_depth(16);
+    let payload = Payload::deserialize(&mut reader).map_err(|_| Unopenable::Damaged)?;
+    if !reader.get_ref().is_empty() {
+        return Err(Unopenable::Damaged);
+    }
+    if !belongs(payload.n) {
+        return Err(Unopenable::Misplaced);
+    }
+    let name = TokenKey::from_canonical(payload.n);
+    if matches!(payload.n, REFRESH_TOKEN | ID_TOKEN) {
+        return Ok((name, Value::Secret(payload.s.into())));
+    }
+    let extras = payload.x.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+    let mut token = Token::new(payload.s).with_extras(extras.collect());
+    if let Some(token_type) = payload.t {
+        token = token.with_token_type(token_type);
+    }
+    if let Some(scope) = payload.o {
+        token = token.with_scope(scope);
+    }
+    if let Some(millis) = payload.e {
+        token = token.with_expires_at(Timestamp::from_millis(millis));
+    }
+    if let Some(millis) = payload.r {
+        token = token.with_refresh_at(Timestamp::from_millis(millis));
+    }
+    Ok((name, Value::Token(token)))
+}
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

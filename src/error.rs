@@ -1,0 +1,199 @@
+//! What can go wrong, split by what a caller does about it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::key::KeyError;
+
+type Source = Arc<dyn StdError + Send + Sync>;
+
+/// Why an operation on [`Tokens`](crate::Tokens) or [`TokenCache`](crate::TokenCache) failed.
+///
+/// No message holds a token, a partition key or a token name.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request carries no partition key, so it has no tokens: ask the user to sign in.
+    NoPartition,
+    /// The L2 store could not be asked or did not answer in time, and the failure policy is
+    /// [`Strict`](crate::FailurePolicy::Strict). Nothing is known about the tokens.
+    Unavailable(StoreError),
+    /// The partition was signed out after this handle first used it: the change was dropped.
+    SignedOut,
+    /// The bound on pending changes is reached and L2 does not take them: nothing was changed.
+    Overloaded,
+    /// A token key is empty, too long or has control characters.
+    InvalidKey(KeyError),
+    /// A token set exceeds the size limit.
+    TooLarge {
+        /// Size of the rejected token set, in bytes.
+        size: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// [`TokenCache::shutdown`](crate::TokenCache::shutdown) has run: nothing was changed.
+    ShutDown,
+}
+
+impl Error {
+    /// The HTTP status that says what a client can do about this error.
+    pub fn status(&self) -> http::StatusCode {
+        match self {
+            Self::NoPartition | Self::SignedOut => http::StatusCode::UNAUTHORIZED,
+            Self::Unavailable(_) | Self::Overloaded | Self::ShutDown => {
+                http::StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::InvalidKey(_) => http::StatusCode::BAD_REQUEST,
+            Self::TooLarge { .. } => http::StatusCode::PAYLOAD_TOO_LARGE,
+        }
+    }
+
+    /// L2 could not be asked, whatever the reason was.
+    pub(crate) fn unavailable() -> Self {
+        Self::Unavailable(StoreError::new(StoreErrorKind::Unreachable))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPartition => f.write_str("the request has no partition key"),
+            Self::Unavailable(_) => f.write_str("the token store is unavailable"),
+            Self::SignedOut => f.write_str("the partition was signed out"),
+            Self::Overloaded => f.write_str("too many changes wait for the token store"),
+            Self::InvalidKey(_) => f.write_str("the token key is not valid"),
+            Self::TooLarge { size, limit } => {
+                write!(f, "the token set has {size} bytes, the limit is {limit}")
+            }
+            Self::ShutDown => f.write_str("the token cache is shut down"),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Unavailable(source) => Some(source),
+            Self::InvalidKey(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Self {
+        Self::InvalidKey(error)
+    }
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// A failure of the L2 store. Cloning shares the source.
+#[derive(Clone, Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    source: Option<Source>,
+}
+
+/// What kind of failure a [`StoreError`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// No connection, or the connection broke.
+    Unreachable,
+    /// No answer within the timeout. A write may have been applied.
+    Timeout,
+    /// The store answered with an error (read-only replica, out of memory, loading, …).
+    Refused,
+    /// The circuit breaker is open: the store was not asked.
+    CircuitOpen,
+}
+
+impl StoreError {
+    /// An error of this kind without a source.
+    pub fn new(kind: StoreErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    /// An error of this kind that keeps what caused it.
+    ///
+    /// The source's message must hold no stored value, key or credential.
+    pub fn with_source(
+        kind: StoreErrorKind,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind,
+            source: Some(source.into().into()),
+        }
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            StoreErrorKind::Unreachable => "the store cannot be reached",
+            StoreErrorKind::Timeout => "the store did not answer in time",
+            StoreErrorKind::Refused => "the store refused the operation",
+            StoreErrorKind::CircuitOpen => "the store is not asked while it recovers",
+        })
+    }
+}
+
+impl StdError for StoreError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// An option that [`build`](crate::Builder::build) or a store's `connect` cannot accept.
+#[derive(Clone, Debug)]
+pub struct ConfigError {
+    option: &'static str,
+    reason: &'static str,
+    source: Option<Source>,
+}
+
+impl ConfigError {
+    /// An error that names the option and says what it must be.
+    pub fn new(option: &'static str, reason: &'static str) -> Self {
+        Self {
+            option,
+            reason,
+            source: None,
+        }
+    }
+
+    /// The same with the error that caused it.
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into().into());
+        self
+    }
+
+    /// The option at fault, as it is called in code.
+    pub fn option(&self) -> &'static str {
+        self.option
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invalid option `{}`: {}", self.option, self.reason)
+    }
+}
+
+impl StdError for ConfigError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,271 @@
+//! `KeyExtractor`: which partition a request belongs to.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE};
+
+use super::{KeyError, PartitionKey, PartitionKind, RequestHead};
+
+/// Finds the partition key of a request.
+///
+/// | the request has | answer |
+/// |---|---|
+/// | no key, or an empty one | `Ok(None)`: the layer's [`MissingKey`](crate::MissingKey) policy decides |
+/// | one key, also when repeated with the same value | `Ok(Some(key))` |
+/// | two different keys in one place | [`KeyError::Ambiguous`] |
+/// | a key over [`PartitionKey::MAX_LEN`] | [`KeyError::TooLong`] |
+/// | control characters or bytes outside ASCII | [`KeyError::InvalidCharacter`] |
+///
+/// A request with an invalid key is answered `400 Bad Request`, and neither the inner service nor
+/// another extractor sees it: guessing whose tokens are meant would be a security hole.
+pub trait KeyExtractor: Send + Sync + 'static {
+    /// The key of this request, if it has one.
+    ///
+    /// # Errors
+    /// [`KeyError`] for a key that cannot be accepted.
+    fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError>;
+
+    /// Asks `other` when this extractor finds no key.
+    fn or<K: KeyExtractor>(self, other: K) -> Or<Self, K>
+    where
+        Self: Sized,
+    {
+        Or(self, other)
+    }
+}
+
+impl KeyExtractor for Arc<dyn KeyExtractor> {
+    fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
+        (**self).extract(request)
+    }
+}
+
+/// Keeps the one value that all candidates agree on.
+fn unanimous<'a>(
+    candidates: impl Iterator<Item = &'a [u8]>,
+) -> Result<Option<&'a str>, KeyError> {
+    let mut found: Option<&[u8]> = None;
+    for candidate in candidates.map(<[u8]>::trim_ascii).filter(|c| !c.is_empty()) {
+        match found {
+            Some(earlier) if earlier != candidate => return Err(KeyError::Ambiguous),
+            _ => found = Some(candidate),
+        }
+    }
+    let Some(value) = found else { return Ok(None) };
+    if value.len() > PartitionKey::MAX_LEN {
+        return Err(KeyError::TooLong {
+            limit: PartitionKey::MAX_LEN,
+        });
+    }
+    match std::str::from_utf8(value) {
+        Ok(text) if text.is_ascii() => Ok(Some(text)),
+        _ => Err(KeyError::InvalidCharacter),
+    }
+}
+
+/// The value of a request header; see [`header`].
+#[derive(Clone, Debug)]
+pub struct Header {
+    name: HeaderName,
+    kind: PartitionKind,
+}
+
+/// The session named by a request header.
+pub fn header(name: HeaderName) -> Header {
+    Header {
+        name,
+        kind: PartitionKind::Session,
+    }
+}
+
+impl Header {
+    /// The header names a user. Use it only behind a proxy that sets the header and removes what
+    /// clients send.
+    pub fn user(mut self) -> Self {
+        self.kind = PartitionKind::User;
+        self
+    }
+}
+
+impl KeyExtractor for Header {
+    fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
+        unanimous(request.headers(&self.name))?
+            .map(|value| PartitionKey::new(self.kind, value))
+            .transpose()
+    }
+}
+
+/// The value of a cookie; see [`cookie`].
+#[derive(Clone, Debug)]
+pub struct Cookie {
+    name: Box<str>,
+}
+
+/// The session named by a cookie (RFC 6265 §5.4). The value is taken as it is, less surrounding
+/// double quotes; its name is compared case-sensitively.
+pub fn cookie(name: impl Into<Box<str>>) -> Cookie {
+    Cookie { name: name.into() }
+}
+
+impl KeyExtractor for Cookie {
+    fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
+        let values = request
+            .headers(&COOKIE)
+            .flat_map(|header| header.split(|byte| *byte == b';'))
+            .filter_map(|pair| {
+                let value = pair
+                    .trim_ascii()
+                    .strip_prefix(self.name.as_bytes())?
+                    .strip_prefix(b"=")?;
+                let unquoted = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\""));
+                Some(unquoted.unwrap_or(value))
+            });
+        unanimous(values)?.map(PartitionKey::session).transpose()
+    }
+}
+
+/// The SHA-256 of the bearer token; see [`bearer_assertion`].
+#[derive(Clone, Copy, Debug)]
+pub struct BearerAssertion(());
+
+/// The assertion in `Authorization: Bearer …`, named by its SHA-256: the key of on-behalf-of
+/// flows. Verify the assertion before you trust it; this extractor does not.
+pub fn bearer_assertion() -> BearerAssertion {
+    BearerAssertion(())
+}
+
+impl BearerAssertion {
+    /// The longest assertion that is hashed, in bytes: more than servers accept in a header.
+    pub const MAX_LEN: usize = 64 * 1024;
+}
+
+impl KeyExtractor for BearerAssertion {
+    fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
+        let mut found = None;
+        for header in request.headers(&AUTHORIZATION) {
+            let Some((scheme, token)) = header.split_at_checked(7) else {
+                continue;
+            };
+            let token = token.trim_ascii();
+            if !scheme.eq_ignore_ascii_case(b"Bearer ") || token.is_empty() {
+                continue;
+            }
+            if found.is_some_and(|earlier| earlier != token) {
+                return Err(KeyError::Ambiguous);
+            }
+            found = Some(token);
+        }
+        let Some(token) = found else { return Ok(None) };
+        if token.len() > Self::MAX_LEN {
+            return Err(KeyError::TooLong {
+                limit: Self::MAX_LEN,
+            });
+        }
+        match std::str::from_utf8(token) {
+            Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Ok(Some(PartitionKey::assertion(text)))
+            }
+            _ => Err(KeyError::InvalidCharacter),
+        }
+    }
+}
+
+/// A key from a typed request extension; see [`extension`].
+pub struct Extension<T, F>(F, PhantomData<fn(T)>);
+
+/// A key from an extension that a session or authentication middleware has set. Put that
+/// middleware outside of this layer, so that it runs first.
+pub fn extension<T, F>(read: F) -> Extension<T, F>
+where
+    T: Clone + Send + Sync + 'static,
+    F: Fn(&T) -> Result<PartitionKey, KeyError> + Send + Sync + 'static,
+{
+    Extension(read, PhantomData)
+}
+
+impl<T, F> KeyExtractor for Extension<T, F>
+where
+    T: Clone + Send + Sync + 'static,
+    F: Fn(&T) -> Result<PartitionKey, KeyError> + Send + Sync + 'static,
+{
+    fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
+        empty_is_missing(request.extension(&self.0).transpose())
+    }
+}
+
+impl<T, F> fmt::Debug for Extension<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Extension<{}>", std::any::type_name::<T>())
+    }
+}
+
+/// A key from a closure; see [`from_fn`].
+pub struct FromFn<F>(F);
+
+/// A key from whatever a closure makes of the request's head.
+pub fn from_fn<F>(extract: F) -> FromFn<F>
+where
+    F: Fn(&RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> + Send + Sync + 'static,
+{
+    FromFn(extract)
+}
+
+impl<F> KeyExtractor for FromFn<F>
+where
+    F: Fn(&RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> + Send + Sync + 'static,
+{
+    fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
+        empty_is_missing((self.0)(request))
+    }
+}
+
+impl<F> fmt::Debug for FromFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FromFn")
+    }
+}
+
+/// An empty key means no key, wherever it comes from.
+fn empty_is_missing(
+    key: Result<Option<PartitionKey>, KeyError>,
+) -> Result<Option<PartitionKey>, KeyError> {
+    match key {
+        Err(KeyError::Empty) => Ok(None),
+        other => other,
+    }
+}
+
+/// One partition for every request; see [`constant`].
+#[derive(Clone, Debug)]
+pub struct Constant(PartitionKey);
+
+/// The same partition for every request: the application's own tokens.
+pub fn constant(key: PartitionKey) -> Constant {
+    Constant(key)
+}
+
+impl KeyExtractor for Constant {
+    fn extract(&self, _: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
+        Ok(Some(self.0.clone()))
+    }
+}
+
+/// The first of two extractors that finds a key; see [`KeyExtractor::or`].
+#[derive(Clone, Copy, Debug)]
+pub struct Or<A, B>(A, B);
+
+impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for Or<A, B> {
+    fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
+        match self.0.extract(request)? {
+            None => self.1.extract(request),
+            found => Ok(found),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "extract_tests.rs"]
+mod tests;

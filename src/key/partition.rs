@@ -1,0 +1,215 @@
+//! `PartitionKey`: whose tokens.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::KeyError;
+
+/// What a partition belongs to. Keys of different kinds are never equal, whatever their text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PartitionKind {
+    /// A user: `{uid}.{utid}`, `sub`, or whatever identifies one in the application.
+    User,
+    /// A session: an unguessable id, usually from a cookie.
+    Session,
+    /// An on-behalf-of assertion, named by its SHA-256.
+    Assertion,
+    /// The application itself (client credentials, managed identity).
+    Application,
+}
+
+impl PartitionKind {
+    /// The first byte of a key's canonical text.
+    const fn tag(self) -> char {
+        match self {
+            Self::User => 'u',
+            Self::Session => 's',
+            Self::Assertion => 'a',
+            Self::Application => 'c',
+        }
+    }
+}
+
+/// Whose tokens: a user, a session, an assertion or the application.
+///
+/// Clones share one buffer, wiped when the last is dropped. `Debug` shows the kind only.
+#[derive(Clone)]
+pub struct PartitionKey(Arc<Text>);
+
+struct Text {
+    kind: PartitionKind,
+    value: Zeroizing<Box<str>>,
+}
+
+impl PartitionKey {
+    /// The longest key, in bytes: room for any identifier, too small to be a token.
+    pub const MAX_LEN: usize = 1024;
+
+    /// A user's tokens, across their sessions.
+    ///
+    /// # Errors
+    /// [`KeyError`] for an empty text, one over [`MAX_LEN`](Self::MAX_LEN) bytes, or one with
+    /// control characters.
+    pub fn user(id: impl AsRef<str>) -> Result<Self, KeyError> {
+        Self::new(PartitionKind::User, id.as_ref())
+    }
+
+    /// One session's tokens. The id must be unguessable: who knows it, has the tokens.
+    ///
+    /// # Errors
+    /// As for [`user`](Self::user).
+    pub fn session(id: impl AsRef<str>) -> Result<Self, KeyError> {
+        Self::new(PartitionKind::Session, id.as_ref())
+    }
+
+    /// The tokens acquired on behalf of an assertion: the key is the unpadded base64url SHA-256 of
+    /// the assertion's UTF-8 text, which itself is not kept.
+    pub fn assertion(assertion: impl AsRef<str>) -> Self {
+        let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(assertion.as_ref()));
+        Self::from_parts(PartitionKind::Assertion, hash.into())
+    }
+
+    /// The application's own tokens, of one client in one tenant.
+    ///
+    /// # Errors
+    /// As for [`user`](Self::user).
+    pub fn application(
+        client_id: impl AsRef<str>,
+        tenant: impl AsRef<str>,
+    ) -> Result<Self, KeyError> {
+        let (client_id, tenant) = (client_id.as_ref(), tenant.as_ref());
+        check(client_id, Self::MAX_LEN)?;
+        if !tenant.is_empty() {
+            check(tenant, Self::MAX_LEN - client_id.len().min(Self::MAX_LEN))?;
+        }
+        // A control character cannot occur in either part, so no two pairs give one text.
+        let text = format!("{client_id}\u{1f}{tenant}");
+        Ok(Self::from_parts(PartitionKind::Application, text.into()))
+    }
+
+    /// A key of this kind.
+    pub(crate) fn new(kind: PartitionKind, value: &str) -> Result<Self, KeyError> {
+        check(value, Self::MAX_LEN)?;
+        Ok(Self::from_parts(kind, value.into()))
+    }
+
+    fn from_parts(kind: PartitionKind, value: Box<str>) -> Self {
+        Self(Arc::new(Text {
+            kind,
+            value: Zeroizing::new(value),
+        }))
+    }
+
+    /// What the partition belongs to.
+    pub fn kind(&self) -> PartitionKind {
+        self.0.kind
+    }
+
+    /// The text that names the partition within its kind.
+    pub(crate) fn value(&self) -> &str {
+        &self.0.value
+    }
+
+    /// A digest that stands for the key in the store: SHA-256 over namespace, kind and text.
+    pub(crate) fn digest(&self, namespace: &str) -> [u8; 32] {
+        let mut kind = [0; 4];
+        Sha256::new()
+            .chain_update(b"tower-token-cache partition v1\0")
+            .chain_update((namespace.len() as u64).to_be_bytes())
+            .chain_update(namespace)
+            .chain_update(self.0.kind.tag().encode_utf8(&mut kind))
+            .chain_update(self.value())
+            .finalize()
+            .into()
+    }
+}
+
+/// Accepts 1 to `limit` bytes without control characters.
+pub(super) fn check(text: &str, limit: usize) -> Result<(), KeyError> {
+    match text {
+        "" => Err(KeyError::Empty),
+        _ if text.len() > limit => Err(KeyError::TooLong { limit }),
+        _ if text.chars().any(char::is_control) => Err(KeyError::InvalidCharacter),
+        _ => Ok(()),
+    }
+}
+
+impl PartialEq for PartitionKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.kind == other.0.kind && self.0.value == other.0.value
+    }
+}
+
+impl Eq for PartitionKey {}
+
+impl Hash for PartitionKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.kind.hash(state);
+        self.0.value.hash(state);
+    }
+}
+
+impl fmt::Debug for PartitionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PartitionKey({:?}, [redacted])", self.0.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_never_collide() {
+        let hash = URL_SAFE_NO_PAD.encode(Sha256::digest("x"));
+        let keys = [
+            PartitionKey::user(&hash).unwrap(),
+            PartitionKey::session(&hash).unwrap(),
+            PartitionKey::assertion("x"),
+            PartitionKey::application(&hash, "").unwrap(),
+            PartitionKey::application("a", "b").unwrap(),
+            PartitionKey::application("a b", "").unwrap(),
+        ];
+        for (i, a) in keys.iter().enumerate() {
+            for (j, b) in keys.iter().enumerate() {
+                assert_eq!(a == b, i == j);
+                assert_eq!(a.digest("n") == b.digest("n"), i == j);
+            }
+            assert_ne!(a.digest("n"), a.digest("other"));
+        }
+    }
+
+    #[test]
+    fn bad_texts_are_typed_errors() {
+        assert_eq!(PartitionKey::user(""), Err(KeyError::Empty));
+        assert_eq!(
+            PartitionKey::session("x".repeat(1025)),
+            Err(KeyError::TooLong { limit: 1024 })
+        );
+        assert!(PartitionKey::session("x".repeat(1024)).is_ok());
+        assert_eq!(
+            PartitionKey::user("a\u{1f}b"),
+            Err(KeyError::InvalidCharacter)
+        );
+        assert_eq!(
+            PartitionKey::application("a\u{1f}b", "c"),
+            Err(KeyError::InvalidCharacter)
+        );
+        assert!(PartitionKey::application("x".repeat(2000), "c").is_err());
+    }
+
+    #[test]
+    fn an_assertion_is_the_unpadded_base64url_sha256_of_its_text() {
+        // SHA-256 of "abc" (FIPS 180-4), in base64url.
+        assert_eq!(
+            PartitionKey::assertion("abc").value(),
+            "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0"
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! `RequestHead`: a request's head, whichever version of `http` it comes in.
+
+/// A framework-neutral view of a request's head: axum and tonic are on `http` 1, actix-web on 0.2.
+#[derive(Debug)]
+pub struct RequestHead<'a>(Source<'a>);
+
+#[derive(Debug)]
+enum Source<'a> {
+    Http {
+        method: &'a http::Method,
+        uri: &'a http::Uri,
+        headers: &'a http::HeaderMap,
+        extensions: &'a http::Extensions,
+    },
+    #[cfg(feature = "actix")]
+    Actix(&'a actix_web::HttpRequest),
+}
+
+impl<'a> RequestHead<'a> {
+    /// The method, such as `GET`.
+    pub fn method(&self) -> &'a str {
+        match self.0 {
+            Source::Http { method, .. } => method.as_str(),
+            #[cfg(feature = "actix")]
+            Source::Actix(request) => request.method().as_str(),
+        }
+    }
+
+    /// The path of the request's URI.
+    pub fn path(&self) -> &'a str {
+        match self.0 {
+            Source::Http { uri, .. } => uri.path(),
+            #[cfg(feature = "actix")]
+            Source::Actix(request) => request.uri().path(),
+        }
+    }
+
+    /// The values of all headers of this name, in order.
+    pub fn headers(&self, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        let (http, actix) = match self.0 {
+            Source::Http { headers, .. } => (Some(headers.get_all(name).into_iter()), None),
+            #[cfg(feature = "actix")]
+            Source::Actix(request) => (None, Some(request.headers().get_all(name.as_str()))),
+        };
+        #[cfg(not(feature = "actix"))]
+        let actix: Option<std::iter::Empty<&'a http::HeaderValue>> = actix;
+        let http = http.into_iter().flatten().map(|value| value.as_bytes());
+        http.chain(actix.into_iter().flatten().map(|value| value.as_bytes()))
+    }
+
+    /// What `read` makes of a typed request extension; `None` when there is none of this type.
+    pub fn extension<T, R>(&self, read: impl FnOnce(&T) -> R) -> Option<R>
+    where
+        T: Clone + Send + Sync + 'static,
+    {
+        match self.0 {
+            Source::Http { extensions, .. } => extensions.get().map(read),
+            #[cfg(feature = "actix")]
+            Source::Actix(request) => {
+                use actix_web::HttpMessage;
+                request.extensions().get().map(read)
+            }
+        }
+    }
+
+    #[cfg(feature = "actix")]
+    pub(crate) fn actix(request: &'a actix_web::HttpRequest) -> Self {
+        Self(Source::Actix(request))
+    }
+}
+
+impl<'a, B> From<&'a http::Request<B>> for RequestHead<'a> {
+    fn from(request: &'a http::Request<B>) -> Self {
+        Self(Source::Http {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        })
+    }
+}

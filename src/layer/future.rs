@@ -1,0 +1,106 @@
+//! `ResponseFuture`.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::{Response, StatusCode};
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use super::{Refusal, ResponseBody};
+use crate::cache::CommitWait;
+use crate::tokens::RequestGuard;
+
+pin_project! {
+    /// The response future of [`TokenCacheService`](super::TokenCacheService).
+    pub struct ResponseFuture<F, B> {
+        #[pin]
+        state: State<F, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, B> {
+        /// The inner service works on the request.
+        Inner {
+            #[pin]
+            future: F,
+            guard: Option<RequestGuard>,
+        },
+        /// The response is ready and waits for its changes to be written.
+        Committing {
+            #[pin]
+            commit: CommitWait,
+            response: Option<(Response<B>, RequestGuard)>,
+        },
+        Refused { refusal: Refusal },
+    }
+}
+
+impl<F, B> ResponseFuture<F, B> {
+    pub(super) fn inner(future: F, guard: RequestGuard) -> Self {
+        let guard = Some(guard);
+        Self {
+            state: State::Inner { future, guard },
+        }
+    }
+
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        Self {
+            state: State::Refused { refusal },
+        }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
+{
+    type Output = Result<Response<ResponseBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProj::Inner { future, guard } => {
+                    let outcome = ready!(future.poll(cx));
+                    let guard = guard.take().expect("polled after completion");
+                    let response = outcome?;
+                    let Some(commit) = guard.0.commit_before_head() else {
+                        return Poll::Ready(Ok(guarded(response, guard)));
+                    };
+                    let response = Some((response, guard));
+                    state.set(State::Committing { commit, response });
+                }
+                StateProj::Committing { commit, response } => {
+                    let ended = ready!(commit.poll(cx));
+                    let (response, guard) = response.take().expect("polled after completion");
+                    return Poll::Ready(Ok(match guard.0.may_respond(ended) {
+                        true => guarded(response, guard),
+                        false => empty(StatusCode::SERVICE_UNAVAILABLE),
+                    }));
+                }
+                StateProj::Refused { refusal } => return Poll::Ready(Ok(empty(refusal.status()))),
+            }
+        }
+    }
+}
+
+fn guarded<B: Body>(response: Response<B>, guard: RequestGuard) -> Response<ResponseBody<B>> {
+    response.map(|body| ResponseBody::new(body, guard))
+}
+
+fn empty<B>(status: StatusCode) -> Response<ResponseBody<B>> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = status;
+    response
+}
+
+impl<F, B> fmt::Debug for ResponseFuture<F, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

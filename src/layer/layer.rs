@@ -1,0 +1,164 @@
+//! `TokenCacheLayer`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use super::TokenCacheService;
+use crate::cache::TokenCache;
+use crate::key::{KeyExtractor, RequestHead};
+use crate::policy::{FailurePolicy, MissingKey, WriteMode};
+use crate::tokens::{RequestGuard, Tokens};
+
+/// Gives every request of the wrapped service a [`Tokens`] handle; see the [module](super).
+///
+/// A tower [`Layer`] for axum, tonic and any other tower stack, and with feature `actix` an
+/// actix-web middleware (`Transform`) as well.
+///
+/// ```
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_token_cache::{MemoryStore, TokenCache, TokenCacheLayer, Tokens, key};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = TokenCache::builder(MemoryStore::new()).build()?;
+/// let service = ServiceBuilder::new()
+///     .layer(TokenCacheLayer::new(cache, key::cookie("sid")))
+///     .service(service_fn(async |request: http::Request<String>| {
+///         let tokens = request.extensions().get::<Tokens>().expect("set by the layer");
+///         Ok::<_, std::convert::Infallible>(http::Response::new(format!("{tokens:?}")))
+///     }));
+/// # let _ = service;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TokenCacheLayer(Arc<Settings>);
+
+/// Chooses something by the head of a request; `None` keeps the default.
+type Choice<T> = Arc<dyn Fn(&RequestHead<'_>) -> Option<T> + Send + Sync>;
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    cache: TokenCache,
+    key: Arc<dyn KeyExtractor>,
+    missing_key: MissingKey,
+    failure_policy: FailurePolicy,
+    failure_policy_for: Option<Choice<FailurePolicy>>,
+    write_mode: WriteMode,
+    write_mode_for: Option<Choice<WriteMode>>,
+}
+
+/// Why a request does not reach the inner service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No key, where one is required: 401.
+    Missing,
+    /// A key that cannot be accepted: 400.
+    Invalid,
+}
+
+impl TokenCacheLayer {
+    /// A layer over this cache; `key` says whose tokens a request is about.
+    pub fn new(cache: TokenCache, key: impl KeyExtractor) -> Self {
+        Self(Arc::new(Settings {
+            failure_policy: cache.0.failure_policy,
+            write_mode: cache.0.write_mode,
+            cache,
+            key: Arc::new(key),
+            missing_key: MissingKey::default(),
+            failure_policy_for: None,
+            write_mode_for: None,
+        }))
+    }
+
+    /// What happens to requests without a key. Defaults to [`MissingKey::Anonymous`].
+    pub fn missing_key(self, policy: MissingKey) -> Self {
+        self.set(|settings| settings.missing_key = policy)
+    }
+
+    /// What requests do when L2 fails. Defaults to the cache's policy.
+    pub fn failure_policy(self, policy: FailurePolicy) -> Self {
+        self.set(|settings| settings.failure_policy = policy)
+    }
+
+    /// Chooses the failure policy per request; `None` keeps the layer's.
+    pub fn failure_policy_for(
+        self,
+        choose: impl Fn(&RequestHead<'_>) -> Option<FailurePolicy> + Send + Sync + 'static,
+    ) -> Self {
+        self.set(|settings| settings.failure_policy_for = Some(Arc::new(choose)))
+    }
+
+    /// When changes reach L2. Defaults to the cache's mode.
+    pub fn write_mode(self, mode: WriteMode) -> Self {
+        self.set(|settings| settings.write_mode = mode)
+    }
+
+    /// Chooses the write mode per request; `None` keeps the layer's.
+    pub fn write_mode_for(
+        self,
+        choose: impl Fn(&RequestHead<'_>) -> Option<WriteMode> + Send + Sync + 'static,
+    ) -> Self {
+        self.set(|settings| settings.write_mode_for = Some(Arc::new(choose)))
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.0.clone()
+    }
+}
+
+impl Settings {
+    /// The handle of this request, and the guard that ends it.
+    pub(crate) fn begin(&self, head: &RequestHead<'_>) -> Result<RequestGuard, Refusal> {
+        let key = match self.key.extract(head) {
+            Ok(None) if self.missing_key == MissingKey::Reject => return Err(Refusal::Missing),
+            Ok(key) => key,
+            Err(error) => {
+                tracing::debug!(%error, "a request has an invalid partition key");
+                return Err(Refusal::Invalid);
+            }
+        };
+        let policy = self.failure_policy_for.as_ref().and_then(|choose| choose(head));
+        let mode = self.write_mode_for.as_ref().and_then(|choose| choose(head));
+        Ok(RequestGuard(Tokens::new(
+            self.cache.0.clone(),
+            key,
+            policy.unwrap_or(self.failure_policy),
+            mode.unwrap_or(self.write_mode),
+        )))
+    }
+}
+
+impl Refusal {
+    pub(crate) fn status(self) -> http::StatusCode {
+        match self {
+            Self::Missing => http::StatusCode::UNAUTHORIZED,
+            Self::Invalid => http::StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl<S> Layer<S> for TokenCacheLayer {
+    type Service = TokenCacheService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        TokenCacheService::new(inner, self.settings())
+    }
+}
+
+impl fmt::Debug for TokenCacheLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCacheLayer")
+            .field("missing_key", &self.0.missing_key)
+            .field("failure_policy", &self.0.failure_policy)
+            .field("write_mode", &self.0.write_mode)
+            .finish_non_exhaustive()
+    }
+}

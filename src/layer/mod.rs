@@ -1,0 +1,27 @@
+//! The tower layer, its service, future and body.
+//!
+//! # A request's life
+//!
+//! The service finds the request's partition, puts a lazy [`Tokens`](crate::Tokens) handle into the
+//! extensions and calls the inner service. What the handler changes is visible to every request
+//! of this process at once, and written to L2 once the response is over: its body has ended or
+//! was dropped, or the handler's future was dropped or panicked. Removals, and changes under
+//! [`WriteMode::BeforeResponse`](crate::WriteMode::BeforeResponse) or
+//! [`FailurePolicy::Strict`](crate::FailurePolicy::Strict), are written before the response head.
+//!
+//! # Order of layers
+//!
+//! Put this layer inside of whatever makes the key (a session or authentication middleware), and
+//! outside of timeouts that end a handler early: a change is kept either way.
+
+mod body;
+mod future;
+#[expect(clippy::module_inception, reason = "the layer's file is named after it")]
+mod layer;
+mod service;
+
+pub use self::body::ResponseBody;
+pub use self::future::ResponseFuture;
+pub use self::layer::TokenCacheLayer;
+use self::layer::Refusal;
+pub use self::service::TokenCacheService;

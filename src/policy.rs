@@ -1,0 +1,102 @@
+//! What a request does when L2 fails, and when its changes reach L2.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::StoreError;
+
+/// What a request does when the L2 store fails.
+///
+/// Chosen on the [`Builder`](crate::Builder::failure_policy), per request by the
+/// [layer](crate::TokenCacheLayer::failure_policy_for), or on the
+/// [handle](crate::Tokens::set_failure_policy).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FailurePolicy {
+    /// Reads serve L1, even past its freshness bound, else answer
+    /// [`Lookup::Unavailable`](crate::Lookup::Unavailable); changes are kept and replayed. The
+    /// default: an outage of L2 should not be an outage of the application.
+    #[default]
+    Degrade,
+    /// Reads that need L2 fail with [`Error::Unavailable`](crate::Error::Unavailable). Changes are
+    /// committed before the response head, and a commit that fails turns the response into 503;
+    /// the change itself is kept and replayed.
+    Strict,
+    /// Memory only: L2 is not asked, and changes stay in L1 until they are evicted or expire.
+    /// [`sign_out`](crate::Tokens::sign_out) reaches L2 all the same, because it must be final.
+    Bypass,
+}
+
+/// When the changes of a request reach the L2 store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WriteMode {
+    /// Once the response body has ended or was dropped. The default: no request waits for L2.
+    /// Removals are committed before the response head all the same.
+    #[default]
+    AfterResponse,
+    /// Before the response head is sent.
+    BeforeResponse,
+}
+
+/// What the service does with a request that carries no partition key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MissingKey {
+    /// The request goes on with an anonymous handle; extractors answer 401 where a handler
+    /// demands [`Tokens`](crate::Tokens). The default: sign-in pages need no key.
+    #[default]
+    Anonymous,
+    /// The service answers 401 and the inner service is not called.
+    Reject,
+}
+
+/// Which operation of the L2 store failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum L2Operation {
+    /// Reading a partition.
+    Load,
+    /// Writing the changes of one or more partitions.
+    Commit,
+    /// Extending sliding lifetimes.
+    Touch,
+    /// Signing a partition out.
+    Clear,
+}
+
+/// One failed attempt at an L2 operation, as the [`on_l2_failure`](crate::Builder::on_l2_failure)
+/// hook sees it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct L2Failure<'a> {
+    /// What was tried.
+    pub operation: L2Operation,
+    /// A digest that stands for the partition; `None` for an operation on several.
+    pub partition: Option<&'a str>,
+    /// Which attempt failed, from 1.
+    pub attempt: u32,
+    /// Why.
+    pub error: &'a StoreError,
+}
+
+/// The answer of the [`on_l2_failure`](crate::Builder::on_l2_failure) hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnFailure {
+    /// Try again, after a short pause with jitter. At most three attempts are made, all of them
+    /// within the hard timeout, and none while the circuit breaker is open.
+    Retry,
+    /// Go on as under [`FailurePolicy::Degrade`].
+    Degrade,
+    /// Fail as under [`FailurePolicy::Strict`].
+    Fail,
+    /// Do what the request's failure policy says: the answer where no hook is set.
+    Policy,
+}
+
+/// A shared [`on_l2_failure`](crate::Builder::on_l2_failure) hook.
+#[derive(Clone)]
+pub(crate) struct FailureHook(pub(crate) Arc<dyn Fn(&L2Failure<'_>) -> OnFailure + Send + Sync>);
+
+impl fmt::Debug for FailureHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FailureHook")
+    }
+}

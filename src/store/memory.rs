@@ -1,0 +1,224 @@
+//! `MemoryStore`: an L2 in this process, for one instance, for tests and for prototypes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::ops::compute::Op;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use super::record::{Admission, Record};
+use super::{
+    Commit, EntryId, Loaded, Outcome, PartitionId, Remaining, StoreFuture, StoredEntry, TokenStore,
+};
+use crate::error::StoreError;
+use crate::time::{Clock, Timestamp};
+
+/// A store in the memory of this process: nothing survives a restart, and other instances do not
+/// see it. It holds at most a number of bytes (500 MiB unless [`with_max_bytes`] says otherwise)
+/// and drops what was used least recently; clones share their contents.
+///
+/// Suitable in production for application tokens; for user tokens take a durable store.
+///
+/// [`with_max_bytes`]: MemoryStore::with_max_bytes
+#[derive(Clone)]
+pub struct MemoryStore {
+    partitions: Cache<PartitionId, Arc<Partition>>,
+    clock: Clock,
+}
+
+#[derive(Clone, Default)]
+struct Partition {
+    record: Record,
+    entries: BTreeMap<EntryId, Entry>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    version: u64,
+    expires_at: Option<Timestamp>,
+    value: Bytes,
+}
+
+impl Entry {
+    fn lives(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|at| at > now)
+    }
+}
+
+impl MemoryStore {
+    /// A store of at most 500 MiB, as the L1 cache: about 70,000 users of 7 KB.
+    pub fn new() -> Self {
+        Self::with_max_bytes(500 * 1024 * 1024)
+    }
+
+    /// A store of at most this many bytes.
+    pub fn with_max_bytes(max_bytes: u64) -> Self {
+        Self {
+            partitions: Cache::builder()
+                .max_capacity(max_bytes)
+                .weigher(|_, partition: &Arc<Partition>| partition.footprint())
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// The same store on another clock, for tests.
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Replaces a partition by what `change` makes of it, atomically.
+    fn update<R>(
+        &self,
+        id: &PartitionId,
+        change: impl FnOnce(Option<Partition>, Timestamp) -> (Option<Partition>, R),
+    ) -> Option<R> {
+        let now = self.clock.now();
+        let mut answer = None;
+        self.partitions.entry_by_ref(id).and_compute_with(|stored| {
+            let stored = stored.map(|entry| Partition::clone(&entry.into_value()));
+            let kept = stored.filter(|p| p.record.forget_at().is_none_or(|at| at > now));
+            let (next, result) = change(kept, now);
+            answer = Some(result);
+            next.map_or(Op::Nop, |partition| Op::Put(Arc::new(partition)))
+        });
+        answer
+    }
+
+    fn commit_one(&self, commit: &Commit) -> Option<Outcome> {
+        self.update(&commit.partition, |stored, now| {
+            let (record, mut entries) = stored.map(|p| (p.record, p.entries)).unzip();
+            let entries = entries.get_or_insert_default();
+            let (mut record, admission) =
+                Record::admit(record, commit.id, commit.generation, now);
+            match admission {
+                Admission::Stale => {
+                    let generation = record.generation;
+                    return (None, Outcome::Stale { generation });
+                }
+                Admission::Repeated => {}
+                Admission::Apply { fresh } => {
+                    entries.retain(|_, entry| !fresh && entry.lives(now));
+                    for change in &commit.changes {
+                        entries.remove(&change.entry);
+                        if let Some(put) = &change.put {
+                            record.wrote(put.expires_at);
+                            let entry = Entry {
+                                version: record.version,
+                                expires_at: put.expires_at,
+                                value: put.value.clone(),
+                            };
+                            entries.insert(change.entry, entry);
+                        }
+                    }
+                    record.renew(commit.lifetime, now);
+                }
+            }
+            let outcome = Outcome::Committed {
+                version: record.version,
+                remaining: record.remaining(now),
+            };
+            let entries = std::mem::take(entries);
+            (Some(Partition { record, entries }), outcome)
+        })
+    }
+}
+
+impl Partition {
+    fn footprint(&self) -> u32 {
+        let entries = self.entries.values().map(|entry| entry.value.len() + 160);
+        u32::try_from(512 + entries.sum::<usize>()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("partitions", &self.partitions.entry_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl TokenStore for MemoryStore {
+    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+        let now = self.clock.now();
+        let stored = self.partitions.get(id);
+        let kept = stored.filter(|p| p.record.forget_at().is_none_or(|at| at > now));
+        let loaded = kept.map_or_else(Loaded::default, |partition| {
+            let record = &partition.record;
+            let live = partition.entries.iter();
+            let live = live.filter(|(_, entry)| !record.ended(now) && entry.lives(now));
+            Loaded {
+                generation: record.generation,
+                version: record.version,
+                cleared_at: record.cleared_at,
+                remaining: record.remaining(now),
+                entries: live
+                    .map(|(id, entry)| StoredEntry {
+                        entry: *id,
+                        version: entry.version,
+                        expires_at: entry.expires_at,
+                        value: entry.value.clone(),
+                    })
+                    .collect(),
+                damaged: 0,
+            }
+        });
+        Box::pin(std::future::ready(Ok(loaded)))
+    }
+
+    fn commit<'a>(
+        &'a self,
+        group: &'a [Commit],
+    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+        let outcomes = group.iter().filter_map(|commit| self.commit_one(commit));
+        Box::pin(std::future::ready(outcomes.map(Ok).collect()))
+    }
+
+    fn touch<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+        let touch = |id| {
+            self.update(id, |stored, now| match stored {
+                Some(mut partition) if !partition.record.ended(now) => {
+                    partition.record.slide(now);
+                    let remaining = partition.record.remaining(now);
+                    (Some(partition), remaining)
+                }
+                _ => (None, Remaining::default()),
+            })
+        };
+        let remaining = group.iter().filter_map(touch).map(Ok);
+        Box::pin(std::future::ready(remaining.collect()))
+    }
+
+    fn clear<'a>(
+        &'a self,
+        id: &'a PartitionId,
+        expected: Option<u64>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        let generation = self.update(id, |stored, now| {
+            let before = stored.clone().map(|partition| partition.record);
+            let record = Record::cleared(before, expected, now);
+            let generation = record.generation;
+            let entries = match stored {
+                Some(partition) if partition.record.generation == generation => partition.entries,
+                _ => BTreeMap::new(),
+            };
+            (Some(Partition { record, entries }), generation)
+        });
+        Box::pin(std::future::ready(Ok(generation.unwrap_or_default())))
+    }
+}

@@ -1,0 +1,277 @@
+//! The contract between the engine and an L2 store.
+//!
+//! A store keeps, per partition, a *generation*, a *version*, entries and lifetimes. It sees
+//! digests and opaque bytes, never a key, a token or HTTP. Four rules carry the guarantees:
+//!
+//! 1. **Generations are final.** [`clear`](TokenStore::clear) raises the generation and leaves a
+//!    tombstone for [`TOMBSTONE`]. A commit names the generation it was made under, and the store
+//!    compares it atomically with what it holds: a commit from before the sign-out is
+//!    [`Stale`](Outcome::Stale) and changes nothing.
+//! 2. **Versions order commits.** Each commit raises the partition's version by one, and every
+//!    entry it writes carries that version. The store assigns it; clocks play no part.
+//! 3. **Commits are idempotent.** A commit carries a random id. The store remembers the last
+//!    [`REMEMBERED_COMMITS`] ids of a partition and answers a repeated one without applying it
+//!    again, so a commit whose answer was lost can be retried.
+//! 4. **Entries stand alone.** A commit writes and removes the entries that it names and leaves
+//!    all others as they are.
+//!
+//! A partition *ends* at the earliest of: its sliding lifetime since the last commit or touch, its
+//! absolute lifetime since the last commit, its maximal age since it was created, and the expiry
+//! of its last entry when every entry has one. A partition that has ended is loaded as absent, and
+//! an entry that has expired is not loaded; the store frees both in time.
+//!
+//! A store that holds a *lower* generation than a commit names has lost data (a restart without
+//! persistence, a failover): what it holds is replaced.
+//!
+//! `conformance` (feature `test-util`) checks any implementation against this page.
+
+#[cfg(feature = "test-util")]
+pub mod conformance;
+mod memory;
+mod record;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStore, RedisStoreBuilder};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteStore;
+use crate::error::StoreError;
+use crate::key::PartitionKey;
+use crate::time::Timestamp;
+
+/// How long the tombstone of a signed-out partition is kept: 24 hours, longer than any request
+/// and twice as long as any change waits to be replayed.
+pub const TOMBSTONE: Duration = Duration::from_secs(24 * 3600);
+
+/// How many commit ids a store remembers per partition.
+pub const REMEMBERED_COMMITS: usize = 16;
+
+/// What a store's operation returns: a boxed future, so that the trait is object-safe.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The L2 store. See the [module](self) for the contract.
+///
+/// An operation that fails returns [`StoreError`]; it need not keep time, the engine does. Damaged
+/// or foreign data under one of the store's keys is no error: it is loaded as absent and
+/// [counted](Loaded::damaged), and replaced by the next commit.
+pub trait TokenStore: Send + Sync + 'static {
+    /// Reads one partition, whole.
+    fn load<'a>(&'a self, partition: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>>;
+
+    /// Applies a group of commits, each to a partition of its own, each atomic by itself, in one
+    /// round-trip where the store can. The answers come in the same order and number.
+    fn commit<'a>(&'a self, group: &'a [Commit])
+    -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>>;
+
+    /// Starts the sliding lifetime of these partitions anew, up to their hard end. Absent and
+    /// signed-out partitions stay as they are.
+    fn touch<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>>;
+
+    /// Signs a partition out: removes every entry, raises the generation and leaves a tombstone.
+    /// With `expected`, only if the partition still has that generation (or less): a repeated
+    /// sign-out does not end the session that has begun since. Returns the generation in force.
+    fn clear<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        expected: Option<u64>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>>;
+}
+
+/// Names a partition in the store: a namespace and a digest, which tells nothing of the key.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PartitionId {
+    namespace: Arc<str>,
+    digest: [u8; 32],
+}
+
+impl PartitionId {
+    /// The id of a partition within a namespace.
+    pub(crate) fn new(namespace: &Arc<str>, key: &PartitionKey) -> Self {
+        Self {
+            namespace: namespace.clone(),
+            digest: key.digest(namespace),
+        }
+    }
+
+    /// The application's namespace: letters, digits, `.`, `_`, `-` and `:`.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The digest, unique across namespaces.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// The digest in unpadded base64url.
+    pub fn encoded(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.digest)
+    }
+
+    /// A prefix of the digest that tells partitions apart in logs.
+    pub(crate) fn short(&self) -> String {
+        URL_SAFE_NO_PAD.encode(&self.digest[..6])
+    }
+}
+
+impl fmt::Debug for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PartitionId({}…)", self.short())
+    }
+}
+
+/// Names an entry within its partition: a digest of the entry's name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId([u8; 16]);
+
+impl EntryId {
+    /// The id of an entry by name.
+    pub(crate) fn of(name: &str) -> Self {
+        let digest = Sha256::new()
+            .chain_update(b"tower-token-cache entry v1\0")
+            .chain_update(name)
+            .finalize();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
+        Self(id)
+    }
+
+    /// The id as stored.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl From<[u8; 16]> for EntryId {
+    fn from(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EntryId({}…)", URL_SAFE_NO_PAD.encode(&self.0[..3]))
+    }
+}
+
+/// A partition as the store holds it. The default is an absent partition.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// How often the partition was signed out; 0 when absent.
+    pub generation: u64,
+    /// The version of the last commit; 0 when absent.
+    pub version: u64,
+    /// When the partition was last signed out, while its tombstone is kept.
+    pub cleared_at: Option<Timestamp>,
+    /// How long the partition lives from now on.
+    pub remaining: Remaining,
+    /// The entries that have not expired, in any order.
+    pub entries: Vec<StoredEntry>,
+    /// How many damaged records or entries were passed over.
+    pub damaged: usize,
+}
+
+/// One entry as the store holds it.
+#[derive(Clone, Debug)]
+pub struct StoredEntry {
+    /// Which entry.
+    pub entry: EntryId,
+    /// The version of the commit that wrote it.
+    pub version: u64,
+    /// When it expires; `None` if it lives as long as its partition.
+    pub expires_at: Option<Timestamp>,
+    /// The sealed bytes.
+    pub value: Bytes,
+}
+
+/// How long a partition lives from now on; `None` is without end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remaining {
+    /// Unless it is used again.
+    pub idle: Option<Duration>,
+    /// Unless something is committed; never shorter than `idle`.
+    pub hard: Option<Duration>,
+}
+
+/// The changes of one partition.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Identifies this commit when it is repeated.
+    pub id: CommitId,
+    /// The generation under which the changes were made.
+    pub generation: u64,
+    /// The changed entries, each named once.
+    pub changes: Vec<Change>,
+    /// How long the partition lives.
+    pub lifetime: Lifetime,
+}
+
+/// A random number that identifies a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitId(pub [u8; 8]);
+
+/// What a commit does to one entry.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Which entry.
+    pub entry: EntryId,
+    /// Its new value; `None` removes it.
+    pub put: Option<Put>,
+}
+
+/// A new value of an entry.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// The sealed bytes.
+    pub value: Bytes,
+    /// When the entry expires; `None` if it lives as long as its partition.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The limits on a partition's life. The earliest one wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Since the last commit or touch.
+    pub sliding: Option<Duration>,
+    /// Since the last commit.
+    pub absolute: Option<Duration>,
+    /// Since the partition was created.
+    pub max_age: Option<Duration>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is applied, now or when it was first sent.
+    Committed {
+        /// The partition's version now. More than one above the version that the writer knew
+        /// says that others have committed in between.
+        version: u64,
+        /// How long the partition lives from now on.
+        remaining: Remaining,
+    },
+    /// The partition was signed out since: nothing is changed.
+    Stale {
+        /// The generation in force.
+        generation: u64,
+    },
+}

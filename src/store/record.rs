@@ -1,0 +1,134 @@
+//! The store contract's arithmetic, for stores whose transactions run in this process.
+
+use std::time::Duration;
+
+use super::{CommitId, Lifetime, REMEMBERED_COMMITS, Remaining, TOMBSTONE};
+use crate::time::Timestamp;
+
+/// Everything about a partition but its entries.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Record {
+    pub(super) generation: u64,
+    pub(super) version: u64,
+    pub(super) created_at: Timestamp,
+    pub(super) cleared_at: Option<Timestamp>,
+    /// The end that only a commit can move; `None` is without end.
+    pub(super) hard_end: Option<Timestamp>,
+    pub(super) sliding: Option<Duration>,
+    /// The end that use can move, up to `hard_end`.
+    pub(super) end: Option<Timestamp>,
+    /// The latest expiry of any entry; `None` once an entry without one was written.
+    pub(super) last_expiry: Option<Timestamp>,
+    /// The ids of the latest commits, eight bytes each, oldest first.
+    pub(super) recent: Vec<u8>,
+}
+
+/// What a commit meets.
+pub(super) enum Admission {
+    /// Apply the changes to this record's entries, which are dropped first when `fresh`.
+    Apply {
+        /// Nothing that was stored before counts any more.
+        fresh: bool,
+    },
+    /// The same commit was applied before.
+    Repeated,
+    /// The partition was signed out since.
+    Stale,
+}
+
+impl Record {
+    /// Whether the partition has ended.
+    pub(super) fn ended(&self, now: Timestamp) -> bool {
+        self.end.is_some_and(|end| end <= now)
+    }
+
+    /// Decides on a commit, and prepares the record for its changes when they apply.
+    pub(super) fn admit(
+        stored: Option<Self>,
+        id: CommitId,
+        generation: u64,
+        now: Timestamp,
+    ) -> (Self, Admission) {
+        let version = stored.as_ref().map_or(0, |record| record.version);
+        let new = |cleared_at| Self {
+            generation,
+            version,
+            created_at: now,
+            cleared_at,
+            last_expiry: Some(Timestamp::default()),
+            ..Self::default()
+        };
+        let (mut record, fresh) = match stored {
+            Some(record) if record.generation > generation => return (record, Admission::Stale),
+            Some(record) if record.generation == generation => {
+                if record.recent.chunks_exact(8).any(|seen| seen == id.0) {
+                    return (record, Admission::Repeated);
+                }
+                match record.ended(now) {
+                    true => (new(record.cleared_at), true),
+                    false => (record, false),
+                }
+            }
+            _ => (new(None), true),
+        };
+        record.version += 1;
+        record.recent.extend(id.0);
+        let surplus = record.recent.len().saturating_sub(8 * REMEMBERED_COMMITS);
+        record.recent.drain(..surplus);
+        (record, Admission::Apply { fresh })
+    }
+
+    /// Notes the expiry of an entry that a commit writes.
+    pub(super) fn wrote(&mut self, expires_at: Option<Timestamp>) {
+        self.last_expiry = match (self.last_expiry, expires_at) {
+            (Some(last), Some(expiry)) => Some(last.max(expiry)),
+            _ => None,
+        };
+    }
+
+    /// Sets the ends after a commit.
+    pub(super) fn renew(&mut self, lifetime: Lifetime, now: Timestamp) {
+        let absolute = lifetime.absolute.map(|limit| now.saturating_add(limit));
+        let age = lifetime.max_age.map(|limit| self.created_at.saturating_add(limit));
+        self.hard_end = [absolute, age, self.last_expiry].into_iter().flatten().min();
+        self.sliding = lifetime.sliding;
+        self.slide(now);
+    }
+
+    /// Starts the sliding lifetime anew.
+    pub(super) fn slide(&mut self, now: Timestamp) {
+        let idle = self.sliding.map(|limit| now.saturating_add(limit));
+        self.end = [self.hard_end, idle].into_iter().flatten().min();
+    }
+
+    /// The record after a sign-out, or as it was when `expected` is of the past.
+    pub(super) fn cleared(stored: Option<Self>, expected: Option<u64>, now: Timestamp) -> Self {
+        let record = stored.unwrap_or_default();
+        let generation = record.generation.max(expected.unwrap_or(0));
+        if expected.is_some_and(|expected| generation > expected) {
+            return record;
+        }
+        Self {
+            generation: generation + 1,
+            version: record.version + 1,
+            created_at: now,
+            cleared_at: Some(now),
+            end: Some(now),
+            hard_end: Some(now),
+            ..Self::default()
+        }
+    }
+
+    /// When the record itself can be forgotten; `None` is never.
+    pub(super) fn forget_at(&self) -> Option<Timestamp> {
+        let tombstone = self.cleared_at.map(|at| at.saturating_add(TOMBSTONE));
+        self.end.map(|end| end.max(tombstone.unwrap_or_default()))
+    }
+
+    pub(super) fn remaining(&self, now: Timestamp) -> Remaining {
+        Remaining {
+            idle: self.end.map(|end| end.since(now)),
+            hard: self.hard_end.map(|end| end.since(now)),
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Access tokens and the answers of a token endpoint.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::cache::ALLOCATION;
+use crate::secret::Secret;
+use crate::time::Timestamp;
+
+/// The longest lifetime that `expires_in` can give a token: ten years. Providers that answer more
+/// (or a negative number) are clamped, never refused.
+const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// An access token with its expiry, scopes and extra fields. Clones share one allocation.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_token_cache::Token;
+///
+/// let token = Token::new("ya29.a0Af").with_expires_in(Duration::from_secs(3600));
+/// assert_eq!(token.access_token(), "ya29.a0Af");
+/// assert!(!format!("{token:?}").contains("ya29"));
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct Token(Arc<Fields>);
+
+#[derive(Clone, PartialEq)]
+struct Fields {
+    access_token: Secret,
+    token_type: Option<Box<str>>,
+    scope: Option<Box<str>>,
+    expires_at: Option<Timestamp>,
+    refresh_at: Option<Timestamp>,
+    extra: BTreeMap<Box<str>, Secret>,
+}
+
+impl Token {
+    /// A token that never expires by itself, of no declared type or scope.
+    pub fn new(access_token: impl Into<Secret>) -> Self {
+        Self(Arc::new(Fields {
+            access_token: access_token.into(),
+            token_type: None,
+            scope: None,
+            expires_at: None,
+            refresh_at: None,
+            extra: BTreeMap::new(),
+        }))
+    }
+
+    /// Expires after `lifetime` from now, by the system's clock; at most ten years.
+    pub fn with_expires_in(self, lifetime: Duration) -> Self {
+        self.with_expires_at(SystemTime::now() + lifetime.min(MAX_LIFETIME))
+    }
+
+    /// Expires at this time, to the millisecond.
+    pub fn with_expires_at(self, time: impl Into<Timestamp>) -> Self {
+        self.set(|fields| fields.expires_at = Some(time.into()))
+    }
+
+    /// The time from which a new token should be asked for (`refresh_on` of some providers).
+    pub fn with_refresh_at(self, time: impl Into<Timestamp>) -> Self {
+        self.set(|fields| fields.refresh_at = Some(time.into()))
+    }
+
+    /// The token type of RFC 6749 §7.1, such as `Bearer`.
+    pub fn with_token_type(self, token_type: impl Into<Box<str>>) -> Self {
+        self.set(|fields| fields.token_type = Some(token_type.into()))
+    }
+
+    /// The granted scope of RFC 6749 §3.3: names separated by spaces.
+    pub fn with_scope(self, scope: impl Into<Box<str>>) -> Self {
+        self.set(|fields| fields.scope = Some(scope.into()))
+    }
+
+    /// Keeps another field of the token endpoint's answer, as JSON.
+    ///
+    /// # Errors
+    /// When the value cannot be written as JSON.
+    pub fn with_extra(
+        self,
+        name: impl Into<Box<str>>,
+        value: &impl Serialize,
+    ) -> serde_json::Result<Self> {
+        let json = Secret::from(serde_json::to_string(value)?);
+        Ok(self.set(|fields| {
+            fields.extra.insert(name.into(), json);
+        }))
+    }
+
+    /// The token, as it goes into an `Authorization` header. Do not log it.
+    pub fn access_token(&self) -> &str {
+        self.0.access_token.expose()
+    }
+
+    /// The token as a shared [`Secret`].
+    pub fn secret(&self) -> &Secret {
+        &self.0.access_token
+    }
+
+    /// The token type of RFC 6749 §7.1.
+    pub fn token_type(&self) -> Option<&str> {
+        self.0.token_type.as_deref()
+    }
+
+    /// The granted scope as the provider wrote it.
+    pub fn scope(&self) -> Option<&str> {
+        self.0.scope.as_deref()
+    }
+
+    /// The names in the granted scope.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.scope().unwrap_or_default().split_ascii_whitespace()
+    }
+
+    /// When the token expires; `None` when the provider did not say.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.0.expires_at
+    }
+
+    /// When a new token should be asked for.
+    pub fn refresh_at(&self) -> Option<Timestamp> {
+        self.0.refresh_at
+    }
+
+    /// Another field of the token endpoint's answer: `None` when it is absent or of another type.
+    pub fn extra<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_str(self.0.extra.get(name)?.expose()).ok()
+    }
+
+    /// All extra fields: name and JSON text.
+    pub(crate) fn extras(&self) -> &BTreeMap<Box<str>, Secret> {
+        &self.0.extra
+    }
+
+    pub(crate) fn with_extras(self, extra: BTreeMap<Box<str>, Secret>) -> Self {
+        self.set(|fields| fields.extra = extra)
+    }
+
+    /// Memory that this token holds, allocator overhead included, in bytes.
+    pub(crate) fn footprint(&self) -> usize {
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |t| t.len() + ALLOCATION);
+        let extra = self.0.extra.iter();
+        std::mem::size_of::<Fields>()
+            + 2 * ALLOCATION
+            + self.0.access_token.footprint()
+            + text(&self.0.token_type)
+            + text(&self.0.scope)
+            + extra
+                .map(|(name, json)| name.len() + json.footprint() + 64)
+                .sum::<usize>()
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Fields)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("access_token", &self.0.access_token)
+            .field("token_type", &self.0.token_type)
+            .field("expires_at", &self.0.expires_at)
+            .field("refresh_at", &self.0.refresh_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer of a token endpoint (RFC 6749 §5.1): an access token, and optionally the refresh
+/// token and the id token, which belong to the whole partition.
+///
+/// Deserializes from the endpoint's JSON. Unknown members become
+/// [extra fields](Token::extra); `expires_in` may be a number or a string, and a negative or absurd
+/// one is clamped.
+///
+/// ```
+/// # use tower_token_cache::TokenSet;
+/// let json = r#"{"access_token":"a","token_type":"Bearer","expires_in":3600,"refresh_token":"r"}"#;
+/// let set: TokenSet = serde_json::from_str(json)?;
+/// assert_eq!(set.refresh_token().unwrap().expose(), "r");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "Response")]
+pub struct TokenSet {
+    pub(crate) access: Token,
+    pub(crate) refresh_token: Option<Secret>,
+    pub(crate) id_token: Option<Secret>,
+}
+
+impl TokenSet {
+    /// Adds the refresh token.
+    pub fn with_refresh_token(mut self, refresh_token: impl Into<Secret>) -> Self {
+        self.refresh_token = Some(refresh_token.into());
+        self
+    }
+
+    /// Adds the id token (OpenID Connect Core §3.1.3.3).
+    pub fn with_id_token(mut self, id_token: impl Into<Secret>) -> Self {
+        self.id_token = Some(id_token.into());
+        self
+    }
+
+    /// The access token.
+    pub fn access(&self) -> &Token {
+        &self.access
+    }
+
+    /// The refresh token, if the answer had one.
+    pub fn refresh_token(&self) -> Option<&Secret> {
+        self.refresh_token.as_ref()
+    }
+
+    /// The id token, if the answer had one.
+    pub fn id_token(&self) -> Option<&Secret> {
+        self.id_token.as_ref()
+    }
+
+    /// Bytes of text in this set, the measure of its size limit.
+    pub(crate) fn size(&self) -> usize {
+        let token = &self.access.0;
+        let secret = |secret: &Option<Secret>| secret.as_ref().map_or(0, Secret::len);
+        token.access_token.len()
+            + token.token_type.as_ref().map_or(0, |text| text.len())
+            + token.scope.as_ref().map_or(0, |text| text.len())
+            + token
+                .extra
+                .iter()
+                .map(|(name, json)| name.len() + json.len())
+                .sum::<usize>()
+            + secret(&self.refresh_token)
+            + secret(&self.id_token)
+    }
+}
+
+impl From<Token> for TokenSet {
+    fn from(access: Token) -> Self {
+        Self {
+            access,
+            refresh_token: None,
+            id_token: None,
+        }
+    }
+}
+
+/// The members of RFC 6749 §5.1 as they come over the wire.
+#[derive(Deserialize)]
+struct Response {
+    access_token: Secret,
+    token_type: Option<Box<str>>,
+    expires_in: Option<Seconds>,
+    refresh_in: Option<Seconds>,
+    refresh_token: Option<Secret>,
+    id_token: Option<Secret>,
+    scope: Option<Box<str>>,
+    #[serde(flatten)]
+    extra: BTreeMap<Box<str>, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(f64),
+    Text(String),
+}
+
+impl Seconds {
+    /// The time this many seconds from `now`: not before `now`, at most ten years later.
+    fn after(&self, now: Timestamp) -> Option<Timestamp> {
+        let seconds = match self {
+            Self::Number(seconds) => *seconds,
+            Self::Text(text) => text.trim().parse().ok()?,
+        };
+        let clamped = seconds.clamp(0.0, MAX_LIFETIME.as_secs_f64());
+        (!clamped.is_nan()).then(|| now.saturating_add(Duration::from_secs_f64(clamped)))
+    }
+}
+
+impl TryFrom<Response> for TokenSet {
+    type Error = serde_json::Error;
+
+    fn try_from(response: Response) -> Result<Self, Self::Error> {
+        let now = Timestamp::now();
+        let after = |seconds: Option<Seconds>| seconds.and_then(|seconds| seconds.after(now));
+        let extra = response
+            .extra
+            .into_iter()
+            .map(|(name, value)| Ok((name, serde_json::to_string(&value)?.into())))
+            .collect::<Result<_, serde_json::Error>>()?;
+        Ok(Self {
+            access: Token(Arc::new(Fields {
+                access_token: response.access_token,
+                token_type: response.token_type,
+                scope: response.scope,
+                expires_at: after(response.expires_in),
+                refresh_at: after(response.refresh_in),
+                extra,
+            })),
+            refresh_token: response.refresh_token,
+            id_token: response.id_token,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> TokenSet {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn expires_in_is_clamped_never_refused() {
+        for odd in ["-5", "0", "\"-1\"", "-1e300"] {
+            let set = parse(&format!(r#"{{"access_token":"a","expires_in":{odd}}}"#));
+            assert!(set.access().expires_at().unwrap() <= Timestamp::now());
+        }
+        for long in ["1e300", "99999999999999", "\"99999999999999\""] {
+            let set = parse(&format!(r#"{{"access_token":"a","expires_in":{long}}}"#));
+            let limit = Timestamp::now().saturating_add(MAX_LIFETIME);
+            assert!(set.access().expires_at().unwrap() <= limit);
+        }
+        let unknown = parse(r#"{"access_token":"a","expires_in":"soon"}"#);
+        assert_eq!(unknown.access().expires_at(), None);
+    }
+
+    #[test]
+    fn unknown_members_are_kept_and_readable() {
+        let set = parse(r#"{"access_token":"a","scope":"x y","tenant":{"id":7}}"#);
+        let tenant: serde_json::Value = set.access().extra("tenant").unwrap();
+        assert_eq!(tenant["id"], 7);
+        assert_eq!(set.access().scopes().collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(set.access().extra::<String>("absent"), None);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let set = TokenSet::from(Token::new("hidden-1").with_extra("e", &"hidden-2").unwrap())
+            .with_refresh_token("hidden-3")
+            .with_id_token("hidden-4");
+        assert!(!format!("{set:?}{set:#?}").contains("hidden"));
+    }
+}

@@ -1,0 +1,420 @@
+//! `Tokens`: the request-scoped handle.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::cache::{CommitWait, Engine, Pin};
+use crate::codec::Value;
+use crate::error::Error;
+use crate::key::{ID_TOKEN, PartitionKey, REFRESH_TOKEN, TokenKey};
+use crate::policy::{FailurePolicy, WriteMode};
+use crate::secret::Secret;
+use crate::token::{Token, TokenSet};
+
+/// The largest token set, in bytes of text: a hundred times what providers issue.
+pub(crate) const MAX_TOKEN_SET: usize = 1 << 20;
+
+/// The tokens of one request's partition.
+///
+/// The [layer](crate::TokenCacheLayer) puts one into each request's extensions; axum and actix-web
+/// handlers take it as an argument. It is lazy: nothing is read before the first use. Clones share
+/// everything, can go into a streaming body or a spawned task, and may outlive the response:
+/// changes made after it are queued for L2 as they are made.
+#[derive(Clone)]
+pub struct Tokens(Arc<Handle>);
+
+struct Handle {
+    engine: Arc<Engine>,
+    partition: Option<PartitionKey>,
+    failure_policy: AtomicU8,
+    write_mode: AtomicU8,
+    last_read: AtomicU8,
+    /// What this handle saw at first use.
+    pin: Mutex<Option<Pin>>,
+    /// Something was changed.
+    changed: AtomicBool,
+    /// Something was changed that must reach L2 before the response head.
+    urgent: AtomicBool,
+    /// The response is over, or there never was a request.
+    ended: AtomicBool,
+}
+
+/// What the cache knows of a token.
+///
+/// Absent, unavailable and unopenable are different answers: only the first says that the user has
+/// no such token.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub enum Lookup<T = Token> {
+    /// Here it is. It has not expired.
+    Hit(T),
+    /// There is no such token, or it has expired.
+    Absent,
+    /// L2 could not be asked, and memory does not know: try again later, do not sign the user out.
+    /// Under [`FailurePolicy::Strict`] reads fail instead.
+    Unavailable,
+    /// There is an entry in L2 which cannot be read: corrupt, foreign, of an unknown version or
+    /// key. The next insert replaces it.
+    Unopenable,
+}
+
+impl<T> Lookup<T> {
+    /// The token, if there is one.
+    pub fn hit(self) -> Option<T> {
+        match self {
+            Self::Hit(token) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// Whether there is one.
+    pub fn is_hit(&self) -> bool {
+        matches!(self, Self::Hit(_))
+    }
+
+    fn filter_map<U>(self, keep: impl FnOnce(T) -> Option<U>) -> Lookup<U> {
+        match self {
+            Self::Hit(token) => keep(token).map_or(Lookup::Absent, Lookup::Hit),
+            Self::Absent => Lookup::Absent,
+            Self::Unavailable => Lookup::Unavailable,
+            Self::Unopenable => Lookup::Unopenable,
+        }
+    }
+}
+
+/// Where the answer of a read came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CacheLevel {
+    /// Nowhere: nothing was read yet, or there is no such token.
+    #[default]
+    None,
+    /// The memory of this process.
+    L1,
+    /// The L2 store.
+    L2,
+    /// L2 could not be asked.
+    Unavailable,
+}
+
+/// How safe a change is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// L2 has it.
+    Stored,
+    /// L2 could not take it in time; it is kept in memory and replayed until L2 does.
+    Pending,
+}
+
+impl Tokens {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        partition: Option<PartitionKey>,
+        failure_policy: FailurePolicy,
+        write_mode: WriteMode,
+    ) -> Self {
+        Self(Arc::new(Handle {
+            engine,
+            partition,
+            failure_policy: AtomicU8::new(failure_policy as u8),
+            write_mode: AtomicU8::new(write_mode as u8),
+            last_read: AtomicU8::new(CacheLevel::None as u8),
+            pin: Mutex::new(None),
+            changed: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }))
+    }
+
+    /// A handle that belongs to no request.
+    pub(crate) fn detached(engine: Arc<Engine>, partition: PartitionKey) -> Self {
+        let (policy, mode) = (engine.failure_policy, engine.write_mode);
+        let tokens = Self::new(engine, Some(partition), policy, mode);
+        tokens.0.ended.store(true, Ordering::Release);
+        tokens
+    }
+
+    /// The token under this key: a name, or a [`TokenKey`]. Never one that has expired.
+    ///
+    /// # Errors
+    /// [`Error::NoPartition`] for an anonymous request; [`Error::Unavailable`] under
+    /// [`FailurePolicy::Strict`].
+    pub async fn get(&self, key: impl AsRef<str>) -> Result<Lookup, Error> {
+        let lookup = self.read(key.as_ref()).await?;
+        Ok(lookup.filter_map(|value| match value {
+            Value::Token(token) => Some(token),
+            Value::Secret(_) => None,
+        }))
+    }
+
+    /// The partition's refresh token.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn refresh_token(&self) -> Result<Lookup<Secret>, Error> {
+        self.secret(REFRESH_TOKEN).await
+    }
+
+    /// The partition's id token.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn id_token(&self) -> Result<Lookup<Secret>, Error> {
+        self.secret(ID_TOKEN).await
+    }
+
+    /// Whether there is a token under this key that has not expired.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get), and [`Error::Unavailable`] when nobody knows.
+    pub async fn contains(&self, key: impl AsRef<str>) -> Result<bool, Error> {
+        match self.get(key).await? {
+            Lookup::Hit(_) => Ok(true),
+            Lookup::Absent | Lookup::Unopenable => Ok(false),
+            Lookup::Unavailable => Err(Error::unavailable()),
+        }
+    }
+
+    /// The keys of the tokens that have not expired, sorted.
+    ///
+    /// # Errors
+    /// As for [`contains`](Self::contains).
+    pub async fn keys(&self) -> Result<Vec<TokenKey>, Error> {
+        let partition = self.partition()?;
+        let mut pin = self.pin();
+        let keys = self.0.engine.keys(partition, self.failure_policy(), &mut pin).await;
+        self.keep(pin);
+        keys?.ok_or_else(Error::unavailable)
+    }
+
+    /// Keeps a token, or a token endpoint's whole answer, under this key.
+    ///
+    /// Visible at once to this handle and to every request of this process. A set without a
+    /// refresh or id token leaves the partition's as it is.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`], [`Error::TooLarge`], [`Error::SignedOut`], [`Error::Overloaded`],
+    /// and those of [`get`](Self::get). On an error nothing is changed, with one exception: under
+    /// [`FailurePolicy::Strict`] and [`Overloaded`](crate::Builder::max_pending_changes) queues,
+    /// the change may be kept and replayed although its commit failed.
+    pub async fn insert<K>(&self, key: K, tokens: impl Into<TokenSet>) -> Result<(), Error>
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+    {
+        let key = key.try_into()?;
+        let set = tokens.into();
+        let size = set.size();
+        if size > MAX_TOKEN_SET {
+            return Err(Error::TooLarge {
+                size,
+                limit: MAX_TOKEN_SET,
+            });
+        }
+        let secret = |name, secret: Secret| {
+            (TokenKey::from_canonical(name), Some(Value::Secret(secret)))
+        };
+        let mut changes = vec![(key, Some(Value::Token(set.access)))];
+        changes.extend(set.refresh_token.map(|token| secret(REFRESH_TOKEN, token)));
+        changes.extend(set.id_token.map(|token| secret(ID_TOKEN, token)));
+        self.change(changes, false).await
+    }
+
+    /// Removes the token under this key, before the response head is sent.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert).
+    pub async fn remove<K>(&self, key: K) -> Result<(), Error>
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+    {
+        self.change(vec![(key.try_into()?, None)], true).await
+    }
+
+    /// Removes every token of the partition, for good: no request that has begun before can bring
+    /// one back, on any instance. On return L2 has it, whatever the failure policy, unless the
+    /// answer is [`Durability::Pending`].
+    ///
+    /// # Errors
+    /// [`Error::NoPartition`], [`Error::ShutDown`], and [`Error::Unavailable`] under
+    /// [`FailurePolicy::Strict`]: the partition is then signed out in this process, and L2 will be
+    /// told.
+    pub async fn sign_out(&self) -> Result<Durability, Error> {
+        let partition = self.partition()?;
+        let engine = &self.0.engine;
+        let mut pin = None;
+        let wait = engine.sign_out(partition, &mut pin)?;
+        self.keep_new(pin);
+        let ended = wait.await;
+        let written = matches!(ended, Ok(Ok(Ok(()))));
+        if written {
+            engine.repin(partition, &mut pin);
+            self.keep_new(pin);
+        }
+        engine.finish(self.failure_policy(), ended)
+    }
+
+    /// Writes the partition's pending changes to L2 now.
+    ///
+    /// # Errors
+    /// [`Error::NoPartition`], and [`Error::Unavailable`] under [`FailurePolicy::Strict`]; the
+    /// changes are kept and replayed all the same.
+    pub async fn commit(&self) -> Result<Durability, Error> {
+        let ended = self.0.engine.commit(self.partition()?).await;
+        self.0.engine.finish(self.failure_policy(), ended)
+    }
+
+    /// Reads the partition from L2 again, past L1. Whether L2 could be asked; if not, memory
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn reload(&self) -> Result<bool, Error> {
+        self.0.engine.reload(self.partition()?, self.failure_policy()).await
+    }
+
+    /// Where the answer of this handle's last read came from.
+    pub fn last_read(&self) -> CacheLevel {
+        match self.0.last_read.load(Ordering::Relaxed) {
+            level if level == CacheLevel::L1 as u8 => CacheLevel::L1,
+            level if level == CacheLevel::L2 as u8 => CacheLevel::L2,
+            level if level == CacheLevel::Unavailable as u8 => CacheLevel::Unavailable,
+            _ => CacheLevel::None,
+        }
+    }
+
+    /// Whether the request carries no partition key.
+    pub fn is_anonymous(&self) -> bool {
+        self.0.partition.is_none()
+    }
+
+    /// What this request does when L2 fails.
+    pub fn failure_policy(&self) -> FailurePolicy {
+        match self.0.failure_policy.load(Ordering::Relaxed) {
+            policy if policy == FailurePolicy::Strict as u8 => FailurePolicy::Strict,
+            policy if policy == FailurePolicy::Bypass as u8 => FailurePolicy::Bypass,
+            _ => FailurePolicy::Degrade,
+        }
+    }
+
+    /// Chooses what this request does from now on when L2 fails.
+    pub fn set_failure_policy(&self, policy: FailurePolicy) {
+        self.0.failure_policy.store(policy as u8, Ordering::Relaxed);
+    }
+
+    /// Chooses when this request's changes reach L2.
+    pub fn set_write_mode(&self, mode: WriteMode) {
+        self.0.write_mode.store(mode as u8, Ordering::Relaxed);
+    }
+
+    /// The request is over: what it has changed goes to L2.
+    pub(crate) fn end(&self) {
+        self.0.ended.store(true, Ordering::SeqCst);
+        if self.0.changed.load(Ordering::SeqCst)
+            && let Some(partition) = &self.0.partition
+        {
+            self.0.engine.enqueue(partition);
+        }
+    }
+
+    /// The commit for which the response head has to wait, if any.
+    pub(crate) fn commit_before_head(&self) -> Option<CommitWait> {
+        let handle = &*self.0;
+        let before = handle.write_mode.load(Ordering::Relaxed) == WriteMode::BeforeResponse as u8
+            || self.failure_policy() == FailurePolicy::Strict;
+        let due = handle.urgent.load(Ordering::Acquire)
+            || (before && handle.changed.load(Ordering::Acquire));
+        due.then(|| Some(handle.engine.commit(handle.partition.as_ref()?)))?
+    }
+
+    /// Whether the response may go out after this end of a commit.
+    pub(crate) fn may_respond(&self, ended: <CommitWait as Future>::Output) -> bool {
+        self.0.engine.finish(self.failure_policy(), ended).is_ok()
+    }
+
+    async fn read(&self, name: &str) -> Result<Lookup<Value>, Error> {
+        let partition = self.partition()?;
+        let mut pin = self.pin();
+        let policy = self.failure_policy();
+        let answer = self.0.engine.read(partition, name, policy, &mut pin).await;
+        self.keep(pin);
+        let (lookup, level) = answer.inspect_err(|_| {
+            self.0.last_read.store(CacheLevel::Unavailable as u8, Ordering::Relaxed);
+        })?;
+        self.0.last_read.store(level as u8, Ordering::Relaxed);
+        Ok(lookup)
+    }
+
+    async fn secret(&self, name: &str) -> Result<Lookup<Secret>, Error> {
+        Ok(self.read(name).await?.filter_map(|value| match value {
+            Value::Secret(secret) => Some(secret),
+            Value::Token(_) => None,
+        }))
+    }
+
+    async fn change(
+        &self,
+        changes: Vec<(TokenKey, Option<Value>)>,
+        urgent: bool,
+    ) -> Result<(), Error> {
+        let partition = self.partition()?;
+        let handle = &*self.0;
+        let mut pin = self.pin();
+        let policy = self.failure_policy();
+        let made = handle.engine.change(partition, changes, policy, &mut pin).await;
+        self.keep(pin);
+        made?;
+        if policy == FailurePolicy::Bypass {
+            return Ok(());
+        }
+        handle.urgent.fetch_or(urgent, Ordering::Release);
+        handle.changed.store(true, Ordering::SeqCst);
+        if handle.ended.load(Ordering::SeqCst) {
+            handle.engine.enqueue(partition);
+        }
+        Ok(())
+    }
+
+    fn partition(&self) -> Result<&PartitionKey, Error> {
+        self.0.partition.as_ref().ok_or(Error::NoPartition)
+    }
+
+    fn pin(&self) -> Option<Pin> {
+        *self.lock_pin()
+    }
+
+    /// Keeps what was seen first.
+    fn keep(&self, pin: Option<Pin>) {
+        let mut kept = self.lock_pin();
+        *kept = kept.or(pin);
+    }
+
+    fn keep_new(&self, pin: Option<Pin>) {
+        *self.lock_pin() = pin;
+    }
+
+    fn lock_pin(&self) -> std::sync::MutexGuard<'_, Option<Pin>> {
+        self.0.pin.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("anonymous", &self.is_anonymous())
+            .field("failure_policy", &self.failure_policy())
+            .field("last_read", &self.last_read())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends its request on drop, whatever dropped it: the end of the body, a disconnect, a panic.
+#[derive(Debug)]
+pub(crate) struct RequestGuard(pub(crate) Tokens);
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
