@@ -39,3 +39,10 @@ pub use crate::telemetry::Stats;
 pub use crate::time::{Clock, Timestamp};
 pub use crate::token::{Token, TokenSet};
 pub use crate::tokens::{CacheLevel, Durability, Lookup, Tokens};
+
+/// Decodes an entry as it stands in a store, for the fuzzer.
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub fn decode_entry(bytes: &[u8]) -> bool {
+    codec::decode(bytes, |_| true).is_ok()
+}
