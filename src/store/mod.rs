@@ -110,6 +110,21 @@ impl PartitionId {
         }
     }
 
+    /// The id of a partition that belongs to no key, for tests of a store.
+    #[cfg(feature = "test-util")]
+    pub fn for_tests(namespace: &str, name: &str) -> Self {
+        let digest = Sha256::new()
+            .chain_update(b"tower-token-cache test partition v1\0")
+            .chain_update(namespace)
+            .chain_update(b"\0")
+            .chain_update(name)
+            .finalize();
+        Self {
+            namespace: namespace.into(),
+            digest: digest.into(),
+        }
+    }
+
     /// The application's namespace: letters, digits, `.`, `_`, `-` and `:`.
     pub fn namespace(&self) -> &str {
         &self.namespace

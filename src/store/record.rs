@@ -65,13 +65,17 @@ impl Record {
                     return (record, Admission::Repeated);
                 }
                 match record.ended(now) {
-                    true => (new(record.cleared_at), true),
+                    true => {
+                        let mut next = new(record.cleared_at);
+                        next.recent = record.recent;
+                        (next, true)
+                    }
                     false => (record, false),
                 }
             }
             _ => (new(None), true),
         };
-        record.version += 1;
+        record.version = record.version.saturating_add(1);
         record.recent.extend(id.0);
         let surplus = record.recent.len().saturating_sub(8 * REMEMBERED_COMMITS);
         record.recent.drain(..surplus);
@@ -108,13 +112,15 @@ impl Record {
         if expected.is_some_and(|expected| generation > expected) {
             return record;
         }
+        // Ended for ever, also if the clock steps back: what comes next begins a new life.
+        let ended = Some(Timestamp::default());
         Self {
-            generation: generation + 1,
-            version: record.version + 1,
+            generation: generation.saturating_add(1),
+            version: record.version.saturating_add(1),
             created_at: now,
             cleared_at: Some(now),
-            end: Some(now),
-            hard_end: Some(now),
+            end: ended,
+            hard_end: ended,
             ..Self::default()
         }
     }
