@@ -247,10 +247,9 @@ impl Tokens {
         let wait = engine.sign_out(partition, &mut pin)?;
         self.keep_new(pin);
         let ended = wait.await;
-        let written = matches!(ended, Ok(Ok(Ok(()))));
-        if written {
-            engine.repin(partition, &mut pin);
-            self.keep_new(pin);
+        if matches!(ended, Ok(Ok(Ok(())))) {
+            // The next use of this handle begins a new life of the partition.
+            self.keep_new(None);
         }
         engine.finish(self.failure_policy(), ended)
     }

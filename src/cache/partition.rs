@@ -206,6 +206,12 @@ impl State {
         ended || self.view.sign_outs > pin.sign_outs
     }
 
+    /// Takes over the generation that a handle saw, where memory has none: L1 is off, or has
+    /// evicted the partition since. L2 checks it in any case.
+    pub(super) fn adopt(&mut self, pin: &Pin) {
+        self.view.generation = self.view.generation.or(pin.generation);
+    }
+
     fn cleared_since(&self, time: Timestamp) -> bool {
         let cleared = self.view.cleared_at.map(|at| at.saturating_add(CLOCK_SKEW));
         cleared.is_some_and(|at| at >= time)

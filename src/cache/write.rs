@@ -120,7 +120,7 @@ impl Engine {
         }
         let local = policy == FailurePolicy::Bypass;
         if !local {
-            self.know_generation(key, policy).await?;
+            self.know_generation(key, policy, pin).await?;
         }
         let (permits, crowded) = match local {
             true => (None, false),
@@ -141,6 +141,7 @@ impl Engine {
                 self.counters.signed_out_changes.add(1);
                 return Err(Error::SignedOut);
             }
+            state.adopt(pin);
             state.change(changes, now);
             Ok(())
         })?;
@@ -178,7 +179,7 @@ impl Engine {
         Ok((permits, crowded))
     }
 
-    /// Signs the partition out, in memory at once. Afterwards `pin` is of the new generation.
+    /// Signs the partition out, in memory at once. `pin` is of the time after it.
     pub(crate) fn sign_out(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -195,12 +196,6 @@ impl Engine {
         });
         self.counters.signed_out_changes.add(dropped as u64);
         Ok(self.commit(key))
-    }
-
-    /// What the handle saw, brought up to date after its own sign-out was acknowledged.
-    pub(crate) fn repin(&self, key: &PartitionKey, pin: &mut Option<Pin>) {
-        let now = self.clock.now();
-        *pin = Some(self.partitions.with(key, |_, state| state.pin(now)));
     }
 
     /// Writes what waits of this partition now. Nobody waits longer than the hard timeout.
@@ -486,7 +481,7 @@ impl Work {
                 }
                 Err(failure) => Some(failure),
             },
-            WorkKind::Load => engine.load(&self.partition).await.err(),
+            WorkKind::Load => engine.load(&self.partition.key).await.1.err(),
             _ => None,
         };
     }
