@@ -21,15 +21,25 @@ use tower_token_cache::{
 };
 
 fn layer(cache: &TokenCache) -> TokenCacheLayer {
-    TokenCacheLayer::new(cache.clone(), key::header(HeaderName::from_static("x-session")))
+    TokenCacheLayer::new(
+        cache.clone(),
+        key::header(HeaderName::from_static("x-session")),
+    )
 }
 
 fn request(session: &str) -> Request<()> {
-    Request::get("/").header("x-session", session).body(()).unwrap()
+    Request::get("/")
+        .header("x-session", session)
+        .body(())
+        .unwrap()
 }
 
 fn tokens(request: &Request<()>) -> Tokens {
-    request.extensions().get::<Tokens>().expect("set by the layer").clone()
+    request
+        .extensions()
+        .get::<Tokens>()
+        .expect("set by the layer")
+        .clone()
 }
 
 /// Changes a token and answers with this body.
@@ -66,8 +76,17 @@ impl Service<Request<()>> for Picky {
 #[tokio::test]
 async fn poll_ready_is_honoured_and_clone_not_required() {
     let mut service = layer(&cache(TestStore::default())).layer(Picky { asked: 0 });
-    let response = service.ready().await.unwrap().call(request("s")).await.unwrap();
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "3");
+    let response = service
+        .ready()
+        .await
+        .unwrap()
+        .call(request("s"))
+        .await
+        .unwrap();
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "3"
+    );
 }
 
 #[tokio::test]
@@ -123,7 +142,10 @@ async fn a_body_that_is_dropped_early_or_fails_is_flushed() {
     let cache = self::cache(TestStore::default());
     let service = layer(&cache).layer(service_fn(|r| put(r, failing())));
     let mut kept = service.oneshot(request("s")).await.unwrap();
-    assert!(kept.body_mut().frame().await.unwrap().is_err(), "errors pass through");
+    assert!(
+        kept.body_mut().frame().await.unwrap().is_err(),
+        "errors pass through"
+    );
     flushed(&cache).await;
 }
 
@@ -145,7 +167,11 @@ async fn a_handler_that_is_dropped_or_panics_is_flushed() {
         tokens(&r).insert("graph", token("t")).await.unwrap();
         panic!("the handler's own")
     };
-    let task = tokio::spawn(layer(&cache).layer(service_fn(panics)).oneshot(request("s")));
+    let task = tokio::spawn(
+        layer(&cache)
+            .layer(service_fn(panics))
+            .oneshot(request("s")),
+    );
     assert!(task.await.unwrap_err().is_panic());
     flushed(&cache).await;
 }
@@ -166,19 +192,37 @@ async fn trailers_and_size_hints_pass_through() {
             SizeHint::with_exact(4)
         }
     }
-    let trailers = || HeaderMap::from_iter([(
-        HeaderName::from_static("grpc-status"),
-        HeaderValue::from_static("0"),
-    )]);
-    let frames = vec![Frame::trailers(trailers()), Frame::data(Bytes::from("data"))];
+    let trailers = || {
+        HeaderMap::from_iter([(
+            HeaderName::from_static("grpc-status"),
+            HeaderValue::from_static("0"),
+        )])
+    };
+    let frames = vec![
+        Frame::trailers(trailers()),
+        Frame::data(Bytes::from("data")),
+    ];
     let mut body = Some(Trailing(frames));
     let inner = service_fn(move |r| put(r, body.take().unwrap()));
-    let response = layer(&cache(TestStore::default())).layer(inner).oneshot(request("s"));
+    let response = layer(&cache(TestStore::default()))
+        .layer(inner)
+        .oneshot(request("s"));
     let mut body = response.await.unwrap().into_body();
     assert_eq!(body.size_hint().exact(), Some(4));
     assert!(!body.is_end_stream());
-    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "data");
-    assert_eq!(body.frame().await.unwrap().unwrap().into_trailers().unwrap(), trailers());
+    assert_eq!(
+        body.frame().await.unwrap().unwrap().into_data().unwrap(),
+        "data"
+    );
+    assert_eq!(
+        body.frame()
+            .await
+            .unwrap()
+            .unwrap()
+            .into_trailers()
+            .unwrap(),
+        trailers()
+    );
     assert!(body.frame().await.is_none());
 }
 
@@ -195,10 +239,15 @@ async fn requests_without_a_key_or_with_an_invalid_one() {
     };
     let cache = cache(TestStore::default());
     let lenient = layer(&cache).layer(service_fn(inner.clone()));
-    let strict = layer(&cache).missing_key(MissingKey::Reject).layer(service_fn(inner));
+    let strict = layer(&cache)
+        .missing_key(MissingKey::Reject)
+        .layer(service_fn(inner));
     let bare = || Request::new(());
     let response = lenient.clone().oneshot(bare()).await.unwrap();
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "true");
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "true"
+    );
     assert_eq!(called.load(Ordering::SeqCst), 1);
 
     let refused = strict.clone().oneshot(bare()).await.unwrap();
@@ -208,9 +257,21 @@ async fn requests_without_a_key_or_with_an_invalid_one() {
     for service in [lenient, strict] {
         let response = service.oneshot(request(&long)).await.unwrap();
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
-        assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
+        assert!(
+            response
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes()
+                .is_empty()
+        );
     }
-    assert_eq!(called.load(Ordering::SeqCst), 1, "the inner service was not asked");
+    assert_eq!(
+        called.load(Ordering::SeqCst),
+        1,
+        "the inner service was not asked"
+    );
 }
 
 #[tokio::test]
@@ -226,16 +287,29 @@ async fn policy_and_write_mode_are_chosen_per_request() {
         .failure_policy_for(|head| (head.method() == "POST").then_some(FailurePolicy::Strict))
         .layer(service_fn(inner));
     let send = async |method: &str, session: &str| {
-        let request = Request::builder().method(method).header("x-session", session);
-        service.clone().oneshot(request.body(()).unwrap()).await.unwrap()
+        let request = Request::builder()
+            .method(method)
+            .header("x-session", session);
+        service
+            .clone()
+            .oneshot(request.body(()).unwrap())
+            .await
+            .unwrap()
     };
     let _kept = send("GET", "get").await;
     assert_eq!(store.commits(), 0, "after the response, which is not over");
     let _kept_too = send("PUT", "put").await;
     assert_eq!(store.commits(), 1, "before the response");
     store.set_down(true);
-    assert_eq!(send("PUT", "put").await.status(), StatusCode::OK, "degraded");
-    assert_eq!(send("POST", "put").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        send("PUT", "put").await.status(),
+        StatusCode::OK,
+        "degraded"
+    );
+    assert_eq!(
+        send("POST", "put").await.status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
 }
 
 #[tokio::test]
@@ -243,7 +317,12 @@ async fn all_partitions_that_wait_go_out_in_one_group() {
     let store = TestStore::default();
     let cache = cache(store.clone());
     for number in 0..100 {
-        cache.tokens(session(&number.to_string())).get("graph").await.unwrap().hit();
+        cache
+            .tokens(session(&number.to_string()))
+            .get("graph")
+            .await
+            .unwrap()
+            .hit();
     }
     store.hang();
     // Two groups may be on their way; what comes later waits, and goes out together.
@@ -269,8 +348,14 @@ async fn named_caches_are_shared_process_wide() {
     })
     .unwrap();
     let other = TokenCache::shared("others", build).unwrap();
-    a.tokens(session("s")).insert("graph", token("t")).await.unwrap();
-    assert_eq!(access(&b.tokens(session("s")), "graph").await.as_deref(), Some("t"));
+    a.tokens(session("s"))
+        .insert("graph", token("t"))
+        .await
+        .unwrap();
+    assert_eq!(
+        access(&b.tokens(session("s")), "graph").await.as_deref(),
+        Some("t")
+    );
     assert_eq!(access(&other.tokens(session("s")), "graph").await, None);
 }
 
@@ -295,8 +380,14 @@ async fn under_hyper() {
     });
     let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
     let request = Request::get(format!("http://{address}/")).header("x-session", "s");
-    let response = client.request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "over hyper");
+    let response = client
+        .request(request.body(Full::<Bytes>::default()).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "over hyper"
+    );
     flushed(&cache).await;
 }
 
@@ -305,25 +396,41 @@ async fn under_tonic() {
     use tonic::transport::{Endpoint, Server};
     let cache = cache(TestStore::default());
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("all", tonic_health::ServingStatus::Serving).await;
+    reporter
+        .set_service_status("all", tonic_health::ServingStatus::Serving)
+        .await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let changing = tower::layer::layer_fn(|inner| Changing { inner });
-    let server = Server::builder().layer(layer(&cache)).layer(changing).add_service(health);
+    let server = Server::builder()
+        .layer(layer(&cache))
+        .layer(changing)
+        .add_service(health);
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(server.serve_with_incoming(incoming));
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let channel = channel.timeout(Duration::from_secs(5)).connect().await.unwrap();
+    let channel = channel
+        .timeout(Duration::from_secs(5))
+        .connect()
+        .await
+        .unwrap();
     let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
     let mut check = tonic::Request::new(tonic_health::pb::HealthCheckRequest {
         service: "all".into(),
     });
-    check.metadata_mut().insert("x-session", "s".parse().unwrap());
-    client.check(check).await.expect("status and trailers arrive");
+    check
+        .metadata_mut()
+        .insert("x-session", "s".parse().unwrap());
+    client
+        .check(check)
+        .await
+        .expect("status and trailers arrive");
     flushed(&cache).await;
 
     let mut refused = tonic::Request::new(tonic_health::pb::HealthCheckRequest::default());
-    refused.metadata_mut().insert("x-session", "x".repeat(2000).parse().unwrap());
+    refused
+        .metadata_mut()
+        .insert("x-session", "x".repeat(2000).parse().unwrap());
     assert!(client.check(refused).await.is_err());
 }
 
@@ -348,7 +455,11 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let tokens = request.extensions().get::<Tokens>().expect("set by the layer").clone();
+        let tokens = request
+            .extensions()
+            .get::<Tokens>()
+            .expect("set by the layer")
+            .clone();
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move {

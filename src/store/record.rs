@@ -93,8 +93,13 @@ impl Record {
     /// Sets the ends after a commit.
     pub(super) fn renew(&mut self, lifetime: Lifetime, now: Timestamp) {
         let absolute = lifetime.absolute.map(|limit| now.saturating_add(limit));
-        let age = lifetime.max_age.map(|limit| self.created_at.saturating_add(limit));
-        self.hard_end = [absolute, age, self.last_expiry].into_iter().flatten().min();
+        let age = lifetime
+            .max_age
+            .map(|limit| self.created_at.saturating_add(limit));
+        self.hard_end = [absolute, age, self.last_expiry]
+            .into_iter()
+            .flatten()
+            .min();
         self.sliding = lifetime.sliding;
         self.slide(now);
     }
