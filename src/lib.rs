@@ -1,5 +1,35 @@
-//! Tower middleware that keeps your users' OAuth tokens in memory, shared by every instance and
-//! durable in Redis or SQL.
+//! Tower middleware that keeps your users' OAuth tokens in memory, shared by every instance of your
+//! service and durable in Redis or SQL.
+//!
+//! A [`TokenCache`] is L1 in memory over an L2 [`store`]. A [`TokenCacheLayer`] finds the
+//! [partition](key) of each request and gives it a [`Tokens`] handle; what the request changes is
+//! seen by every other request of the process at once, and by the store after the response.
+//!
+//! ```
+//! use tower_token_cache::{Lookup, MemoryStore, PartitionKey, Token, TokenCache};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = TokenCache::builder(MemoryStore::new()).build()?;
+//! let tokens = cache.tokens(PartitionKey::user("ada")?);
+//! tokens.insert("graph", Token::new("ya29.a0Af")).await?;
+//! assert!(matches!(tokens.get("graph").await?, Lookup::Hit(_)));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! None is on by default; `full` is all of them.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `axum` | [`Tokens`] as an extractor of axum |
+//! | `actix` | the layer as a middleware of actix-web, [`Tokens`] as its extractor |
+//! | `redis` | `RedisStore` |
+//! | `sqlite` | `SqliteStore` (needs Rust 1.94) |
+//! | `oauth2` | conversion from the answers of the `oauth2` and `openidconnect` crates |
+//! | `test-util` | `store::conformance`, a test suite for stores |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod cache;
@@ -48,3 +78,8 @@ pub use crate::tokens::{CacheLevel, Durability, Lookup, Tokens};
 pub fn decode_entry(bytes: &[u8]) -> bool {
     codec::decode(bytes, |_| true).is_ok()
 }
+
+/// The README's code blocks are tests.
+#[cfg(all(doctest, feature = "full"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

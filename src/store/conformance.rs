@@ -1,4 +1,4 @@
-//! Checks any [`TokenStore`](super::TokenStore) against the [contract](super).
+//! Checks any [`TokenStore`] against the [contract](super).
 //!
 //! Run [`all`], or single checks for a quicker answer. A check panics with the rule that the store
 //! breaks. Each works on partitions of its own, in a namespace that is new with each [`Harness`],
