@@ -1,10 +1,7 @@
 //! The actix-web middleware keeps the layer's guarantees, on real servers.
 #![allow(clippy::unwrap_used)]
 
-#[path = "common/faulty_store.rs"]
-mod faulty_store;
-#[path = "common/http_client.rs"]
-mod http_client;
+mod common;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -12,22 +9,23 @@ use std::time::Duration;
 
 use actix_web::dev::{ServerHandle, Service, ServiceResponse};
 use actix_web::web::{self, Bytes, Data, Path, ServiceConfig};
-use actix_web::{App, HttpResponse, HttpServer, error};
+use actix_web::{App, HttpResponse, HttpServer, error, test};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Notify;
 use tower_token_cache::{
-    Error, FailurePolicy, L1, Lookup, MissingKey, PartitionKey, Token, TokenCache, TokenCacheLayer,
-    Tokens, key,
+    Durability, Error, FailurePolicy, L1, Lookup, MissingKey, PartitionKey, Token, TokenCache,
+    TokenCacheLayer, Tokens, key,
 };
 
-use self::faulty_store::FaultyStore;
-use self::http_client::{Connection, Response};
+use self::common::eventually;
+use self::common::http_client::{Connection, Response};
+use self::common::support::TestStore;
 
 const ALICE: &str = "x-session: alice\r\n";
 
 /// A server whose handlers can be held, over a store that can fail.
 struct Setup {
-    store: FaultyStore,
+    store: TestStore,
     cache: TokenCache,
     address: SocketAddr,
     handle: ServerHandle,
@@ -47,10 +45,9 @@ impl Setup {
     }
 
     async fn with(adjust: impl FnOnce(TokenCacheLayer) -> TokenCacheLayer) -> Self {
-        let store = FaultyStore::default();
+        let store = TestStore::default();
         let cache = TokenCache::builder(store.clone()).build().unwrap();
-        let session = key::header(http::HeaderName::from_static("x-session"));
-        let layer = adjust(TokenCacheLayer::new(cache.clone(), session));
+        let layer = adjust(TokenCacheLayer::new(cache.clone(), session()));
         let gate = Data::new(Gate::default());
         let data = gate.clone();
         let server = HttpServer::new(move || {
@@ -101,15 +98,19 @@ impl Setup {
         tokens.get(name).await.unwrap().is_hit()
     }
 
-    /// Waits until the store has this token, at most ten seconds.
+    /// Waits until the store has this token.
     async fn eventually_stored(&self, name: &str) {
-        let poll = async {
-            while !self.stored(name).await {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let ended = tokio::time::timeout(Duration::from_secs(10), poll).await;
-        ended.expect("the change never reached the store");
+        eventually("the change is in the store", async || {
+            self.stored(name).await
+        })
+        .await;
+    }
+
+    /// Waits until everything that was queued before is in the store.
+    async fn pass_the_queue(&self) {
+        let tokens = self.cache.tokens(PartitionKey::user("barrier").unwrap());
+        tokens.insert("any", token()).await.unwrap();
+        assert_eq!(tokens.commit().await.unwrap(), Durability::Stored);
     }
 }
 
@@ -134,6 +135,10 @@ fn routes(config: &mut ServiceConfig) {
                 .route(web::put().to(insert))
                 .route(web::delete().to(remove)),
         );
+}
+
+fn session() -> key::Header {
+    key::header(http::HeaderName::from_static("x-session"))
 }
 
 fn token() -> Token {
@@ -190,14 +195,14 @@ async fn insert_while_streaming(
     name: Path<String>,
     gate: Data<Gate>,
 ) -> HttpResponse {
-    let change = stream::once(async move {
+    let change = async move {
         tokens.insert(name.into_inner(), token()).await?;
         gate.reached.notify_one();
         gate.open.notified().await;
         Ok::<_, Error>(Bytes::from_static(b"end"))
-    });
+    };
     let start = stream::iter([Ok(Bytes::from_static(b"start"))]);
-    HttpResponse::Ok().streaming(start.chain(change))
+    HttpResponse::Ok().streaming(start.chain(stream::once(change)))
 }
 
 #[actix_web::test]
@@ -267,10 +272,15 @@ async fn sizes_pass_through() {
 #[actix_web::test]
 async fn a_response_without_a_body_is_over_at_once() {
     let setup = Setup::new().await;
-    // The connection stays open, so only the end of the response can end the request.
-    let mut connection = setup.open("PUT", "/tokens/a").await;
-    connection.receive("204").await;
+    let layer = TokenCacheLayer::new(setup.cache.clone(), session());
+    let app = test::init_service(App::new().wrap(layer).configure(routes)).await;
+    let request = test::TestRequest::put()
+        .uri("/tokens/a")
+        .insert_header(("x-session", "alice"));
+    // Nobody polls or drops its body.
+    let response = test::call_service(&app, request.to_request()).await;
     setup.eventually_stored("a").await;
+    drop(response);
 }
 
 #[actix_web::test]
@@ -279,7 +289,7 @@ async fn changes_are_written_once_the_body_has_ended() {
     let mut connection = setup.open("PUT", "/stream/a").await;
     connection.receive("start").await;
     setup.gate.reached.notified().await;
-    assert_eq!(setup.cache.stats().pending_changes, 1);
+    setup.pass_the_queue().await;
     assert!(!setup.stored("a").await);
     setup.gate.open.notify_one();
     connection.receive("end").await;
@@ -320,8 +330,15 @@ async fn removals_are_committed_before_the_head() {
     for path in ["/tokens/a", "/failing/a"] {
         setup.answer("PUT", "/tokens/a").await;
         setup.eventually_stored("a").await;
+        let commits = setup.store.commits();
+        setup.store.hang();
         let mut connection = setup.open("DELETE", path).await;
-        // The body goes on, but the head is there.
+        eventually("the commit waits", async || setup.store.commits() > commits).await;
+        // Time enough for a head that does not wait.
+        setup.answer("GET", "/anyone").await;
+        assert!(!connection.has_received(), "{path}");
+        setup.store.wake();
+        // The head is there, while the body goes on.
         connection.receive("\r\n\r\n").await;
         assert!(!setup.stored("a").await, "{path}");
     }

@@ -6,22 +6,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// One connection; dropping it hangs up.
-pub(crate) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
 /// A response, its head in lower case.
 #[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: String,
+pub struct Response {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Connection {
     /// Sends a request without a body; `headers` are lines that end with CRLF.
-    pub(crate) async fn send(to: SocketAddr, method: &str, path: &str, headers: &str) -> Self {
+    pub async fn send(to: SocketAddr, method: &str, path: &str, headers: &str) -> Self {
         let mut stream = TcpStream::connect(to).await.unwrap();
         let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -30,7 +30,7 @@ impl Connection {
     }
 
     /// Waits until `text` has been received.
-    pub(crate) async fn receive(&mut self, text: &str) {
+    pub async fn receive(&mut self, text: &str) {
         while !String::from_utf8_lossy(&self.received).contains(text) {
             let read = self.stream.read_buf(&mut self.received).await.unwrap();
             assert_ne!(
@@ -40,8 +40,14 @@ impl Connection {
         }
     }
 
+    /// Whether the server has sent anything so far.
+    pub fn has_received(&mut self) -> bool {
+        let _ = self.stream.try_read_buf(&mut self.received);
+        !self.received.is_empty()
+    }
+
     /// Everything until the server closes; `None` when there is no head.
-    pub(crate) async fn response(mut self) -> Option<Response> {
+    pub async fn response(mut self) -> Option<Response> {
         // A reset is an end like any other.
         while matches!(self.stream.read_buf(&mut self.received).await, Ok(read) if read > 0) {}
         let text = String::from_utf8_lossy(&self.received);
