@@ -151,7 +151,11 @@ pub(crate) fn decode(
             }
             payload
         }
-        [MARK, version, protection, ..] if (*version, *protection) != (VERSION, PROTECTION_NONE) => return Err(Unopenable::UnknownVersion),
+        [MARK, version, protection, ..]
+            if (*version, *protection) != (VERSION, PROTECTION_NONE) =>
+        {
+            return Err(Unopenable::UnknownVersion);
+        }
         _ => return Err(Unopenable::Foreign),
     };
     let mut reader = rmp_serde::Deserializer::from_read_ref(payload);

@@ -36,9 +36,14 @@ fn values_come_back_as_they_were() {
 #[test]
 fn the_buffer_never_grows() {
     // A buffer that grew would leave an unwiped copy of the secret behind.
-    for value in [Value::Token(full_token()), Value::Token(Token::new("x".repeat(1 << 20)))] {
+    for value in [
+        Value::Token(full_token()),
+        Value::Token(Token::new("x".repeat(1 << 20))),
+    ] {
         let bytes = encode("graph", &value);
-        let Value::Token(token) = value else { unreachable!() };
+        let Value::Token(token) = value else {
+            unreachable!()
+        };
         assert!(bytes.len() >= token.secret().len());
     }
 }
@@ -58,10 +63,19 @@ fn what_is_not_ours_has_a_reason() {
     assert_eq!(with(2, 1), Err(Unopenable::UnknownVersion));
     assert_eq!(with(6, 0xff), Err(Unopenable::Damaged));
     assert_eq!(with(7, 0xc0), Err(Unopenable::Damaged));
-    assert_eq!(decode(&good[..good.len() - 1], |_| true), Err(Unopenable::Damaged));
-    assert_eq!(decode(&[&good[..], b"x"].concat(), |_| true), Err(Unopenable::Damaged));
+    assert_eq!(
+        decode(&good[..good.len() - 1], |_| true),
+        Err(Unopenable::Damaged)
+    );
+    assert_eq!(
+        decode(&[&good[..], b"x"].concat(), |_| true),
+        Err(Unopenable::Damaged)
+    );
     assert_eq!(decode(&good, |_| false), Err(Unopenable::Misplaced));
-    assert_eq!(decode(&vec![MARK; MAX_ENVELOPE + 1], |_| true), Err(Unopenable::TooLarge));
+    assert_eq!(
+        decode(&vec![MARK; MAX_ENVELOPE + 1], |_| true),
+        Err(Unopenable::TooLarge)
+    );
 }
 
 #[test]
@@ -72,7 +86,11 @@ fn a_member_added_by_a_later_version_is_passed_over() {
         s: &'static str,
         later: Vec<u32>,
     }
-    let later = Later { n: "graph", s: "secret", later: vec![1, 2] };
+    let later = Later {
+        n: "graph",
+        s: "secret",
+        later: vec![1, 2],
+    };
     let payload = rmp_serde::to_vec_named(&later).unwrap();
     let (_, value) = decode(&framed(&payload), |_| true).unwrap();
     assert_eq!(value, Value::Token(Token::new("secret")));
@@ -83,9 +101,21 @@ fn a_member_added_by_a_later_version_is_passed_over() {
 fn golden_files_are_read_and_still_written_the_same() {
     for (file, name, value) in [
         ("token.v1.bin", "graph", Value::Token(full_token())),
-        ("bare_token.v1.bin", "graph", Value::Token(Token::new("access-token"))),
-        ("refresh_token.v1.bin", REFRESH_TOKEN, Value::Secret("refresh-token".into())),
-        ("id_token.v1.bin", ID_TOKEN, Value::Secret("id.to.ken".into())),
+        (
+            "bare_token.v1.bin",
+            "graph",
+            Value::Token(Token::new("access-token")),
+        ),
+        (
+            "refresh_token.v1.bin",
+            REFRESH_TOKEN,
+            Value::Secret("refresh-token".into()),
+        ),
+        (
+            "id_token.v1.bin",
+            ID_TOKEN,
+            Value::Secret("id.to.ken".into()),
+        ),
     ] {
         let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
         if std::env::var_os("WRITE_GOLDEN_FILES").is_some() {

@@ -11,7 +11,13 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::common::support::*;
 
-const SECRETS: [&str; 5] = ["canary-access", "canary-refresh", "canary-id", "canary-session", "canary-extra"];
+const SECRETS: [&str; 5] = [
+    "canary-access",
+    "canary-refresh",
+    "canary-id",
+    "canary-session",
+    "canary-extra",
+];
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -51,9 +57,13 @@ async fn not_in_logs_debug_errors_or_the_stores_keys() {
     let mut server = RedisServer::start();
     let cache = redis_cache(&server).await;
     let key = PartitionKey::session("canary-session").unwrap();
-    let set = TokenSet::from(token("canary-access").with_extra("e", &"canary-extra").unwrap())
-        .with_refresh_token("canary-refresh")
-        .with_id_token("canary-id");
+    let set = TokenSet::from(
+        token("canary-access")
+            .with_extra("e", &"canary-extra")
+            .unwrap(),
+    )
+    .with_refresh_token("canary-refresh")
+    .with_id_token("canary-id");
     let tokens = cache.tokens(key.clone());
     tokens.insert("graph", set.clone()).await.unwrap();
     tokens.commit().await.unwrap();
@@ -77,7 +87,9 @@ async fn not_in_logs_debug_errors_or_the_stores_keys() {
     let other = redis_cache(&server).await;
     let _ = other.tokens(key.clone()).get("graph").await;
     server.kill();
-    other.tokens(key.clone()).set_failure_policy(tower_token_cache::FailurePolicy::Strict);
+    other
+        .tokens(key.clone())
+        .set_failure_policy(tower_token_cache::FailurePolicy::Strict);
     let strict = builder(redis_store(&server).await)
         .failure_policy(tower_token_cache::FailurePolicy::Strict)
         .build()
@@ -95,6 +107,9 @@ async fn not_in_logs_debug_errors_or_the_stores_keys() {
 
     drop(guard);
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
-    assert!(log.contains("L2 store failed"), "the log was captured: {log}");
+    assert!(
+        log.contains("L2 store failed"),
+        "the log was captured: {log}"
+    );
     assert_clean("the log", &log);
 }

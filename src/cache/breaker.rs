@@ -59,7 +59,9 @@ impl Breaker {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -130,7 +132,9 @@ mod tests {
         let probe = breaker.attempt().expect("half-open");
         assert!(breaker.attempt().is_none(), "one probe at a time");
         drop(probe);
-        let probe = breaker.attempt().expect("an abandoned probe strands nobody");
+        let probe = breaker
+            .attempt()
+            .expect("an abandoned probe strands nobody");
         probe.failed();
 
         tokio::time::advance(Duration::from_millis(1700)).await;

@@ -51,7 +51,9 @@ impl Partition {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under the lock cannot leave a half-made change: every method below changes
         // memory only after it has everything it needs.
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(super) fn weight(&self) -> u32 {
@@ -352,7 +354,10 @@ impl State {
         self.view.cleared_at = fetched.cleared_at;
         let signed_out = match self.view.generation {
             Some(known) => fetched.generation > known,
-            None => self.pending.since().is_some_and(|since| self.cleared_since(since)),
+            None => self
+                .pending
+                .since()
+                .is_some_and(|since| self.cleared_since(since)),
         };
         let dropped = match signed_out {
             true => self.drop_pending(),
@@ -413,7 +418,12 @@ impl State {
 
     /// L2 has refused the commit `id`, because the partition was signed out elsewhere.
     pub(super) fn refused(&mut self, id: CommitId, generation: u64, now: Timestamp) -> usize {
-        if self.pending.in_flight.as_ref().is_none_or(|commit| commit.id != id) {
+        if self
+            .pending
+            .in_flight
+            .as_ref()
+            .is_none_or(|commit| commit.id != id)
+        {
             return 0;
         }
         self.view.forget_entries();
@@ -488,7 +498,9 @@ impl View {
     fn forget_loaded_entries(&mut self) {
         self.entries.retain(|_, entry| entry.local);
         let entries = self.entries.iter();
-        self.bytes = entries.map(|(name, entry)| footprint(name, &entry.value)).sum();
+        self.bytes = entries
+            .map(|(name, entry)| footprint(name, &entry.value))
+            .sum();
     }
 
     fn forget_entries(&mut self) {
@@ -512,8 +524,13 @@ impl Pending {
 
     /// When the oldest of the changes was made.
     fn since(&self) -> Option<Timestamp> {
-        let in_flight = self.in_flight.iter().flat_map(|commit| commit.changes.iter());
-        let all = in_flight.map(|(_, change)| change).chain(self.changes.values());
+        let in_flight = self
+            .in_flight
+            .iter()
+            .flat_map(|commit| commit.changes.iter());
+        let all = in_flight
+            .map(|(_, change)| change)
+            .chain(self.changes.values());
         all.map(|change| change.since).min()
     }
 

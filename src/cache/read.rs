@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::Engine;
 use super::l2::L2Error;
 use super::partition::{Admitted, Answer, Due, Fetched, Partition, Pin};
-use super::Engine;
 use crate::codec::{self, Value};
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
@@ -60,7 +60,13 @@ impl Engine {
             let answer = state.answer(name, now, &self.rules);
             (answer, state.take_due(now, &self.rules))
         };
-        self.keep_up(key, Due { revalidate: false, ..due });
+        self.keep_up(
+            key,
+            Due {
+                revalidate: false,
+                ..due
+            },
+        );
         let (level, otherwise) = match outcome {
             Ok(()) => (CacheLevel::L2, Lookup::Absent),
             Err(failure) => {
@@ -233,7 +239,10 @@ impl Engine {
             }
         }
         if loaded.damaged > 0 {
-            tracing::warn!(records = loaded.damaged, "records in L2 are damaged or foreign");
+            tracing::warn!(
+                records = loaded.damaged,
+                "records in L2 are damaged or foreign"
+            );
         }
         let count = unopenable.len() + loaded.damaged;
         self.counters.unopenable.add(count as u64);
@@ -265,7 +274,9 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let key = &self.partition.key;
-        self.engine.partitions.with(key, |_, state| state.loading = None);
+        self.engine
+            .partitions
+            .with(key, |_, state| state.loading = None);
         self.done.send_replace(Some(self.outcome.clone()));
     }
 }

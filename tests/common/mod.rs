@@ -1,5 +1,11 @@
 //! What the integration tests share: real servers, a store that counts and fails, and waiting.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test binary uses its part"
+)]
 
 pub mod http_client;
 pub mod redis;

@@ -116,7 +116,14 @@ impl Drop for RedisServer {
 
 fn spawn(port: u16, dir: &TempDir, persistent: bool) -> Option<Child> {
     let mut child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+        ])
         .args(["--appendonly", if persistent { "yes" } else { "no" }])
         .args(["--appendfsync", "always"])
         .arg("--dir")

@@ -51,14 +51,22 @@ pub fn request(sid: &str, path: &str) -> Request<Body> {
 }
 
 pub async fn send(app: &Router, sid: &str, path: &str) -> Response<Body> {
-    app.clone().oneshot(request(sid, path)).await.expect("infallible")
+    app.clone()
+        .oneshot(request(sid, path))
+        .await
+        .expect("infallible")
 }
 
 /// Sends a request and reads the response to its end.
 pub async fn fetch(app: &Router, sid: &str, path: &str) -> (StatusCode, String) {
     let response = send(app, sid, path).await;
     let status = response.status();
-    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
@@ -74,5 +82,8 @@ pub async fn stored(store: impl TokenStore, sid: &str, key: &str) -> Option<Stri
 }
 
 pub async fn drained(cache: &TokenCache) {
-    eventually("the queue drains", async || cache.stats().pending_changes == 0).await;
+    eventually("the queue drains", async || {
+        cache.stats().pending_changes == 0
+    })
+    .await;
 }

@@ -35,7 +35,10 @@ async fn sliding_expiration_included() {
         .build()
         .unwrap();
     let tokens = cache.tokens(session("s"));
-    tokens.insert("graph", tower_token_cache::Token::new("t")).await.unwrap();
+    tokens
+        .insert("graph", tower_token_cache::Token::new("t"))
+        .await
+        .unwrap();
     tokens.commit().await.unwrap();
 
     // The store hangs: a hit that waited for a touch would hang as well.
@@ -57,7 +60,10 @@ async fn sliding_expiration_included() {
         eventually("the touch is sent", async || store.touches() > touches).await;
     }
     clock.advance(Duration::from_secs(999));
-    assert!(stored_at(&store, &clock).await.is_hit(), "L2 was told of the uses");
+    assert!(
+        stored_at(&store, &clock).await.is_hit(),
+        "L2 was told of the uses"
+    );
     clock.advance(Duration::from_secs(1001));
     assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Absent);
 }
@@ -74,7 +80,10 @@ async fn the_earliest_expiry_wins_through_l2_and_back() {
     let store = MemoryStore::new().with_clock(clock.clone());
     let build = |absolute: u64| {
         let builder = builder(store.clone()).clock(clock.clone());
-        builder.absolute_expiration(Duration::from_secs(absolute)).build().unwrap()
+        builder
+            .absolute_expiration(Duration::from_secs(absolute))
+            .build()
+            .unwrap()
     };
     let at = |seconds| start.saturating_add(Duration::from_secs(seconds));
     let short = tower_token_cache::Token::new("short").with_expires_at(at(50));
@@ -97,7 +106,11 @@ async fn the_earliest_expiry_wins_through_l2_and_back() {
     }
     clock.advance(Duration::from_secs(60));
     for tokens in [&writer, &reader] {
-        assert_eq!(tokens.get("long").await.unwrap(), Lookup::Absent, "absolute");
+        assert_eq!(
+            tokens.get("long").await.unwrap(),
+            Lookup::Absent,
+            "absolute"
+        );
     }
 }
 
@@ -112,7 +125,10 @@ async fn the_expiration_ratio_sends_a_read_to_l2_early() {
         .build()
         .unwrap();
     let tokens = cache.tokens(session("s"));
-    tokens.insert("graph", tower_token_cache::Token::new("t")).await.unwrap();
+    tokens
+        .insert("graph", tower_token_cache::Token::new("t"))
+        .await
+        .unwrap();
     tokens.commit().await.unwrap();
     clock.advance(Duration::from_secs(99));
     assert!(tokens.get("graph").await.unwrap().is_hit());
@@ -131,7 +147,11 @@ async fn the_expiration_ratio_sends_a_read_to_l2_early() {
 async fn fifty_cold_reads_of_one_user_are_one_read_of_l2() {
     for l1 in [L1::new(), L1::disabled()] {
         let store = TestStore::default();
-        cache(store.clone()).tokens(session("s")).insert("graph", token("t")).await.unwrap();
+        cache(store.clone())
+            .tokens(session("s"))
+            .insert("graph", token("t"))
+            .await
+            .unwrap();
         eventually("stored", async || store.commits() == 1).await;
         let cold = builder(store.clone()).l1(l1).build().unwrap();
         let before = store.loads();
@@ -180,7 +200,10 @@ async fn a_change_by_another_instance_is_seen_after_the_revalidation_interval() 
     a.insert("graph", text("new")).await.unwrap();
     a.commit().await.unwrap();
     clock.advance(Duration::from_secs(10));
-    assert!(b.get("graph").await.unwrap().is_hit(), "served at once, and read again behind it");
+    assert!(
+        b.get("graph").await.unwrap().is_hit(),
+        "served at once, and read again behind it"
+    );
     eventually("b sees the change", async || {
         access(&b, "graph").await.as_deref() == Some("new")
     })

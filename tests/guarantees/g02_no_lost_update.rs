@@ -72,7 +72,10 @@ async fn concurrent_requests_on_one_instance_and_on_two_lose_nothing() {
 async fn only_changed_entries_are_sent() {
     let server = RedisServer::start();
     let tokens = redis_cache(&server).await.tokens(session("s"));
-    tokens.insert("large", token(&"x".repeat(100_000))).await.unwrap();
+    tokens
+        .insert("large", token(&"x".repeat(100_000)))
+        .await
+        .unwrap();
     tokens.commit().await.unwrap();
     server.query::<()>("CONFIG RESETSTAT");
     tokens.insert("small", token("y")).await.unwrap();
@@ -82,16 +85,27 @@ async fn only_changed_entries_are_sent() {
         .lines()
         .find_map(|line| line.strip_prefix("total_net_input_bytes:")?.parse().ok())
         .unwrap();
-    assert!(received < 10_000, "{received} bytes were sent for one small entry");
+    assert!(
+        received < 10_000,
+        "{received} bytes were sent for one small entry"
+    );
 }
 
 #[tokio::test]
 async fn the_later_commit_wins_whatever_the_clocks_say() {
     use tower_token_cache::{Clock, Timestamp, Token};
     let server = RedisServer::start();
-    let at = |hours: u64| Clock::manual(Timestamp::now().saturating_add(Duration::from_secs(hours * 3600)));
-    let fast = builder(redis_store(&server).await).clock(at(5)).build().unwrap();
-    let slow = builder(redis_store(&server).await).clock(at(0)).build().unwrap();
+    let at = |hours: u64| {
+        Clock::manual(Timestamp::now().saturating_add(Duration::from_secs(hours * 3600)))
+    };
+    let fast = builder(redis_store(&server).await)
+        .clock(at(5))
+        .build()
+        .unwrap();
+    let slow = builder(redis_store(&server).await)
+        .clock(at(0))
+        .build()
+        .unwrap();
     let (fast, slow) = (fast.tokens(session("s")), slow.tokens(session("s")));
     fast.insert("graph", Token::new("first")).await.unwrap();
     fast.commit().await.unwrap();

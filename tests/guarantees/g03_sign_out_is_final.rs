@@ -10,7 +10,10 @@ async fn a_request_that_began_before_cannot_bring_tokens_back() {
     slow.insert("graph", token("old")).await.unwrap();
     slow.commit().await.unwrap();
 
-    assert_eq!(cache.tokens(session("s")).sign_out().await.unwrap(), Durability::Stored);
+    assert_eq!(
+        cache.tokens(session("s")).sign_out().await.unwrap(),
+        Durability::Stored
+    );
     let refused = slow.insert("graph", token("refreshed")).await;
     assert!(matches!(refused, Err(Error::SignedOut)), "{refused:?}");
     assert_eq!(stored(redis_store(&server).await, "s", "graph").await, None);
@@ -29,9 +32,17 @@ async fn not_on_another_instance_either() {
     b.tokens(session("s")).sign_out().await.unwrap();
     on_a.insert("graph", token("refreshed")).await.unwrap();
     on_a.commit().await.unwrap();
-    assert_eq!(a.stats().signed_out_changes, 1, "the store refused the change");
+    assert_eq!(
+        a.stats().signed_out_changes,
+        1,
+        "the store refused the change"
+    );
     assert_eq!(stored(redis_store(&server).await, "s", "graph").await, None);
-    assert_eq!(access(&a.tokens(session("s")), "graph").await, None, "and A has learnt of it");
+    assert_eq!(
+        access(&a.tokens(session("s")), "graph").await,
+        None,
+        "and A has learnt of it"
+    );
 
     // A request that begins now signs in again.
     let again = a.tokens(session("s"));
@@ -44,7 +55,11 @@ async fn not_on_another_instance_either() {
 #[tokio::test]
 async fn a_slow_read_does_not_bring_them_back() {
     let store = TestStore::default();
-    cache(store.clone()).tokens(session("s")).insert("graph", token("old")).await.unwrap();
+    cache(store.clone())
+        .tokens(session("s"))
+        .insert("graph", token("old"))
+        .await
+        .unwrap();
     eventually("stored", async || store.commits() == 1).await;
 
     let cache = cache(store.clone());
@@ -76,11 +91,21 @@ async fn a_flush_that_waits_is_dropped() {
     other.insert("mail", token("unsent")).await.unwrap();
     let signed_out = tokens.sign_out().await.unwrap();
     assert_eq!(signed_out, Durability::Pending, "L2 could not be told yet");
-    assert_eq!(access(&cache.tokens(session("s")), "graph").await, None, "here it holds at once");
-    assert!(matches!(other.insert("mail", token("x")).await, Err(Error::SignedOut)));
+    assert_eq!(
+        access(&cache.tokens(session("s")), "graph").await,
+        None,
+        "here it holds at once"
+    );
+    assert!(matches!(
+        other.insert("mail", token("x")).await,
+        Err(Error::SignedOut)
+    ));
 
     store.set_down(false);
-    eventually("L2 is told", async || store.clears() > 0 && cache.stats().pending_changes == 0).await;
+    eventually("L2 is told", async || {
+        store.clears() > 0 && cache.stats().pending_changes == 0
+    })
+    .await;
     eventually("nothing is left", async || {
         stored(store.clone(), "s", "graph").await.is_none()
     })
@@ -98,7 +123,10 @@ async fn a_change_made_blindly_during_an_outage_is_dropped_if_the_user_signed_ou
     store.set_down(false);
     // The other instance signs the user out before this one can replay.
     healthy.tokens(session("s")).sign_out().await.unwrap();
-    eventually("replayed or dropped", async || cut_off.stats().pending_changes == 0).await;
+    eventually("replayed or dropped", async || {
+        cut_off.stats().pending_changes == 0
+    })
+    .await;
     assert_eq!(stored(store.clone(), "s", "graph").await, None);
 }
 

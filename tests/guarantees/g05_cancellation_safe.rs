@@ -75,13 +75,17 @@ async fn serve(cache: &TokenCache) -> std::net::SocketAddr {
 
 async fn connect(address: std::net::SocketAddr, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\ncookie: sid=s\r\nconnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\ncookie: sid=s\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
 
 /// Sends one request, behaves as `client` says, and returns what another instance finds then.
-async fn found_after(path: &str, client: impl AsyncFnOnce(TcpStream, &TokenCache)) -> [Option<String>; 2] {
+async fn found_after(
+    path: &str,
+    client: impl AsyncFnOnce(TcpStream, &TokenCache),
+) -> [Option<String>; 2] {
     let server = RedisServer::start();
     let cache = redis_cache(&server).await;
     let address = serve(&cache).await;
@@ -89,7 +93,10 @@ async fn found_after(path: &str, client: impl AsyncFnOnce(TcpStream, &TokenCache
     eventually("flushed", async || cache.stats().flushed_changes == 2).await;
     let tokens = redis_cache(&server).await.tokens(session("s"));
     let refresh = tokens.refresh_token().await.unwrap().hit();
-    [access(&tokens, "graph").await, refresh.map(|secret| secret.expose().to_owned())]
+    [
+        access(&tokens, "graph").await,
+        refresh.map(|secret| secret.expose().to_owned()),
+    ]
 }
 
 fn rotated() -> [Option<String>; 2] {
@@ -141,7 +148,11 @@ async fn changed_by_a_task_that_outlives_the_response() {
 #[tokio::test]
 async fn a_reader_that_goes_away_strands_no_other() {
     let store = TestStore::default();
-    cache(store.clone()).tokens(session("s")).insert("graph", token("t")).await.unwrap();
+    cache(store.clone())
+        .tokens(session("s"))
+        .insert("graph", token("t"))
+        .await
+        .unwrap();
     eventually("stored", async || store.commits() == 1).await;
     let cache = cache(store.clone());
     store.hang();

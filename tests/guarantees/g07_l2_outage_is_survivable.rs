@@ -6,8 +6,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tower_token_cache::{
-    CacheLevel, Error, FailurePolicy, L2Operation, Lookup, OnFailure, RequestHead,
-    StoreErrorKind, TokenCacheLayer, Tokens, key,
+    CacheLevel, Error, FailurePolicy, L2Operation, Lookup, OnFailure, RequestHead, StoreErrorKind,
+    TokenCacheLayer, Tokens, key,
 };
 
 use crate::common::support::*;
@@ -26,7 +26,12 @@ async fn redis_hangs_users_in_l1_are_served_and_others_wait_no_longer_than_the_h
     // Not a measurement: a hit that asked Redis would add up to minutes.
     let started = Instant::now();
     for _ in 0..1000 {
-        assert_eq!(access(&cache.tokens(session("known")), "graph").await.as_deref(), Some("t"));
+        assert_eq!(
+            access(&cache.tokens(session("known")), "graph")
+                .await
+                .as_deref(),
+            Some("t")
+        );
     }
     assert!(started.elapsed() < NOBODY_WAITS_LONGER);
     for number in 0..8 {
@@ -60,7 +65,11 @@ async fn changes_made_while_redis_is_dead_are_replayed() {
     known.insert("graph", token("new")).await.unwrap();
     let unknown = cache.tokens(session("unknown"));
     unknown.insert("graph", token("first")).await.unwrap();
-    assert_eq!(access(&unknown, "graph").await.as_deref(), Some("first"), "visible meanwhile");
+    assert_eq!(
+        access(&unknown, "graph").await.as_deref(),
+        Some("first"),
+        "visible meanwhile"
+    );
     assert!(cache.stats().pending_changes >= 2);
     server.restart();
     drained(&cache).await;
@@ -78,17 +87,27 @@ async fn l1_eviction_never_drops_a_change_that_l2_has_not_got() {
     store.set_down(true);
     for number in 0..200 {
         let tokens = cache.tokens(session(&format!("{number}")));
-        tokens.insert("graph", token(&"x".repeat(1000))).await.unwrap();
+        tokens
+            .insert("graph", token(&"x".repeat(1000)))
+            .await
+            .unwrap();
     }
     assert!(cache.stats().l1_bytes <= 50_000);
     for number in 0..200 {
         let tokens = cache.tokens(session(&format!("{number}")));
-        assert!(tokens.get("graph").await.unwrap().is_hit(), "served from what waits");
+        assert!(
+            tokens.get("graph").await.unwrap().is_hit(),
+            "served from what waits"
+        );
     }
     store.set_down(false);
     drained(&cache).await;
     for number in 0..200 {
-        assert!(stored(store.clone(), &format!("{number}"), "graph").await.is_some());
+        assert!(
+            stored(store.clone(), &format!("{number}"), "graph")
+                .await
+                .is_some()
+        );
     }
 }
 
@@ -101,9 +120,8 @@ async fn strict_says_so_to_the_handler_and_to_the_client() {
         Ok(lookup) => Ok(format!("{lookup:?}")),
         Err(error) => Err(error),
     };
-    let strict_if_asked = |head: &RequestHead<'_>| {
-        (head.path() != "/lenient").then_some(FailurePolicy::Strict)
-    };
+    let strict_if_asked =
+        |head: &RequestHead<'_>| (head.path() != "/lenient").then_some(FailurePolicy::Strict);
     let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
     let app = Router::new()
         .route("/put", get(put))
@@ -112,13 +130,25 @@ async fn strict_says_so_to_the_handler_and_to_the_client() {
         .layer(layer.failure_policy_for(strict_if_asked));
     assert_eq!(fetch(&app, "known", "/put").await.0, StatusCode::OK);
     store.set_down(true);
-    assert_eq!(fetch(&app, "known", "/put").await.0, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(fetch(&app, "unknown", "/read").await.0, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(fetch(&app, "unknown", "/lenient").await, (StatusCode::OK, "Unavailable".into()));
+    assert_eq!(
+        fetch(&app, "known", "/put").await.0,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    assert_eq!(
+        fetch(&app, "unknown", "/read").await.0,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    assert_eq!(
+        fetch(&app, "unknown", "/lenient").await,
+        (StatusCode::OK, "Unavailable".into())
+    );
     // On the handle.
     let tokens = cache.tokens(session("unknown"));
     tokens.set_failure_policy(FailurePolicy::Strict);
-    assert!(matches!(tokens.get("graph").await, Err(Error::Unavailable(_))));
+    assert!(matches!(
+        tokens.get("graph").await,
+        Err(Error::Unavailable(_))
+    ));
     // The refused change is kept, as documented, and replayed.
     store.set_down(false);
     drained(&cache).await;
@@ -156,7 +186,11 @@ async fn the_failure_hook_sees_each_attempt_and_decides() {
             .on_l2_failure(move |failure| {
                 assert_eq!(failure.operation, L2Operation::Load);
                 assert_eq!(failure.error.kind(), StoreErrorKind::Unreachable);
-                assert!(failure.partition.is_some_and(|digest| !digest.contains("secret")));
+                assert!(
+                    failure
+                        .partition
+                        .is_some_and(|digest| !digest.contains("secret"))
+                );
                 let seen = attempts.fetch_add(1, Ordering::SeqCst) + 1;
                 let answer = *answer.lock().unwrap();
                 if answer == OnFailure::Retry && seen == 2 {
@@ -169,13 +203,20 @@ async fn the_failure_hook_sees_each_attempt_and_decides() {
     };
     store.set_down(true);
     let tokens = cache.tokens(session("secret"));
-    assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Absent, "the third attempt works");
+    assert_eq!(
+        tokens.get("graph").await.unwrap(),
+        Lookup::Absent,
+        "the third attempt works"
+    );
     assert_eq!(attempts.load(Ordering::SeqCst), 2);
 
     store.set_down(true);
     *answer.lock().unwrap() = OnFailure::Fail;
     let tokens = cache.tokens(session("secret-2"));
-    assert!(matches!(tokens.get("graph").await, Err(Error::Unavailable(_))));
+    assert!(matches!(
+        tokens.get("graph").await,
+        Err(Error::Unavailable(_))
+    ));
     *answer.lock().unwrap() = OnFailure::Degrade;
     tokens.set_failure_policy(FailurePolicy::Strict);
     assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Unavailable);

@@ -35,14 +35,20 @@ async fn after(damage: impl Fn(&RedisServer, &str)) -> (Lookup, u64) {
     tokens.insert("graph", token("repaired")).await.unwrap();
     tokens.commit().await.unwrap();
     let store = redis_store(&server).await;
-    assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("repaired"));
+    assert_eq!(
+        stored(store, "s", "graph").await.as_deref(),
+        Some("repaired")
+    );
     (lookup, counted)
 }
 
 /// Replaces the bytes of the entry by what `change` makes of them.
 fn rewrite(server: &RedisServer, key: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) {
     let fields: Vec<(Vec<u8>, Vec<u8>)> = server.query(&format!("HGETALL {key}"));
-    let (name, value) = fields.into_iter().find(|(name, _)| name[0] == b'e').expect("an entry");
+    let (name, value) = fields
+        .into_iter()
+        .find(|(name, _)| name[0] == b'e')
+        .expect("an entry");
     server.command(&[b"HSET", key.as_bytes(), &name, &change(value)]);
 }
 
@@ -58,8 +64,12 @@ async fn truncated_corrupt_oversized_and_unknown_entries_are_counted_misses_and_
             value[17] = 99;
             value
         }),
-        ("foreign", |value| [&value[..16], b"{\"not\":\"ours\"}"].concat()),
-        ("oversized", |value| [&value[..], &vec![0; 2 << 20]].concat()),
+        ("foreign", |value| {
+            [&value[..16], b"{\"not\":\"ours\"}"].concat()
+        }),
+        ("oversized", |value| {
+            [&value[..], &vec![0; 2 << 20]].concat()
+        }),
         ("trailing bytes", |value| [&value[..], b"x"].concat()),
     ];
     for (what, change) in changes {

@@ -20,7 +20,10 @@ async fn everything_that_waits_is_flushed_and_counted() {
     assert_eq!(report.abandoned, 0);
     assert!(report.flushed >= 300 - before.flushed_changes.min(300));
     assert_eq!(cache.stats().flushed_changes, 300);
-    let refused = cache.tokens(session("late")).insert("graph", token("t")).await;
+    let refused = cache
+        .tokens(session("late"))
+        .insert("graph", token("t"))
+        .await;
     assert!(matches!(refused, Err(Error::ShutDown)));
     for number in 0..300 {
         let store = redis_store(&server).await;
@@ -40,14 +43,24 @@ async fn what_l2_does_not_take_within_the_deadline_is_reported() {
         tokens.insert("graph", token("t")).await.unwrap();
     }
     let report = cache.shutdown(Duration::from_millis(300)).await;
-    assert_eq!(report, ShutdownReport { flushed: 0, abandoned: 7 });
+    assert_eq!(
+        report,
+        ShutdownReport {
+            flushed: 0,
+            abandoned: 7
+        }
+    );
     assert_eq!(cache.stats().abandoned_changes, 7);
 }
 
 #[tokio::test]
 async fn dropping_the_last_handle_still_writes_what_waits() {
     let store = TestStore::default();
-    cache(store.clone()).tokens(session("s")).insert("graph", token("t")).await.unwrap();
+    cache(store.clone())
+        .tokens(session("s"))
+        .insert("graph", token("t"))
+        .await
+        .unwrap();
     eventually("stored", async || store.commits() == 1).await;
     assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("t"));
 }
