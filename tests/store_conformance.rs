@@ -1,6 +1,8 @@
 //! Our stores against the contract.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::{Clock, MemoryStore, SqliteStore, Timestamp};
 
@@ -27,4 +29,12 @@ async fn sqlite_store_conforms() {
         .unwrap();
     let store = store.with_clock(clock.clone());
     conformance::all(&Harness::manual(store, clock)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_store() {
+    let server = common::redis::RedisServer::start();
+    let store = tower_token_cache::RedisStore::connect(server.url());
+    let store = store.await.expect("a valid URL");
+    conformance::all(&Harness::real_time(store)).await;
 }

@@ -132,7 +132,7 @@ fn spawn(port: u16, dir: &TempDir, persistent: bool) -> Option<Child> {
         .stderr(Stdio::null())
         .spawn()
         .expect("redis-server is missing: run ./scripts/test, or `apt-get install redis-server`");
-    let output = BufReader::new(child.stdout.take()?);
+    let output = BufReader::new(child.stdout.take().expect("piped"));
     for line in output.lines().map_while(Result::ok) {
         if line.contains("Ready to accept connections") {
             // Nobody reads its log from here on; the pipe's end is closed, which it tolerates.

@@ -2,6 +2,11 @@ use tower_token_cache::{CacheLevel, Lookup};
 
 use crate::common::support::*;
 
+/// Damages the record under a key.
+type Damage = fn(&RedisServer, &str);
+/// Damages the bytes of an entry.
+type Rewrite = fn(Vec<u8>) -> Vec<u8>;
+
 #[tokio::test]
 async fn to_the_handler_and_in_the_counters() {
     let store = TestStore::default();
@@ -54,7 +59,7 @@ fn rewrite(server: &RedisServer, key: &str, change: impl Fn(Vec<u8>) -> Vec<u8>)
 
 #[tokio::test]
 async fn truncated_corrupt_oversized_and_unknown_entries_are_counted_misses_and_replaced() {
-    let changes: [(&str, fn(Vec<u8>) -> Vec<u8>); 6] = [
+    let changes: [(&str, Rewrite); 6] = [
         ("truncated", |value| value[..value.len() - 3].to_vec()),
         ("corrupt", |mut value| {
             value[20] ^= 0xff;
@@ -97,7 +102,7 @@ async fn an_entry_in_another_entrys_place_does_not_open() {
 
 #[tokio::test]
 async fn a_foreign_record_is_a_counted_miss_and_replaced() {
-    let damages: [(&str, fn(&RedisServer, &str)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("wrong type", |server, key| {
             server.query::<()>(&format!("SET {key} foreign"));
         }),
