@@ -64,7 +64,7 @@ impl Options {
                 "--listen" => options.listen = value()?,
                 "--store" => options.store = value()?,
                 "--l1-max-bytes" => options.l1 = options.l1.max_bytes(number(name, &value()?)?),
-                "--no-l1" => options.l1 = L1::disabled(),
+                "--no-l1" if arg == name => options.l1 = L1::disabled(),
                 "--failure-policy" => {
                     options.failure_policy = failure_policy(&value()?)
                         .ok_or_else(|| format!("{name}: must be degrade, strict or bypass"))?;
@@ -76,7 +76,7 @@ impl Options {
                 "--absolute" => options.absolute = Some(seconds(name, &value()?)?),
                 "--sliding" => options.sliding = Some(seconds(name, &value()?)?),
                 "--prefix" => options.prefix = Some(value()?),
-                "--help" => {
+                "--help" if arg == name => {
                     println!("{USAGE}");
                     std::process::exit(0);
                 }

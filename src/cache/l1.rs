@@ -174,6 +174,16 @@ impl Partitions {
         result
     }
 
+    /// The keys of the active partitions.
+    pub(super) fn active(&self) -> Vec<PartitionKey> {
+        let mut keys = Vec::new();
+        for stripe in &self.active {
+            let active = stripe.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            keys.extend(active.keys().cloned());
+        }
+        keys
+    }
+
     /// Partitions in L1, and what they cost.
     pub(super) fn size(&self) -> (u64, u64) {
         self.idle.as_ref().map_or((0, 0), |idle| {

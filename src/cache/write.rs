@@ -154,6 +154,10 @@ impl Engine {
         if crowded {
             self.finish(policy, self.commit(key).await)?;
         }
+        if self.queue.closed.load(Ordering::Acquire) {
+            // Closed meanwhile, and perhaps looked for what waits before this did.
+            self.enqueue(key);
+        }
         Ok(())
     }
 
@@ -246,6 +250,10 @@ impl Engine {
     pub(super) fn close(self: &Arc<Self>) {
         self.queue.closed.store(true, Ordering::Release);
         self.l2.breaker.reset();
+        // Those of requests that are still running as well: their end may come too late.
+        for key in self.partitions.active() {
+            self.partitions.with(&key, |partition, state| self.push(partition, state));
+        }
         self.resume();
     }
 

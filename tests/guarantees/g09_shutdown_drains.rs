@@ -1,6 +1,10 @@
+use std::sync::Arc;
 use std::time::Duration;
 
-use tower_token_cache::{Error, ShutdownReport};
+use axum::Router;
+use axum::routing::get;
+use tokio::sync::Notify;
+use tower_token_cache::{Error, ShutdownReport, Tokens};
 
 use crate::common::support::*;
 
@@ -51,6 +55,33 @@ async fn what_l2_does_not_take_within_the_deadline_is_reported() {
         }
     );
     assert_eq!(cache.stats().abandoned_changes, 7);
+}
+
+/// A server stops waiting for its slowest requests at some time, but their tasks live on.
+#[tokio::test]
+async fn changes_of_requests_that_are_still_running_are_flushed() {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    let changed = Arc::new(Notify::new());
+    let gate = changed.clone();
+    let slow = async move |tokens: Tokens| {
+        tokens.insert("graph", token("t")).await.unwrap();
+        gate.notify_one();
+        std::future::pending::<()>().await;
+    };
+    let app = app(&cache, Router::new().route("/slow", get(slow)));
+    let running = tokio::spawn(async move { send(&app, "s", "/slow").await });
+    changed.notified().await;
+    let report = cache.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(
+        report,
+        ShutdownReport {
+            flushed: 1,
+            abandoned: 0
+        }
+    );
+    assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("t"));
+    assert!(!running.is_finished());
 }
 
 #[tokio::test]
