@@ -178,7 +178,9 @@ impl Partitions {
     pub(super) fn active(&self) -> Vec<PartitionKey> {
         let mut keys = Vec::new();
         for stripe in &self.active {
-            let active = stripe.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let active = stripe
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
             keys.extend(active.keys().cloned());
         }
         keys

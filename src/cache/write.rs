@@ -164,7 +164,7 @@ impl Engine {
     /// Room for these changes. Where there is none now, waits for it, and says that the changes
     /// should be committed in line.
     async fn reserve(
-        &self,
+        self: &Arc<Self>,
         changes: &[(TokenKey, Option<Value>)],
     ) -> Result<(Vec<Permit>, bool), Error> {
         let sizes = changes
@@ -177,6 +177,10 @@ impl Engine {
                 Some(permit) => permit,
                 None => {
                     crowded = true;
+                    // While L2 fails, all that can be sent is being sent again anyway.
+                    if !self.queue.retrying.load(Ordering::Acquire) {
+                        self.queue_all();
+                    }
                     timeout(self.l2.hard_timeout, self.budget.reserve(size))
                         .await
                         .ok()
@@ -250,11 +254,18 @@ impl Engine {
     pub(super) fn close(self: &Arc<Self>) {
         self.queue.closed.store(true, Ordering::Release);
         self.l2.breaker.reset();
-        // Those of requests that are still running as well: their end may come too late.
-        for key in self.partitions.active() {
-            self.partitions.with(&key, |partition, state| self.push(partition, state));
-        }
+        self.queue_all();
         self.resume();
+    }
+
+    /// Queues what waits of every partition, also for requests that are still running: their end
+    /// may come too late.
+    fn queue_all(self: &Arc<Self>) {
+        for key in self.partitions.active() {
+            self.partitions
+                .with(&key, |partition, state| self.push(partition, state));
+        }
+        self.wake();
     }
 
     fn push(&self, partition: &Arc<Partition>, state: &mut State) {

@@ -67,6 +67,31 @@ async fn past_the_bound_a_change_waits_for_room_and_is_committed_in_line() {
 }
 
 #[tokio::test]
+async fn changes_of_requests_that_still_run_make_room_too() {
+    use axum::Router;
+    use axum::routing::get;
+    let store = TestStore::default();
+    let cache = builder(store.clone())
+        .max_pending_changes(5)
+        .build()
+        .unwrap();
+    let stuck = async |tokens: tower_token_cache::Tokens| {
+        tokens.insert("graph", token("t")).await.unwrap();
+        std::future::pending::<()>().await
+    };
+    let app = app(&cache, Router::new().route("/", get(stuck)));
+    for number in 0..20 {
+        let app = app.clone();
+        tokio::spawn(async move { fetch(&app, &number.to_string(), "/").await });
+    }
+    eventually("all have changed a token", async || store.commits() >= 15).await;
+    for number in 0..20 {
+        let tokens = cache.tokens(session(&number.to_string()));
+        eventually("visible", async || access(&tokens, "graph").await.is_some()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_token_set_over_one_mebibyte_is_refused_and_changes_nothing() {
     let cache = cache(TestStore::default());
     let tokens = cache.tokens(session("s"));
