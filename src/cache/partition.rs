@@ -470,25 +470,19 @@ impl View {
     }
 
     fn lay(&mut self, name: TokenKey, value: Option<Value>, local: bool) {
-        let fixed = name.as_ref().len() + 2 * ALLOCATION + ENTRY_FOOTPRINT;
-        let replaced = match value {
-            Some(value) => {
-                self.bytes += fixed + value.footprint();
-                self.entries.insert(name, Entry { value, local })
-            }
-            None => self.entries.remove(&name),
-        };
-        if let Some(entry) = replaced {
-            self.bytes -= fixed + entry.value.footprint();
+        if let Some(entry) = self.entries.remove(&name) {
+            self.bytes -= footprint(&name, &entry.value);
+        }
+        if let Some(value) = value {
+            self.bytes += footprint(&name, &value);
+            self.entries.insert(name, Entry { value, local });
         }
     }
 
     fn forget_loaded_entries(&mut self) {
-        let loaded = self.entries.extract_if(.., |_, entry| !entry.local);
-        for (name, entry) in loaded {
-            self.bytes -= name.as_ref().len() + 2 * ALLOCATION + ENTRY_FOOTPRINT;
-            self.bytes -= entry.value.footprint();
-        }
+        self.entries.retain(|_, entry| entry.local);
+        let entries = self.entries.iter();
+        self.bytes = entries.map(|(name, entry)| footprint(name, &entry.value)).sum();
     }
 
     fn forget_entries(&mut self) {
@@ -496,6 +490,11 @@ impl View {
         self.unopenable.clear();
         self.bytes = 0;
     }
+}
+
+/// Memory of one entry.
+fn footprint(name: &TokenKey, value: &Value) -> usize {
+    name.as_ref().len() + 2 * ALLOCATION + ENTRY_FOOTPRINT + value.footprint()
 }
 
 impl Pending {

@@ -1,0 +1,160 @@
+//! What Redis answers, as the store's types.
+
+use std::time::Duration;
+
+use bb8_redis::redis::Value;
+use bytes::Bytes;
+
+use crate::store::{EntryId, Loaded, Outcome, Remaining, StoredEntry};
+use crate::time::Timestamp;
+
+/// Version and expiry before each value, 8 bytes each.
+const ENTRY_HEADER: usize = 16;
+/// `e` and the entry's id.
+const ENTRY_FIELD: usize = 17;
+
+/// A script keeps numbers as doubles: beyond this they would not be exact.
+const EXACT: u64 = 1 << 53;
+
+/// An expiry as the scripts take it: 0 and negative numbers have other meanings there.
+pub(super) fn expiry_to_millis(expiry: Timestamp) -> i64 {
+    expiry.as_millis().clamp(1, EXACT - 1) as i64
+}
+
+/// The answer of `TIME`.
+pub(super) fn time(answer: Value) -> Option<Timestamp> {
+    let Value::Array(parts) = answer else { return None };
+    let mut parts = parts.iter().map(|part| match part {
+        Value::BulkString(text) => number(text),
+        _ => None,
+    });
+    let (seconds, micros) = (parts.next()??, parts.next()??);
+    Some(Timestamp::from_millis(seconds * 1000 + micros / 1000))
+}
+
+/// A partition's hash. Fields that are not as this crate writes them are counted as damaged;
+/// `None` when the answer is no hash at all.
+pub(super) fn load(answer: Value, now: Timestamp) -> Option<Loaded> {
+    let fields: Vec<(Value, Value)> = match answer {
+        Value::Map(pairs) => pairs,
+        Value::Array(items) => {
+            let mut items = items.into_iter();
+            std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
+        }
+        _ => return None,
+    };
+    if fields.is_empty() {
+        return Some(Loaded::default());
+    }
+    let (mut generation, mut version, mut cleared_at) = (None, None, None);
+    let (mut end, mut hard_end) = (None, None);
+    let mut loaded = Loaded::default();
+    for field in fields {
+        let (Value::BulkString(name), Value::BulkString(value)) = field else {
+            return None;
+        };
+        match name.as_slice() {
+            b"g" => generation = number(&value),
+            b"v" => version = number(&value),
+            b"z" => cleared_at = number(&value).map(Timestamp::from_millis),
+            b"l" => end = ending(&value),
+            b"x" => hard_end = ending(&value),
+            [b'e', id @ ..] if name.len() == ENTRY_FIELD => match entry(id, value) {
+                Some(entry) => loaded.entries.push(entry),
+                None => loaded.damaged += 1,
+            },
+            _ => {}
+        }
+    }
+    let (Some(generation), Some(version), Some(end), Some(hard_end)) =
+        (generation, version, end, hard_end)
+    else {
+        return Some(Loaded {
+            damaged: 1,
+            ..Loaded::default()
+        });
+    };
+    loaded.generation = generation;
+    loaded.version = version;
+    loaded.cleared_at = cleared_at;
+    loaded.remaining = Remaining {
+        idle: end.map(|end| end.since(now)),
+        hard: hard_end.map(|end| end.since(now)),
+    };
+    let ended = end.is_some_and(|end| end <= now);
+    let alive = |entry: &StoredEntry| entry.expires_at.is_none_or(|at| at > now);
+    loaded.entries.retain(|entry| !ended && alive(entry));
+    Some(loaded)
+}
+
+fn entry(id: &[u8], value: Vec<u8>) -> Option<StoredEntry> {
+    let header = value.first_chunk::<ENTRY_HEADER>()?;
+    let half = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&header[at..at + 8]);
+        u64::from_be_bytes(bytes)
+    };
+    let (version, expiry) = (half(0), half(8));
+    Some(StoredEntry {
+        entry: EntryId::from(<[u8; 16]>::try_from(id).ok()?),
+        version,
+        expires_at: (expiry > 0).then(|| Timestamp::from_millis(expiry)),
+        value: Bytes::from(value).slice(ENTRY_HEADER..),
+    })
+}
+
+/// The answer of `commit.lua`.
+pub(super) fn outcome(answer: Value) -> Option<Outcome> {
+    match integers(answer)?.as_slice() {
+        [0, generation] => Some(Outcome::Stale {
+            generation: u64::try_from(*generation).ok()?,
+        }),
+        [1, version, idle, hard] => Some(Outcome::Committed {
+            version: u64::try_from(*version).ok()?,
+            remaining: remaining(*idle, *hard),
+        }),
+        _ => None,
+    }
+}
+
+/// The answer of `touch.lua`.
+pub(super) fn touched(answer: Value) -> Option<Remaining> {
+    match integers(answer)?.as_slice() {
+        [] => Some(Remaining::default()),
+        [idle, hard] => Some(remaining(*idle, *hard)),
+        _ => None,
+    }
+}
+
+fn integers(answer: Value) -> Option<Vec<i64>> {
+    let Value::Array(items) = answer else { return None };
+    let integer = |item| match item {
+        Value::Int(integer) => Some(integer),
+        _ => None,
+    };
+    items.into_iter().map(integer).collect()
+}
+
+/// Negative is without end.
+fn remaining(idle: i64, hard: i64) -> Remaining {
+    let rest = |millis: i64| u64::try_from(millis).ok().map(Duration::from_millis);
+    Remaining {
+        idle: rest(idle),
+        hard: rest(hard),
+    }
+}
+
+/// A natural number that a script can keep exactly.
+fn number(text: &[u8]) -> Option<u64> {
+    let number = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (number < EXACT).then_some(number)
+}
+
+/// An end: empty is without one.
+#[expect(clippy::option_option, reason = "damaged, without end, with an end")]
+fn ending(text: &[u8]) -> Option<Option<Timestamp>> {
+    match text {
+        [] => Some(None),
+        _ => number(text).map(|millis| Some(Timestamp::from_millis(millis))),
+    }
+}
