@@ -21,7 +21,9 @@ use peers::report::{bar, median};
 use peers::users::{ACCESS, USERS, UserTokens, issue_set, session_id};
 use tower::Service;
 use tower_sessions::{CachingSessionStore, MemoryStore as SessionMemory, Session};
-use tower_token_cache::{Error, L1, MemoryStore, TokenCache, TokenCacheLayer, Tokens, key};
+use tower_token_cache::{
+    Error, L1, MemoryStore, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, Tokens, key,
+};
 
 #[path = "request/floor.rs"]
 mod floor;
@@ -165,7 +167,7 @@ async fn warm(store: impl tower_token_cache::TokenStore) -> TokenCache {
     let l1 = L1::new().revalidate_every(None);
     let cache = TokenCache::builder(store).l1(l1).build().unwrap();
     for user in 0..USERS {
-        let key = key::PartitionKey::session(session_id(user)).unwrap();
+        let key = PartitionKey::session(session_id(user)).unwrap();
         cache.tokens(key).insert("graph", issue_set()).await.unwrap();
     }
     while cache.stats().pending_changes > 0 {
@@ -212,6 +214,11 @@ async fn cases(redis: &Redis) -> Vec<Case> {
     let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
     add(OURS, &all, ours().layer(layer), &ours_ids, Some(&cache));
 
+    let store = RedisStore::connect(redis.url()).await.unwrap();
+    let cache = warm(store).await;
+    let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
+    add(OURS_REDIS, &["/read", "/write"], ours().layer(layer), &ours_ids, Some(&cache));
+
     let (ids, layer) = sessions::layer(SessionMemory::default()).await;
     add(MEMORY, &all, with_sessions().layer(layer), &ids, None);
 
@@ -242,6 +249,7 @@ const NO_LAYER: &str = "no layer";
 const NO_OP: &str = "no-op layer";
 const FLOOR: &str = "floor (moka)";
 const OURS: &str = "ours, L2 memory";
+const OURS_REDIS: &str = "ours, L2 Redis";
 const MEMORY: &str = "tower-sessions, MemoryStore";
 const CACHING: &str = "tower-sessions, caching (moka, Redis)";
 

@@ -30,7 +30,7 @@ impl Redis {
         };
         let redis = Self { child, port };
         let deadline = Instant::now() + Duration::from_secs(10);
-        while redis.ping().is_none() {
+        while !redis.call(&["PING"]).is_ok_and(|answer| answer == "+PONG\r\n") {
             assert!(Instant::now() < deadline, "redis-server does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -41,12 +41,17 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    fn ping(&self) -> Option<()> {
-        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        socket.write_all(b"PING\r\n").ok()?;
-        let mut answer = [0; 7];
-        socket.read_exact(&mut answer).ok()?;
-        (answer == *b"+PONG\r\n").then_some(())
+    /// Sends one command, and returns the beginning of its answer as it comes over the wire.
+    pub fn call(&self, command: &[&str]) -> std::io::Result<String> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
+        let mut packed = format!("*{}\r\n", command.len());
+        for part in command {
+            packed += &format!("${}\r\n{part}\r\n", part.len());
+        }
+        socket.write_all(packed.as_bytes())?;
+        let mut answer = [0; 256];
+        let length = socket.read(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
     }
 }
 
