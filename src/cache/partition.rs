@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use super::ALLOCATION;
 use super::budget::Permit;
+use super::entries::{Entries, Entry};
 use super::l2::L2Error;
 use crate::codec::Value;
 use crate::key::{PartitionKey, TokenKey};
@@ -26,8 +26,8 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// Memory of a partition without its entries, in L1's index included; measured, see
 /// `benches/memory.rs`.
 const BASE_FOOTPRINT: usize = 512 + std::mem::size_of::<Partition>();
-/// Memory of an entry besides its key and value: a tree node's share.
-const ENTRY_FOOTPRINT: usize = std::mem::size_of::<Entry>() + 32;
+/// Memory of an entry besides what its key and value own.
+const ENTRY_FOOTPRINT: usize = std::mem::size_of::<Entry>();
 
 pub(crate) struct Partition {
     pub(crate) key: PartitionKey,
@@ -87,15 +87,9 @@ pub(super) struct View {
     end: Option<Timestamp>,
     hard_end: Option<Timestamp>,
     touched_at: Timestamp,
-    entries: BTreeMap<TokenKey, Entry>,
+    entries: Entries,
     unopenable: Vec<EntryId>,
     bytes: usize,
-}
-
-struct Entry {
-    value: Value,
-    /// Lives in memory only; L2 has not heard of it.
-    local: bool,
 }
 
 /// What waits to be written.
@@ -247,12 +241,12 @@ impl State {
     /// The token keys of the entries that can be used.
     pub(super) fn keys(&self, now: Timestamp) -> Vec<TokenKey> {
         let entries = self.view.entries.iter();
-        let alive = entries.filter(|(name, entry)| {
-            let waits = entry.local || self.pending.holds(name.as_ref());
+        let alive = entries.filter(|entry| {
+            let waits = entry.local || self.pending.holds(entry.name.as_ref());
             let usable = entry.value.expires_at().is_none_or(|at| at > now);
             matches!(entry.value, Value::Token(_)) && usable && (waits || !self.view.ended(now))
         });
-        alive.map(|(name, _)| name.clone()).collect()
+        alive.map(|entry| entry.name.clone()).collect()
     }
 
     /// Upkeep that is due now, and marks it as taken care of.
@@ -441,7 +435,7 @@ impl State {
     /// Whether nothing here is of use any more.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         let used = |entry: &Entry| entry.value.expires_at().is_none_or(|at| at > now);
-        let useless = self.view.ended(now) || !self.view.entries.values().any(used);
+        let useless = self.view.ended(now) || !self.view.entries.iter().any(used);
         !self.is_active() && useless
     }
 
@@ -470,19 +464,20 @@ impl View {
     }
 
     fn lay(&mut self, name: TokenKey, value: Option<Value>, local: bool) {
-        if let Some(entry) = self.entries.remove(&name) {
-            self.bytes -= footprint(&name, &entry.value);
-        }
-        if let Some(value) = value {
-            self.bytes += footprint(&name, &value);
-            self.entries.insert(name, Entry { value, local });
-        }
+        let replaced = match value {
+            Some(value) => {
+                let entry = Entry { name, value, local };
+                self.bytes += footprint(&entry);
+                self.entries.insert(entry)
+            }
+            None => self.entries.remove(name.as_ref()),
+        };
+        self.bytes -= replaced.as_ref().map_or(0, footprint);
     }
 
     fn forget_loaded_entries(&mut self) {
-        self.entries.retain(|_, entry| entry.local);
-        let entries = self.entries.iter();
-        self.bytes = entries.map(|(name, entry)| footprint(name, &entry.value)).sum();
+        self.entries.retain(|entry| entry.local);
+        self.bytes = self.entries.iter().map(footprint).sum();
     }
 
     fn forget_entries(&mut self) {
@@ -493,8 +488,8 @@ impl View {
 }
 
 /// Memory of one entry.
-fn footprint(name: &TokenKey, value: &Value) -> usize {
-    name.as_ref().len() + 2 * ALLOCATION + ENTRY_FOOTPRINT + value.footprint()
+fn footprint(entry: &Entry) -> usize {
+    entry.name.footprint() + ENTRY_FOOTPRINT + entry.value.footprint()
 }
 
 impl Pending {
