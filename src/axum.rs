@@ -14,44 +14,19 @@
 //! ```
 
 use std::convert::Infallible;
-use std::fmt;
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::request::Parts;
 
 use crate::error::Error;
+pub use crate::rejection::TokensRejection;
+use crate::rejection::demand;
 use crate::tokens::Tokens;
-
-/// Why a handler cannot have [`Tokens`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum TokensRejection {
-    /// The request has no partition key: 401.
-    Anonymous,
-    /// No [`TokenCacheLayer`](crate::TokenCacheLayer) wraps this route: 500.
-    MissingLayer,
-}
-
-impl fmt::Display for TokensRejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Anonymous => "sign-in required",
-            Self::MissingLayer => "the token cache layer is missing",
-        })
-    }
-}
-
-impl std::error::Error for TokensRejection {}
 
 impl IntoResponse for TokensRejection {
     fn into_response(self) -> Response {
-        let status = match self {
-            Self::Anonymous => StatusCode::UNAUTHORIZED,
-            Self::MissingLayer => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        (status, self.to_string()).into_response()
+        (self.status(), self.to_string()).into_response()
     }
 }
 
@@ -59,11 +34,7 @@ impl<S: Sync> FromRequestParts<S> for Tokens {
     type Rejection = TokensRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, TokensRejection> {
-        match parts.extensions.get::<Self>() {
-            Some(tokens) if tokens.is_anonymous() => Err(TokensRejection::Anonymous),
-            Some(tokens) => Ok(tokens.clone()),
-            None => Err(TokensRejection::MissingLayer),
-        }
+        demand(parts.extensions.get())
     }
 }
 
@@ -72,8 +43,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for Tokens {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
-        let tokens = parts.extensions.get::<Self>();
-        Ok(tokens.filter(|tokens| !tokens.is_anonymous()).cloned())
+        Ok(demand(parts.extensions.get()).ok())
     }
 }
 

@@ -7,7 +7,8 @@
 //! | 0 | 1 | `0xC7`, the mark of this crate's envelopes |
 //! | 1 | 1 | format version: 1 |
 //! | 2 | 1 | protection: 0 = none (the payload follows as it is); other numbers are for sealing |
-//! | 3 | … | payload |
+//! | 3 | 4 | length of the payload, big endian |
+//! | 7 | … | payload |
 //!
 //! The payload of version 1 is one MessagePack map with named members, so that a member can be
 //! added without a new version; unknown members are passed over:
@@ -124,10 +125,13 @@ pub(crate) fn encode(name: &str, value: &Value) -> Bytes {
     let texts = [Some(payload.n), Some(payload.s), payload.t, payload.o];
     let texts: usize = texts.iter().flatten().map(|text| text.len() + 7).sum();
     let extra: usize = payload.x.iter().map(|(k, v)| k.len() + v.len() + 10).sum();
-    let mut buffer = Zeroizing::new(Vec::with_capacity(HEADER.len() + texts + extra + 48));
+    let mut buffer = Zeroizing::new(Vec::with_capacity(HEADER.len() + 4 + texts + extra + 48));
     buffer.extend_from_slice(&HEADER);
+    buffer.extend_from_slice(&[0; 4]);
     let written = rmp_serde::encode::write_named(&mut *buffer, &payload);
     debug_assert!(written.is_ok(), "strings and integers always encode");
+    let length = buffer.len() - HEADER.len() - 4;
+    buffer[HEADER.len()..HEADER.len() + 4].copy_from_slice(&(length as u32).to_be_bytes());
     Bytes::from_owner(buffer)
 }
 
@@ -140,16 +144,23 @@ pub(crate) fn decode(
         return Err(Unopenable::TooLarge);
     }
     let payload = match bytes {
-        [MARK, VERSION, PROTECTION_NONE, payload @ ..] => payload,
-        [MARK, _, _, ..] => return Err(Unopenable::UnknownVersion),
+        [MARK, VERSION, PROTECTION_NONE, a, b, c, d, payload @ ..] => {
+            let length = u32::from_be_bytes([*a, *b, *c, *d]);
+            if length as usize != payload.len() {
+                return Err(Unopenable::Damaged);
+            }
+            payload
+        }
+        [MARK, version, protection, ..]
+            if (*version, *protection) != (VERSION, PROTECTION_NONE) =>
+        {
+            return Err(Unopenable::UnknownVersion);
+        }
         _ => return Err(Unopenable::Foreign),
     };
     let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
     reader.set_max_depth(16);
     let payload = Payload::deserialize(&mut reader).map_err(|_| Unopenable::Damaged)?;
-    if !reader.get_ref().is_empty() {
-        return Err(Unopenable::Damaged);
-    }
     if !belongs(payload.n) {
         return Err(Unopenable::Misplaced);
     }

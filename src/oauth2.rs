@@ -45,7 +45,9 @@ where
         let id_token = id_token.and_then(|json| serde_json::from_str::<Secret>(json.expose()).ok());
         Self {
             access: token.with_extras(extra),
-            refresh_token: response.refresh_token().map(|token| token.secret().as_str().into()),
+            refresh_token: response
+                .refresh_token()
+                .map(|token| token.secret().as_str().into()),
             id_token,
         }
     }
@@ -65,7 +67,9 @@ fn extras(value: &impl Serialize) -> BTreeMap<Box<str>, Secret> {
         return BTreeMap::new();
     };
     let present = members.into_iter().filter(|(_, value)| !value.is_null());
-    present.map(|(name, value)| (name.into(), value.to_string().into())).collect()
+    present
+        .map(|(name, value)| (name.into(), value.to_string().into()))
+        .collect()
 }
 
 #[cfg(test)]

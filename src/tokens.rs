@@ -182,7 +182,11 @@ impl Tokens {
     pub async fn keys(&self) -> Result<Vec<TokenKey>, Error> {
         let partition = self.partition()?;
         let mut pin = self.pin();
-        let keys = self.0.engine.keys(partition, self.failure_policy(), &mut pin).await;
+        let keys = self
+            .0
+            .engine
+            .keys(partition, self.failure_policy(), &mut pin)
+            .await;
         self.keep(pin);
         keys?.ok_or_else(Error::unavailable)
     }
@@ -211,9 +215,8 @@ impl Tokens {
                 limit: MAX_TOKEN_SET,
             });
         }
-        let secret = |name, secret: Secret| {
-            (TokenKey::from_canonical(name), Some(Value::Secret(secret)))
-        };
+        let secret =
+            |name, secret: Secret| (TokenKey::from_canonical(name), Some(Value::Secret(secret)));
         let mut changes = vec![(key, Some(Value::Token(set.access)))];
         changes.extend(set.refresh_token.map(|token| secret(REFRESH_TOKEN, token)));
         changes.extend(set.id_token.map(|token| secret(ID_TOKEN, token)));
@@ -247,10 +250,9 @@ impl Tokens {
         let wait = engine.sign_out(partition, &mut pin)?;
         self.keep_new(pin);
         let ended = wait.await;
-        let written = matches!(ended, Ok(Ok(Ok(()))));
-        if written {
-            engine.repin(partition, &mut pin);
-            self.keep_new(pin);
+        if matches!(ended, Ok(Ok(Ok(())))) {
+            // The next use of this handle begins a new life of the partition.
+            self.keep_new(None);
         }
         engine.finish(self.failure_policy(), ended)
     }
@@ -271,7 +273,10 @@ impl Tokens {
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn reload(&self) -> Result<bool, Error> {
-        self.0.engine.reload(self.partition()?, self.failure_policy()).await
+        self.0
+            .engine
+            .reload(self.partition()?, self.failure_policy())
+            .await
     }
 
     /// Where the answer of this handle's last read came from.
@@ -340,7 +345,9 @@ impl Tokens {
         let answer = self.0.engine.read(partition, name, policy, &mut pin).await;
         self.keep(pin);
         let (lookup, level) = answer.inspect_err(|_| {
-            self.0.last_read.store(CacheLevel::Unavailable as u8, Ordering::Relaxed);
+            self.0
+                .last_read
+                .store(CacheLevel::Unavailable as u8, Ordering::Relaxed);
         })?;
         self.0.last_read.store(level as u8, Ordering::Relaxed);
         Ok(lookup)
@@ -362,7 +369,10 @@ impl Tokens {
         let handle = &*self.0;
         let mut pin = self.pin();
         let policy = self.failure_policy();
-        let made = handle.engine.change(partition, changes, policy, &mut pin).await;
+        let made = handle
+            .engine
+            .change(partition, changes, policy, &mut pin)
+            .await;
         self.keep(pin);
         made?;
         if policy == FailurePolicy::Bypass {
@@ -395,7 +405,10 @@ impl Tokens {
     }
 
     fn lock_pin(&self) -> std::sync::MutexGuard<'_, Option<Pin>> {
-        self.0.pin.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0
+            .pin
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -59,7 +59,9 @@ impl Breaker {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -120,7 +122,7 @@ mod tests {
         for _ in 0..4 {
             fail(&breaker);
         }
-        breaker.attempt().unwrap().succeeded();
+        breaker.attempt().expect("may ask").succeeded();
         for _ in 0..5 {
             fail(&breaker);
         }
@@ -130,13 +132,15 @@ mod tests {
         let probe = breaker.attempt().expect("half-open");
         assert!(breaker.attempt().is_none(), "one probe at a time");
         drop(probe);
-        let probe = breaker.attempt().expect("an abandoned probe strands nobody");
+        let probe = breaker
+            .attempt()
+            .expect("an abandoned probe strands nobody");
         probe.failed();
 
         tokio::time::advance(Duration::from_millis(1700)).await;
         assert!(breaker.attempt().is_none(), "the pause has doubled");
         tokio::time::advance(Duration::from_millis(600)).await;
-        breaker.attempt().unwrap().succeeded();
+        breaker.attempt().expect("may ask").succeeded();
         assert!(breaker.attempt().is_some());
         assert!(breaker.attempt().is_some());
     }

@@ -151,9 +151,9 @@ impl Partitions {
             (None, idle) => idle.is_some(),
             (Some(_), None) => false,
         };
-        let partition = known.or(in_l1).unwrap_or_else(|| {
-            Partition::new(key.clone(), PartitionId::new(&self.namespace, key))
-        });
+        let partition = known
+            .or(in_l1)
+            .unwrap_or_else(|| Partition::new(key.clone(), PartitionId::new(&self.namespace, key)));
         let mut state = partition.lock();
         let result = act(&partition, &mut state);
         match (was_active, state.is_active()) {

@@ -8,9 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::breaker::{Breaker, jittered};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
-use crate::store::{
-    Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, TokenStore,
-};
+use crate::store::{Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, TokenStore};
 use crate::telemetry::Counters;
 
 /// Attempts at one operation, the first included, however often the hook answers retry.

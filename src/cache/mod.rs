@@ -82,13 +82,12 @@ impl TokenCache {
     ///
     /// # Errors
     /// What `build` returns.
-    pub fn shared<E>(
-        name: &str,
-        build: impl FnOnce() -> Result<Self, E>,
-    ) -> Result<Self, E> {
+    pub fn shared<E>(name: &str, build: impl FnOnce() -> Result<Self, E>) -> Result<Self, E> {
         static NAMED: LazyLock<Mutex<HashMap<String, Weak<Engine>>>> =
             LazyLock::new(Mutex::default);
-        let mut named = NAMED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut named = NAMED
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(engine) = named.get(name).and_then(Weak::upgrade) {
             return Ok(Self(engine));
         }
@@ -134,8 +133,14 @@ impl TokenCache {
         let engine = &self.0;
         let before = engine.counters.flushed_changes.get();
         engine.close();
-        if tokio::time::timeout(deadline, engine.budget.drained()).await.is_err() {
-            tracing::error!(abandoned = engine.budget.pending(), "shut down before the drain ended");
+        if tokio::time::timeout(deadline, engine.budget.drained())
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                abandoned = engine.budget.pending(),
+                "shut down before the drain ended"
+            );
         }
         let abandoned = engine.budget.pending();
         engine.counters.abandoned_changes.add(abandoned);

@@ -53,7 +53,9 @@ impl Partition {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under the lock cannot leave a half-made change: every method below changes
         // memory only after it has everything it needs.
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(super) fn weight(&self) -> u32 {
@@ -205,6 +207,12 @@ impl State {
         ended || self.view.sign_outs > pin.sign_outs
     }
 
+    /// Takes over the generation that a handle saw, where memory has none: L1 is off, or has
+    /// evicted the partition since. L2 checks it in any case.
+    pub(super) fn adopt(&mut self, pin: &Pin) {
+        self.view.generation = self.view.generation.or(pin.generation);
+    }
+
     fn cleared_since(&self, time: Timestamp) -> bool {
         let cleared = self.view.cleared_at.map(|at| at.saturating_add(CLOCK_SKEW));
         cleared.is_some_and(|at| at >= time)
@@ -345,7 +353,10 @@ impl State {
         self.view.cleared_at = fetched.cleared_at;
         let signed_out = match self.view.generation {
             Some(known) => fetched.generation > known,
-            None => self.pending.since().is_some_and(|since| self.cleared_since(since)),
+            None => self
+                .pending
+                .since()
+                .is_some_and(|since| self.cleared_since(since)),
         };
         let dropped = match signed_out {
             true => self.drop_pending(),
@@ -406,7 +417,12 @@ impl State {
 
     /// L2 has refused the commit `id`, because the partition was signed out elsewhere.
     pub(super) fn refused(&mut self, id: CommitId, generation: u64, now: Timestamp) -> usize {
-        if self.pending.in_flight.as_ref().is_none_or(|commit| commit.id != id) {
+        if self
+            .pending
+            .in_flight
+            .as_ref()
+            .is_none_or(|commit| commit.id != id)
+        {
             return 0;
         }
         self.view.forget_entries();
@@ -506,8 +522,13 @@ impl Pending {
 
     /// When the oldest of the changes was made.
     fn since(&self) -> Option<Timestamp> {
-        let in_flight = self.in_flight.iter().flat_map(|commit| commit.changes.iter());
-        let all = in_flight.map(|(_, change)| change).chain(self.changes.values());
+        let in_flight = self
+            .in_flight
+            .iter()
+            .flat_map(|commit| commit.changes.iter());
+        let all = in_flight
+            .map(|(_, change)| change)
+            .chain(self.changes.values());
         all.map(|change| change.since).min()
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::Engine;
 use super::l2::L2Error;
 use super::partition::{Admitted, Answer, Due, Fetched, Partition, Pin};
-use super::Engine;
 use crate::codec::{self, Value};
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
@@ -53,14 +53,20 @@ impl Engine {
             });
         }
         self.counters.l1_misses.add(1);
-        let outcome = self.load(&partition).await;
+        let (partition, outcome) = self.load(key).await;
         let (answer, due) = {
             let mut state = partition.lock();
             pin.get_or_insert_with(|| state.pin(now));
             let answer = state.answer(name, now, &self.rules);
             (answer, state.take_due(now, &self.rules))
         };
-        self.keep_up(key, Due { revalidate: false, ..due });
+        self.keep_up(
+            key,
+            Due {
+                revalidate: false,
+                ..due
+            },
+        );
         let (level, otherwise) = match outcome {
             Ok(()) => (CacheLevel::L2, Lookup::Absent),
             Err(failure) => {
@@ -84,13 +90,11 @@ impl Engine {
     ) -> Result<Option<Vec<TokenKey>>, Error> {
         let now = self.clock.now();
         let partition = self.find(key);
-        let known = {
-            let state = partition.lock();
-            state.absences_are_known(now, &self.rules) || policy == FailurePolicy::Bypass
-        };
-        let outcome = match known {
-            true => Ok(()),
-            false => self.load(&partition).await,
+        let known = policy == FailurePolicy::Bypass
+            || partition.lock().absences_are_known(now, &self.rules);
+        let (partition, outcome) = match known {
+            true => (partition, Ok(())),
+            false => self.load(key).await,
         };
         let state = partition.lock();
         pin.get_or_insert_with(|| state.pin(now));
@@ -113,31 +117,32 @@ impl Engine {
         if policy == FailurePolicy::Bypass {
             return Ok(true);
         }
-        match self.load(&self.find(key)).await {
+        match self.load(key).await.1 {
             Ok(()) => Ok(true),
             Err(failure) => self.degrade(policy, failure).map(|()| false),
         }
     }
 
     /// Makes sure that the partition's generation is known, so that changes can be told from
-    /// those made before a sign-out.
+    /// those made before a sign-out. `pin` is set on first use.
     pub(super) async fn know_generation(
         self: &Arc<Self>,
         key: &PartitionKey,
         policy: FailurePolicy,
+        pin: &mut Option<Pin>,
     ) -> Result<(), Error> {
         let partition = self.find(key);
         let known = {
             let state = partition.lock();
             state.view.generation.is_some() || state.pending.clear.is_some()
         };
-        match known {
-            true => Ok(()),
-            false => self
-                .load(&partition)
-                .await
-                .or_else(|failure| self.degrade(policy, failure)),
-        }
+        let (partition, outcome) = match known {
+            true => (partition, Ok(())),
+            false => self.load(key).await,
+        };
+        let now = self.clock.now();
+        pin.get_or_insert_with(|| partition.lock().pin(now));
+        outcome.or_else(|failure| self.degrade(policy, failure))
     }
 
     /// Whether a request goes on after this failure, by the hook's answer and its policy.
@@ -167,36 +172,41 @@ impl Engine {
         }
     }
 
-    /// Reads the partition from L2, together with everyone who waits for the same.
-    pub(super) async fn load(self: &Arc<Self>, partition: &Partition) -> Result<(), L2Error> {
-        let mut loading = self.start_load(&partition.key);
+    /// Reads the partition from L2, together with everyone who waits for the same. With L1 off,
+    /// what was read is in the returned partition and nowhere else.
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+    ) -> (Arc<Partition>, Result<(), L2Error>) {
+        let (partition, mut loading) = self.start_load(key);
         // The load runs on its own: a caller that goes away takes nobody along.
-        match loading.wait_for(Option::is_some).await {
+        let outcome = match loading.wait_for(Option::is_some).await {
             Ok(result) => result.clone().unwrap_or(Ok(())),
             Err(_) => Err(L2Error::lost()),
-        }
+        };
+        (partition, outcome)
     }
 
     /// Joins the load of this partition, which is started if there is none.
-    fn start_load(self: &Arc<Self>, key: &PartitionKey) -> Loading {
-        let (loading, flight) = self.partitions.with(key, |partition, state| {
+    fn start_load(self: &Arc<Self>, key: &PartitionKey) -> (Arc<Partition>, Loading) {
+        let (partition, loading, done) = self.partitions.with(key, |partition, state| {
             if let Some(loading) = &state.loading {
-                return (loading.clone(), None);
+                return (partition.clone(), loading.clone(), None);
             }
             let (done, loading) = watch::channel(None);
             state.loading = Some(loading.clone());
+            (partition.clone(), loading, Some(done))
+        });
+        if let Some(done) = done {
             let flight = Flight {
                 engine: self.clone(),
                 partition: partition.clone(),
                 done,
                 outcome: Err(L2Error::lost()),
             };
-            (loading, Some(flight))
-        });
-        if let Some(flight) = flight {
             self.runtime.spawn(flight.run());
         }
-        loading
+        (partition, loading)
     }
 
     async fn fetch(&self, partition: &Partition) -> Result<(), L2Error> {
@@ -229,7 +239,10 @@ impl Engine {
             }
         }
         if loaded.damaged > 0 {
-            tracing::warn!(records = loaded.damaged, "records in L2 are damaged or foreign");
+            tracing::warn!(
+                records = loaded.damaged,
+                "records in L2 are damaged or foreign"
+            );
         }
         let count = unopenable.len() + loaded.damaged;
         self.counters.unopenable.add(count as u64);
@@ -261,7 +274,9 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let key = &self.partition.key;
-        self.engine.partitions.with(key, |_, state| state.loading = None);
+        self.engine
+            .partitions
+            .with(key, |_, state| state.loading = None);
         self.done.send_replace(Some(self.outcome.clone()));
     }
 }

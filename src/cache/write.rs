@@ -81,12 +81,18 @@ impl Queue {
     }
 
     fn next_id(&self) -> CommitId {
-        CommitId(self.next_commit.fetch_add(1, Ordering::Relaxed).to_be_bytes())
+        CommitId(
+            self.next_commit
+                .fetch_add(1, Ordering::Relaxed)
+                .to_be_bytes(),
+        )
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Engine {
@@ -120,7 +126,7 @@ impl Engine {
         }
         let local = policy == FailurePolicy::Bypass;
         if !local {
-            self.know_generation(key, policy).await?;
+            self.know_generation(key, policy, pin).await?;
         }
         let (permits, crowded) = match local {
             true => (None, false),
@@ -141,6 +147,7 @@ impl Engine {
                 self.counters.signed_out_changes.add(1);
                 return Err(Error::SignedOut);
             }
+            state.adopt(pin);
             state.change(changes, now);
             Ok(())
         })?;
@@ -156,9 +163,9 @@ impl Engine {
         &self,
         changes: &[(TokenKey, Option<Value>)],
     ) -> Result<(Vec<Permit>, bool), Error> {
-        let sizes = changes.iter().map(|(name, value)| {
-            name.as_ref().len() + value.as_ref().map_or(64, Value::footprint)
-        });
+        let sizes = changes
+            .iter()
+            .map(|(name, value)| name.as_ref().len() + value.as_ref().map_or(64, Value::footprint));
         let mut permits = Vec::with_capacity(changes.len());
         let mut crowded = false;
         for size in sizes {
@@ -178,7 +185,7 @@ impl Engine {
         Ok((permits, crowded))
     }
 
-    /// Signs the partition out, in memory at once. Afterwards `pin` is of the new generation.
+    /// Signs the partition out, in memory at once. `pin` is of the time after it.
     pub(crate) fn sign_out(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -195,12 +202,6 @@ impl Engine {
         });
         self.counters.signed_out_changes.add(dropped as u64);
         Ok(self.commit(key))
-    }
-
-    /// What the handle saw, brought up to date after its own sign-out was acknowledged.
-    pub(crate) fn repin(&self, key: &PartitionKey, pin: &mut Option<Pin>) {
-        let now = self.clock.now();
-        *pin = Some(self.partitions.with(key, |_, state| state.pin(now)));
     }
 
     /// Writes what waits of this partition now. Nobody waits longer than the hard timeout.
@@ -236,7 +237,8 @@ impl Engine {
 
     /// Queues whatever waits of this partition.
     pub(crate) fn enqueue(self: &Arc<Self>, key: &PartitionKey) {
-        self.partitions.with(key, |partition, state| self.push(partition, state));
+        self.partitions
+            .with(key, |partition, state| self.push(partition, state));
         self.wake();
     }
 
@@ -279,7 +281,9 @@ impl Engine {
     async fn write_group(self: Arc<Self>, group: Vec<Arc<Partition>>) {
         let mut works = Vec::with_capacity(group.len());
         for partition in group {
-            let work = self.partitions.with(&partition.key, |_, state| self.take_work(state));
+            let work = self
+                .partitions
+                .with(&partition.key, |_, state| self.take_work(state));
             works.push(Work {
                 engine: self.clone(),
                 partition,
@@ -318,7 +322,10 @@ impl Engine {
         let given_up = state.drop_older_than(now.saturating_sub(TOMBSTONE / 2));
         if given_up > 0 {
             self.counters.abandoned_changes.add(given_up as u64);
-            tracing::error!(changes = given_up, "changes waited for too long and are given up");
+            tracing::error!(
+                changes = given_up,
+                "changes waited for too long and are given up"
+            );
         }
         let pending = &mut state.pending;
         let touch = std::mem::take(&mut pending.touch);
@@ -347,7 +354,10 @@ impl Engine {
         }
         let commits: Vec<Commit> = works.iter().filter_map(|work| self.encode(work)).collect();
         let answers = match self.l2.commit(&commits).await {
-            Ok(answers) => answers.into_iter().map(|answer| answer.map_err(with_policy)).collect(),
+            Ok(answers) => answers
+                .into_iter()
+                .map(|answer| answer.map_err(with_policy))
+                .collect(),
             Err(failure) => vec![Err(failure); works.len()],
         };
         for (work, answer) in works.iter_mut().zip(answers) {
@@ -380,16 +390,17 @@ impl Engine {
             return;
         };
         let now = self.clock.now();
-        self.partitions.with(&work.partition.key, |_, state| match outcome {
-            Outcome::Committed { version, remaining } => {
-                let flushed = state.committed(commit.id, version, remaining, now, &self.rules);
-                self.counters.flushed_changes.add(flushed as u64);
-            }
-            Outcome::Stale { generation } => {
-                let dropped = state.refused(commit.id, generation, now);
-                self.counters.signed_out_changes.add(dropped as u64);
-            }
-        });
+        self.partitions
+            .with(&work.partition.key, |_, state| match outcome {
+                Outcome::Committed { version, remaining } => {
+                    let flushed = state.committed(commit.id, version, remaining, now, &self.rules);
+                    self.counters.flushed_changes.add(flushed as u64);
+                }
+                Outcome::Stale { generation } => {
+                    let dropped = state.refused(commit.id, generation, now);
+                    self.counters.signed_out_changes.add(dropped as u64);
+                }
+            });
     }
 
     async fn touch_group(&self, mut works: Vec<Work>) {
@@ -432,7 +443,9 @@ impl Engine {
     fn resume(self: &Arc<Self>) {
         self.queue.retrying.store(false, Ordering::Release);
         for partition in std::mem::take(&mut *lock(&self.queue.stalled)) {
-            self.partitions.with(&partition.key, |partition, state| self.push(partition, state));
+            self.partitions.with(&partition.key, |partition, state| {
+                self.push(partition, state)
+            });
         }
         self.wake();
     }
@@ -442,7 +455,10 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let abandoned = self.budget.pending();
         if abandoned > 0 && !self.queue.closed.load(Ordering::Acquire) {
-            tracing::error!(abandoned, "the token cache was dropped before L2 had its changes");
+            tracing::error!(
+                abandoned,
+                "the token cache was dropped before L2 had its changes"
+            );
         }
     }
 }
@@ -465,8 +481,13 @@ struct Work {
 
 enum WorkKind {
     Nothing,
-    Commit { commit: InFlight, generation: u64 },
-    Clear { expected: Option<u64> },
+    Commit {
+        commit: InFlight,
+        generation: u64,
+    },
+    Clear {
+        expected: Option<u64>,
+    },
     /// The generation is unknown: L2 could not be asked when the changes were made.
     Load,
     Touch,
@@ -476,17 +497,19 @@ impl Work {
     async fn run_alone(mut self) {
         let engine = self.engine.clone();
         self.failure = match self.kind {
-            WorkKind::Clear { expected } => match engine.l2.clear(&self.partition.id, expected).await {
-                Ok(generation) => {
-                    let now = engine.clock.now();
-                    engine.partitions.with(&self.partition.key, |_, state| {
-                        state.cleared(generation, now);
-                    });
-                    None
+            WorkKind::Clear { expected } => {
+                match engine.l2.clear(&self.partition.id, expected).await {
+                    Ok(generation) => {
+                        let now = engine.clock.now();
+                        engine.partitions.with(&self.partition.key, |_, state| {
+                            state.cleared(generation, now);
+                        });
+                        None
+                    }
+                    Err(failure) => Some(failure),
                 }
-                Err(failure) => Some(failure),
-            },
-            WorkKind::Load => engine.load(&self.partition).await.err(),
+            }
+            WorkKind::Load => engine.load(&self.partition.key).await.1.err(),
             _ => None,
         };
     }
@@ -500,18 +523,20 @@ impl Drop for Work {
         let engine = &self.engine;
         let failure = self.failure.take();
         let failed = failure.is_some();
-        engine.partitions.with(&self.partition.key, |partition, state| {
-            state.pending.sending = false;
-            match failure {
-                Some(failure) => state.pending.tell_failed(failure),
-                None => {
-                    state.pending.tell_written();
-                    if state.pending.is_dirty() {
-                        engine.push(partition, state);
+        engine
+            .partitions
+            .with(&self.partition.key, |partition, state| {
+                state.pending.sending = false;
+                match failure {
+                    Some(failure) => state.pending.tell_failed(failure),
+                    None => {
+                        state.pending.tell_written();
+                        if state.pending.is_dirty() {
+                            engine.push(partition, state);
+                        }
                     }
                 }
-            }
-        });
+            });
         if failed {
             engine.stall(self.partition.clone());
         } else {

@@ -44,9 +44,7 @@ impl KeyExtractor for Arc<dyn KeyExtractor> {
 }
 
 /// Keeps the one value that all candidates agree on.
-fn unanimous<'a>(
-    candidates: impl Iterator<Item = &'a [u8]>,
-) -> Result<Option<&'a str>, KeyError> {
+fn unanimous<'a>(candidates: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a str>, KeyError> {
     let mut found: Option<&[u8]> = None;
     for candidate in candidates.map(<[u8]>::trim_ascii).filter(|c| !c.is_empty()) {
         match found {
@@ -120,7 +118,9 @@ impl KeyExtractor for Cookie {
                     .trim_ascii()
                     .strip_prefix(self.name.as_bytes())?
                     .strip_prefix(b"=")?;
-                let unquoted = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\""));
+                let unquoted = value
+                    .strip_prefix(b"\"")
+                    .and_then(|v| v.strip_suffix(b"\""));
                 Some(unquoted.unwrap_or(value))
             });
         unanimous(values)?.map(PartitionKey::session).transpose()

@@ -26,10 +26,26 @@ fn session(id: &str) -> Result<Option<PartitionKey>, KeyError> {
 
 #[test]
 fn a_cookie_is_found_among_others() {
-    for header in ["sid=abc", "a=b; sid=abc; c=d", "xsid=no; sid=\"abc\"", "sid=abc;"] {
-        assert_eq!(extract(sid(), &[("cookie", header.as_bytes())]), session("abc"));
+    for header in [
+        "sid=abc",
+        "a=b; sid=abc; c=d",
+        "xsid=no; sid=\"abc\"",
+        "sid=abc;",
+    ] {
+        assert_eq!(
+            extract(sid(), &[("cookie", header.as_bytes())]),
+            session("abc")
+        );
     }
-    for header in ["", "SID=abc", "sid", "sid=", "sid=; sid=", "xsid=abc", "asid=1; side=2"] {
+    for header in [
+        "",
+        "SID=abc",
+        "sid",
+        "sid=",
+        "sid=; sid=",
+        "xsid=abc",
+        "asid=1; side=2",
+    ] {
         assert_eq!(extract(sid(), &[("cookie", header.as_bytes())]), Ok(None));
     }
     // HTTP/2 may split the header (RFC 9113 §8.2.3).
@@ -46,8 +62,14 @@ fn a_duplicate_key_must_agree() {
     );
     let twice: [(&str, &[u8]); 2] = [("x-session", b"a"), ("x-session", b"b")];
     assert_eq!(extract(x_session(), &twice), Err(KeyError::Ambiguous));
-    let bearers: [(&str, &[u8]); 2] = [("authorization", b"Bearer a"), ("authorization", b"Bearer b")];
-    assert_eq!(extract(bearer_assertion(), &bearers), Err(KeyError::Ambiguous));
+    let bearers: [(&str, &[u8]); 2] = [
+        ("authorization", b"Bearer a"),
+        ("authorization", b"Bearer b"),
+    ];
+    assert_eq!(
+        extract(bearer_assertion(), &bearers),
+        Err(KeyError::Ambiguous)
+    );
 }
 
 #[test]
@@ -81,7 +103,10 @@ fn or_asks_the_second_only_when_the_first_finds_nothing() {
 #[test]
 fn a_bearer_assertion_is_hashed() {
     let key = Ok(Some(PartitionKey::assertion("abc")));
-    assert_eq!(extract(bearer_assertion(), &[("authorization", b"bearer  abc ")]), key);
+    assert_eq!(
+        extract(bearer_assertion(), &[("authorization", b"bearer  abc ")]),
+        key
+    );
     for none in ["Basic abc", "Bearer", "Bearer ", "Bear"] {
         assert_eq!(
             extract(bearer_assertion(), &[("authorization", none.as_bytes())]),

@@ -125,7 +125,10 @@ impl Settings {
                 return Err(Refusal::Invalid);
             }
         };
-        let policy = self.failure_policy_for.as_ref().and_then(|choose| choose(head));
+        let policy = self
+            .failure_policy_for
+            .as_ref()
+            .and_then(|choose| choose(head));
         let mode = self.write_mode_for.as_ref().and_then(|choose| choose(head));
         Ok(RequestGuard(Tokens::new(
             self.cache.0.clone(),

@@ -16,12 +16,17 @@
 
 mod body;
 mod future;
-#[expect(clippy::module_inception, reason = "the layer's file is named after it")]
+#[expect(
+    clippy::module_inception,
+    reason = "the layer's file is named after it"
+)]
 mod layer;
 mod service;
 
 pub use self::body::ResponseBody;
 pub use self::future::ResponseFuture;
+pub(crate) use self::layer::Refusal;
+#[cfg(feature = "actix")]
+pub(crate) use self::layer::Settings;
 pub use self::layer::TokenCacheLayer;
-use self::layer::Refusal;
 pub use self::service::TokenCacheService;

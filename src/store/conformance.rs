@@ -1,1 +1,63 @@
-//! placeholder
+//! Checks any [`TokenStore`](super::TokenStore) against the [contract](super).
+//!
+//! Run [`all`], or single checks for a quicker answer. A check panics with the rule that the store
+//! breaks. Each works on partitions of its own, in a namespace that is new with each [`Harness`],
+//! so that the store may hold other data; what they leave behind ends within a day.
+//!
+//! ```
+//! use tower_token_cache::store::conformance::{self, Harness};
+//! use tower_token_cache::{Clock, MemoryStore, Timestamp};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let clock = Clock::manual(Timestamp::now());
+//! let store = MemoryStore::new().with_clock(clock.clone());
+//! conformance::all(&Harness::manual(store, clock)).await;
+//! # }
+//! ```
+//!
+//! A store that takes the time from its server is checked with [`Harness::real_time`], which
+//! really waits: about half a minute for all checks.
+
+mod commits;
+mod generations;
+mod harness;
+mod lifetimes;
+
+pub use self::commits::*;
+pub use self::generations::*;
+pub use self::harness::Harness;
+pub use self::lifetimes::*;
+use super::TokenStore;
+
+/// Runs every check, one after the other.
+pub async fn all<S: TokenStore>(harness: &Harness<S>) {
+    absent_partitions_load_empty(harness).await;
+    values_come_back_as_they_were(harness).await;
+    commits_change_only_what_they_name(harness).await;
+    versions_rise_by_one(harness).await;
+    partitions_stand_alone(harness).await;
+    groups_are_answered_in_order(harness).await;
+    repeated_commits_are_not_applied_again(harness).await;
+    sixteen_commits_are_remembered(harness).await;
+    concurrent_commits_all_survive(harness).await;
+
+    sign_out_is_final(harness).await;
+    sign_out_of_an_absent_partition_is_final(harness).await;
+    repeated_sign_out_spares_the_new_session(harness).await;
+    unconditional_sign_out_always_counts(harness).await;
+    lower_generations_are_replaced(harness).await;
+    absent_partitions_take_any_generation(harness).await;
+    tombstones_outlive_the_partition(harness).await;
+
+    absolute_lifetime_ends(harness).await;
+    commits_renew_the_absolute_lifetime(harness).await;
+    touches_renew_the_sliding_lifetime(harness).await;
+    loads_do_not_renew(harness).await;
+    touches_stop_at_the_hard_end(harness).await;
+    touches_change_nothing_that_has_ended(harness).await;
+    commits_do_not_renew_the_maximal_age(harness).await;
+    entries_expire_alone(harness).await;
+    partitions_end_with_their_last_entry(harness).await;
+    without_lifetimes_there_is_no_end(harness).await;
+}

@@ -94,8 +94,7 @@ impl MemoryStore {
         self.update(&commit.partition, |stored, now| {
             let (record, mut entries) = stored.map(|p| (p.record, p.entries)).unzip();
             let entries = entries.get_or_insert_default();
-            let (mut record, admission) =
-                Record::admit(record, commit.id, commit.generation, now);
+            let (mut record, admission) = Record::admit(record, commit.id, commit.generation, now);
             match admission {
                 Admission::Stale => {
                     let generation = record.generation;

@@ -70,12 +70,17 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// [counted](Loaded::damaged), and replaced by the next commit.
 pub trait TokenStore: Send + Sync + 'static {
     /// Reads one partition, whole.
-    fn load<'a>(&'a self, partition: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>>;
+    fn load<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+    ) -> StoreFuture<'a, Result<Loaded, StoreError>>;
 
     /// Applies a group of commits, each to a partition of its own, each atomic by itself, in one
     /// round-trip where the store can. The answers come in the same order and number.
-    fn commit<'a>(&'a self, group: &'a [Commit])
-    -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>>;
+    fn commit<'a>(
+        &'a self,
+        group: &'a [Commit],
+    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>>;
 
     /// Starts the sliding lifetime of these partitions anew, up to their hard end. Absent and
     /// signed-out partitions stay as they are.
@@ -107,6 +112,21 @@ impl PartitionId {
         Self {
             namespace: namespace.clone(),
             digest: key.digest(namespace),
+        }
+    }
+
+    /// The id of a partition that belongs to no key, for tests of a store.
+    #[cfg(feature = "test-util")]
+    pub fn for_tests(namespace: &str, name: &str) -> Self {
+        let digest = Sha256::new()
+            .chain_update(b"tower-token-cache test partition v1\0")
+            .chain_update(namespace)
+            .chain_update(b"\0")
+            .chain_update(name)
+            .finalize();
+        Self {
+            namespace: namespace.into(),
+            digest: digest.into(),
         }
     }
 

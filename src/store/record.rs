@@ -65,13 +65,17 @@ impl Record {
                     return (record, Admission::Repeated);
                 }
                 match record.ended(now) {
-                    true => (new(record.cleared_at), true),
+                    true => {
+                        let mut next = new(record.cleared_at);
+                        next.recent = record.recent;
+                        (next, true)
+                    }
                     false => (record, false),
                 }
             }
             _ => (new(None), true),
         };
-        record.version += 1;
+        record.version = record.version.saturating_add(1);
         record.recent.extend(id.0);
         let surplus = record.recent.len().saturating_sub(8 * REMEMBERED_COMMITS);
         record.recent.drain(..surplus);
@@ -89,8 +93,13 @@ impl Record {
     /// Sets the ends after a commit.
     pub(super) fn renew(&mut self, lifetime: Lifetime, now: Timestamp) {
         let absolute = lifetime.absolute.map(|limit| now.saturating_add(limit));
-        let age = lifetime.max_age.map(|limit| self.created_at.saturating_add(limit));
-        self.hard_end = [absolute, age, self.last_expiry].into_iter().flatten().min();
+        let age = lifetime
+            .max_age
+            .map(|limit| self.created_at.saturating_add(limit));
+        self.hard_end = [absolute, age, self.last_expiry]
+            .into_iter()
+            .flatten()
+            .min();
         self.sliding = lifetime.sliding;
         self.slide(now);
     }
@@ -108,13 +117,15 @@ impl Record {
         if expected.is_some_and(|expected| generation > expected) {
             return record;
         }
+        // Ended for ever, also if the clock steps back: what comes next begins a new life.
+        let ended = Some(Timestamp::default());
         Self {
-            generation: generation + 1,
-            version: record.version + 1,
+            generation: generation.saturating_add(1),
+            version: record.version.saturating_add(1),
             created_at: now,
             cleared_at: Some(now),
-            end: Some(now),
-            hard_end: Some(now),
+            end: ended,
+            hard_end: ended,
             ..Self::default()
         }
     }

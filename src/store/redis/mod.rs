@@ -15,9 +15,7 @@ use bb8_redis::redis::{
 };
 
 use self::pool::{Connection, Pool, pool};
-use super::{
-    Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, TOMBSTONE, TokenStore,
-};
+use super::{Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, TOMBSTONE, TokenStore};
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 use crate::time::millis;
 
@@ -87,7 +85,11 @@ impl RedisStore {
     }
 
     async fn send(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
-        self.connection().await?.send(pipeline).await.map_err(store_error)
+        self.connection()
+            .await?
+            .send(pipeline)
+            .await
+            .map_err(store_error)
     }
 
     /// Runs one script per command. All our scripts may be repeated, so where the server has lost
@@ -103,13 +105,19 @@ impl RedisStore {
         }
         let mut connection = self.connection().await?;
         let mut answers = connection.send(&pipeline).await.map_err(store_error)?;
-        if answers.iter().any(|answer| answer.as_ref().is_err_and(lost_script)) {
+        if answers
+            .iter()
+            .any(|answer| answer.as_ref().is_err_and(lost_script))
+        {
             let mut load = Pipeline::with_capacity(1);
             load.cmd("SCRIPT").arg("LOAD").arg(script.code);
             connection.send(&load).await.map_err(store_error)?;
             answers = connection.send(&pipeline).await.map_err(store_error)?;
         }
-        Ok(answers.into_iter().map(|answer| answer.map_err(store_error)).collect())
+        Ok(answers
+            .into_iter()
+            .map(|answer| answer.map_err(store_error))
+            .collect())
     }
 }
 
@@ -228,7 +236,10 @@ impl TokenStore for RedisStore {
         Box::pin(async move {
             let outcome = |answer| record::outcome(answer).ok_or_else(unexpected);
             match self.run(&COMMIT, group.iter().map(commit_command)).await {
-                Ok(answers) => answers.into_iter().map(|answer| answer.and_then(outcome)).collect(),
+                Ok(answers) => answers
+                    .into_iter()
+                    .map(|answer| answer.and_then(outcome))
+                    .collect(),
                 Err(error) => vec![Err(error); group.len()],
             }
         })
@@ -246,9 +257,10 @@ impl TokenStore for RedisStore {
             });
             let remaining = |answer| record::touched(answer).ok_or_else(unexpected);
             match self.run(&TOUCH, commands).await {
-                Ok(answers) => {
-                    answers.into_iter().map(|answer| answer.and_then(remaining)).collect()
-                }
+                Ok(answers) => answers
+                    .into_iter()
+                    .map(|answer| answer.and_then(remaining))
+                    .collect(),
                 Err(error) => vec![Err(error); group.len()],
             }
         })
@@ -288,7 +300,8 @@ fn lost_script(error: &RedisError) -> bool {
 fn store_error(error: RedisError) -> StoreError {
     let kind = if error.is_timeout() {
         StoreErrorKind::Timeout
-    } else if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error() {
+    } else if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error()
+    {
         StoreErrorKind::Unreachable
     } else {
         StoreErrorKind::Refused

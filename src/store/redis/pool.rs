@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bb8_redis::bb8;
 use bb8_redis::redis::aio::MultiplexedConnection;
-use bb8_redis::redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, Value, cmd};
+use bb8_redis::redis::{
+    AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, Value, cmd,
+};
 use tokio::time::Instant;
 
 /// Connections per store. Each is multiplexed, so four serve any number of requests; more than one
@@ -59,8 +61,14 @@ pub(super) fn pool(client: Client, response_timeout: Duration) -> Pool {
 
 impl Connection {
     /// Sends all commands of the pipeline in one round-trip. Each has an answer of its own.
-    pub(super) async fn send(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-        let answers = self.inner.send_packed_commands(pipeline, 0, pipeline.len()).await;
+    pub(super) async fn send(
+        &mut self,
+        pipeline: &Pipeline,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        let answers = self
+            .inner
+            .send_packed_commands(pipeline, 0, pipeline.len())
+            .await;
         match &answers {
             Ok(_) => self.healthy(),
             Err(error) => self.failed(error),
@@ -109,7 +117,10 @@ impl bb8::ManageConnection for Manager {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
             .set_response_timeout(Some(self.response_timeout));
-        let inner = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let inner = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
         let connection = Connection {
             inner,
             health: Arc::default(),
@@ -142,7 +153,10 @@ struct LogErrors;
 
 impl bb8::ErrorSink<RedisError> for LogErrors {
     fn sink(&self, error: RedisError) {
-        tracing::debug!(error = &error as &dyn std::error::Error, "a Redis connection failed");
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "a Redis connection failed"
+        );
     }
 
     fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<RedisError>> {

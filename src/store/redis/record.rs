@@ -23,7 +23,9 @@ pub(super) fn expiry_to_millis(expiry: Timestamp) -> i64 {
 
 /// The answer of `TIME`.
 pub(super) fn time(answer: Value) -> Option<Timestamp> {
-    let Value::Array(parts) = answer else { return None };
+    let Value::Array(parts) = answer else {
+        return None;
+    };
     let mut parts = parts.iter().map(|part| match part {
         Value::BulkString(text) => number(text),
         _ => None,
@@ -127,7 +129,9 @@ pub(super) fn touched(answer: Value) -> Option<Remaining> {
 }
 
 fn integers(answer: Value) -> Option<Vec<i64>> {
-    let Value::Array(items) = answer else { return None };
+    let Value::Array(items) = answer else {
+        return None;
+    };
     let integer = |item| match item {
         Value::Int(integer) => Some(integer),
         _ => None,

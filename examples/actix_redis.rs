@@ -1,0 +1,90 @@
+//! Sign-in, a page that needs the user's token, sign-out; every instance shares tokens in Redis.
+//!
+//! ```sh
+//! REDIS_URL=redis://127.0.0.1 cargo run --example actix_redis
+//! ```
+
+use std::time::Duration;
+
+use actix_web::http::header;
+use actix_web::web::{Data, get, post};
+use actix_web::{App, HttpResponse, HttpServer};
+use tower_token_cache::{
+    Error, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
+};
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let redis = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
+    // Built once: all workers share its memory, and it outlives them.
+    let cache = TokenCache::builder(RedisStore::connect(redis).await?).build()?;
+    let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
+    let data = Data::new(cache.clone());
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(layer.clone())
+            .app_data(data.clone())
+            .route("/sign-in", post().to(sign_in))
+            .route("/me", get().to(me))
+            .route("/sign-out", post().to(sign_out))
+    })
+    .bind("127.0.0.1:3000")?;
+
+    let url = format!("http://{}", server.addrs()[0]);
+    println!("listening on {url}");
+    println!("  curl -X POST -c cookies.txt {url}/sign-in");
+    println!("  curl -b cookies.txt {url}/me");
+    println!("  curl -X POST -b cookies.txt {url}/sign-out");
+    // Ends at SIGTERM or Ctrl-C.
+    server.shutdown_timeout(10).run().await?;
+
+    let report = cache.shutdown(Duration::from_secs(5)).await;
+    println!(
+        "flushed {} changes, abandoned {}",
+        report.flushed, report.abandoned
+    );
+    Ok(())
+}
+
+/// Where your OAuth flow ends: keeps the token endpoint's answer in a new session.
+async fn sign_in(cache: Data<TokenCache>) -> Result<HttpResponse, Error> {
+    let session = new_session();
+    let tokens = cache.tokens(PartitionKey::session(&session)?);
+    tokens.insert("graph", ask_token_endpoint()).await?;
+    let cookie = format!("sid={session}; HttpOnly; SameSite=Lax; Path=/");
+    let mut response = HttpResponse::Ok();
+    Ok(response
+        .append_header((header::SET_COOKIE, cookie))
+        .body("signed in\n"))
+}
+
+/// A page that calls an API with the user's token.
+async fn me(tokens: Tokens) -> Result<HttpResponse, Error> {
+    Ok(match tokens.get("graph").await? {
+        Lookup::Hit(token) => {
+            let kind = token.token_type().unwrap_or("Bearer");
+            let level = tokens.last_read();
+            let text = format!("would call the API with a {kind} token from {level:?}\n");
+            HttpResponse::Ok().body(text)
+        }
+        Lookup::Unavailable => HttpResponse::ServiceUnavailable().body("try again later\n"),
+        _ => HttpResponse::Unauthorized().body("sign in first\n"),
+    })
+}
+
+async fn sign_out(tokens: Tokens) -> Result<&'static str, Error> {
+    tokens.sign_out().await?;
+    Ok("signed out\n")
+}
+
+/// An id that nobody can guess: who knows it, has the tokens.
+fn new_session() -> String {
+    let id: [u64; 2] = std::array::from_fn(|_| getrandom::u64().expect("the system's random"));
+    format!("{:016x}{:016x}", id[0], id[1])
+}
+
+/// Stands for the request to your provider; the `oauth2` crate's answers can be inserted as well.
+fn ask_token_endpoint() -> TokenSet {
+    let answer = r#"{"access_token": "a", "token_type": "Bearer", "expires_in": 3600}"#;
+    serde_json::from_str(answer).expect("an answer as in RFC 6749")
+}

@@ -1,0 +1,88 @@
+//! An instrumented server for trying things out, on axum. `playground_common` has its contract.
+//!
+//! ```sh
+//! cargo run --example playground -- --store sqlite:tokens.db
+//! ```
+
+mod playground_common;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures_util::FutureExt;
+use tokio::net::TcpListener;
+use tower_token_cache::{Error, TokenCache, Tokens};
+
+use crate::playground_common::{self as common, Answer, Content, Options, Trial};
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let options = Options::from_args();
+    let cache = options.cache().await;
+    let listener = match TcpListener::bind(&options.listen).await {
+        Ok(listener) => listener,
+        Err(error) => common::complain(&format!("--listen: {error}")),
+    };
+    let app = Router::new()
+        .route("/tokens", get(list).delete(sign_out))
+        .route("/tokens/{name}", get(read).put(put).delete(remove))
+        .layer(common::layer(cache.clone()))
+        .route("/status", get(status))
+        .with_state(cache.clone());
+
+    let stop = common::stop_signal()?.shared();
+    common::announce(listener.local_addr()?);
+    let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone());
+    tokio::select! {
+        ended = server.into_future() => ended?,
+        () = stop.then(|()| tokio::time::sleep(common::DEADLINE)) => {}
+    }
+    common::drain(&cache).await;
+    Ok(())
+}
+
+async fn read(tokens: Tokens, Path(name): Path<String>) -> Result<Answer, Error> {
+    common::get(&tokens, &name).await
+}
+
+async fn list(tokens: Tokens) -> Result<Answer, Error> {
+    common::list(&tokens).await
+}
+
+async fn put(
+    tokens: Tokens,
+    Path(name): Path<String>,
+    Query(trial): Query<Trial>,
+    body: Bytes,
+) -> Result<Answer, Error> {
+    common::put(tokens, name, trial, body).await
+}
+
+async fn remove(tokens: Tokens, Path(name): Path<String>) -> Result<Answer, Error> {
+    common::remove(&tokens, &name).await
+}
+
+async fn sign_out(tokens: Tokens) -> Result<Answer, Error> {
+    common::sign_out(&tokens).await
+}
+
+async fn status(State(cache): State<TokenCache>) -> Answer {
+    common::status(&cache)
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let Ok(status) = StatusCode::from_u16(self.status) else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        let body = match self.content {
+            Content::Empty => Body::empty().into_response(),
+            Content::Json(value) => Json(value).into_response(),
+            Content::Stream(stream) => Body::from_stream(stream).into_response(),
+        };
+        (status, AppendHeaders(self.headers), body).into_response()
+    }
+}

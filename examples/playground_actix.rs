@@ -1,0 +1,113 @@
+//! An instrumented server for trying things out, on actix-web. `playground_common` has its
+//! contract.
+//!
+//! ```sh
+//! cargo run --example playground_actix -- --store sqlite:tokens.db
+//! ```
+
+mod playground_common;
+
+use std::net::TcpListener;
+
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Bytes, Data, Path, Query};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, body::BoxBody};
+use tower_token_cache::{Error, TokenCache, Tokens};
+
+use crate::playground_common::{self as common, Answer, Content, Options, Trial};
+
+/// As much as axum takes; the cache has a limit of its own.
+const MAX_BODY: usize = 2 << 20;
+
+#[actix_web::main]
+async fn main() -> std::io::Result<()> {
+    let options = Options::from_args();
+    let cache = options.cache().await;
+    let listener = match TcpListener::bind(&options.listen) {
+        Ok(listener) => listener,
+        Err(error) => common::complain(&format!("--listen: {error}")),
+    };
+    let address = listener.local_addr()?;
+    // One cache, which every worker's copy of the layer shares.
+    let layer = common::layer(cache.clone());
+    let data = Data::new(cache.clone());
+    let app = move || {
+        let tokens = web::scope("/tokens")
+            .wrap(layer.clone())
+            .route("", web::get().to(list))
+            .route("", web::delete().to(sign_out))
+            .route("/{name}", web::get().to(read))
+            .route("/{name}", web::put().to(put))
+            .route("/{name}", web::delete().to(remove));
+        App::new()
+            .app_data(web::PayloadConfig::new(MAX_BODY))
+            .app_data(data.clone())
+            .service(tokens)
+            .route("/status", web::get().to(status))
+    };
+
+    let stop = common::stop_signal()?;
+    let server = HttpServer::new(app)
+        .listen(listener)?
+        .h1_allow_half_closed(false)
+        .disable_signals()
+        .shutdown_timeout(common::DEADLINE.as_secs())
+        .run();
+    let handle = server.handle();
+    actix_web::rt::spawn(async move {
+        stop.await;
+        handle.stop(true).await;
+    });
+    common::announce(address);
+    server.await?;
+    common::drain(&cache).await;
+    Ok(())
+}
+
+async fn read(tokens: Tokens, name: Path<String>) -> Result<Answer, Error> {
+    common::get(&tokens, &name).await
+}
+
+async fn list(tokens: Tokens) -> Result<Answer, Error> {
+    common::list(&tokens).await
+}
+
+async fn put(
+    tokens: Tokens,
+    name: Path<String>,
+    trial: Query<Trial>,
+    body: Bytes,
+) -> Result<Answer, Error> {
+    common::put(tokens, name.into_inner(), trial.into_inner(), body).await
+}
+
+async fn remove(tokens: Tokens, name: Path<String>) -> Result<Answer, Error> {
+    common::remove(&tokens, &name).await
+}
+
+async fn sign_out(tokens: Tokens) -> Result<Answer, Error> {
+    common::sign_out(&tokens).await
+}
+
+async fn status(cache: Data<TokenCache>) -> Answer {
+    common::status(&cache)
+}
+
+impl Responder for Answer {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        let Ok(status) = StatusCode::from_u16(self.status) else {
+            return HttpResponse::InternalServerError().finish();
+        };
+        let mut response = HttpResponse::build(status);
+        for header in self.headers {
+            response.append_header(header);
+        }
+        match self.content {
+            Content::Empty => response.finish(),
+            Content::Json(value) => response.json(value),
+            Content::Stream(stream) => response.streaming(stream),
+        }
+    }
+}

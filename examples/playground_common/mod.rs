@@ -1,0 +1,197 @@
+//! What both playgrounds do, whichever framework serves it. The HTTP contract:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `PUT /tokens/{name}`, a token endpoint's answer as JSON | 204; [`Trial`] says what else it can do |
+//! | `GET /tokens/{name}` | the token as JSON, and where it was found; 404; 503 under `strict` |
+//! | `GET /tokens` | the names, a JSON array |
+//! | `DELETE /tokens/{name}` | 204 |
+//! | `DELETE /tokens` | signs out: 204 |
+//! | `GET /status` | what the cache has done, as JSON; needs no key |
+//!
+//! Header `x-cache-level` of a `GET` is `l1` or `l2`, and of a 404 `none` or `unavailable`; with
+//! `x-cache-miss: unopenable` there is an entry, which cannot be read.
+//!
+//! The partition is named by header `x-session`, else by cookie `sid`; without one: 401. Headers
+//! `x-failure-policy` (`degrade`, `strict`, `bypass`) and `x-write-mode` (`after`, `before`)
+//! override the options for one request; other values are ignored.
+
+mod options;
+mod put;
+
+use std::io::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use http::HeaderName;
+use serde_json::{Map, Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tower_token_cache::key::{self, KeyExtractor};
+use tower_token_cache::{
+    CacheLevel, Error, Lookup, RequestHead, Timestamp, TokenCache, TokenCacheLayer, Tokens,
+};
+
+pub(crate) use self::options::{Options, complain};
+pub(crate) use self::put::{Trial, put};
+
+/// How long open requests may take to end at shutdown, and the drain after them.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A response, for either framework.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, &'static str)>,
+    pub(crate) content: Content,
+}
+
+pub(crate) enum Content {
+    Empty,
+    Json(Value),
+    Stream(BoxStream<'static, Result<Bytes, Error>>),
+}
+
+impl Answer {
+    fn new(status: u16, content: Content) -> Self {
+        let headers = Vec::new();
+        Self {
+            status,
+            headers,
+            content,
+        }
+    }
+
+    fn empty(status: u16) -> Self {
+        Self::new(status, Content::Empty)
+    }
+
+    fn json(body: Value) -> Self {
+        Self::new(200, Content::Json(body))
+    }
+
+    fn with(mut self, header: &'static str, value: &'static str) -> Self {
+        self.headers.push((header, value));
+        self
+    }
+}
+
+/// `GET /tokens/{name}`
+pub(crate) async fn get(tokens: &Tokens, name: &str) -> Result<Answer, Error> {
+    let miss = |level| Answer::empty(404).with("x-cache-level", level);
+    let token = match tokens.get(name).await? {
+        Lookup::Hit(token) => token,
+        Lookup::Absent => return Ok(miss("none")),
+        Lookup::Unavailable => return Ok(miss("unavailable")),
+        Lookup::Unopenable => return Ok(miss("none").with("x-cache-miss", "unopenable")),
+    };
+    let level = match tokens.last_read() {
+        CacheLevel::L1 => "l1",
+        _ => "l2",
+    };
+    let refresh_token = tokens.refresh_token().await?.hit();
+    let id_token = tokens.id_token().await?.hit();
+    let seconds_left = |end: Timestamp| end.since(Timestamp::now()).as_secs();
+    let members = [
+        ("name", Some(name.into())),
+        ("access_token", Some(token.access_token().into())),
+        ("token_type", token.token_type().map(Value::from)),
+        ("scope", token.scope().map(Value::from)),
+        (
+            "expires_in",
+            token.expires_at().map(|end| seconds_left(end).into()),
+        ),
+        (
+            "refresh_token",
+            refresh_token.map(|token| token.expose().into()),
+        ),
+        ("id_token", id_token.map(|token| token.expose().into())),
+    ];
+    let present = members
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.into(), value?)));
+    let body = Value::Object(present.collect::<Map<_, _>>());
+    Ok(Answer::json(body).with("x-cache-level", level))
+}
+
+/// `GET /tokens`
+pub(crate) async fn list(tokens: &Tokens) -> Result<Answer, Error> {
+    let keys = tokens.keys().await?;
+    Ok(Answer::json(keys.iter().map(ToString::to_string).collect()))
+}
+
+/// `DELETE /tokens/{name}`
+pub(crate) async fn remove(tokens: &Tokens, name: &str) -> Result<Answer, Error> {
+    tokens.remove(name).await?;
+    Ok(Answer::empty(204))
+}
+
+/// `DELETE /tokens`
+pub(crate) async fn sign_out(tokens: &Tokens) -> Result<Answer, Error> {
+    tokens.sign_out().await?;
+    Ok(Answer::empty(204))
+}
+
+/// `GET /status`
+pub(crate) fn status(cache: &TokenCache) -> Answer {
+    let stats = cache.stats();
+    Answer::json(json!({
+        "l1_entries": stats.l1_entries,
+        "l1_bytes": stats.l1_bytes,
+        "l1_hits": stats.l1_hits,
+        "l1_misses": stats.l1_misses,
+        "l2_reads": stats.l2_reads,
+        "l2_commits": stats.l2_commits,
+        "l2_errors": stats.l2_errors,
+        "pending_changes": stats.pending_changes,
+        "flushed_changes": stats.flushed_changes,
+        "unopenable": stats.unopenable,
+        "signed_out_changes": stats.signed_out_changes,
+        "abandoned_changes": stats.abandoned_changes,
+    }))
+}
+
+/// The layer of the token routes.
+pub(crate) fn layer(cache: TokenCache) -> TokenCacheLayer {
+    let session = key::header(HeaderName::from_static("x-session")).or(key::cookie("sid"));
+    let policy = HeaderName::from_static("x-failure-policy");
+    let mode = HeaderName::from_static("x-write-mode");
+    TokenCacheLayer::new(cache, session)
+        .failure_policy_for(move |head| options::failure_policy(text(head, &policy)?))
+        .write_mode_for(move |head| options::write_mode(text(head, &mode)?))
+}
+
+fn text<'a>(head: &RequestHead<'a>, name: &HeaderName) -> Option<&'a str> {
+    std::str::from_utf8(head.headers(name).next()?).ok()
+}
+
+/// Resolves on SIGTERM or Ctrl-C, which no longer end the process.
+pub(crate) fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The first line of the output.
+pub(crate) fn announce(address: std::net::SocketAddr) {
+    say(format_args!("listening on http://{address}"));
+}
+
+/// Writes what is left to the store, and then the last line of the output.
+pub(crate) async fn drain(cache: &TokenCache) {
+    let report = cache.shutdown(DEADLINE).await;
+    say(format_args!(
+        "drained flushed={} abandoned={}",
+        report.flushed, report.abandoned
+    ));
+}
+
+/// A line for whoever started this process, and may have gone away.
+fn say(line: std::fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

@@ -1,0 +1,167 @@
+//! The command line.
+
+use std::time::Duration;
+
+use tower_token_cache::{
+    ConfigError, FailurePolicy, L1, MemoryStore, RedisStore, SqliteStore, TokenCache, WriteMode,
+};
+
+const USAGE: &str = "\
+  --listen ADDR            where to listen; port 0 takes a free one [127.0.0.1:3000]
+  --store STORE            memory, sqlite:PATH or redis://HOST [memory]
+  --l1-max-bytes N         memory for L1 [524288000]
+  --no-l1                  ask the store every time
+  --failure-policy POLICY  degrade, strict or bypass [degrade]
+  --write-mode MODE        after or before the response [after]
+  --absolute SECS          lifetime since the last change [1209600]
+  --sliding SECS           lifetime since the last use [off]
+  --prefix NAME            namespace in the store [ttc]";
+
+pub(crate) struct Options {
+    pub(crate) listen: String,
+    store: String,
+    l1: L1,
+    failure_policy: FailurePolicy,
+    write_mode: WriteMode,
+    absolute: Option<Duration>,
+    sliding: Option<Duration>,
+    prefix: Option<String>,
+}
+
+/// What is wrong with the options: names one, and never repeats a URL, which may hold a password.
+type Complaint = String;
+
+impl Options {
+    /// The options of this process, which ends with code 2 when they are wrong. Logs go to stderr.
+    pub(crate) fn from_args() -> Self {
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .init();
+        Self::parse(std::env::args().skip(1)).unwrap_or_else(|complaint| complain(&complaint))
+    }
+
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, Complaint> {
+        let mut options = Self {
+            listen: "127.0.0.1:3000".into(),
+            store: "memory".into(),
+            l1: L1::new(),
+            failure_policy: FailurePolicy::default(),
+            write_mode: WriteMode::default(),
+            absolute: None,
+            sliding: None,
+            prefix: None,
+        };
+        while let Some(arg) = args.next() {
+            let (name, mut value) = match arg.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (arg.as_str(), None),
+            };
+            let mut value = || {
+                let value = value.take().or_else(|| args.next());
+                value.ok_or_else(|| format!("{name}: needs a value"))
+            };
+            match name {
+                "--listen" => options.listen = value()?,
+                "--store" => options.store = value()?,
+                "--l1-max-bytes" => options.l1 = options.l1.max_bytes(number(name, &value()?)?),
+                "--no-l1" => options.l1 = L1::disabled(),
+                "--failure-policy" => {
+                    options.failure_policy = failure_policy(&value()?)
+                        .ok_or_else(|| format!("{name}: must be degrade, strict or bypass"))?;
+                }
+                "--write-mode" => {
+                    options.write_mode = write_mode(&value()?)
+                        .ok_or_else(|| format!("{name}: must be after or before"))?;
+                }
+                "--absolute" => options.absolute = Some(seconds(name, &value()?)?),
+                "--sliding" => options.sliding = Some(seconds(name, &value()?)?),
+                "--prefix" => options.prefix = Some(value()?),
+                "--help" => {
+                    println!("{USAGE}");
+                    std::process::exit(0);
+                }
+                _ => return Err(format!("{name}: no such option\n{USAGE}")),
+            }
+        }
+        Ok(options)
+    }
+
+    /// The cache that these options ask for. Ends the process with code 2 when it cannot be had.
+    pub(crate) async fn cache(&self) -> TokenCache {
+        match self.build().await {
+            Ok(cache) => cache,
+            Err(complaint) => complain(&complaint),
+        }
+    }
+
+    async fn build(&self) -> Result<TokenCache, Complaint> {
+        let store = |error: ConfigError| format!("--store: {error}");
+        let builder = match self.store.split_once(':') {
+            None if self.store == "memory" => TokenCache::builder(MemoryStore::new()),
+            Some(("sqlite", path)) => {
+                TokenCache::builder(SqliteStore::open(path).await.map_err(store)?)
+            }
+            Some(("redis" | "rediss", _)) => TokenCache::builder(
+                RedisStore::connect(self.store.as_str())
+                    .await
+                    .map_err(store)?,
+            ),
+            _ => return Err("--store: must be memory, sqlite:PATH or redis://HOST".into()),
+        };
+        let mut builder = builder
+            .l1(self.l1.clone())
+            .failure_policy(self.failure_policy)
+            .write_mode(self.write_mode)
+            .sliding_expiration(self.sliding);
+        if let Some(absolute) = self.absolute {
+            builder = builder.absolute_expiration(absolute);
+        }
+        if let Some(prefix) = &self.prefix {
+            builder = builder.namespace(prefix.as_str());
+        }
+        builder.build().map_err(|error| {
+            let option = match error.option() {
+                "namespace" => "--prefix",
+                "l1.max_bytes" => "--l1-max-bytes",
+                "absolute_expiration" => "--absolute",
+                "sliding_expiration" => "--sliding",
+                other => other,
+            };
+            format!("{option}: {error}")
+        })
+    }
+}
+
+pub(crate) fn complain(complaint: &str) -> ! {
+    eprintln!("{complaint}");
+    std::process::exit(2);
+}
+
+/// A policy by its name, in an option or a header.
+pub(super) fn failure_policy(name: &str) -> Option<FailurePolicy> {
+    match name {
+        "degrade" => Some(FailurePolicy::Degrade),
+        "strict" => Some(FailurePolicy::Strict),
+        "bypass" => Some(FailurePolicy::Bypass),
+        _ => None,
+    }
+}
+
+/// A write mode by its name, in an option or a header.
+pub(super) fn write_mode(name: &str) -> Option<WriteMode> {
+    match name {
+        "after" => Some(WriteMode::AfterResponse),
+        "before" => Some(WriteMode::BeforeResponse),
+        _ => None,
+    }
+}
+
+fn seconds(name: &str, value: &str) -> Result<Duration, Complaint> {
+    number(name, value).map(Duration::from_secs)
+}
+
+fn number(name: &str, value: &str) -> Result<u64, Complaint> {
+    value
+        .parse()
+        .map_err(|_| format!("{name}: must be a whole number, not {value:?}"))
+}

@@ -1,0 +1,98 @@
+//! Sign-in, a page that needs the user's token, sign-out. Tokens survive a restart: in SQLite.
+//!
+//! ```sh
+//! cargo run --example quickstart [tokens.db]
+//! ```
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tower_token_cache::{
+    Error, Lookup, PartitionKey, SqliteStore, TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let file = std::env::args().nth(1).map(PathBuf::from);
+    let file = file.unwrap_or_else(|| std::env::temp_dir().join("tokens.db"));
+    let cache = TokenCache::builder(SqliteStore::open(&file).await?).build()?;
+    let app = Router::new()
+        .route("/sign-in", post(sign_in))
+        .route("/me", get(me))
+        .route("/sign-out", post(sign_out))
+        .layer(TokenCacheLayer::new(cache.clone(), key::cookie("sid")))
+        .with_state(cache.clone());
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    println!("listening on {url}, tokens in {}", file.display());
+    println!("  curl -X POST -c cookies.txt {url}/sign-in");
+    println!("  curl -b cookies.txt {url}/me");
+    println!("  curl -X POST -b cookies.txt {url}/sign-out");
+    axum::serve(listener, app)
+        .with_graceful_shutdown(stop)
+        .await?;
+
+    let report = cache.shutdown(Duration::from_secs(5)).await;
+    println!(
+        "flushed {} changes, abandoned {}",
+        report.flushed, report.abandoned
+    );
+    Ok(())
+}
+
+/// Where your OAuth flow ends: keeps the token endpoint's answer in a new session.
+async fn sign_in(State(cache): State<TokenCache>) -> Result<impl IntoResponse, Error> {
+    let session = new_session();
+    let tokens = cache.tokens(PartitionKey::session(&session)?);
+    tokens.insert("graph", ask_token_endpoint()).await?;
+    let cookie = format!("sid={session}; HttpOnly; SameSite=Lax; Path=/");
+    Ok(([(header::SET_COOKIE, cookie)], "signed in\n"))
+}
+
+/// A page that calls an API with the user's token.
+async fn me(tokens: Tokens) -> Result<impl IntoResponse, Error> {
+    Ok(match tokens.get("graph").await? {
+        Lookup::Hit(token) => {
+            let kind = token.token_type().unwrap_or("Bearer");
+            let level = tokens.last_read();
+            (
+                StatusCode::OK,
+                format!("would call the API with a {kind} token from {level:?}\n"),
+            )
+        }
+        Lookup::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "try again later\n".into()),
+        _ => (StatusCode::UNAUTHORIZED, "sign in first\n".into()),
+    })
+}
+
+async fn sign_out(tokens: Tokens) -> Result<&'static str, Error> {
+    tokens.sign_out().await?;
+    Ok("signed out\n")
+}
+
+/// An id that nobody can guess: who knows it, has the tokens.
+fn new_session() -> String {
+    let id: [u64; 2] = std::array::from_fn(|_| getrandom::u64().expect("the system's random"));
+    format!("{:016x}{:016x}", id[0], id[1])
+}
+
+/// Stands for the request to your provider; the `oauth2` crate's answers can be inserted as well.
+fn ask_token_endpoint() -> TokenSet {
+    let answer = r#"{"access_token": "a", "token_type": "Bearer", "expires_in": 3600}"#;
+    serde_json::from_str(answer).expect("an answer as in RFC 6749")
+}

@@ -1,0 +1,120 @@
+//! `ResponseFuture`.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use actix_web::body::MessageBody;
+use actix_web::dev::ServiceResponse;
+use actix_web::{HttpRequest, HttpResponse};
+use pin_project_lite::pin_project;
+
+use super::{ResponseBody, status};
+use crate::cache::CommitWait;
+use crate::error::Error;
+use crate::layer::Refusal;
+use crate::tokens::RequestGuard;
+
+type Outcome<B> = Result<ServiceResponse<B>, actix_web::Error>;
+
+pin_project! {
+    /// The response future of [`TokenCacheMiddleware`](super::TokenCacheMiddleware).
+    pub struct ResponseFuture<F, B> {
+        #[pin]
+        state: State<F, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, B> {
+        /// The inner service works on the request.
+        Inner {
+            #[pin]
+            future: F,
+            guard: Option<RequestGuard>,
+        },
+        /// The response, or the error that becomes one, waits for its changes to be written.
+        Committing {
+            #[pin]
+            commit: CommitWait,
+            outcome: Option<(Outcome<B>, RequestGuard)>,
+        },
+        Refused { refusal: Refusal, request: Option<HttpRequest> },
+    }
+}
+
+impl<F, B> ResponseFuture<F, B> {
+    pub(super) fn inner(future: F, guard: RequestGuard) -> Self {
+        let guard = Some(guard);
+        Self {
+            state: State::Inner { future, guard },
+        }
+    }
+
+    pub(super) fn refused(refusal: Refusal, request: HttpRequest) -> Self {
+        let request = Some(request);
+        Self {
+            state: State::Refused { refusal, request },
+        }
+    }
+}
+
+impl<F, B> Future for ResponseFuture<F, B>
+where
+    F: Future<Output = Outcome<B>>,
+    B: MessageBody,
+{
+    type Output = Outcome<ResponseBody<B>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProj::Inner { future, guard } => {
+                    let outcome = ready!(future.poll(cx));
+                    let guard = guard.take().expect("polled after completion");
+                    let Some(commit) = guard.0.commit_before_head() else {
+                        return Poll::Ready(guarded(outcome, guard));
+                    };
+                    let outcome = Some((outcome, guard));
+                    state.set(State::Committing { commit, outcome });
+                }
+                StateProj::Committing { commit, outcome } => {
+                    let ended = ready!(commit.poll(cx));
+                    let (outcome, guard) = outcome.take().expect("polled after completion");
+                    return Poll::Ready(match guard.0.may_respond(ended) {
+                        true => guarded(outcome, guard),
+                        false => unavailable(outcome),
+                    });
+                }
+                StateProj::Refused { refusal, request } => {
+                    let request = request.take().expect("polled after completion");
+                    let response = empty(refusal.status());
+                    return Poll::Ready(Ok(ServiceResponse::new(request, response)));
+                }
+            }
+        }
+    }
+}
+
+fn guarded<B: MessageBody>(outcome: Outcome<B>, guard: RequestGuard) -> Outcome<ResponseBody<B>> {
+    outcome.map(|response| response.map_body(|_, body| ResponseBody::new(body, guard)))
+}
+
+/// 503 in place of what the handler has answered.
+fn unavailable<B>(outcome: Outcome<B>) -> Outcome<ResponseBody<B>> {
+    let error = Error::unavailable();
+    let response = empty(error.status());
+    Ok(outcome.map_err(|_| error)?.into_response(response))
+}
+
+fn empty<B>(code: http::StatusCode) -> HttpResponse<ResponseBody<B>> {
+    HttpResponse::with_body(status(code), ResponseBody::empty())
+}
+
+impl<F, B> fmt::Debug for ResponseFuture<F, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

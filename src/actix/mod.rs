@@ -1,0 +1,82 @@
+//! actix-web: the layer as a middleware, and [`Tokens`] as an extractor.
+//!
+//! ```
+//! use actix_web::{App, HttpServer, web};
+//! use tower_token_cache::{Error, Lookup, MemoryStore, TokenCache, TokenCacheLayer, Tokens, key};
+//!
+//! async fn me(tokens: Tokens) -> Result<String, Error> {
+//!     Ok(match tokens.get("graph").await? {
+//!         Lookup::Hit(token) => format!("a token of type {:?}", token.token_type()),
+//!         other => format!("{other:?}"),
+//!     })
+//! }
+//!
+//! # #[actix_web::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Built once, outside of the closure: all workers share its memory and its queue.
+//! let cache = TokenCache::builder(MemoryStore::new()).build()?;
+//! let layer = TokenCacheLayer::new(cache, key::cookie("sid"));
+//! let server = HttpServer::new(move || {
+//!     App::new().wrap(layer.clone()).route("/me", web::get().to(me))
+//! });
+//! # let _ = server;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A request's life is that of the tower [layer](crate::layer). A middleware that was wrapped
+//! *later* runs first: wrap this one before the session middleware that makes the key.
+//!
+//! The engine runs on the tokio runtime in which the cache was built. Build it in `main`, whose
+//! runtime outlives the workers, and call [`TokenCache::shutdown`](crate::TokenCache::shutdown)
+//! after `run().await`: what the last requests have changed is then still written.
+
+mod body;
+mod future;
+mod middleware;
+
+pub use self::body::ResponseBody;
+pub use self::future::ResponseFuture;
+pub use self::middleware::TokenCacheMiddleware;
+pub use crate::rejection::TokensRejection;
+
+use std::future::{Ready, ready};
+
+use actix_web::dev::Payload;
+use actix_web::http::StatusCode;
+use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError};
+
+use crate::error::Error;
+use crate::rejection::demand;
+use crate::tokens::Tokens;
+
+/// actix-web is on `http` 0.2, this crate on 1.
+fn status(status: http::StatusCode) -> StatusCode {
+    StatusCode::from_u16(status.as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+impl FromRequest for Tokens {
+    type Error = TokensRejection;
+    type Future = Ready<Result<Self, TokensRejection>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(demand(request.extensions().get()))
+    }
+}
+
+impl ResponseError for TokensRejection {
+    fn status_code(&self) -> StatusCode {
+        status(self.status())
+    }
+}
+
+/// The status that says what a client can do about it; the body tells it nothing more.
+impl ResponseError for Error {
+    fn status_code(&self) -> StatusCode {
+        status(self.status())
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status_code())
+    }
+}

@@ -1,0 +1,304 @@
+//! Checks of rules 2 to 4: versions, idempotence, and entries that stand alone.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::harness::{Draft, Harness, entry, send_group};
+use crate::store::{Commit, Outcome, REMEMBERED_COMMITS, Remaining, TokenStore};
+
+/// A partition that was never written is loaded as absent.
+pub async fn absent_partitions_load_empty<S: TokenStore>(harness: &Harness<S>) {
+    let loaded = harness.partition("absent").load().await;
+    assert!(
+        loaded.entries.is_empty(),
+        "an absent partition has no entries"
+    );
+    assert_eq!(loaded.generation, 0, "an absent partition has generation 0");
+    assert_eq!(loaded.version, 0, "an absent partition has version 0");
+    assert_eq!(
+        loaded.cleared_at, None,
+        "an absent partition was not signed out"
+    );
+}
+
+/// Any bytes come back as they were: none at all, every byte there is, and a mebibyte of them. So
+/// does an entry's expiry.
+pub async fn values_come_back_as_they_were<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("values");
+    let every: Vec<u8> = (0..=u8::MAX).chain((0..=u8::MAX).rev()).collect();
+    let large: Vec<u8> = every.iter().copied().cycle().take(1 << 20).collect();
+    let expiry = harness.after(1000);
+    let draft = harness.draft(&subject);
+    let draft = draft
+        .put("empty", [])
+        .put("every", &every)
+        .put_until("large", &large, expiry);
+    subject.commit(&draft).await;
+    let loaded = subject.load().await;
+    assert_eq!(loaded.entries.len(), 3, "every entry of a commit is stored");
+    let value = |name| entry(&loaded, name).map(|entry| entry.value.to_vec());
+    assert_eq!(value("empty"), Some(vec![]), "an empty value is a value");
+    assert_eq!(value("every"), Some(every), "values are arbitrary bytes");
+    assert!(
+        value("large") == Some(large),
+        "a value of 1 MiB comes back as it was"
+    );
+    let expires_at = |name| entry(&loaded, name).and_then(|entry| entry.expires_at);
+    assert_eq!(
+        expires_at("large"),
+        Some(expiry),
+        "an entry's expiry comes back as it was"
+    );
+    assert_eq!(
+        expires_at("every"),
+        None,
+        "an entry without an expiry has none"
+    );
+}
+
+/// Rule 4: a commit writes and removes what it names, and leaves all else as it is.
+pub async fn commits_change_only_what_they_name<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("named");
+    let draft = || harness.draft(&subject);
+    subject
+        .commit(
+            &draft()
+                .put("kept", "1")
+                .put("changed", "1")
+                .put("removed", "1"),
+        )
+        .await;
+    subject
+        .commit(
+            &draft()
+                .put("changed", "2")
+                .remove("removed")
+                .remove("unknown"),
+        )
+        .await;
+    let values = subject
+        .values(["kept", "changed", "removed", "unknown"])
+        .await;
+    let values = values.map(|value| value.map(|bytes| bytes.to_vec()));
+    let [kept, changed, removed, unknown] = values;
+    assert_eq!(
+        kept.as_deref(),
+        Some(&b"1"[..]),
+        "rule 4: other entries stay as they are"
+    );
+    assert_eq!(
+        changed.as_deref(),
+        Some(&b"2"[..]),
+        "rule 4: the named entry is replaced"
+    );
+    assert_eq!(removed, None, "rule 4: the named entry is removed");
+    assert_eq!(unknown, None, "removing an absent entry does nothing");
+}
+
+/// Rule 2: each commit raises the version by one, and the entries it writes carry it.
+pub async fn versions_rise_by_one<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("versions");
+    for (expected, name) in [(1, "a"), (2, "b"), (3, "a")] {
+        let (version, _) = subject
+            .commit(&harness.draft(&subject).put(name, "x"))
+            .await;
+        assert_eq!(
+            version, expected,
+            "rule 2: each commit raises the version by one"
+        );
+    }
+    let (version, _) = subject
+        .commit(&harness.draft(&subject).remove("none"))
+        .await;
+    assert_eq!(
+        version, 4,
+        "rule 2: a commit that only removes raises the version, too"
+    );
+    let loaded = subject.load().await;
+    assert_eq!(
+        loaded.version, 4,
+        "the loaded version is that of the last commit"
+    );
+    let version = |name| entry(&loaded, name).map(|entry| entry.version);
+    assert_eq!(
+        version("a"),
+        Some(3),
+        "rule 2: an entry carries its commit's version"
+    );
+    assert_eq!(
+        version("b"),
+        Some(2),
+        "rule 2: an entry not named keeps its version"
+    );
+}
+
+/// What happens to one partition does not happen to another.
+pub async fn partitions_stand_alone<S: TokenStore>(harness: &Harness<S>) {
+    let (one, other) = (harness.partition("one"), harness.partition("other"));
+    one.commit(&harness.draft(&one).put("a", "1")).await;
+    other.commit(&harness.draft(&other).put("a", "2")).await;
+    one.clear(None).await;
+    let loaded = other.load().await;
+    assert_eq!(
+        (loaded.generation, loaded.version),
+        (0, 1),
+        "partitions stand alone"
+    );
+    assert_eq!(loaded.entries.len(), 1, "a sign-out ends one partition");
+}
+
+/// A hundred commits in one group are answered in order, and one that is stale does not affect the
+/// others.
+pub async fn groups_are_answered_in_order<S: TokenStore>(harness: &Harness<S>) {
+    assert!(
+        send_group(harness.store(), &[]).await.is_empty(),
+        "an empty group has no answers"
+    );
+    let subjects: Vec<_> = (0..100)
+        .map(|i| harness.partition(&format!("group {i}")))
+        .collect();
+    let stale = 50;
+    subjects[stale].clear(None).await;
+    let mut group: Vec<Commit> = Vec::new();
+    for (i, subject) in subjects.iter().enumerate() {
+        // The number of earlier commits tells the answers apart.
+        for _ in 0..i % 4 {
+            subject
+                .send(&harness.draft(subject).put("before", "x"))
+                .await;
+        }
+        group.push(harness.draft(subject).put("a", i.to_string()).0);
+    }
+    let answers = send_group(harness.store(), &group).await;
+    for (i, (answer, subject)) in answers.iter().zip(&subjects).enumerate() {
+        let a = entry(&subject.load().await, "a").map(|entry| entry.value.to_vec());
+        if i == stale {
+            assert_eq!(
+                *answer,
+                Outcome::Stale { generation: 1 },
+                "only the 51st is stale"
+            );
+            assert_eq!(a, None, "a stale commit changes nothing, in a group, too");
+            continue;
+        }
+        let expected = 1 + i as u64 % 4;
+        match answer {
+            Outcome::Committed { version, .. } => {
+                assert_eq!(
+                    *version, expected,
+                    "a group's answers come in its order ({i})"
+                );
+            }
+            Outcome::Stale { .. } => panic!("a stale commit made another one stale ({i})"),
+        }
+        assert_eq!(
+            a,
+            Some(i.to_string().into_bytes()),
+            "every commit is applied ({i})"
+        );
+    }
+}
+
+/// Rule 3: a commit that is sent again is answered and not applied again, not even when others
+/// have committed in between.
+pub async fn repeated_commits_are_not_applied_again<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("repeated");
+    let first = harness.draft(&subject).put("a", "first").remove("b");
+    assert_eq!(subject.commit(&first).await.0, 1);
+    assert_eq!(
+        subject.commit(&first).await.0,
+        1,
+        "rule 3: a repeated commit raises no version"
+    );
+    subject
+        .commit(
+            &harness
+                .draft(&subject)
+                .put("a", "second")
+                .put("b", "second"),
+        )
+        .await;
+    let (version, remaining) = subject.commit(&first).await;
+    assert_eq!(
+        version, 2,
+        "rule 3: a repeated commit is answered with the version now"
+    );
+    assert_ne!(
+        remaining,
+        Remaining::default(),
+        "a repeated commit is told its remaining life"
+    );
+    let second = || Some("second".into());
+    let values = subject.values(["a", "b"]).await;
+    assert_eq!(
+        values,
+        [second(), second()],
+        "rule 3: a repeated commit is not applied again"
+    );
+    assert_eq!(
+        subject.load().await.version,
+        2,
+        "rule 3: a repeated commit raises no version"
+    );
+}
+
+/// Rule 3: the last sixteen commits of a partition are remembered.
+pub async fn sixteen_commits_are_remembered<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("remembered");
+    subject
+        .commit(&harness.draft(&subject).put("a", "too old"))
+        .await;
+    let drafts: Vec<Draft> = (0..REMEMBERED_COMMITS)
+        .map(|i| harness.draft(&subject).put("a", i.to_string()))
+        .collect();
+    for draft in &drafts {
+        subject.commit(draft).await;
+    }
+    let expected = 1 + REMEMBERED_COMMITS as u64;
+    for (i, draft) in drafts.iter().enumerate() {
+        let (version, _) = subject.commit(draft).await;
+        assert_eq!(
+            version, expected,
+            "rule 3: 16 commits are remembered, not only after {i}"
+        );
+    }
+    let newest = (REMEMBERED_COMMITS - 1).to_string();
+    assert_eq!(
+        subject.values(["a"]).await,
+        [Some(newest.into())],
+        "rule 3: nothing is undone"
+    );
+}
+
+/// No lost update: fifty concurrent commits to different entries of one partition all survive, and
+/// each has a version of its own.
+pub async fn concurrent_commits_all_survive<S: TokenStore>(harness: &Harness<S>) {
+    let subject = Arc::new(harness.partition("concurrent"));
+    let mut tasks = JoinSet::new();
+    for i in 0..50 {
+        let draft = harness.draft(&subject).put(&i.to_string(), i.to_string());
+        let subject = subject.clone();
+        tasks.spawn(async move { subject.commit(&draft).await.0 });
+    }
+    let versions: BTreeSet<u64> = tasks.join_all().await.into_iter().collect();
+    assert_eq!(
+        versions,
+        (1..=50).collect(),
+        "rule 2: concurrent commits have distinct versions"
+    );
+    let loaded = subject.load().await;
+    assert_eq!(
+        loaded.version, 50,
+        "rule 2: each concurrent commit raises the version"
+    );
+    for i in 0..50 {
+        let value = entry(&loaded, &i.to_string()).map(|entry| entry.value.to_vec());
+        assert_eq!(
+            value,
+            Some(i.to_string().into_bytes()),
+            "no lost update (entry {i})"
+        );
+    }
+}

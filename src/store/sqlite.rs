@@ -1,0 +1,301 @@
+//! `SqliteStore`: an L2 in one file, for one machine.
+
+mod rows;
+mod schema;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::{ConnectOptions, Connection, Sqlite, SqlitePool, Transaction};
+
+use super::record::{Admission, Record};
+use super::{Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, TokenStore};
+use crate::error::{ConfigError, StoreError, StoreErrorKind};
+use crate::time::{Clock, Timestamp};
+
+/// How long an operation waits for a lock that another process holds. The engine stops waiting
+/// earlier; this bound is for direct callers.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Connections that read. Reads are short and mostly served from the page cache.
+const READERS: u32 = 4;
+
+/// How often what has expired is freed.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How many partitions and how many entries one sweep frees, so that no commit waits long for it.
+const SWEEP_LIMIT: u32 = 100;
+
+/// A store in a SQLite file: survives a restart, and is shared by all processes of one machine
+/// that open the same file. Clones share their connections.
+///
+/// The file is in WAL mode with `synchronous = NORMAL`: a commit survives the end of the process;
+/// after a power failure the file is intact, but the latest commits and sign-outs may be missing.
+/// Keep the file on a local disk; WAL does not work over network file systems.
+#[derive(Clone)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    clock: Clock,
+    swept_at: Arc<AtomicU64>,
+}
+
+impl SqliteStore {
+    /// Opens the database file, and creates it (on Unix with mode 0600) and its tables if missing.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for `path`: the file cannot be opened or created, is no database, belongs
+    /// to another application, or was written by a newer version of this crate.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        // Absolute, because SQLite gives `:memory:` and `file:` a meaning of their own.
+        let path = std::path::absolute(path)
+            .map_err(|error| ConfigError::new("path", "must name a file").with_source(error))?;
+        schema::create_file(&path).map_err(|error| {
+            ConfigError::new("path", "must name a file that can be created").with_source(error)
+        })?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .busy_timeout(BUSY)
+            .foreign_keys(true)
+            .disable_statement_logging();
+        schema::prepare(&options).await?;
+        let options = options.pragma("synchronous", "NORMAL");
+        let readers = options.clone().pragma("query_only", "ON");
+        Ok(Self {
+            writer: pool(1, options).await?,
+            readers: pool(READERS, readers).await?,
+            clock: Clock::system(),
+            swept_at: Arc::default(),
+        })
+    }
+
+    /// The same store on another clock, for tests.
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Takes the write lock at once: a transaction that reads first could not be upgraded after
+    /// another process has written.
+    async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    /// Applies these commits in one transaction: all or, on an error, none.
+    async fn commit_together(&self, group: &[Commit]) -> sqlx::Result<Vec<Outcome>> {
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let mut outcomes = Vec::with_capacity(group.len());
+        for commit in group {
+            outcomes.push(commit_one(&mut transaction, commit, now).await?);
+        }
+        transaction.commit().await?;
+        self.sweep(now).await;
+        Ok(outcomes)
+    }
+
+    async fn commit_group(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        let error = match self.commit_together(group).await {
+            Ok(outcomes) => return outcomes.into_iter().map(Ok).collect(),
+            Err(error) => store_error(error),
+        };
+        if group.len() < 2 || error.kind() != StoreErrorKind::Refused {
+            return vec![Err(error); group.len()];
+        }
+        // One of them is refused, for its size or for a damaged page: the others must not suffer.
+        let mut answers = Vec::with_capacity(group.len());
+        for commit in group {
+            let alone = self.commit_together(std::slice::from_ref(commit)).await;
+            let outcome = alone.map_err(store_error);
+            answers.push(outcome.and_then(|o| o.first().copied().ok_or_else(|| error.clone())));
+        }
+        answers
+    }
+
+    async fn touch_together(&self, group: &[PartitionId]) -> sqlx::Result<Vec<Remaining>> {
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let mut answers = Vec::with_capacity(group.len());
+        for id in group {
+            let stored = rows::record(&mut transaction, id, now).await?;
+            let live = stored.filter(|record| !record.ended(now));
+            let Some(mut record) = live else {
+                answers.push(Remaining::default());
+                continue;
+            };
+            let before = record.end;
+            record.slide(now);
+            if record.end != before {
+                rows::put_record(&mut transaction, id, &record).await?;
+            }
+            answers.push(record.remaining(now));
+        }
+        transaction.commit().await?;
+        Ok(answers)
+    }
+
+    async fn clear_one(&self, id: &PartitionId, expected: Option<u64>) -> sqlx::Result<u64> {
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let stored = rows::record(&mut transaction, id, now).await?;
+        let record = Record::cleared(stored.clone(), expected, now);
+        if stored.as_ref() != Some(&record) {
+            rows::put_record(&mut transaction, id, &record).await?;
+            rows::remove_entries(&mut transaction, id).await?;
+        }
+        transaction.commit().await?;
+        Ok(record.generation)
+    }
+
+    /// Frees what has expired, if that was not done lately. The commit is done by now, so a sweep
+    /// that fails is simply left to a later one.
+    async fn sweep(&self, now: Timestamp) {
+        let last = self.swept_at.load(Ordering::Relaxed);
+        let due = Timestamp::from_millis(last).saturating_add(SWEEP_EVERY) <= now;
+        let claim = |next| {
+            let relaxed = Ordering::Relaxed;
+            self.swept_at
+                .compare_exchange(last, next, relaxed, relaxed)
+                .is_ok()
+        };
+        if !due || !claim(now.as_millis()) {
+            return;
+        }
+        if self.sweep_once(now).await.unwrap_or(false) {
+            // There is more: the next commit goes on.
+            self.swept_at.store(0, Ordering::Relaxed);
+        }
+    }
+
+    async fn sweep_once(&self, now: Timestamp) -> sqlx::Result<bool> {
+        let mut transaction = self.begin().await?;
+        let full = rows::sweep(&mut transaction, now, SWEEP_LIMIT).await?;
+        transaction.commit().await?;
+        Ok(full)
+    }
+}
+
+async fn pool(size: u32, options: SqliteConnectOptions) -> Result<SqlitePool, ConfigError> {
+    SqlitePoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(BUSY)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        // After an error on which SQLite itself rolls back (a full disk), sqlx takes the
+        // transaction for open for ever: such a connection is replaced.
+        .before_acquire(|connection, _| {
+            let reusable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(reusable) })
+        })
+        .connect_with(options)
+        .await
+        .map_err(schema::not_opened)
+}
+
+async fn commit_one(
+    transaction: &mut Transaction<'static, Sqlite>,
+    commit: &Commit,
+    now: Timestamp,
+) -> sqlx::Result<Outcome> {
+    let id = &commit.partition;
+    let stored = rows::record(transaction, id, now).await?;
+    let (mut record, admission) = Record::admit(stored, commit.id, commit.generation, now);
+    match admission {
+        Admission::Stale => {
+            let generation = record.generation;
+            return Ok(Outcome::Stale { generation });
+        }
+        Admission::Repeated => {}
+        Admission::Apply { fresh } => {
+            let puts = commit
+                .changes
+                .iter()
+                .filter_map(|change| change.put.as_ref());
+            puts.for_each(|put| record.wrote(put.expires_at));
+            record.renew(commit.lifetime, now);
+            rows::put_record(transaction, id, &record).await?;
+            match fresh {
+                true => rows::remove_entries(transaction, id).await?,
+                false => rows::remove_dead_entries(transaction, id, now).await?,
+            }
+            for change in &commit.changes {
+                rows::apply(transaction, id, change, record.version).await?;
+            }
+        }
+    }
+    Ok(Outcome::Committed {
+        version: record.version,
+        remaining: record.remaining(now),
+    })
+}
+
+impl TokenStore for SqliteStore {
+    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+        Box::pin(async move {
+            let loaded = rows::load(&self.readers, id, self.clock.now()).await;
+            loaded.map_err(store_error)
+        })
+    }
+
+    fn commit<'a>(
+        &'a self,
+        group: &'a [Commit],
+    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+        Box::pin(self.commit_group(group))
+    }
+
+    fn touch<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+        Box::pin(async move {
+            match self.touch_together(group).await {
+                Ok(answers) => answers.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(store_error(error)); group.len()],
+            }
+        })
+    }
+
+    fn clear<'a>(
+        &'a self,
+        id: &'a PartitionId,
+        expected: Option<u64>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move { self.clear_one(id, expected).await.map_err(store_error) })
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").finish_non_exhaustive()
+    }
+}
+
+/// SQLite's messages name tables and columns, never a bound value.
+fn store_error(error: sqlx::Error) -> StoreError {
+    let kind = match &error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+            StoreErrorKind::Unreachable
+        }
+        sqlx::Error::PoolTimedOut => StoreErrorKind::Timeout,
+        _ => match primary_code(&error) {
+            // SQLITE_BUSY, SQLITE_LOCKED
+            Some(5 | 6) => StoreErrorKind::Timeout,
+            // SQLITE_IOERR, SQLITE_CANTOPEN
+            Some(10 | 14) => StoreErrorKind::Unreachable,
+            _ => StoreErrorKind::Refused,
+        },
+    };
+    StoreError::with_source(kind, error)
+}
+
+/// SQLite's primary result code, the low byte of the extended one.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let code = error.as_database_error()?.code()?;
+    code.parse::<i32>().ok().map(|code| code & 0xff)
+}

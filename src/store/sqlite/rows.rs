@@ -1,0 +1,235 @@
+//! Records and entries as rows. A row that does not make sense is damaged, never an error.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection, SqlitePool};
+
+use crate::store::record::Record;
+use crate::store::{Change, EntryId, Loaded, PartitionId, REMEMBERED_COMMITS, StoredEntry};
+use crate::time::{Timestamp, millis};
+
+/// Why a row was passed over.
+struct Damaged;
+
+impl From<sqlx::Error> for Damaged {
+    fn from(_: sqlx::Error) -> Self {
+        Self
+    }
+}
+
+/// Reads a partition with its entries, in one statement and so from one snapshot.
+pub(super) async fn load(
+    pool: &SqlitePool,
+    id: &PartitionId,
+    now: Timestamp,
+) -> sqlx::Result<Loaded> {
+    let query = "SELECT p.generation, p.version, p.created_at, p.cleared_at, p.hard_end, \
+                 p.sliding, p.idle_end, p.last_expiry, p.recent, \
+                 e.entry_id, e.version AS entry_version, e.expires_at, e.value \
+                 FROM partitions p LEFT JOIN entries e ON e.partition_id = p.id \
+                 AND (e.expires_at IS NULL OR e.expires_at > ?2 OR e.expires_at < 0) \
+                 WHERE p.id = ?1";
+    let query = sqlx::query(query).bind(&id.digest()[..]).bind(time(now));
+    let rows = query.fetch_all(pool).await?;
+    let record = match rows.first().map(decode_record) {
+        None => return Ok(Loaded::default()),
+        Some(Ok(record)) if forgotten(&record, now) => return Ok(Loaded::default()),
+        Some(Ok(record)) => record,
+        Some(Err(Damaged)) => {
+            let damaged = 1;
+            return Ok(Loaded {
+                damaged,
+                ..Loaded::default()
+            });
+        }
+    };
+    let mut loaded = Loaded {
+        generation: record.generation,
+        version: record.version,
+        cleared_at: record.cleared_at,
+        remaining: record.remaining(now),
+        ..Loaded::default()
+    };
+    if !record.ended(now) {
+        for row in &rows {
+            match decode_entry(row) {
+                Ok(entry) => loaded.entries.extend(entry),
+                Err(Damaged) => loaded.damaged += 1,
+            }
+        }
+    }
+    Ok(loaded)
+}
+
+/// The partition's record; `None` if it is absent, forgotten or damaged.
+pub(super) async fn record(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    now: Timestamp,
+) -> sqlx::Result<Option<Record>> {
+    let query = "SELECT generation, version, created_at, cleared_at, hard_end, sliding, idle_end, \
+                 last_expiry, recent FROM partitions WHERE id = ?";
+    let row = sqlx::query(query)
+        .bind(&id.digest()[..])
+        .fetch_optional(connection)
+        .await?;
+    let record = row.and_then(|row| decode_record(&row).ok());
+    Ok(record.filter(|record| !forgotten(record, now)))
+}
+
+pub(super) async fn put_record(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    record: &Record,
+) -> sqlx::Result<()> {
+    let query = "INSERT INTO partitions (id, generation, version, created_at, cleared_at, \
+                 hard_end, sliding, idle_end, last_expiry, recent, forget_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+                 ON CONFLICT (id) DO UPDATE SET generation = ?2, version = ?3, created_at = ?4, \
+                 cleared_at = ?5, hard_end = ?6, sliding = ?7, idle_end = ?8, last_expiry = ?9, \
+                 recent = ?10, forget_at = ?11";
+    sqlx::query(query)
+        .bind(&id.digest()[..])
+        .bind(integer(record.generation))
+        .bind(integer(record.version))
+        .bind(time(record.created_at))
+        .bind(record.cleared_at.map(time))
+        .bind(record.hard_end.map(time))
+        .bind(record.sliding.map(|sliding| integer(millis(sliding))))
+        .bind(record.end.map(time))
+        .bind(record.last_expiry.map(time))
+        .bind(&record.recent[..])
+        .bind(record.forget_at().map(time))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+pub(super) async fn remove_entries(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+) -> sqlx::Result<()> {
+    let query = sqlx::query("DELETE FROM entries WHERE partition_id = ?");
+    query
+        .bind(&id.digest()[..])
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// Removes the entries of a partition that have expired or are damaged.
+pub(super) async fn remove_dead_entries(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    let query = "DELETE FROM entries WHERE partition_id = ?1 \
+                 AND (expires_at <= ?2 OR version < 0 OR length(entry_id) <> 16)";
+    let query = sqlx::query(query).bind(&id.digest()[..]).bind(time(now));
+    query.execute(connection).await.map(drop)
+}
+
+/// Puts or removes one entry.
+pub(super) async fn apply(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    change: &Change,
+    version: u64,
+) -> sqlx::Result<()> {
+    let query = match &change.put {
+        Some(_) => {
+            "INSERT INTO entries (partition_id, entry_id, version, expires_at, value) \
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (partition_id, entry_id) \
+             DO UPDATE SET version = ?3, expires_at = ?4, value = ?5"
+        }
+        None => "DELETE FROM entries WHERE partition_id = ?1 AND entry_id = ?2",
+    };
+    let mut query = sqlx::query(query)
+        .bind(&id.digest()[..])
+        .bind(&change.entry.as_bytes()[..]);
+    if let Some(put) = &change.put {
+        query = query
+            .bind(integer(version))
+            .bind(put.expires_at.map(time))
+            .bind(&put.value[..]);
+    }
+    query.execute(connection).await.map(drop)
+}
+
+/// Frees up to `limit` partitions and as many entries; whether there may be more.
+pub(super) async fn sweep(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+    limit: u32,
+) -> sqlx::Result<bool> {
+    let partitions = "DELETE FROM partitions WHERE id IN \
+                      (SELECT id FROM partitions WHERE forget_at <= ?1 LIMIT ?2)";
+    let entries = "DELETE FROM entries WHERE rowid IN \
+                   (SELECT rowid FROM entries WHERE expires_at <= ?1 LIMIT ?2)";
+    let mut full = false;
+    for query in [partitions, entries] {
+        let query = sqlx::query(query).bind(time(now)).bind(limit);
+        let freed = query.execute(&mut *connection).await?.rows_affected();
+        full |= freed >= u64::from(limit);
+    }
+    Ok(full)
+}
+
+fn forgotten(record: &Record, now: Timestamp) -> bool {
+    record.forget_at().is_some_and(|at| at <= now)
+}
+
+fn decode_record(row: &SqliteRow) -> Result<Record, Damaged> {
+    let recent = row.try_get::<Vec<u8>, _>("recent")?;
+    if recent.len() % 8 != 0 || recent.len() > 8 * REMEMBERED_COMMITS {
+        return Err(Damaged);
+    }
+    let optional_time = |column| optional(row, column).map(|at| at.map(Timestamp::from_millis));
+    Ok(Record {
+        generation: required(row, "generation")?,
+        version: required(row, "version")?,
+        created_at: Timestamp::from_millis(required(row, "created_at")?),
+        cleared_at: optional_time("cleared_at")?,
+        hard_end: optional_time("hard_end")?,
+        sliding: optional(row, "sliding")?.map(Duration::from_millis),
+        end: optional_time("idle_end")?,
+        last_expiry: optional_time("last_expiry")?,
+        recent,
+    })
+}
+
+/// The entry of a joined row; `None` if the partition has none.
+fn decode_entry(row: &SqliteRow) -> Result<Option<StoredEntry>, Damaged> {
+    let Some(entry) = row.try_get::<Option<Vec<u8>>, _>("entry_id")? else {
+        return Ok(None);
+    };
+    let entry: [u8; 16] = entry.try_into().map_err(|_| Damaged)?;
+    Ok(Some(StoredEntry {
+        entry: EntryId::from(entry),
+        version: required(row, "entry_version")?,
+        expires_at: optional(row, "expires_at")?.map(Timestamp::from_millis),
+        value: Bytes::from(row.try_get::<Vec<u8>, _>("value")?),
+    }))
+}
+
+fn required(row: &SqliteRow, column: &str) -> Result<u64, Damaged> {
+    optional(row, column)?.ok_or(Damaged)
+}
+
+fn optional(row: &SqliteRow, column: &str) -> Result<Option<u64>, Damaged> {
+    let value = row.try_get::<Option<i64>, _>(column)?;
+    value
+        .map(|value| u64::try_from(value).map_err(|_| Damaged))
+        .transpose()
+}
+
+fn time(at: Timestamp) -> i64 {
+    integer(at.as_millis())
+}
+
+/// SQLite's integers are signed: beyond their end there is only the end.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,31 @@
+//! What the integration tests share: real servers, a store that counts and fails, and waiting.
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test binary uses its part"
+)]
+
+pub mod http_client;
+pub mod redis;
+pub mod store;
+pub mod support;
+
+use std::time::{Duration, Instant};
+
+/// Waits until `check` holds. For things that happen outside of this process's control; fails
+/// loudly after ten seconds.
+pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !check().await {
+        assert!(Instant::now() < deadline, "did not happen: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    listener.local_addr().expect("an address").port()
+}

@@ -1,0 +1,143 @@
+//! A store in memory that counts, waits and fails on demand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Semaphore;
+use tower_token_cache::store::{Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture};
+use tower_token_cache::{MemoryStore, StoreError, StoreErrorKind, TokenStore};
+
+/// Clones share everything.
+#[derive(Clone, Default)]
+pub struct TestStore {
+    inner: MemoryStore,
+    state: Arc<State>,
+}
+
+struct State {
+    down: AtomicBool,
+    loads: AtomicU64,
+    groups: AtomicU64,
+    commits: AtomicU64,
+    touches: AtomicU64,
+    clears: AtomicU64,
+    /// Each operation takes a permit and gives it back; none are left while the store hangs.
+    gate: Semaphore,
+}
+
+const OPEN: usize = 1_000;
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            down: AtomicBool::default(),
+            loads: AtomicU64::default(),
+            groups: AtomicU64::default(),
+            commits: AtomicU64::default(),
+            touches: AtomicU64::default(),
+            clears: AtomicU64::default(),
+            gate: Semaphore::new(OPEN),
+        }
+    }
+}
+
+impl TestStore {
+    pub fn new(inner: MemoryStore) -> Self {
+        Self {
+            inner,
+            ..Self::default()
+        }
+    }
+
+    /// Every operation fails from now on, or works again.
+    pub fn set_down(&self, down: bool) {
+        self.state.down.store(down, Ordering::SeqCst);
+    }
+
+    /// Operations that begin from now on wait.
+    pub fn hang(&self) {
+        let permits = self.state.gate.try_acquire_many(OPEN as u32);
+        permits.expect("nothing is under way").forget();
+    }
+
+    /// Operations that wait, and all later ones, go on.
+    pub fn wake(&self) {
+        self.state.gate.add_permits(OPEN);
+    }
+
+    pub fn loads(&self) -> u64 {
+        self.state.loads.load(Ordering::SeqCst)
+    }
+
+    pub fn groups(&self) -> u64 {
+        self.state.groups.load(Ordering::SeqCst)
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.state.commits.load(Ordering::SeqCst)
+    }
+
+    pub fn touches(&self) -> u64 {
+        self.state.touches.load(Ordering::SeqCst)
+    }
+
+    pub fn clears(&self) -> u64 {
+        self.state.clears.load(Ordering::SeqCst)
+    }
+
+    async fn pass(&self, counter: &AtomicU64, count: u64) -> Result<(), StoreError> {
+        counter.fetch_add(count, Ordering::SeqCst);
+        let _permit = self.state.gate.acquire().await.expect("never closed");
+        match self.state.down.load(Ordering::SeqCst) {
+            true => Err(StoreError::new(StoreErrorKind::Unreachable)),
+            false => Ok(()),
+        }
+    }
+}
+
+impl TokenStore for TestStore {
+    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+        Box::pin(async move {
+            // The answer is of the moment when the operation began, as over a slow network.
+            let answer = self.inner.load(id).await;
+            self.pass(&self.state.loads, 1).await?;
+            answer
+        })
+    }
+
+    fn commit<'a>(
+        &'a self,
+        group: &'a [Commit],
+    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+        Box::pin(async move {
+            self.state.groups.fetch_add(1, Ordering::SeqCst);
+            match self.pass(&self.state.commits, group.len() as u64).await {
+                Ok(()) => self.inner.commit(group).await,
+                Err(error) => vec![Err(error); group.len()],
+            }
+        })
+    }
+
+    fn touch<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+        Box::pin(async move {
+            match self.pass(&self.state.touches, group.len() as u64).await {
+                Ok(()) => self.inner.touch(group).await,
+                Err(error) => vec![Err(error); group.len()],
+            }
+        })
+    }
+
+    fn clear<'a>(
+        &'a self,
+        id: &'a PartitionId,
+        expected: Option<u64>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            self.pass(&self.state.clears, 1).await?;
+            self.inner.clear(id, expected).await
+        })
+    }
+}

@@ -1,0 +1,148 @@
+use tower_token_cache::{Durability, Error, L1, Lookup};
+
+use crate::common::support::*;
+
+#[tokio::test]
+async fn a_request_that_began_before_cannot_bring_tokens_back() {
+    let server = RedisServer::start();
+    let cache = redis_cache(&server).await;
+    let slow = cache.tokens(session("s"));
+    slow.insert("graph", token("old")).await.unwrap();
+    slow.commit().await.unwrap();
+
+    assert_eq!(
+        cache.tokens(session("s")).sign_out().await.unwrap(),
+        Durability::Stored
+    );
+    let refused = slow.insert("graph", token("refreshed")).await;
+    assert!(matches!(refused, Err(Error::SignedOut)), "{refused:?}");
+    assert_eq!(stored(redis_store(&server).await, "s", "graph").await, None);
+    assert_eq!(access(&cache.tokens(session("s")), "graph").await, None);
+}
+
+#[tokio::test]
+async fn not_on_another_instance_either() {
+    let server = RedisServer::start();
+    let (a, b) = (redis_cache(&server).await, redis_cache(&server).await);
+    let on_a = a.tokens(session("s"));
+    on_a.insert("graph", token("old")).await.unwrap();
+    on_a.commit().await.unwrap();
+
+    // B signs out; A has the partition in L1 and knows nothing of it.
+    b.tokens(session("s")).sign_out().await.unwrap();
+    on_a.insert("graph", token("refreshed")).await.unwrap();
+    on_a.commit().await.unwrap();
+    assert_eq!(
+        a.stats().signed_out_changes,
+        1,
+        "the store refused the change"
+    );
+    assert_eq!(stored(redis_store(&server).await, "s", "graph").await, None);
+    assert_eq!(
+        access(&a.tokens(session("s")), "graph").await,
+        None,
+        "and A has learnt of it"
+    );
+
+    // A request that begins now signs in again.
+    let again = a.tokens(session("s"));
+    again.insert("graph", token("new")).await.unwrap();
+    again.commit().await.unwrap();
+    let store = redis_store(&server).await;
+    assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn a_slow_read_does_not_bring_them_back() {
+    let store = TestStore::default();
+    cache(store.clone())
+        .tokens(session("s"))
+        .insert("graph", token("old"))
+        .await
+        .unwrap();
+    eventually("stored", async || store.commits() == 1).await;
+
+    let cache = cache(store.clone());
+    store.hang();
+    let reader = cache.tokens(session("s"));
+    let loads = store.loads();
+    let read = tokio::spawn(async move { access(&reader, "graph").await });
+    eventually("the read has begun", async || store.loads() > loads).await;
+    let signing_out = cache.tokens(session("s"));
+    let sign_out = tokio::spawn(async move { signing_out.sign_out().await });
+    eventually("the sign-out is sent", async || store.clears() == 1).await;
+    store.wake();
+    sign_out.await.unwrap().unwrap();
+    read.await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(access(&cache.tokens(session("s")), "graph").await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_flush_that_waits_is_dropped() {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    let tokens = cache.tokens(session("s"));
+    tokens.insert("graph", token("old")).await.unwrap();
+    tokens.commit().await.unwrap();
+    store.set_down(true);
+    let other = cache.tokens(session("s"));
+    other.insert("mail", token("unsent")).await.unwrap();
+    let signed_out = tokens.sign_out().await.unwrap();
+    assert_eq!(signed_out, Durability::Pending, "L2 could not be told yet");
+    assert_eq!(
+        access(&cache.tokens(session("s")), "graph").await,
+        None,
+        "here it holds at once"
+    );
+    assert!(matches!(
+        other.insert("mail", token("x")).await,
+        Err(Error::SignedOut)
+    ));
+
+    store.set_down(false);
+    eventually("L2 is told", async || {
+        store.clears() > 0 && cache.stats().pending_changes == 0
+    })
+    .await;
+    eventually("nothing is left", async || {
+        stored(store.clone(), "s", "graph").await.is_none()
+    })
+    .await;
+    assert_eq!(stored(store.clone(), "s", "mail").await, None);
+}
+
+#[tokio::test]
+async fn a_change_made_blindly_during_an_outage_is_dropped_if_the_user_signed_out_meanwhile() {
+    let store = TestStore::default();
+    let (cut_off, healthy) = (cache(store.clone()), cache(store.clone()));
+    store.set_down(true);
+    let blind = cut_off.tokens(session("s"));
+    blind.insert("graph", token("blind")).await.unwrap();
+    store.set_down(false);
+    // The other instance signs the user out before this one can replay.
+    healthy.tokens(session("s")).sign_out().await.unwrap();
+    eventually("replayed or dropped", async || {
+        cut_off.stats().pending_changes == 0
+    })
+    .await;
+    assert_eq!(stored(store.clone(), "s", "graph").await, None);
+}
+
+#[tokio::test]
+async fn the_handle_that_signed_out_can_sign_in_again() {
+    for l1 in [L1::new(), L1::disabled()] {
+        let server = RedisServer::start();
+        let cache = builder(redis_store(&server).await).l1(l1).build().unwrap();
+        let tokens = cache.tokens(session("s"));
+        tokens.insert("graph", token("old")).await.unwrap();
+        tokens.sign_out().await.unwrap();
+        assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Absent);
+        assert!(tokens.keys().await.unwrap().is_empty());
+        tokens.insert("graph", token("new")).await.unwrap();
+        tokens.commit().await.unwrap();
+        let store = redis_store(&server).await;
+        assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("new"));
+    }
+}

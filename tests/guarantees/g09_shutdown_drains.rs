@@ -1,0 +1,66 @@
+use std::time::Duration;
+
+use tower_token_cache::{Error, ShutdownReport};
+
+use crate::common::support::*;
+
+#[tokio::test]
+async fn everything_that_waits_is_flushed_and_counted() {
+    let server = RedisServer::start();
+    let cache = redis_cache(&server).await;
+    server.hang();
+    for number in 0..300 {
+        let tokens = cache.tokens(session(&format!("{number}")));
+        tokens.set_failure_policy(tower_token_cache::FailurePolicy::Degrade);
+        tokens.insert("graph", token("t")).await.unwrap();
+    }
+    server.wake();
+    let before = cache.stats();
+    let report = cache.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(report.abandoned, 0);
+    assert!(report.flushed >= 300 - before.flushed_changes.min(300));
+    assert_eq!(cache.stats().flushed_changes, 300);
+    let refused = cache
+        .tokens(session("late"))
+        .insert("graph", token("t"))
+        .await;
+    assert!(matches!(refused, Err(Error::ShutDown)));
+    for number in 0..300 {
+        let store = redis_store(&server).await;
+        if number % 50 == 0 {
+            assert!(stored(store, &format!("{number}"), "graph").await.is_some());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_l2_does_not_take_within_the_deadline_is_reported() {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    store.set_down(true);
+    for number in 0..7 {
+        let tokens = cache.tokens(session(&format!("{number}")));
+        tokens.insert("graph", token("t")).await.unwrap();
+    }
+    let report = cache.shutdown(Duration::from_millis(300)).await;
+    assert_eq!(
+        report,
+        ShutdownReport {
+            flushed: 0,
+            abandoned: 7
+        }
+    );
+    assert_eq!(cache.stats().abandoned_changes, 7);
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_still_writes_what_waits() {
+    let store = TestStore::default();
+    cache(store.clone())
+        .tokens(session("s"))
+        .insert("graph", token("t"))
+        .await
+        .unwrap();
+    eventually("stored", async || store.commits() == 1).await;
+    assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("t"));
+}

@@ -1,0 +1,174 @@
+use std::time::Duration;
+
+use tower_token_cache::{Durability, Error, KeyError, TokenSet};
+
+use crate::common::support::*;
+
+#[tokio::test]
+async fn pending_changes_are_bounded_and_nothing_is_lost_at_the_bound() {
+    let store = TestStore::default();
+    let cache = builder(store.clone())
+        .max_pending_changes(10)
+        .hard_timeout(Duration::from_millis(300))
+        .build()
+        .unwrap();
+    store.set_down(true);
+    for number in 0..10 {
+        let tokens = cache.tokens(session(&format!("{number}")));
+        tokens.insert("graph", token("t")).await.unwrap();
+    }
+    let one_more = cache.tokens(session("10"));
+    assert!(matches!(
+        one_more.insert("graph", token("t")).await,
+        Err(Error::Overloaded)
+    ));
+    assert_eq!(
+        access(&one_more, "graph").await,
+        None,
+        "nothing was changed"
+    );
+    assert_eq!(cache.stats().pending_changes, 10);
+    // Newest wins per entry: a change of the same entry needs room only for a moment.
+    store.set_down(false);
+    drained(&cache).await;
+    one_more.insert("graph", token("t")).await.unwrap();
+    assert_eq!(one_more.commit().await.unwrap(), Durability::Stored);
+    for number in 0..11 {
+        assert!(
+            stored(store.clone(), &format!("{number}"), "graph")
+                .await
+                .is_some()
+        );
+    }
+}
+
+#[tokio::test]
+async fn past_the_bound_a_change_waits_for_room_and_is_committed_in_line() {
+    let store = TestStore::default();
+    let cache = builder(store.clone())
+        .max_pending_bytes(20_000)
+        .build()
+        .unwrap();
+    for number in 0..100 {
+        let tokens = cache.tokens(session(&format!("{number}")));
+        tokens
+            .insert("graph", token(&"x".repeat(9_000)))
+            .await
+            .unwrap();
+    }
+    drained(&cache).await;
+    for number in 0..100 {
+        assert!(
+            stored(store.clone(), &format!("{number}"), "graph")
+                .await
+                .is_some()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_set_over_one_mebibyte_is_refused_and_changes_nothing() {
+    let cache = cache(TestStore::default());
+    let tokens = cache.tokens(session("s"));
+    tokens
+        .insert("graph", token(&"x".repeat(1 << 20)))
+        .await
+        .unwrap();
+    let large = TokenSet::from(token(&"y".repeat(1 << 20))).with_refresh_token("z");
+    let refused = tokens.insert("graph", large).await;
+    assert!(
+        matches!(refused, Err(Error::TooLarge { .. })),
+        "{refused:?}"
+    );
+    assert!(access(&tokens, "graph").await.unwrap().starts_with('x'));
+    assert_eq!(
+        tokens.commit().await.unwrap(),
+        Durability::Stored,
+        "the largest one can be stored"
+    );
+}
+
+#[tokio::test]
+async fn bad_token_keys_are_typed_errors() {
+    let tokens = cache(TestStore::default()).tokens(session("s"));
+    for (key, error) in [
+        (String::new(), KeyError::Empty),
+        ("x".repeat(5000), KeyError::TooLong { limit: 4096 }),
+        ("a\u{1}b".into(), KeyError::InvalidCharacter),
+    ] {
+        let refused = tokens.insert(&key, token("t")).await;
+        assert!(matches!(refused, Err(Error::InvalidKey(kind)) if kind == error));
+        assert!(!tokens.get(&key).await.unwrap().is_hit());
+    }
+    // The reserved entries cannot be had under a token key.
+    tokens
+        .insert("graph", TokenSet::from(token("t")).with_refresh_token("r"))
+        .await
+        .unwrap();
+    assert!(!tokens.get("\u{1}refresh_token").await.unwrap().is_hit());
+    assert_eq!(tokens.keys().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn bad_settings_name_the_option() {
+    use tower_token_cache::{L1, MemoryStore, RedisStore, TokenCache};
+    let builder = || TokenCache::builder(MemoryStore::new());
+    for (option, built) in [
+        ("namespace", builder().namespace("").build()),
+        ("namespace", builder().namespace("a{b}").build()),
+        ("l1.max_bytes", builder().l1(L1::new().max_bytes(0)).build()),
+        (
+            "l1.expiration_ratio",
+            builder().l1(L1::new().expiration_ratio(0.0)).build(),
+        ),
+        (
+            "l1.expiration_ratio",
+            builder().l1(L1::new().expiration_ratio(f64::NAN)).build(),
+        ),
+        (
+            "l1.revalidate_every",
+            builder()
+                .l1(L1::new().revalidate_every(Duration::ZERO))
+                .build(),
+        ),
+        (
+            "absolute_expiration",
+            builder().absolute_expiration(Duration::ZERO).build(),
+        ),
+        (
+            "sliding_expiration",
+            builder().sliding_expiration(Duration::ZERO).build(),
+        ),
+        (
+            "max_session_age",
+            builder().max_session_age(Duration::ZERO).build(),
+        ),
+        (
+            "soft_timeout",
+            builder().soft_timeout(Duration::ZERO).build(),
+        ),
+        (
+            "soft_timeout",
+            builder().hard_timeout(Duration::from_millis(1)).build(),
+        ),
+        (
+            "max_pending_changes",
+            builder().max_pending_changes(0).build(),
+        ),
+        ("max_pending_bytes", builder().max_pending_bytes(0).build()),
+    ] {
+        let error = built.expect_err(option);
+        assert_eq!(error.option(), option);
+        assert!(error.to_string().contains(option));
+    }
+    for url in [
+        "",
+        "localhost",
+        "http://localhost",
+        "redis://localhost/not-a-number",
+        "rediss://h",
+    ] {
+        let error = RedisStore::connect(url).await.expect_err(url);
+        assert_eq!(error.option(), "url");
+    }
+}

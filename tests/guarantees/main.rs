@@ -1,0 +1,16 @@
+//! One module per guarantee of the design (§4), by number. Guarantee 10 has a process of its own,
+//! `tests/g10_secrets_stay_secret.rs`, because it captures all logs.
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod g01_an_l1_hit_costs_no_l2_round_trip;
+mod g02_no_lost_update;
+mod g03_sign_out_is_final;
+mod g05_cancellation_safe;
+mod g07_l2_outage_is_survivable;
+mod g08_absent_unavailable_and_unopenable_differ;
+mod g09_shutdown_drains;
+mod g11_the_byte_limit_holds;
+mod g12_bounded_everything;

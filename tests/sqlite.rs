@@ -1,0 +1,435 @@
+//! What `SqliteStore` does beyond the contract: files, restarts, damage, several processes.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::poll;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, SqliteConnection};
+use tempfile::TempDir;
+use tower_token_cache::store::{
+    Change, Commit, CommitId, EntryId, Lifetime, Loaded, Outcome, PartitionId, Put, TokenStore,
+};
+use tower_token_cache::{Clock, ConfigError, SqliteStore, StoreError, StoreErrorKind, Timestamp};
+
+fn file() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens.db");
+    (directory, path)
+}
+
+fn partition(name: impl ToString) -> PartitionId {
+    PartitionId::for_tests("test", &name.to_string())
+}
+
+fn entry(number: u8) -> EntryId {
+    EntryId::from([number; 16])
+}
+
+/// A commit of one entry, whose id is the entry's number.
+fn put(partition: &PartitionId, number: u8, value: &str) -> Commit {
+    Commit {
+        partition: partition.clone(),
+        id: CommitId([number; 8]),
+        generation: 0,
+        changes: vec![Change {
+            entry: entry(number),
+            put: Some(Put {
+                value: value.to_owned().into(),
+                expires_at: None,
+            }),
+        }],
+        lifetime: Lifetime {
+            absolute: Some(Duration::from_secs(60)),
+            ..Lifetime::default()
+        },
+    }
+}
+
+async fn send(store: &SqliteStore, commit: Commit) -> Result<Outcome, StoreError> {
+    store.commit(&[commit]).await.remove(0)
+}
+
+async fn load(store: &SqliteStore, partition: &PartitionId) -> Loaded {
+    store.load(partition).await.unwrap()
+}
+
+async fn raw(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true);
+    options.foreign_keys(false).connect().await.unwrap()
+}
+
+async fn execute(path: &Path, sql: &'static str) {
+    let mut connection = raw(path).await;
+    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+}
+
+async fn number(path: &Path, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql)
+        .fetch_one(&mut raw(path).await)
+        .await
+        .unwrap()
+}
+
+async fn refused(path: &Path) -> ConfigError {
+    let error = SqliteStore::open(path).await.unwrap_err();
+    assert_eq!(error.option(), "path");
+    error
+}
+
+#[tokio::test]
+async fn data_survives_a_reopen() {
+    let (_directory, path) = file();
+    let (kept, signed_out) = (partition("kept"), partition("signed out"));
+    let store = SqliteStore::open(&path).await.unwrap();
+    send(&store, put(&kept, 1, "x")).await.unwrap();
+    send(&store, put(&signed_out, 1, "x")).await.unwrap();
+    store.clear(&signed_out, None).await.unwrap();
+    drop(store);
+
+    let store = SqliteStore::open(&path).await.unwrap();
+    let loaded = load(&store, &kept).await;
+    assert_eq!(loaded.version, 1);
+    assert_eq!(loaded.entries[0].value, "x");
+    let again = send(&store, put(&kept, 1, "x")).await.unwrap();
+    assert!(
+        matches!(again, Outcome::Committed { version: 1, .. }),
+        "{again:?}"
+    );
+    let late = send(&store, put(&signed_out, 2, "late")).await.unwrap();
+    assert_eq!(late, Outcome::Stale { generation: 1 });
+}
+
+#[tokio::test]
+async fn a_foreign_database_is_refused_and_left_alone() {
+    let (_directory, path) = file();
+    execute(
+        &path,
+        "CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)",
+    )
+    .await;
+    let before = std::fs::read(&path).unwrap();
+    let error = refused(&path).await;
+    assert!(error.to_string().contains("another application"), "{error}");
+    assert!(std::fs::read(&path).unwrap() == before);
+
+    let (_directory, path) = file();
+    execute(&path, "PRAGMA user_version = 7").await;
+    refused(&path).await;
+
+    let (_directory, path) = file();
+    std::fs::write(
+        &path,
+        "this is no database, and it is not to become one".repeat(50),
+    )
+    .unwrap();
+    refused(&path).await;
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let (_directory, path) = file();
+    drop(SqliteStore::open(&path).await.unwrap());
+    execute(&path, "PRAGMA user_version = 2").await;
+    let error = refused(&path).await;
+    assert!(error.to_string().contains("another version"), "{error}");
+}
+
+#[tokio::test]
+async fn a_path_that_cannot_be_opened_is_refused() {
+    let (directory, path) = file();
+    refused(&path.join("below a missing directory")).await;
+    refused(directory.path()).await;
+    refused(Path::new("")).await;
+}
+
+#[tokio::test]
+async fn damaged_records_are_counted_and_replaced() {
+    for damage in [
+        "UPDATE partitions SET version = -1",
+        "UPDATE partitions SET generation = -1",
+        "UPDATE partitions SET created_at = -9223372036854775808",
+        "UPDATE partitions SET sliding = -5",
+        "UPDATE partitions SET idle_end = -5",
+        "UPDATE partitions SET recent = x'010203'",
+        "UPDATE partitions SET recent = zeroblob(800)",
+    ] {
+        let (_directory, path) = file();
+        let store = SqliteStore::open(&path).await.unwrap();
+        let id = partition("damaged");
+        send(&store, put(&id, 1, "old")).await.unwrap();
+        execute(&path, damage).await;
+
+        let loaded = load(&store, &id).await;
+        assert_eq!(loaded.damaged, 1, "{damage}");
+        assert_eq!(
+            (loaded.generation, loaded.version, loaded.entries.len()),
+            (0, 0, 0)
+        );
+        store
+            .touch(std::slice::from_ref(&id))
+            .await
+            .remove(0)
+            .unwrap();
+        assert_eq!(load(&store, &id).await.damaged, 1, "{damage}");
+
+        send(&store, put(&id, 2, "new")).await.unwrap();
+        let loaded = load(&store, &id).await;
+        assert_eq!((loaded.damaged, loaded.version), (0, 1), "{damage}");
+        assert_eq!(loaded.entries.len(), 1, "{damage}");
+        assert_eq!(loaded.entries[0].value, "new", "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn damaged_entries_are_counted_and_replaced() {
+    for damage in [
+        "UPDATE entries SET version = -1 WHERE value = CAST('old' AS BLOB)",
+        "UPDATE entries SET expires_at = -1 WHERE value = CAST('old' AS BLOB)",
+        "UPDATE entries SET entry_id = x'0102' WHERE value = CAST('old' AS BLOB)",
+    ] {
+        let (_directory, path) = file();
+        let store = SqliteStore::open(&path).await.unwrap();
+        let id = partition("damaged");
+        send(&store, put(&id, 1, "old")).await.unwrap();
+        send(&store, put(&id, 2, "good")).await.unwrap();
+        execute(&path, damage).await;
+
+        let loaded = load(&store, &id).await;
+        assert_eq!((loaded.damaged, loaded.version), (1, 2), "{damage}");
+        assert_eq!(loaded.entries.len(), 1, "{damage}");
+        assert_eq!(loaded.entries[0].value, "good", "{damage}");
+
+        send(&store, put(&id, 3, "new")).await.unwrap();
+        let loaded = load(&store, &id).await;
+        assert_eq!((loaded.damaged, loaded.entries.len()), (0, 2), "{damage}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_files_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (directory, path) = file();
+    let store = SqliteStore::open(&path).await.unwrap();
+    send(&store, put(&partition("a"), 1, "x")).await.unwrap();
+    let files: Vec<_> = directory
+        .path()
+        .read_dir()
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(
+        files.len(),
+        3,
+        "the database, its log and the log's index: {files:?}"
+    );
+    for file in files {
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn several_stores_can_create_one_file_at_once() {
+    let (_directory, path) = file();
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..8 {
+        let path = path.clone();
+        tasks.spawn(async move {
+            let store = SqliteStore::open(path).await.unwrap();
+            send(&store, put(&partition("shared"), i, "x"))
+                .await
+                .unwrap();
+        });
+    }
+    tasks.join_all().await;
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(load(&store, &partition("shared")).await.entries.len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_stores_on_one_file_lose_nothing() {
+    let (_directory, path) = file();
+    let one = SqliteStore::open(&path).await.unwrap();
+    let other = SqliteStore::open(&path).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..100 {
+        let store = if i % 2 == 0 {
+            one.clone()
+        } else {
+            other.clone()
+        };
+        tasks.spawn(async move {
+            send(&store, put(&partition("shared"), i, "x"))
+                .await
+                .unwrap()
+        });
+    }
+    let outcomes = tasks.join_all().await;
+    let mut versions: Vec<u64> = outcomes
+        .into_iter()
+        .map(|outcome| match outcome {
+            Outcome::Committed { version, .. } => version,
+            Outcome::Stale { .. } => panic!("nobody signed out"),
+        })
+        .collect();
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=100).collect::<Vec<_>>());
+    for store in [one, other] {
+        let loaded = load(&store, &partition("shared")).await;
+        assert_eq!((loaded.version, loaded.entries.len()), (100, 100));
+    }
+}
+
+#[tokio::test]
+async fn what_has_expired_is_freed() {
+    let (_directory, path) = file();
+    let clock = Clock::manual(Timestamp::now());
+    let store = SqliteStore::open(&path)
+        .await
+        .unwrap()
+        .with_clock(clock.clone());
+    let group: Vec<_> = (0..250).map(|i| put(&partition(i), 1, "x")).collect();
+    for outcome in store.commit(&group).await {
+        outcome.unwrap();
+    }
+    let keeper = partition("keeper");
+    let mut brief = put(&keeper, 1, "x");
+    brief.changes[0].put.as_mut().unwrap().expires_at =
+        Some(clock.now().saturating_add(Duration::from_secs(1)));
+    brief.lifetime = Lifetime::default();
+    brief.changes.extend(put(&keeper, 2, "x").changes);
+    send(&store, brief).await.unwrap();
+    let gone = partition("signed out");
+    store.clear(&gone, None).await.unwrap();
+    assert_eq!(number(&path, "SELECT count(*) FROM entries").await, 252);
+
+    clock.advance(Duration::from_secs(61));
+    for i in 1..=3 {
+        let left = number(&path, "SELECT count(*) FROM partitions").await;
+        assert_eq!(
+            left,
+            252 - i64::from(i - 1) * 100 + i64::from(i > 1),
+            "a sweep is bounded"
+        );
+        send(&store, put(&partition("another"), i, "x"))
+            .await
+            .unwrap();
+    }
+    assert_eq!(number(&path, "SELECT count(*) FROM partitions").await, 3);
+    assert_eq!(number(&path, "SELECT count(*) FROM entries").await, 1 + 3);
+    assert_eq!(
+        load(&store, &gone).await.generation,
+        1,
+        "the tombstone is kept"
+    );
+
+    clock.advance(Duration::from_secs(25 * 3600));
+    send(&store, put(&partition("another"), 4, "x"))
+        .await
+        .unwrap();
+    assert_eq!(number(&path, "SELECT count(*) FROM partitions").await, 2);
+    assert_eq!(load(&store, &keeper).await.entries.len(), 1);
+}
+
+#[tokio::test]
+async fn sign_out_removes_the_rows_at_once() {
+    let (_directory, path) = file();
+    let store = SqliteStore::open(&path).await.unwrap();
+    send(&store, put(&partition("a"), 1, "x")).await.unwrap();
+    store.clear(&partition("a"), None).await.unwrap();
+    assert_eq!(number(&path, "SELECT count(*) FROM entries").await, 0);
+}
+
+#[tokio::test]
+async fn a_commit_is_remembered_beyond_its_session_while_the_tombstone_is_kept() {
+    let (_directory, path) = file();
+    let clock = Clock::manual(Timestamp::now());
+    let store = SqliteStore::open(&path).await.unwrap();
+    let store = store.with_clock(clock.clone());
+    let id = partition("a");
+    store.clear(&id, None).await.unwrap();
+    let [mut old, mut new] = [put(&id, 1, "old"), put(&id, 2, "new")];
+    (old.generation, new.generation) = (1, 1);
+    send(&store, old.clone()).await.unwrap();
+    clock.advance(Duration::from_secs(61));
+    send(&store, new).await.unwrap();
+    send(&store, old).await.unwrap();
+    let entries = load(&store, &id).await.entries;
+    assert_eq!(entries.len(), 1, "what has ended is not brought back");
+    assert_eq!(entries[0].value, "new");
+}
+
+#[tokio::test]
+async fn a_refused_commit_does_not_affect_its_group() {
+    let (_directory, path) = file();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON entries \
+                   WHEN new.value = CAST('refuse' AS BLOB) \
+                   BEGIN SELECT RAISE(ROLLBACK, 'refused'); END";
+    execute(&path, trigger).await;
+    let group = [(1, "x"), (2, "refuse"), (3, "x")];
+    let group = group.map(|(i, value)| put(&partition(i), i, value));
+    let outcomes = store.commit(&group).await;
+    assert_eq!(outcomes.len(), 3);
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+    let error = outcomes[1].as_ref().unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Refused);
+    assert!(std::error::Error::source(error).is_some());
+    let versions = [1, 2, 3].map(partition);
+    for (id, version) in versions.iter().zip([1, 0, 1]) {
+        assert_eq!(
+            load(&store, id).await.version,
+            version,
+            "each is applied once or not at all"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_abandoned_commit_is_whole_or_absent() {
+    let (_directory, path) = file();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let ids = [partition("one"), partition("other")];
+    for polls in 0..40 {
+        let group = ids.each_ref().map(|id| put(id, polls, "x"));
+        let mut commit = store.commit(&group);
+        for _ in 0..polls {
+            if poll!(&mut commit).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(commit);
+        let [one, other] = &ids;
+        let after = put(one, 100 + polls, "x");
+        send(&store, after).await.unwrap();
+        let touched = |loaded: Loaded| loaded.entries.iter().any(|e| e.entry == entry(polls));
+        let (one, other) = (load(&store, one).await, load(&store, other).await);
+        assert_eq!(touched(one), touched(other), "after {polls} polls");
+    }
+}
+
+#[tokio::test]
+async fn times_beyond_sqlites_integers_are_the_end_of_time() {
+    let (_directory, path) = file();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let id = partition("endless");
+    let mut commit = put(&id, 1, "x");
+    commit.lifetime = Lifetime {
+        sliding: Some(Duration::MAX),
+        absolute: Some(Duration::MAX),
+        max_age: Some(Duration::MAX),
+    };
+    commit.changes[0].put.as_mut().unwrap().expires_at = Some(Timestamp::from_millis(u64::MAX));
+    send(&store, commit).await.unwrap();
+    let loaded = load(&store, &id).await;
+    assert_eq!((loaded.damaged, loaded.entries.len()), (0, 1));
+    assert!(loaded.remaining.hard > Some(Duration::from_secs(1 << 40)));
+    assert_eq!(store.clear(&id, Some(u64::MAX)).await.unwrap(), u64::MAX);
+}
