@@ -45,9 +45,18 @@ fn main() {
     drop(redis);
     let mut ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| a / b).collect();
     println!("{COMMITS} commits of 7 KiB a round, {ROUNDS} rounds, medians\n");
-    println!("redis-benchmark -P {PIPELINE} -c {CONNECTIONS}: {:>8.0} commits/s", median(&mut theirs));
-    println!("the engine:                   {:>8.0} commits/s", median(&mut ours));
-    println!("the engine's process:         {:>8.1} CPU µs per commit\n", median(&mut cpu));
+    println!(
+        "redis-benchmark -P {PIPELINE} -c {CONNECTIONS}: {:>8.0} commits/s",
+        median(&mut theirs)
+    );
+    println!(
+        "the engine:                   {:>8.0} commits/s",
+        median(&mut ours)
+    );
+    println!(
+        "the engine's process:         {:>8.1} CPU µs per commit\n",
+        median(&mut cpu)
+    );
     let holds = bar("engine / redis-benchmark", median(&mut ratios), 0.7, true);
     std::process::exit(i32::from(!holds));
 }
@@ -71,7 +80,10 @@ async fn flush(cache: &TokenCache, first: usize) -> (f64, f64) {
     }
     let elapsed = start.elapsed().as_secs_f64();
     let commits = (cache.stats().l2_commits - commits) as f64;
-    (commits / elapsed, (cpu_time() - cpu).as_secs_f64() * 1e6 / commits)
+    (
+        commits / elapsed,
+        (cpu_time() - cpu).as_secs_f64() * 1e6 / commits,
+    )
 }
 
 /// Measures what `redis-benchmark` reaches, in commits per second.
@@ -80,23 +92,38 @@ fn redis_benchmark(redis: &Redis) -> impl Fn() -> f64 {
     let hash = loaded.lines().nth(1).expect("the script's hash").to_owned();
     let port = redis.port.to_string();
     let in_an_hour = std::time::SystemTime::now() + Duration::from_secs(3600);
-    let in_an_hour = in_an_hour.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let in_an_hour = in_an_hour
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
     move || {
         let mut command = Command::new("redis-benchmark");
         command.args(["-p", &port, "-c", CONNECTIONS, "-P", PIPELINE, "--csv"]);
         command.args(["-n", &COMMITS.to_string(), "-r", &USERS.to_string()]);
         // As long as ours; the digits differ from command to command.
-        command.args(["EVALSHA", &hash, "1", "ttc:{bench-----------------------------__rand_int__}"]);
+        command.args([
+            "EVALSHA",
+            &hash,
+            "1",
+            "ttc:{bench-----------------------------__rand_int__}",
+        ]);
         command.args(["__rand_int__", "0", "1209600000", "0", "0", "86400000"]);
         let entries = [(ACCESS, in_an_hour as i128), (REFRESH, -1), (ID, -1)];
         for (number, (bytes, expiry)) in entries.into_iter().enumerate() {
             // What our records add to the text.
             let value = "x".repeat(bytes + 48);
-            command.args([&format!("entry----------{number}"), &expiry.to_string(), &value]);
+            command.args([
+                &format!("entry----------{number}"),
+                &expiry.to_string(),
+                &value,
+            ]);
         }
-        let output = command.output().expect("redis-benchmark, of package redis-tools");
+        let output = command
+            .output()
+            .expect("redis-benchmark, of package redis-tools");
         let text = String::from_utf8_lossy(&output.stdout);
         let rate = text.lines().last().and_then(|line| line.split('"').nth(3));
-        rate.and_then(|rate| rate.parse().ok()).expect("redis-benchmark's CSV")
+        rate.and_then(|rate| rate.parse().ok())
+            .expect("redis-benchmark's CSV")
     }
 }

@@ -55,7 +55,10 @@ impl TokenStore for NullStore {
         &'a self,
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        Box::pin(std::future::ready(vec![Ok(Remaining::default()); group.len()]))
+        Box::pin(std::future::ready(vec![
+            Ok(Remaining::default());
+            group.len()
+        ]))
     }
 
     fn clear<'a>(
@@ -109,12 +112,23 @@ struct Measured {
 /// Fills L1 in a new process.
 fn measure(filled_by: &str, divisor: usize, limit: u64) -> Measured {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--child", filled_by, &divisor.to_string(), &limit.to_string()])
+        .args([
+            "--child",
+            filled_by,
+            &divisor.to_string(),
+            &limit.to_string(),
+        ])
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).unwrap();
-    let mut numbers = text.split_whitespace().map(|number| number.parse().unwrap());
+    let mut numbers = text
+        .split_whitespace()
+        .map(|number| number.parse().unwrap());
     let mut next = || numbers.next().unwrap();
     Measured {
         growth: next(),
@@ -128,7 +142,11 @@ fn main() {
     if let [_, child, filled_by, divisor, limit] = &args[..]
         && child == "--child"
     {
-        return fill(filled_by == "loads", divisor.parse().unwrap(), limit.parse().unwrap());
+        return fill(
+            filled_by == "loads",
+            divisor.parse().unwrap(),
+            limit.parse().unwrap(),
+        );
     }
     println!("{USERS} users; bytes per user; overhead is growth less payload\n");
     println!(
@@ -161,12 +179,22 @@ fn main() {
     for (filled_by, _, measured) in all.iter().filter(|(_, divisor, _)| *divisor == 1) {
         assert_eq!(measured.entries, USERS as f64);
         let payload = (USERS * PAYLOAD) as f64;
-        holds &= bar(&format!("growth / payload, {filled_by}"), measured.growth / payload, 1.15, false);
+        holds &= bar(
+            &format!("growth / payload, {filled_by}"),
+            measured.growth / payload,
+            1.15,
+            false,
+        );
     }
     for (filled_by, measured) in &full {
         assert!(measured.entries < USERS as f64 / 2.0, "nothing was evicted");
         let ratio = measured.growth / LIMIT as f64;
-        holds &= bar(&format!("growth / limit of 200 MiB, {filled_by}"), ratio, 1.15, false);
+        holds &= bar(
+            &format!("growth / limit of 200 MiB, {filled_by}"),
+            ratio,
+            1.15,
+            false,
+        );
     }
     std::process::exit(i32::from(!holds));
 }
@@ -186,13 +214,22 @@ fn fill(by_loads: bool, divisor: usize, limit: u64) {
         };
         let cache = cache.l1(l1).build().unwrap();
         let tokens = |user| cache.tokens(PartitionKey::session(session_id(user)).unwrap());
-        tokens(0).insert("graph", scaled_set(divisor)).await.unwrap();
+        tokens(0)
+            .insert("graph", scaled_set(divisor))
+            .await
+            .unwrap();
         tokens(0).commit().await.unwrap();
         let before = resident();
         for user in 1..USERS {
             match by_loads {
-                true => assert!(tokens(user).get("graph").await.unwrap().is_hit()),
-                false => tokens(user).insert("graph", scaled_set(divisor)).await.unwrap(),
+                true => {
+                    let found = tokens(user).get("graph").await.unwrap();
+                    assert!(found.is_hit(), "{found:?}");
+                }
+                false => tokens(user)
+                    .insert("graph", scaled_set(divisor))
+                    .await
+                    .unwrap(),
             }
             // As many changes wait as in a busy server.
             if user % 128 == 0 {

@@ -70,10 +70,38 @@ enum Work {
 
 impl Case {
     async fn round(&mut self) {
+        if self.path != "/write" {
+            // Once over all users: the processor's caches hold what they can of this stack's
+            // memory, whichever stack had its turn before.
+            self.run(USERS).await;
+        }
         let (cpu, count, start) = (cpu_time(), alloc::count(), Instant::now());
+        self.run(self.requests).await;
+        let (elapsed, after) = (start.elapsed(), alloc::count());
+        if let Work::Requests {
+            drain: Some(cache), ..
+        } = &self.work
+        {
+            while cache.stats().pending_changes > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let requests = self.requests as f64;
+        self.ns.push(elapsed.as_nanos() as f64 / requests);
+        self.cpu
+            .push((cpu_time() - cpu).as_nanos() as f64 / requests);
+        self.count = Count {
+            allocations: (after.allocations - count.allocations) / self.requests as u64,
+            bytes: (after.bytes - count.bytes) / self.requests as u64,
+        };
+    }
+
+    async fn run(&mut self, requests: usize) {
         match &mut self.work {
-            Work::Requests { router, cookies, .. } => {
-                for _ in 0..self.requests {
+            Work::Requests {
+                router, cookies, ..
+            } => {
+                for _ in 0..requests {
                     let request = Request::builder()
                         .method(if self.path == "/write" { "POST" } else { "GET" })
                         .uri(self.path)
@@ -87,25 +115,12 @@ impl Case {
                 }
             }
             Work::Get { cache, keys } => {
-                for _ in 0..self.requests {
+                for _ in 0..requests {
                     black_box(cache.get(keys[self.next].as_str()).unwrap());
                     self.next = (self.next + 1) % USERS;
                 }
             }
         }
-        let (elapsed, after) = (start.elapsed(), alloc::count());
-        if let Work::Requests { drain: Some(cache), .. } = &self.work {
-            while cache.stats().pending_changes > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        }
-        let requests = self.requests as f64;
-        self.ns.push(elapsed.as_nanos() as f64 / requests);
-        self.cpu.push((cpu_time() - cpu).as_nanos() as f64 / requests);
-        self.count = Count {
-            allocations: (after.allocations - count.allocations) / self.requests as u64,
-            bytes: (after.bytes - count.bytes) / self.requests as u64,
-        };
     }
 }
 
@@ -119,7 +134,11 @@ fn bare() -> Router {
 
 fn ours() -> Router {
     async fn read(tokens: Tokens) -> Result<String, Error> {
-        let token = tokens.get("graph").await?.hit().expect("every user has one");
+        let token = tokens
+            .get("graph")
+            .await?
+            .hit()
+            .expect("every user has one");
         Ok(token.access_token().len().to_string())
     }
     async fn write(tokens: Tokens) -> Result<&'static str, Error> {
@@ -134,7 +153,13 @@ fn ours() -> Router {
 
 fn with_floor() -> Router {
     async fn read(Extension(handle): Extension<Arc<Floor>>) -> String {
-        handle.tokens.as_ref().expect("every user has some").access_token.len().to_string()
+        handle
+            .tokens
+            .as_ref()
+            .expect("every user has some")
+            .access_token
+            .len()
+            .to_string()
     }
     async fn write(Extension(handle): Extension<Arc<Floor>>) -> &'static str {
         handle.insert(UserTokens::issue());
@@ -148,7 +173,11 @@ fn with_floor() -> Router {
 
 fn with_sessions() -> Router {
     async fn read(session: Session) -> String {
-        let tokens: UserTokens = session.get("graph").await.unwrap().expect("every user has some");
+        let tokens: UserTokens = session
+            .get("graph")
+            .await
+            .unwrap()
+            .expect("every user has some");
         tokens.access_token.len().to_string()
     }
     async fn write(session: Session) -> &'static str {
@@ -168,7 +197,11 @@ async fn warm(store: impl tower_token_cache::TokenStore) -> TokenCache {
     let cache = TokenCache::builder(store).l1(l1).build().unwrap();
     for user in 0..USERS {
         let key = PartitionKey::session(session_id(user)).unwrap();
-        cache.tokens(key).insert("graph", issue_set()).await.unwrap();
+        cache
+            .tokens(key)
+            .insert("graph", issue_set())
+            .await
+            .unwrap();
     }
     while cache.stats().pending_changes > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -177,10 +210,15 @@ async fn warm(store: impl tower_token_cache::TokenStore) -> TokenCache {
 }
 
 async fn cases(redis: &Redis) -> Vec<Case> {
-    let ours_ids: Arc<[HeaderValue]> =
-        (0..USERS).map(|user| sessions::cookie(&session_id(user))).collect();
+    let ours_ids: Arc<[HeaderValue]> = (0..USERS)
+        .map(|user| sessions::cookie(&session_id(user)))
+        .collect();
     let mut cases = Vec::new();
-    let mut add = |stack, paths: &[&'static str], router: Router, cookies: &Arc<[_]>, drain: Option<&TokenCache>| {
+    let mut add = |stack,
+                   paths: &[&'static str],
+                   router: Router,
+                   cookies: &Arc<[_]>,
+                   drain: Option<&TokenCache>| {
         cases.extend(paths.iter().map(|path| Case {
             stack,
             path,
@@ -208,7 +246,13 @@ async fn cases(redis: &Redis) -> Vec<Case> {
     for user in 0..USERS {
         floor.insert(session_id(user).into(), Arc::new(UserTokens::issue()));
     }
-    add(FLOOR, &all, with_floor().layer(FloorLayer::new(floor.clone())), &ours_ids, None);
+    add(
+        FLOOR,
+        &all,
+        with_floor().layer(FloorLayer::new(floor.clone())),
+        &ours_ids,
+        None,
+    );
 
     let cache = warm(MemoryStore::new()).await;
     let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
@@ -217,7 +261,13 @@ async fn cases(redis: &Redis) -> Vec<Case> {
     let store = RedisStore::connect(redis.url()).await.unwrap();
     let cache = warm(store).await;
     let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
-    add(OURS_REDIS, &["/read", "/write"], ours().layer(layer), &ours_ids, Some(&cache));
+    add(
+        OURS_REDIS,
+        &["/read", "/write"],
+        ours().layer(layer),
+        &ours_ids,
+        Some(&cache),
+    );
 
     let (ids, layer) = sessions::layer(SessionMemory::default()).await;
     add(MEMORY, &all, with_sessions().layer(layer), &ids, None);
@@ -227,7 +277,13 @@ async fn cases(redis: &Redis) -> Vec<Case> {
         sessions::redis(redis).await,
     ))
     .await;
-    add(CACHING, &["/read", "/write"], with_sessions().layer(layer), &ids, None);
+    add(
+        CACHING,
+        &["/read", "/write"],
+        with_sessions().layer(layer),
+        &ids,
+        None,
+    );
 
     cases.push(Case {
         stack: "moka",
@@ -282,17 +338,27 @@ fn main() {
 }
 
 fn report(cases: &[Case]) {
-    let case = |stack, path| cases.iter().find(|c| c.stack == stack && c.path == path).unwrap();
+    let case = |stack, path| {
+        cases
+            .iter()
+            .find(|c| c.stack == stack && c.path == path)
+            .unwrap()
+    };
     // Over the no-op layer, round by round.
     let added = |case: &Case| -> f64 {
-        let Some(base) = cases.iter().find(|c| c.stack == NO_OP && c.path == case.path) else {
+        let Some(base) = cases
+            .iter()
+            .find(|c| c.stack == NO_OP && c.path == case.path)
+        else {
             return f64::NAN;
         };
         let mut differences: Vec<f64> = case.ns.iter().zip(&base.ns).map(|(a, b)| a - b).collect();
         median(&mut differences)
     };
     let ns = |case: &Case| median(&mut case.ns.clone());
-    println!("{USERS} users of 7 KiB; {ROUNDS} rounds; medians; allocations of the requesting thread;");
+    println!(
+        "{USERS} users of 7 KiB; {ROUNDS} rounds; medians; allocations of the requesting thread;"
+    );
     println!("CPU of the whole process, deferred work included, without redis-server's\n");
     println!(
         "{:<40} {:<11} {:>9} {:>9} {:>7} {:>8} {:>9}",
@@ -336,7 +402,10 @@ fn report(cases: &[Case]) {
         0.5,
         false,
     );
-    for case_ in cases.iter().filter(|c| c.stack.starts_with("ours") && c.path == "/write") {
+    for case_ in cases
+        .iter()
+        .filter(|c| c.stack.starts_with("ours") && c.path == "/write")
+    {
         holds &= bar(
             &format!("insert ({}) adds / caching store's write adds", case_.stack),
             added(case_) / added(case(CACHING, "/write")),

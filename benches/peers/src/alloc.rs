@@ -25,7 +25,10 @@ pub fn count() -> Count {
 fn add(bytes: usize) {
     // Fails only while the thread ends, when nobody measures.
     let _ = COUNT.try_with(|count| {
-        let Count { allocations, bytes: total } = count.get();
+        let Count {
+            allocations,
+            bytes: total,
+        } = count.get();
         count.set(Count {
             allocations: allocations + 1,
             bytes: total + bytes as u64,

@@ -30,7 +30,10 @@ impl Redis {
         };
         let redis = Self { child, port };
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !redis.call(&["PING"]).is_ok_and(|answer| answer == "+PONG\r\n") {
+        while !redis
+            .call(&["PING"])
+            .is_ok_and(|answer| answer == "+PONG\r\n")
+        {
             assert!(Instant::now() < deadline, "redis-server does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }

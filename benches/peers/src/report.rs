@@ -12,7 +12,10 @@ pub fn bar(what: &str, measured: f64, limit: f64, at_least: bool) -> bool {
         true => measured >= limit,
         false => measured <= limit,
     };
-    let (relation, verdict) = (if at_least { '≥' } else { '≤' }, if holds { "ok" } else { "MISSED" });
+    let (relation, verdict) = (
+        if at_least { '≥' } else { '≤' },
+        if holds { "ok" } else { "MISSED" },
+    );
     println!("{what:<66} {measured:>9.3} {relation} {limit:<8} {verdict}");
     holds
 }

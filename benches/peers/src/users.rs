@@ -30,7 +30,9 @@ pub struct UserTokens {
 impl UserTokens {
     /// As a token endpoint has just issued them.
     pub fn issue() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("after 1970");
         Self {
             access_token: text(ACCESS).into(),
             expires_at: now.as_secs() + 3600,
@@ -59,5 +61,8 @@ pub fn scaled_set(divisor: usize) -> TokenSet {
 
 /// A session id: 22 characters, as 128 bits in base64.
 pub fn session_id(user: usize) -> String {
-    format!("{:022x}", (user as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c))
+    format!(
+        "{:022x}",
+        (user as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c)
+    )
 }

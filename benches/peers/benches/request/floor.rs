@@ -60,7 +60,10 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for FloorService<S> {
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        let cookies = request.headers().get(COOKIE).and_then(|value| value.to_str().ok());
+        let cookies = request
+            .headers()
+            .get(COOKIE)
+            .and_then(|value| value.to_str().ok());
         let key = cookies.and_then(|text| {
             let mut pairs = text.split(';');
             pairs.find_map(|pair| pair.trim_start().strip_prefix("sid="))

@@ -30,7 +30,9 @@ pub async fn layer<S: SessionStore + Clone>(
         store.create(&mut record).await.unwrap();
         cookies.push(cookie(&record.id.to_string()));
     }
-    let layer = SessionManagerLayer::new(store).with_name("sid").with_secure(false);
+    let layer = SessionManagerLayer::new(store)
+        .with_name("sid")
+        .with_secure(false);
     (cookies.into(), layer)
 }
 
