@@ -6,6 +6,7 @@
 mod breaker;
 mod budget;
 mod builder;
+mod entries;
 mod l1;
 mod l2;
 mod partition;

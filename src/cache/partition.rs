@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use super::ALLOCATION;
 use super::budget::Permit;
+use super::entries::{Entries, Entry};
 use super::l2::L2Error;
 use crate::codec::Value;
 use crate::key::{PartitionKey, TokenKey};
@@ -26,15 +26,17 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// Memory of a partition without its entries, in L1's index included; measured, see
 /// `benches/memory.rs`.
 const BASE_FOOTPRINT: usize = 512 + std::mem::size_of::<Partition>();
-/// Memory of an entry besides its key and value: a tree node's share.
-const ENTRY_FOOTPRINT: usize = std::mem::size_of::<Entry>() + 32;
+/// Memory of an entry besides what its key and value own.
+const ENTRY_FOOTPRINT: usize = std::mem::size_of::<Entry>();
 
+/// What a hit reads comes first, here and in the structures within, and fills two cache lines.
+#[repr(C)]
 pub(crate) struct Partition {
-    pub(crate) key: PartitionKey,
-    pub(crate) id: PartitionId,
     state: Mutex<State>,
     /// The footprint that L1 was last told.
     pub(super) weight: AtomicU32,
+    pub(crate) key: PartitionKey,
+    pub(crate) id: PartitionId,
 }
 
 impl Partition {
@@ -62,60 +64,57 @@ impl Partition {
 }
 
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct State {
-    pub(super) view: View,
     pub(super) pending: Pending,
+    pub(super) view: View,
     /// The load under way, if any; its end wakes everyone who waits.
     pub(super) loading: Option<watch::Receiver<Option<Result<(), L2Error>>>>,
 }
 
 /// What memory knows of the partition: L2's entries with the pending changes laid over.
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct View {
-    /// `None` until L2 was asked.
-    pub(super) generation: Option<u64>,
-    /// The latest version that L2 is known to have.
-    pub(super) version: u64,
-    /// How often the partition was signed out through this process.
-    pub(super) sign_outs: u64,
-    /// When L2 says it was last signed out.
-    pub(super) cleared_at: Option<Timestamp>,
+    entries: Entries,
     /// Whether `entries` is all that L2 had at `version`.
     complete: bool,
-    /// When L2 last confirmed that.
-    checked_at: Timestamp,
+    end: Option<Timestamp>,
     /// When a full read must ask L2 again (the L1 expiration ratio); `None` is never.
     fresh_until: Option<Timestamp>,
-    end: Option<Timestamp>,
-    hard_end: Option<Timestamp>,
+    /// When L2 last confirmed `complete`.
+    checked_at: Timestamp,
+    /// `None` until L2 was asked.
+    pub(super) generation: Option<u64>,
+    /// How often the partition was signed out through this process.
+    pub(super) sign_outs: u64,
+    /// The latest version that L2 is known to have.
+    pub(super) version: u64,
     touched_at: Timestamp,
-    entries: BTreeMap<TokenKey, Entry>,
+    /// When L2 says it was last signed out.
+    pub(super) cleared_at: Option<Timestamp>,
+    hard_end: Option<Timestamp>,
     unopenable: Vec<EntryId>,
     bytes: usize,
 }
 
-struct Entry {
-    value: Value,
-    /// Lives in memory only; L2 has not heard of it.
-    local: bool,
-}
-
 /// What waits to be written.
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct Pending {
-    /// A sign-out that L2 has not acknowledged, with the generation it ends.
-    pub(super) clear: Option<Option<u64>>,
-    pub(super) changes: BTreeMap<TokenKey, PendingChange>,
-    /// A commit that was sent, and whose answer is awaited or was lost.
-    pub(super) in_flight: Option<InFlight>,
-    /// Some task is sending this partition's work now.
-    pub(super) sending: bool,
-    pub(super) queued: bool,
-    pub(super) touch: bool,
     /// Those who wait for all that waits now.
     waiters: Vec<Waiter>,
     /// Those who wait for the commit in flight.
     riders: Vec<Waiter>,
+    /// A sign-out that L2 has not acknowledged, with the generation it ends.
+    pub(super) clear: Option<Option<u64>>,
+    /// A commit that was sent, and whose answer is awaited or was lost.
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) changes: BTreeMap<TokenKey, PendingChange>,
+    /// Some task is sending this partition's work now.
+    pub(super) sending: bool,
+    pub(super) queued: bool,
+    pub(super) touch: bool,
 }
 
 type Waiter = oneshot::Sender<Result<(), L2Error>>;
@@ -255,12 +254,12 @@ impl State {
     /// The token keys of the entries that can be used.
     pub(super) fn keys(&self, now: Timestamp) -> Vec<TokenKey> {
         let entries = self.view.entries.iter();
-        let alive = entries.filter(|(name, entry)| {
-            let waits = entry.local || self.pending.holds(name.as_ref());
+        let alive = entries.filter(|entry| {
+            let waits = entry.local || self.pending.holds(entry.name.as_ref());
             let usable = entry.value.expires_at().is_none_or(|at| at > now);
             matches!(entry.value, Value::Token(_)) && usable && (waits || !self.view.ended(now))
         });
-        alive.map(|(name, _)| name.clone()).collect()
+        alive.map(|entry| entry.name.clone()).collect()
     }
 
     /// Upkeep that is due now, and marks it as taken care of.
@@ -457,7 +456,7 @@ impl State {
     /// Whether nothing here is of use any more.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         let used = |entry: &Entry| entry.value.expires_at().is_none_or(|at| at > now);
-        let useless = self.view.ended(now) || !self.view.entries.values().any(used);
+        let useless = self.view.ended(now) || !self.view.entries.iter().any(used);
         !self.is_active() && useless
     }
 
@@ -486,21 +485,20 @@ impl View {
     }
 
     fn lay(&mut self, name: TokenKey, value: Option<Value>, local: bool) {
-        if let Some(entry) = self.entries.remove(&name) {
-            self.bytes -= footprint(&name, &entry.value);
-        }
-        if let Some(value) = value {
-            self.bytes += footprint(&name, &value);
-            self.entries.insert(name, Entry { value, local });
-        }
+        let replaced = match value {
+            Some(value) => {
+                let entry = Entry { name, value, local };
+                self.bytes += footprint(&entry);
+                self.entries.insert(entry)
+            }
+            None => self.entries.remove(name.as_ref()),
+        };
+        self.bytes -= replaced.as_ref().map_or(0, footprint);
     }
 
     fn forget_loaded_entries(&mut self) {
-        self.entries.retain(|_, entry| entry.local);
-        let entries = self.entries.iter();
-        self.bytes = entries
-            .map(|(name, entry)| footprint(name, &entry.value))
-            .sum();
+        self.entries.retain(|entry| entry.local);
+        self.bytes = self.entries.iter().map(footprint).sum();
     }
 
     fn forget_entries(&mut self) {
@@ -511,8 +509,8 @@ impl View {
 }
 
 /// Memory of one entry.
-fn footprint(name: &TokenKey, value: &Value) -> usize {
-    name.as_ref().len() + 2 * ALLOCATION + ENTRY_FOOTPRINT + value.footprint()
+fn footprint(entry: &Entry) -> usize {
+    entry.name.footprint() + ENTRY_FOOTPRINT + entry.value.footprint()
 }
 
 impl Pending {

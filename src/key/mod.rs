@@ -3,6 +3,7 @@
 mod extract;
 mod partition;
 mod request;
+mod short;
 mod token_key;
 
 pub use self::extract::{

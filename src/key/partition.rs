@@ -7,9 +7,10 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 use super::KeyError;
+use super::short::Short;
 
 /// What a partition belongs to. Keys of different kinds are never equal, whatever their text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +45,22 @@ pub struct PartitionKey(Arc<Text>);
 
 struct Text {
     kind: PartitionKind,
-    value: Zeroizing<Box<str>>,
+    value: Value,
+}
+
+enum Value {
+    /// Room for a UUID, or for 256 bits in base64.
+    Short(Short<45>),
+    Long(Box<str>),
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        match self {
+            Self::Short(text) => text.wipe(),
+            Self::Long(text) => text.zeroize(),
+        }
+    }
 }
 
 impl PartitionKey {
@@ -72,7 +88,7 @@ impl PartitionKey {
     /// the assertion's UTF-8 text, which itself is not kept.
     pub fn assertion(assertion: impl AsRef<str>) -> Self {
         let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(assertion.as_ref()));
-        Self::from_parts(PartitionKind::Assertion, hash.into())
+        Self::from_parts(PartitionKind::Assertion, &hash)
     }
 
     /// The application's own tokens, of one client in one tenant.
@@ -90,20 +106,18 @@ impl PartitionKey {
         }
         // A control character cannot occur in either part, so no two pairs give one text.
         let text = format!("{client_id}\u{1f}{tenant}");
-        Ok(Self::from_parts(PartitionKind::Application, text.into()))
+        Ok(Self::from_parts(PartitionKind::Application, &text))
     }
 
     /// A key of this kind.
     pub(crate) fn new(kind: PartitionKind, value: &str) -> Result<Self, KeyError> {
         check(value, Self::MAX_LEN)?;
-        Ok(Self::from_parts(kind, value.into()))
+        Ok(Self::from_parts(kind, value))
     }
 
-    fn from_parts(kind: PartitionKind, value: Box<str>) -> Self {
-        Self(Arc::new(Text {
-            kind,
-            value: Zeroizing::new(value),
-        }))
+    fn from_parts(kind: PartitionKind, value: &str) -> Self {
+        let value = Short::new(value).map_or_else(|| Value::Long(value.into()), Value::Short);
+        Self(Arc::new(Text { kind, value }))
     }
 
     /// What the partition belongs to.
@@ -112,8 +126,11 @@ impl PartitionKey {
     }
 
     /// The text that names the partition within its kind.
-    pub(crate) fn value(&self) -> &str {
-        &self.0.value
+    pub(crate) fn value(&self) -> &[u8] {
+        match &self.0.value {
+            Value::Short(text) => text.as_bytes(),
+            Value::Long(text) => text.as_bytes(),
+        }
     }
 
     /// A digest that stands for the key in the store: SHA-256 over namespace, kind and text.
@@ -142,7 +159,7 @@ pub(super) fn check(text: &str, limit: usize) -> Result<(), KeyError> {
 
 impl PartialEq for PartitionKey {
     fn eq(&self, other: &Self) -> bool {
-        self.0.kind == other.0.kind && self.0.value == other.0.value
+        self.0.kind == other.0.kind && self.value() == other.value()
     }
 }
 
@@ -151,7 +168,7 @@ impl Eq for PartitionKey {}
 impl Hash for PartitionKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.kind.hash(state);
-        self.0.value.hash(state);
+        self.value().hash(state);
     }
 }
 
@@ -209,7 +226,7 @@ mod tests {
         // SHA-256 of "abc" (FIPS 180-4), in base64url.
         assert_eq!(
             PartitionKey::assertion("abc").value(),
-            "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0"
+            b"ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0"
         );
     }
 }

@@ -1,11 +1,14 @@
 //! `TokenKey`: which token of a partition.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::KeyError;
 use super::partition::check;
+use super::short::Short;
 
 /// Separates the parts of a scoped key; a name cannot hold it.
 const SEPARATOR: char = '\u{1f}';
@@ -26,8 +29,15 @@ pub(crate) const ID_TOKEN: &str = "\u{1}id_token";
 /// assert_ne!(a, TokenKey::new("https://graph.example")?);
 /// # Ok::<(), tower_token_cache::KeyError>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenKey(Arc<str>);
+#[derive(Clone)]
+pub struct TokenKey(Text);
+
+#[derive(Clone)]
+enum Text {
+    /// Room for a name; as large as the rest of this type.
+    Short(Short<22>),
+    Long(Arc<str>),
+}
 
 impl TokenKey {
     /// The longest key, in bytes: a resource and a page of scopes.
@@ -40,7 +50,7 @@ impl TokenKey {
     /// control characters.
     pub fn new(name: impl AsRef<str>) -> Result<Self, KeyError> {
         check(name.as_ref(), Self::MAX_LEN)?;
-        Ok(Self(name.as_ref().into()))
+        Ok(Self::from_canonical(name.as_ref()))
     }
 
     /// A key by resource and scopes. The order and the duplicates of scopes do not matter; their
@@ -70,25 +80,70 @@ impl TokenKey {
                 limit: Self::MAX_LEN,
             });
         }
-        Ok(Self(text.into()))
+        Ok(Self::from_canonical(&text))
     }
 
     /// A key from a text that was one before.
     pub(crate) fn from_canonical(text: &str) -> Self {
-        Self(text.into())
+        Self(Short::new(text).map_or_else(|| Text::Long(text.into()), Text::Short))
+    }
+
+    /// Memory that this key owns, allocator overhead included, in bytes.
+    pub(crate) fn footprint(&self) -> usize {
+        match &self.0 {
+            Text::Short(_) => 0,
+            Text::Long(text) => text.len() + 2 * crate::cache::ALLOCATION,
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Text::Short(text) => text.as_bytes(),
+            Text::Long(text) => text.as_bytes(),
+        }
+    }
+}
+
+impl PartialEq for TokenKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for TokenKey {}
+
+impl PartialOrd for TokenKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TokenKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for TokenKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // As the text, which stands for the key in maps.
+        self.as_ref().hash(state);
     }
 }
 
 /// The canonical text: the name, or resource and sorted scopes behind separators.
 impl AsRef<str> for TokenKey {
     fn as_ref(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Text::Short(text) => text.as_str(),
+            Text::Long(text) => text,
+        }
     }
 }
 
 impl Borrow<str> for TokenKey {
     fn borrow(&self) -> &str {
-        &self.0
+        self.as_ref()
     }
 }
 
@@ -122,8 +177,9 @@ impl From<&TokenKey> for TokenKey {
 /// The name, or `resource [scopes]`.
 impl fmt::Display for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.strip_prefix(SEPARATOR) {
-            None => f.write_str(&self.0),
+        let text: &str = self.as_ref();
+        match text.strip_prefix(SEPARATOR) {
+            None => f.write_str(text),
             Some(scoped) => {
                 let (resource, scopes) = scoped.split_once(SEPARATOR).unwrap_or((scoped, ""));
                 write!(f, "{resource} [{scopes}]")

@@ -1,0 +1,250 @@
+//! What L1 costs in memory: growth of the process, beside the payload and beside the limit.
+//!
+//! Each case runs in a process of its own, over a store that keeps nothing.
+
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use peers::process::resident;
+use peers::report::bar;
+use peers::users::{PAYLOAD, scaled_set, session_id};
+use tower_token_cache::store::{
+    Change, Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, StoredEntry,
+};
+use tower_token_cache::{L1, PartitionKey, StoreError, TokenCache, TokenStore};
+
+const USERS: usize = 100_000;
+const LIMIT: u64 = 200 << 20;
+
+/// Takes every commit and keeps none; answers loads with what the first commit held.
+#[derive(Clone, Default)]
+struct NullStore(Arc<OnceLock<Vec<Change>>>);
+
+impl TokenStore for NullStore {
+    fn load<'a>(&'a self, _: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+        let entries = self.0.get().into_iter().flatten().filter_map(|change| {
+            let put = change.put.as_ref()?;
+            Some(StoredEntry {
+                entry: change.entry,
+                version: 1,
+                expires_at: put.expires_at,
+                value: Bytes::copy_from_slice(&put.value),
+            })
+        });
+        let loaded = Loaded {
+            version: self.0.get().map_or(0, |_| 1),
+            entries: entries.collect(),
+            ..Loaded::default()
+        };
+        Box::pin(std::future::ready(Ok(loaded)))
+    }
+
+    fn commit<'a>(
+        &'a self,
+        group: &'a [Commit],
+    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+        let version = self.0.get().map_or(1, |_| 2);
+        let remaining = Remaining::default();
+        let committed = Outcome::Committed { version, remaining };
+        Box::pin(std::future::ready(vec![Ok(committed); group.len()]))
+    }
+
+    fn touch<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+        Box::pin(std::future::ready(vec![
+            Ok(Remaining::default());
+            group.len()
+        ]))
+    }
+
+    fn clear<'a>(
+        &'a self,
+        _: &'a PartitionId,
+        _: Option<u64>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        Box::pin(std::future::ready(Ok(1)))
+    }
+}
+
+/// A store that remembers the first commit it sees.
+struct Template(NullStore);
+
+impl TokenStore for Template {
+    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+        self.0.load(id)
+    }
+
+    fn commit<'a>(
+        &'a self,
+        group: &'a [Commit],
+    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+        let committed = self.0.commit(group);
+        self.0.0.get_or_init(|| group[0].changes.clone());
+        committed
+    }
+
+    fn touch<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+        self.0.touch(group)
+    }
+
+    fn clear<'a>(
+        &'a self,
+        id: &'a PartitionId,
+        expected: Option<u64>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        self.0.clear(id, expected)
+    }
+}
+
+struct Measured {
+    growth: f64,
+    weighed: f64,
+    entries: f64,
+}
+
+/// Fills L1 in a new process.
+fn measure(filled_by: &str, divisor: usize, limit: u64) -> Measured {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--child",
+            filled_by,
+            &divisor.to_string(),
+            &limit.to_string(),
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut numbers = text
+        .split_whitespace()
+        .map(|number| number.parse().unwrap());
+    let mut next = || numbers.next().unwrap();
+    Measured {
+        growth: next(),
+        weighed: next(),
+        entries: next(),
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, child, filled_by, divisor, limit] = &args[..]
+        && child == "--child"
+    {
+        return fill(
+            filled_by == "loads",
+            divisor.parse().unwrap(),
+            limit.parse().unwrap(),
+        );
+    }
+    println!("{USERS} users; bytes per user; overhead is growth less payload\n");
+    println!(
+        "{:<10} {:>8} {:>10} {:>10} {:>10} {:>10} {:>8}",
+        "filled by", "payload", "growth", "overhead", "weighed", "weighed/", "entries"
+    );
+    let mut holds = true;
+    let row = |filled_by: &str, divisor: usize, limit: u64| {
+        let measured = measure(filled_by, divisor, limit);
+        let users = measured.entries;
+        println!(
+            "{filled_by:<10} {:>8} {:>10.0} {:>10.0} {:>10.0} {:>10.3} {:>8}",
+            PAYLOAD / divisor,
+            measured.growth / users,
+            measured.growth / users - (PAYLOAD / divisor) as f64,
+            measured.weighed / users,
+            measured.weighed / measured.growth,
+            users,
+        );
+        measured
+    };
+    let unlimited = 4 << 30;
+    let all: Vec<_> = ["inserts", "loads"]
+        .into_iter()
+        .flat_map(|filled_by| [4, 2, 1].map(|divisor| (filled_by, divisor)))
+        .map(|(filled_by, divisor)| (filled_by, divisor, row(filled_by, divisor, unlimited)))
+        .collect();
+    let full = ["inserts", "loads"].map(|filled_by| (filled_by, row(filled_by, 1, LIMIT)));
+    println!();
+    for (filled_by, _, measured) in all.iter().filter(|(_, divisor, _)| *divisor == 1) {
+        assert_eq!(measured.entries, USERS as f64);
+        let payload = (USERS * PAYLOAD) as f64;
+        holds &= bar(
+            &format!("growth / payload, {filled_by}"),
+            measured.growth / payload,
+            1.15,
+            false,
+        );
+    }
+    for (filled_by, measured) in &full {
+        assert!(measured.entries < USERS as f64 / 2.0, "nothing was evicted");
+        let ratio = measured.growth / LIMIT as f64;
+        holds &= bar(
+            &format!("growth / limit of 200 MiB, {filled_by}"),
+            ratio,
+            1.15,
+            false,
+        );
+    }
+    std::process::exit(i32::from(!holds));
+}
+
+fn fill(by_loads: bool, divisor: usize, limit: u64) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let l1 = L1::new().max_bytes(limit).revalidate_every(None);
+        let null = NullStore::default();
+        let cache = match by_loads {
+            true => TokenCache::builder(Template(null)),
+            false => TokenCache::builder(null),
+        };
+        let cache = cache.l1(l1).build().unwrap();
+        let tokens = |user| cache.tokens(PartitionKey::session(session_id(user)).unwrap());
+        tokens(0)
+            .insert("graph", scaled_set(divisor))
+            .await
+            .unwrap();
+        tokens(0).commit().await.unwrap();
+        let before = resident();
+        for user in 1..USERS {
+            match by_loads {
+                true => {
+                    let found = tokens(user).get("graph").await.unwrap();
+                    assert!(found.is_hit(), "{found:?}");
+                }
+                false => tokens(user)
+                    .insert("graph", scaled_set(divisor))
+                    .await
+                    .unwrap(),
+            }
+            // As many changes wait as in a busy server.
+            if user % 128 == 0 {
+                drain(&cache).await;
+            }
+        }
+        drain(&cache).await;
+        let stats = cache.stats();
+        let growth = resident() - before;
+        println!("{growth} {} {}", stats.l1_bytes, stats.l1_entries);
+    });
+}
+
+async fn drain(cache: &TokenCache) {
+    while cache.stats().pending_changes > 0 {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+}

@@ -1,0 +1,7 @@
+//! What the benchmarks share: users, servers, counters and the report.
+
+pub mod alloc;
+pub mod process;
+pub mod redis;
+pub mod report;
+pub mod users;
