@@ -29,15 +29,13 @@ const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 #[derive(Clone, PartialEq)]
 pub struct Token(Arc<Fields>);
 
-/// What every read looks at comes first, beside the reference count.
 #[derive(Clone, PartialEq)]
-#[repr(C)]
 struct Fields {
     access_token: Secret,
-    expires_at: Option<Timestamp>,
-    refresh_at: Option<Timestamp>,
     token_type: Option<Box<str>>,
     scope: Option<Box<str>>,
+    expires_at: Option<Timestamp>,
+    refresh_at: Option<Timestamp>,
     extra: BTreeMap<Box<str>, Secret>,
 }
 

@@ -29,14 +29,12 @@ const BASE_FOOTPRINT: usize = 512 + std::mem::size_of::<Partition>();
 /// Memory of an entry besides what its key and value own.
 const ENTRY_FOOTPRINT: usize = std::mem::size_of::<Entry>();
 
-/// What a hit reads comes first, here and in the structures within, and fills two cache lines.
-#[repr(C)]
 pub(crate) struct Partition {
+    pub(crate) key: PartitionKey,
+    pub(crate) id: PartitionId,
     state: Mutex<State>,
     /// The footprint that L1 was last told.
     pub(super) weight: AtomicU32,
-    pub(crate) key: PartitionKey,
-    pub(crate) id: PartitionId,
 }
 
 impl Partition {
@@ -64,57 +62,54 @@ impl Partition {
 }
 
 #[derive(Default)]
-#[repr(C)]
 pub(crate) struct State {
-    pub(super) pending: Pending,
     pub(super) view: View,
+    pub(super) pending: Pending,
     /// The load under way, if any; its end wakes everyone who waits.
     pub(super) loading: Option<watch::Receiver<Option<Result<(), L2Error>>>>,
 }
 
 /// What memory knows of the partition: L2's entries with the pending changes laid over.
 #[derive(Default)]
-#[repr(C)]
 pub(super) struct View {
-    entries: Entries,
-    /// Whether `entries` is all that L2 had at `version`.
-    complete: bool,
-    end: Option<Timestamp>,
-    /// When a full read must ask L2 again (the L1 expiration ratio); `None` is never.
-    fresh_until: Option<Timestamp>,
-    /// When L2 last confirmed `complete`.
-    checked_at: Timestamp,
     /// `None` until L2 was asked.
     pub(super) generation: Option<u64>,
-    /// How often the partition was signed out through this process.
-    pub(super) sign_outs: u64,
     /// The latest version that L2 is known to have.
     pub(super) version: u64,
-    touched_at: Timestamp,
+    /// How often the partition was signed out through this process.
+    pub(super) sign_outs: u64,
     /// When L2 says it was last signed out.
     pub(super) cleared_at: Option<Timestamp>,
+    /// Whether `entries` is all that L2 had at `version`.
+    complete: bool,
+    /// When L2 last confirmed that.
+    checked_at: Timestamp,
+    /// When a full read must ask L2 again (the L1 expiration ratio); `None` is never.
+    fresh_until: Option<Timestamp>,
+    end: Option<Timestamp>,
     hard_end: Option<Timestamp>,
+    touched_at: Timestamp,
+    entries: Entries,
     unopenable: Vec<EntryId>,
     bytes: usize,
 }
 
 /// What waits to be written.
 #[derive(Default)]
-#[repr(C)]
 pub(super) struct Pending {
-    /// Those who wait for all that waits now.
-    waiters: Vec<Waiter>,
-    /// Those who wait for the commit in flight.
-    riders: Vec<Waiter>,
     /// A sign-out that L2 has not acknowledged, with the generation it ends.
     pub(super) clear: Option<Option<u64>>,
+    pub(super) changes: BTreeMap<TokenKey, PendingChange>,
     /// A commit that was sent, and whose answer is awaited or was lost.
     pub(super) in_flight: Option<InFlight>,
-    pub(super) changes: BTreeMap<TokenKey, PendingChange>,
     /// Some task is sending this partition's work now.
     pub(super) sending: bool,
     pub(super) queued: bool,
     pub(super) touch: bool,
+    /// Those who wait for all that waits now.
+    waiters: Vec<Waiter>,
+    /// Those who wait for the commit in flight.
+    riders: Vec<Waiter>,
 }
 
 type Waiter = oneshot::Sender<Result<(), L2Error>>;
