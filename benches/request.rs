@@ -4,14 +4,14 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use axum::http::header::COOKIE;
 use axum::routing::{get, post};
-use axum::Router;
 use criterion::{Criterion, criterion_group, criterion_main};
-use tower::layer::util::Identity;
 use tower::Service;
+use tower::layer::util::Identity;
 use tower_token_cache::{
     Error, L1, MemoryStore, PartitionKey, Token, TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
 };
@@ -31,7 +31,9 @@ fn issue() -> TokenSet {
 fn app() -> Router {
     async fn read(tokens: Tokens) -> Result<String, Error> {
         let token = tokens.get("graph").await?.hit();
-        Ok(token.map_or(0, |token| token.access_token().len()).to_string())
+        Ok(token
+            .map_or(0, |token| token.access_token().len())
+            .to_string())
     }
     async fn insert(tokens: Tokens) -> Result<&'static str, Error> {
         tokens.insert("graph", issue()).await.map(|()| "ok")
@@ -50,10 +52,17 @@ fn requests(criterion: &mut Criterion) {
         .expect("a runtime");
     let cache = runtime.block_on(async {
         let l1 = L1::new().revalidate_every(None);
-        let cache = TokenCache::builder(MemoryStore::new()).l1(l1).build().expect("defaults");
+        let cache = TokenCache::builder(MemoryStore::new())
+            .l1(l1)
+            .build()
+            .expect("defaults");
         for user in 0..USERS {
             let key = PartitionKey::session(session(user)).expect("a session id");
-            cache.tokens(key).insert("graph", issue()).await.expect("room");
+            cache
+                .tokens(key)
+                .insert("graph", issue())
+                .await
+                .expect("room");
         }
         cache
     });

@@ -107,13 +107,13 @@ struct Payload<'a> {
 pub(crate) fn encode(name: &str, value: &Value) -> Bytes {
     let empty = BTreeMap::new();
     let (secret, token) = match value {
-        Value::Token(token) => (token.secret(), Some(token)),
-        Value::Secret(secret) => (secret, None),
+        Value::Token(token) => (token.access_token(), Some(token)),
+        Value::Secret(secret) => (secret.expose(), None),
     };
     let extras = token.map_or(&empty, |token| token.extras());
     let payload = Payload {
         n: name,
-        s: secret.expose(),
+        s: secret,
         t: token.and_then(Token::token_type),
         o: token.and_then(Token::scope),
         e: token.and_then(Token::expires_at).map(Timestamp::as_millis),

@@ -46,7 +46,7 @@ fn the_buffer_never_grows() {
         let Value::Token(token) = value else {
             unreachable!()
         };
-        assert!(bytes.len() >= token.secret().len());
+        assert!(bytes.len() >= token.access_token().len());
     }
 }
 

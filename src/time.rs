@@ -1,22 +1,29 @@
 //! Wall-clock time as this crate keeps it: milliseconds since the Unix epoch.
 
+use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Timestamp(u64);
+///
+/// An `Option` of it is no larger.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(NonZeroU64); // one more than the milliseconds
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch.
+    /// The end of representable time.
+    pub const MAX: Self = Self(NonZeroU64::MAX);
+
+    /// From milliseconds since the Unix epoch, at most [`MAX`](Self::MAX).
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis)
+        Self(NonZeroU64::MIN.saturating_add(millis))
     }
 
     /// Milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// The current wall-clock time.
@@ -31,25 +38,38 @@ impl Timestamp {
 
     /// This instant minus `duration`, at least the epoch.
     pub fn saturating_sub(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(millis(duration)))
+        Self::from_millis(self.as_millis().saturating_sub(millis(duration)))
     }
 
     /// The time from `earlier` to this instant, zero when `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
+        Duration::from_millis(self.as_millis().saturating_sub(earlier.as_millis()))
+    }
+}
+
+/// The Unix epoch.
+impl Default for Timestamp {
+    fn default() -> Self {
+        Self::from_millis(0)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.as_millis())
     }
 }
 
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
-        Self(time.duration_since(UNIX_EPOCH).map_or(0, millis))
+        Self::from_millis(time.duration_since(UNIX_EPOCH).map_or(0, millis))
     }
 }
 
 impl From<Timestamp> for SystemTime {
     fn from(time: Timestamp) -> Self {
         UNIX_EPOCH
-            .checked_add(Duration::from_millis(time.0))
+            .checked_add(Duration::from_millis(time.as_millis()))
             .unwrap_or(UNIX_EPOCH)
     }
 }
@@ -72,14 +92,14 @@ impl Clock {
     /// A clock that stands still until [`advance`](Clock::advance) moves it, for tests. Clones
     /// show the same time.
     pub fn manual(start: Timestamp) -> Self {
-        Self(Some(Arc::new(AtomicU64::new(start.0))))
+        Self(Some(Arc::new(AtomicU64::new(start.as_millis()))))
     }
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             None => Timestamp::now(),
-            Some(time) => Timestamp(time.load(Ordering::Relaxed)),
+            Some(time) => Timestamp::from_millis(time.load(Ordering::Relaxed)),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::cache::ALLOCATION;
 use crate::secret::Secret;
@@ -30,8 +31,10 @@ const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub struct Token(Arc<Fields>);
 
 #[derive(Clone, PartialEq)]
+#[repr(C)]
 struct Fields {
-    access_token: Secret,
+    // Comes first, beside the reference count: this is what most readers want.
+    access_token: Zeroizing<Box<str>>,
     token_type: Option<Box<str>>,
     scope: Option<Box<str>>,
     expires_at: Option<Timestamp>,
@@ -41,9 +44,9 @@ struct Fields {
 
 impl Token {
     /// A token that never expires by itself, of no declared type or scope.
-    pub fn new(access_token: impl Into<Secret>) -> Self {
+    pub fn new(access_token: impl Into<Box<str>>) -> Self {
         Self(Arc::new(Fields {
-            access_token: access_token.into(),
+            access_token: Zeroizing::new(access_token.into()),
             token_type: None,
             scope: None,
             expires_at: None,
@@ -94,11 +97,6 @@ impl Token {
 
     /// The token, as it goes into an `Authorization` header. Do not log it.
     pub fn access_token(&self) -> &str {
-        self.0.access_token.expose()
-    }
-
-    /// The token as a shared [`Secret`].
-    pub fn secret(&self) -> &Secret {
         &self.0.access_token
     }
 
@@ -146,8 +144,8 @@ impl Token {
         let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |t| t.len() + ALLOCATION);
         let extra = self.0.extra.iter();
         std::mem::size_of::<Fields>()
-            + 2 * ALLOCATION
-            + self.0.access_token.footprint()
+            + 3 * ALLOCATION
+            + self.0.access_token.len()
             + text(&self.0.token_type)
             + text(&self.0.scope)
             + extra
@@ -164,7 +162,7 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token")
-            .field("access_token", &self.0.access_token)
+            .field("access_token", &"[redacted]")
             .field("token_type", &self.0.token_type)
             .field("expires_at", &self.0.expires_at)
             .field("refresh_at", &self.0.refresh_at)
@@ -295,7 +293,7 @@ impl TryFrom<Response> for TokenSet {
             .collect::<Result<_, serde_json::Error>>()?;
         Ok(Self {
             access: Token(Arc::new(Fields {
-                access_token: response.access_token,
+                access_token: Zeroizing::new(response.access_token.expose().into()),
                 token_type: response.token_type,
                 scope: response.scope,
                 expires_at: after(response.expires_in),

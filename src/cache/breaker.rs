@@ -53,6 +53,12 @@ impl Breaker {
         })
     }
 
+    /// Whether nobody may ask now.
+    pub(crate) fn is_open(&self) -> bool {
+        let closed_to = |open: &Open| open.probing || Instant::now() < open.until;
+        self.lock().open.as_ref().is_some_and(closed_to)
+    }
+
     /// Lets everybody ask again.
     pub(crate) fn reset(&self) {
         *self.lock() = State::default();

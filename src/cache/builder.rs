@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::budget::Budget;
 use super::l1::{L1, Partitions};
 use super::l2::L2;
-use super::partition::ViewRules;
-use super::write::Queue;
+use super::partition::Rules;
+use super::queue::Queue;
 use super::{Engine, TokenCache};
 use crate::error::ConfigError;
 use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
@@ -176,12 +176,19 @@ impl Builder {
                     .with_source(error)
             })?,
         };
+        let rules = Rules {
+            negative_ttl: self.negative_ttl,
+            expiration_ratio: self.l1.expiration_ratio,
+            revalidate_every: self.l1.revalidate_every,
+            sliding: self.lifetime.sliding,
+        };
         let counters = Arc::<Counters>::default();
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {
-            partitions: Partitions::new(&self.l1, self.namespace.into()),
+            partitions: Partitions::new(&self.l1, rules),
             l2: L2 {
                 store: self.store,
+                namespace: self.namespace.into(),
                 breaker: super::breaker::Breaker::default(),
                 hook: self.hook,
                 soft_timeout: self.soft_timeout,
@@ -192,12 +199,7 @@ impl Builder {
             budget: Budget::new(self.max_pending_changes, self.max_pending_bytes),
             counters,
             clock: self.clock,
-            rules: ViewRules {
-                negative_ttl: self.negative_ttl,
-                expiration_ratio: self.l1.expiration_ratio,
-                revalidate_every: self.l1.revalidate_every,
-                sliding: self.lifetime.sliding,
-            },
+            rules,
             lifetime: self.lifetime,
             failure_policy: self.failure_policy,
             write_mode: self.write_mode,

@@ -9,10 +9,9 @@ use std::time::Duration;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::partition::{Partition, State};
+use super::partition::{Partition, Rules, State};
 use crate::error::ConfigError;
 use crate::key::PartitionKey;
-use crate::store::PartitionId;
 use crate::time::Timestamp;
 
 /// Settings of the in-memory cache.
@@ -105,7 +104,7 @@ pub(super) struct Partitions {
     idle: Option<Cache<PartitionKey, Arc<Partition>>>,
     active: Box<[Stripe]>,
     hasher: RandomState,
-    namespace: Arc<str>,
+    rules: Rules,
 }
 
 type Stripe = Mutex<HashMap<PartitionKey, Arc<Partition>>>;
@@ -113,7 +112,7 @@ type Stripe = Mutex<HashMap<PartitionKey, Arc<Partition>>>;
 const STRIPES: usize = 64;
 
 impl Partitions {
-    pub(super) fn new(l1: &L1, namespace: Arc<str>) -> Self {
+    pub(super) fn new(l1: &L1, rules: Rules) -> Self {
         let idle = l1.max_bytes.map(|max_bytes| {
             Cache::builder()
                 .max_capacity(max_bytes)
@@ -126,7 +125,7 @@ impl Partitions {
             idle,
             active: (0..STRIPES).map(|_| Stripe::default()).collect(),
             hasher: RandomState::new(),
-            namespace,
+            rules,
         }
     }
 
@@ -153,9 +152,10 @@ impl Partitions {
         };
         let partition = known
             .or(in_l1)
-            .unwrap_or_else(|| Partition::new(key.clone(), PartitionId::new(&self.namespace, key)));
+            .unwrap_or_else(|| Partition::new(key.clone()));
         let mut state = partition.lock();
         let result = act(&partition, &mut state);
+        state.settle(&self.rules);
         match (was_active, state.is_active()) {
             (false, true) => {
                 active.insert(key.clone(), partition.clone());

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::breaker::{Breaker, jittered};
 use crate::error::{StoreError, StoreErrorKind};
+use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
 use crate::store::{Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, TokenStore};
 use crate::telemetry::Counters;
@@ -17,6 +18,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 
 pub(crate) struct L2 {
     pub(crate) store: Arc<dyn TokenStore>,
+    pub(crate) namespace: Arc<str>,
     pub(crate) breaker: Breaker,
     pub(crate) hook: Option<FailureHook>,
     /// How long one attempt may take.
@@ -34,16 +36,30 @@ pub(crate) struct L2Error {
 }
 
 impl L2Error {
+    /// A failure that the hook has not seen.
+    pub(crate) fn of(kind: StoreErrorKind) -> Self {
+        StoreError::new(kind).into()
+    }
+
     /// The task that was to ask the store has ended without an answer.
     pub(crate) fn lost() -> Self {
-        Self {
-            error: StoreError::new(StoreErrorKind::Unreachable),
-            decision: OnFailure::Policy,
-        }
+        Self::of(StoreErrorKind::Unreachable)
+    }
+}
+
+impl From<StoreError> for L2Error {
+    fn from(error: StoreError) -> Self {
+        let decision = OnFailure::Policy;
+        Self { error, decision }
     }
 }
 
 impl L2 {
+    /// What the store knows a partition by.
+    pub(crate) fn id(&self, key: &PartitionKey) -> PartitionId {
+        PartitionId::new(&self.namespace, key)
+    }
+
     pub(crate) async fn load(&self, partition: &PartitionId) -> Result<Loaded, L2Error> {
         self.counters.l2_reads.add(1);
         self.call(L2Operation::Load, Some(partition), || {
@@ -97,10 +113,7 @@ impl L2 {
         loop {
             number += 1;
             let Some(attempt) = self.breaker.attempt() else {
-                return Err(L2Error {
-                    error: StoreError::new(StoreErrorKind::CircuitOpen),
-                    decision: OnFailure::Policy,
-                });
+                return Err(L2Error::of(StoreErrorKind::CircuitOpen));
             };
             let left = deadline.saturating_duration_since(Instant::now());
             let error = match timeout(self.soft_timeout.min(left), ask()).await {

@@ -3,13 +3,17 @@
 //! A read goes `read` → `l1` → `l2`; a change goes `write` → `l1` → `l2`. What memory may answer
 //! or take in is decided in `partition`, under its lock.
 
+mod admission;
 mod breaker;
 mod budget;
 mod builder;
 mod entries;
+mod flush;
 mod l1;
 mod l2;
 mod partition;
+mod pending;
+mod queue;
 mod read;
 mod write;
 
@@ -24,9 +28,9 @@ pub use self::l1::L1;
 use self::l1::Partitions;
 use self::l2::L2;
 pub(crate) use self::partition::Pin;
-use self::partition::ViewRules;
+use self::partition::Rules;
+use self::queue::Queue;
 pub(crate) use self::write::CommitWait;
-use self::write::Queue;
 use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::store::{Lifetime, TokenStore};
@@ -53,7 +57,7 @@ pub(crate) struct Engine {
     budget: Budget,
     counters: Arc<Counters>,
     pub(crate) clock: Clock,
-    rules: ViewRules,
+    rules: Rules,
     lifetime: Lifetime,
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Engine;
+use super::admission::{Admission, Fetched};
 use super::l2::L2Error;
-use super::partition::{Admitted, Answer, Due, Fetched, Partition, Pin};
+use super::partition::{Answer, Due, Partition, Pin};
 use crate::codec::{self, Value};
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
@@ -31,6 +32,15 @@ impl Engine {
     ) -> Result<(Lookup<Value>, CacheLevel), Error> {
         let now = self.clock.now();
         let partition = self.find(key);
+        {
+            let state = partition.lock();
+            if let Some(value) = state.settled(name, now) {
+                let hit = Lookup::Hit(value.clone());
+                pin.get_or_insert_with(|| state.pin(now));
+                self.counters.l1_hits.add(1);
+                return Ok((hit, CacheLevel::L1));
+            }
+        }
         let (answer, due) = {
             let mut state = partition.lock();
             let answer = state.answer(name, now, &self.rules);
@@ -134,7 +144,7 @@ impl Engine {
         let partition = self.find(key);
         let known = {
             let state = partition.lock();
-            state.view.generation.is_some() || state.pending.clear.is_some()
+            state.generation.is_some() || state.is_clearing()
         };
         let (partition, outcome) = match known {
             true => (partition, Ok(())),
@@ -190,11 +200,11 @@ impl Engine {
     /// Joins the load of this partition, which is started if there is none.
     fn start_load(self: &Arc<Self>, key: &PartitionKey) -> (Arc<Partition>, Loading) {
         let (partition, loading, done) = self.partitions.with(key, |partition, state| {
-            if let Some(loading) = &state.loading {
+            if let Some(loading) = &state.pending().loading {
                 return (partition.clone(), loading.clone(), None);
             }
             let (done, loading) = watch::channel(None);
-            state.loading = Some(loading.clone());
+            state.pending().loading = Some(loading.clone());
             (partition.clone(), loading, Some(done))
         });
         if let Some(done) = done {
@@ -210,15 +220,16 @@ impl Engine {
     }
 
     async fn fetch(&self, partition: &Partition) -> Result<(), L2Error> {
+        let id = self.l2.id(&partition.key);
         for _ in 0..MAX_READS {
             let floor = partition.lock().floor();
-            let fetched = self.decode(self.l2.load(&partition.id).await?);
+            let fetched = self.decode(self.l2.load(&id).await?);
             let now = self.clock.now();
-            let (admitted, dropped) = self.partitions.with(&partition.key, |_, state| {
+            let admission = self.partitions.with(&partition.key, |_, state| {
                 state.admit(fetched, floor, now, &self.rules)
             });
-            self.counters.signed_out_changes.add(dropped as u64);
-            if admitted == Admitted::Yes {
+            if let Admission::Admitted { dropped } = admission {
+                self.counters.signed_out_changes.add(dropped as u64);
                 return Ok(());
             }
         }
@@ -276,7 +287,7 @@ impl Drop for Flight {
         let key = &self.partition.key;
         self.engine
             .partitions
-            .with(key, |_, state| state.loading = None);
+            .with(key, |_, state| state.pending().loading = None);
         self.done.send_replace(Some(self.outcome.clone()));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -39,15 +38,15 @@ impl PartitionKind {
 
 /// Whose tokens: a user, a session, an assertion or the application.
 ///
-/// Clones share one buffer, wiped when the last is dropped. `Debug` shows the kind only.
+/// The text is wiped on drop. `Debug` shows the kind only.
 #[derive(Clone)]
-pub struct PartitionKey(Arc<Text>);
-
-struct Text {
+pub struct PartitionKey {
     kind: PartitionKind,
     value: Value,
 }
 
+/// Short texts stand in place, so that most keys cost no allocation and no cache miss.
+#[derive(Clone)]
 enum Value {
     /// Room for a UUID, or for 256 bits in base64.
     Short(Short<45>),
@@ -117,17 +116,25 @@ impl PartitionKey {
 
     fn from_parts(kind: PartitionKind, value: &str) -> Self {
         let value = Short::new(value).map_or_else(|| Value::Long(value.into()), Value::Short);
-        Self(Arc::new(Text { kind, value }))
+        Self { kind, value }
     }
 
     /// What the partition belongs to.
     pub fn kind(&self) -> PartitionKind {
-        self.0.kind
+        self.kind
+    }
+
+    /// Memory that this key owns, allocator overhead included, in bytes.
+    pub(crate) fn footprint(&self) -> usize {
+        match &self.value {
+            Value::Short(_) => 0,
+            Value::Long(text) => text.len() + crate::cache::ALLOCATION,
+        }
     }
 
     /// The text that names the partition within its kind.
     pub(crate) fn value(&self) -> &[u8] {
-        match &self.0.value {
+        match &self.value {
             Value::Short(text) => text.as_bytes(),
             Value::Long(text) => text.as_bytes(),
         }
@@ -140,7 +147,7 @@ impl PartitionKey {
             .chain_update(b"tower-token-cache partition v1\0")
             .chain_update((namespace.len() as u64).to_be_bytes())
             .chain_update(namespace)
-            .chain_update(self.0.kind.tag().encode_utf8(&mut kind))
+            .chain_update(self.kind.tag().encode_utf8(&mut kind))
             .chain_update(self.value())
             .finalize()
             .into()
@@ -159,7 +166,7 @@ pub(super) fn check(text: &str, limit: usize) -> Result<(), KeyError> {
 
 impl PartialEq for PartitionKey {
     fn eq(&self, other: &Self) -> bool {
-        self.0.kind == other.0.kind && self.value() == other.value()
+        self.kind == other.kind && self.value() == other.value()
     }
 }
 
@@ -167,14 +174,14 @@ impl Eq for PartitionKey {}
 
 impl Hash for PartitionKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.kind.hash(state);
+        self.kind.hash(state);
         self.value().hash(state);
     }
 }
 
 impl fmt::Debug for PartitionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PartitionKey({:?}, [redacted])", self.0.kind)
+        write!(f, "PartitionKey({:?}, [redacted])", self.kind)
     }
 }
 

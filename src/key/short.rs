@@ -14,7 +14,9 @@ impl<const N: usize> Short<N> {
     pub(super) fn new(text: &str) -> Option<Self> {
         let len = u8::try_from(text.len()).ok()?;
         let mut bytes = [0; N];
-        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        bytes
+            .get_mut(..text.len())?
+            .copy_from_slice(text.as_bytes());
         Some(Self { len, bytes })
     }
 

@@ -1,0 +1,186 @@
+//! What L2 says, and whether it may enter memory.
+
+use std::time::Duration;
+
+use super::partition::{Rules, State};
+use crate::codec::Value;
+use crate::key::TokenKey;
+use crate::store::{CommitId, EntryId, Remaining};
+use crate::time::Timestamp;
+
+/// A partition as read from L2, decoded.
+pub(super) struct Fetched {
+    pub(super) generation: u64,
+    pub(super) version: u64,
+    pub(super) cleared_at: Option<Timestamp>,
+    pub(super) remaining: Remaining,
+    pub(super) entries: Vec<(TokenKey, Value)>,
+    pub(super) unopenable: Vec<EntryId>,
+}
+
+/// What was known of a partition when a read of L2 began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Floor {
+    sign_outs: u32,
+    generation: u64,
+    version: u64,
+}
+
+/// What became of a partition that was read from L2.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It is in memory. So many pending changes were dropped, because they were made before a
+    /// sign-out.
+    Admitted { dropped: usize },
+    /// A commit or sign-out has overtaken the read: read again.
+    Overtaken,
+}
+
+impl State {
+    pub(super) fn floor(&self) -> Floor {
+        Floor {
+            sign_outs: self.sign_outs,
+            generation: self.generation.unwrap_or(0),
+            version: self.version,
+        }
+    }
+
+    /// Takes a partition that was read from L2 into memory, unless something has overtaken it.
+    pub(super) fn admit(
+        &mut self,
+        fetched: Fetched,
+        floor: Floor,
+        now: Timestamp,
+        rules: &Rules,
+    ) -> Admission {
+        if self.is_clearing() {
+            return Admission::Admitted { dropped: 0 };
+        }
+        let known = self.floor();
+        let older = (fetched.generation, fetched.version) < (known.generation, known.version);
+        // Older than what was known before the read began: the store has lost data, and what it
+        // has now is the truth. Older than what became known meanwhile: the read was overtaken.
+        if known.sign_outs != floor.sign_outs || (older && known != floor) {
+            return Admission::Overtaken;
+        }
+        self.cleared_at = fetched.cleared_at;
+        let since = self.pending.as_ref().and_then(|pending| pending.since());
+        let signed_out = match self.generation {
+            Some(known) => fetched.generation > known,
+            None => since.is_some_and(|since| self.cleared_since(since)),
+        };
+        let dropped = match signed_out {
+            true => self.drop_changes(),
+            false => 0,
+        };
+        self.generation = Some(fetched.generation.max(known.generation));
+        self.version = fetched.version;
+        self.complete = true;
+        self.checked_at = now;
+        self.unopenable = fetched.unopenable.into();
+        self.set_remaining(fetched.remaining, now, rules);
+        self.forget_loaded_entries();
+        if fetched.generation >= known.generation {
+            for (name, value) in fetched.entries {
+                self.lay(name, Some(value), false);
+            }
+        }
+        let pending = self.pending.take();
+        for (name, change) in pending.iter().flat_map(|pending| pending.iter()) {
+            self.lay(name.clone(), change.value.clone(), false);
+        }
+        self.pending = pending;
+        Admission::Admitted { dropped }
+    }
+
+    /// L2 has taken the commit `id`. Returns how many changes it held.
+    pub(super) fn committed(
+        &mut self,
+        id: CommitId,
+        version: u64,
+        remaining: Remaining,
+        now: Timestamp,
+        rules: &Rules,
+    ) -> usize {
+        let in_flight = &mut self.pending().in_flight;
+        let Some(commit) = in_flight.take_if(|commit| commit.id == id) else {
+            return 0;
+        };
+        // One step further: nobody else has committed since the entries were complete.
+        self.complete &= version == self.version + 1;
+        if self.complete {
+            self.checked_at = now;
+        }
+        self.version = self.version.max(version);
+        self.touched_at = now;
+        self.set_remaining(remaining, now, rules);
+        commit.changes.len()
+    }
+
+    /// L2 has refused the commit `id`, because the partition was signed out elsewhere. Returns how
+    /// many changes are lost with it.
+    pub(super) fn refused(&mut self, id: CommitId, generation: u64, now: Timestamp) -> usize {
+        let in_flight = &self.pending().in_flight;
+        if in_flight.as_ref().is_none_or(|commit| commit.id != id) {
+            return 0;
+        }
+        self.forget_entries();
+        let dropped = self.drop_changes();
+        self.cleared(generation, now);
+        dropped
+    }
+
+    /// Empties the partition; until L2 acknowledges it, nothing that L2 holds counts. Returns how
+    /// many changes that waited are dropped.
+    pub(super) fn sign_out(&mut self) -> usize {
+        let dropped = self.drop_changes();
+        self.forget_entries();
+        self.sign_outs += 1;
+        let generation = self.generation;
+        self.pending().clear.get_or_insert(generation);
+        dropped
+    }
+
+    /// L2 has signed the partition out.
+    pub(super) fn cleared(&mut self, generation: u64, now: Timestamp) {
+        self.pending().clear = None;
+        self.generation = Some(generation);
+        self.cleared_at = Some(now);
+        self.version = 0;
+        self.complete = false;
+        self.end = None;
+        self.hard_end = None;
+    }
+
+    /// L2 has started the sliding lifetime anew.
+    pub(super) fn touched(&mut self, remaining: Remaining, now: Timestamp, rules: &Rules) {
+        if remaining != Remaining::default() {
+            self.set_remaining(remaining, now, rules);
+        }
+    }
+
+    /// Drops changes that waited for so long that a sign-out's tombstone may be gone.
+    pub(super) fn drop_older_than(&mut self, limit: Timestamp) -> usize {
+        let since = self.pending.as_ref().and_then(|pending| pending.since());
+        if since.is_none_or(|since| since >= limit) {
+            return 0;
+        }
+        self.complete = false;
+        self.drop_changes()
+    }
+
+    fn drop_changes(&mut self) -> usize {
+        self.pending
+            .as_mut()
+            .map_or(0, |pending| pending.drop_changes())
+    }
+
+    fn set_remaining(&mut self, remaining: Remaining, now: Timestamp, rules: &Rules) {
+        let at = |rest: Option<Duration>| rest.map(|rest| now.saturating_add(rest));
+        self.end = at(remaining.idle);
+        self.hard_end = at(remaining.hard);
+        let fresh = |rest: Duration| rest.mul_f64(rules.expiration_ratio);
+        let limited = rules.expiration_ratio < 1.0;
+        self.fresh_until = at(remaining.idle.filter(|_| limited).map(fresh));
+    }
+}

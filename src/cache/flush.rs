@@ -1,0 +1,272 @@
+//! One group's way to L2: what each partition has to write, and what became of it.
+//!
+//! A few groups are on their way at a time, a partition in at most one of them, so its changes
+//! arrive in order.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::Engine;
+use super::l2::L2Error;
+use super::partition::{Partition, State};
+use super::pending::InFlight;
+use crate::codec;
+use crate::store::{Change, Commit, EntryId, Outcome, PartitionId, Put, TOMBSTONE};
+
+/// Bytes of values in one round-trip: some milliseconds' work for a store.
+const MAX_BYTES: usize = 2 << 20;
+
+impl Engine {
+    pub(super) async fn write_group(self: Arc<Self>, group: Vec<Arc<Partition>>) {
+        let mut works = Vec::with_capacity(group.len());
+        for partition in group {
+            let work = self
+                .partitions
+                .with(&partition.key, |_, state| self.take_work(state));
+            works.push(Work {
+                engine: self.clone(),
+                partition,
+                kind: work,
+                failure: Some(L2Error::lost()),
+            });
+        }
+        let mut commits = Vec::new();
+        let mut touches = Vec::new();
+        let mut others = Vec::new();
+        for work in works {
+            match work.kind {
+                WorkKind::Commit { .. } => commits.push(work),
+                WorkKind::Touch => touches.push(work),
+                _ => others.push(work),
+            }
+        }
+        // Each of these is a round-trip of its own; none waits for another.
+        let mut alone = JoinSet::new();
+        for work in others {
+            alone.spawn_on(work.run_alone(), &self.runtime);
+        }
+        self.commit_group(commits).await;
+        self.touch_group(touches).await;
+        while alone.join_next().await.is_some() {}
+    }
+
+    /// Decides what to do next for a partition, and takes it.
+    fn take_work(&self, state: &mut State) -> WorkKind {
+        state.pending().queued = false;
+        if state.pending().sending {
+            return WorkKind::Nothing;
+        }
+        let oldest = self.clock.now().saturating_sub(TOMBSTONE / 2);
+        let given_up = state.drop_older_than(oldest);
+        if given_up > 0 {
+            self.counters.abandoned_changes.add(given_up as u64);
+            tracing::error!(
+                changes = given_up,
+                "changes waited for too long and are given up"
+            );
+        }
+        let generation = state.generation;
+        let pending = state.pending();
+        pending.tell_written();
+        let touch = std::mem::take(&mut pending.touch);
+        let kind = match (pending.clear, generation) {
+            (Some(expected), _) => WorkKind::Clear { expected },
+            (None, Some(generation)) if pending.is_dirty() => WorkKind::Commit {
+                commit: pending.depart(|| self.queue.next_id()),
+                generation,
+            },
+            (None, None) if pending.is_dirty() => WorkKind::Load,
+            _ if touch => WorkKind::Touch,
+            _ => WorkKind::Nothing,
+        };
+        pending.sending = !matches!(kind, WorkKind::Nothing);
+        kind
+    }
+
+    /// Sends commits in as few round-trips as their size allows.
+    async fn commit_group(&self, mut works: Vec<Work>) {
+        let mut works = works.as_mut_slice();
+        while !works.is_empty() {
+            let mut commits = Vec::with_capacity(works.len());
+            let mut bytes = 0;
+            for work in works.iter() {
+                let commit = self.encode(work);
+                bytes += commit.iter().map(size).sum::<usize>();
+                if bytes > MAX_BYTES && !commits.is_empty() {
+                    break;
+                }
+                commits.extend(commit);
+            }
+            let (sent, rest) = works.split_at_mut(commits.len().max(1));
+            let answers = match self.l2.commit(&commits).await {
+                Ok(answers) => answers,
+                Err(failure) => {
+                    for work in sent.iter_mut() {
+                        work.failure = Some(failure.clone());
+                    }
+                    Vec::new()
+                }
+            };
+            for (work, answer) in sent.iter_mut().zip(answers) {
+                let settled = answer.map(|outcome| self.settle(work, outcome));
+                work.failure = settled.err().map(L2Error::from);
+            }
+            works = rest;
+        }
+    }
+
+    fn encode(&self, work: &Work) -> Option<Commit> {
+        let WorkKind::Commit { commit, generation } = &work.kind else {
+            return None;
+        };
+        let changes = commit.changes.iter().map(|(name, change)| Change {
+            entry: EntryId::of(name.as_ref()),
+            put: change.value.as_ref().map(|value| Put {
+                value: codec::encode(name.as_ref(), value),
+                expires_at: value.expires_at(),
+            }),
+        });
+        Some(Commit {
+            partition: self.l2.id(&work.partition.key),
+            id: commit.id,
+            generation: *generation,
+            changes: changes.collect(),
+            lifetime: self.lifetime,
+        })
+    }
+
+    fn settle(&self, work: &Work, outcome: Outcome) {
+        let WorkKind::Commit { commit, .. } = &work.kind else {
+            return;
+        };
+        let now = self.clock.now();
+        self.partitions
+            .with(&work.partition.key, |_, state| match outcome {
+                Outcome::Committed { version, remaining } => {
+                    let flushed = state.committed(commit.id, version, remaining, now, &self.rules);
+                    self.counters.flushed_changes.add(flushed as u64);
+                }
+                Outcome::Stale { generation } => {
+                    let dropped = state.refused(commit.id, generation, now);
+                    self.counters.signed_out_changes.add(dropped as u64);
+                }
+            });
+    }
+
+    async fn touch_group(&self, mut works: Vec<Work>) {
+        if works.is_empty() {
+            return;
+        }
+        let ids: Vec<PartitionId> = works
+            .iter()
+            .map(|work| self.l2.id(&work.partition.key))
+            .collect();
+        // A touch that failed is not repeated: the next use of the partition brings another.
+        let answers = self.l2.touch(&ids).await.unwrap_or_default();
+        let now = self.clock.now();
+        for (work, answer) in works.iter_mut().zip(answers) {
+            if let Ok(remaining) = answer {
+                self.partitions.with(&work.partition.key, |_, state| {
+                    state.touched(remaining, now, &self.rules);
+                });
+            }
+        }
+        for work in &mut works {
+            work.failure = None;
+        }
+    }
+}
+
+/// Bytes of values in a commit.
+fn size(commit: &Commit) -> usize {
+    let puts = commit
+        .changes
+        .iter()
+        .filter_map(|change| change.put.as_ref());
+    puts.map(|put| put.value.len()).sum()
+}
+
+/// One partition's turn. Whatever ends it, the partition is free for its next turn and those who
+/// wait for it are told.
+struct Work {
+    engine: Arc<Engine>,
+    partition: Arc<Partition>,
+    kind: WorkKind,
+    failure: Option<L2Error>,
+}
+
+enum WorkKind {
+    Nothing,
+    Commit {
+        commit: InFlight,
+        generation: u64,
+    },
+    Clear {
+        expected: Option<u64>,
+    },
+    /// The generation is unknown: L2 could not be asked when the changes were made.
+    Load,
+    Touch,
+}
+
+impl Work {
+    async fn run_alone(mut self) {
+        let engine = self.engine.clone();
+        self.failure = match self.kind {
+            WorkKind::Clear { expected } => {
+                match engine
+                    .l2
+                    .clear(&engine.l2.id(&self.partition.key), expected)
+                    .await
+                {
+                    Ok(generation) => {
+                        let now = engine.clock.now();
+                        engine.partitions.with(&self.partition.key, |_, state| {
+                            state.cleared(generation, now);
+                        });
+                        None
+                    }
+                    Err(failure) => Some(failure),
+                }
+            }
+            WorkKind::Load => engine.load(&self.partition.key).await.1.err(),
+            _ => None,
+        };
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if matches!(self.kind, WorkKind::Nothing) {
+            return;
+        }
+        let engine = &self.engine;
+        let failure = self.failure.take();
+        let failed = failure.is_some();
+        let mut stalled = false;
+        engine
+            .partitions
+            .with(&self.partition.key, |partition, state| {
+                let pending = state.pending();
+                pending.sending = false;
+                match failure {
+                    Some(failure) => {
+                        pending.tell_failed(failure);
+                        stalled = !std::mem::replace(&mut pending.stalled, true);
+                    }
+                    None => {
+                        pending.tell_written();
+                        if pending.is_dirty() {
+                            engine.push(partition, state);
+                        }
+                    }
+                }
+            });
+        match failed {
+            true if stalled => engine.stall(self.partition.clone()),
+            true => {}
+            false => engine.progressed(),
+        }
+    }
+}

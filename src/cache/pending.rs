@@ -1,0 +1,164 @@
+//! What a partition has under way: changes that L2 has not got, a load, and who waits for them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+
+use super::budget::Permit;
+use super::l2::L2Error;
+use crate::codec::Value;
+use crate::key::TokenKey;
+use crate::store::CommitId;
+use crate::time::Timestamp;
+
+/// Changes in one commit, so that it stays far below the timeouts of L2.
+const MAX_CHANGES: usize = 256;
+/// Bytes of values in one commit: the largest token set, once.
+const MAX_BYTES: usize = 1 << 20;
+
+#[derive(Default)]
+pub(super) struct Pending {
+    /// A sign-out that L2 has not acknowledged, with the generation that it ends.
+    pub(super) clear: Option<Option<u64>>,
+    pub(super) changes: BTreeMap<TokenKey, PendingChange>,
+    /// A commit that was sent, and whose answer is awaited or was lost.
+    pub(super) in_flight: Option<InFlight>,
+    /// Some task is sending this partition's work now.
+    pub(super) sending: bool,
+    pub(super) queued: bool,
+    pub(super) stalled: bool,
+    pub(super) touch: bool,
+    /// The load under way; its end wakes everyone who waits.
+    pub(super) loading: Option<watch::Receiver<Option<Result<(), L2Error>>>>,
+    /// Those who wait for all that waits now.
+    waiters: Vec<Waiter>,
+    /// Those who wait for the commit in flight.
+    riders: Vec<Waiter>,
+}
+
+type Waiter = oneshot::Sender<Result<(), L2Error>>;
+
+#[derive(Clone)]
+pub(super) struct PendingChange {
+    /// `None` removes the entry.
+    pub(super) value: Option<Value>,
+    pub(super) since: Timestamp,
+    /// The change's place in the budget, given back when the last copy is dropped.
+    pub(super) _permit: Arc<Permit>,
+}
+
+#[derive(Clone)]
+pub(super) struct InFlight {
+    pub(super) id: CommitId,
+    pub(super) changes: Arc<BTreeMap<TokenKey, PendingChange>>,
+}
+
+impl Pending {
+    /// Whether a change of `name` waits.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        let in_flight = self.in_flight.as_ref();
+        self.changes.contains_key(name)
+            || in_flight.is_some_and(|commit| commit.changes.contains_key(name))
+    }
+
+    /// The changes that wait, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&TokenKey, &PendingChange)> {
+        let in_flight = self.in_flight.iter();
+        in_flight
+            .flat_map(|commit| commit.changes.iter())
+            .chain(&self.changes)
+    }
+
+    /// When the oldest of the changes was made.
+    pub(super) fn since(&self) -> Option<Timestamp> {
+        self.iter().map(|(_, change)| change.since).min()
+    }
+
+    /// Forgets the changes that wait; how many there were.
+    pub(super) fn drop_changes(&mut self) -> usize {
+        let in_flight = self.in_flight.take();
+        let dropped = in_flight.map_or(0, |commit| commit.changes.len());
+        dropped + std::mem::take(&mut self.changes).len()
+    }
+
+    /// Whether changes or a sign-out wait.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.clear.is_some() || !self.changes.is_empty() || self.in_flight.is_some()
+    }
+
+    /// Whether anything at all is under way.
+    pub(super) fn is_active(&self) -> bool {
+        self.is_dirty()
+            || self.loading.is_some()
+            || self.sending
+            || self.touch
+            || !self.waiters.is_empty()
+            || !self.riders.is_empty()
+    }
+
+    /// Told when everything that waits now is written, or could not be.
+    pub(super) fn wait(&mut self) -> oneshot::Receiver<Result<(), L2Error>> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiters.retain(|waiter| !waiter.is_closed());
+        self.waiters.push(sender);
+        receiver
+    }
+
+    /// The changes that wait, as one commit. One whose answer was lost goes out again as it was,
+    /// before anything newer.
+    pub(super) fn depart(&mut self, next_id: impl FnOnce() -> CommitId) -> InFlight {
+        if let Some(commit) = &self.in_flight {
+            return commit.clone();
+        }
+        let mut bytes = 0;
+        let fits = |(_, change): &(&TokenKey, &PendingChange)| {
+            bytes += change.value.as_ref().map_or(0, Value::footprint);
+            bytes <= MAX_BYTES
+        };
+        let count = self
+            .changes
+            .iter()
+            .take(MAX_CHANGES)
+            .take_while(fits)
+            .count()
+            .max(1);
+        let rest = match self.changes.keys().nth(count).cloned() {
+            Some(first_left) => self.changes.split_off(&first_left),
+            None => {
+                self.riders.append(&mut self.waiters);
+                BTreeMap::new()
+            }
+        };
+        let commit = InFlight {
+            id: next_id(),
+            changes: Arc::new(std::mem::replace(&mut self.changes, rest)),
+        };
+        self.in_flight = Some(commit.clone());
+        commit
+    }
+
+    /// A turn has ended well: tells those whose changes are written.
+    pub(super) fn tell_written(&mut self) {
+        if self.in_flight.is_none() {
+            tell(&mut self.riders, &Ok(()));
+        }
+        if !self.is_dirty() {
+            tell(&mut self.waiters, &Ok(()));
+        }
+    }
+
+    /// A turn has failed: tells everybody.
+    pub(super) fn tell_failed(&mut self, failure: L2Error) {
+        let failure = Err(failure);
+        tell(&mut self.riders, &failure);
+        tell(&mut self.waiters, &failure);
+    }
+}
+
+fn tell(waiters: &mut Vec<Waiter>, outcome: &Result<(), L2Error>) {
+    for waiter in waiters.drain(..) {
+        // A waiter that has gone needs no answer.
+        let _ = waiter.send(outcome.clone());
+    }
+}

@@ -1,0 +1,237 @@
+//! The queue of partitions that have something to write.
+//!
+//! A partition stands in the queue at most once. What fails is set aside and tried again, with
+//! growing pauses, until L2 takes it: while L2 is away one group at a time is risked, and once it
+//! is back the others follow.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+
+use super::Engine;
+use super::breaker::jittered;
+use super::partition::{Partition, State};
+use crate::key::PartitionKey;
+use crate::store::CommitId;
+
+/// Partitions in one group: a round-trip of about a megabyte.
+const MAX_GROUP: usize = 128;
+/// Groups on their way at a time: one is encoded while L2 works on the other.
+const MAX_GROUPS: usize = 2;
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+/// The interval between sweeps of expired partitions out of L1.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// A wake-up carries the engine, so that it lives until the queue is empty even when the last
+/// handle is gone.
+type Wakeup = Arc<Engine>;
+
+pub(super) struct Queue {
+    ready: Mutex<VecDeque<Arc<Partition>>>,
+    /// Those whose last turn failed.
+    stalled: Mutex<Vec<Arc<Partition>>>,
+    /// A task waits to try them again.
+    retrying: AtomicBool,
+    /// Tries since anything was written.
+    failures: AtomicU32,
+    wake: mpsc::Sender<Wakeup>,
+    groups: Arc<Semaphore>,
+    closed: AtomicBool,
+    next_commit: AtomicU64,
+}
+
+impl Queue {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Wakeup>) {
+        let (wake, wakeups) = mpsc::channel(1);
+        let queue = Self {
+            ready: Mutex::default(),
+            stalled: Mutex::default(),
+            retrying: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            wake,
+            groups: Arc::new(Semaphore::new(MAX_GROUPS)),
+            closed: AtomicBool::new(false),
+            // Unique among instances by its random start, within one by counting.
+            next_commit: AtomicU64::new(getrandom::u64().unwrap_or_default()),
+        };
+        (queue, wakeups)
+    }
+
+    /// Whether no more changes are taken.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing has failed lately that was not tried again since.
+    pub(super) fn is_flowing(&self) -> bool {
+        !self.retrying.load(Ordering::Acquire)
+    }
+
+    pub(super) fn next_id(&self) -> CommitId {
+        CommitId(
+            self.next_commit
+                .fetch_add(1, Ordering::Relaxed)
+                .to_be_bytes(),
+        )
+    }
+
+    fn take_group(&self) -> Vec<Arc<Partition>> {
+        let mut ready = lock(&self.ready);
+        let count = ready.len().min(MAX_GROUP);
+        ready.drain(..count).collect()
+    }
+
+    fn take_stalled(&self, count: usize) -> Vec<Arc<Partition>> {
+        let mut stalled = lock(&self.stalled);
+        let keep = stalled.len().saturating_sub(count);
+        stalled.split_off(keep)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Engine {
+    /// Starts the background tasks, which end when the engine is dropped.
+    pub(super) fn start(self: &Arc<Self>, mut wakeups: mpsc::Receiver<Wakeup>) {
+        self.runtime.spawn(async move {
+            while let Some(engine) = wakeups.recv().await {
+                engine.write_queued().await;
+            }
+        });
+        let weak = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                let Some(engine) = weak.upgrade() else { return };
+                engine.partitions.sweep(engine.clock.now()).await;
+            }
+        });
+    }
+
+    /// Queues whatever waits of this partition.
+    pub(crate) fn enqueue(self: &Arc<Self>, key: &PartitionKey) {
+        self.partitions
+            .with(key, |partition, state| self.push(partition, state));
+        self.wake();
+    }
+
+    /// Queues what waits of every partition, also for requests that are still running: their end
+    /// may come too late.
+    pub(super) fn queue_all(self: &Arc<Self>) {
+        for key in self.partitions.active() {
+            self.partitions
+                .with(&key, |partition, state| self.push(partition, state));
+        }
+        self.wake();
+    }
+
+    /// No more changes; what waits is written without further pauses.
+    pub(super) fn close(self: &Arc<Self>) {
+        self.queue.closed.store(true, Ordering::SeqCst);
+        self.l2.breaker.reset();
+        self.queue_all();
+    }
+
+    pub(super) fn push(&self, partition: &Arc<Partition>, state: &mut State) {
+        let pending = state.pending();
+        if !pending.queued && !pending.sending {
+            pending.queued = true;
+            lock(&self.queue.ready).push_back(partition.clone());
+        }
+    }
+
+    pub(super) fn wake(self: &Arc<Self>) {
+        // Full: a wake-up is on its way already.
+        let _ = self.queue.wake.try_send(self.clone());
+    }
+
+    async fn write_queued(self: Arc<Self>) {
+        loop {
+            let Ok(slot) = self.queue.groups.clone().acquire_owned().await else {
+                return;
+            };
+            let group = self.queue.take_group();
+            if group.is_empty() {
+                return;
+            }
+            let engine = self.clone();
+            self.runtime.spawn(async move {
+                engine.write_group(group).await;
+                drop(slot);
+            });
+        }
+    }
+
+    /// Something was written: L2 is there.
+    pub(super) fn progressed(self: &Arc<Self>) {
+        self.queue.failures.store(0, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Sets a partition aside whose turn has failed, to be tried again.
+    pub(super) fn stall(self: &Arc<Self>, partition: Arc<Partition>) {
+        lock(&self.queue.stalled).push(partition);
+        if !self.queue.retrying.swap(true, Ordering::AcqRel) {
+            self.runtime.spawn(retry(Arc::downgrade(self)));
+        }
+    }
+
+    /// Tries what has failed again; whether some is left for later.
+    fn retry_stalled(self: &Arc<Self>) -> bool {
+        if self.l2.breaker.is_open() {
+            return true;
+        }
+        let count = match self.queue.failures.fetch_add(1, Ordering::Relaxed) {
+            0 => usize::MAX,
+            _ => MAX_GROUP,
+        };
+        for partition in self.queue.take_stalled(count) {
+            self.partitions.with(&partition.key, |partition, state| {
+                state.pending().stalled = false;
+                self.push(partition, state);
+            });
+        }
+        self.wake();
+        let left = lock(&self.queue.stalled);
+        self.queue
+            .retrying
+            .store(!left.is_empty(), Ordering::Release);
+        !left.is_empty()
+    }
+}
+
+/// Runs while something is set aside.
+async fn retry(engine: Weak<Engine>) {
+    let mut failures = 0;
+    loop {
+        let pause = (FIRST_RETRY * 2_u32.pow(failures)).min(LAST_RETRY);
+        tokio::time::sleep(jittered(pause)).await;
+        let Some(engine) = engine.upgrade() else {
+            return;
+        };
+        if !engine.retry_stalled() {
+            return;
+        }
+        failures = engine.queue.failures.load(Ordering::Relaxed).min(8);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let abandoned = self.budget.pending();
+        if abandoned > 0 && !self.queue.is_closed() {
+            tracing::error!(
+                abandoned,
+                "the token cache was dropped before L2 had its changes"
+            );
+        }
+    }
+}
