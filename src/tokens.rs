@@ -340,17 +340,21 @@ impl Tokens {
 
     async fn read(&self, name: &str) -> Result<Lookup<Value>, Error> {
         let partition = self.partition()?;
+        if let Some(value) = self.0.engine.hit(partition, name, &mut self.lock_pin()) {
+            self.read_from(CacheLevel::L1);
+            return Ok(Lookup::Hit(value));
+        }
         let mut pin = self.pin();
         let policy = self.failure_policy();
         let answer = self.0.engine.read(partition, name, policy, &mut pin).await;
         self.keep(pin);
-        let (lookup, level) = answer.inspect_err(|_| {
-            self.0
-                .last_read
-                .store(CacheLevel::Unavailable as u8, Ordering::Relaxed);
-        })?;
-        self.0.last_read.store(level as u8, Ordering::Relaxed);
+        let (lookup, level) = answer.inspect_err(|_| self.read_from(CacheLevel::Unavailable))?;
+        self.read_from(level);
         Ok(lookup)
+    }
+
+    fn read_from(&self, level: CacheLevel) {
+        self.0.last_read.store(level as u8, Ordering::Relaxed);
     }
 
     async fn secret(&self, name: &str) -> Result<Lookup<Secret>, Error> {

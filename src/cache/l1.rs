@@ -97,12 +97,14 @@ impl Default for L1 {
     }
 }
 
-/// All partitions in memory: those that L1 keeps while there is room, and the *active* ones, which
-/// have a load or a write under way and stay whatever L1 evicts. At any time a key has at most one
-/// partition that counts: the active one, else the one in L1.
+/// All partitions in memory. At any time a key has at most one that counts: the *active* one, which
+/// has a load or a write under way and stays whatever happens to the others; else the *idle* one,
+/// which L1 keeps while there is room; else the *empty* one, which says for a moment that there is
+/// nothing. Sessions that do not exist can so never drive out those that do.
 pub(super) struct Partitions {
-    idle: Option<Cache<PartitionKey, Arc<Partition>>>,
     active: Box<[Stripe]>,
+    idle: Option<Cache<PartitionKey, Arc<Partition>>>,
+    empty: Option<Cache<PartitionKey, Arc<Partition>>>,
     hasher: RandomState,
     rules: Rules,
 }
@@ -110,20 +112,23 @@ pub(super) struct Partitions {
 type Stripe = Mutex<HashMap<PartitionKey, Arc<Partition>>>;
 
 const STRIPES: usize = 64;
+/// How many partitions may be known to be empty.
+const MAX_EMPTY: u64 = 10_000;
 
 impl Partitions {
     pub(super) fn new(l1: &L1, rules: Rules) -> Self {
-        let idle = l1.max_bytes.map(|max_bytes| {
-            Cache::builder()
-                .max_capacity(max_bytes)
-                .weigher(|_, partition: &Arc<Partition>| partition.weight())
-                // Admits every newcomer; the default policy may refuse one in favour of the old.
-                .eviction_policy(EvictionPolicy::lru())
-                .build()
-        });
+        // Admits every newcomer; the default policy may refuse one in favour of the old.
+        let cache = || Cache::builder().eviction_policy(EvictionPolicy::lru());
+        let weighed = |max_bytes| {
+            let weigh = |_: &PartitionKey, partition: &Arc<Partition>| partition.weight();
+            cache().max_capacity(max_bytes).weigher(weigh).build()
+        };
         Self {
-            idle,
             active: (0..STRIPES).map(|_| Stripe::default()).collect(),
+            idle: l1.max_bytes.map(weighed),
+            empty: l1
+                .max_bytes
+                .map(|_| cache().max_capacity(MAX_EMPTY).build()),
             hasher: RandomState::new(),
             rules,
         }
@@ -144,19 +149,15 @@ impl Partitions {
         let mut active = self.stripe(key);
         let known = active.get(key).cloned();
         let was_active = known.is_some();
-        let in_l1 = self.get(key);
-        let mut listed = match (&known, &in_l1) {
-            (Some(active), Some(idle)) => Arc::ptr_eq(active, idle),
-            (None, idle) => idle.is_some(),
-            (Some(_), None) => false,
-        };
         let partition = known
-            .or(in_l1)
+            .or_else(|| self.get(key))
+            .or_else(|| self.empty.as_ref()?.get(key))
             .unwrap_or_else(|| Partition::new(key.clone()));
         let mut state = partition.lock();
         let result = act(&partition, &mut state);
         state.settle(&self.rules);
-        match (was_active, state.is_active()) {
+        let is_active = state.is_active();
+        match (was_active, is_active) {
             (false, true) => {
                 active.insert(key.clone(), partition.clone());
             }
@@ -165,13 +166,39 @@ impl Partitions {
             }
             _ => {}
         }
-        let weight = state.footprint(key);
+        let (weight, is_empty) = (state.footprint(key), state.is_empty());
         drop(state);
-        listed &= partition.weight.swap(weight, Ordering::Relaxed) == weight;
-        if let Some(idle) = self.idle.as_ref().filter(|_| !listed) {
-            idle.insert(key.clone(), partition);
+        if is_active && is_empty {
+            return result;
         }
+        self.keep(partition, weight, is_empty);
         result
+    }
+
+    /// Puts a partition where it is found when it is not active. Into L1 it goes once, when its
+    /// contents are there: entries that are written again and again spread over memory, and make
+    /// hits slow.
+    fn keep(&self, partition: Arc<Partition>, weight: u32, is_empty: bool) {
+        let (Some(idle), Some(empty)) = (&self.idle, &self.empty) else {
+            return;
+        };
+        let listed = partition.weight();
+        if listed == 0 && is_empty {
+            if !empty.contains_key(&partition.key) {
+                empty.insert(partition.key.clone(), partition);
+            }
+            return;
+        }
+        // A difference of a thirtieth is not worth the trouble, and evens out.
+        let same = listed.abs_diff(weight) <= weight / 32;
+        if same && idle.contains_key(&partition.key) {
+            return;
+        }
+        if listed == 0 {
+            empty.invalidate(&partition.key);
+        }
+        partition.weight.store(weight, Ordering::Relaxed);
+        idle.insert(partition.key.clone(), partition);
     }
 
     /// The keys of the active partitions.

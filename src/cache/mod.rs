@@ -160,6 +160,3 @@ impl fmt::Debug for TokenCache {
         f.debug_struct("TokenCache").finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -28,7 +28,7 @@ const INDEX_FOOTPRINT: usize = 480;
 pub(crate) struct Partition {
     // Comes first, and in it what a hit reads: the reference count of an `Arc` is beside it.
     state: Mutex<State>,
-    /// The footprint that L1 was last told.
+    /// The footprint that L1 was last told; 0 before it first was.
     pub(super) weight: AtomicU32,
     pub(crate) key: PartitionKey,
 }
@@ -37,7 +37,7 @@ impl Partition {
     pub(super) fn new(key: PartitionKey) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
-            weight: AtomicU32::new(State::default().footprint(&key)),
+            weight: AtomicU32::new(0),
             key,
         })
     }
@@ -340,6 +340,10 @@ impl State {
         self.fresh_until.is_none_or(|until| now < until)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.iter().next().is_none()
+    }
+
     /// Whether nothing here is of use any more.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         let used = |(_, entry): (&TokenKey, &Entry)| entry.is_usable(now);
@@ -351,6 +355,7 @@ impl State {
         // The key stands here and in L1's index.
         let own = INDEX_FOOTPRINT + std::mem::size_of::<Partition>() + 2 * key.footprint();
         let bytes = own + self.entries.footprint() + self.bytes;
-        u32::try_from(bytes).unwrap_or(u32::MAX)
+        // A twentieth goes to the gaps that an allocator leaves where users come and go.
+        u32::try_from(bytes + bytes / 20).unwrap_or(u32::MAX)
     }
 }

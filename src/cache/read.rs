@@ -22,6 +22,22 @@ const MAX_READS: usize = 5;
 type Loading = watch::Receiver<Option<Result<(), L2Error>>>;
 
 impl Engine {
+    /// The value of an entry that is in L1 and needs no second look. `pin` is set on first use.
+    pub(crate) fn hit(
+        &self,
+        key: &PartitionKey,
+        name: &str,
+        pin: &mut Option<Pin>,
+    ) -> Option<Value> {
+        let partition = self.partitions.get(key)?;
+        let now = self.clock.now();
+        let state = partition.lock();
+        let value = state.settled(name, now)?.clone();
+        pin.get_or_insert_with(|| state.pin(now));
+        self.counters.l1_hits.add(1);
+        Some(value)
+    }
+
     /// What the cache says of one entry, and which level said it. `pin` is set on first use.
     pub(crate) async fn read(
         self: &Arc<Self>,
@@ -32,15 +48,6 @@ impl Engine {
     ) -> Result<(Lookup<Value>, CacheLevel), Error> {
         let now = self.clock.now();
         let partition = self.find(key);
-        {
-            let state = partition.lock();
-            if let Some(value) = state.settled(name, now) {
-                let hit = Lookup::Hit(value.clone());
-                pin.get_or_insert_with(|| state.pin(now));
-                self.counters.l1_hits.add(1);
-                return Ok((hit, CacheLevel::L1));
-            }
-        }
         let (answer, due) = {
             let mut state = partition.lock();
             let answer = state.answer(name, now, &self.rules);

@@ -156,10 +156,14 @@ impl PartitionKey {
 
 /// Accepts 1 to `limit` bytes without control characters.
 pub(super) fn check(text: &str, limit: usize) -> Result<(), KeyError> {
+    let has_control = match text.is_ascii() {
+        true => text.bytes().any(|byte| byte.is_ascii_control()),
+        false => text.chars().any(char::is_control),
+    };
     match text {
         "" => Err(KeyError::Empty),
         _ if text.len() > limit => Err(KeyError::TooLong { limit }),
-        _ if text.chars().any(char::is_control) => Err(KeyError::InvalidCharacter),
+        _ if has_control => Err(KeyError::InvalidCharacter),
         _ => Ok(()),
     }
 }

@@ -43,6 +43,10 @@ const READS: usize = 10_000;
 /// Few enough to fit the bound on pending changes, so that no request waits for L2.
 const WRITES: usize = 2_000;
 
+/// From one request's user to the next: prime to their number, so that all have their turn, in an
+/// order that has nothing to do with the one in which they came.
+const STRIDE: usize = 3_779;
+
 struct Case {
     stack: &'static str,
     path: &'static str,
@@ -111,13 +115,13 @@ impl Case {
                     let response = router.call(request).await.unwrap();
                     assert!(response.status().is_success());
                     black_box(to_bytes(response.into_body(), 1024).await.unwrap());
-                    self.next = (self.next + 1) % USERS;
+                    self.next = (self.next + STRIDE) % USERS;
                 }
             }
             Work::Get { cache, keys } => {
                 for _ in 0..requests {
                     black_box(cache.get(keys[self.next].as_str()).unwrap());
-                    self.next = (self.next + 1) % USERS;
+                    self.next = (self.next + STRIDE) % USERS;
                 }
             }
         }
@@ -310,6 +314,8 @@ const MEMORY: &str = "tower-sessions, MemoryStore";
 const CACHING: &str = "tower-sessions, caching (moka, Redis)";
 
 fn main() {
+    // For a profiler: only the cases whose name, such as "ours, L2 memory/read", contains this.
+    let only = std::env::args().skip(1).find(|argument| argument != "--bench");
     let redis = Redis::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -318,6 +324,9 @@ fn main() {
         .unwrap();
     let cases = runtime.block_on(async {
         let mut cases = cases(&redis).await;
+        if let Some(only) = &only {
+            cases.retain(|case| format!("{}{}", case.stack, case.path).contains(only));
+        }
         for round in 0..=ROUNDS {
             if round == 1 {
                 // The first round warms up.
@@ -334,10 +343,10 @@ fn main() {
         cases
     });
     drop(redis);
-    report(&cases);
+    report(&cases, only.is_some());
 }
 
-fn report(cases: &[Case]) {
+fn report(cases: &[Case], filtered: bool) {
     let case = |stack, path| {
         cases
             .iter()
@@ -377,6 +386,9 @@ fn report(cases: &[Case]) {
         );
     }
     println!();
+    if filtered {
+        return;
+    }
     let hit = case(OURS, "/read");
     let mut holds = bar(
         "untouched / no-op layer, in total",
