@@ -16,6 +16,7 @@ pub struct TestStore {
 
 struct State {
     down: AtomicBool,
+    losing_answers: AtomicBool,
     loads: AtomicU64,
     groups: AtomicU64,
     commits: AtomicU64,
@@ -31,6 +32,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             down: AtomicBool::default(),
+            losing_answers: AtomicBool::default(),
             loads: AtomicU64::default(),
             groups: AtomicU64::default(),
             commits: AtomicU64::default(),
@@ -52,6 +54,11 @@ impl TestStore {
     /// Every operation fails from now on, or works again.
     pub fn set_down(&self, down: bool) {
         self.state.down.store(down, Ordering::SeqCst);
+    }
+
+    /// Commits are applied from now on, but say that they failed.
+    pub fn set_losing_answers(&self, losing: bool) {
+        self.state.losing_answers.store(losing, Ordering::SeqCst);
     }
 
     /// Operations that begin from now on wait.
@@ -112,7 +119,13 @@ impl TokenStore for TestStore {
         Box::pin(async move {
             self.state.groups.fetch_add(1, Ordering::SeqCst);
             match self.pass(&self.state.commits, group.len() as u64).await {
-                Ok(()) => self.inner.commit(group).await,
+                Ok(()) => {
+                    let answers = self.inner.commit(group).await;
+                    match self.state.losing_answers.load(Ordering::SeqCst) {
+                        true => vec![Err(StoreError::new(StoreErrorKind::Timeout)); group.len()],
+                        false => answers,
+                    }
+                }
                 Err(error) => vec![Err(error); group.len()],
             }
         })

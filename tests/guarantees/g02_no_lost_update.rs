@@ -129,3 +129,23 @@ async fn a_commit_that_finds_others_commits_reads_them_before_it_answers() {
     assert_eq!(access(&a, "two").await.as_deref(), Some("2"));
     assert_eq!(a.keys().await.unwrap().len(), 3);
 }
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_does_not_undo_a_later_one() {
+    let store = TestStore::default();
+    let (a, b) = (cache(store.clone()), cache(store.clone()));
+    let on_a = a.tokens(session("s"));
+    on_a.get("graph").await.unwrap().hit();
+    store.set_losing_answers(true);
+    on_a.insert("graph", token("from a")).await.unwrap();
+    eventually("a's commit is applied", async || store.commits() == 1).await;
+    store.set_losing_answers(false);
+    let on_b = b.tokens(session("s"));
+    on_b.insert("graph", token("from b, later")).await.unwrap();
+    on_b.commit().await.unwrap();
+    drained(&a).await;
+    let found = stored(store.clone(), "s", "graph").await;
+    assert_eq!(found.as_deref(), Some("from b, later"));
+    let on_a = access(&a.tokens(session("s")), "graph").await;
+    assert_eq!(on_a.as_deref(), Some("from b, later"), "a has noticed");
+}
