@@ -24,6 +24,8 @@ struct State {
     clears: AtomicU64,
     /// Each operation takes a permit and gives it back; none are left while the store hangs.
     gate: Semaphore,
+    /// The same for loads only, after they have their answer.
+    load_gate: Semaphore,
 }
 
 const OPEN: usize = 1_000;
@@ -39,6 +41,7 @@ impl Default for State {
             touches: AtomicU64::default(),
             clears: AtomicU64::default(),
             gate: Semaphore::new(OPEN),
+            load_gate: Semaphore::new(OPEN),
         }
     }
 }
@@ -70,6 +73,16 @@ impl TestStore {
     /// Operations that wait, and all later ones, go on.
     pub fn wake(&self) {
         self.state.gate.add_permits(OPEN);
+    }
+
+    /// Loads that begin from now on have their answer, and wait with it.
+    pub fn hang_loads(&self) {
+        let permits = self.state.load_gate.try_acquire_many(OPEN as u32);
+        permits.expect("no load is under way").forget();
+    }
+
+    pub fn wake_loads(&self) {
+        self.state.load_gate.add_permits(OPEN);
     }
 
     pub fn loads(&self) -> u64 {
@@ -108,6 +121,7 @@ impl TokenStore for TestStore {
             // The answer is of the moment when the operation began, as over a slow network.
             let answer = self.inner.load(id).await;
             self.pass(&self.state.loads, 1).await?;
+            let _permit = self.state.load_gate.acquire().await.expect("never closed");
             answer
         })
     }

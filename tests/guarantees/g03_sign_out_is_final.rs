@@ -63,20 +63,41 @@ async fn a_slow_read_does_not_bring_them_back() {
     eventually("stored", async || store.commits() == 1).await;
 
     let cache = cache(store.clone());
-    store.hang();
+    store.hang_loads();
     let reader = cache.tokens(session("s"));
     let loads = store.loads();
     let read = tokio::spawn(async move { access(&reader, "graph").await });
     eventually("the read has begun", async || store.loads() > loads).await;
-    let signing_out = cache.tokens(session("s"));
-    let sign_out = tokio::spawn(async move { signing_out.sign_out().await });
-    eventually("the sign-out is sent", async || store.clears() == 1).await;
-    store.wake();
-    sign_out.await.unwrap().unwrap();
-    read.await.unwrap();
+    let signed_out = cache.tokens(session("s")).sign_out().await.unwrap();
+    assert_eq!(signed_out, Durability::Stored);
+    store.wake_loads();
+    assert_eq!(
+        read.await.unwrap(),
+        None,
+        "what was read is from before the sign-out"
+    );
     for _ in 0..3 {
         assert_eq!(access(&cache.tokens(session("s")), "graph").await, None);
     }
+}
+
+#[tokio::test]
+async fn a_slow_read_does_not_hide_a_commit_that_overtook_it() {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    let tokens = cache.tokens(session("s"));
+    tokens.insert("graph", token("old")).await.unwrap();
+    tokens.commit().await.unwrap();
+    store.hang_loads();
+    let loads = store.loads();
+    let reloading = tokens.clone();
+    let reload = tokio::spawn(async move { reloading.reload().await });
+    eventually("the read has begun", async || store.loads() > loads).await;
+    tokens.insert("graph", token("new")).await.unwrap();
+    tokens.commit().await.unwrap();
+    store.wake_loads();
+    assert!(reload.await.unwrap().unwrap());
+    assert_eq!(access(&tokens, "graph").await.as_deref(), Some("new"));
 }
 
 #[tokio::test]
