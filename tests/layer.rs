@@ -313,6 +313,35 @@ async fn policy_and_write_mode_are_chosen_per_request() {
 }
 
 #[tokio::test]
+async fn removals_are_committed_before_the_head_and_other_changes_after_the_body() {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    let inner = async |r: Request<()>| {
+        let tokens = tokens(&r);
+        match r.method().as_str() {
+            "DELETE" => tokens.remove("graph").await.unwrap(),
+            _ => tokens.insert("graph", token("t")).await.unwrap(),
+        }
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("x")))
+    };
+    let service = layer(&cache).layer(service_fn(inner));
+    let send = async |method: &str| {
+        let request = Request::builder().method(method).header("x-session", "s");
+        service
+            .clone()
+            .oneshot(request.body(()).unwrap())
+            .await
+            .unwrap()
+    };
+    let put = send("PUT").await;
+    assert_eq!(store.commits(), 0);
+    drop(put);
+    eventually("flushed", async || cache.stats().pending_changes == 0).await;
+    let _kept = send("DELETE").await;
+    assert_eq!((store.commits(), cache.stats().pending_changes), (2, 0));
+}
+
+#[tokio::test]
 async fn all_partitions_that_wait_go_out_in_one_group() {
     let store = TestStore::default();
     let cache = cache(store.clone());

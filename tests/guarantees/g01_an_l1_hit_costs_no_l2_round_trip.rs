@@ -45,8 +45,9 @@ async fn sliding_expiration_included() {
     store.hang();
     let before = store.touches();
     clock.advance(Duration::from_secs(100));
-    for _ in 0..1000 {
+    for _ in 0..99 {
         assert_eq!(access(&tokens, "graph").await.as_deref(), Some("t"));
+        clock.advance(Duration::from_secs(1));
     }
     store.wake();
     eventually("the touch is sent", async || store.touches() > before).await;
@@ -80,6 +81,7 @@ async fn the_earliest_expiry_wins_through_l2_and_back() {
     let store = MemoryStore::new().with_clock(clock.clone());
     let build = |absolute: u64| {
         let builder = builder(store.clone()).clock(clock.clone());
+        let builder = builder.l1(L1::new().revalidate_every(None));
         builder
             .absolute_expiration(Duration::from_secs(absolute))
             .build()

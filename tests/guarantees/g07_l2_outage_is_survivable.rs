@@ -6,8 +6,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tower_token_cache::{
-    CacheLevel, Error, FailurePolicy, L2Operation, Lookup, OnFailure, RequestHead, StoreErrorKind,
-    TokenCacheLayer, Tokens, key,
+    CacheLevel, Durability, Error, FailurePolicy, L2Operation, Lookup, OnFailure, RequestHead,
+    StoreErrorKind, TokenCacheLayer, Tokens, key,
 };
 
 use crate::common::support::*;
@@ -51,6 +51,28 @@ async fn redis_hangs_users_in_l1_are_served_and_others_wait_no_longer_than_the_h
         tokens.get("graph").await.unwrap() == Lookup::Absent
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_engine_keeps_time_whatever_the_store_does() {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    store.hang();
+    let started = tokio::time::Instant::now();
+    let tokens = cache.tokens(session("s"));
+    assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Unavailable);
+    assert!(
+        started.elapsed() <= Duration::from_millis(260),
+        "the soft timeout"
+    );
+    let started = tokio::time::Instant::now();
+    tokens.insert("graph", token("t")).await.unwrap();
+    assert_eq!(tokens.commit().await.unwrap(), Durability::Pending);
+    assert_eq!(tokens.sign_out().await.unwrap(), Durability::Pending);
+    assert!(
+        started.elapsed() <= Duration::from_millis(3 * 1010),
+        "the hard timeout, each"
+    );
 }
 
 #[tokio::test]
