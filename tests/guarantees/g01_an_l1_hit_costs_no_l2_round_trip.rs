@@ -211,3 +211,42 @@ async fn a_change_by_another_instance_is_seen_after_the_revalidation_interval() 
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_absence_is_believed_for_a_second() {
+    let clock = Clock::manual(Timestamp::from_millis(1_000_000_000));
+    let store = TestStore::new(MemoryStore::new().with_clock(clock.clone()));
+    let build = || builder(store.clone()).clock(clock.clone()).build().unwrap();
+    let (a, b) = (build().tokens(session("s")), build().tokens(session("s")));
+    assert_eq!(b.get("graph").await.unwrap(), Lookup::Absent);
+    a.insert("graph", tower_token_cache::Token::new("t"))
+        .await
+        .unwrap();
+    a.commit().await.unwrap();
+    let loads = store.loads();
+    clock.advance(Duration::from_millis(999));
+    for _ in 0..100 {
+        assert_eq!(b.get("graph").await.unwrap(), Lookup::Absent);
+    }
+    assert_eq!(store.loads(), loads);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(access(&b, "graph").await.as_deref(), Some("t"));
+}
+
+#[tokio::test]
+async fn sessions_that_do_not_exist_drive_nobody_out_of_l1() {
+    let store = TestStore::default();
+    let l1 = L1::new().max_bytes(20_000);
+    let cache = builder(store.clone()).l1(l1).build().unwrap();
+    let tokens = cache.tokens(session("real"));
+    tokens.insert("graph", token("t")).await.unwrap();
+    tokens.commit().await.unwrap();
+    for number in 0..500 {
+        let made_up = cache.tokens(session(&format!("made-up-{number}")));
+        assert_eq!(made_up.get("graph").await.unwrap(), Lookup::Absent);
+    }
+    let loads = store.loads();
+    assert_eq!(access(&tokens, "graph").await.as_deref(), Some("t"));
+    assert_eq!(store.loads(), loads);
+    assert_eq!(cache.stats().l1_entries, 1);
+}
