@@ -51,7 +51,16 @@ async fn sliding_expiration_included() {
     }
     store.wake();
     eventually("the touch is sent", async || store.touches() > before).await;
-    assert_eq!(store.touches(), before + 1, "touches are throttled");
+    let touches = store.touches();
+    for _ in 0..90 {
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(access(&tokens, "graph").await.as_deref(), Some("t"));
+        // Whatever is queued gets its turn.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(store.touches() <= touches + 1, "touches are throttled");
 
     // In use, the partition outlives many sliding lifetimes; unused, it ends.
     for _ in 0..30 {
