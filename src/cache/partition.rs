@@ -355,7 +355,6 @@ impl State {
         // The key stands here and in L1's index.
         let own = INDEX_FOOTPRINT + std::mem::size_of::<Partition>() + 2 * key.footprint();
         let bytes = own + self.entries.footprint() + self.bytes;
-        // A twentieth goes to the gaps that an allocator leaves where users come and go.
-        u32::try_from(bytes + bytes / 20).unwrap_or(u32::MAX)
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }
