@@ -257,16 +257,18 @@ impl Drop for Work {
                     }
                     None => {
                         pending.tell_written();
-                        if pending.is_dirty() {
+                        if pending.is_dirty() || pending.touch {
                             engine.push(partition, state);
                         }
                     }
                 }
             });
-        match failed {
-            true if stalled => engine.stall(self.partition.clone()),
-            true => {}
-            false => engine.progressed(),
+        match self.kind {
+            _ if stalled => engine.stall(self.partition.clone()),
+            _ if failed => {}
+            // A touch ends well even when L2 is away.
+            WorkKind::Touch => engine.wake(),
+            _ => engine.progressed(),
         }
     }
 }

@@ -207,7 +207,6 @@ impl State {
         let touch = self.touch_at(rules).is_some_and(|at| at <= now);
         if touch {
             self.touched_at = now;
-            self.pending().touch = true;
             // Users of L1 stay signed in while L2 cannot be told that they were here.
             let idle_end = rules.sliding.map(|sliding| now.saturating_add(sliding));
             self.end = [self.hard_end, idle_end].into_iter().flatten().min();

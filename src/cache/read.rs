@@ -182,7 +182,11 @@ impl Engine {
 
     fn keep_up(self: &Arc<Self>, key: &PartitionKey, due: Due) {
         if due.touch {
-            self.enqueue(key);
+            self.partitions.with(key, |partition, state| {
+                state.pending().touch = true;
+                self.push(partition, state);
+            });
+            self.wake();
         }
         if due.revalidate {
             self.start_load(key);

@@ -259,3 +259,27 @@ async fn sessions_that_do_not_exist_drive_nobody_out_of_l1() {
     assert_eq!(store.loads(), loads);
     assert_eq!(cache.stats().l1_entries, 1);
 }
+
+#[tokio::test]
+async fn a_partition_in_use_stays_with_l1_off_too() {
+    let clock = Clock::manual(Timestamp::from_millis(1_000_000_000));
+    let store = TestStore::new(MemoryStore::new().with_clock(clock.clone()));
+    let cache = builder(store.clone())
+        .clock(clock.clone())
+        .l1(L1::disabled())
+        .sliding_expiration(Duration::from_secs(1000))
+        .build()
+        .unwrap();
+    let tokens = cache.tokens(session("s"));
+    tokens
+        .insert("graph", tower_token_cache::Token::new("t"))
+        .await
+        .unwrap();
+    tokens.commit().await.unwrap();
+    for _ in 0..5 {
+        clock.advance(Duration::from_secs(900));
+        let touches = store.touches();
+        assert_eq!(access(&tokens, "graph").await.as_deref(), Some("t"));
+        eventually("the touch is sent", async || store.touches() > touches).await;
+    }
+}
