@@ -315,7 +315,9 @@ const CACHING: &str = "tower-sessions, caching (moka, Redis)";
 
 fn main() {
     // For a profiler: only the cases whose name, such as "ours, L2 memory/read", contains this.
-    let only = std::env::args().skip(1).find(|argument| argument != "--bench");
+    let only = std::env::args()
+        .skip(1)
+        .find(|argument| argument != "--bench");
     let redis = Redis::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
