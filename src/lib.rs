@@ -37,6 +37,7 @@ mod codec;
 mod error;
 pub mod key;
 pub mod layer;
+mod lookup;
 #[cfg(feature = "oauth2")]
 mod oauth2;
 mod policy;
@@ -58,6 +59,7 @@ pub use crate::cache::{Builder, L1, ShutdownReport, TokenCache};
 pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};
 pub use crate::key::{KeyError, KeyExtractor, PartitionKey, PartitionKind, RequestHead, TokenKey};
 pub use crate::layer::{TokenCacheLayer, TokenCacheService};
+pub use crate::lookup::{CacheLevel, Durability, Lookup};
 pub use crate::policy::{FailurePolicy, L2Failure, L2Operation, MissingKey, OnFailure, WriteMode};
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub use crate::rejection::TokensRejection;
@@ -70,7 +72,7 @@ pub use crate::store::{RedisStore, RedisStoreBuilder};
 pub use crate::telemetry::Stats;
 pub use crate::time::{Clock, Timestamp};
 pub use crate::token::{Token, TokenSet};
-pub use crate::tokens::{CacheLevel, Durability, Lookup, Tokens};
+pub use crate::tokens::Tokens;
 
 /// Decodes an entry as it stands in a store, for the fuzzer.
 #[cfg(feature = "test-util")]

@@ -81,9 +81,9 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 
 /// Where the cache reads the wall clock: token expiry, lifetimes and freshness follow it.
 ///
-/// The system's clock is read once per tick (a few milliseconds) where the platform has a cheap
-/// way to, because a precise reading costs as much as all the rest of a hit on many virtual
-/// machines. It is never behind: a token is not served past its expiry.
+/// The system's clock is read to the tick (a few milliseconds) where the platform has a cheap way
+/// to, because a precise reading is slow on some virtual machines, and each hit needs one. It is
+/// never behind: a token is not served past its expiry.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<AtomicU64>>);
 

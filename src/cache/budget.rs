@@ -54,7 +54,7 @@ impl Budget {
 
     /// Waits until all room is free.
     pub(super) async fn drained(&self) {
-        // Both fail only when closed, which they never are.
+        // Fails only when closed, which it never is.
         let _ = self.changes.acquire_many(self.max_changes).await;
     }
 

@@ -12,9 +12,9 @@ use super::entries::{Entries, Entry};
 use super::pending::{Pending, PendingChange};
 use crate::codec::Value;
 use crate::key::{PartitionKey, TokenKey};
+use crate::lookup::Lookup;
 use crate::store::EntryId;
 use crate::time::Timestamp;
-use crate::tokens::Lookup;
 
 /// Clocks of instances and store may differ by this much where a change made while L2 could not
 /// be asked is compared with the time of a sign-out. In doubt the sign-out wins.
@@ -199,11 +199,7 @@ impl State {
 
     /// Upkeep that is due now, and marks it as taken care of.
     pub(super) fn take_due(&mut self, now: Timestamp, rules: &Rules) -> Due {
-        let idle = self
-            .pending
-            .as_ref()
-            .is_none_or(|pending| !pending.is_active());
-        let revalidate = idle && self.revalidate_at(rules).is_some_and(|at| at <= now);
+        let revalidate = !self.is_active() && self.revalidate_at(rules).is_some_and(|at| at <= now);
         let touch = self.touch_at(rules).is_some_and(|at| at <= now);
         if touch {
             self.touched_at = now;
@@ -228,11 +224,7 @@ impl State {
 
     /// Works out anew until when a hit needs no second look. Called after every change.
     pub(super) fn settle(&mut self, rules: &Rules) {
-        if self
-            .pending
-            .as_ref()
-            .is_some_and(|pending| !pending.is_active())
-        {
+        if !self.is_active() {
             self.pending = None;
         }
         let dirty = self

@@ -62,7 +62,7 @@ impl Pending {
             || in_flight.is_some_and(|commit| commit.changes.contains_key(name))
     }
 
-    /// The changes that wait, oldest first.
+    /// The changes that L2 has not got: those in flight, then the newer ones.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&TokenKey, &PendingChange)> {
         let in_flight = self.in_flight.iter();
         in_flight

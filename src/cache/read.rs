@@ -11,9 +11,9 @@ use super::partition::{Answer, Due, Partition, Pin};
 use crate::codec::{self, Value};
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
+use crate::lookup::{CacheLevel, Lookup};
 use crate::policy::{FailurePolicy, OnFailure};
 use crate::store::{EntryId, Loaded};
-use crate::tokens::{CacheLevel, Lookup};
 
 /// Reads of L2 that commits and sign-outs may overtake before a load gives up.
 const MAX_READS: usize = 5;

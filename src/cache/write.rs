@@ -12,8 +12,8 @@ use super::partition::Pin;
 use crate::codec::Value;
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
+use crate::lookup::Durability;
 use crate::policy::FailurePolicy;
-use crate::tokens::Durability;
 
 /// Resolves when the changes that waited are written, or could not be.
 pub(crate) type CommitWait = Timeout<oneshot::Receiver<Result<(), L2Error>>>;
@@ -139,7 +139,7 @@ impl Engine {
         let failure = match ended {
             Ok(Ok(Ok(()))) => return Ok(Durability::Stored),
             Ok(Ok(Err(failure))) => failure,
-            Ok(Err(_)) => L2Error::of(StoreErrorKind::Unreachable),
+            Ok(Err(_)) => L2Error::lost(),
             Err(_) => L2Error::of(StoreErrorKind::Timeout),
         };
         self.degrade(policy, failure).map(|()| Durability::Pending)

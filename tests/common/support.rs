@@ -81,6 +81,15 @@ pub async fn stored(store: impl TokenStore, sid: &str, key: &str) -> Option<Stri
     access(&cache(store).tokens(session(sid)), key).await
 }
 
+/// A store that holds the token `t` under `graph` of session `s`, and has no other work.
+pub async fn seeded() -> TestStore {
+    let store = TestStore::default();
+    let tokens = cache(store.clone()).tokens(session("s"));
+    tokens.insert("graph", token("t")).await.expect("kept");
+    tokens.commit().await.expect("stored");
+    store
+}
+
 pub async fn drained(cache: &TokenCache) {
     eventually("the queue drains", async || {
         cache.stats().pending_changes == 0

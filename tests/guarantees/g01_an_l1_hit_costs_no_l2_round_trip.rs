@@ -157,13 +157,7 @@ async fn the_expiration_ratio_sends_a_read_to_l2_early() {
 #[tokio::test]
 async fn fifty_cold_reads_of_one_user_are_one_read_of_l2() {
     for l1 in [L1::new(), L1::disabled()] {
-        let store = TestStore::default();
-        cache(store.clone())
-            .tokens(session("s"))
-            .insert("graph", token("t"))
-            .await
-            .unwrap();
-        eventually("stored", async || store.commits() == 1).await;
+        let store = seeded().await;
         let cold = builder(store.clone()).l1(l1).build().unwrap();
         let before = store.loads();
         store.hang();

@@ -54,13 +54,7 @@ async fn not_on_another_instance_either() {
 
 #[tokio::test]
 async fn a_slow_read_does_not_bring_them_back() {
-    let store = TestStore::default();
-    cache(store.clone())
-        .tokens(session("s"))
-        .insert("graph", token("old"))
-        .await
-        .unwrap();
-    eventually("stored", async || store.commits() == 1).await;
+    let store = seeded().await;
 
     let cache = cache(store.clone());
     store.hang_loads();

@@ -147,13 +147,7 @@ async fn changed_by_a_task_that_outlives_the_response() {
 
 #[tokio::test]
 async fn a_reader_that_goes_away_strands_no_other() {
-    let store = TestStore::default();
-    cache(store.clone())
-        .tokens(session("s"))
-        .insert("graph", token("t"))
-        .await
-        .unwrap();
-    eventually("stored", async || store.commits() == 1).await;
+    let store = seeded().await;
     let cache = cache(store.clone());
     store.hang();
     let reader = |tokens: Tokens| tokio::spawn(async move { access(&tokens, "graph").await });

@@ -36,7 +36,7 @@ impl Lua {
     }
 }
 
-/// A store in Redis 6.2 or newer, or Valkey: one hash per partition, under
+/// A store in Redis or Valkey (tested with Redis 7.0 and 8.0, Valkey 9.1): one hash per partition, under
 /// `namespace:{digest}`, and one script per commit.
 ///
 /// A few multiplexed connections serve everybody. One that breaks or does not answer in time is
@@ -55,9 +55,8 @@ pub struct RedisStoreBuilder {
 }
 
 impl RedisStore {
-    /// A store on the server of this URL: `redis://[user:password@]host[:port][/database]`, or
-    /// `redis+unix:///path[?db=…]`. The server need not be up: connections are made, and made
-    /// again, as they are needed.
+    /// A store on the server of this URL: `redis://[user:password@]host[:port][/database]`.
+    /// The server need not be up: connections are made, and made again, as they are needed.
     ///
     /// Call it on the runtime that is to drive the connections.
     ///
@@ -155,7 +154,7 @@ impl RedisStoreBuilder {
 fn bad_url() -> ConfigError {
     ConfigError::new(
         "url",
-        "must be redis://[user:password@]host[:port][/database] or redis+unix:///path",
+        "must be redis://[user:password@]host[:port][/database]",
     )
 }
 

@@ -1,0 +1,69 @@
+//! What the cache answers: a token or why there is none, where it came from, how safe a change is.
+
+use crate::token::Token;
+
+/// What the cache knows of a token.
+///
+/// Absent, unavailable and unopenable are different answers: only the first says that the user has
+/// no such token.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub enum Lookup<T = Token> {
+    /// Here it is. It has not expired.
+    Hit(T),
+    /// There is no such token, or it has expired.
+    Absent,
+    /// L2 could not be asked, and memory does not know: try again later, do not sign the user out.
+    /// Under [`FailurePolicy::Strict`](crate::FailurePolicy::Strict) reads fail instead.
+    Unavailable,
+    /// There is an entry in L2 which cannot be read: corrupt, foreign, of an unknown version or
+    /// key. The next insert replaces it.
+    Unopenable,
+}
+
+impl<T> Lookup<T> {
+    /// The token, if there is one.
+    pub fn hit(self) -> Option<T> {
+        match self {
+            Self::Hit(token) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// Whether there is one.
+    pub fn is_hit(&self) -> bool {
+        matches!(self, Self::Hit(_))
+    }
+
+    pub(crate) fn filter_map<U>(self, keep: impl FnOnce(T) -> Option<U>) -> Lookup<U> {
+        match self {
+            Self::Hit(token) => keep(token).map_or(Lookup::Absent, Lookup::Hit),
+            Self::Absent => Lookup::Absent,
+            Self::Unavailable => Lookup::Unavailable,
+            Self::Unopenable => Lookup::Unopenable,
+        }
+    }
+}
+
+/// Where the answer of a read came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CacheLevel {
+    /// Nowhere: nothing was read yet, or there is no such token.
+    #[default]
+    None,
+    /// The memory of this process.
+    L1,
+    /// The L2 store.
+    L2,
+    /// L2 could not be asked.
+    Unavailable,
+}
+
+/// How safe a change is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// L2 has it.
+    Stored,
+    /// L2 could not take it in time; it is kept in memory and replayed until L2 does.
+    Pending,
+}
