@@ -9,7 +9,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 use tower_token_cache::store::{
-    Change, Commit, CommitId, EntryId, Lifetime, Loaded, Outcome, PartitionId, Put, TokenStore,
+    Change, Commit, CommitId, EntryId, Lease, LeaseState, Lifetime, Loaded, Outcome, PartitionId,
+    Put, TokenStore,
 };
 use tower_token_cache::{Clock, ConfigError, SqliteStore, StoreError, StoreErrorKind, Timestamp};
 
@@ -30,6 +31,7 @@ fn entry(number: u8) -> EntryId {
 /// A commit of one entry, whose id is the entry's number.
 fn put(partition: &PartitionId, number: u8, value: &str) -> Commit {
     Commit {
+        expected: None,
         partition: partition.clone(),
         id: CommitId([number; 8]),
         generation: 0,
@@ -44,6 +46,16 @@ fn put(partition: &PartitionId, number: u8, value: &str) -> Commit {
             absolute: Some(Duration::from_secs(60)),
             ..Lifetime::default()
         },
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn lease(partition: &PartitionId, owner: u8) -> Lease {
+    Lease {
+        partition: partition.clone(),
+        entry: entry(0),
+        owner: [owner; 16],
     }
 }
 
@@ -129,11 +141,95 @@ async fn a_foreign_database_is_refused_and_left_alone() {
     refused(&path).await;
 }
 
+/// As the first release made it.
+const SCHEMA_OF_0_1: &str = "
+    CREATE TABLE partitions (
+        id BLOB NOT NULL PRIMARY KEY,
+        generation INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        cleared_at INTEGER,
+        hard_end INTEGER,
+        sliding INTEGER,
+        idle_end INTEGER,
+        last_expiry INTEGER,
+        recent BLOB NOT NULL,
+        forget_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX partitions_forget_at ON partitions (forget_at) WHERE forget_at IS NOT NULL;
+    CREATE TABLE entries (
+        partition_id BLOB NOT NULL REFERENCES partitions (id) ON DELETE CASCADE,
+        entry_id BLOB NOT NULL,
+        version INTEGER NOT NULL,
+        expires_at INTEGER,
+        value BLOB NOT NULL,
+        PRIMARY KEY (partition_id, entry_id)
+    ) STRICT;
+    CREATE INDEX entries_expires_at ON entries (expires_at) WHERE expires_at IS NOT NULL;
+    PRAGMA application_id = 1414810435;
+    PRAGMA user_version = 1;
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_older_schema_is_brought_up_to_date() {
+    let (_directory, path) = file();
+    execute(&path, SCHEMA_OF_0_1).await;
+    let id = partition("of old");
+    let mut connection = raw(&path).await;
+    let rows = [
+        "INSERT INTO partitions (id, generation, version, created_at, recent) \
+         VALUES (?, 3, 7, 0, x'')",
+        "INSERT INTO entries (partition_id, entry_id, version, value) \
+         VALUES (?, zeroblob(16), 7, CAST('x' AS BLOB))",
+    ];
+    for row in rows {
+        let row = sqlx::query(row).bind(&id.digest()[..]);
+        row.execute(&mut connection).await.unwrap();
+    }
+    drop(connection);
+
+    let mut tasks = tokio::task::JoinSet::new();
+    for owner in 0..4 {
+        let (path, id) = (path.clone(), id.clone());
+        tasks.spawn(async move {
+            let store = SqliteStore::open(path).await.unwrap();
+            let loaded = load(&store, &id).await;
+            assert_eq!((loaded.generation, loaded.version), (3, 7));
+            assert_eq!(loaded.entries[0].value, "x");
+            let state = store.acquire_lease(&lease(&id, owner), MINUTE).await;
+            state.unwrap() == LeaseState::Granted
+        });
+    }
+    let granted = tasks.join_all().await;
+    assert_eq!(granted.into_iter().filter(|granted| *granted).count(), 1);
+}
+
+#[tokio::test]
+async fn leases_survive_a_reopen_and_are_freed_in_time() {
+    let (_directory, path) = file();
+    let clock = Clock::manual(Timestamp::now());
+    let open = async || {
+        let store = SqliteStore::open(&path).await.unwrap();
+        store.with_clock(clock.clone())
+    };
+    let id = partition("leased");
+    let store = open().await;
+    store.acquire_lease(&lease(&id, 1), MINUTE).await.unwrap();
+    drop(store);
+    let store = open().await;
+    let held = store.acquire_lease(&lease(&id, 2), MINUTE).await.unwrap();
+    assert!(matches!(held, LeaseState::Held { .. }), "{held:?}");
+    clock.advance(MINUTE);
+    let other = lease(&partition("another"), 1);
+    store.acquire_lease(&other, MINUTE).await.unwrap();
+    assert_eq!(number(&path, "SELECT count(*) FROM leases").await, 1);
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
     let (_directory, path) = file();
     drop(SqliteStore::open(&path).await.unwrap());
-    execute(&path, "PRAGMA user_version = 2").await;
+    execute(&path, "PRAGMA user_version = 3").await;
     let error = refused(&path).await;
     assert!(error.to_string().contains("another version"), "{error}");
 }
@@ -276,6 +372,7 @@ async fn two_stores_on_one_file_lose_nothing() {
         .map(|outcome| match outcome {
             Outcome::Committed { version, .. } => version,
             Outcome::Stale { .. } => panic!("nobody signed out"),
+            Outcome::Conflict => panic!("nothing was expected"),
         })
         .collect();
     versions.sort_unstable();

@@ -20,14 +20,20 @@
 //! really waits: about half a minute for all checks.
 
 mod commits;
+mod expectations;
 mod generations;
 mod harness;
+mod leases;
 mod lifetimes;
+mod relocations;
 
 pub use self::commits::*;
+pub use self::expectations::*;
 pub use self::generations::*;
 pub use self::harness::Harness;
+pub use self::leases::*;
 pub use self::lifetimes::*;
+pub use self::relocations::*;
 use super::TokenStore;
 
 /// Runs every check, one after the other.
@@ -60,4 +66,26 @@ pub async fn all<S: TokenStore>(harness: &Harness<S>) {
     entries_expire_alone(harness).await;
     partitions_end_with_their_last_entry(harness).await;
     without_lifetimes_there_is_no_end(harness).await;
+
+    expectations_are_compared(harness).await;
+    conflicts_are_not_remembered(harness).await;
+    expired_entries_are_expected_as_absent(harness).await;
+    entries_of_the_past_are_expected_as_absent(harness).await;
+    conflicts_in_a_group_stand_alone(harness).await;
+    concurrent_expectations_have_one_winner(harness).await;
+
+    moves_sign_the_old_partition_out(harness).await;
+    moves_of_nothing_leave_a_tombstone(harness).await;
+    moves_of_what_has_changed_conflict(harness).await;
+    moves_compare_what_they_expect(harness).await;
+    repeated_moves_are_not_made_again(harness).await;
+    moves_to_a_signed_out_partition_are_stale(harness).await;
+    concurrent_moves_have_one_winner(harness).await;
+
+    leases_have_one_owner(harness).await;
+    leases_obey_their_owner_alone(harness).await;
+    leases_run_out(harness).await;
+    leases_stand_alone(harness).await;
+    leases_outlive_a_sign_out(harness).await;
+    concurrent_leases_have_one_owner(harness).await;
 }

@@ -1,19 +1,24 @@
 //! `MemoryStore`: an L2 in this process, for one instance, for tests and for prototypes.
 
+mod leases;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use self::leases::Leases;
 use super::record::{Admission, Record};
 use super::{
-    Commit, EntryId, Loaded, Outcome, PartitionId, Remaining, StoreFuture, StoredEntry, TokenStore,
+    Commit, EntryId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    StoreFuture, StoredEntry, TokenStore,
 };
-use crate::error::StoreError;
+use crate::error::{StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
 
 /// A store in the memory of this process: nothing survives a restart, and other instances do not
@@ -26,6 +31,9 @@ use crate::time::{Clock, Timestamp};
 #[derive(Clone)]
 pub struct MemoryStore {
     partitions: Cache<PartitionId, Arc<Partition>>,
+    /// Whoever moves a partition holds it alone, so that nobody sees one half of the move.
+    moving: Arc<RwLock<()>>,
+    leases: Arc<Leases>,
     clock: Clock,
 }
 
@@ -62,6 +70,8 @@ impl MemoryStore {
                 .weigher(|_, partition: &Arc<Partition>| partition.footprint())
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
+            moving: Arc::default(),
+            leases: Arc::default(),
             clock: Clock::system(),
         }
     }
@@ -72,7 +82,13 @@ impl MemoryStore {
         self
     }
 
-    /// Replaces a partition by what `change` makes of it, atomically.
+    /// The partition, unless it is forgotten by now.
+    fn stored(&self, id: &PartitionId, now: Timestamp) -> Option<Arc<Partition>> {
+        let stored = self.partitions.get(id);
+        stored.filter(|p| p.record.forget_at().is_none_or(|at| at > now))
+    }
+
+    /// Replaces a partition by what `change` makes of it, atomically. The caller holds `moving`.
     fn update<R>(
         &self,
         id: &PartitionId,
@@ -90,7 +106,8 @@ impl MemoryStore {
         answer
     }
 
-    fn commit_one(&self, commit: &Commit) -> Option<Outcome> {
+    /// Applies a commit, unless it is stale, in conflict, or not `allowed` by more than itself.
+    fn commit_one(&self, commit: &Commit, allowed: bool) -> Option<Outcome> {
         self.update(&commit.partition, |stored, now| {
             let (record, mut entries) = stored.map(|p| (p.record, p.entries)).unzip();
             let entries = entries.get_or_insert_default();
@@ -102,6 +119,13 @@ impl MemoryStore {
                 }
                 Admission::Repeated => {}
                 Admission::Apply { fresh } => {
+                    let met = commit.expected.is_none_or(|expected| {
+                        let found = entries.get(&expected.entry).filter(|_| !fresh);
+                        expected.met(found.map(|entry| (entry.version, entry.expires_at)), now)
+                    });
+                    if !met || !allowed {
+                        return (None, Outcome::Conflict);
+                    }
                     entries.retain(|_, entry| !fresh && entry.lives(now));
                     for change in &commit.changes {
                         entries.remove(&change.entry);
@@ -126,6 +150,42 @@ impl MemoryStore {
             (Some(Partition { record, entries }), outcome)
         })
     }
+
+    fn clear_one(&self, id: &PartitionId, expected: Option<u64>) -> Option<u64> {
+        self.update(id, |stored, now| {
+            let before = stored.clone().map(|partition| partition.record);
+            let record = Record::cleared(before, expected, now);
+            let generation = record.generation;
+            let entries = match stored {
+                Some(partition) if partition.record.generation == generation => partition.entries,
+                _ => BTreeMap::new(),
+            };
+            (Some(Partition { record, entries }), generation)
+        })
+    }
+
+    fn relocate_one(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
+        if from.partition == commit.partition {
+            return Err(refused());
+        }
+        let _alone = self.moving.write().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        let stored = self.stored(&from.partition, now);
+        let unmoved = from.unmoved(stored.as_ref().map(|p| &p.record), now);
+        let outcome = self.commit_one(commit, unmoved).ok_or_else(refused)?;
+        if let Outcome::Committed { .. } = outcome {
+            self.clear_one(&from.partition, Some(from.generation));
+        }
+        Ok(outcome)
+    }
+
+    fn together(&self) -> RwLockReadGuard<'_, ()> {
+        self.moving.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refused() -> StoreError {
+    StoreError::new(StoreErrorKind::Refused)
 }
 
 impl Partition {
@@ -152,9 +212,11 @@ impl fmt::Debug for MemoryStore {
 impl TokenStore for MemoryStore {
     fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
         let now = self.clock.now();
-        let stored = self.partitions.get(id);
-        let kept = stored.filter(|p| p.record.forget_at().is_none_or(|at| at > now));
-        let loaded = kept.map_or_else(Loaded::default, |partition| {
+        let stored = {
+            let _together = self.together();
+            self.stored(id, now)
+        };
+        let loaded = stored.map_or_else(Loaded::default, |partition| {
             let record = &partition.record;
             let live = partition.entries.iter();
             let live = live.filter(|(_, entry)| !record.ended(now) && entry.lives(now));
@@ -181,7 +243,9 @@ impl TokenStore for MemoryStore {
         &'a self,
         group: &'a [Commit],
     ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        let outcomes = group.iter().filter_map(|commit| self.commit_one(commit));
+        let _together = self.together();
+        let commit = |commit| self.commit_one(commit, true);
+        let outcomes = group.iter().filter_map(commit);
         Box::pin(std::future::ready(outcomes.map(Ok).collect()))
     }
 
@@ -199,6 +263,7 @@ impl TokenStore for MemoryStore {
                 _ => (None, Remaining::default()),
             })
         };
+        let _together = self.together();
         let remaining = group.iter().filter_map(touch).map(Ok);
         Box::pin(std::future::ready(remaining.collect()))
     }
@@ -208,16 +273,39 @@ impl TokenStore for MemoryStore {
         id: &'a PartitionId,
         expected: Option<u64>,
     ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        let generation = self.update(id, |stored, now| {
-            let before = stored.clone().map(|partition| partition.record);
-            let record = Record::cleared(before, expected, now);
-            let generation = record.generation;
-            let entries = match stored {
-                Some(partition) if partition.record.generation == generation => partition.entries,
-                _ => BTreeMap::new(),
-            };
-            (Some(Partition { record, entries }), generation)
-        });
-        Box::pin(std::future::ready(Ok(generation.unwrap_or_default())))
+        let _together = self.together();
+        let generation = self.clear_one(id, expected).ok_or_else(refused);
+        Box::pin(std::future::ready(generation))
+    }
+
+    fn relocate<'a>(
+        &'a self,
+        from: &'a Origin,
+        commit: &'a Commit,
+    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+        Box::pin(std::future::ready(self.relocate_one(from, commit)))
+    }
+
+    fn acquire_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+        let state = self.leases.acquire(lease, ttl, self.clock.now());
+        Box::pin(std::future::ready(Ok(state)))
+    }
+
+    fn renew_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+        let renewed = self.leases.renew(lease, ttl, self.clock.now());
+        Box::pin(std::future::ready(Ok(renewed)))
+    }
+
+    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+        let released = self.leases.release(lease, self.clock.now());
+        Box::pin(std::future::ready(Ok(released)))
     }
 }

@@ -1,7 +1,7 @@
 //! The contract between the engine and an L2 store.
 //!
 //! A store keeps, per partition, a *generation*, a *version*, entries and lifetimes. It sees
-//! digests and opaque bytes, never a key, a token or HTTP. Four rules carry the guarantees:
+//! digests and opaque bytes, never a key, a token or HTTP. Five rules carry the guarantees:
 //!
 //! 1. **Generations are final.** [`clear`](TokenStore::clear) raises the generation and leaves a
 //!    tombstone for [`TOMBSTONE`]. A commit names the generation it was made under, and the store
@@ -14,6 +14,12 @@
 //!    again, so a commit whose answer was lost can be retried.
 //! 4. **Entries stand alone.** A commit writes and removes the entries that it names and leaves
 //!    all others as they are.
+//! 5. **Expectations are atomic.** A commit that [expects](Commit::expected) an entry at a version
+//!    is a [`Conflict`](Outcome::Conflict) and changes nothing when the entry has another: whoever
+//!    spent a refresh token keeps its successor only if nobody replaced it meanwhile.
+//!
+//! [Leases](Lease) keep instances apart for a while; they promise nothing. What must not happen
+//! twice is protected by rule 5.
 //!
 //! A partition *ends* at the earliest of: its sliding lifetime since the last commit or touch, its
 //! absolute lifetime since the last commit, its maximal age since it was created, and the expiry
@@ -97,6 +103,69 @@ pub trait TokenStore: Send + Sync + 'static {
         partition: &'a PartitionId,
         expected: Option<u64>,
     ) -> StoreFuture<'a, Result<u64, StoreError>>;
+
+    /// Moves a partition: signs `from` out and applies `commit` to another partition, both or
+    /// neither. [`Conflict`](Outcome::Conflict) when `from` is no longer as it was read, and
+    /// [`Stale`](Outcome::Stale) when the other was signed out since, which goes first. Like a
+    /// commit it is idempotent: a repeated one is answered as the first time.
+    fn relocate<'a>(
+        &'a self,
+        from: &'a Origin,
+        commit: &'a Commit,
+    ) -> StoreFuture<'a, Result<Outcome, StoreError>>;
+
+    /// Takes a lease for `ttl` if it is free, has run out, or is this owner's already.
+    fn acquire_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<LeaseState, StoreError>>;
+
+    /// Lets a lease run for `ttl` from now on. `false`, and nothing changes, when it is no longer
+    /// this owner's.
+    fn renew_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<bool, StoreError>>;
+
+    /// Frees a lease. `false`, and nothing changes, when it is no longer this owner's.
+    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>>;
+}
+
+/// The right to acquire an entry, which one owner has at a time until it runs out. It does not
+/// depend on the partition: it can be taken of an absent one, and outlives a sign-out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The entry.
+    pub entry: EntryId,
+    /// Who asks: a random number, of one acquisition.
+    pub owner: [u8; 16],
+}
+
+/// The answer to [`TokenStore::acquire_lease`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// It is this owner's for the time asked for.
+    Granted,
+    /// It is another's.
+    Held {
+        /// Until when, at most, unless it is renewed.
+        remaining: Duration,
+    },
+}
+
+/// The partition that is moved, as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Which.
+    pub partition: PartitionId,
+    /// Its generation.
+    pub generation: u64,
+    /// Its version; 0 when it is absent or has ended.
+    pub version: u64,
 }
 
 /// Names a partition in the store: a namespace and a digest, which tells nothing of the key.
@@ -177,6 +246,11 @@ impl EntryId {
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// The id in unpadded base64url.
+    pub fn encoded(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
 }
 
 impl From<[u8; 16]> for EntryId {
@@ -239,10 +313,23 @@ pub struct Commit {
     pub id: CommitId,
     /// The generation under which the changes were made.
     pub generation: u64,
+    /// What must hold for the changes to be applied. It is not looked at when they are
+    /// [`Stale`](Outcome::Stale), or were applied before.
+    pub expected: Option<Expected>,
     /// The changed entries, each named once.
     pub changes: Vec<Change>,
     /// How long the partition lives.
     pub lifetime: Lifetime,
+}
+
+/// An entry as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Which entry.
+    pub entry: EntryId,
+    /// Its version; 0 when it is absent or has expired. One that has expired matches the version
+    /// that it was written with, too, until the store frees it.
+    pub version: u64,
 }
 
 /// A random number that identifies a commit.
@@ -294,4 +381,7 @@ pub enum Outcome {
         /// The generation in force.
         generation: u64,
     },
+    /// The expected entry has another version: nothing is changed, and the commit is not
+    /// remembered.
+    Conflict,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CommitId, Lifetime, REMEMBERED_COMMITS, Remaining, TOMBSTONE};
+use super::{CommitId, Expected, Lifetime, Origin, REMEMBERED_COMMITS, Remaining, TOMBSTONE};
 use crate::time::Timestamp;
 
 /// Everything about a partition but its entries.
@@ -36,13 +36,34 @@ pub(super) enum Admission {
     Stale,
 }
 
+impl Expected {
+    /// Whether the entry is as it was read. `stored` is its version and its expiry, if it is there.
+    pub(super) fn met(self, stored: Option<(u64, Option<Timestamp>)>, now: Timestamp) -> bool {
+        let (version, absent) = match stored {
+            Some((version, expires_at)) => (version, expires_at.is_some_and(|at| at <= now)),
+            None => (0, true),
+        };
+        self.version == version || absent && self.version == 0
+    }
+}
+
+impl Origin {
+    /// Whether the partition is as it was read.
+    pub(super) fn unmoved(&self, stored: Option<&Record>, now: Timestamp) -> bool {
+        let live = stored.filter(|record| !record.ended(now));
+        self.generation == stored.map_or(0, |record| record.generation)
+            && self.version == live.map_or(0, |record| record.version)
+    }
+}
+
 impl Record {
     /// Whether the partition has ended.
     pub(super) fn ended(&self, now: Timestamp) -> bool {
         self.end.is_some_and(|end| end <= now)
     }
 
-    /// Decides on a commit, and prepares the record for its changes when they apply.
+    /// Decides on a commit, and prepares the record for its changes when they apply. What the
+    /// commit expects is left to the store: nothing is stored yet.
     pub(super) fn admit(
         stored: Option<Self>,
         id: CommitId,

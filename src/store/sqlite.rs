@@ -1,5 +1,7 @@
 //! `SqliteStore`: an L2 in one file, for one machine.
 
+mod changes;
+mod leases;
 mod rows;
 mod schema;
 
@@ -12,8 +14,10 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection, Sqlite, SqlitePool, Transaction};
 
-use super::record::{Admission, Record};
-use super::{Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, TokenStore};
+use super::{
+    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
+    TokenStore,
+};
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
 
@@ -27,7 +31,7 @@ const READERS: u32 = 4;
 /// How often what has expired is freed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// How many partitions and how many entries one sweep frees, so that no commit waits long for it.
+/// How many partitions, entries and leases one sweep frees, of each, so that no commit waits long for it.
 const SWEEP_LIMIT: u32 = 100;
 
 /// A store in a SQLite file: survives a restart, and is shared by all processes of one machine
@@ -91,7 +95,7 @@ impl SqliteStore {
         let now = self.clock.now();
         let mut outcomes = Vec::with_capacity(group.len());
         for commit in group {
-            outcomes.push(commit_one(&mut transaction, commit, now).await?);
+            outcomes.push(changes::commit(&mut transaction, commit, true, now).await?);
         }
         transaction.commit().await?;
         self.sweep(now).await;
@@ -121,18 +125,7 @@ impl SqliteStore {
         let now = self.clock.now();
         let mut answers = Vec::with_capacity(group.len());
         for id in group {
-            let stored = rows::record(&mut transaction, id, now).await?;
-            let live = stored.filter(|record| !record.ended(now));
-            let Some(mut record) = live else {
-                answers.push(Remaining::default());
-                continue;
-            };
-            let before = record.end;
-            record.slide(now);
-            if record.end != before {
-                rows::put_record(&mut transaction, id, &record).await?;
-            }
-            answers.push(record.remaining(now));
+            answers.push(changes::touch(&mut transaction, id, now).await?);
         }
         transaction.commit().await?;
         Ok(answers)
@@ -141,14 +134,42 @@ impl SqliteStore {
     async fn clear_one(&self, id: &PartitionId, expected: Option<u64>) -> sqlx::Result<u64> {
         let mut transaction = self.begin().await?;
         let now = self.clock.now();
-        let stored = rows::record(&mut transaction, id, now).await?;
-        let record = Record::cleared(stored.clone(), expected, now);
-        if stored.as_ref() != Some(&record) {
-            rows::put_record(&mut transaction, id, &record).await?;
-            rows::remove_entries(&mut transaction, id).await?;
-        }
+        let generation = changes::clear(&mut transaction, id, expected, now).await?;
         transaction.commit().await?;
-        Ok(record.generation)
+        Ok(generation)
+    }
+
+    async fn relocate_one(&self, from: &Origin, commit: &Commit) -> sqlx::Result<Outcome> {
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let outcome = changes::relocate(&mut transaction, from, commit, now).await?;
+        transaction.commit().await?;
+        Ok(outcome)
+    }
+
+    async fn acquire_one(&self, lease: &Lease, ttl: Duration) -> sqlx::Result<LeaseState> {
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let state = leases::acquire(&mut transaction, lease, ttl, now).await?;
+        transaction.commit().await?;
+        self.sweep(now).await;
+        Ok(state)
+    }
+
+    async fn renew_one(&self, lease: &Lease, ttl: Duration) -> sqlx::Result<bool> {
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let renewed = leases::renew(&mut transaction, lease, ttl, now).await?;
+        transaction.commit().await?;
+        Ok(renewed)
+    }
+
+    async fn release_one(&self, lease: &Lease) -> sqlx::Result<bool> {
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let released = leases::release(&mut transaction, lease, now).await?;
+        transaction.commit().await?;
+        Ok(released)
     }
 
     /// Frees what has expired, if that was not done lately. The commit is done by now, so a sweep
@@ -197,43 +218,6 @@ async fn pool(size: u32, options: SqliteConnectOptions) -> Result<SqlitePool, Co
         .map_err(schema::not_opened)
 }
 
-async fn commit_one(
-    transaction: &mut Transaction<'static, Sqlite>,
-    commit: &Commit,
-    now: Timestamp,
-) -> sqlx::Result<Outcome> {
-    let id = &commit.partition;
-    let stored = rows::record(transaction, id, now).await?;
-    let (mut record, admission) = Record::admit(stored, commit.id, commit.generation, now);
-    match admission {
-        Admission::Stale => {
-            let generation = record.generation;
-            return Ok(Outcome::Stale { generation });
-        }
-        Admission::Repeated => {}
-        Admission::Apply { fresh } => {
-            let puts = commit
-                .changes
-                .iter()
-                .filter_map(|change| change.put.as_ref());
-            puts.for_each(|put| record.wrote(put.expires_at));
-            record.renew(commit.lifetime, now);
-            rows::put_record(transaction, id, &record).await?;
-            match fresh {
-                true => rows::remove_entries(transaction, id).await?,
-                false => rows::remove_dead_entries(transaction, id, now).await?,
-            }
-            for change in &commit.changes {
-                rows::apply(transaction, id, change, record.version).await?;
-            }
-        }
-    }
-    Ok(Outcome::Committed {
-        version: record.version,
-        remaining: record.remaining(now),
-    })
-}
-
 impl TokenStore for SqliteStore {
     fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
         Box::pin(async move {
@@ -267,6 +251,39 @@ impl TokenStore for SqliteStore {
         expected: Option<u64>,
     ) -> StoreFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move { self.clear_one(id, expected).await.map_err(store_error) })
+    }
+
+    fn relocate<'a>(
+        &'a self,
+        from: &'a Origin,
+        commit: &'a Commit,
+    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+        Box::pin(async move {
+            if from.partition == commit.partition {
+                return Err(StoreError::new(StoreErrorKind::Refused));
+            }
+            self.relocate_one(from, commit).await.map_err(store_error)
+        })
+    }
+
+    fn acquire_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+        Box::pin(async move { self.acquire_one(lease, ttl).await.map_err(store_error) })
+    }
+
+    fn renew_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move { self.renew_one(lease, ttl).await.map_err(store_error) })
+    }
+
+    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move { self.release_one(lease).await.map_err(store_error) })
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tower_token_cache::store::{Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture};
+use tower_token_cache::store::{
+    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
+};
 use tower_token_cache::{MemoryStore, StoreError, StoreErrorKind, TokenStore};
 
 /// Clones share everything.
@@ -22,6 +25,10 @@ struct State {
     commits: AtomicU64,
     touches: AtomicU64,
     clears: AtomicU64,
+    relocates: AtomicU64,
+    leases: AtomicU64,
+    renewals: AtomicU64,
+    releases: AtomicU64,
     /// Each operation takes a permit and gives it back; none are left while the store hangs.
     gate: Semaphore,
     /// The same for loads only, after they have their answer.
@@ -40,6 +47,10 @@ impl Default for State {
             commits: AtomicU64::default(),
             touches: AtomicU64::default(),
             clears: AtomicU64::default(),
+            relocates: AtomicU64::default(),
+            leases: AtomicU64::default(),
+            renewals: AtomicU64::default(),
+            releases: AtomicU64::default(),
             gate: Semaphore::new(OPEN),
             load_gate: Semaphore::new(OPEN),
         }
@@ -59,7 +70,7 @@ impl TestStore {
         self.state.down.store(down, Ordering::SeqCst);
     }
 
-    /// Commits are applied from now on, but say that they failed.
+    /// Commits and moves are applied from now on, but say that they failed.
     pub fn set_losing_answers(&self, losing: bool) {
         self.state.losing_answers.store(losing, Ordering::SeqCst);
     }
@@ -103,6 +114,23 @@ impl TestStore {
 
     pub fn clears(&self) -> u64 {
         self.state.clears.load(Ordering::SeqCst)
+    }
+
+    pub fn relocates(&self) -> u64 {
+        self.state.relocates.load(Ordering::SeqCst)
+    }
+
+    /// How often a lease was asked for.
+    pub fn leases(&self) -> u64 {
+        self.state.leases.load(Ordering::SeqCst)
+    }
+
+    pub fn renewals(&self) -> u64 {
+        self.state.renewals.load(Ordering::SeqCst)
+    }
+
+    pub fn releases(&self) -> u64 {
+        self.state.releases.load(Ordering::SeqCst)
     }
 
     async fn pass(&self, counter: &AtomicU64, count: u64) -> Result<(), StoreError> {
@@ -165,6 +193,50 @@ impl TokenStore for TestStore {
         Box::pin(async move {
             self.pass(&self.state.clears, 1).await?;
             self.inner.clear(id, expected).await
+        })
+    }
+
+    fn relocate<'a>(
+        &'a self,
+        from: &'a Origin,
+        commit: &'a Commit,
+    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+        Box::pin(async move {
+            self.pass(&self.state.relocates, 1).await?;
+            let answer = self.inner.relocate(from, commit).await;
+            match self.state.losing_answers.load(Ordering::SeqCst) {
+                true => Err(StoreError::new(StoreErrorKind::Timeout)),
+                false => answer,
+            }
+        })
+    }
+
+    fn acquire_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+        Box::pin(async move {
+            self.pass(&self.state.leases, 1).await?;
+            self.inner.acquire_lease(lease, ttl).await
+        })
+    }
+
+    fn renew_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            self.pass(&self.state.renewals, 1).await?;
+            self.inner.renew_lease(lease, ttl).await
+        })
+    }
+
+    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            self.pass(&self.state.releases, 1).await?;
+            self.inner.release_lease(lease).await
         })
     }
 }

@@ -191,7 +191,9 @@ pub async fn groups_are_answered_in_order<S: TokenStore>(harness: &Harness<S>) {
                     "a group's answers come in its order ({i})"
                 );
             }
-            Outcome::Stale { .. } => panic!("a stale commit made another one stale ({i})"),
+            Outcome::Stale { .. } | Outcome::Conflict => {
+                panic!("a stale commit affected another one ({i})")
+            }
         }
         assert_eq!(
             a,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::store::{
-    Change, Commit, CommitId, EntryId, Lifetime, Loaded, Outcome, PartitionId, Put, Remaining,
-    StoredEntry, TokenStore,
+    Change, Commit, CommitId, EntryId, Expected, Lifetime, Loaded, Outcome, PartitionId, Put,
+    Remaining, StoredEntry, TokenStore,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -112,6 +112,7 @@ impl<S: TokenStore> Harness<S> {
             partition: subject.id.clone(),
             id: CommitId(self.commits.fetch_add(1, Ordering::Relaxed).to_be_bytes()),
             generation: 0,
+            expected: None,
             changes: Vec::new(),
             lifetime: AN_HOUR,
         })
@@ -135,6 +136,10 @@ pub(super) struct Subject<S> {
 }
 
 impl<S: TokenStore> Subject<S> {
+    pub(super) fn store(&self) -> &S {
+        &self.store
+    }
+
     pub(super) async fn load(&self) -> Loaded {
         let loaded = self.store.load(&self.id).await;
         let loaded = loaded.unwrap_or_else(|error| panic!("a load failed: {error:?}"));
@@ -173,6 +178,10 @@ impl<S: TokenStore> Subject<S> {
                 "a commit under generation {} was refused as stale, with {generation} in force",
                 draft.0.generation
             ),
+            Outcome::Conflict => panic!(
+                "a commit was in conflict that expected {:?}",
+                draft.0.expected
+            ),
         }
     }
 
@@ -180,7 +189,7 @@ impl<S: TokenStore> Subject<S> {
     pub(super) async fn refused(&self, draft: &Draft) -> u64 {
         match self.send(draft).await {
             Outcome::Stale { generation } => generation,
-            Outcome::Committed { .. } => panic!(
+            Outcome::Committed { .. } | Outcome::Conflict => panic!(
                 "sign-out is final: a commit under generation {} must be stale",
                 draft.0.generation
             ),
@@ -255,6 +264,14 @@ impl Draft {
 
     pub(super) fn under(mut self, generation: u64) -> Self {
         self.0.generation = generation;
+        self
+    }
+
+    pub(super) fn expecting(mut self, name: &str, version: u64) -> Self {
+        self.0.expected = Some(Expected {
+            entry: EntryId::of(name),
+            version,
+        });
         self
     }
 

@@ -1,122 +1,143 @@
 -- Applies one commit to a partition, atomically. The contract is in src/store/mod.rs.
 --
--- KEYS[1]  the partition's hash
--- ARGV[1]  commit id, 8 bytes
--- ARGV[2]  generation under which the changes were made
--- ARGV[3]  absolute lifetime, ms; 0 = none
--- ARGV[4]  sliding lifetime, ms; 0 = none
--- ARGV[5]  maximal age, ms; 0 = none
--- ARGV[6]  life of a tombstone, ms
+-- key      the partition's hash
+-- args[1]  commit id, 8 bytes
+-- args[2]  generation under which the changes were made
+-- args[3]  absolute lifetime, ms; 0 = none
+-- args[4]  sliding lifetime, ms; 0 = none
+-- args[5]  maximal age, ms; 0 = none
+-- args[6]  life of a tombstone, ms
+-- args[7]  id of the expected entry (16 bytes), or empty for none
+-- args[8]  its version; 0 = absent
 -- then, per change: entry id (16 bytes), expiry (ms since the epoch; -1 = none, -2 = remove), value
+-- allowed  asked last, if given: false is a conflict
 --
 -- Answers {1, version, idle, hard}: committed, with the rest of its life in ms (-1 = without end),
--- or {0, generation}: signed out since.
+-- {0, generation}: signed out since, or {2}: in conflict with what was expected.
 --
 -- Fields: g generation, v version, c created, z cleared, x hard end, l end, s sliding lifetime,
 -- k latest expiry of an entry (-1 = some entry has none), n when to look for expired entries,
 -- r ids of recent commits; e<entry id> = version and expiry (8 bytes each, big endian) .. value.
+local function commit(key, args, allowed)
+  local REMEMBERED, PRUNE_EVERY = 16, 60000
 
-local REMEMBERED, PRUNE_EVERY = 16, 60000
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local key = KEYS[1]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
-local function natural(text)
-  local number = tonumber(text or nil)
-  if number and number >= 0 and number < 2 ^ 53 and number == math.floor(number) then
-    return number
-  end
-end
-
-local function text(number)
-  return string.format('%.0f', number)
-end
-
-local function left(at)
-  return at and math.max(at - now, 0) or -1
-end
-
-local head = redis.pcall('HMGET', key, 'g', 'v', 'c', 'z', 'x', 'l', 'k', 'n', 'r')
-if head.err then head = {} end
-local generation = natural(ARGV[2])
-local stored, version = natural(head[1]), natural(head[2]) or 0
-local created, cleared, last, prune, recent = now, nil, 0, 0, ''
-local fresh = true
-
-if stored and stored > generation then
-  return {0, stored}
-end
-if stored == generation then
-  recent = head[9] or ''
-  local hard, ends = natural(head[5]), natural(head[6])
-  for at = 1, #recent, 8 do
-    if string.sub(recent, at, at + 7) == ARGV[1] then
-      return {1, version, left(ends), left(hard)}
+  local function natural(text)
+    local number = tonumber(text or nil)
+    if number and number >= 0 and number < 2 ^ 53 and number == math.floor(number) then
+      return number
     end
   end
-  cleared = natural(head[4])
-  fresh = ends ~= nil and ends <= now
-  if not fresh then
-    created = natural(head[3]) or now
-    last = natural(head[7]) or -1
-    prune = natural(head[8]) or 0
+
+  local function text(number)
+    return string.format('%.0f', number)
   end
-end
-if fresh then
-  redis.call('DEL', key)
-elseif prune > 0 and prune <= now then
-  -- Frees expired entries, at most once in a while: this is the only step that reads them all.
-  prune = 0
-  local fields = redis.call('HGETALL', key)
-  for at = 1, #fields, 2 do
-    if string.sub(fields[at], 1, 1) == 'e' and #fields[at + 1] >= 16 then
-      local _, expiry = struct.unpack('>I8I8', fields[at + 1])
-      if expiry > 0 and expiry <= now then
-        redis.call('HDEL', key, fields[at])
-      elseif expiry > 0 and (prune == 0 or expiry < prune) then
-        prune = expiry
+
+  local function left(at)
+    return at and math.max(at - now, 0) or -1
+  end
+
+  local head = redis.pcall('HMGET', key, 'g', 'v', 'c', 'z', 'x', 'l', 'k', 'n', 'r')
+  if head.err then head = {} end
+  local generation = natural(args[2])
+  local stored, version = natural(head[1]), natural(head[2]) or 0
+  local created, cleared, last, prune, recent = now, nil, 0, 0, ''
+  local fresh = true
+
+  if stored and stored > generation then
+    return {0, stored}
+  end
+  if stored == generation then
+    recent = head[9] or ''
+    local hard, ends = natural(head[5]), natural(head[6])
+    for at = 1, #recent, 8 do
+      if string.sub(recent, at, at + 7) == args[1] then
+        return {1, version, left(ends), left(hard)}
+      end
+    end
+    cleared = natural(head[4])
+    fresh = ends ~= nil and ends <= now
+    if not fresh then
+      created = natural(head[3]) or now
+      last = natural(head[7]) or -1
+      prune = natural(head[8]) or 0
+    end
+  end
+
+  if #args[7] > 0 then
+    local expected, found, absent = natural(args[8]), 0, true
+    local entry = not fresh and redis.call('HGET', key, 'e' .. args[7])
+    if entry and #entry >= 16 then
+      local expiry
+      found, expiry = struct.unpack('>I8I8', entry)
+      absent = expiry > 0 and expiry <= now
+    end
+    if expected ~= found and not (absent and expected == 0) then
+      return {2}
+    end
+  end
+  if allowed and not allowed(now, natural) then
+    return {2}
+  end
+
+  if fresh then
+    redis.call('DEL', key)
+  elseif prune > 0 and prune <= now then
+    -- Frees expired entries, at most once in a while: this is the only step that reads them all.
+    prune = 0
+    local fields = redis.call('HGETALL', key)
+    for at = 1, #fields, 2 do
+      if string.sub(fields[at], 1, 1) == 'e' and #fields[at + 1] >= 16 then
+        local _, expiry = struct.unpack('>I8I8', fields[at + 1])
+        if expiry > 0 and expiry <= now then
+          redis.call('HDEL', key, fields[at])
+        elseif expiry > 0 and (prune == 0 or expiry < prune) then
+          prune = expiry
+        end
+      end
+    end
+    if prune > 0 then prune = math.max(prune, now + PRUNE_EVERY) end
+  end
+
+  version = version + 1
+  recent = string.sub(recent .. args[1], -8 * REMEMBERED)
+  for at = 9, #args, 3 do
+    local field, expiry = 'e' .. args[at], tonumber(args[at + 1])
+    if expiry == -2 then
+      redis.call('HDEL', key, field)
+    else
+      local head = struct.pack('>I8I8', version, math.max(expiry, 0))
+      redis.call('HSET', key, field, head .. args[at + 2])
+      if expiry == -1 then
+        last = -1
+      else
+        if last ~= -1 then last = math.max(last, expiry) end
+        if prune == 0 or expiry < prune then prune = expiry end
       end
     end
   end
-  if prune > 0 then prune = math.max(prune, now + PRUNE_EVERY) end
-end
 
-version = version + 1
-recent = string.sub(recent .. ARGV[1], -8 * REMEMBERED)
-for at = 7, #ARGV, 3 do
-  local field, expiry = 'e' .. ARGV[at], tonumber(ARGV[at + 1])
-  if expiry == -2 then
-    redis.call('HDEL', key, field)
+  local absolute, sliding, age = tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
+  local hard
+  local function limit(at) hard = math.min(hard or at, at) end
+  if absolute > 0 then limit(now + absolute) end
+  if age > 0 then limit(created + age) end
+  if last ~= -1 then limit(last) end
+  local ends = hard
+  if sliding > 0 then ends = math.min(hard or now + sliding, now + sliding) end
+
+  redis.call('HSET', key, 'g', text(generation), 'v', text(version), 'c', text(created),
+    'x', hard and text(hard) or '', 'l', ends and text(ends) or '', 's', text(sliding),
+    'k', text(last), 'n', text(prune), 'r', recent)
+  if cleared then redis.call('HSET', key, 'z', text(cleared)) end
+  if ends then
+    -- The tombstone outlives what came after it.
+    local tombstone = cleared and cleared + tonumber(args[6]) or 0
+    redis.call('PEXPIREAT', key, text(math.max(ends, tombstone)))
   else
-    redis.call('HSET', key, field, struct.pack('>I8I8', version, math.max(expiry, 0)) .. ARGV[at + 2])
-    if expiry == -1 then
-      last = -1
-    else
-      if last ~= -1 then last = math.max(last, expiry) end
-      if prune == 0 or expiry < prune then prune = expiry end
-    end
+    redis.call('PERSIST', key)
   end
+  return {1, version, left(ends), left(hard)}
 end
-
-local absolute, sliding, age = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local hard
-local function limit(at) hard = math.min(hard or at, at) end
-if absolute > 0 then limit(now + absolute) end
-if age > 0 then limit(created + age) end
-if last ~= -1 then limit(last) end
-local ends = hard
-if sliding > 0 then ends = math.min(hard or now + sliding, now + sliding) end
-
-redis.call('HSET', key, 'g', text(generation), 'v', text(version), 'c', text(created),
-  'x', hard and text(hard) or '', 'l', ends and text(ends) or '', 's', text(sliding),
-  'k', text(last), 'n', text(prune), 'r', recent)
-if cleared then redis.call('HSET', key, 'z', text(cleared)) end
-if ends then
-  -- The tombstone outlives what came after it.
-  local tombstone = cleared and cleared + tonumber(ARGV[6]) or 0
-  redis.call('PEXPIREAT', key, text(math.max(ends, tombstone)))
-else
-  redis.call('PERSIST', key)
-end
-return {1, version, left(ends), left(hard)}

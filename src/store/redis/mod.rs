@@ -2,39 +2,25 @@
 
 mod pool;
 mod record;
+mod scripts;
 
 use std::fmt;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use bb8_redis::bb8::RunError;
 use bb8_redis::redis::io::tcp::TcpSettings;
 use bb8_redis::redis::{
     Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisResult,
-    Script, ServerErrorKind, Value, cmd,
+    ServerErrorKind, Value,
 };
 
 use self::pool::{Connection, Pool, pool};
-use super::{Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, TOMBSTONE, TokenStore};
+use self::scripts::{Lua, hash_key};
+use super::{
+    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
+    TokenStore,
+};
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
-use crate::time::millis;
-
-static COMMIT: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("commit.lua")));
-static TOUCH: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("touch.lua")));
-static CLEAR: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("clear.lua")));
-
-/// A script and the hash by which the server knows it once it is loaded.
-struct Lua {
-    code: &'static str,
-    hash: String,
-}
-
-impl Lua {
-    fn new(code: &'static str) -> Self {
-        let hash = Script::new(code).get_hash().to_owned();
-        Self { code, hash }
-    }
-}
 
 /// A store in Redis or Valkey (tested with Redis 7.0 and 8.0, Valkey 9.1): one hash per partition, under
 /// `namespace:{digest}`, and one script per commit.
@@ -118,6 +104,14 @@ impl RedisStore {
             .map(|answer| answer.map_err(store_error))
             .collect())
     }
+
+    async fn run_one(&self, script: &Lua, command: Cmd) -> Result<Value, StoreError> {
+        let answers = self.run(script, std::iter::once(command)).await?;
+        answers
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| Err(unexpected()))
+    }
 }
 
 impl RedisStoreBuilder {
@@ -169,43 +163,6 @@ fn connection_info(url: &str) -> Result<ConnectionInfo, ConfigError> {
     Ok(info.set_tcp_settings(tcp))
 }
 
-/// The hash of a partition. The braces keep all keys of a partition in one cluster slot.
-fn hash_key(id: &PartitionId) -> String {
-    format!("{}:{{{}}}", id.namespace(), id.encoded())
-}
-
-fn evalsha(script: &Lua, id: &PartitionId) -> Cmd {
-    let mut command = cmd("EVALSHA");
-    command.arg(&script.hash).arg(1).arg(hash_key(id));
-    command
-}
-
-fn commit_command(commit: &Commit) -> Cmd {
-    let lifetime = &commit.lifetime;
-    let limit = |limit: Option<Duration>| limit.map_or(0, millis).min(i64::MAX as u64 / 4);
-    let mut command = evalsha(&COMMIT, &commit.partition);
-    command
-        .arg(&commit.id.0)
-        .arg(commit.generation)
-        .arg(limit(lifetime.absolute))
-        .arg(limit(lifetime.sliding))
-        .arg(limit(lifetime.max_age))
-        .arg(millis(TOMBSTONE));
-    for change in &commit.changes {
-        command.arg(change.entry.as_bytes());
-        match &change.put {
-            Some(put) => {
-                let expiry = put.expires_at.map_or(-1, record::expiry_to_millis);
-                command.arg(expiry).arg(&put.value[..]);
-            }
-            None => {
-                command.arg(-2).arg("");
-            }
-        }
-    }
-    command
-}
-
 impl TokenStore for RedisStore {
     fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
         Box::pin(async move {
@@ -234,7 +191,10 @@ impl TokenStore for RedisStore {
     ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
         Box::pin(async move {
             let outcome = |answer| record::outcome(answer).ok_or_else(unexpected);
-            match self.run(&COMMIT, group.iter().map(commit_command)).await {
+            match self
+                .run(&scripts::COMMIT, group.iter().map(scripts::commit))
+                .await
+            {
                 Ok(answers) => answers
                     .into_iter()
                     .map(|answer| answer.and_then(outcome))
@@ -249,13 +209,11 @@ impl TokenStore for RedisStore {
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
         Box::pin(async move {
-            let commands = group.iter().map(|id| {
-                let mut command = evalsha(&TOUCH, id);
-                command.arg(millis(TOMBSTONE));
-                command
-            });
             let remaining = |answer| record::touched(answer).ok_or_else(unexpected);
-            match self.run(&TOUCH, commands).await {
+            match self
+                .run(&scripts::TOUCH, group.iter().map(scripts::touch))
+                .await
+            {
                 Ok(answers) => answers
                     .into_iter()
                     .map(|answer| answer.and_then(remaining))
@@ -271,15 +229,56 @@ impl TokenStore for RedisStore {
         expected: Option<u64>,
     ) -> StoreFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
-            let mut command = evalsha(&CLEAR, id);
-            let expected = expected.map_or_else(String::new, |generation| generation.to_string());
-            command.arg(expected).arg(millis(TOMBSTONE));
-            let answers = self.run(&CLEAR, std::iter::once(command)).await?;
-            match answers.into_iter().next() {
-                Some(Ok(Value::Int(generation))) => Ok(generation.unsigned_abs()),
-                Some(Err(error)) => Err(error),
+            let command = scripts::clear(id, expected);
+            match self.run_one(&scripts::CLEAR, command).await? {
+                Value::Int(generation) => Ok(generation.unsigned_abs()),
                 _ => Err(unexpected()),
             }
+        })
+    }
+
+    fn relocate<'a>(
+        &'a self,
+        from: &'a Origin,
+        commit: &'a Commit,
+    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+        Box::pin(async move {
+            if from.partition == commit.partition {
+                return Err(StoreError::new(StoreErrorKind::Refused));
+            }
+            let command = scripts::relocate(from, commit);
+            let answer = self.run_one(&scripts::RELOCATE, command).await?;
+            record::outcome(answer).ok_or_else(unexpected)
+        })
+    }
+
+    fn acquire_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+        Box::pin(async move {
+            let command = scripts::acquire(lease, ttl);
+            let answer = self.run_one(&scripts::ACQUIRE, command).await?;
+            record::lease(answer).ok_or_else(unexpected)
+        })
+    }
+
+    fn renew_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let command = scripts::renew(lease, ttl);
+            Ok(self.run_one(&scripts::RENEW, command).await? == Value::Int(1))
+        })
+    }
+
+    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let command = scripts::release(lease);
+            Ok(self.run_one(&scripts::RELEASE, command).await? == Value::Int(1))
         })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bb8_redis::redis::Value;
 use bytes::Bytes;
 
-use crate::store::{EntryId, Loaded, Outcome, Remaining, StoredEntry};
+use crate::store::{EntryId, LeaseState, Loaded, Outcome, Remaining, StoredEntry};
 use crate::time::Timestamp;
 
 /// Version and expiry before each value, 8 bytes each.
@@ -115,8 +115,20 @@ pub(super) fn outcome(answer: Value) -> Option<Outcome> {
             version: u64::try_from(*version).ok()?,
             remaining: remaining(*idle, *hard),
         }),
+        [2] => Some(Outcome::Conflict),
         _ => None,
     }
+}
+
+/// The answer of `acquire.lua`.
+pub(super) fn lease(answer: Value) -> Option<LeaseState> {
+    let Value::Int(remaining) = answer else {
+        return None;
+    };
+    let held = u64::try_from(remaining).map(|remaining| LeaseState::Held {
+        remaining: Duration::from_millis(remaining),
+    });
+    Some(held.unwrap_or(LeaseState::Granted))
 }
 
 /// The answer of `touch.lua`.

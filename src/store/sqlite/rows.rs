@@ -119,6 +119,25 @@ pub(super) async fn remove_entries(
         .map(drop)
 }
 
+/// The version and the expiry of an entry; `None` if it is absent or damaged.
+pub(super) async fn entry(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    entry: EntryId,
+) -> sqlx::Result<Option<(u64, Option<Timestamp>)>> {
+    let query = "SELECT version, expires_at FROM entries WHERE partition_id = ? AND entry_id = ?";
+    let row = sqlx::query(query)
+        .bind(&id.digest()[..])
+        .bind(&entry.as_bytes()[..])
+        .fetch_optional(connection)
+        .await?;
+    let decode = |row: SqliteRow| -> Result<_, Damaged> {
+        let expires_at = optional(&row, "expires_at")?.map(Timestamp::from_millis);
+        Ok((required(&row, "version")?, expires_at))
+    };
+    Ok(row.and_then(|row| decode(row).ok()))
+}
+
 /// Removes the entries of a partition that have expired or are damaged.
 pub(super) async fn remove_dead_entries(
     connection: &mut SqliteConnection,
@@ -158,7 +177,7 @@ pub(super) async fn apply(
     query.execute(connection).await.map(drop)
 }
 
-/// Frees up to `limit` partitions and as many entries; whether there may be more.
+/// Frees up to `limit` partitions, as many entries and as many leases; whether there may be more.
 pub(super) async fn sweep(
     connection: &mut SqliteConnection,
     now: Timestamp,
@@ -168,8 +187,10 @@ pub(super) async fn sweep(
                       (SELECT id FROM partitions WHERE forget_at <= ?1 LIMIT ?2)";
     let entries = "DELETE FROM entries WHERE rowid IN \
                    (SELECT rowid FROM entries WHERE expires_at <= ?1 LIMIT ?2)";
+    let leases = "DELETE FROM leases WHERE (partition_id, entry_id) IN \
+                  (SELECT partition_id, entry_id FROM leases WHERE ends_at <= ?1 LIMIT ?2)";
     let mut full = false;
-    for query in [partitions, entries] {
+    for query in [partitions, entries, leases] {
         let query = sqlx::query(query).bind(time(now)).bind(limit);
         let freed = query.execute(&mut *connection).await?.rows_affected();
         full |= freed >= u64::from(limit);
@@ -225,7 +246,7 @@ fn optional(row: &SqliteRow, column: &str) -> Result<Option<u64>, Damaged> {
         .transpose()
 }
 
-fn time(at: Timestamp) -> i64 {
+pub(super) fn time(at: Timestamp) -> i64 {
     integer(at.as_millis())
 }
 

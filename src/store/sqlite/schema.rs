@@ -14,11 +14,11 @@ use crate::error::ConfigError;
 /// Marks a database as this crate's: "TTKC".
 const APPLICATION_ID: i32 = 0x5454_4b43;
 
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 
 /// Entries keep their row id: their values are too large for the tree of a table without one.
-/// The pragmas repeat [`APPLICATION_ID`] and [`SCHEMA_VERSION`].
-const SCHEMA: &str = "
+/// The pragma repeats [`APPLICATION_ID`].
+const VERSION_1: &str = "
     CREATE TABLE partitions (
         id BLOB NOT NULL PRIMARY KEY,
         generation INTEGER NOT NULL,
@@ -43,10 +43,23 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE INDEX entries_expires_at ON entries (expires_at) WHERE expires_at IS NOT NULL;
     PRAGMA application_id = 1414810435;
-    PRAGMA user_version = 1;
 ";
 
-const _: () = assert!(APPLICATION_ID == 1_414_810_435 && SCHEMA_VERSION == 1);
+/// Leases belong to no partition: they can be taken of an absent one. The pragma repeats
+/// [`SCHEMA_VERSION`].
+const VERSION_2: &str = "
+    CREATE TABLE leases (
+        partition_id BLOB NOT NULL,
+        entry_id BLOB NOT NULL,
+        owner BLOB NOT NULL,
+        ends_at INTEGER NOT NULL,
+        PRIMARY KEY (partition_id, entry_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX leases_ends_at ON leases (ends_at);
+    PRAGMA user_version = 2;
+";
+
+const _: () = assert!(APPLICATION_ID == 1_414_810_435 && SCHEMA_VERSION == 2);
 
 /// How often the switch to WAL is tried: SQLite does not wait for its lock by itself.
 const WAL_ATTEMPTS: u32 = 100;
@@ -63,8 +76,8 @@ pub(super) fn create_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Checks that the database is ours, and makes it so when it is empty. A foreign database is left
-/// as it is.
+/// Checks that the database is ours, and makes it so when it is empty. One of an older schema is
+/// brought up to date; a foreign one is left as it is.
 pub(super) async fn prepare(options: &SqliteConnectOptions) -> Result<(), ConfigError> {
     let mut connection = options.connect().await.map_err(not_opened)?;
     inspect(&mut connection).await?;
@@ -73,18 +86,23 @@ pub(super) async fn prepare(options: &SqliteConnectOptions) -> Result<(), Config
         .begin_with("BEGIN IMMEDIATE")
         .await
         .map_err(not_opened)?;
-    if inspect(&mut transaction).await? == State::Empty {
-        let create = sqlx::raw_sql(SCHEMA).execute(&mut *transaction);
-        create.await.map_err(not_opened)?;
+    let missing: &[&str] = match inspect(&mut transaction).await? {
+        State::Empty => &[VERSION_1, VERSION_2],
+        State::Version1 => &[VERSION_2],
+        State::Current => &[],
+    };
+    for step in missing.iter().copied() {
+        let step = sqlx::raw_sql(step).execute(&mut *transaction);
+        step.await.map_err(not_opened)?;
     }
     transaction.commit().await.map_err(not_opened)?;
     connection.close().await.map_err(not_opened)
 }
 
-#[derive(PartialEq)]
 enum State {
     Empty,
-    Ours,
+    Version1,
+    Current,
 }
 
 async fn inspect(connection: &mut SqliteConnection) -> Result<State, ConfigError> {
@@ -94,7 +112,8 @@ async fn inspect(connection: &mut SqliteConnection) -> Result<State, ConfigError
     let found = sqlx::query_as::<_, (i32, i32, i32)>(query);
     match found.fetch_one(connection).await.map_err(not_opened)? {
         (0, 0, 0) => Ok(State::Empty),
-        (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(State::Ours),
+        (APPLICATION_ID, 1, _) => Ok(State::Version1),
+        (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(State::Current),
         (APPLICATION_ID, ..) => Err(ConfigError::new(
             "path",
             "must not name a database of another version of tower-token-cache",

@@ -1,0 +1,122 @@
+//! The leases of a store in memory.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::store::{EntryId, Lease, LeaseState, PartitionId};
+use crate::time::Timestamp;
+
+/// So few are not worth looking through for those that have run out.
+const FEW: usize = 64;
+
+/// Who has which lease until when. Those that have run out are freed when the table has doubled.
+#[derive(Default)]
+pub(super) struct Leases(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    held: HashMap<(PartitionId, EntryId), Held>,
+    /// What was left when the table was last looked through.
+    kept: usize,
+}
+
+struct Held {
+    owner: [u8; 16],
+    until: Timestamp,
+}
+
+impl Leases {
+    pub(super) fn acquire(&self, lease: &Lease, ttl: Duration, now: Timestamp) -> LeaseState {
+        let mut table = self.table();
+        table.sweep(now);
+        let next = Held {
+            owner: lease.owner,
+            until: now.saturating_add(ttl),
+        };
+        match table.held.entry(key(lease)) {
+            Entry::Occupied(held) if held.get().is_of_another(lease, now) => LeaseState::Held {
+                remaining: held.get().until.since(now),
+            },
+            entry => {
+                entry.insert_entry(next);
+                LeaseState::Granted
+            }
+        }
+    }
+
+    pub(super) fn renew(&self, lease: &Lease, ttl: Duration, now: Timestamp) -> bool {
+        let mut table = self.table();
+        let held = table.held.get_mut(&key(lease));
+        let Some(held) = held.filter(|held| held.is_of(lease, now)) else {
+            return false;
+        };
+        held.until = now.saturating_add(ttl);
+        true
+    }
+
+    pub(super) fn release(&self, lease: &Lease, now: Timestamp) -> bool {
+        let mut table = self.table();
+        match table.held.entry(key(lease)) {
+            Entry::Occupied(held) if held.get().is_of(lease, now) => {
+                held.remove();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// No code that can panic runs under the lock.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn sweep(&mut self, now: Timestamp) {
+        if self.held.len() >= FEW.max(2 * self.kept) {
+            self.held.retain(|_, held| held.until > now);
+            self.kept = self.held.len();
+        }
+    }
+}
+
+impl Held {
+    fn is_of(&self, lease: &Lease, now: Timestamp) -> bool {
+        self.owner == lease.owner && self.until > now
+    }
+
+    fn is_of_another(&self, lease: &Lease, now: Timestamp) -> bool {
+        self.owner != lease.owner && self.until > now
+    }
+}
+
+fn key(lease: &Lease) -> (PartitionId, EntryId) {
+    (lease.partition.clone(), lease.entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_that_have_run_out_are_freed() {
+        let (leases, ttl) = (Leases::default(), Duration::from_secs(1));
+        let mut now = Timestamp::now();
+        for i in 0..10_000_u64 {
+            let lease = Lease {
+                partition: PartitionId {
+                    namespace: "test".into(),
+                    digest: [i.to_be_bytes(); 4].concat().try_into().expect("32 bytes"),
+                },
+                entry: EntryId::from([0; 16]),
+                owner: [1; 16],
+            };
+            assert_eq!(leases.acquire(&lease, ttl, now), LeaseState::Granted);
+            now = now.saturating_add(Duration::from_millis(10));
+        }
+        let held = leases.table().held.len();
+        assert!((100..=201).contains(&held), "100 of {held} are in force");
+    }
+}

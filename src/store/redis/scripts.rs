@@ -1,0 +1,141 @@
+//! The scripts, and the commands that run them.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use bb8_redis::redis::{Cmd, Script, cmd};
+
+use super::record::expiry_to_millis;
+use crate::store::{Commit, Lease, Origin, PartitionId, TOMBSTONE};
+use crate::time::millis;
+
+pub(super) static COMMIT: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("commit.lua"),
+        "return commit(KEYS[1], ARGV)\n"
+    ))
+});
+pub(super) static CLEAR: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("clear.lua"),
+        "return clear(KEYS[1], ARGV[1], ARGV[2])\n"
+    ))
+});
+pub(super) static RELOCATE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("commit.lua"),
+        include_str!("clear.lua"),
+        include_str!("relocate.lua")
+    ))
+});
+pub(super) static TOUCH: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("touch.lua")));
+pub(super) static ACQUIRE: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("acquire.lua")));
+pub(super) static RENEW: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("renew.lua")));
+pub(super) static RELEASE: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("release.lua")));
+
+/// A script and the hash by which the server knows it once it is loaded.
+pub(super) struct Lua {
+    pub(super) code: &'static str,
+    hash: String,
+}
+
+impl Lua {
+    fn new(code: &'static str) -> Self {
+        let hash = Script::new(code).get_hash().to_owned();
+        Self { code, hash }
+    }
+
+    fn on(&self, keys: &[String]) -> Cmd {
+        let mut command = cmd("EVALSHA");
+        command.arg(&self.hash).arg(keys.len()).arg(keys);
+        command
+    }
+}
+
+/// The hash of a partition. The braces keep all keys of a partition in one cluster slot.
+pub(super) fn hash_key(id: &PartitionId) -> String {
+    format!("{}:{{{}}}", id.namespace(), id.encoded())
+}
+
+pub(super) fn commit(commit: &Commit) -> Cmd {
+    let mut command = COMMIT.on(&[hash_key(&commit.partition)]);
+    commit_arguments(&mut command, commit);
+    command
+}
+
+pub(super) fn relocate(from: &Origin, commit: &Commit) -> Cmd {
+    let keys = [&from.partition, &commit.partition].map(hash_key);
+    let mut command = RELOCATE.on(&keys);
+    command.arg(from.generation).arg(from.version);
+    commit_arguments(&mut command, commit);
+    command
+}
+
+fn commit_arguments(command: &mut Cmd, commit: &Commit) {
+    let lifetime = &commit.lifetime;
+    let limit = |limit: Option<Duration>| limit.map_or(0, bounded);
+    command
+        .arg(&commit.id.0)
+        .arg(commit.generation)
+        .arg(limit(lifetime.absolute))
+        .arg(limit(lifetime.sliding))
+        .arg(limit(lifetime.max_age))
+        .arg(millis(TOMBSTONE));
+    match &commit.expected {
+        Some(expected) => command.arg(expected.entry.as_bytes()).arg(expected.version),
+        None => command.arg("").arg(0),
+    };
+    for change in &commit.changes {
+        command.arg(change.entry.as_bytes());
+        match &change.put {
+            Some(put) => {
+                let expiry = put.expires_at.map_or(-1, expiry_to_millis);
+                command.arg(expiry).arg(&put.value[..]);
+            }
+            None => {
+                command.arg(-2).arg("");
+            }
+        }
+    }
+}
+
+pub(super) fn touch(id: &PartitionId) -> Cmd {
+    let mut command = TOUCH.on(&[hash_key(id)]);
+    command.arg(millis(TOMBSTONE));
+    command
+}
+
+pub(super) fn clear(id: &PartitionId, expected: Option<u64>) -> Cmd {
+    let mut command = CLEAR.on(&[hash_key(id)]);
+    let expected = expected.map_or_else(String::new, |generation| generation.to_string());
+    command.arg(expected).arg(millis(TOMBSTONE));
+    command
+}
+
+pub(super) fn acquire(lease: &Lease, ttl: Duration) -> Cmd {
+    let mut command = of_lease(&ACQUIRE, lease);
+    command.arg(bounded(ttl).max(1));
+    command
+}
+
+pub(super) fn renew(lease: &Lease, ttl: Duration) -> Cmd {
+    let mut command = of_lease(&RENEW, lease);
+    command.arg(bounded(ttl).max(1));
+    command
+}
+
+pub(super) fn release(lease: &Lease) -> Cmd {
+    of_lease(&RELEASE, lease)
+}
+
+fn of_lease(script: &Lua, lease: &Lease) -> Cmd {
+    let key = format!("{}:l:{}", hash_key(&lease.partition), lease.entry.encoded());
+    let mut command = script.on(&[key]);
+    command.arg(&lease.owner);
+    command
+}
+
+/// What the server takes for a duration, in ms: more would overflow its clock.
+fn bounded(duration: Duration) -> u64 {
+    millis(duration).min(i64::MAX as u64 / 4)
+}

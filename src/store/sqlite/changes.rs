@@ -1,0 +1,118 @@
+//! What changes partitions, within a transaction of the caller's.
+
+use sqlx::SqliteConnection;
+
+use super::rows;
+use crate::store::record::{Admission, Record};
+use crate::store::{Commit, Expected, Origin, Outcome, PartitionId, Remaining};
+use crate::time::Timestamp;
+
+/// Applies a commit, unless it is stale, in conflict, or not `allowed` by more than itself.
+pub(super) async fn commit(
+    connection: &mut SqliteConnection,
+    commit: &Commit,
+    allowed: bool,
+    now: Timestamp,
+) -> sqlx::Result<Outcome> {
+    let id = &commit.partition;
+    let stored = rows::record(connection, id, now).await?;
+    let (mut record, admission) = Record::admit(stored, commit.id, commit.generation, now);
+    match admission {
+        Admission::Stale => {
+            let generation = record.generation;
+            return Ok(Outcome::Stale { generation });
+        }
+        Admission::Repeated => {}
+        Admission::Apply { fresh } => {
+            let met = met(connection, id, commit.expected, fresh, now).await?;
+            if !met || !allowed {
+                return Ok(Outcome::Conflict);
+            }
+            let puts = commit
+                .changes
+                .iter()
+                .filter_map(|change| change.put.as_ref());
+            puts.for_each(|put| record.wrote(put.expires_at));
+            record.renew(commit.lifetime, now);
+            rows::put_record(connection, id, &record).await?;
+            match fresh {
+                true => rows::remove_entries(connection, id).await?,
+                false => rows::remove_dead_entries(connection, id, now).await?,
+            }
+            for change in &commit.changes {
+                rows::apply(connection, id, change, record.version).await?;
+            }
+        }
+    }
+    Ok(Outcome::Committed {
+        version: record.version,
+        remaining: record.remaining(now),
+    })
+}
+
+async fn met(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    expected: Option<Expected>,
+    fresh: bool,
+    now: Timestamp,
+) -> sqlx::Result<bool> {
+    let Some(expected) = expected else {
+        return Ok(true);
+    };
+    let found = match fresh {
+        true => None,
+        false => rows::entry(connection, id, expected.entry).await?,
+    };
+    Ok(expected.met(found, now))
+}
+
+/// Starts the sliding lifetime of a partition anew.
+pub(super) async fn touch(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    now: Timestamp,
+) -> sqlx::Result<Remaining> {
+    let stored = rows::record(connection, id, now).await?;
+    let Some(mut record) = stored.filter(|record| !record.ended(now)) else {
+        return Ok(Remaining::default());
+    };
+    let before = record.end;
+    record.slide(now);
+    if record.end != before {
+        rows::put_record(connection, id, &record).await?;
+    }
+    Ok(record.remaining(now))
+}
+
+/// Signs a partition out: the generation in force.
+pub(super) async fn clear(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    expected: Option<u64>,
+    now: Timestamp,
+) -> sqlx::Result<u64> {
+    let stored = rows::record(connection, id, now).await?;
+    let record = Record::cleared(stored.clone(), expected, now);
+    if stored.as_ref() != Some(&record) {
+        rows::put_record(connection, id, &record).await?;
+        rows::remove_entries(connection, id).await?;
+    }
+    Ok(record.generation)
+}
+
+/// Moves a partition.
+pub(super) async fn relocate(
+    connection: &mut SqliteConnection,
+    from: &Origin,
+    target: &Commit,
+    now: Timestamp,
+) -> sqlx::Result<Outcome> {
+    let stored = rows::record(connection, &from.partition, now).await?;
+    let unmoved = from.unmoved(stored.as_ref(), now);
+    let outcome = commit(connection, target, unmoved, now).await?;
+    if let Outcome::Committed { .. } = outcome {
+        clear(connection, &from.partition, Some(from.generation), now).await?;
+    }
+    Ok(outcome)
+}
