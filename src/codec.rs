@@ -21,6 +21,7 @@
 //! | `o` | string? | scope |
 //! | `e` | integer? | expiry, in milliseconds since the Unix epoch |
 //! | `r` | integer? | refresh time, likewise |
+//! | `i` | integer? | time of issue, likewise |
 //! | `x` | map? | extra members of the token endpoint's answer: name → JSON text |
 //!
 //! `tests/golden/` holds one file per kind of entry; a decoder must read them for ever.
@@ -99,6 +100,8 @@ struct Payload<'a> {
     e: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     r: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    i: Option<u64>,
     #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
     x: BTreeMap<&'a str, &'a str>,
 }
@@ -118,6 +121,7 @@ pub(crate) fn encode(name: &str, value: &Value) -> Bytes {
         o: token.and_then(Token::scope),
         e: token.and_then(Token::expires_at).map(Timestamp::as_millis),
         r: token.and_then(Token::refresh_at).map(Timestamp::as_millis),
+        i: token.and_then(Token::issued_at).map(Timestamp::as_millis),
         x: extras.iter().map(|(k, v)| (&**k, v.expose())).collect(),
     };
     // Large enough for every member, so that the buffer never grows and leaves a copy behind:
@@ -125,7 +129,7 @@ pub(crate) fn encode(name: &str, value: &Value) -> Bytes {
     let texts = [Some(payload.n), Some(payload.s), payload.t, payload.o];
     let texts: usize = texts.iter().flatten().map(|text| text.len() + 7).sum();
     let extra: usize = payload.x.iter().map(|(k, v)| k.len() + v.len() + 10).sum();
-    let mut buffer = Zeroizing::new(Vec::with_capacity(HEADER.len() + 4 + texts + extra + 48));
+    let mut buffer = Zeroizing::new(Vec::with_capacity(HEADER.len() + 4 + texts + extra + 64));
     buffer.extend_from_slice(&HEADER);
     buffer.extend_from_slice(&[0; 4]);
     let written = rmp_serde::encode::write_named(&mut *buffer, &payload);
@@ -181,6 +185,9 @@ pub(crate) fn decode(
     }
     if let Some(millis) = payload.r {
         token = token.with_refresh_at(Timestamp::from_millis(millis));
+    }
+    if let Some(millis) = payload.i {
+        token = token.with_issued_at(Timestamp::from_millis(millis));
     }
     Ok((name, Value::Token(token)))
 }

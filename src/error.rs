@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::acquire::{AcquireError, AcquireErrorKind};
 use crate::key::KeyError;
 
 type Source = Arc<dyn StdError + Send + Sync>;
@@ -34,6 +35,8 @@ pub enum Error {
     },
     /// [`TokenCache::shutdown`](crate::TokenCache::shutdown) has run: nothing was changed.
     ShutDown,
+    /// No token could be acquired.
+    Acquire(AcquireError),
 }
 
 impl Error {
@@ -46,6 +49,26 @@ impl Error {
             }
             Self::InvalidKey(_) => http::StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => http::StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Acquire(error) => match error.kind() {
+                AcquireErrorKind::ReauthenticationRequired => http::StatusCode::UNAUTHORIZED,
+                AcquireErrorKind::RetryLater => http::StatusCode::SERVICE_UNAVAILABLE,
+                AcquireErrorKind::TimedOut => http::StatusCode::GATEWAY_TIMEOUT,
+                _ => http::StatusCode::BAD_GATEWAY,
+            },
+        }
+    }
+
+    /// A word for logs and metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::NoPartition => "no_partition",
+            Self::Unavailable(_) => "unavailable",
+            Self::SignedOut => "signed_out",
+            Self::Overloaded => "overloaded",
+            Self::InvalidKey(_) => "invalid_key",
+            Self::TooLarge { .. } => "too_large",
+            Self::ShutDown => "shut_down",
+            Self::Acquire(error) => error.kind().as_str(),
         }
     }
 
@@ -67,6 +90,7 @@ impl fmt::Display for Error {
                 write!(f, "the token set has {size} bytes, the limit is {limit}")
             }
             Self::ShutDown => f.write_str("the token cache is shut down"),
+            Self::Acquire(_) => f.write_str("acquiring a token failed"),
         }
     }
 }
@@ -76,8 +100,15 @@ impl StdError for Error {
         match self {
             Self::Unavailable(source) => Some(source),
             Self::InvalidKey(source) => Some(source),
+            Self::Acquire(source) => Some(source),
             _ => None,
         }
+    }
+}
+
+impl From<AcquireError> for Error {
+    fn from(error: AcquireError) -> Self {
+        Self::Acquire(error)
     }
 }
 

@@ -59,6 +59,18 @@ pub enum CacheLevel {
     Unavailable,
 }
 
+impl CacheLevel {
+    /// The value of `cache_level` in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::L1 => "l1",
+            Self::L2 => "l2",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// How safe a change is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Durability {

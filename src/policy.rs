@@ -60,6 +60,10 @@ pub enum L2Operation {
     Touch,
     /// Signing a partition out.
     Clear,
+    /// Moving a partition's tokens to another.
+    Relocate,
+    /// Taking, renewing or giving back the right to acquire a token.
+    Lease,
 }
 
 /// One failed attempt at an L2 operation, as the [`on_l2_failure`](crate::Builder::on_l2_failure)

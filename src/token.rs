@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,7 @@ struct Fields {
     scope: Option<Box<str>>,
     expires_at: Option<Timestamp>,
     refresh_at: Option<Timestamp>,
+    issued_at: Option<Timestamp>,
     extra: BTreeMap<Box<str>, Secret>,
 }
 
@@ -51,13 +52,21 @@ impl Token {
             scope: None,
             expires_at: None,
             refresh_at: None,
+            issued_at: None,
             extra: BTreeMap::new(),
         }))
     }
 
     /// Expires after `lifetime` from now, by the system's clock; at most ten years.
     pub fn with_expires_in(self, lifetime: Duration) -> Self {
-        self.with_expires_at(SystemTime::now() + lifetime.min(MAX_LIFETIME))
+        let now = Timestamp::now();
+        self.with_expires_at(now.saturating_add(lifetime.min(MAX_LIFETIME)))
+            .with_issued_at(now)
+    }
+
+    /// Its lifetime counts from here.
+    pub(crate) fn with_issued_at(self, time: Timestamp) -> Self {
+        self.set(|fields| fields.issued_at = Some(time))
     }
 
     /// Expires at this time, to the millisecond.
@@ -123,6 +132,11 @@ impl Token {
     /// When a new token should be asked for.
     pub fn refresh_at(&self) -> Option<Timestamp> {
         self.0.refresh_at
+    }
+
+    /// When the token was issued, where its expiry was given as a lifetime.
+    pub(crate) fn issued_at(&self) -> Option<Timestamp> {
+        self.0.issued_at
     }
 
     /// Another field of the token endpoint's answer: `None` when it is absent or of another type.
@@ -285,7 +299,7 @@ impl TryFrom<Response> for TokenSet {
 
     fn try_from(response: Response) -> Result<Self, Self::Error> {
         let now = Timestamp::now();
-        let after = |seconds: Option<Seconds>| seconds.and_then(|seconds| seconds.after(now));
+        let after = |seconds: &Option<Seconds>| seconds.as_ref()?.after(now);
         let extra = response
             .extra
             .into_iter()
@@ -296,8 +310,9 @@ impl TryFrom<Response> for TokenSet {
                 access_token: Zeroizing::new(response.access_token.expose().into()),
                 token_type: response.token_type,
                 scope: response.scope,
-                expires_at: after(response.expires_in),
-                refresh_at: after(response.refresh_in),
+                expires_at: after(&response.expires_in),
+                refresh_at: after(&response.refresh_in),
+                issued_at: response.expires_in.as_ref().map(|_| now),
                 extra,
             })),
             refresh_token: response.refresh_token,

@@ -4,6 +4,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tokio::time::Instant;
+
+use crate::acquire::{BoxError, Metadata, Prior};
+use crate::acquisition::Acquisition;
 use crate::cache::{CommitWait, Engine, Pin};
 use crate::codec::Value;
 use crate::error::Error;
@@ -11,7 +15,8 @@ use crate::key::{ID_TOKEN, PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
-use crate::token::TokenSet;
+use crate::time::Timestamp;
+use crate::token::{Token, TokenSet};
 
 /// The largest token set, in bytes of text: a hundred times what providers issue.
 pub(crate) const MAX_TOKEN_SET: usize = 1 << 20;
@@ -150,12 +155,9 @@ impl Tokens {
                 limit: MAX_TOKEN_SET,
             });
         }
-        let secret =
-            |name, secret: Secret| (TokenKey::from_canonical(name), Some(Value::Secret(secret)));
-        let mut changes = vec![(key, Some(Value::Token(set.access)))];
-        changes.extend(set.refresh_token.map(|token| secret(REFRESH_TOKEN, token)));
-        changes.extend(set.id_token.map(|token| secret(ID_TOKEN, token)));
-        self.change(changes, false).await
+        let changes = set.into_changes(key);
+        let changes = changes.map(|(name, value)| (name, Some(value)));
+        self.change(changes.collect(), false).await
     }
 
     /// Removes the token under this key, before the response head is sent.
@@ -190,6 +192,147 @@ impl Tokens {
             self.keep_new(None);
         }
         engine.finish(self.failure_policy(), ended)
+    }
+
+    /// A usable token under this key: from L1, from L2, or from one call to `acquire` that the
+    /// whole fleet shares.
+    ///
+    /// For one refresh token at most one call is under way, on all instances; everyone else waits
+    /// for its answer. The answer is in L2 before anybody gets it. A call runs to its end even when
+    /// this future is dropped. A token that will expire soon is returned at once, and replaced in
+    /// the background.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_token_cache::{BoxError, MemoryStore, PartitionKey, Prior, Token, TokenCache, TokenSet};
+    /// # async fn redeem(_: &str) -> Result<TokenSet, BoxError> {
+    /// #     Ok(TokenSet::from(Token::new("new").with_expires_in(Duration::from_secs(3600))))
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cache = TokenCache::builder(MemoryStore::new()).build()?;
+    /// # let tokens = cache.tokens(PartitionKey::user("ada")?);
+    /// # tokens.insert("other", TokenSet::from(Token::new("a")).with_refresh_token("r")).await?;
+    /// let token = tokens
+    ///     .get_or_acquire("graph", async |prior: Prior| {
+    ///         let refresh_token = prior.refresh_token().ok_or("sign in first")?;
+    ///         redeem(refresh_token.expose()).await
+    ///     })
+    ///     .await?;
+    /// assert_eq!(token.access_token(), "new");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Acquire`] when `acquire` failed, for this caller or for the one whose call it
+    /// shared; the provider is then left alone [for a while](crate::AcquireError::retry_at).
+    /// [`Error::SignedOut`], [`Error::Overloaded`], [`Error::ShutDown`], and those of
+    /// [`get`](Self::get). Under [`FailurePolicy::Strict`] also [`Error::Unavailable`] when L2 did
+    /// not take the new token in time; it is kept all the same, and replayed.
+    pub async fn get_or_acquire<K, F, Fut, E>(&self, key: K, acquire: F) -> Result<Token, Error>
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+        F: FnOnce(Prior) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<TokenSet, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let acquisition = self.acquire(key)?;
+        match acquisition.hit() {
+            Some((token, false)) => Ok(token),
+            Some((token, true)) => {
+                acquisition.refresh_ahead(&token, acquire);
+                Ok(token)
+            }
+            None => Ok(acquisition.with(acquire).await?.token),
+        }
+    }
+
+    /// The same with more to say: how long the token has to last, which claims it needs, that it
+    /// has to be new; and with the [metadata](crate::Metadata) of how it was come by.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`].
+    pub fn acquire<K>(&self, key: K) -> Result<Acquisition<'_>, Error>
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+    {
+        Ok(Acquisition::new(self, key.try_into()?))
+    }
+
+    /// Another token than this one, which a service has just rejected (401): L2's if it has
+    /// another, else one that is acquired, once for everybody who had it rejected.
+    ///
+    /// # Errors
+    /// As for [`get_or_acquire`](Self::get_or_acquire).
+    pub async fn rejected<K, F, Fut, E>(
+        &self,
+        key: K,
+        token: &Token,
+        acquire: F,
+    ) -> Result<Token, Error>
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+        F: FnOnce(Prior) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<TokenSet, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let acquisition = self.acquire(key)?.rejected(token);
+        Ok(acquisition.with(acquire).await?.token)
+    }
+
+    /// The token under this key with the metadata of the read.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn get_with_metadata(
+        &self,
+        key: impl AsRef<str>,
+    ) -> Result<(Lookup, Metadata), Error> {
+        let started = Instant::now();
+        let lookup = self.get(key).await?;
+        let duration_total = started.elapsed();
+        let token = match &lookup {
+            Lookup::Hit(token) => Some(token),
+            _ => None,
+        };
+        let metadata = Metadata {
+            duration_total,
+            duration_in_cache: duration_total,
+            cache_level: self.last_read(),
+            expires_at: token.and_then(Token::expires_at),
+            refresh_at: token.and_then(|token| self.0.engine.refresh_at(token)),
+            ..Metadata::default()
+        };
+        Ok((lookup, metadata))
+    }
+
+    /// Gives the session a new id: moves everything to this partition, and signs the old one out,
+    /// in one step of the store. Do it at every sign-in, so that a session id that was planted
+    /// before is worth nothing after (OWASP: session fixation).
+    ///
+    /// Returns the handle of the new partition; this one is of the past.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert), and [`Error::Unavailable`] when it is not known whether L2
+    /// did it.
+    pub async fn move_to(&self, partition: PartitionKey) -> Result<Self, Error> {
+        let from = self.partition()?;
+        let policy = self.failure_policy();
+        let mut pin = self.pin();
+        let moved = self
+            .0
+            .engine
+            .relocate(from, &partition, policy, &mut pin)
+            .await;
+        self.keep(pin);
+        moved?;
+        let tokens = Self::detached(self.0.engine.clone(), partition);
+        tokens.set_failure_policy(policy);
+        Ok(tokens)
     }
 
     /// Writes the partition's pending changes to L2 now.
@@ -276,7 +419,7 @@ impl Tokens {
 
     async fn read(&self, name: &str) -> Result<Lookup<Value>, Error> {
         let partition = self.partition()?;
-        if let Some(value) = self.0.engine.hit(partition, name, &mut self.lock_pin()) {
+        if let Some((value, _)) = self.0.engine.hit(partition, name, &mut self.lock_pin()) {
             self.read_from(CacheLevel::L1);
             return Ok(Lookup::Hit(value));
         }
@@ -289,7 +432,23 @@ impl Tokens {
         Ok(lookup)
     }
 
-    fn read_from(&self, level: CacheLevel) {
+    /// The token if L1 has it and it needs no second look, and the time.
+    pub(crate) fn token_in_l1(&self, name: &str) -> Option<(Token, Timestamp)> {
+        let partition = self.0.partition.as_ref()?;
+        match self.0.engine.hit(partition, name, &mut self.lock_pin())? {
+            (Value::Token(token), now) => {
+                self.read_from(CacheLevel::L1);
+                Some((token, now))
+            }
+            (Value::Secret(_), _) => None,
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.0.engine
+    }
+
+    pub(crate) fn read_from(&self, level: CacheLevel) {
         self.0.last_read.store(level as u8, Ordering::Relaxed);
     }
 
@@ -326,16 +485,16 @@ impl Tokens {
         Ok(())
     }
 
-    fn partition(&self) -> Result<&PartitionKey, Error> {
+    pub(crate) fn partition(&self) -> Result<&PartitionKey, Error> {
         self.0.partition.as_ref().ok_or(Error::NoPartition)
     }
 
-    fn pin(&self) -> Option<Pin> {
+    pub(crate) fn pin(&self) -> Option<Pin> {
         *self.lock_pin()
     }
 
     /// Keeps what was seen first.
-    fn keep(&self, pin: Option<Pin>) {
+    pub(crate) fn keep(&self, pin: Option<Pin>) {
         let mut kept = self.lock_pin();
         *kept = kept.or(pin);
     }

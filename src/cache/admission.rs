@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::partition::{Rules, State};
+use super::pending::Landing;
 use crate::codec::Value;
 use crate::key::TokenKey;
 use crate::store::{CommitId, EntryId, Remaining};
@@ -85,11 +86,7 @@ impl State {
                 self.lay(name, Some(value), false);
             }
         }
-        let pending = self.pending.take();
-        for (name, change) in pending.iter().flat_map(|pending| pending.iter()) {
-            self.lay(name.clone(), change.value.clone(), false);
-        }
-        self.pending = pending;
+        self.lay_pending();
         Admission::Admitted { dropped }
     }
 
@@ -114,6 +111,25 @@ impl State {
         self.version = self.version.max(version);
         self.touched_at = now;
         self.set_remaining(remaining, now, rules);
+        if self.pending().land(Landing::Stored) {
+            for (name, change) in commit.changes.iter() {
+                self.lay(name.clone(), change.value.clone(), false);
+            }
+            self.lay_pending();
+        }
+        commit.changes.len()
+    }
+
+    /// L2 has refused the commit `id`, because what it was to replace has been replaced. Returns
+    /// how many changes are lost with it.
+    pub(super) fn conflicted(&mut self, id: CommitId) -> usize {
+        let in_flight = &mut self.pending().in_flight;
+        let Some(commit) = in_flight.take_if(|commit| commit.id == id) else {
+            return 0;
+        };
+        self.pending().land(Landing::Conflict);
+        // What L2 has instead has to be read first.
+        self.complete = false;
         commit.changes.len()
     }
 

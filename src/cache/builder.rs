@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::acquire::{Flights, Terms};
 use super::budget::Budget;
 use super::l1::{L1, Partitions};
 use super::l2::L2;
@@ -32,6 +33,8 @@ pub struct Builder {
     hard_timeout: Duration,
     max_pending_changes: u32,
     max_pending_bytes: u32,
+    max_acquisitions: u32,
+    terms: Terms,
     clock: Clock,
     runtime: Option<tokio::runtime::Handle>,
 }
@@ -54,6 +57,12 @@ impl Builder {
             hard_timeout: Duration::from_secs(1),
             max_pending_changes: 100_000,
             max_pending_bytes: 64 * 1024 * 1024,
+            max_acquisitions: 64,
+            terms: Terms {
+                refresh_before: Duration::from_secs(300),
+                lease_ttl: Duration::from_secs(30),
+                timeout: Duration::from_secs(60),
+            },
             clock: Clock::system(),
             runtime: None,
         }
@@ -149,6 +158,37 @@ impl Builder {
         self
     }
 
+    /// How long before its expiry a token is replaced: it is served at once, and a successor is
+    /// asked for in the background, by one instance. ±10 % of this, fixed per token and instance,
+    /// keep instances and users apart. A provider's own refresh time goes first; a token of a
+    /// short life is replaced in the last fifth of it. Defaults to 5 minutes, in which a provider's
+    /// outage goes unnoticed.
+    pub fn refresh_before(mut self, time: Duration) -> Self {
+        self.terms.refresh_before = time;
+        self
+    }
+
+    /// How long one call to the provider may take. Defaults to 60 s: a provider that answers later
+    /// has lost the browser. Keep the timeout of your own HTTP client below it.
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.terms.timeout = timeout;
+        self
+    }
+
+    /// How long the right to acquire a token outlives an instance that has it and dies. It is
+    /// renewed every third of that. Defaults to 30 s: shorter pauses of a process go unnoticed.
+    pub fn lease_ttl(mut self, ttl: Duration) -> Self {
+        self.terms.lease_ttl = ttl;
+        self
+    }
+
+    /// How many calls to the provider this instance makes at a time, a quarter of them ahead of
+    /// need. Defaults to 64: some hundreds a second, below what providers allow.
+    pub fn max_acquisitions(mut self, calls: u32) -> Self {
+        self.max_acquisitions = calls;
+        self
+    }
+
     /// The clock of token expiry, lifetimes and freshness. Defaults to the system's.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -200,6 +240,8 @@ impl Builder {
             counters,
             clock: self.clock,
             rules,
+            flights: Flights::new(self.max_acquisitions),
+            terms: self.terms,
             lifetime: self.lifetime,
             failure_policy: self.failure_policy,
             write_mode: self.write_mode,
@@ -233,6 +275,18 @@ impl Builder {
                 "soft_timeout",
                 "must be above 0 and at most the hard timeout",
             ));
+        }
+        if self.terms.timeout.is_zero() {
+            return Err(ConfigError::new("acquire_timeout", "must be above 0"));
+        }
+        if self.terms.lease_ttl < Duration::from_millis(10) {
+            return Err(ConfigError::new(
+                "lease_ttl",
+                "must be at least 10 milliseconds",
+            ));
+        }
+        if self.max_acquisitions == 0 {
+            return Err(ConfigError::new("max_acquisitions", "must be above 0"));
         }
         if self.max_pending_changes == 0 {
             return Err(ConfigError::new("max_pending_changes", "must be above 0"));

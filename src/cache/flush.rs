@@ -131,6 +131,7 @@ impl Engine {
             partition: self.l2.id(&work.partition.key),
             id: commit.id,
             generation: *generation,
+            expected: commit.expected,
             changes: changes.collect(),
             lifetime: self.lifetime,
         })
@@ -150,6 +151,10 @@ impl Engine {
                 Outcome::Stale { generation } => {
                     let dropped = state.refused(commit.id, generation, now);
                     self.counters.signed_out_changes.add(dropped as u64);
+                }
+                Outcome::Conflict => {
+                    let dropped = state.conflicted(commit.id);
+                    self.counters.superseded_changes.add(dropped as u64);
                 }
             });
     }
@@ -248,14 +253,15 @@ impl Drop for Work {
         engine
             .partitions
             .with(&self.partition.key, |partition, state| {
-                let pending = state.pending();
-                pending.sending = false;
+                state.pending().sending = false;
                 match failure {
                     Some(failure) => {
-                        pending.tell_failed(failure);
-                        stalled = !std::mem::replace(&mut pending.stalled, true);
+                        state.pending().tell_failed(failure);
+                        state.lay_pending();
+                        stalled = !std::mem::replace(&mut state.pending().stalled, true);
                     }
                     None => {
+                        let pending = state.pending();
                         pending.tell_written();
                         if pending.is_dirty() || pending.touch {
                             engine.push(partition, state);

@@ -9,7 +9,10 @@ use super::breaker::{Breaker, jittered};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
-use crate::store::{Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, TokenStore};
+use crate::store::{
+    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
+    TokenStore,
+};
 use crate::telemetry::Counters;
 
 /// Attempts at one operation, the first included, however often the hook answers retry.
@@ -98,6 +101,43 @@ impl L2 {
     ) -> Result<u64, L2Error> {
         self.call(L2Operation::Clear, Some(partition), || {
             self.store.clear(partition, expected)
+        })
+        .await
+    }
+
+    pub(crate) async fn relocate(
+        &self,
+        from: &Origin,
+        commit: &Commit,
+    ) -> Result<Outcome, L2Error> {
+        self.counters.l2_commits.add(1);
+        self.call(L2Operation::Relocate, Some(&from.partition), || {
+            self.store.relocate(from, commit)
+        })
+        .await
+    }
+
+    pub(crate) async fn acquire_lease(
+        &self,
+        lease: &Lease,
+        ttl: Duration,
+    ) -> Result<LeaseState, L2Error> {
+        self.call(L2Operation::Lease, Some(&lease.partition), || {
+            self.store.acquire_lease(lease, ttl)
+        })
+        .await
+    }
+
+    pub(crate) async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, L2Error> {
+        self.call(L2Operation::Lease, Some(&lease.partition), || {
+            self.store.renew_lease(lease, ttl)
+        })
+        .await
+    }
+
+    pub(crate) async fn release_lease(&self, lease: &Lease) -> Result<bool, L2Error> {
+        self.call(L2Operation::Lease, Some(&lease.partition), || {
+            self.store.release_lease(lease)
         })
         .await
     }

@@ -3,18 +3,24 @@
 //! A read goes `read` → `l1` → `l2`; a change goes `write` → `l1` → `l2`. What memory may answer
 //! or take in is decided in `partition`, under its lock.
 
+mod acquire;
+mod acquired;
 mod admission;
 mod breaker;
 mod budget;
 mod builder;
 mod entries;
+mod flight;
 mod flush;
 mod l1;
 mod l2;
+mod lease;
 mod partition;
 mod pending;
 mod queue;
 mod read;
+mod relocate;
+mod setback;
 mod write;
 
 use std::collections::HashMap;
@@ -22,6 +28,8 @@ use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::Duration;
 
+pub(crate) use self::acquire::{Call, Landed, Need};
+use self::acquire::{Flights, Terms};
 use self::budget::Budget;
 pub use self::builder::Builder;
 pub use self::l1::L1;
@@ -55,9 +63,11 @@ pub(crate) struct Engine {
     l2: L2,
     queue: Queue,
     budget: Budget,
-    counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
     rules: Rules,
+    flights: Flights,
+    terms: Terms,
     lifetime: Lifetime,
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
@@ -112,7 +122,7 @@ impl TokenCache {
         let engine = &self.0;
         let counters = &engine.counters;
         let (l1_entries, l1_bytes) = engine.partitions.size();
-        Stats {
+        let stats = Stats {
             l1_entries,
             l1_bytes,
             l1_hits: counters.l1_hits.get(),
@@ -124,8 +134,13 @@ impl TokenCache {
             flushed_changes: counters.flushed_changes.get(),
             unopenable: counters.unopenable.get(),
             signed_out_changes: counters.signed_out_changes.get(),
+            superseded_changes: counters.superseded_changes.get(),
+            acquisitions: counters.acquisitions.get(),
+            failed_acquisitions: counters.failed_acquisitions.get(),
             abandoned_changes: counters.abandoned_changes.get(),
-        }
+        };
+        counters.report(&stats);
+        stats
     }
 
     /// Writes everything that waits to L2, and reports how many changes got there and how many
@@ -137,10 +152,12 @@ impl TokenCache {
         let engine = &self.0;
         let before = engine.counters.flushed_changes.get();
         engine.close();
-        if tokio::time::timeout(deadline, engine.budget.drained())
-            .await
-            .is_err()
-        {
+        let drained = async {
+            // Whoever has spent a refresh token has its successor to write.
+            engine.flights.landed().await;
+            engine.budget.drained().await;
+        };
+        if tokio::time::timeout(deadline, drained).await.is_err() {
             tracing::error!(
                 abandoned = engine.budget.pending(),
                 "shut down before the drain ended"

@@ -188,13 +188,22 @@ impl State {
     pub(super) fn keys(&self, now: Timestamp) -> Vec<TokenKey> {
         let usable = |name: &TokenKey, entry: &Entry| {
             let lives = entry.local || !self.ended(now) || self.waits(name.as_ref());
-            lives && entry.is_usable(now) && matches!(entry.value, Value::Token(_))
+            lives && entry.is_usable(now) && !name.is_reserved()
         };
         let entries = self.entries.iter();
         let usable = entries.filter(|(name, entry)| usable(name, entry));
         let mut keys: Vec<_> = usable.map(|(name, _)| name.clone()).collect();
         keys.sort_unstable();
         keys
+    }
+
+    /// Everything that can be used.
+    pub(super) fn usable_entries(&self, now: Timestamp) -> Vec<(TokenKey, Value)> {
+        let usable = |(_, entry): &(&TokenKey, &Entry)| !self.ended(now) && entry.is_usable(now);
+        let usable = self.entries.iter().filter(usable);
+        usable
+            .map(|(name, entry)| (name.clone(), entry.value.clone()))
+            .collect()
     }
 
     /// Upkeep that is due now, and marks it as taken care of.
@@ -249,7 +258,7 @@ impl State {
     }
 
     /// Whether a change of `name` waits for L2.
-    fn waits(&self, name: &str) -> bool {
+    pub(super) fn waits(&self, name: &str) -> bool {
         let waits = |pending: &Pending| pending.clear.is_some() || pending.holds(name);
         self.pending.as_deref().is_some_and(waits)
     }

@@ -1,6 +1,6 @@
 //! What a partition has under way: changes that L2 has not got, a load, and who waits for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
@@ -9,7 +9,7 @@ use super::budget::Permit;
 use super::l2::L2Error;
 use crate::codec::Value;
 use crate::key::TokenKey;
-use crate::store::CommitId;
+use crate::store::{CommitId, Expected};
 use crate::time::Timestamp;
 
 /// Changes in one commit, so that it stays far below the timeouts of L2.
@@ -22,6 +22,8 @@ pub(super) struct Pending {
     /// A sign-out that L2 has not acknowledged, with the generation that it ends.
     pub(super) clear: Option<Option<u64>>,
     pub(super) changes: BTreeMap<TokenKey, PendingChange>,
+    /// Tokens that were acquired; they go before the changes.
+    pub(super) acquired: VecDeque<Batch>,
     /// A commit that was sent, and whose answer is awaited or was lost.
     pub(super) in_flight: Option<InFlight>,
     /// Some task is sending this partition's work now.
@@ -35,8 +37,11 @@ pub(super) struct Pending {
     waiters: Vec<Waiter>,
     /// Those who wait for the commit in flight.
     riders: Vec<Waiter>,
+    /// The acquisition that waits for the commit in flight; nobody sees its changes before.
+    landing: Option<LandingSender>,
 }
 
+type LandingSender = oneshot::Sender<Result<Landing, L2Error>>;
 type Waiter = oneshot::Sender<Result<(), L2Error>>;
 
 #[derive(Clone)]
@@ -48,26 +53,74 @@ pub(super) struct PendingChange {
     pub(super) _permit: Arc<Permit>,
 }
 
+/// Tokens that were acquired, which are committed together and on a condition.
+pub(super) struct Batch {
+    pub(super) changes: BTreeMap<TokenKey, PendingChange>,
+    pub(super) expected: Option<Expected>,
+    /// Who waits. Nobody sees the changes as long as somebody does.
+    pub(super) landing: Option<LandingSender>,
+}
+
+/// What became of a [`Batch`]. One that was dropped because of a sign-out is never told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Landing {
+    /// L2 has it.
+    Stored,
+    /// Somebody has replaced what it was to replace: it is dropped.
+    Conflict,
+}
+
 #[derive(Clone)]
 pub(super) struct InFlight {
     pub(super) id: CommitId,
+    pub(super) expected: Option<Expected>,
     pub(super) changes: Arc<BTreeMap<TokenKey, PendingChange>>,
 }
 
 impl Pending {
-    /// Whether a change of `name` waits.
+    /// Whether a change of `name` waits that may be seen.
     pub(super) fn holds(&self, name: &str) -> bool {
-        let in_flight = self.in_flight.as_ref();
+        let in_flight = self.in_flight.as_ref().filter(|_| self.landing.is_none());
         self.changes.contains_key(name)
             || in_flight.is_some_and(|commit| commit.changes.contains_key(name))
+            || self
+                .seen_batches()
+                .any(|batch| batch.changes.contains_key(name))
     }
 
-    /// The changes that L2 has not got: those in flight, then the newer ones.
+    /// The changes that L2 has not got and that may be seen: those in flight, then the newer ones.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&TokenKey, &PendingChange)> {
-        let in_flight = self.in_flight.iter();
+        let in_flight = self.in_flight.iter().filter(|_| self.landing.is_none());
         in_flight
             .flat_map(|commit| commit.changes.iter())
+            .chain(self.seen_batches().flat_map(|batch| &batch.changes))
             .chain(&self.changes)
+    }
+
+    fn seen_batches(&self) -> impl Iterator<Item = &Batch> {
+        self.acquired.iter().filter(|batch| batch.landing.is_none())
+    }
+
+    /// Lets everybody see what was acquired, although L2 has not got it.
+    pub(super) fn reveal(&mut self) {
+        for landing in self.landings() {
+            *landing = None;
+        }
+    }
+
+    fn landings(&mut self) -> impl Iterator<Item = &mut Option<LandingSender>> {
+        let batches = self.acquired.iter_mut().map(|batch| &mut batch.landing);
+        batches.chain([&mut self.landing])
+    }
+
+    /// Tells an acquisition what became of the commit in flight; whether there was one.
+    pub(super) fn land(&mut self, landing: Landing) -> bool {
+        let waiter = self.landing.take();
+        let hidden = waiter.is_some();
+        if let Some(waiter) = waiter {
+            let _ = waiter.send(Ok(landing));
+        }
+        hidden
     }
 
     /// When the oldest of the changes was made.
@@ -77,14 +130,20 @@ impl Pending {
 
     /// Forgets the changes that wait; how many there were.
     pub(super) fn drop_changes(&mut self) -> usize {
+        self.landing = None;
         let in_flight = self.in_flight.take();
         let dropped = in_flight.map_or(0, |commit| commit.changes.len());
-        dropped + std::mem::take(&mut self.changes).len()
+        let acquired = std::mem::take(&mut self.acquired);
+        let acquired: usize = acquired.iter().map(|batch| batch.changes.len()).sum();
+        dropped + acquired + std::mem::take(&mut self.changes).len()
     }
 
     /// Whether changes or a sign-out wait.
     pub(super) fn is_dirty(&self) -> bool {
-        self.clear.is_some() || !self.changes.is_empty() || self.in_flight.is_some()
+        self.clear.is_some()
+            || !self.changes.is_empty()
+            || !self.acquired.is_empty()
+            || self.in_flight.is_some()
     }
 
     /// Whether anything at all is under way.
@@ -111,6 +170,10 @@ impl Pending {
         if let Some(commit) = &self.in_flight {
             return commit.clone();
         }
+        if let Some(batch) = self.acquired.pop_front() {
+            self.landing = batch.landing;
+            return self.send_off(next_id(), batch.changes, batch.expected);
+        }
         let mut bytes = 0;
         let fits = |(_, change): &(&TokenKey, &PendingChange)| {
             bytes += change.value.as_ref().map_or(0, Value::footprint);
@@ -130,9 +193,20 @@ impl Pending {
                 BTreeMap::new()
             }
         };
+        let changes = std::mem::replace(&mut self.changes, rest);
+        self.send_off(next_id(), changes, None)
+    }
+
+    fn send_off(
+        &mut self,
+        id: CommitId,
+        changes: BTreeMap<TokenKey, PendingChange>,
+        expected: Option<Expected>,
+    ) -> InFlight {
         let commit = InFlight {
-            id: next_id(),
-            changes: Arc::new(std::mem::replace(&mut self.changes, rest)),
+            id,
+            expected,
+            changes: Arc::new(changes),
         };
         self.in_flight = Some(commit.clone());
         commit
@@ -150,6 +224,11 @@ impl Pending {
 
     /// A turn has failed: tells everybody.
     pub(super) fn tell_failed(&mut self, failure: L2Error) {
+        for landing in self.landings() {
+            if let Some(waiter) = landing.take() {
+                let _ = waiter.send(Err(failure.clone()));
+            }
+        }
         let failure = Err(failure);
         tell(&mut self.riders, &failure);
         tell(&mut self.waiters, &failure);

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 
-use super::Engine;
 use super::breaker::jittered;
 use super::partition::{Partition, State};
+use super::{Engine, TokenCache};
 use crate::key::PartitionKey;
 use crate::store::CommitId;
 
@@ -112,6 +112,8 @@ impl Engine {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 let Some(engine) = weak.upgrade() else { return };
                 engine.partitions.sweep(engine.clock.now()).await;
+                // Keeps the gauges of the `metrics` crate up to date.
+                TokenCache(engine).stats();
             }
         });
     }

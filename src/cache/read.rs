@@ -5,37 +5,41 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Engine;
+use super::acquired::Seen;
 use super::admission::{Admission, Fetched};
 use super::l2::L2Error;
-use super::partition::{Answer, Due, Partition, Pin};
+use super::partition::{Answer, Due, Partition, Pin, State};
 use crate::codec::{self, Value};
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Lookup};
 use crate::policy::{FailurePolicy, OnFailure};
 use crate::store::{EntryId, Loaded};
+use crate::time::Timestamp;
+use crate::token::Token;
 
 /// Reads of L2 that commits and sign-outs may overtake before a load gives up.
-const MAX_READS: usize = 5;
+pub(super) const MAX_READS: usize = 5;
 
 /// Where the result of a load under way will appear.
 type Loading = watch::Receiver<Option<Result<(), L2Error>>>;
 
 impl Engine {
-    /// The value of an entry that is in L1 and needs no second look. `pin` is set on first use.
+    /// The value of an entry that is in L1 and needs no second look, and the time. `pin` is set on
+    /// first use.
     pub(crate) fn hit(
         &self,
         key: &PartitionKey,
         name: &str,
         pin: &mut Option<Pin>,
-    ) -> Option<Value> {
+    ) -> Option<(Value, Timestamp)> {
         let partition = self.partitions.get(key)?;
         let now = self.clock.now();
         let state = partition.lock();
         let value = state.settled(name, now)?.clone();
         pin.get_or_insert_with(|| state.pin(now));
         self.counters.l1_hits.add(1);
-        Some(value)
+        Some((value, now))
     }
 
     /// What the cache says of one entry, and which level said it. `pin` is set on first use.
@@ -96,6 +100,13 @@ impl Engine {
             Answer::Stale(value) => (Lookup::Hit(value), level),
             Answer::Unknown => at_level(otherwise, level),
         })
+    }
+
+    /// The token that memory has, expired or not.
+    pub(crate) fn known_token(&self, key: &PartitionKey, name: &TokenKey) -> Option<Token> {
+        let partition = self.find(key);
+        let state = partition.lock();
+        state.token(name.as_ref())
     }
 
     /// The token keys of the partition; `None` when L2 could not be asked.
@@ -175,7 +186,7 @@ impl Engine {
         }
     }
 
-    fn find(&self, key: &PartitionKey) -> Arc<Partition> {
+    pub(super) fn find(&self, key: &PartitionKey) -> Arc<Partition> {
         let hit = self.partitions.get(key);
         hit.unwrap_or_else(|| self.partitions.with(key, |partition, _| partition.clone()))
     }
@@ -219,29 +230,60 @@ impl Engine {
             (partition.clone(), loading, Some(done))
         });
         if let Some(done) = done {
-            let flight = Flight {
+            let loader = Loader {
                 engine: self.clone(),
                 partition: partition.clone(),
                 done,
                 outcome: Err(L2Error::lost()),
             };
-            self.runtime.spawn(flight.run());
+            self.runtime.spawn(loader.run());
         }
         (partition, loading)
     }
 
-    async fn fetch(&self, partition: &Partition) -> Result<(), L2Error> {
+    /// What L2 has now of the token `name` and of what may replace it, own changes included. These
+    /// are written first: what others must not overtake has to be in L2.
+    pub(super) async fn look(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        name: &TokenKey,
+    ) -> Result<Seen, L2Error> {
+        let partition = self.find(key);
+        for _ in 0..MAX_READS {
+            let (seen, versions) = self
+                .fetch(&partition, |state, now| state.seen(name.as_ref(), now))
+                .await?;
+            if !seen.waits {
+                return Ok(seen.with_versions(versions));
+            }
+            self.flush(key).await?;
+        }
+        Err(L2Error::lost())
+    }
+
+    /// Reads the partition from L2 into memory. Returns what `see` makes of it there, and the
+    /// versions of the entries.
+    pub(super) async fn fetch<R>(
+        &self,
+        partition: &Partition,
+        see: impl Fn(&State, Timestamp) -> R,
+    ) -> Result<(R, Vec<(EntryId, u64)>), L2Error> {
         let id = self.l2.id(&partition.key);
         for _ in 0..MAX_READS {
             let floor = partition.lock().floor();
-            let fetched = self.decode(self.l2.load(&id).await?);
+            let loaded = self.l2.load(&id).await?;
+            let versions = loaded.entries.iter();
+            let versions = versions.map(|stored| (stored.entry, stored.version));
+            let versions = versions.collect();
+            let fetched = self.decode(loaded);
             let now = self.clock.now();
-            let admission = self.partitions.with(&partition.key, |_, state| {
-                state.admit(fetched, floor, now, &self.rules)
+            let (admission, seen) = self.partitions.with(&partition.key, |_, state| {
+                let admission = state.admit(fetched, floor, now, &self.rules);
+                (admission, see(state, now))
             });
             if let Admission::Admitted { dropped } = admission {
                 self.counters.signed_out_changes.add(dropped as u64);
-                return Ok(());
+                return Ok((seen, versions));
             }
         }
         Err(L2Error::lost())
@@ -280,20 +322,21 @@ impl Engine {
 }
 
 /// One load under way. Whatever ends it, the partition is free again and its waiters are told.
-struct Flight {
+struct Loader {
     engine: Arc<Engine>,
     partition: Arc<Partition>,
     done: watch::Sender<Option<Result<(), L2Error>>>,
     outcome: Result<(), L2Error>,
 }
 
-impl Flight {
+impl Loader {
     async fn run(mut self) {
-        self.outcome = self.engine.fetch(&self.partition).await;
+        let fetched = self.engine.fetch(&self.partition, |_, _| ()).await;
+        self.outcome = fetched.map(|_| ());
     }
 }
 
-impl Drop for Flight {
+impl Drop for Loader {
     fn drop(&mut self) {
         let key = &self.partition.key;
         self.engine

@@ -37,7 +37,11 @@ impl Engine {
         let (permits, crowded) = match local {
             true => (None, false),
             false => {
-                let (permits, crowded) = self.reserve(&changes).await?;
+                let sizes = changes.iter();
+                let sizes = sizes.map(|(name, value)| {
+                    name.as_ref().len() + value.as_ref().map_or(64, Value::footprint)
+                });
+                let (permits, crowded) = self.reserve(sizes).await?;
                 (Some(permits), crowded)
             }
         };
@@ -67,16 +71,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Room for these changes. Where there is none now, waits for it, and says that the changes
+    /// Room for changes of these sizes. Where there is none now, waits for it, and says that the changes
     /// should be committed in line.
-    async fn reserve(
+    pub(super) async fn reserve(
         self: &Arc<Self>,
-        changes: &[(TokenKey, Option<Value>)],
+        sizes: impl Iterator<Item = usize>,
     ) -> Result<(Vec<Permit>, bool), Error> {
-        let sizes = changes
-            .iter()
-            .map(|(name, value)| name.as_ref().len() + value.as_ref().map_or(64, Value::footprint));
-        let mut permits = Vec::with_capacity(changes.len());
+        let mut permits = Vec::with_capacity(3);
         let mut crowded = false;
         for size in sizes {
             let permit = match self.budget.try_reserve(size) {
@@ -128,6 +129,15 @@ impl Engine {
         });
         self.wake();
         timeout(self.l2.hard_timeout, wait)
+    }
+
+    /// Writes what waits of this partition now, and reports how that ended.
+    pub(super) async fn flush(self: &Arc<Self>, key: &PartitionKey) -> Result<(), L2Error> {
+        match self.commit(key).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(L2Error::lost()),
+            Err(_) => Err(L2Error::of(StoreErrorKind::Timeout)),
+        }
     }
 
     /// What the end of a [`CommitWait`] means under a policy: written, or kept to be written.

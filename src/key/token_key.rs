@@ -83,9 +83,32 @@ impl TokenKey {
         Ok(Self::from_canonical(&text))
     }
 
+    /// The name, or the resource of a scoped key.
+    pub fn resource(&self) -> &str {
+        self.parts().0
+    }
+
+    /// The scopes, sorted; none for a key by name.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.parts().1.split_ascii_whitespace()
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        let text: &str = self.as_ref();
+        match text.strip_prefix(SEPARATOR) {
+            None => (text, ""),
+            Some(scoped) => scoped.split_once(SEPARATOR).unwrap_or((scoped, "")),
+        }
+    }
+
     /// A key from a text that was one before.
     pub(crate) fn from_canonical(text: &str) -> Self {
         Self(Short::new(text).map_or_else(|| Text::Long(text.into()), Text::Short))
+    }
+
+    /// Whether this is the cache's own entry: not a token key.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.as_bytes().first() == Some(&1)
     }
 
     /// Memory that this key owns, allocator overhead included, in bytes.
@@ -177,13 +200,10 @@ impl From<&TokenKey> for TokenKey {
 /// The name, or `resource [scopes]`.
 impl fmt::Display for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text: &str = self.as_ref();
-        match text.strip_prefix(SEPARATOR) {
-            None => f.write_str(text),
-            Some(scoped) => {
-                let (resource, scopes) = scoped.split_once(SEPARATOR).unwrap_or((scoped, ""));
-                write!(f, "{resource} [{scopes}]")
-            }
+        let (resource, scopes) = self.parts();
+        match self.as_ref().starts_with(SEPARATOR) {
+            true => write!(f, "{resource} [{scopes}]"),
+            false => f.write_str(resource),
         }
     }
 }

@@ -1,0 +1,238 @@
+//! `Acquisition`: a token that has to be there, and what it has to be like.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::acquire::{Acquire, Acquired, BoxError, Metadata, Prior, RefreshReason, TokenSource};
+use crate::cache::{Call, Landed, Need};
+use crate::error::Error;
+use crate::key::TokenKey;
+use crate::lookup::{CacheLevel, Lookup};
+use crate::telemetry::OK;
+use crate::token::{Token, TokenSet};
+use crate::tokens::Tokens;
+
+/// How a token is to be acquired; [`Tokens::acquire`] begins one.
+#[must_use]
+pub struct Acquisition<'a> {
+    tokens: &'a Tokens,
+    key: TokenKey,
+    min_remaining: Duration,
+    force: bool,
+    rejected: Option<Token>,
+    claims: Option<Arc<str>>,
+}
+
+impl<'a> Acquisition<'a> {
+    pub(crate) fn new(tokens: &'a Tokens, key: TokenKey) -> Self {
+        Self {
+            tokens,
+            key,
+            min_remaining: Duration::ZERO,
+            force: false,
+            rejected: None,
+            claims: None,
+        }
+    }
+
+    /// The token has to last this long yet: one with less is replaced first. What the provider
+    /// gives is taken even if it lasts shorter. Defaults to zero.
+    pub fn min_remaining(mut self, time: Duration) -> Self {
+        self.min_remaining = time;
+        self
+    }
+
+    /// The token has to be newer than this call, whatever the cache has.
+    pub fn force_refresh(mut self) -> Self {
+        self.force = true;
+        self
+    }
+
+    /// The token has to be another than this one, which a service has rejected (401). If L2 has
+    /// another, that is the answer.
+    pub fn rejected(mut self, token: &Token) -> Self {
+        self.rejected = Some(token.clone());
+        self
+    }
+
+    /// The token has to be new and to have these claims, as a service has demanded (OpenID Connect
+    /// Core §5.5); the acquire function finds them in [`Prior::claims`].
+    pub fn claims(mut self, claims: impl Into<Arc<str>>) -> Self {
+        self.claims = Some(claims.into());
+        self
+    }
+
+    /// The token has to have these scopes: the key becomes the
+    /// [scoped](TokenKey::scoped) one of its resource.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`].
+    pub fn scopes<S: AsRef<str>>(
+        mut self,
+        scopes: impl IntoIterator<Item = S>,
+    ) -> Result<Self, Error> {
+        self.key = TokenKey::scoped(self.key.resource(), scopes)?;
+        Ok(self)
+    }
+
+    /// The token, from the cache or from one call to `acquire` that the whole fleet shares.
+    ///
+    /// The call runs to its end even when this future is dropped. It is told what is known *after*
+    /// other instances were kept from doing the same.
+    ///
+    /// # Errors
+    /// As for [`Tokens::get_or_acquire`].
+    pub async fn with<F, Fut, E>(self, acquire: F) -> Result<Acquired, Error>
+    where
+        F: FnOnce(Prior) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<TokenSet, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.run(erase(acquire)).await
+    }
+
+    /// The token, from the cache or from this source.
+    ///
+    /// # Errors
+    /// As for [`Tokens::get_or_acquire`].
+    pub async fn with_source(self, source: Arc<dyn Acquire>) -> Result<Acquired, Error> {
+        self.run(Box::new(move |prior| source.acquire(prior))).await
+    }
+
+    async fn run(self, call: Call) -> Result<Acquired, Error> {
+        let started = Instant::now();
+        match self.find(call).await {
+            Ok(landed) => Ok(self.acquired(landed, started)),
+            Err(error) => {
+                let duration_total = started.elapsed();
+                let metadata = Metadata {
+                    duration_total,
+                    duration_in_cache: duration_total,
+                    cache_level: self.tokens.last_read(),
+                    ..Metadata::default()
+                };
+                let counters = &self.tokens.engine().counters;
+                counters.record(&metadata, error.name());
+                Err(error)
+            }
+        }
+    }
+
+    async fn find(&self, call: Call) -> Result<Landed, Error> {
+        let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
+        let partition = self.tokens.partition()?;
+        let insists = self.force || self.claims.is_some();
+        let need = Need {
+            key: self.key.clone(),
+            min_remaining: self.min_remaining,
+            force: insists,
+            replaces: self.rejected.clone(),
+            claims: self.claims.clone(),
+            reason: (insists || self.rejected.is_some())
+                .then_some(RefreshReason::ForceRefreshOrClaims),
+            stale: engine.known_token(partition, &self.key),
+        };
+        if !insists && let Some((token, level)) = self.cached(&need).await? {
+            if engine.is_refresh_due(&token, engine.clock.now()) {
+                engine.refresh_ahead(partition, &token, &self.key, policy, call);
+            }
+            return Ok(Landed::cached(token, level));
+        }
+        let mut pin = self.tokens.pin();
+        let landed = engine
+            .acquire(partition, &need, policy, &mut pin, call)
+            .await;
+        self.tokens.keep(pin);
+        let landed = landed?;
+        self.tokens.read_from(landed.level);
+        Ok(landed)
+    }
+
+    /// The cache's token if it will do, and the level that has it.
+    async fn cached(&self, need: &Need) -> Result<Option<(Token, CacheLevel)>, Error> {
+        let Lookup::Hit(token) = self.tokens.get(&self.key).await? else {
+            return Ok(None);
+        };
+        let will_do = need.is_met_by(&token, self.tokens.engine().clock.now());
+        Ok(will_do.then(|| (token, self.tokens.last_read())))
+    }
+
+    /// The token if L1 has it and it will do, and whether a successor should be asked for.
+    pub(crate) fn hit(&self) -> Option<(Token, bool)> {
+        let (token, now) = self.tokens.token_in_l1(self.key.as_ref())?;
+        let due = self.tokens.engine().is_refresh_due(&token, now);
+        Some((token, due))
+    }
+
+    pub(crate) fn refresh_ahead<F, Fut, E>(&self, token: &Token, acquire: F)
+    where
+        F: FnOnce(Prior) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<TokenSet, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        if let Ok(partition) = self.tokens.partition() {
+            let policy = self.tokens.failure_policy();
+            let engine = self.tokens.engine();
+            engine.refresh_ahead(partition, token, &self.key, policy, erase(acquire));
+        }
+    }
+
+    fn acquired(&self, landed: Landed, started: Instant) -> Acquired {
+        let duration_total = started.elapsed();
+        let duration_in_http = landed.in_http.min(duration_total);
+        let token = landed.token;
+        let metadata = Metadata {
+            duration_total,
+            duration_in_cache: duration_total - duration_in_http,
+            duration_in_http,
+            token_source: landed.source,
+            cache_level: landed.level,
+            refresh_reason: landed.reason,
+            expires_at: token.expires_at(),
+            refresh_at: self.tokens.engine().refresh_at(&token),
+            durability: landed.durability,
+            exclusive: landed.exclusive,
+        };
+        self.tokens.engine().counters.record(&metadata, OK);
+        Acquired { token, metadata }
+    }
+}
+
+impl Landed {
+    fn cached(token: Token, level: CacheLevel) -> Self {
+        Self {
+            token,
+            source: TokenSource::Cache,
+            level,
+            reason: RefreshReason::NotApplicable,
+            in_http: Duration::ZERO,
+            durability: None,
+            exclusive: true,
+        }
+    }
+}
+
+impl fmt::Debug for Acquisition<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acquisition")
+            .field("min_remaining", &self.min_remaining)
+            .field("force", &self.force)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An acquire function as flights take it.
+fn erase<F, Fut, E>(acquire: F) -> Call
+where
+    F: FnOnce(Prior) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<TokenSet, E>> + Send + 'static,
+    E: Into<BoxError>,
+{
+    Box::new(move |prior| {
+        let answer = acquire(prior);
+        Box::pin(async { answer.await.map_err(Into::into) })
+    })
+}

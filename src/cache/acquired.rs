@@ -1,0 +1,124 @@
+//! What a partition in memory tells an acquisition, and how it takes the answer in.
+
+use super::partition::{Pin, State};
+use super::pending::Batch;
+use super::setback::Setback;
+use crate::codec::Value;
+use crate::key::{ID_TOKEN, REFRESH_TOKEN};
+use crate::lookup::Lookup;
+use crate::secret::Secret;
+use crate::store::EntryId;
+use crate::time::Timestamp;
+use crate::token::Token;
+
+/// What is known of a partition when a token has to be acquired.
+pub(super) struct Seen {
+    /// The token, expired or not.
+    pub(super) token: Option<Token>,
+    pub(super) refresh_token: Lookup<Secret>,
+    pub(super) id_token: Lookup<Secret>,
+    /// Why it failed last time, if that is remembered.
+    pub(super) setback: Option<Setback>,
+    /// Changes of these tokens are on their way to L2.
+    pub(super) waits: bool,
+    pub(super) pin: Pin,
+    /// The versions that the entries have in L2; `None` when it was not asked.
+    versions: Option<Vec<(EntryId, u64)>>,
+}
+
+impl Seen {
+    pub(super) fn with_versions(mut self, versions: Vec<(EntryId, u64)>) -> Self {
+        self.versions = Some(versions);
+        self
+    }
+
+    /// The version of an entry in L2, 0 when it is absent; `None` when L2 was not asked.
+    pub(super) fn version(&self, entry: EntryId) -> Option<u64> {
+        let versions = self.versions.as_ref()?;
+        let found = versions.iter().find(|(id, _)| *id == entry);
+        Some(found.map_or(0, |(_, version)| *version))
+    }
+}
+
+impl State {
+    /// What is known now of the token `name` and of what may replace it.
+    pub(super) fn seen(&self, name: &str, now: Timestamp) -> Seen {
+        let token = self.token(name);
+        let refresh_token = self.seen_secret(REFRESH_TOKEN, now);
+        let setback = Setback::find(&self.entries, name, &refresh_token);
+        Seen {
+            token,
+            id_token: self.seen_secret(ID_TOKEN, now),
+            setback,
+            waits: [name, REFRESH_TOKEN, ID_TOKEN]
+                .iter()
+                .any(|name| self.waits(name)),
+            pin: self.pin(now),
+            versions: None,
+            refresh_token,
+        }
+    }
+
+    /// The token, expired or not.
+    pub(super) fn token(&self, name: &str) -> Option<Token> {
+        match &self.entries.get(name)?.value {
+            Value::Token(token) => Some(token.clone()),
+            Value::Secret(_) => None,
+        }
+    }
+
+    fn seen_secret(&self, name: &str, now: Timestamp) -> Lookup<Secret> {
+        let usable = self
+            .entries
+            .get(name)
+            .filter(|entry| entry.local || self.waits(name) || !self.ended(now));
+        match usable.map(|entry| &entry.value) {
+            Some(Value::Secret(secret)) => Lookup::Hit(secret.clone()),
+            _ if self.unopenable.contains(&EntryId::of(name)) => Lookup::Unopenable,
+            _ if self.complete || self.waits(name) || self.is_clearing() => Lookup::Absent,
+            _ => Lookup::Unavailable,
+        }
+    }
+
+    /// Queues what was acquired for L2. It takes the place of changes that wait and that the
+    /// acquisition has `seen`; newer ones stay, and go after it.
+    pub(super) fn take_acquired(&mut self, batch: Batch, seen: &Seen) {
+        let changes = &mut self.pending().changes;
+        for name in batch.changes.keys() {
+            let known = match name.as_ref() {
+                REFRESH_TOKEN => hit(&seen.refresh_token).map(Value::Secret),
+                ID_TOKEN => hit(&seen.id_token).map(Value::Secret),
+                _ => seen.token.clone().map(Value::Token),
+            };
+            if changes
+                .get(name)
+                .is_some_and(|change| change.value == known)
+            {
+                changes.remove(name);
+            }
+        }
+        self.pending().acquired.push_back(batch);
+    }
+
+    /// Lays the changes that L2 has not got over what memory has.
+    pub(super) fn lay_pending(&mut self) {
+        let pending = self.pending.take();
+        for (name, change) in pending.iter().flat_map(|pending| pending.iter()) {
+            self.lay(name.clone(), change.value.clone(), false);
+        }
+        self.pending = pending;
+    }
+
+    /// Lets everybody see what was acquired, although L2 has not got it yet.
+    pub(super) fn reveal(&mut self) {
+        self.pending().reveal();
+        self.lay_pending();
+    }
+}
+
+fn hit(lookup: &Lookup<Secret>) -> Option<Secret> {
+    match lookup {
+        Lookup::Hit(secret) => Some(secret.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,565 @@
+//! One flight: keeps others from doing the same, looks once more, asks the provider, makes the
+//! answer durable, and tells everybody who waits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedMutexGuard, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Engine;
+use super::acquire::{Call, FlightId, Grounded, Landed, Need, Outcome};
+use super::acquired::Seen;
+use super::breaker::jittered;
+use super::budget::Permit;
+use super::l2::L2Error;
+use super::lease::{About, Guarded, HeldLease, finish};
+use super::pending::{Batch, Landing, PendingChange};
+use super::setback::Setback;
+use crate::acquire::{
+    AcquireError, AcquireErrorKind, Prior, ProviderError, RefreshReason, TokenSource, classify,
+};
+use crate::codec::Value;
+use crate::error::{Error, StoreErrorKind};
+use crate::key::{ID_TOKEN, REFRESH_TOKEN, TokenKey};
+use crate::lookup::{CacheLevel, Durability};
+use crate::policy::FailurePolicy;
+use crate::store::{EntryId, Expected, Lease};
+use crate::token::TokenSet;
+use crate::tokens::MAX_TOKEN_SET;
+
+/// How often those who wait for another instance look whether it is done.
+const FIRST_POLL: Duration = Duration::from_millis(20);
+const LAST_POLL: Duration = Duration::from_millis(250);
+/// Room for an answer that is not there yet: an access, a refresh and an id token.
+const ROOM: [usize; 3] = [4096, 2048, 2048];
+/// Attempts to write the answer to a store that has lost what it was to replace.
+const MAX_ATTEMPTS: u32 = 3;
+
+pub(super) struct Flight {
+    engine: Arc<Engine>,
+    id: FlightId,
+    number: u64,
+    policy: FailurePolicy,
+    need: Need,
+    done: watch::Sender<Option<Outcome>>,
+    outcome: Outcome,
+    told: bool,
+    /// Whose the leases are.
+    owner: [u8; 16],
+}
+
+/// What keeps others away; given back on drop.
+#[derive(Default)]
+struct Exclusion {
+    lease: Option<HeldLease>,
+    lock: Option<OwnedMutexGuard<()>>,
+}
+
+impl Exclusion {
+    async fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release().await;
+        }
+        self.lock = None;
+    }
+}
+
+/// How long a flight waits for its turn.
+struct Turn {
+    pause: Duration,
+    /// Another instance may be at it until then.
+    held_until: Option<Instant>,
+    /// Until then an L2 that fails may only be restarting.
+    patience: Instant,
+    over: Instant,
+}
+
+impl Turn {
+    fn new(engine: &Engine) -> Self {
+        let now = Instant::now();
+        Self {
+            pause: FIRST_POLL,
+            held_until: None,
+            patience: now + engine.l2.hard_timeout,
+            over: now + engine.terms.timeout + engine.terms.lease_ttl,
+        }
+    }
+
+    async fn pause(&mut self) {
+        sleep(jittered(self.pause)).await;
+        self.pause = (self.pause * 3 / 2).min(LAST_POLL);
+    }
+
+    /// The lease is another's for so long yet.
+    async fn is_held(&mut self, remaining: Duration) {
+        self.held_until = Some(Instant::now() + remaining);
+        self.pause = self.pause.min(remaining.max(FIRST_POLL));
+        self.pause().await;
+    }
+
+    /// Whether to wait for an L2 that fails rather than to go on without it: while another instance
+    /// is known to be at it, and as long as anybody waits for L2.
+    fn may_come(&self, failure: &L2Error) -> bool {
+        let now = Instant::now();
+        let known_down = failure.error.kind() == StoreErrorKind::CircuitOpen;
+        self.held_until.is_some_and(|until| now < until) || (now < self.patience && !known_down)
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() > self.over
+    }
+}
+
+impl From<Error> for Grounded {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<AcquireError> for Grounded {
+    fn from(error: AcquireError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Another instance has taken over, and has not brought a token.
+pub(super) fn overtaken() -> Error {
+    AcquireError::new(AcquireErrorKind::Failed).into()
+}
+
+impl Flight {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        id: FlightId,
+        number: u64,
+        policy: FailurePolicy,
+        need: Need,
+        done: watch::Sender<Option<Outcome>>,
+    ) -> Self {
+        Self {
+            engine,
+            id,
+            number,
+            policy,
+            need,
+            done,
+            outcome: Err(AcquireError::new(AcquireErrorKind::Panicked).into()),
+            told: false,
+            owner: owner(number),
+        }
+    }
+
+    pub(super) async fn run(mut self, call: Call) {
+        let mut exclusion = Exclusion::default();
+        self.outcome = self.fly(call, &mut exclusion).await;
+        if let Err(Grounded::Failed(Error::Acquire(error))) = &self.outcome {
+            tracing::warn!(kind = ?error.kind(), reason = ?self.need.reason, "no token was acquired");
+        }
+        self.tell();
+        exclusion.end().await;
+    }
+
+    async fn fly(&self, call: Call, exclusion: &mut Exclusion) -> Outcome {
+        let engine = self.engine.clone();
+        let _slot = engine.flights.slot(self.need.is_ahead()).await;
+        let mut seen = self.remembered();
+        if self.policy == FailurePolicy::Bypass {
+            return self.ask(call, &seen, exclusion).await;
+        }
+        let mut floor = None;
+        if self.need.force || self.need.replaces.is_some() {
+            seen = self.look_or_remember().await?;
+            if let Some(outcome) = self.answered_by(&seen, None) {
+                return outcome;
+            }
+            floor = seen.version(EntryId::of(self.need.key.as_ref()));
+        }
+        let mut turn = Turn::new(&engine);
+        let mut call = Some(call);
+        loop {
+            let refreshes = seen.refresh_token.is_hit();
+            if refreshes && exclusion.lock.is_none() {
+                exclusion.lock = Some(engine.flights.lock(&self.id.partition).await);
+            }
+            let looked = match self.take_lease(exclusion, refreshes).await {
+                Ok(None) => self.look().await.map(|seen| (seen, true)),
+                Ok(Some(remaining)) => {
+                    turn.is_held(remaining).await;
+                    self.look().await.map(|seen| (seen, false))
+                }
+                Err(failure) => Err(failure),
+            };
+            let ours;
+            (seen, ours) = match looked {
+                Ok(looked) => looked,
+                Err(failure) => {
+                    engine.degrade(self.policy, failure.clone())?;
+                    if turn.may_come(&failure) {
+                        turn.pause().await;
+                        continue;
+                    }
+                    exclusion.lease = None;
+                    (self.remembered(), true)
+                }
+            };
+            if let Some(outcome) = self.answered_by(&seen, floor) {
+                return outcome;
+            }
+            if ours && seen.refresh_token.is_hit() != refreshes {
+                // It is another lease that is needed.
+                exclusion.end().await;
+            } else if ours {
+                seen.token = seen.token.or_else(|| self.need.stale.clone());
+                let Some(call) = call.take() else {
+                    return Err(Grounded::Overtaken);
+                };
+                match self.ask(call, &seen, exclusion).await {
+                    // Who has taken over may bring the token.
+                    Err(Grounded::Overtaken) => exclusion.lease = None,
+                    outcome => return outcome,
+                }
+            } else if turn.is_over() {
+                return Err(AcquireError::new(AcquireErrorKind::TimedOut).into());
+            }
+        }
+    }
+
+    /// Asks for the lease; how long it is another's if it is.
+    async fn take_lease(
+        &self,
+        exclusion: &mut Exclusion,
+        refreshes: bool,
+    ) -> Result<Option<Duration>, L2Error> {
+        let name = match refreshes {
+            true => REFRESH_TOKEN,
+            false => self.need.key.as_ref(),
+        };
+        let mut held = exclusion.lease.take().unwrap_or_else(|| {
+            let lease = Lease {
+                partition: self.engine.l2.id(&self.id.partition),
+                entry: EntryId::of(name),
+                owner: self.owner,
+            };
+            HeldLease::new(&self.engine, lease)
+        });
+        let answer = held.take().await;
+        // One that may have been granted is asked for again, by the same owner.
+        if !matches!(answer, Ok(Some(_))) {
+            exclusion.lease = Some(held);
+        }
+        answer
+    }
+
+    async fn look(&self) -> Result<Seen, L2Error> {
+        self.engine.look(&self.id.partition, &self.need.key).await
+    }
+
+    /// What is in L2, or in memory when L2 cannot be asked and the policy is to go on.
+    async fn look_or_remember(&self) -> Result<Seen, Error> {
+        match self.look().await {
+            Ok(seen) => Ok(seen),
+            Err(failure) => {
+                self.engine.degrade(self.policy, failure)?;
+                Ok(self.remembered())
+            }
+        }
+    }
+
+    fn remembered(&self) -> Seen {
+        let engine = &self.engine;
+        let now = engine.clock.now();
+        engine.partitions.with(&self.id.partition, |_, state| {
+            state.seen(self.need.key.as_ref(), now)
+        })
+    }
+
+    /// The end of the flight if the provider need not, or must not, be asked.
+    fn answered_by(&self, seen: &Seen, floor: Option<u64>) -> Option<Outcome> {
+        let now = self.engine.clock.now();
+        if let Some(token) = seen.token.as_ref().filter(|t| self.need.is_met_by(t, now)) {
+            // A forced refresh is content with one that was made while it waited.
+            let version = seen.version(EntryId::of(self.need.key.as_ref()));
+            let newer = floor.is_some_and(|floor| version.is_some_and(|version| version > floor));
+            if !self.need.force || newer {
+                return Some(Ok(Landed {
+                    token: token.clone(),
+                    source: TokenSource::Cache,
+                    level: match version {
+                        Some(_) => CacheLevel::L2,
+                        None => CacheLevel::L1,
+                    },
+                    reason: RefreshReason::NotApplicable,
+                    in_http: Duration::ZERO,
+                    durability: version.map(|_| Durability::Stored),
+                    exclusive: true,
+                }));
+            }
+        }
+        let error = seen.setback.as_ref()?.error(now)?;
+        Some(Err(error.into()))
+    }
+
+    fn reason(&self, seen: &Seen) -> RefreshReason {
+        match (self.need.reason, &seen.token) {
+            (Some(reason), _) => reason,
+            (None, Some(_)) => RefreshReason::Expired,
+            (None, None) => RefreshReason::NoCachedAccessToken,
+        }
+    }
+
+    /// Asks the provider.
+    async fn ask(&self, call: Call, seen: &Seen, exclusion: &mut Exclusion) -> Outcome {
+        let engine = self.engine.clone();
+        let permits = match self.policy {
+            FailurePolicy::Bypass => None,
+            _ => Some(engine.reserve(ROOM.into_iter()).await?.0),
+        };
+        let reason = self.reason(seen);
+        let prior = Prior {
+            key: self.need.key.clone(),
+            reason,
+            token: seen.token.clone(),
+            refresh_token: seen.refresh_token.clone(),
+            id_token: seen.id_token.clone(),
+            claims: self.need.claims.clone(),
+        };
+        let started = Instant::now();
+        // The call itself may panic as well as its future.
+        let work = Box::pin(async move { call(prior).await });
+        let about = About {
+            partition: &self.id.partition,
+            name: &self.need.key,
+            seen,
+        };
+        let answer = timeout(engine.terms.timeout, async {
+            match &mut exclusion.lease {
+                Some(lease) => lease.guard(work, about).await,
+                None => Guarded::Done(finish(work).await),
+            }
+        });
+        let answer = answer.await;
+        let in_http = started.elapsed();
+        let (kind, asked, error) = match answer {
+            Ok(Guarded::Overtaken) => return Err(Grounded::Overtaken),
+            Ok(Guarded::Done(Ok(Ok(set)))) if set.size() <= MAX_TOKEN_SET => {
+                engine.counters.acquisitions.add(1);
+                let landed = Landed {
+                    token: set.access().clone(),
+                    source: TokenSource::IdentityProvider,
+                    level: CacheLevel::None,
+                    reason,
+                    in_http,
+                    durability: None,
+                    exclusive: exclusion.lease.is_some(),
+                };
+                return self.keep(landed, set, seen, permits).await;
+            }
+            Ok(Guarded::Done(Ok(Ok(set)))) => {
+                let (size, limit) = (set.size(), MAX_TOKEN_SET);
+                let error = Box::new(Error::TooLarge { size, limit });
+                (AcquireErrorKind::Failed, None, Some(error as _))
+            }
+            Ok(Guarded::Done(Ok(Err(error)))) => {
+                let (kind, asked) = classify(&*error);
+                (kind, asked, Some(error))
+            }
+            Ok(Guarded::Done(Err(_))) => (AcquireErrorKind::Panicked, None, None),
+            Err(_) => (AcquireErrorKind::TimedOut, None, None),
+        };
+        engine.counters.failed_acquisitions.add(1);
+        let now = engine.clock.now();
+        let setback = Setback::new(kind, asked, seen.setback.as_ref(), &seen.refresh_token, now);
+        let mut failure = setback
+            .error(now)
+            .unwrap_or_else(|| AcquireError::new(kind));
+        let concerns_all = error.as_deref().is_none_or(|error| !is_refusal(error));
+        self.remember(
+            &setback,
+            seen,
+            concerns_all || kind != AcquireErrorKind::Failed,
+            permits,
+        )
+        .await;
+        if let Some(error) = error {
+            failure = failure.with_source(error);
+        }
+        Err(failure.into())
+    }
+
+    /// Makes what the provider gave durable, and then visible.
+    async fn keep(
+        &self,
+        mut landed: Landed,
+        set: TokenSet,
+        seen: &Seen,
+        permits: Option<Vec<Permit>>,
+    ) -> Outcome {
+        let engine = &self.engine;
+        let replaced = match seen.refresh_token.is_hit() {
+            true => EntryId::of(REFRESH_TOKEN),
+            false => EntryId::of(self.need.key.as_ref()),
+        };
+        let changes = set.into_changes(self.need.key.clone());
+        let Some(permits) = permits else {
+            let now = engine.clock.now();
+            let changes = changes.map(|(name, value)| (name, Some(value), None));
+            engine.partitions.with(&self.id.partition, |_, state| {
+                state.change(changes.collect(), now);
+            });
+            return Ok(landed);
+        };
+        let since = engine.clock.now();
+        let permits: Vec<_> = permits.into_iter().map(Arc::new).collect();
+        let pending = |((name, value), permit): ((TokenKey, Value), &Arc<Permit>)| {
+            let change = PendingChange {
+                value: Some(value),
+                since,
+                _permit: permit.clone(),
+            };
+            (name, change)
+        };
+        let changes: BTreeMap<_, _> = changes.zip(permits.iter()).map(pending).collect();
+        let mut version = seen.version(replaced);
+        for _ in 0..MAX_ATTEMPTS {
+            let expected = version.map(|version| Expected {
+                entry: replaced,
+                version,
+            });
+            match self.commit(changes.clone(), expected, seen).await? {
+                Ok(Landing::Stored) => {
+                    landed.durability = Some(Durability::Stored);
+                    return Ok(landed);
+                }
+                Err(failure) => {
+                    engine.degrade(self.policy, failure)?;
+                    landed.durability = Some(Durability::Pending);
+                    return Ok(landed);
+                }
+                Ok(Landing::Conflict) => {
+                    let now = self.look_or_remember().await?;
+                    let known = now.version(replaced);
+                    if known >= version {
+                        // Somebody was faster: theirs counts, and ours is good for this once.
+                        return match self.answered_by(&now, Some(0)) {
+                            Some(Ok(newer)) => Ok(newer),
+                            _ => Ok(landed),
+                        };
+                    }
+                    // The store has lost what was to be replaced.
+                    version = known;
+                }
+            }
+        }
+        Ok(landed)
+    }
+
+    /// Commits what was acquired; nobody sees it before L2 has it, or has failed to take it.
+    async fn commit(
+        &self,
+        changes: BTreeMap<TokenKey, PendingChange>,
+        expected: Option<Expected>,
+        seen: &Seen,
+    ) -> Result<Result<Landing, L2Error>, Error> {
+        let engine = &self.engine;
+        let (landing, landed) = oneshot::channel();
+        engine
+            .partitions
+            .with(&self.id.partition, |partition, state| {
+                if state.signed_out_since(&seen.pin) {
+                    return Err(Error::SignedOut);
+                }
+                state.adopt(&seen.pin);
+                let batch = Batch {
+                    changes,
+                    expected,
+                    landing: Some(landing),
+                };
+                state.take_acquired(batch, seen);
+                engine.push(partition, state);
+                Ok(())
+            })?;
+        engine.wake();
+        match timeout(engine.l2.hard_timeout, landed).await {
+            Ok(Ok(landing)) => Ok(landing),
+            // Dropped, because the partition was signed out.
+            Ok(Err(_)) => Err(Error::SignedOut),
+            Err(_) => {
+                engine
+                    .partitions
+                    .with(&self.id.partition, |_, state| state.reveal());
+                Ok(Err(L2Error::of(StoreErrorKind::Timeout)))
+            }
+        }
+    }
+
+    /// Remembers a failure, for every instance.
+    async fn remember(
+        &self,
+        setback: &Setback,
+        seen: &Seen,
+        concerns_all: bool,
+        permits: Option<Vec<Permit>>,
+    ) {
+        let engine = &self.engine;
+        let name = match seen.refresh_token.is_hit() && concerns_all {
+            true => REFRESH_TOKEN,
+            false => self.need.key.as_ref(),
+        };
+        let now = engine.clock.now();
+        let local = permits.is_none();
+        let permit = permits.into_iter().flatten().next();
+        engine.partitions.with(&self.id.partition, |_, state| {
+            if !state.signed_out_since(&seen.pin) {
+                state.adopt(&seen.pin);
+                let change = (Setback::entry(name), Some(setback.to_value()), permit);
+                state.change(vec![change], now);
+            }
+        });
+        if !local {
+            // Others wait for the lease: they must find it when they get that.
+            let _ = engine.commit(&self.id.partition).await;
+        }
+    }
+
+    fn tell(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.engine.flights.remove(&self.id, self.number);
+            self.done.send_replace(Some(self.outcome.clone()));
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+impl TokenSet {
+    /// The entries that this answer changes.
+    pub(crate) fn into_changes(self, key: TokenKey) -> impl Iterator<Item = (TokenKey, Value)> {
+        let secret = |name, secret| (TokenKey::from_canonical(name), Value::Secret(secret));
+        let refresh_token = self.refresh_token.map(|token| secret(REFRESH_TOKEN, token));
+        let id_token = self.id_token.map(|token| secret(ID_TOKEN, token));
+        [
+            Some((key, Value::Token(self.access))),
+            refresh_token,
+            id_token,
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+/// Whether the provider has answered, and refused: what it was asked with is not spent.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    ProviderError::find(error).is_some_and(ProviderError::is_refusal)
+}
+
+/// A name that no other flight has.
+fn owner(number: u64) -> [u8; 16] {
+    let random = getrandom::u64().unwrap_or_default();
+    (u128::from(random) << 64 | u128::from(number)).to_be_bytes()
+}

@@ -1,0 +1,199 @@
+//! A lease as its holder sees it: renewed while the work goes on, and the work goes on only while
+//! it is held.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Engine;
+use super::acquired::Seen;
+use super::l2::L2Error;
+use crate::acquire::AcquireFuture;
+use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
+use crate::store::{EntryId, Lease, LeaseState};
+
+/// Attempts to reach L2 with a lease that has run out, before its holder goes on without.
+const LAST_ATTEMPTS: u32 = 3;
+
+/// A lease in the store, released on drop.
+pub(super) struct HeldLease {
+    engine: Arc<Engine>,
+    lease: Lease,
+    /// Until then it is ours, whatever became of this process meanwhile.
+    until: Instant,
+    /// Whether it may be ours, and is to be given back.
+    held: bool,
+}
+
+/// What guarded work is about.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    pub(super) partition: &'a PartitionKey,
+    pub(super) name: &'a TokenKey,
+    pub(super) seen: &'a Seen,
+}
+
+/// How guarded work has ended.
+pub(super) enum Guarded<T> {
+    Done(T),
+    /// It was stopped, because another instance may be doing the same.
+    Overtaken,
+}
+
+/// Work that panicked.
+pub(super) struct Panicked;
+
+impl HeldLease {
+    pub(super) fn new(engine: &Arc<Engine>, lease: Lease) -> Self {
+        Self {
+            engine: engine.clone(),
+            lease,
+            until: Instant::now(),
+            held: false,
+        }
+    }
+
+    /// Asks for the lease once; how long it is another's if it is. May be repeated.
+    pub(super) async fn take(&mut self) -> Result<Option<Duration>, L2Error> {
+        let ttl = self.engine.terms.lease_ttl;
+        let asked = Instant::now();
+        // An answer that is lost may have granted it.
+        self.held = true;
+        match self.engine.l2.acquire_lease(&self.lease, ttl).await? {
+            LeaseState::Granted => {
+                self.until = asked + ttl;
+                Ok(None)
+            }
+            LeaseState::Held { remaining } => {
+                self.held = false;
+                Ok(Some(remaining))
+            }
+        }
+    }
+
+    /// Runs `work` while this lease is held, and renews it. A process that was paused for longer
+    /// than its lease finds that out before the work takes another step; then the work goes on only
+    /// if nobody has the lease, and what it is about is in L2 as it was seen.
+    pub(super) async fn guard(
+        &mut self,
+        mut work: AcquireFuture,
+        about: About<'_>,
+    ) -> Guarded<Result<<AcquireFuture as Future>::Output, Panicked>> {
+        let (engine, lease) = (self.engine.clone(), self.lease.clone());
+        let ttl = engine.terms.lease_ttl;
+        loop {
+            let until = self.until;
+            tokio::select! {
+                biased;
+                () = sleep_until(until - ttl * 2 / 3) => {}
+                done = step(&mut work, until) => return Guarded::Done(done),
+            }
+            let asked = Instant::now();
+            let mut renewal = pin!(engine.l2.renew_lease(&lease, ttl));
+            let renewed = tokio::select! {
+                biased;
+                renewed = &mut renewal => renewed,
+                done = step(&mut work, until) => return Guarded::Done(done),
+            };
+            match renewed {
+                Ok(true) => self.until = asked + ttl,
+                Err(_) if Instant::now() < until => tokio::select! {
+                    biased;
+                    () = sleep(ttl / 10) => {}
+                    done = step(&mut work, until) => return Guarded::Done(done),
+                },
+                _ => match self.regain(about).await {
+                    Ok(true) => {}
+                    Ok(false) => return Guarded::Overtaken,
+                    // No instance can reach L2: this one goes on, as it would have begun.
+                    Err(_) => return Guarded::Done(finish(work).await),
+                },
+            }
+        }
+    }
+
+    /// Takes a lease again that has run out; whether nobody has made use of it meanwhile.
+    async fn regain(&mut self, about: About<'_>) -> Result<bool, L2Error> {
+        let pause = self.engine.terms.lease_ttl / 10;
+        let mut attempt = 1;
+        loop {
+            let regained = match self.take().await {
+                Ok(None) => self.is_untouched(about).await,
+                Ok(Some(_)) => Ok(false),
+                Err(failure) => Err(failure),
+            };
+            match regained {
+                Err(_) if attempt < LAST_ATTEMPTS => {
+                    attempt += 1;
+                    sleep(pause).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Whether L2 still has what was seen.
+    async fn is_untouched(&self, about: About<'_>) -> Result<bool, L2Error> {
+        let now = self.engine.look(about.partition, about.name).await?;
+        let untouched = |name: &str| {
+            let entry = EntryId::of(name);
+            // A lower version is of a store that has lost data.
+            now.version(entry) <= about.seen.version(entry)
+        };
+        Ok(untouched(REFRESH_TOKEN) && untouched(about.name.as_ref()))
+    }
+
+    pub(super) async fn release(mut self) {
+        self.held = false;
+        // One that cannot be released runs out.
+        let _ = self.engine.l2.release_lease(&self.lease).await;
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        if !self.held {
+            return;
+        }
+        let (engine, lease) = (self.engine.clone(), self.lease.clone());
+        self.engine.runtime.spawn(async move {
+            let _ = engine.l2.release_lease(&lease).await;
+        });
+    }
+}
+
+/// Goes on with the work as long as it is before `until`.
+async fn step(
+    work: &mut AcquireFuture,
+    until: Instant,
+) -> Result<<AcquireFuture as Future>::Output, Panicked> {
+    poll_fn(|context| match Instant::now() < until {
+        true => poll(work, context),
+        false => Poll::Pending,
+    })
+    .await
+}
+
+/// The end of work that nothing guards.
+pub(super) async fn finish(
+    mut work: AcquireFuture,
+) -> Result<<AcquireFuture as Future>::Output, Panicked> {
+    poll_fn(|context| poll(&mut work, context)).await
+}
+
+fn poll(
+    work: &mut AcquireFuture,
+    context: &mut std::task::Context<'_>,
+) -> Poll<Result<<AcquireFuture as Future>::Output, Panicked>> {
+    // Work that panicked is not polled again.
+    match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(answer)) => Poll::Ready(Ok(answer)),
+        Err(_) => Poll::Ready(Err(Panicked)),
+    }
+}

@@ -1,0 +1,148 @@
+//! Moving a partition's tokens to another, as when a session gets a new id at sign-in.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::l2::L2Error;
+use super::partition::Pin;
+use super::read::MAX_READS;
+use crate::codec::{self, Value};
+use crate::error::Error;
+use crate::key::{PartitionKey, TokenKey};
+use crate::policy::FailurePolicy;
+use crate::store::{Change, Commit, EntryId, Origin, Outcome, Put};
+
+/// A partition to be moved.
+struct Whole {
+    generation: u64,
+    version: u64,
+    entries: Vec<(TokenKey, Value)>,
+    pin: Pin,
+}
+
+impl Engine {
+    /// Moves everything from one partition to another, in one step of the store; `from` is signed
+    /// out. While L2 cannot be asked it is done in memory, and both halves are replayed.
+    pub(crate) async fn relocate(
+        self: &Arc<Self>,
+        from: &PartitionKey,
+        to: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<(), Error> {
+        if self.queue.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        if from == to {
+            return Ok(());
+        }
+        for _ in 0..MAX_READS {
+            let (source, target) = match self.read_both(from, to).await {
+                Ok(both) => both,
+                Err(failure) => {
+                    self.degrade(policy, failure)?;
+                    return self.relocate_in_memory(from, to, policy, pin).await;
+                }
+            };
+            let seen = *pin.get_or_insert(source.pin);
+            let ended = self
+                .partitions
+                .with(from, |_, state| state.signed_out_since(&seen));
+            if ended {
+                return Err(Error::SignedOut);
+            }
+            let origin = Origin {
+                partition: self.l2.id(from),
+                generation: source.generation,
+                version: source.version,
+            };
+            let commit = self.commit_of(to, target.generation, &source.entries);
+            let outcome = self.l2.relocate(&origin, &commit).await;
+            match outcome.map_err(|failure| Error::Unavailable(failure.error))? {
+                Outcome::Committed { .. } => {
+                    let now = self.clock.now();
+                    let dropped = self.partitions.with(from, |_, state| {
+                        let dropped = state.sign_out();
+                        state.cleared(source.generation + 1, now);
+                        dropped
+                    });
+                    self.counters.signed_out_changes.add(dropped as u64);
+                    // What it had is not what it has; whoever reads it next asks L2 if this fails.
+                    let _ = self.load(to).await;
+                    return Ok(());
+                }
+                // One of them has changed: read again.
+                Outcome::Stale { .. } | Outcome::Conflict => {}
+            }
+        }
+        Err(Error::unavailable())
+    }
+
+    async fn read_both(
+        self: &Arc<Self>,
+        from: &PartitionKey,
+        to: &PartitionKey,
+    ) -> Result<(Whole, Whole), L2Error> {
+        Ok((self.read_whole(from).await?, self.read_whole(to).await?))
+    }
+
+    /// The partition as it is in L2, after what waits has been written.
+    async fn read_whole(self: &Arc<Self>, key: &PartitionKey) -> Result<Whole, L2Error> {
+        self.flush(key).await?;
+        let partition = self.find(key);
+        let (whole, _) = self
+            .fetch(&partition, |state, now| Whole {
+                generation: state.generation.unwrap_or(0),
+                version: state.version,
+                entries: state.usable_entries(now),
+                pin: state.pin(now),
+            })
+            .await?;
+        Ok(whole)
+    }
+
+    fn commit_of(
+        &self,
+        partition: &PartitionKey,
+        generation: u64,
+        entries: &[(TokenKey, Value)],
+    ) -> Commit {
+        let changes = entries.iter().map(|(name, value)| Change {
+            entry: EntryId::of(name.as_ref()),
+            put: Some(Put {
+                value: codec::encode(name.as_ref(), value),
+                expires_at: value.expires_at(),
+            }),
+        });
+        Commit {
+            partition: self.l2.id(partition),
+            id: self.queue.next_id(),
+            generation,
+            expected: None,
+            changes: changes.collect(),
+            lifetime: self.lifetime,
+        }
+    }
+
+    async fn relocate_in_memory(
+        self: &Arc<Self>,
+        from: &PartitionKey,
+        to: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        let entries = self
+            .partitions
+            .with(from, |_, state| state.usable_entries(now));
+        let changes = entries
+            .into_iter()
+            .map(|(name, value)| (name, Some(value)))
+            .collect();
+        self.change(to, changes, policy, &mut None).await?;
+        self.enqueue(to);
+        // It is on its way; nobody waits for a store that is away.
+        drop(self.sign_out(from, pin)?);
+        Ok(())
+    }
+}

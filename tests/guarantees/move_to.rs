@@ -1,0 +1,96 @@
+//! A session's new id at sign-in: everything moves, in one step, and the old id is worth nothing.
+
+use std::time::Duration;
+
+use tower_token_cache::{Error, FailurePolicy, Lookup, TokenSet};
+
+use crate::common::support::*;
+
+fn signed_in() -> TokenSet {
+    TokenSet::from(token("a"))
+        .with_refresh_token("r")
+        .with_id_token("i")
+}
+
+#[tokio::test]
+async fn everything_moves_and_the_old_session_is_signed_out() {
+    let store = TestStore::default();
+    let here = cache(store.clone());
+    let old = here.tokens(session("old"));
+    old.insert("graph", signed_in()).await.unwrap();
+    let new = old.move_to(session("new")).await.unwrap();
+    for tokens in [new, cache(store.clone()).tokens(session("new"))] {
+        assert_eq!(access(&tokens, "graph").await.as_deref(), Some("a"));
+        let refresh_token = tokens.refresh_token().await.unwrap().hit();
+        assert_eq!(refresh_token.unwrap().expose(), "r");
+        assert!(tokens.id_token().await.unwrap().is_hit());
+    }
+    for tokens in [
+        here.tokens(session("old")),
+        cache(store).tokens(session("old")),
+    ] {
+        assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Absent);
+        assert_eq!(tokens.refresh_token().await.unwrap(), Lookup::Absent);
+    }
+    let late = old.insert("graph", token("late")).await;
+    assert!(matches!(late, Err(Error::SignedOut)));
+}
+
+#[tokio::test]
+async fn what_other_instances_write_to_the_old_session_moves_or_is_refused() {
+    let store = TestStore::default();
+    let (here, other) = (cache(store.clone()), cache(store.clone()));
+    let old = here.tokens(session("old"));
+    old.insert("graph", signed_in()).await.unwrap();
+    old.commit().await.unwrap();
+    let elsewhere = other.tokens(session("old"));
+    elsewhere.insert("mail", token("m")).await.unwrap();
+    elsewhere.commit().await.unwrap();
+    elsewhere.insert("files", token("f")).await.unwrap();
+    let new = old.move_to(session("new")).await.unwrap();
+    elsewhere.commit().await.unwrap();
+    assert_eq!(access(&new, "mail").await.as_deref(), Some("m"));
+    assert_eq!(
+        stored(store, "old", "files").await,
+        None,
+        "from before the move"
+    );
+}
+
+#[tokio::test]
+async fn while_l2_is_down_memory_moves_and_both_halves_are_replayed() {
+    let store = TestStore::default();
+    let here = cache(store.clone());
+    let old = here.tokens(session("old"));
+    old.insert("graph", signed_in()).await.unwrap();
+    old.commit().await.unwrap();
+    store.set_down(true);
+    let new = old.move_to(session("new")).await.unwrap();
+    assert_eq!(access(&new, "graph").await.as_deref(), Some("a"));
+    assert_eq!(access(&here.tokens(session("old")), "graph").await, None);
+    store.set_down(false);
+    assert_eq!(here.shutdown(Duration::from_secs(10)).await.abandoned, 0);
+    assert_eq!(
+        stored(store.clone(), "new", "graph").await.as_deref(),
+        Some("a")
+    );
+    eventually("the old one is signed out", async || {
+        stored(store.clone(), "old", "graph").await.is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn under_strict_a_dead_l2_is_an_error_and_nothing_moves() {
+    let store = TestStore::default();
+    let old = cache(store.clone()).tokens(session("old"));
+    old.insert("graph", signed_in()).await.unwrap();
+    old.commit().await.unwrap();
+    old.set_failure_policy(FailurePolicy::Strict);
+    store.set_down(true);
+    let moved = old.move_to(session("new")).await;
+    assert!(matches!(moved, Err(Error::Unavailable(_))));
+    store.set_down(false);
+    assert_eq!(stored(store, "old", "graph").await.as_deref(), Some("a"));
+    assert_eq!(access(&old, "graph").await.as_deref(), Some("a"));
+}
