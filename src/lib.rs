@@ -29,17 +29,25 @@
 //! | `redis` | `RedisStore` |
 //! | `sqlite` | `SqliteStore` (needs Rust 1.94) |
 //! | `oauth2` | conversion from the answers of the `oauth2` and `openidconnect` crates |
+//! | `grants` | ready-made sources of tokens: `grant` |
+//! | `reqwest-middleware` | [`outgoing::BearerLayer`] as a middleware of `reqwest-middleware` |
+//! | `metrics` | counters and durations for the `metrics` crate: [`Stats`] lists them |
 //! | `test-util` | `store::conformance`, a test suite for stores |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod acquire;
+mod acquisition;
 mod cache;
 mod codec;
 mod error;
+#[cfg(feature = "grants")]
+pub mod grant;
 pub mod key;
 pub mod layer;
 mod lookup;
 #[cfg(feature = "oauth2")]
 mod oauth2;
+pub mod outgoing;
 mod policy;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rejection;
@@ -55,6 +63,11 @@ pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
 
+pub use crate::acquire::{
+    Acquire, AcquireError, AcquireErrorKind, AcquireFuture, Acquired, BoxError, Metadata, Prior,
+    ProviderError, RefreshReason, TokenSource,
+};
+pub use crate::acquisition::Acquisition;
 pub use crate::cache::{Builder, L1, ShutdownReport, TokenCache};
 pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};
 pub use crate::key::{KeyError, KeyExtractor, PartitionKey, PartitionKind, RequestHead, TokenKey};

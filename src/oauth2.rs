@@ -1,10 +1,17 @@
-//! Answers of the `oauth2` and `openidconnect` crates as [`TokenSet`]s.
+//! Answers of the `oauth2` and `openidconnect` crates as [`TokenSet`]s and [`ProviderError`]s.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
 
-use oauth2::{ExtraTokenFields, StandardTokenResponse, TokenResponse, TokenType};
+use oauth2::basic::BasicRequestTokenError;
+use oauth2::{
+    ErrorResponseType, ExtraTokenFields, HttpClientError, RequestTokenError, StandardErrorResponse,
+    StandardTokenResponse, TokenResponse, TokenType,
+};
 use serde::Serialize;
 
+use crate::acquire::{AcquireErrorKind, ProviderError};
 use crate::secret::Secret;
 use crate::token::{Token, TokenSet};
 
@@ -53,6 +60,78 @@ where
     }
 }
 
+/// Takes over a token endpoint's error code, and nothing else of its answer: descriptions and
+/// bodies may hold secrets.
+///
+/// ```
+/// use oauth2::RequestTokenError;
+/// use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType, BasicRequestTokenError};
+/// use tower_token_cache::{AcquireErrorKind, ProviderError};
+///
+/// let answer = BasicErrorResponse::new(BasicErrorResponseType::InvalidGrant, None, None);
+/// let error: BasicRequestTokenError<std::io::Error> = RequestTokenError::ServerResponse(answer);
+/// let error = ProviderError::from(error);
+/// assert_eq!(error.kind(), AcquireErrorKind::ReauthenticationRequired);
+/// ```
+impl<RE, T> From<RequestTokenError<RE, StandardErrorResponse<T>>> for ProviderError
+where
+    RE: StdError + Send + Sync + 'static,
+    T: ErrorResponseType + fmt::Display + 'static,
+{
+    fn from(error: RequestTokenError<RE, StandardErrorResponse<T>>) -> Self {
+        match error {
+            RequestTokenError::ServerResponse(answer) => {
+                Self::refused(text(answer.error()).unwrap_or_default())
+            }
+            RequestTokenError::Request(source) => Self::unreachable(source),
+            RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
+                Self::unreachable(Unreadable)
+            }
+        }
+    }
+}
+
+/// An answer that is none. What it was stays out of errors.
+#[derive(Debug)]
+struct Unreadable;
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer is not that of a token endpoint")
+    }
+}
+
+impl StdError for Unreadable {}
+
+/// What the first error in this chain that is one of `oauth2`'s, or a status, asks for.
+pub(crate) fn kind_of(mut error: &(dyn StdError + 'static)) -> Option<AcquireErrorKind> {
+    loop {
+        let known = refusal::<HttpClientError<reqwest::Error>>(error)
+            .or_else(|| refusal::<reqwest::Error>(error))
+            .or_else(|| refusal::<std::io::Error>(error))
+            .or_else(|| Some(ProviderError::status(status(error)?)));
+        if let Some(known) = known {
+            return Some(known.kind());
+        }
+        error = error.source()?;
+    }
+}
+
+/// The error code that `oauth2` got by an HTTP client with errors `RE`.
+fn refusal<RE: StdError + 'static>(error: &(dyn StdError + 'static)) -> Option<ProviderError> {
+    match error.downcast_ref::<BasicRequestTokenError<RE>>()? {
+        RequestTokenError::ServerResponse(answer) => {
+            Some(ProviderError::refused(answer.error().as_ref()))
+        }
+        _ => None,
+    }
+}
+
+/// The status that `reqwest` was told to take as an error.
+fn status(error: &(dyn StdError + 'static)) -> Option<http::StatusCode> {
+    error.downcast_ref::<reqwest::Error>()?.status()
+}
+
 /// A unit-like value as the text that it is written as.
 fn text(value: &impl Serialize) -> Option<Box<str>> {
     match serde_json::to_value(value) {
@@ -77,6 +156,40 @@ mod tests {
     use super::*;
     use oauth2::basic::BasicTokenType;
     use serde::Deserialize;
+
+    #[test]
+    fn the_error_of_a_plain_oauth2_call_is_understood() {
+        use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType as Code};
+        fn kind<RE: StdError + Send + Sync + 'static>(code: Code) -> AcquireErrorKind {
+            let answer = BasicErrorResponse::new(code, None, None);
+            let error = BasicRequestTokenError::<RE>::ServerResponse(answer);
+            let error: crate::BoxError = error.into();
+            crate::acquire::classify(&*error).0
+        }
+        type Http = HttpClientError<reqwest::Error>;
+        let spent = AcquireErrorKind::ReauthenticationRequired;
+        assert_eq!(kind::<Http>(Code::InvalidGrant), spent);
+        assert_eq!(kind::<reqwest::Error>(Code::InvalidGrant), spent);
+        assert_eq!(kind::<std::io::Error>(Code::InvalidGrant), spent);
+        let login = Code::Extension("login_required".into());
+        assert_eq!(kind::<Http>(login), spent);
+        assert_eq!(kind::<Http>(Code::InvalidClient), AcquireErrorKind::Failed);
+        let busy = Code::Extension("temporarily_unavailable".into());
+        assert_eq!(kind::<Http>(busy), AcquireErrorKind::RetryLater);
+    }
+
+    #[test]
+    fn a_converted_error_keeps_the_code_and_no_text_of_the_answer() {
+        use oauth2::basic::BasicErrorResponse;
+        type Plain = BasicRequestTokenError<std::io::Error>;
+        let json = r#"{"error":"invalid_scope","error_description":"canary"}"#;
+        let answer: BasicErrorResponse = serde_json::from_str(json).unwrap();
+        let refused = ProviderError::from(Plain::ServerResponse(answer));
+        assert_eq!(refused.code(), "invalid_scope");
+        let other = ProviderError::from(Plain::Other("canary".into()));
+        assert_eq!(other.kind(), AcquireErrorKind::Failed);
+        assert!(!format!("{refused:?}{other:?}").contains("canary"));
+    }
 
     /// As `openidconnect` has it.
     #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]

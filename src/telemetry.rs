@@ -1,22 +1,45 @@
-//! What the cache counts.
+//! What the cache counts, and what it says about each acquisition.
+
+#[cfg(feature = "metrics")]
+mod exported;
+mod record;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use self::record::OK;
+
 /// A number that only grows.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+#[derive(Debug)]
+pub(crate) struct Counter {
+    count: AtomicU64,
+    #[cfg(feature = "metrics")]
+    exported: metrics::Counter,
+}
 
 impl Counter {
+    /// A counter that the `metrics` crate knows by this name, without its prefix and suffix.
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+    fn new(name: &str, help: &'static str) -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            #[cfg(feature = "metrics")]
+            exported: exported::counter(name, help),
+        }
+    }
+
     pub(crate) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
+        self.count.fetch_add(count, Ordering::Relaxed);
+        #[cfg(feature = "metrics")]
+        self.exported.increment(count);
     }
 
     pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }
 
-#[derive(Debug, Default)]
+/// The counters of one cache.
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) l1_hits: Counter,
     pub(crate) l1_misses: Counter,
@@ -27,9 +50,80 @@ pub(crate) struct Counters {
     pub(crate) signed_out_changes: Counter,
     pub(crate) abandoned_changes: Counter,
     pub(crate) flushed_changes: Counter,
+    pub(crate) superseded_changes: Counter,
+    pub(crate) acquisitions: Counter,
+    pub(crate) failed_acquisitions: Counter,
+    #[cfg(feature = "metrics")]
+    exported: exported::Exported,
+}
+
+impl Default for Counters {
+    /// All at zero, known to the recorder of the `metrics` crate that is installed by now.
+    fn default() -> Self {
+        Self {
+            l1_hits: Counter::new("l1_hits", "Reads that found their token in memory."),
+            l1_misses: Counter::new("l1_misses", "Reads that had to ask L2."),
+            l2_reads: Counter::new("l2_reads", "Partitions that were asked of L2."),
+            l2_commits: Counter::new("l2_commits", "Commits sent to L2."),
+            l2_errors: Counter::new("l2_errors", "Attempts at an L2 operation that failed."),
+            unopenable: Counter::new("unopenable", "Entries in L2 that could not be read."),
+            signed_out_changes: Counter::new(
+                "signed_out_changes",
+                "Changes dropped because their partition was signed out.",
+            ),
+            abandoned_changes: Counter::new("abandoned_changes", "Changes given up."),
+            flushed_changes: Counter::new("flushed_changes", "Changes that L2 has taken."),
+            superseded_changes: Counter::new(
+                "superseded_changes",
+                "Acquired tokens dropped because others had replaced what they were to replace.",
+            ),
+            acquisitions: Counter::new("acquisitions", "Calls to the provider that gave tokens."),
+            failed_acquisitions: Counter::new(
+                "failed_acquisitions",
+                "Calls to the provider that did not.",
+            ),
+            #[cfg(feature = "metrics")]
+            exported: exported::Exported::new(),
+        }
+    }
+}
+
+impl Counters {
+    /// Tells the `metrics` crate what the cache holds now.
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+    pub(crate) fn report(&self, stats: &Stats) {
+        #[cfg(feature = "metrics")]
+        self.exported.report(stats);
+    }
 }
 
 /// What a cache has done since it was built, and what it holds now.
+///
+/// # Metrics
+///
+/// With feature `metrics` the recorder that is installed when a cache is built gets the same, and
+/// how long each acquisition took. Several caches in one process add up.
+///
+/// | metric | kind | is |
+/// |---|---|---|
+/// | `tower_token_cache_l1_entries`, `…_l1_bytes`, `…_pending_changes` | gauge | the field of this type, as of the last [`stats`](crate::TokenCache::stats) or sweep |
+/// | `tower_token_cache_l1_hits_total`, and so on for the other fields | counter | the field of this type |
+/// | `tower_token_cache_duration_total_seconds` | histogram | [`duration_total`](crate::Metadata::duration_total) of each acquisition |
+/// | `tower_token_cache_duration_in_cache_seconds` | histogram | [`duration_in_cache`](crate::Metadata::duration_in_cache) |
+/// | `tower_token_cache_duration_in_http_seconds` | histogram | [`duration_in_http`](crate::Metadata::duration_in_http) |
+/// | `tower_token_cache_acquire_failures_total` | counter | acquisitions that gave no token |
+///
+/// | label | of | values |
+/// |---|---|---|
+/// | `token_source` | durations | `cache`, `identity_provider` |
+/// | `cache_level` | durations | `none`, `l1`, `l2`, `unavailable` |
+/// | `cache_refresh_reason` | durations | `not_applicable`, `force_refresh_or_claims`, `no_cached_access_token`, `expired`, `proactively_refreshed` |
+/// | `outcome` | failures | the kind of error, one of a dozen |
+///
+/// No label holds a key or anything else of a user. Worth an alarm: a total over one second, a
+/// rise of the time in the cache or in HTTP, a falling part of `token_source="cache"`.
+///
+/// A `tracing` event of level debug says the same of each acquisition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -55,6 +149,12 @@ pub struct Stats {
     pub unopenable: u64,
     /// Changes dropped because their partition was signed out before they reached L2.
     pub signed_out_changes: u64,
+    /// Acquired tokens dropped because others had replaced what they were to replace.
+    pub superseded_changes: u64,
+    /// Calls to the provider that gave tokens.
+    pub acquisitions: u64,
+    /// Calls to the provider that did not.
+    pub failed_acquisitions: u64,
     /// Changes given up: still pending at the end of a shutdown, or for longer than a tombstone
     /// could protect a sign-out from them.
     pub abandoned_changes: u64,

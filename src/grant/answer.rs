@@ -1,0 +1,165 @@
+//! What a token endpoint answers.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{HeaderMap, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use oauth2::HttpRequest;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::acquire::ProviderError;
+use crate::token::TokenSet;
+
+/// The largest answer that is read, in bytes: a hundred times what providers send.
+const MAX_ANSWER: usize = 1 << 20;
+/// The longest pause that a provider can ask for: a day. A longer one is a mistake.
+const MAX_PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// The longest error code that is believed to be one.
+const MAX_CODE: usize = 64;
+
+/// Sends the request and reads the answer, all within `timeout`.
+pub(super) async fn fetch(
+    http: &reqwest::Client,
+    request: HttpRequest,
+    timeout: Duration,
+) -> Result<TokenSet, ProviderError> {
+    let request = request.map(|form| Bytes::from_owner(Zeroizing::new(form)));
+    let mut request = reqwest::Request::try_from(request).map_err(unreachable)?;
+    *request.timeout_mut() = Some(timeout);
+    let mut response = http.execute(request).await.map_err(unreachable)?;
+    let status = response.status();
+    let pause = retry_after(response.headers(), SystemTime::now());
+    read(&mut response)
+        .await
+        .and_then(|body| parse(status, &body))
+        .map_err(|error| match pause {
+            Some(pause) => error.with_retry_after(pause),
+            None => error,
+        })
+}
+
+/// The whole body, in a buffer that is wiped and never grew.
+async fn read(response: &mut reqwest::Response) -> Result<Zeroizing<Vec<u8>>, ProviderError> {
+    let mut chunks: Vec<Bytes> = Vec::new();
+    let mut size = 0;
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        size += chunk.len();
+        if size > MAX_ANSWER {
+            return Err(ProviderError::unreachable(Unusable::TooLarge));
+        }
+        chunks.push(chunk);
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity(size));
+    for chunk in chunks {
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn parse(status: StatusCode, body: &[u8]) -> Result<TokenSet, ProviderError> {
+    if matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    ) {
+        return Err(ProviderError::status(status));
+    }
+    if status.is_success()
+        && let Ok(tokens) = serde_json::from_slice::<TokenSet>(body)
+        && !tokens.access().access_token().is_empty()
+    {
+        return Ok(tokens);
+    }
+    // Some providers refuse with status 200.
+    Err(match (error_code(body), status.is_success()) {
+        (Some(code), _) => ProviderError::refused(code),
+        (None, false) => ProviderError::status(status),
+        (None, true) => ProviderError::unreachable(Unusable::NoToken),
+    })
+}
+
+/// The error code of RFC 6749 §5.2, if that is what it looks like.
+fn error_code(body: &[u8]) -> Option<Box<str>> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: Box<str>,
+    }
+    let code = serde_json::from_slice::<Refusal>(body).ok()?.error;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    ((1..=MAX_CODE).contains(&code.len()) && code.bytes().all(allowed)).then_some(code)
+}
+
+/// The pause that the headers ask for, in seconds or until a date (RFC 9110 §10.2.3).
+fn retry_after(headers: &HeaderMap<HeaderValue>, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let pause = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = httpdate::parse_http_date(text).ok()?;
+            date.duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(pause.min(MAX_PAUSE))
+}
+
+fn unreachable(error: reqwest::Error) -> ProviderError {
+    // The URL's query may hold secrets.
+    ProviderError::unreachable(error.without_url())
+}
+
+/// Why an answer was thrown away. A parser's error would quote it.
+#[derive(Debug)]
+enum Unusable {
+    TooLarge,
+    NoToken,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "the answer is larger than 1 MiB",
+            Self::NoToken => "the answer holds no token",
+        })
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pause(text: &str, now: SystemTime) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, text.parse().unwrap());
+        retry_after(&headers, now)
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_at_most_a_day() {
+        let now = httpdate::parse_http_date("Wed, 21 Oct 2026 07:28:00 GMT").unwrap();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(pause("120", now), seconds(120));
+        assert_eq!(pause(" 0 ", now), seconds(0));
+        assert_eq!(pause("Wed, 21 Oct 2026 07:29:30 GMT", now), seconds(90));
+        assert_eq!(pause("Wed, 21 Oct 2026 07:00:00 GMT", now), seconds(0));
+        assert_eq!(pause("18446744073709551615", now), Some(MAX_PAUSE));
+        assert_eq!(pause("Wed, 21 Oct 2099 07:00:00 GMT", now), Some(MAX_PAUSE));
+        for odd in ["-5", "1.5", "soon", "", "99999999999999999999"] {
+            assert_eq!(pause(odd, now), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_error_code_is_not_repeated() {
+        let code = |text: &str| error_code(format!(r#"{{"error":{text}}}"#).as_bytes());
+        assert_eq!(code(r#""invalid_grant""#).as_deref(), Some("invalid_grant"));
+        let long = format!("{:?}", "x".repeat(65));
+        for odd in [r#""a b""#, r#""""#, r#"{"code":1}"#, "7", long.as_str()] {
+            assert_eq!(code(odd), None, "{odd}");
+        }
+        assert_eq!(error_code(b"<html>"), None);
+    }
+}

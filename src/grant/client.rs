@@ -1,0 +1,232 @@
+//! `Client`: which application asks which provider.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth2::basic::BasicClient;
+use oauth2::url::{Host, Url};
+use oauth2::{AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, TokenUrl};
+
+use super::answer;
+use super::request::{self, Form, GrantType};
+use crate::acquire::{AcquireFuture, Prior};
+use crate::error::ConfigError;
+use crate::secret::Secret;
+
+/// The `oauth2` crate's client, with a token endpoint and no other.
+pub(super) type Provider =
+    BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
+
+/// How long asking the provider may take by default: far more than a healthy one needs, and less
+/// than the 30 s after which browsers and proxies give up.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An application as its provider knows it, and what it asks for; see the [module](super).
+///
+/// Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Client(Arc<Settings>);
+
+#[derive(Clone)]
+struct Settings {
+    provider: Provider,
+    http: reqwest::Client,
+    timeout: Duration,
+    scopes: Vec<Box<str>>,
+    resource: Option<Box<str>>,
+    resource_of_key: bool,
+    params: Vec<(Box<str>, Secret)>,
+}
+
+/// Where the client's name and secret go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AuthStyle {
+    /// Into the `Authorization` header (`client_secret_basic`), as every provider has to accept
+    /// (RFC 6749 §2.3.1). A client without a secret is named in the form all the same.
+    #[default]
+    Basic,
+    /// Into the form (`client_secret_post`).
+    Body,
+}
+
+impl Client {
+    /// A client without a secret, under the name that the provider knows it by.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a `token_url` that is no URL, has a user name or a fragment, or is
+    /// neither `https` nor on this machine; and for `http_client` when TLS cannot be set up.
+    pub fn new(
+        token_url: impl Into<String>,
+        client_id: impl Into<String>,
+    ) -> Result<Self, ConfigError> {
+        let token_url = parse(token_url.into())?;
+        if token_url.url().scheme() != "https" && !is_loopback(token_url.url()) {
+            return Err(ConfigError::new("token_url", "must be https"));
+        }
+        Self::over(token_url, client_id.into())
+    }
+
+    /// The same for a token endpoint without TLS on another machine: where the network itself
+    /// encrypts, and in test set-ups. Whoever listens there learns every secret.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), but for the `https`.
+    pub fn insecure(
+        token_url: impl Into<String>,
+        client_id: impl Into<String>,
+    ) -> Result<Self, ConfigError> {
+        Self::over(parse(token_url.into())?, client_id.into())
+    }
+
+    fn over(token_url: TokenUrl, client_id: String) -> Result<Self, ConfigError> {
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| {
+                ConfigError::new("http_client", "cannot be made").with_source(error)
+            })?;
+        Ok(Self(Arc::new(Settings {
+            provider: BasicClient::new(ClientId::new(client_id)).set_token_uri(token_url),
+            http,
+            timeout: TIMEOUT,
+            scopes: Vec::new(),
+            resource: None,
+            resource_of_key: false,
+            params: Vec::new(),
+        })))
+    }
+
+    /// The client's secret. Defaults to none: a public client.
+    pub fn secret(self, secret: impl Into<Secret>) -> Self {
+        let secret = ClientSecret::new(secret.into().expose().into());
+        self.set_provider(|provider| provider.set_client_secret(secret))
+    }
+
+    /// Where the client's name and secret go. Defaults to [`AuthStyle::Basic`].
+    pub fn auth_style(self, style: AuthStyle) -> Self {
+        let style = match style {
+            AuthStyle::Basic => AuthType::BasicAuth,
+            AuthStyle::Body => AuthType::RequestBody,
+        };
+        self.set_provider(|provider| provider.set_auth_type(style))
+    }
+
+    /// How long an answer may take, from connecting to its last byte. Defaults to 10 s: far more
+    /// than a healthy provider needs, and less than browsers and proxies wait.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.set(|settings| settings.timeout = timeout)
+    }
+
+    /// The scopes to ask for when the token's key names none. Defaults to none: the provider
+    /// decides.
+    pub fn scopes<S: Into<Box<str>>>(self, scopes: impl IntoIterator<Item = S>) -> Self {
+        let scopes = scopes.into_iter().map(Into::into).collect();
+        self.set(|settings| settings.scopes = scopes)
+    }
+
+    /// The `resource` to ask for (RFC 8707). Defaults to none.
+    pub fn resource(self, resource: impl Into<Box<str>>) -> Self {
+        self.set(|settings| settings.resource = Some(resource.into()))
+    }
+
+    /// Asks for the [resource](crate::TokenKey::resource) of the token's key, when that is a URI,
+    /// rather than for the client's. Off by default: many providers refuse `resource`.
+    pub fn resource_of_key(self) -> Self {
+        self.set(|settings| settings.resource_of_key = true)
+    }
+
+    /// Sends another parameter with each request, such as `audience`. One that the grant itself
+    /// sends must not be repeated (RFC 6749 §3.2).
+    pub fn param(self, name: impl Into<Box<str>>, value: impl Into<Secret>) -> Self {
+        self.set(|settings| settings.params.push((name.into(), value.into())))
+    }
+
+    /// The HTTP client to ask with: for a proxy, certificates of your own, mutual TLS. It should
+    /// not follow redirects (`redirect::Policy::none()`): they can carry credentials to another
+    /// host. Defaults to one that follows none, uses no proxy and trusts the roots of Mozilla.
+    pub fn http_client(self, http: reqwest::Client) -> Self {
+        self.set(|settings| settings.http = http)
+    }
+
+    /// Asks for a token by this grant, with these parameters of its own.
+    pub(super) fn ask(
+        &self,
+        prior: &Prior,
+        grant: GrantType<'_>,
+        own: &[(&str, &str)],
+    ) -> AcquireFuture {
+        let settings = &*self.0;
+        let mut scopes: Vec<&str> = prior.key().scopes().collect();
+        if scopes.is_empty() {
+            scopes.extend(settings.scopes.iter().map(|scope| &**scope));
+        }
+        let mut params = own.to_vec();
+        params.extend(prior.claims().map(|claims| ("claims", claims)));
+        params.extend(self.resource_for(prior).map(|uri| ("resource", uri)));
+        let fixed = settings.params.iter();
+        params.extend(fixed.map(|(name, value)| (&**name, value.expose())));
+        let form = Form {
+            grant,
+            scopes: &scopes,
+            params: &params,
+        };
+        let request = request::build(&settings.provider, &form);
+        let (http, timeout) = (settings.http.clone(), settings.timeout);
+        Box::pin(async move { Ok(answer::fetch(&http, request?, timeout).await?) })
+    }
+
+    fn resource_for<'a>(&'a self, prior: &'a Prior) -> Option<&'a str> {
+        let of_key = self.0.resource_of_key.then(|| prior.key().resource());
+        // Names are no resources; RFC 8707 §2 wants an absolute URI.
+        of_key
+            .filter(|resource| Url::parse(resource).is_ok())
+            .or(self.0.resource.as_deref())
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    fn set_provider(self, change: impl FnOnce(Provider) -> Provider) -> Self {
+        self.set(|settings| settings.provider = change(settings.provider.clone()))
+    }
+}
+
+fn parse(token_url: String) -> Result<TokenUrl, ConfigError> {
+    // The parser's error is left out: it says nothing that the reason does not.
+    let parsed = TokenUrl::new(token_url)
+        .map_err(|_| ConfigError::new("token_url", "must be an absolute URL"))?;
+    let url = parsed.url();
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err(ConfigError::new(
+            "token_url",
+            "must have no user name, password or fragment",
+        ));
+    }
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err(ConfigError::new("token_url", "must be https"));
+    }
+    Ok(parsed)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &*self.0;
+        f.debug_struct("Client")
+            .field("client_id", settings.provider.client_id())
+            .field("timeout", &settings.timeout)
+            .field("scopes", &settings.scopes)
+            .finish_non_exhaustive()
+    }
+}

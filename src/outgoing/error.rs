@@ -1,0 +1,68 @@
+//! Why a request was not sent.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::error::Error;
+
+/// Why there is no token for a request, which was not sent.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// The request has no [`Tokens`](crate::Tokens) in its extensions, and the layer was made
+    /// without.
+    NoTokens,
+    /// The cache has no token and got none.
+    Cache(Error),
+    /// The token is of another [type](crate::Token::token_type) than `Bearer`, or has characters
+    /// that no header can hold.
+    NotBearer,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoTokens => "nobody said whose token an outgoing request needs",
+            Self::Cache(_) => "there is no token for an outgoing request",
+            Self::NotBearer => "the token cannot be sent as a bearer token",
+        })
+    }
+}
+
+impl StdError for TokenError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Cache(source) => Some(source),
+            Self::NoTokens | Self::NotBearer => None,
+        }
+    }
+}
+
+/// Why a [`BearerService`](super::BearerService) has no response: `E` is the error of the service
+/// that sends requests.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum CallError<E> {
+    /// There is no token. After a 401 this may be said of the second attempt.
+    Token(TokenError),
+    /// The request could not be sent, or was not answered.
+    Call(E),
+}
+
+impl<E> fmt::Display for CallError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token(_) => "an outgoing request has no token",
+            Self::Call(_) => "an outgoing request failed",
+        })
+    }
+}
+
+impl<E: StdError + 'static> StdError for CallError<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Token(source) => Some(source),
+            Self::Call(source) => Some(source),
+        }
+    }
+}

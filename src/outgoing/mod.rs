@@ -1,0 +1,62 @@
+//! Puts the user's token on requests to other services.
+//!
+//! [`BearerLayer`] takes a token from the cache, or from its source, and sends it as
+//! `Authorization: Bearer …` (RFC 6750). When the service answers 401, the token counts as
+//! [rejected](crate::Acquisition::rejected): the cache gets another one, once for everyone who uses
+//! it, and the request is sent a second time. The second answer is returned as it is.
+//!
+//! It is a layer for tower's HTTP clients, and with feature `reqwest-middleware` a middleware of
+//! that crate as well.
+//!
+//! # Whose token
+//!
+//! That of the [`Tokens`](crate::Tokens) handle in the extensions of the outgoing request, or of
+//! the one that the layer was [made with](BearerLayer::for_tokens). A request with neither fails
+//! with [`TokenError::NoTokens`]; none is ever sent without a token. One that already has an
+//! `Authorization` header is sent as it is.
+//!
+//! # Where to
+//!
+//! The token goes wherever the client sends the request. Give each service a client of its own,
+//! and do not use one with this layer for addresses that users choose.
+//!
+//! # What is sent twice
+//!
+//! Requests whose body can be [cloned](ReplayBody). For others the 401 is returned; the rejected
+//! token has been replaced by then, so that the next request does better.
+//!
+//! ```
+//! use tower::{ServiceBuilder, service_fn};
+//! use tower_token_cache::outgoing::BearerLayer;
+//! use tower_token_cache::{BoxError, Prior, Token, TokenSet};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let source = async |_: Prior| Ok::<TokenSet, BoxError>(Token::new("t").into());
+//! let client = ServiceBuilder::new()
+//!     .layer(BearerLayer::new("graph", source)?)
+//!     .service(service_fn(async |request: http::Request<String>| {
+//!         // … send it …
+//!         Ok::<_, BoxError>(http::Response::new(request.into_body()))
+//!     }));
+//! // let mut request = http::Request::get("https://graph.example/me").body(String::new())?;
+//! // request.extensions_mut().insert(tokens);
+//! // client.oneshot(request).await?
+//! # let _ = client;
+//! # Ok(())
+//! # }
+//! ```
+
+mod bearer;
+mod error;
+mod future;
+mod layer;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
+mod replay;
+mod service;
+
+pub use self::error::{CallError, TokenError};
+pub use self::future::ResponseFuture;
+pub use self::layer::BearerLayer;
+pub use self::replay::{CloneBody, ReplayBody};
+pub use self::service::BearerService;
