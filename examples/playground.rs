@@ -10,18 +10,18 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{AppendHeaders, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
-use tower_token_cache::{Error, TokenCache, Tokens};
+use tower_token_cache::{Error, Tokens};
 
-use crate::playground_common::{self as common, Answer, Content, Options, Trial};
+use crate::playground_common::{self as common, Answer, Content, Demand, Options, Site, Trial};
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
     let options = Options::from_args();
-    let cache = options.cache().await;
+    let site = options.site().await;
     let listener = match TcpListener::bind(&options.listen).await {
         Ok(listener) => listener,
         Err(error) => common::complain(&format!("--listen: {error}")),
@@ -29,9 +29,10 @@ async fn main() -> std::io::Result<()> {
     let app = Router::new()
         .route("/tokens", get(list).delete(sign_out))
         .route("/tokens/{name}", get(read).put(put).delete(remove))
-        .layer(common::layer(cache.clone()))
+        .route("/acquire/{name}", post(acquire))
+        .layer(common::layer(site.cache.clone()))
         .route("/status", get(status))
-        .with_state(cache.clone());
+        .with_state(site.clone());
 
     let stop = common::stop_signal()?.shared();
     common::announce(listener.local_addr()?);
@@ -40,7 +41,7 @@ async fn main() -> std::io::Result<()> {
         ended = server.into_future() => ended?,
         () = stop.then(|()| tokio::time::sleep(common::DEADLINE)) => {}
     }
-    common::drain(&cache).await;
+    common::drain(&site.cache).await;
     Ok(())
 }
 
@@ -69,8 +70,17 @@ async fn sign_out(tokens: Tokens) -> Result<Answer, Error> {
     common::sign_out(&tokens).await
 }
 
-async fn status(State(cache): State<TokenCache>) -> Answer {
-    common::status(&cache)
+async fn acquire(
+    tokens: Tokens,
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    Query(demand): Query<Demand>,
+) -> Result<Answer, Error> {
+    common::acquire(&tokens, site.provider, name, demand).await
+}
+
+async fn status(State(site): State<Site>) -> Answer {
+    common::status(&site.cache)
 }
 
 impl IntoResponse for Answer {

@@ -12,9 +12,9 @@ use std::net::TcpListener;
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Bytes, Data, Path, Query};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, body::BoxBody};
-use tower_token_cache::{Error, TokenCache, Tokens};
+use tower_token_cache::{Error, Tokens};
 
-use crate::playground_common::{self as common, Answer, Content, Options, Trial};
+use crate::playground_common::{self as common, Answer, Content, Demand, Options, Site, Trial};
 
 /// As much as axum takes; the cache has a limit of its own.
 const MAX_BODY: usize = 2 << 20;
@@ -22,15 +22,15 @@ const MAX_BODY: usize = 2 << 20;
 #[actix_web::main]
 async fn main() -> std::io::Result<()> {
     let options = Options::from_args();
-    let cache = options.cache().await;
+    let site = options.site().await;
     let listener = match TcpListener::bind(&options.listen) {
         Ok(listener) => listener,
         Err(error) => common::complain(&format!("--listen: {error}")),
     };
     let address = listener.local_addr()?;
     // One cache, which every worker's copy of the layer shares.
-    let layer = common::layer(cache.clone());
-    let data = Data::new(cache.clone());
+    let layer = common::layer(site.cache.clone());
+    let data = Data::new(site.clone());
     let app = move || {
         let tokens = web::scope("/tokens")
             .wrap(layer.clone())
@@ -39,10 +39,14 @@ async fn main() -> std::io::Result<()> {
             .route("/{name}", web::get().to(read))
             .route("/{name}", web::put().to(put))
             .route("/{name}", web::delete().to(remove));
+        let acquisitions = web::scope("/acquire")
+            .wrap(layer.clone())
+            .route("/{name}", web::post().to(acquire));
         App::new()
             .app_data(web::PayloadConfig::new(MAX_BODY))
             .app_data(data.clone())
             .service(tokens)
+            .service(acquisitions)
             .route("/status", web::get().to(status))
     };
 
@@ -60,7 +64,7 @@ async fn main() -> std::io::Result<()> {
     });
     common::announce(address);
     server.await?;
-    common::drain(&cache).await;
+    common::drain(&site.cache).await;
     Ok(())
 }
 
@@ -89,8 +93,18 @@ async fn sign_out(tokens: Tokens) -> Result<Answer, Error> {
     common::sign_out(&tokens).await
 }
 
-async fn status(cache: Data<TokenCache>) -> Answer {
-    common::status(&cache)
+async fn acquire(
+    tokens: Tokens,
+    site: Data<Site>,
+    name: Path<String>,
+    demand: Query<Demand>,
+) -> Result<Answer, Error> {
+    let provider = site.provider.clone();
+    common::acquire(&tokens, provider, name.into_inner(), demand.into_inner()).await
+}
+
+async fn status(site: Data<Site>) -> Answer {
+    common::status(&site.cache)
 }
 
 impl Responder for Answer {

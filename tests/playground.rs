@@ -3,167 +3,14 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Command;
 use std::time::Duration;
 
 use common::eventually;
+use common::playground::{PLAYGROUNDS, Playground, binary};
+use common::provider::{CLIENT_ID, CLIENT_SECRET, Provider};
 use common::redis::RedisServer;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use serde_json::{Value, json};
-
-const PLAYGROUNDS: [&str; 2] = ["playground", "playground_actix"];
-
-/// Where cargo puts this example, built once.
-fn binary(example: &str) -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let folder = BUILT.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--example",
-                PLAYGROUNDS[0],
-                "--example",
-                PLAYGROUNDS[1],
-            ])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status();
-        assert!(built.unwrap().success());
-        // target/debug/deps/playground-… → target/debug/examples
-        let own = std::env::current_exe().unwrap();
-        own.ancestors().nth(2).unwrap().join("examples")
-    });
-    folder.join(example)
-}
-
-struct Playground {
-    child: Child,
-    output: BufReader<ChildStdout>,
-    url: String,
-    client: Client<HttpConnector, Full<Bytes>>,
-}
-
-struct Answer {
-    status: u16,
-    level: Option<String>,
-    body: Value,
-}
-
-impl Playground {
-    fn start(example: &str, options: &[&str]) -> Self {
-        let mut child = Command::new(binary(example))
-            .args(["--listen", "127.0.0.1:0"])
-            .args(options)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        let url = line
-            .trim()
-            .strip_prefix("listening on ")
-            .expect("the first line")
-            .to_owned();
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        Self {
-            child,
-            output,
-            url,
-            client,
-        }
-    }
-
-    async fn try_send(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &str,
-    ) -> Option<Answer> {
-        let mut request = http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.url));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = Full::from(body.to_owned());
-        let response = self
-            .client
-            .request(request.body(body).unwrap())
-            .await
-            .ok()?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.ok()?.to_bytes();
-        let level = head.headers.get("x-cache-level");
-        Some(Answer {
-            status: head.status.as_u16(),
-            level: level.map(|value| value.to_str().unwrap().to_owned()),
-            body: serde_json::from_slice(&body).unwrap_or(Value::Null),
-        })
-    }
-
-    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        self.try_send(method, path, headers, body)
-            .await
-            .expect("an answer")
-    }
-
-    async fn put(&self, session: &str, path: &str, access_token: &str) -> Option<u16> {
-        let body = json!({"access_token": access_token, "expires_in": 3600, "refresh_token": "r"});
-        let answer = self
-            .try_send("PUT", path, &[("x-session", session)], &body.to_string())
-            .await;
-        answer.map(|answer| answer.status)
-    }
-
-    async fn get(&self, session: &str, path: &str) -> Answer {
-        self.send("GET", path, &[("x-session", session)], "").await
-    }
-
-    async fn delete(&self, session: &str, path: &str) -> u16 {
-        self.send("DELETE", path, &[("x-session", session)], "")
-            .await
-            .status
-    }
-
-    async fn status(&self, counter: &str) -> u64 {
-        self.send("GET", "/status", &[], "").await.body[counter]
-            .as_u64()
-            .expect(counter)
-    }
-
-    /// SIGTERM, and the rest of the output.
-    fn terminate(mut self) -> String {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-        let mut rest = String::new();
-        self.output.read_to_string(&mut rest).unwrap();
-        assert!(self.child.wait().unwrap().success());
-        rest
-    }
-}
-
-impl Drop for Playground {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use serde_json::json;
 
 async fn the_contract_holds(example: &str, store: &str) {
     let server = Playground::start(example, &["--store", store]);
@@ -347,11 +194,69 @@ async fn sigterm_drains_what_waits() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn acquisitions_say_how_they_were_come_by() {
+    for example in PLAYGROUNDS {
+        let redis = RedisServer::start();
+        let provider = Provider::start().await;
+        let issuer = provider.issuer("any");
+        let options = ["--store", &redis.url(), "--lease", "5", "--issuer", &issuer];
+        let client = ["--client-id", CLIENT_ID, "--client-secret", CLIENT_SECRET];
+        let options = [&options[..], &client].concat();
+        let server = Playground::start(example, &options);
+        let other = Playground::start(example, &options);
+        server.sign_in("ada", &provider.sign_in("ada")).await;
+
+        let first = server.acquire("ada", "/acquire/a").await;
+        assert_eq!(first.status, 200, "{:?}", first.body);
+        assert_eq!(first.body["token_source"], "identity_provider");
+        assert_eq!(first.body["cache_level"], "none");
+        assert_eq!(first.body["exclusive"], true);
+        assert!(provider.is_newest("ada", first.body["access_token"].as_str().unwrap()));
+        let duration = |name| first.body[name].as_f64().expect(name);
+        assert!(duration("duration_in_http_ms") > 0.0);
+        assert!(duration("duration_in_cache_ms") > 0.0);
+        assert!(duration("duration_total_ms") >= duration("duration_in_http_ms"));
+
+        for (who, level) in [(&server, "l1"), (&other, "l2"), (&other, "l1")] {
+            let again = who.acquire("ada", "/acquire/a").await;
+            assert_eq!(again.body["access_token"], first.body["access_token"]);
+            assert_eq!(again.body["token_source"], "cache");
+            assert_eq!(again.body["cache_level"], level);
+            assert_eq!(again.body["cache_refresh_reason"], "not_applicable");
+            assert_eq!(again.body["duration_in_http_ms"], 0.0);
+        }
+        for (demand, reason) in [
+            ("force=1", "force_refresh_or_claims"),
+            ("min_remaining=7200", "expired"),
+        ] {
+            let before = provider.redemptions("ada");
+            let path = format!("/acquire/a?{demand}");
+            let answer = server.acquire("ada", &path).await;
+            assert_eq!(answer.body["token_source"], "identity_provider", "{demand}");
+            assert_eq!(answer.body["cache_refresh_reason"], reason);
+            assert_eq!(provider.redemptions("ada"), before + 1);
+        }
+        // Who has no refresh token gets a token of the application's own.
+        let answer = server.acquire("nobody", "/acquire/a").await;
+        assert_eq!(
+            answer.body["cache_refresh_reason"],
+            "no_cached_access_token"
+        );
+        assert_eq!((answer.status, provider.applications()), (200, 1));
+        assert_eq!(provider.reuses(), 0);
+
+        assert_eq!(server.send("POST", "/acquire/a", &[], "").await.status, 401);
+        let alone = Playground::start(example, &[]);
+        assert_eq!(alone.acquire("ada", "/acquire/a").await.status, 501);
+    }
+}
+
 #[tokio::test]
 async fn bad_options_are_named() {
     for (options, named) in [
         (vec!["--store", "nonsense"], "--store"),
-        (vec!["--store", "redis://:secret@"], "--store"),
+        (vec!["--store", "redis://:s3cr3t@"], "--store"),
         (vec!["--l1-max-bytes", "many"], "--l1-max-bytes"),
         (vec!["--l1-max-bytes", "0"], "--l1-max-bytes"),
         (vec!["--failure-policy", "never"], "--failure-policy"),
@@ -359,6 +264,10 @@ async fn bad_options_are_named() {
         (vec!["--absolute", "0"], "--absolute"),
         (vec!["--prefix", "a b"], "--prefix"),
         (vec!["--listen", "nowhere"], "--listen"),
+        (vec!["--issuer", "ftp://:s3cr3t@nowhere"], "--issuer"),
+        (vec!["--issuer", "http://127.0.0.1"], "--client-id"),
+        (vec!["--client-secret", "s3cr3t"], "--issuer"),
+        (vec!["--lease", "0"], "--lease"),
         (vec!["--unheard-of"], "--unheard-of"),
     ] {
         for example in PLAYGROUNDS {
@@ -369,7 +278,7 @@ async fn bad_options_are_named() {
             assert_eq!(output.status.code(), Some(2), "{options:?}");
             let complaint = String::from_utf8(output.stderr).unwrap();
             assert!(
-                complaint.contains(named) && !complaint.contains("secret"),
+                complaint.contains(named) && !complaint.contains("s3cr3t"),
                 "{complaint}"
             );
         }

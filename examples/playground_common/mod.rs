@@ -7,19 +7,38 @@
 //! | `GET /tokens` | the names, a JSON array |
 //! | `DELETE /tokens/{name}` | 204 |
 //! | `DELETE /tokens` | signs out: 204 |
+//! | `POST /acquire/{name}` | a usable token as JSON, from the cache or the provider of `--issuer` |
 //! | `GET /status` | what the cache has done, as JSON; needs no key |
 //!
 //! Header `x-cache-level` of a `GET` is `l1` or `l2`, and of a 404 `none` or `unavailable`; with
 //! `x-cache-miss: unopenable` there is an entry, which cannot be read.
 //!
+//! An acquisition is the refresh-token grant if the partition has a refresh token, else the one for
+//! client credentials; [`Demand`] says what else it can ask for. Its answer:
+//!
+//! | member | is |
+//! |---|---|
+//! | `access_token` | the token |
+//! | `token_source` | `cache` or `identity_provider` |
+//! | `cache_level` | `l1`, `l2`, `none` or `unavailable` |
+//! | `cache_refresh_reason` | why the provider was asked; `not_applicable` if it was not |
+//! | `duration_total_ms`, `duration_in_cache_ms`, `duration_in_http_ms` | milliseconds, with fractions |
+//! | `exclusive` | whether L2 kept other instances from asking the provider meanwhile |
+//!
+//! Without a token the answer is `{"error": …}`: 401 `reauthentication_required`; 503
+//! `retry_later` with `Retry-After` in seconds; 502 `timed_out`, `panicked` or `failed`; 501
+//! `no_issuer` when there is no `--issuer`.
+//!
 //! The partition is named by header `x-session`, else by cookie `sid`; without one: 401. Headers
 //! `x-failure-policy` (`degrade`, `strict`, `bypass`) and `x-write-mode` (`after`, `before`)
 //! override the options for one request; other values are ignored.
 
+mod acquire;
 mod options;
 mod put;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,16 +51,24 @@ use tower_token_cache::{
     CacheLevel, Error, Lookup, RequestHead, Timestamp, TokenCache, TokenCacheLayer, Tokens,
 };
 
+pub(crate) use self::acquire::{Demand, Provider, acquire};
 pub(crate) use self::options::{Options, complain};
 pub(crate) use self::put::{Trial, put};
 
 /// How long open requests may take to end at shutdown, and the drain after them.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
+/// What every handler may need.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) cache: TokenCache,
+    pub(crate) provider: Option<Arc<Provider>>,
+}
+
 /// A response, for either framework.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    pub(crate) headers: Vec<(&'static str, &'static str)>,
+    pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) content: Content,
 }
 
@@ -69,8 +96,12 @@ impl Answer {
         Self::new(200, Content::Json(body))
     }
 
-    fn with(mut self, header: &'static str, value: &'static str) -> Self {
-        self.headers.push((header, value));
+    fn error(status: u16, code: &str) -> Self {
+        Self::new(status, Content::Json(json!({"error": code})))
+    }
+
+    fn with(mut self, header: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((header, value.into()));
         self
     }
 }

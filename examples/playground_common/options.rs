@@ -1,10 +1,14 @@
 //! The command line.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Url;
 use tower_token_cache::{
     ConfigError, FailurePolicy, L1, MemoryStore, RedisStore, SqliteStore, TokenCache, WriteMode,
 };
+
+use super::{Provider, Site};
 
 const USAGE: &str = "\
   --listen ADDR            where to listen; port 0 takes a free one [127.0.0.1:3000]
@@ -15,7 +19,11 @@ const USAGE: &str = "\
   --write-mode MODE        after or before the response [after]
   --absolute SECS          lifetime since the last change [1209600]
   --sliding SECS           lifetime since the last use [off]
-  --prefix NAME            namespace in the store [ttc]";
+  --prefix NAME            namespace in the store [ttc]
+  --issuer URL             OpenID provider for /acquire [none]
+  --client-id ID           this application's id at the provider
+  --client-secret SECRET   this application's secret at the provider
+  --lease SECS             how long one process may keep others from the provider [30]";
 
 pub(crate) struct Options {
     pub(crate) listen: String,
@@ -26,6 +34,10 @@ pub(crate) struct Options {
     absolute: Option<Duration>,
     sliding: Option<Duration>,
     prefix: Option<String>,
+    issuer: Option<Url>,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    lease: Option<Duration>,
 }
 
 /// What is wrong with the options: names one, and never repeats a URL, which may hold a password.
@@ -50,6 +62,10 @@ impl Options {
             absolute: None,
             sliding: None,
             prefix: None,
+            issuer: None,
+            client_id: None,
+            client_secret: None,
+            lease: None,
         };
         while let Some(arg) = args.next() {
             let (name, mut value) = match arg.split_once('=') {
@@ -76,6 +92,10 @@ impl Options {
                 "--absolute" => options.absolute = Some(seconds(name, &value()?)?),
                 "--sliding" => options.sliding = Some(seconds(name, &value()?)?),
                 "--prefix" => options.prefix = Some(value()?),
+                "--issuer" => options.issuer = Some(issuer(name, &value()?)?),
+                "--client-id" => options.client_id = Some(value()?),
+                "--client-secret" => options.client_secret = Some(value()?),
+                "--lease" => options.lease = Some(seconds(name, &value()?)?),
                 "--help" if arg == name => {
                     println!("{USAGE}");
                     std::process::exit(0);
@@ -86,15 +106,33 @@ impl Options {
         Ok(options)
     }
 
-    /// The cache that these options ask for. Ends the process with code 2 when it cannot be had.
-    pub(crate) async fn cache(&self) -> TokenCache {
-        match self.build().await {
-            Ok(cache) => cache,
-            Err(complaint) => complain(&complaint),
-        }
+    /// The cache and the provider that these options ask for. Ends the process with code 2 when it cannot be had.
+    pub(crate) async fn site(&self) -> Site {
+        let site = async {
+            let provider = self.provider()?.map(Arc::new);
+            let cache = self.cache().await?;
+            Ok(Site { cache, provider })
+        };
+        site.await
+            .unwrap_or_else(|complaint: Complaint| complain(&complaint))
     }
 
-    async fn build(&self) -> Result<TokenCache, Complaint> {
+    fn provider(&self) -> Result<Option<Provider>, Complaint> {
+        let given = (&self.issuer, &self.client_id, &self.client_secret);
+        let missing = match given {
+            (None, None, None) => return Ok(None),
+            (Some(issuer), Some(id), Some(secret)) => {
+                let provider = Provider::new(issuer.clone(), id.clone(), secret.clone());
+                return Ok(Some(provider));
+            }
+            (None, ..) => "--issuer",
+            (_, None, _) => "--client-id",
+            (_, _, None) => "--client-secret",
+        };
+        Err(format!("{missing}: the three of a provider go together"))
+    }
+
+    async fn cache(&self) -> Result<TokenCache, Complaint> {
         let store = |error: ConfigError| format!("--store: {error}");
         let builder = match self.store.split_once(':') {
             None if self.store == "memory" => TokenCache::builder(MemoryStore::new()),
@@ -119,12 +157,16 @@ impl Options {
         if let Some(prefix) = &self.prefix {
             builder = builder.namespace(prefix.as_str());
         }
+        if let Some(lease) = self.lease {
+            builder = builder.lease_ttl(lease);
+        }
         builder.build().map_err(|error| {
             let option = match error.option() {
                 "namespace" => "--prefix",
                 "l1.max_bytes" => "--l1-max-bytes",
                 "absolute_expiration" => "--absolute",
                 "sliding_expiration" => "--sliding",
+                "lease_ttl" => "--lease",
                 other => other,
             };
             format!("{option}: {error}")
@@ -154,6 +196,12 @@ pub(super) fn write_mode(name: &str) -> Option<WriteMode> {
         "before" => Some(WriteMode::BeforeResponse),
         _ => None,
     }
+}
+
+fn issuer(name: &str, value: &str) -> Result<Url, Complaint> {
+    let url = Url::parse(value).ok();
+    url.filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| format!("{name}: must be an http or https URL"))
 }
 
 fn seconds(name: &str, value: &str) -> Result<Duration, Complaint> {

@@ -7,7 +7,12 @@
     reason = "each test binary uses its part"
 )]
 
+pub mod browser;
 pub mod http_client;
+pub mod issuer;
+pub mod oidc;
+pub mod playground;
+pub mod provider;
 pub mod redis;
 pub mod store;
 pub mod support;
@@ -22,6 +27,14 @@ pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < deadline, "did not happen: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Lets this process have as many connections as the system allows, and the ones it starts.
+pub fn many_connections() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("up to the maximum it is allowed");
 }
 
 /// A port that was free a moment ago.
