@@ -10,7 +10,10 @@ use peers::report::{bar, median};
 use peers::users::{ACCESS, ID, REFRESH, USERS, issue_set, session_id};
 use tower_token_cache::{L1, PartitionKey, RedisStore, TokenCache};
 
-const SCRIPT: &str = include_str!("../../../src/store/redis/commit.lua");
+const SCRIPT: &str = concat!(
+    include_str!("../../../src/store/redis/commit.lua"),
+    "return commit(KEYS[1], ARGV)\n"
+);
 const ROUNDS: usize = 9;
 /// Few enough to fit the bound on pending changes.
 const COMMITS: usize = 5_000;
@@ -107,7 +110,16 @@ fn redis_benchmark(redis: &Redis) -> impl Fn() -> f64 {
             "1",
             "ttc:{bench-----------------------------__rand_int__}",
         ]);
-        command.args(["__rand_int__", "0", "1209600000", "0", "0", "86400000"]);
+        command.args([
+            "__rand_int__",
+            "0",
+            "1209600000",
+            "0",
+            "0",
+            "86400000",
+            "",
+            "0",
+        ]);
         let entries = [(ACCESS, in_an_hour as i128), (REFRESH, -1), (ID, -1)];
         for (number, (bytes, expiry)) in entries.into_iter().enumerate() {
             // What our records add to the text.

@@ -11,9 +11,10 @@ use peers::process::resident;
 use peers::report::bar;
 use peers::users::{PAYLOAD, scaled_set, session_id};
 use tower_token_cache::store::{
-    Change, Commit, Loaded, Outcome, PartitionId, Remaining, StoreFuture, StoredEntry,
+    Change, Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    StoreFuture, StoredEntry,
 };
-use tower_token_cache::{L1, PartitionKey, StoreError, TokenCache, TokenStore};
+use tower_token_cache::{L1, PartitionKey, StoreError, StoreErrorKind, TokenCache, TokenStore};
 
 const USERS: usize = 100_000;
 const LIMIT: u64 = 200 << 20;
@@ -68,6 +69,39 @@ impl TokenStore for NullStore {
     ) -> StoreFuture<'a, Result<u64, StoreError>> {
         Box::pin(std::future::ready(Ok(1)))
     }
+
+    fn relocate<'a>(
+        &'a self,
+        _: &'a Origin,
+        _: &'a Commit,
+    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+        not_measured()
+    }
+
+    fn acquire_lease<'a>(
+        &'a self,
+        _: &'a Lease,
+        _: Duration,
+    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+        not_measured()
+    }
+
+    fn renew_lease<'a>(
+        &'a self,
+        _: &'a Lease,
+        _: Duration,
+    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+        not_measured()
+    }
+
+    fn release_lease<'a>(&'a self, _: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+        not_measured()
+    }
+}
+
+fn not_measured<'a, T: Send + 'a>() -> StoreFuture<'a, Result<T, StoreError>> {
+    let refused = StoreError::new(StoreErrorKind::Refused);
+    Box::pin(std::future::ready(Err(refused)))
 }
 
 /// A store that remembers the first commit it sees.
@@ -100,6 +134,34 @@ impl TokenStore for Template {
         expected: Option<u64>,
     ) -> StoreFuture<'a, Result<u64, StoreError>> {
         self.0.clear(id, expected)
+    }
+
+    fn relocate<'a>(
+        &'a self,
+        from: &'a Origin,
+        commit: &'a Commit,
+    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+        self.0.relocate(from, commit)
+    }
+
+    fn acquire_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+        self.0.acquire_lease(lease, ttl)
+    }
+
+    fn renew_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+        self.0.renew_lease(lease, ttl)
+    }
+
+    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+        self.0.release_lease(lease)
     }
 }
 
