@@ -49,6 +49,7 @@ mod lookup;
 mod oauth2;
 pub mod outgoing;
 mod policy;
+mod race;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rejection;
 mod secret;

@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use super::acquired::Seen;
 use super::l2::L2Error;
 use crate::acquire::AcquireFuture;
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
+use crate::race::{Either, race};
 use crate::store::{EntryId, Lease, LeaseState};
 
 /// Attempts to reach L2 with a lease that has run out, before its holder goes on without.
@@ -88,25 +88,23 @@ impl HeldLease {
         let ttl = engine.terms.lease_ttl;
         loop {
             let until = self.until;
-            tokio::select! {
-                biased;
-                () = sleep_until(until - ttl * 2 / 3) => {}
-                done = step(&mut work, until) => return Guarded::Done(done),
-            }
-            let asked = Instant::now();
-            let mut renewal = pin!(engine.l2.renew_lease(&lease, ttl));
-            let renewed = tokio::select! {
-                biased;
-                renewed = &mut renewal => renewed,
-                done = step(&mut work, until) => return Guarded::Done(done),
+            let renewal = async {
+                sleep_until(until - ttl * 2 / 3).await;
+                let asked = Instant::now();
+                (asked, engine.l2.renew_lease(&lease, ttl).await)
+            };
+            let (asked, renewed) = match race(renewal, step(&mut work, until)).await {
+                Either::First(renewal) => renewal,
+                Either::Second(done) => return Guarded::Done(done),
             };
             match renewed {
                 Ok(true) => self.until = asked + ttl,
-                Err(_) if Instant::now() < until => tokio::select! {
-                    biased;
-                    () = sleep(ttl / 10) => {}
-                    done = step(&mut work, until) => return Guarded::Done(done),
-                },
+                Err(_) if Instant::now() < until => {
+                    let pause = sleep(ttl / 10);
+                    if let Either::Second(done) = race(pause, step(&mut work, until)).await {
+                        return Guarded::Done(done);
+                    }
+                }
                 _ => match self.regain(about).await {
                     Ok(true) => {}
                     Ok(false) => return Guarded::Overtaken,
