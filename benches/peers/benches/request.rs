@@ -18,7 +18,7 @@ use peers::alloc::{self, Count, Counting};
 use peers::process::cpu_time;
 use peers::redis::Redis;
 use peers::report::{bar, median};
-use peers::users::{ACCESS, USERS, UserTokens, issue_set, session_id};
+use peers::users::{ACCESS, STRIDE, USERS, UserTokens, issue_set, session_id};
 use tower::Service;
 use tower_sessions::{CachingSessionStore, MemoryStore as SessionMemory, Session};
 use tower_token_cache::{
@@ -42,10 +42,6 @@ const ROUNDS: usize = 21;
 const READS: usize = 10_000;
 /// Few enough to fit the bound on pending changes, so that no request waits for L2.
 const WRITES: usize = 2_000;
-
-/// From one request's user to the next: prime to their number, so that all have their turn, in an
-/// order that has nothing to do with the one in which they came.
-const STRIDE: usize = 3_779;
 
 struct Case {
     stack: &'static str,

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use tower_token_cache::{Token, TokenSet};
 
 pub const USERS: usize = 10_000;
+/// From one request's user to the next: prime to their number, so that all have their turn, in an
+/// order that has nothing to do with the one in which they came.
+pub const STRIDE: usize = 3_779;
 pub const ACCESS: usize = 4096;
 pub const REFRESH: usize = 2048;
 pub const ID: usize = 1024;
