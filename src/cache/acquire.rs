@@ -24,6 +24,9 @@ use crate::token::Token;
 /// The acquire function of the request that starts a flight.
 pub(crate) type Call = Box<dyn FnOnce(Prior) -> AcquireFuture + Send>;
 
+/// Tokens differ in their last bytes, where the signature is; the rest need not be hashed.
+const DISTINCT: usize = 64;
+
 /// How acquisitions are made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
@@ -207,10 +210,9 @@ impl Engine {
                 Ok(landed) => landed.clone(),
                 Err(_) => None,
             };
-            let pin = pin.as_ref();
-            let signed_out = self.partitions.with(partition, |_, state| {
-                pin.is_some_and(|pin| state.signed_out_since(pin))
-            });
+            let signed_out = pin
+                .as_ref()
+                .is_some_and(|pin| self.find(partition).lock().signed_out_since(pin));
             let started = call.is_none();
             match landed {
                 _ if signed_out => return Err(Error::SignedOut),
@@ -265,7 +267,9 @@ impl Engine {
     pub(crate) fn refresh_at(&self, token: &Token) -> Option<Timestamp> {
         let (at, window) = self.refresh_window(token)?;
         // ±10 %
-        let hash = self.flights.jitter.hash_one(token.access_token()) as u32;
+        let text = token.access_token().as_bytes();
+        let end = &text[text.len().saturating_sub(DISTINCT)..];
+        let hash = self.flights.jitter.hash_one(end) as u32;
         let shift = window.mul_f64(0.2 * f64::from(hash) / f64::from(u32::MAX));
         Some(at.saturating_sub(window / 10).saturating_add(shift))
     }
