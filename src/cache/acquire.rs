@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Engine;
 use super::flight::Flight;
@@ -117,6 +117,8 @@ pub(super) struct Flights {
 #[derive(Clone)]
 struct Flying {
     number: u64,
+    /// Told when somebody waits for it.
+    awaited: Arc<Notify>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -133,15 +135,17 @@ impl Flights {
         }
     }
 
-    /// Leave to ask the provider, of which there is only so much.
+    /// Leave to ask the provider, of which there is only so much. A flight ahead of time that
+    /// comes to be waited for leaves the queue of those that are not.
     pub(super) async fn slot(
         &self,
-        ahead: bool,
+        awaited: &Notify,
     ) -> (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
         // Neither is ever closed.
-        let ahead = match ahead {
-            true => self.slots_ahead.clone().acquire_owned().await.ok(),
-            false => None,
+        let ahead = tokio::select! {
+            biased;
+            () = awaited.notified() => None,
+            slot = self.slots_ahead.clone().acquire_owned() => slot.ok(),
         };
         (ahead, self.slots.clone().acquire_owned().await.ok())
     }
@@ -312,6 +316,9 @@ impl Engine {
         };
         let mut flying = lock(&self.flights.flying);
         if let Some(flight) = flying.get(&id) {
+            if !need.is_ahead() {
+                flight.awaited.notify_one();
+            }
             return Ok(flight.outcome.clone());
         }
         if self.queue.is_closed() {
@@ -322,17 +329,22 @@ impl Engine {
         };
         let (done, outcome) = watch::channel(None);
         let number = u64::from_be_bytes(self.queue.next_id().0);
+        let awaited = Arc::<Notify>::default();
+        if !need.is_ahead() {
+            awaited.notify_one();
+        }
         let flight = Flight::new(self.clone(), id.clone(), number, policy, need.clone(), done);
         self.flights.count.send_modify(|count| *count += 1);
         flying.insert(
             id,
             Flying {
                 number,
+                awaited: awaited.clone(),
                 outcome: outcome.clone(),
             },
         );
         drop(flying);
-        self.runtime.spawn(flight.run(call));
+        self.runtime.spawn(flight.run(call, awaited));
         Ok(outcome)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, oneshot, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Engine;
@@ -151,9 +151,12 @@ impl Flight {
         }
     }
 
-    pub(super) async fn run(mut self, call: Call) {
+    /// `awaited` is told when somebody waits for this.
+    pub(super) async fn run(mut self, call: Call, awaited: Arc<Notify>) {
         let mut exclusion = Exclusion::default();
+        let slots = self.engine.flights.slot(&awaited).await;
         self.outcome = self.fly(call, &mut exclusion).await;
+        drop(slots);
         if let Err(Grounded::Failed(Error::Acquire(error))) = &self.outcome {
             tracing::warn!(kind = ?error.kind(), reason = ?self.need.reason, "no token was acquired");
         }
@@ -163,7 +166,6 @@ impl Flight {
 
     async fn fly(&self, call: Call, exclusion: &mut Exclusion) -> Outcome {
         let engine = self.engine.clone();
-        let _slot = engine.flights.slot(self.need.is_ahead()).await;
         let mut seen = self.remembered();
         if self.policy == FailurePolicy::Bypass {
             return self.ask(call, &seen, exclusion).await;
