@@ -81,6 +81,22 @@ pub trait TokenStore: Send + Sync + 'static {
         partition: &'a PartitionId,
     ) -> StoreFuture<'a, Result<Loaded, StoreError>>;
 
+    /// The generation and version of these partitions, without their entries, in one round-trip
+    /// where the store can. A partition that has ended may be answered either way.
+    fn revisions<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
+        Box::pin(async move {
+            let mut answers = Vec::with_capacity(group.len());
+            for partition in group {
+                let loaded = self.load(partition).await;
+                answers.push(loaded.map(|loaded| loaded.revision()));
+            }
+            answers
+        })
+    }
+
     /// Applies a group of commits, each to a partition of its own, each atomic by itself, in one
     /// round-trip where the store can. The answers come in the same order and number.
     fn commit<'a>(
@@ -184,6 +200,19 @@ impl PartitionId {
         }
     }
 
+    /// The same partition under a prefix generation; the first one has no part in the name.
+    pub(crate) fn under(mut self, prefix: u64) -> Self {
+        if prefix > 0 {
+            self.digest = Sha256::new()
+                .chain_update(b"tower-token-cache prefix v1\0")
+                .chain_update(prefix.to_be_bytes())
+                .chain_update(self.digest)
+                .finalize()
+                .into();
+        }
+        self
+    }
+
     /// The id of a partition that belongs to no key, for tests of a store.
     #[cfg(feature = "test-util")]
     pub fn for_tests(namespace: &str, name: &str) -> Self {
@@ -280,6 +309,25 @@ pub struct Loaded {
     pub entries: Vec<StoredEntry>,
     /// How many damaged records or entries were passed over.
     pub damaged: usize,
+}
+
+impl Loaded {
+    /// What tells it from other states of the partition.
+    pub fn revision(&self) -> Revision {
+        Revision {
+            generation: self.generation,
+            version: self.version,
+        }
+    }
+}
+
+/// A state of a partition. Later ones are greater, unless the store has lost data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision {
+    /// How often the partition was signed out; 0 when absent.
+    pub generation: u64,
+    /// The version of the last commit; 0 when absent.
+    pub version: u64,
 }
 
 /// One entry as the store holds it.

@@ -66,6 +66,27 @@ impl RedisServer {
         self.child = spawn(self.port, &self.dir, self.persistent).expect("the port is still ours");
     }
 
+    /// Comes back after [`kill`](Self::kill) with what it last saved, and loads that slowly: until
+    /// then it answers `LOADING`. Returns once it listens.
+    pub fn restart_loading_slowly(&mut self) {
+        let slowly = [
+            "--key-load-delay",
+            "1000",
+            "--loading-process-events-interval-bytes",
+            "1024",
+        ];
+        let mut command = command(self.port, &self.dir, self.persistent);
+        self.child = command
+            .args(slowly)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < deadline, "the port is still ours");
+        }
+    }
+
     fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args([signal, &pid]).status();
@@ -114,10 +135,11 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(port: u16, dir: &TempDir, persistent: bool) -> Option<Child> {
+fn command(port: u16, dir: &TempDir, persistent: bool) -> Command {
     // Another server of the same protocol can be tested by its path.
     let server = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
-    let mut child = Command::new(server)
+    let mut command = Command::new(server);
+    command
         .args([
             "--port",
             &port.to_string(),
@@ -130,8 +152,13 @@ fn spawn(port: u16, dir: &TempDir, persistent: bool) -> Option<Child> {
         .args(["--appendfsync", "always"])
         .arg("--dir")
         .arg(dir.path())
+        .stderr(Stdio::null());
+    command
+}
+
+fn spawn(port: u16, dir: &TempDir, persistent: bool) -> Option<Child> {
+    let mut child = command(port, dir, persistent)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
         .spawn()
         .expect("redis-server is missing: run ./scripts/test, or `apt-get install redis-server`");
     let output = BufReader::new(child.stdout.take().expect("piped"));

@@ -74,6 +74,14 @@ pub async fn moves_of_what_has_changed_conflict<S: TokenStore>(harness: &Harness
     let read = origin(&old).await;
     old.commit(&harness.draft(&old).put("a", "newer")).await;
     unmoved(&old, &read, &draft, &new).await;
+    let read = origin(&old).await;
+    for generation in [1, 2] {
+        let of_another = Origin {
+            generation,
+            ..read.clone()
+        };
+        unmoved(&old, &of_another, &draft, &new).await;
+    }
     let values = old.values(["a"]).await;
     assert_eq!(
         values,

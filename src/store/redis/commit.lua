@@ -78,7 +78,7 @@ local function commit(key, args, allowed)
       return {2}
     end
   end
-  if allowed and not allowed(now, natural) then
+  if allowed and not allowed() then
     return {2}
   end
 

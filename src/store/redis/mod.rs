@@ -1,24 +1,28 @@
 //! `RedisStore`: partitions as hashes in Redis or Valkey.
 
+mod address;
+mod builder;
+#[cfg(feature = "redis-cluster")]
+mod cluster;
+mod link;
 mod pool;
 mod record;
 mod scripts;
+#[cfg(feature = "redis-sentinel")]
+mod sentinel;
+mod tls;
 
 use std::fmt;
 use std::time::Duration;
 
-use bb8_redis::bb8::RunError;
-use bb8_redis::redis::io::tcp::TcpSettings;
-use bb8_redis::redis::{
-    Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisResult,
-    ServerErrorKind, Value,
-};
+use bb8_redis::redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 
-use self::pool::{Connection, Pool, pool};
+pub use self::builder::RedisStoreBuilder;
+use self::link::Link;
 use self::scripts::{Lua, hash_key};
 use super::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
-    TokenStore,
+    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, Revision,
+    StoreFuture, TokenStore,
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 
@@ -28,57 +32,54 @@ use crate::error::{ConfigError, StoreError, StoreErrorKind};
 /// A few multiplexed connections serve everybody. One that breaks or does not answer in time is
 /// replaced; scripts are loaded again where the server has lost them. Clones share the
 /// connections.
+///
+/// | URL | names |
+/// |---|---|
+/// | `redis://[user:password@]host[:port][/database]` | a server |
+/// | `unix:///path[?db=N&user=U&pass=P]` | a server on this machine |
+/// | `redis+sentinel://[user:password@]host[:port],…/service[/database]` | the master of a service, by its sentinels (feature `redis-sentinel`) |
+/// | `redis+cluster://[user:password@]host[:port],…` | a cluster, by some of its nodes (feature `redis-cluster`) |
+///
+/// With `rediss` for `redis` the connections are encrypted, those to sentinels and all nodes
+/// included (feature `redis-tls`). The servers' certificates must hold the names by which they are
+/// reached, which in a cluster and behind sentinels are those that the servers announce.
+///
+/// Redis replicates after it has answered: what it has acknowledged just before a failover, a
+/// sign-out included, may be missing after it.
+///
+/// In a cluster a [move](TokenStore::relocate) takes three steps, because the two partitions may
+/// be kept by two nodes: it is checked, the old partition is signed out, and the new one is
+/// written. Whoever fails in between has ended the old session; the move can be repeated until it
+/// is done.
 #[derive(Clone)]
 pub struct RedisStore {
-    pool: Pool,
-}
-
-/// Sets up a [`RedisStore`].
-#[derive(Debug)]
-pub struct RedisStoreBuilder {
-    url: String,
-    response_timeout: Duration,
+    link: Link,
 }
 
 impl RedisStore {
-    /// A store on the server of this URL: `redis://[user:password@]host[:port][/database]`.
-    /// The server need not be up: connections are made, and made again, as they are needed.
+    /// A store on the servers of this URL. They need not be up: connections are made, and made
+    /// again, as they are needed.
     ///
     /// Call it on the runtime that is to drive the connections.
     ///
     /// # Errors
-    /// [`ConfigError`] for a URL that cannot be used.
+    /// [`ConfigError`] for a URL that cannot be used, or not without another feature of this
+    /// crate.
     pub async fn connect(url: impl Into<String>) -> Result<Self, ConfigError> {
         Self::builder(url).build()
     }
 
     /// A store with other settings than the defaults.
     pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
-        RedisStoreBuilder {
-            url: url.into(),
-            response_timeout: Duration::from_millis(200),
-        }
-    }
-
-    async fn connection(&self) -> Result<Connection, StoreError> {
-        match self.pool.get().await {
-            // A clone, so that the next request need not wait for this one to end.
-            Ok(connection) => Ok(connection.clone()),
-            Err(RunError::User(error)) => Err(store_error(error)),
-            Err(RunError::TimedOut) => Err(StoreError::new(StoreErrorKind::Unreachable)),
-        }
+        RedisStoreBuilder::new(url.into())
     }
 
     async fn send(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
-        self.connection()
-            .await?
-            .send(pipeline)
-            .await
-            .map_err(store_error)
+        self.link.send(pipeline).await.map_err(store_error)
     }
 
-    /// Runs one script per command. All our scripts may be repeated, so where the server has lost
-    /// one the whole pipeline goes out again.
+    /// Runs one script per command. Where a server does not know it, it goes out in full, which
+    /// the server remembers.
     async fn run(
         &self,
         script: &Lua,
@@ -88,16 +89,19 @@ impl RedisStore {
         for command in commands {
             pipeline.add_command(command);
         }
-        let mut connection = self.connection().await?;
-        let mut answers = connection.send(&pipeline).await.map_err(store_error)?;
-        if answers
-            .iter()
-            .any(|answer| answer.as_ref().is_err_and(lost_script))
+        let mut answers = self.send(&pipeline).await?;
+        let mut full = Pipeline::new();
+        for (command, _) in pipeline
+            .cmd_iter()
+            .zip(&answers)
+            .filter(|(_, a)| lost_script(a))
         {
-            let mut load = Pipeline::with_capacity(1);
-            load.cmd("SCRIPT").arg("LOAD").arg(script.code);
-            connection.send(&load).await.map_err(store_error)?;
-            answers = connection.send(&pipeline).await.map_err(store_error)?;
+            full.add_command(script.in_full(command));
+        }
+        if !full.is_empty() {
+            let late = self.send(&full).await?;
+            let lost = answers.iter_mut().filter(|answer| lost_script(answer));
+            lost.zip(late).for_each(|(answer, late)| *answer = late);
         }
         Ok(answers
             .into_iter()
@@ -112,55 +116,27 @@ impl RedisStore {
             .next()
             .unwrap_or_else(|| Err(unexpected()))
     }
-}
 
-impl RedisStoreBuilder {
-    /// How long to wait for a connection, and for an answer, before the connection is given up.
-    /// Defaults to 200 ms; keep it below the cache's
-    /// [`soft_timeout`](crate::Builder::soft_timeout), so that a dead connection is noticed.
-    pub fn response_timeout(mut self, timeout: Duration) -> Self {
-        self.response_timeout = timeout;
-        self
-    }
-
-    /// The store. It connects in the background.
-    ///
-    /// # Errors
-    /// [`ConfigError`] for a URL that cannot be used, a timeout of zero, or a call outside of a
-    /// tokio runtime.
-    pub fn build(self) -> Result<RedisStore, ConfigError> {
-        let info = connection_info(&self.url)?;
-        let client = Client::open(info).map_err(|_| bad_url())?;
-        if self.response_timeout.is_zero() {
-            return Err(ConfigError::new("response_timeout", "must be above 0"));
+    /// Moves a partition to another server. A crash in between loses what was to be moved rather
+    /// than leave the old session valid; until then the caller can repeat it.
+    async fn relocate_in_steps(
+        &self,
+        from: &Origin,
+        commit: &Commit,
+    ) -> Result<Outcome, StoreError> {
+        let check = scripts::check(commit);
+        let answer = self.run_one(&scripts::CHECK, check).await?;
+        if !record::is_ready(&answer) {
+            return record::outcome(answer).ok_or_else(unexpected);
         }
-        tokio::runtime::Handle::try_current().map_err(|error| {
-            ConfigError::new("runtime", "a Redis store must be made inside of tokio")
-                .with_source(error)
-        })?;
-        Ok(RedisStore {
-            pool: pool(client, self.response_timeout),
-        })
+        let leave = scripts::leave(from, commit);
+        if self.run_one(&scripts::LEAVE, leave).await? != Value::Int(1) {
+            return Ok(Outcome::Conflict);
+        }
+        let command = scripts::commit(commit);
+        let answer = self.run_one(&scripts::COMMIT, command).await?;
+        record::outcome(answer).ok_or_else(unexpected)
     }
-}
-
-/// The error never holds the URL, which may hold a password.
-fn bad_url() -> ConfigError {
-    ConfigError::new(
-        "url",
-        "must be redis://[user:password@]host[:port][/database]",
-    )
-}
-
-fn connection_info(url: &str) -> Result<ConnectionInfo, ConfigError> {
-    let info = url.into_connection_info().map_err(|_| bad_url())?;
-    if !info.addr().is_supported() {
-        return Err(bad_url());
-    }
-    let tcp = TcpSettings::default().set_nodelay(true);
-    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    let tcp = tcp.set_user_timeout(Duration::from_secs(5));
-    Ok(info.set_tcp_settings(tcp))
 }
 
 impl TokenStore for RedisStore {
@@ -176,11 +152,33 @@ impl TokenStore for RedisStore {
             match hash {
                 Ok(hash) => record::load(hash, now).ok_or_else(unexpected),
                 // Something that is no hash stands in the partition's place.
-                Err(error) if error.code() == Some("WRONGTYPE") => Ok(Loaded {
+                Err(error) if lacks_type(&error) => Ok(Loaded {
                     damaged: 1,
                     ..Loaded::default()
                 }),
                 Err(error) => Err(store_error(error)),
+            }
+        })
+    }
+
+    fn revisions<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
+        Box::pin(async move {
+            let mut pipeline = Pipeline::with_capacity(group.len());
+            for id in group {
+                pipeline.cmd("HMGET").arg(hash_key(id)).arg("g").arg("v");
+            }
+            let revision = |answer| match answer {
+                Ok(fields) => record::revision(fields).ok_or_else(unexpected),
+                // Something that is no hash stands in the partition's place.
+                Err(error) if lacks_type(&error) => Ok(Revision::default()),
+                Err(error) => Err(store_error(error)),
+            };
+            match self.send(&pipeline).await {
+                Ok(answers) => answers.into_iter().map(revision).collect(),
+                Err(error) => vec![Err(error); group.len()],
             }
         })
     }
@@ -246,6 +244,9 @@ impl TokenStore for RedisStore {
             if from.partition == commit.partition {
                 return Err(StoreError::new(StoreErrorKind::Refused));
             }
+            if self.link.is_cluster() {
+                return self.relocate_in_steps(from, commit).await;
+            }
             let command = scripts::relocate(from, commit);
             let answer = self.run_one(&scripts::RELOCATE, command).await?;
             record::outcome(answer).ok_or_else(unexpected)
@@ -285,14 +286,17 @@ impl TokenStore for RedisStore {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore")
-            .field("connections", &self.pool.state().connections)
-            .finish_non_exhaustive()
+        f.debug_struct("RedisStore").finish_non_exhaustive()
     }
 }
 
-fn lost_script(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+fn lost_script(answer: &RedisResult<Value>) -> bool {
+    let lost = ErrorKind::Server(ServerErrorKind::NoScript);
+    answer.as_ref().is_err_and(|error| error.kind() == lost)
+}
+
+fn lacks_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
 }
 
 fn store_error(error: RedisError) -> StoreError {

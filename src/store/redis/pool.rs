@@ -1,4 +1,4 @@
-//! Connections to one Redis server: pooled, multiplexed, replaced when they fail.
+//! Connections to one server: pooled, multiplexed, replaced when they fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +11,9 @@ use bb8_redis::redis::{
 };
 use tokio::time::Instant;
 
+#[cfg(feature = "redis-sentinel")]
+use super::sentinel::{Place, Sentinels};
+
 /// Connections per store. Each is multiplexed, so four serve any number of requests; more than one
 /// keeps a small read from waiting behind a large commit.
 const CONNECTIONS: u32 = 4;
@@ -19,10 +22,20 @@ const TRUSTED: Duration = Duration::from_secs(1);
 
 pub(super) type Pool = bb8::Pool<Manager>;
 
+/// Which server it is.
+#[derive(Clone)]
+pub(super) enum Target {
+    /// This one.
+    Server(Box<Client>),
+    /// The one that is the master.
+    #[cfg(feature = "redis-sentinel")]
+    Sentinels(Arc<Sentinels>),
+}
+
 /// Makes connections, and tells working ones from others.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Manager {
-    client: Client,
+    target: Target,
     connect_timeout: Duration,
     response_timeout: Duration,
     started: Instant,
@@ -34,6 +47,9 @@ pub(super) struct Connection {
     inner: MultiplexedConnection,
     health: Arc<Health>,
     started: Instant,
+    /// Who says whether it is still the right server.
+    #[cfg(feature = "redis-sentinel")]
+    named_by: Option<(Arc<Sentinels>, Place)>,
 }
 
 #[derive(Debug, Default)]
@@ -43,9 +59,9 @@ struct Health {
     answered: AtomicU64,
 }
 
-pub(super) fn pool(client: Client, response_timeout: Duration) -> Pool {
+pub(super) fn pool(target: Target, response_timeout: Duration) -> Pool {
     let manager = Manager {
-        client,
+        target,
         connect_timeout: response_timeout,
         response_timeout,
         started: Instant::now(),
@@ -93,13 +109,21 @@ impl Connection {
             || error.is_timeout()
             || error.is_connection_dropped()
             || error.is_unrecoverable_error()
-            || matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "UNKILLABLE"));
+            || matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "UNKILLABLE"))
+            // Servers before 7.0 wrap what a script has met.
+            || error.detail().is_some_and(|detail| detail.contains("-READONLY"));
         if unusable {
             self.health.broken.store(true, Ordering::Release);
         }
     }
 
     fn is_broken(&self) -> bool {
+        #[cfg(feature = "redis-sentinel")]
+        if let Some((sentinels, place)) = &self.named_by
+            && sentinels.name_another(place)
+        {
+            return true;
+        }
         self.health.broken.load(Ordering::Acquire)
     }
 
@@ -117,14 +141,26 @@ impl bb8::ManageConnection for Manager {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
             .set_response_timeout(Some(self.response_timeout));
-        let inner = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        #[cfg(feature = "redis-sentinel")]
+        let mut named_by = None;
+        let inner = match &self.target {
+            Target::Server(client) => {
+                let connecting = client.get_multiplexed_async_connection_with_config(&config);
+                connecting.await?
+            }
+            #[cfg(feature = "redis-sentinel")]
+            Target::Sentinels(sentinels) => {
+                let (inner, place) = sentinels.connect().await?;
+                named_by = Some((sentinels.clone(), place));
+                inner
+            }
+        };
         let connection = Connection {
             inner,
             health: Arc::default(),
             started: self.started,
+            #[cfg(feature = "redis-sentinel")]
+            named_by,
         };
         connection.healthy();
         Ok(connection)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bb8_redis::redis::Value;
 use bytes::Bytes;
 
-use crate::store::{EntryId, LeaseState, Loaded, Outcome, Remaining, StoredEntry};
+use crate::store::{EntryId, LeaseState, Loaded, Outcome, Remaining, Revision, StoredEntry};
 use crate::time::Timestamp;
 
 /// Version and expiry before each value, 8 bytes each.
@@ -32,6 +32,21 @@ pub(super) fn time(answer: Value) -> Option<Timestamp> {
     });
     let (seconds, micros) = (parts.next()??, parts.next()??);
     Some(Timestamp::from_millis(seconds * 1000 + micros / 1000))
+}
+
+/// The answer of `HMGET` for the generation and the version.
+pub(super) fn revision(answer: Value) -> Option<Revision> {
+    let Value::Array(fields) = answer else {
+        return None;
+    };
+    let mut fields = fields.iter().map(|field| match field {
+        Value::BulkString(text) => number(text).unwrap_or(0),
+        _ => 0,
+    });
+    Some(Revision {
+        generation: fields.next()?,
+        version: fields.next()?,
+    })
 }
 
 /// A partition's hash. Fields that are not as this crate writes them are counted as damaged;
@@ -118,6 +133,11 @@ pub(super) fn outcome(answer: Value) -> Option<Outcome> {
         [2] => Some(Outcome::Conflict),
         _ => None,
     }
+}
+
+/// Whether the answer of `check.lua` is that the commit would be applied.
+pub(super) fn is_ready(answer: &Value) -> bool {
+    *answer == Value::Array(vec![Value::Int(3)])
 }
 
 /// The answer of `acquire.lua`.

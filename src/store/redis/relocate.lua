@@ -1,5 +1,5 @@
--- Moves a partition: commits to one, and then signs the other out. Follows commit.lua and
--- clear.lua, whose functions it calls.
+-- Moves a partition: commits to one, and then signs the other out. Follows the functions that it
+-- calls: commit.lua, clear.lua and origin.lua.
 --
 -- KEYS[1]  the hash of the partition that is left
 -- KEYS[2]  the hash of the other
@@ -9,20 +9,10 @@
 --
 -- Answers as commit.lua.
 
-local from, to = KEYS[1], KEYS[2]
 local args = {}
 for at = 3, #ARGV do args[at - 2] = ARGV[at] end
-
-local function unmoved(now, natural)
-  local head = redis.pcall('HMGET', from, 'g', 'v', 'l')
-  if head.err then head = {} end
-  local version, ends = natural(head[2]) or 0, natural(head[3])
-  if ends and ends <= now then version = 0 end
-  return (natural(head[1]) or 0) == natural(ARGV[1]) and version == natural(ARGV[2])
-end
-
-local answer = commit(to, args, unmoved)
+local answer = commit(KEYS[2], args, function() return unmoved(KEYS[1], ARGV[1], ARGV[2]) end)
 if answer[1] == 1 then
-  clear(from, ARGV[1], args[6])
+  clear(KEYS[1], ARGV[1], args[6])
 end
 return answer

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use bb8_redis::redis::{Cmd, Script, cmd};
+use bb8_redis::redis::{Arg, Cmd, Script, cmd};
 
 use super::record::expiry_to_millis;
 use crate::store::{Commit, Lease, Origin, PartitionId, TOMBSTONE};
@@ -25,7 +25,21 @@ pub(super) static RELOCATE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
         include_str!("commit.lua"),
         include_str!("clear.lua"),
+        include_str!("origin.lua"),
         include_str!("relocate.lua")
+    ))
+});
+pub(super) static CHECK: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("commit.lua"),
+        include_str!("check.lua")
+    ))
+});
+pub(super) static LEAVE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("clear.lua"),
+        include_str!("origin.lua"),
+        include_str!("leave.lua")
     ))
 });
 pub(super) static TOUCH: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("touch.lua")));
@@ -35,7 +49,7 @@ pub(super) static RELEASE: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str
 
 /// A script and the hash by which the server knows it once it is loaded.
 pub(super) struct Lua {
-    pub(super) code: &'static str,
+    code: &'static str,
     hash: String,
 }
 
@@ -49,6 +63,18 @@ impl Lua {
         let mut command = cmd("EVALSHA");
         command.arg(&self.hash).arg(keys.len()).arg(keys);
         command
+    }
+
+    /// The same command with the script itself, for a server that has lost it, or never had it.
+    pub(super) fn in_full(&self, command: &Cmd) -> Cmd {
+        let mut full = cmd("EVAL");
+        full.arg(self.code);
+        for argument in command.args_iter().skip(2) {
+            if let Arg::Simple(bytes) = argument {
+                full.arg(bytes);
+            }
+        }
+        full
     }
 }
 
@@ -68,6 +94,24 @@ pub(super) fn relocate(from: &Origin, commit: &Commit) -> Cmd {
     let mut command = RELOCATE.on(&keys);
     command.arg(from.generation).arg(from.version);
     commit_arguments(&mut command, commit);
+    command
+}
+
+/// What would become of the commit of a move.
+pub(super) fn check(commit: &Commit) -> Cmd {
+    let mut command = CHECK.on(&[hash_key(&commit.partition)]);
+    commit_arguments(&mut command, commit);
+    command
+}
+
+/// The first half of a move to another server.
+pub(super) fn leave(from: &Origin, commit: &Commit) -> Cmd {
+    let mut command = LEAVE.on(&[hash_key(&from.partition)]);
+    command
+        .arg(from.generation)
+        .arg(from.version)
+        .arg(&commit.id.0)
+        .arg(millis(TOMBSTONE));
     command
 }
 

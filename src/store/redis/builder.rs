@@ -1,0 +1,114 @@
+//! Sets up a `RedisStore`.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::RedisStore;
+use super::address::Address;
+use super::link::Link;
+use super::tls::Tls;
+use crate::error::ConfigError;
+
+/// Sets up a [`RedisStore`].
+pub struct RedisStoreBuilder {
+    url: String,
+    response_timeout: Duration,
+    tls: Tls,
+    sentinel_credentials: Option<(String, String)>,
+}
+
+impl RedisStoreBuilder {
+    pub(super) fn new(url: String) -> Self {
+        Self {
+            url,
+            response_timeout: Duration::from_millis(200),
+            tls: Tls::default(),
+            sentinel_credentials: None,
+        }
+    }
+
+    /// How long to wait for a connection, and for an answer, before the connection is given up.
+    /// Defaults to 200 ms; keep it below the cache's
+    /// [`soft_timeout`](crate::Builder::soft_timeout), so that a dead connection is noticed.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = timeout;
+        self
+    }
+
+    /// The certificates, in PEM, of those who vouch for the servers. Defaults to those that the
+    /// system trusts, which are not asked once some are given. For `rediss://` and the like.
+    #[cfg(feature = "redis-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.root = Some(pem.into());
+        self
+    }
+
+    /// The certificate and its private key, both in PEM, by which the servers know this client.
+    /// Defaults to none. For `rediss://` and the like.
+    #[cfg(feature = "redis-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<Vec<u8>>,
+        key: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.tls.client = Some(bb8_redis::redis::ClientTlsConfig {
+            client_cert: certificate.into(),
+            client_key: key.into(),
+        });
+        self
+    }
+
+    /// How to sign in to the sentinels; an empty user is the default user. Defaults to not at all:
+    /// what the URL of `redis+sentinel://` holds is for the servers.
+    #[cfg(feature = "redis-sentinel")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-sentinel")))]
+    pub fn sentinel_credentials(
+        mut self,
+        user: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Self {
+        self.sentinel_credentials = Some((user.into(), password.into()));
+        self
+    }
+
+    /// The store. It connects in the background.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a URL that cannot be used, or not without another feature of this
+    /// crate, for certificates that cannot be read, for settings that this URL has no use for, a
+    /// timeout of zero, or a call outside of a tokio runtime.
+    pub fn build(self) -> Result<RedisStore, ConfigError> {
+        let (address, tls) = Address::parse(&self.url)?;
+        if self.response_timeout.is_zero() {
+            return Err(ConfigError::new("response_timeout", "must be above 0"));
+        }
+        tokio::runtime::Handle::try_current().map_err(|error| {
+            ConfigError::new("runtime", "a Redis store must be made inside of tokio")
+                .with_source(error)
+        })?;
+        #[cfg(feature = "redis-tls")]
+        self.tls.check(tls)?;
+        #[cfg(not(feature = "redis-tls"))]
+        let _ = tls;
+        #[cfg(feature = "redis-sentinel")]
+        if self.sentinel_credentials.is_some() && !matches!(address, Address::Sentinel { .. }) {
+            let reason = "needs a URL of redis+sentinel://";
+            return Err(ConfigError::new("sentinel_credentials", reason));
+        }
+        let timeout = self.response_timeout;
+        Ok(RedisStore {
+            link: Link::new(address, self.tls, self.sentinel_credentials, timeout)?,
+        })
+    }
+}
+
+/// Shows neither the URL nor a key.
+impl fmt::Debug for RedisStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStoreBuilder")
+            .field("response_timeout", &self.response_timeout)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,24 @@
+-- Signs a partition out that is to be moved to another server. Follows clear.lua and origin.lua.
+-- The tombstone remembers the move, so that it can be repeated until it is done.
+--
+-- KEYS[1]  the partition's hash
+-- ARGV[1]  its generation
+-- ARGV[2]  its version; 0 = absent or ended
+-- ARGV[3]  id of the move's commit, 8 bytes
+-- ARGV[4]  life of the tombstone, ms
+--
+-- Answers 1, or 0 when it is no longer as it was read.
+
+local head = redis.pcall('HMGET', KEYS[1], 'r')
+local recent = not head.err and head[1] or ''
+for at = 1, #recent, 8 do
+  if string.sub(recent, at, at + 7) == ARGV[3] then
+    return 1
+  end
+end
+if not unmoved(KEYS[1], ARGV[1], ARGV[2]) then
+  return 0
+end
+clear(KEYS[1], ARGV[1], ARGV[4])
+redis.call('HSET', KEYS[1], 'r', ARGV[3])
+return 1

@@ -1,0 +1,95 @@
+//! What commands go over: the connections to one server, or to the nodes of a cluster.
+
+use std::time::Duration;
+
+use bb8_redis::bb8::RunError;
+use bb8_redis::redis::{Pipeline, RedisError, RedisResult, Value};
+
+use super::address::{Address, bad_url};
+#[cfg(feature = "redis-cluster")]
+use super::cluster::Cluster;
+use super::pool::{Pool, Target, pool};
+#[cfg(feature = "redis-sentinel")]
+use super::sentinel::Sentinels;
+use super::tls::Tls;
+use crate::error::ConfigError;
+
+/// Clones share the connections.
+#[derive(Clone)]
+pub(super) enum Link {
+    /// One server: the one of the URL, or the master that the sentinels name.
+    Server(Pool),
+    #[cfg(feature = "redis-cluster")]
+    Cluster(Cluster),
+}
+
+impl Link {
+    /// Connects in the background.
+    pub(super) fn new(
+        address: Address,
+        tls: Tls,
+        sentinel_credentials: Option<(String, String)>,
+        timeout: Duration,
+    ) -> Result<Self, ConfigError> {
+        #[cfg(not(feature = "redis-sentinel"))]
+        let _ = sentinel_credentials;
+        let bad = |error: RedisError| bad_url().with_source(error);
+        Ok(match address {
+            Address::Server(info) => {
+                let client = tls.open(info).map_err(bad)?;
+                Self::Server(pool(Target::Server(Box::new(client)), timeout))
+            }
+            #[cfg(feature = "redis-cluster")]
+            Address::Cluster(nodes) => {
+                Self::Cluster(Cluster::new(nodes, &tls, timeout).map_err(bad)?)
+            }
+            #[cfg(feature = "redis-sentinel")]
+            Address::Sentinel {
+                sentinels,
+                service,
+                master,
+            } => {
+                let sentinels = sentinels.into_iter().map(|info| {
+                    let settings = info.redis_settings().clone();
+                    let settings = match &sentinel_credentials {
+                        Some((user, password)) if user.is_empty() => {
+                            settings.set_password(password)
+                        }
+                        Some((user, password)) => {
+                            settings.set_username(user).set_password(password)
+                        }
+                        None => settings,
+                    };
+                    tls.open(info.set_redis_settings(settings))
+                });
+                let sentinels = sentinels.collect::<RedisResult<_>>().map_err(bad)?;
+                let sentinels = Sentinels::new(sentinels, service, master, tls.clone(), timeout);
+                Self::Server(pool(Target::Sentinels(sentinels), timeout))
+            }
+        })
+    }
+
+    /// Sends the commands at once. Each has an answer of its own.
+    pub(super) async fn send(&self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        match self {
+            Self::Server(pool) => match pool.get().await {
+                // A clone, so that the next request need not wait for this one to end.
+                Ok(connection) => {
+                    let mut connection = connection.clone();
+                    connection.send(pipeline).await
+                }
+                Err(RunError::User(error)) => Err(error),
+                Err(RunError::TimedOut) => {
+                    Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into())
+                }
+            },
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(cluster) => cluster.send(pipeline).await,
+        }
+    }
+
+    /// Whether two partitions may be kept by two servers.
+    pub(super) fn is_cluster(&self) -> bool {
+        !matches!(self, Self::Server(_))
+    }
+}

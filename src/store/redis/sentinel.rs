@@ -1,0 +1,159 @@
+//! Who the master of a service is, by its sentinels.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bb8_redis::redis::aio::MultiplexedConnection;
+use bb8_redis::redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
+    RedisResult, Value, cmd,
+};
+
+use super::tls::Tls;
+
+/// How often the sentinels are asked while nothing is wrong. A master that is replaced although it
+/// works may take writes for another ten seconds until it is told, and those are lost.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// A server's host and port.
+pub(super) type Place = (String, u16);
+
+/// The sentinels of one service.
+pub(super) struct Sentinels {
+    sentinels: Vec<Client>,
+    service: String,
+    /// How to sign in to the master, wherever it is.
+    master: ConnectionInfo,
+    tls: Tls,
+    config: AsyncConnectionConfig,
+    /// The sentinel that answered last: one that is down is not asked first each time.
+    preferred: AtomicUsize,
+    named: Mutex<Option<Place>>,
+}
+
+impl Sentinels {
+    /// Begins to watch them.
+    pub(super) fn new(
+        sentinels: Vec<Client>,
+        service: String,
+        master: ConnectionInfo,
+        tls: Tls,
+        timeout: Duration,
+    ) -> Arc<Self> {
+        let sentinels = Arc::new(Self {
+            sentinels,
+            service,
+            master,
+            tls,
+            config: AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(timeout))
+                .set_response_timeout(Some(timeout)),
+            preferred: AtomicUsize::default(),
+            named: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&sentinels);
+        tokio::spawn(async move {
+            while let Some(sentinels) = weak.upgrade() {
+                sentinels.watch().await;
+                drop(sentinels);
+                tokio::time::sleep(WATCH_EVERY).await;
+            }
+        });
+        sentinels
+    }
+
+    /// Whether another server is the master by now. As long as no sentinel can be asked it is not.
+    pub(super) fn name_another(&self, place: &Place) -> bool {
+        self.named().as_ref().is_some_and(|named| named != place)
+    }
+
+    /// Connects to the master. A sentinel that names a server which is none, or no longer, has not
+    /// heard of the failover yet: then the next one is asked.
+    pub(super) async fn connect(&self) -> RedisResult<(MultiplexedConnection, Place)> {
+        let mut last_error = unknown();
+        for at in self.order() {
+            match self.master_by(at).await {
+                Ok(connection) => {
+                    self.preferred.store(at, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Err(error) => last_error = error,
+            }
+        }
+        Err(last_error)
+    }
+
+    async fn watch(&self) {
+        for at in self.order() {
+            if let Ok(place) = self.place_by(at).await {
+                self.preferred.store(at, Ordering::Relaxed);
+                *self.named() = Some(place);
+                return;
+            }
+        }
+    }
+
+    fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let (first, count) = (self.preferred.load(Ordering::Relaxed), self.sentinels.len());
+        (first..first + count).map(move |at| at % count)
+    }
+
+    async fn place_by(&self, at: usize) -> RedisResult<Place> {
+        let sentinel = &self.sentinels[at];
+        let mut sentinel = sentinel
+            .get_multiplexed_async_connection_with_config(&self.config)
+            .await?;
+        let place = cmd("SENTINEL")
+            .arg("GET-MASTER-ADDR-BY-NAME")
+            .arg(&self.service)
+            .query_async::<Option<Place>>(&mut sentinel)
+            .await?;
+        place.ok_or_else(unknown)
+    }
+
+    async fn master_by(&self, at: usize) -> RedisResult<(MultiplexedConnection, Place)> {
+        let place = self.place_by(at).await?;
+        let (host, port) = place.clone();
+        let address = match self.master.addr() {
+            ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        let master = self.tls.open(self.master.clone().set_addr(address))?;
+        let mut master = master
+            .get_multiplexed_async_connection_with_config(&self.config)
+            .await?;
+        let role = cmd("ROLE").query_async::<Value>(&mut master).await;
+        match is_master(&role) {
+            true => Ok((master, place)),
+            false => Err(unknown()),
+        }
+    }
+
+    /// No code that can panic runs under the lock.
+    fn named(&self) -> MutexGuard<'_, Option<Place>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether this is a master's answer to `ROLE`. Who may not ask has to believe it.
+fn is_master(role: &RedisResult<Value>) -> bool {
+    match role {
+        Ok(Value::Array(parts)) => match parts.first() {
+            Some(Value::BulkString(role)) => role == b"master",
+            _ => false,
+        },
+        Ok(_) => false,
+        Err(error) => error.code() == Some("NOPERM"),
+    }
+}
+
+fn unknown() -> RedisError {
+    let kind = ErrorKind::MasterNameNotFoundBySentinel;
+    (kind, "no sentinel knows a master of this service").into()
+}

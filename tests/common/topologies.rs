@@ -1,0 +1,319 @@
+//! Real Redis servers in the forms that operators run them in. All end with the value.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{eventually, free_port};
+
+/// One server.
+pub struct Node {
+    child: Child,
+    pub port: u16,
+    dir: TempDir,
+}
+
+impl Node {
+    /// A server with these lines of configuration, on a port of its own.
+    pub fn start(config: &str) -> Self {
+        Self::launch(config, &[])
+    }
+
+    /// A sentinel with these lines of configuration.
+    pub fn start_sentinel(config: &str) -> Self {
+        Self::launch(config, &["--sentinel"])
+    }
+
+    fn launch(config: &str, arguments: &[&str]) -> Self {
+        for _ in 0..20 {
+            let (dir, port) = (tempfile::tempdir().expect("a folder"), port_with_bus());
+            let path = dir.path().join("redis.conf");
+            let port_line = match config.contains("tls-port") {
+                true => String::new(),
+                false => format!("port {port}\n"),
+            };
+            let config = config
+                .replace("{port}", &port.to_string())
+                .replace("{dir}", &dir.path().display().to_string());
+            let common = format!("bind 127.0.0.1\ndir {}\nsave \"\"\n", dir.path().display());
+            let common = match arguments {
+                [] => common,
+                _ => common.replace("save \"\"\n", ""),
+            };
+            fs::write(&path, format!("{port_line}{common}{config}\n")).expect("a file");
+            if let Some(child) = spawn(&path, arguments) {
+                return Self { child, port, dir };
+            }
+        }
+        panic!("redis-server does not start with: {config}");
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn hang(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn wake(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Dies at once.
+    pub fn kill(&mut self) {
+        self.signal("-KILL");
+        self.child.wait().expect("it ends");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// A command of words, over a connection of its own.
+    pub fn query<T: redis::FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+        self.query_with(&format!("redis://127.0.0.1:{}", self.port), command)
+    }
+
+    pub fn query_with<T: redis::FromRedisValue>(
+        &self,
+        url: &str,
+        command: &str,
+    ) -> redis::RedisResult<T> {
+        let mut connection = redis::Client::open(url)?.get_connection()?;
+        let mut words = command.split(' ');
+        let mut command = redis::cmd(words.next().expect("a name"));
+        words.for_each(|word| {
+            command.arg(word);
+        });
+        command.query(&mut connection)
+    }
+
+    /// Of a server without a password.
+    pub fn is_master(&self) -> bool {
+        let info = self.query::<String>("INFO replication");
+        info.is_ok_and(|info| info.contains("role:master"))
+    }
+
+    /// Whether it is a master whose one replica has got everything.
+    fn is_replicated_by(&self, url: &str) -> bool {
+        let info = self.query_with::<String>(url, "INFO replication");
+        let info = info.unwrap_or_default();
+        let mut lines = info.lines();
+        let offset = lines.find_map(|line| line.strip_prefix("master_repl_offset:"));
+        offset.is_some_and(|offset| {
+            let replica = format!("state=online,offset={offset},");
+            info.contains("role:master") && info.contains(&replica)
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(config: &Path, arguments: &[&str]) -> Option<Child> {
+    let server = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+    let mut child = Command::new(server)
+        .arg(config)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is missing: run ./scripts/test, or `apt-get install redis-server`");
+    let output = BufReader::new(child.stdout.take().expect("piped"));
+    for line in output.lines().map_while(Result::ok) {
+        if line.contains("Ready to accept connections") || line.contains("Sentinel ID is") {
+            // Nobody reads its log from here on; the pipe's end is closed, which it tolerates.
+            return Some(child);
+        }
+    }
+    let _ = child.wait();
+    None
+}
+
+/// A free port whose cluster bus, 10000 above it, is free as well.
+fn port_with_bus() -> u16 {
+    loop {
+        let port = free_port();
+        let bus = port.checked_add(10_000);
+        if bus.is_some_and(|bus| TcpListener::bind(("127.0.0.1", bus)).is_ok()) {
+            return port;
+        }
+    }
+}
+
+/// Three masters, and a replica of each.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let config = "cluster-enabled yes\ncluster-node-timeout 1000\n\
+                      cluster-require-full-coverage no\nrepl-diskless-sync-delay 0";
+        let nodes: Vec<_> = (0..6).map(|_| Node::start(config)).collect();
+        let id = |node: &Node| node.query::<String>("CLUSTER MYID").expect("an id");
+        for (i, node) in nodes.iter().take(3).enumerate() {
+            let slots = (16384 * i / 3)..(16384 * (i + 1) / 3);
+            let slots: Vec<_> = slots.map(|slot| slot.to_string()).collect();
+            node.query::<()>(&format!("CLUSTER ADDSLOTS {}", slots.join(" ")))
+                .expect("free slots");
+        }
+        for (i, node) in nodes.iter().enumerate() {
+            // Two nodes of the same epoch would settle that later, in the middle of a test.
+            node.query::<()>(&format!("CLUSTER SET-CONFIG-EPOCH {}", i + 1))
+                .expect("a new node");
+            node.query::<()>(&format!("CLUSTER MEET 127.0.0.1 {}", nodes[0].port))
+                .expect("it can meet");
+        }
+        for i in 0..3 {
+            let replicate = format!("CLUSTER REPLICATE {}", id(&nodes[i]));
+            eventually("the nodes know each other", async || {
+                nodes[i + 3].query::<()>(&replicate).is_ok()
+            })
+            .await;
+        }
+        let cluster = Self { nodes };
+        eventually("the cluster is up", async || {
+            let up = |node: &Node| {
+                let info: String = node.query("CLUSTER INFO").unwrap_or_default();
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:6")
+            };
+            cluster.nodes.iter().all(up)
+        })
+        .await;
+        cluster.replicated().await;
+        cluster
+    }
+
+    pub fn url(&self) -> String {
+        let hosts = self
+            .nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port));
+        format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
+    }
+
+    /// Waits until the first three, as long as they are masters, have replicas of all they have.
+    pub async fn replicated(&self) {
+        eventually("all is replicated", async || {
+            let mut masters = self.nodes.iter().take(3).filter(|node| node.is_master());
+            masters.all(|node| node.is_replicated_by(&format!("redis://127.0.0.1:{}", node.port)))
+        })
+        .await;
+    }
+}
+
+/// A master, a replica and three sentinels.
+pub struct SentinelSet {
+    pub servers: [Node; 2],
+    pub sentinels: Vec<Node>,
+}
+
+impl SentinelSet {
+    pub async fn start(password: &str) -> Self {
+        let auth = format!("requirepass {password}\nmasterauth {password}");
+        let master = Node::start(&format!("{auth}\nrepl-diskless-sync-delay 0"));
+        let replica = Node::start(&format!("{auth}\nreplicaof 127.0.0.1 {}", master.port));
+        let config = format!(
+            "sentinel monitor tokens 127.0.0.1 {} 2\nsentinel auth-pass tokens {password}\n\
+             sentinel down-after-milliseconds tokens 1000\nsentinel failover-timeout tokens 1000",
+            master.port
+        );
+        let set = Self {
+            servers: [master, replica],
+            sentinels: (0..3).map(|_| Node::start_sentinel(&config)).collect(),
+        };
+        eventually(
+            "the sentinels know each other and the replica",
+            async || {
+                let knows = |sentinel: &Node| {
+                    let master = "SENTINEL MASTER tokens";
+                    let fields: std::collections::HashMap<String, String> =
+                        sentinel.query(master).unwrap_or_default();
+                    fields.get("num-slaves").is_some_and(|n| n == "1")
+                        && fields.get("num-other-sentinels").is_some_and(|n| n == "2")
+                };
+                set.sentinels.iter().all(knows)
+            },
+        )
+        .await;
+        set
+    }
+
+    pub fn hosts(&self) -> String {
+        let hosts = self
+            .sentinels
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port));
+        hosts.collect::<Vec<_>>().join(",")
+    }
+
+    /// Waits until one server is the other's replica, and has got everything.
+    pub async fn replicated(servers: &[Node], credentials: &str) {
+        let done = |node: &Node| {
+            let url = format!("redis://{credentials}127.0.0.1:{}", node.port);
+            node.is_replicated_by(&url)
+        };
+        eventually("all is replicated", async || servers.iter().any(done)).await;
+    }
+}
+
+/// Certificates of an authority of the test's own, by `openssl`.
+pub struct Certificates {
+    dir: TempDir,
+}
+
+impl Certificates {
+    /// One of the authority, and two that it has signed: for a server on the loopback address,
+    /// and for a client.
+    pub fn make() -> Self {
+        let made = Self {
+            dir: tempfile::tempdir().expect("a folder"),
+        };
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        made.openssl(&format!(
+            "req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"
+        ));
+        let names = "subjectAltName=IP:127.0.0.1,DNS:localhost";
+        fs::write(made.path("names"), names).expect("a file");
+        for name in ["server", "client"] {
+            made.openssl(&format!(
+                "req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"
+            ));
+            made.openssl(&format!(
+                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+                 -extfile names -out {name}.pem"
+            ));
+        }
+        made
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).expect("a file")
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let output = Command::new("openssl")
+            .args(arguments.split_whitespace())
+            .current_dir(self.dir.path())
+            .output()
+            .expect("openssl is missing: run ./scripts/test, or `apt-get install openssl`");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {arguments}: {said}");
+    }
+}
