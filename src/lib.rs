@@ -26,7 +26,10 @@
 //! |---|---|
 //! | `axum` | [`Tokens`] as an extractor of axum |
 //! | `actix` | the layer as a middleware of actix-web, [`Tokens`] as its extractor |
-//! | `redis` | `RedisStore` |
+//! | `redis` | `RedisStore`, `RedisBackplane` |
+//! | `redis-cluster` | Redis Cluster, by `redis+cluster://` |
+//! | `redis-sentinel` | servers behind Redis Sentinel, by `redis+sentinel://` |
+//! | `redis-tls` | TLS to Redis, by `rediss://`; with rustls and ring |
 //! | `sqlite` | `SqliteStore` (needs Rust 1.94) |
 //! | `oauth2` | conversion from the answers of the `oauth2` and `openidconnect` crates |
 //! | `grants` | ready-made sources of tokens: `grant` |
@@ -37,6 +40,7 @@
 
 mod acquire;
 mod acquisition;
+pub mod backplane;
 mod cache;
 mod codec;
 mod error;
@@ -69,7 +73,10 @@ pub use crate::acquire::{
     ProviderError, RefreshReason, TokenSource,
 };
 pub use crate::acquisition::Acquisition;
-pub use crate::cache::{Builder, L1, ShutdownReport, TokenCache};
+pub use crate::backplane::{Backplane, MemoryBackplane};
+#[cfg(feature = "redis")]
+pub use crate::backplane::{RedisBackplane, RedisBackplaneBuilder};
+pub use crate::cache::{BreakerState, Builder, L1, ShutdownReport, TokenCache};
 pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};
 pub use crate::key::{KeyError, KeyExtractor, PartitionKey, PartitionKind, RequestHead, TokenKey};
 pub use crate::layer::{TokenCacheLayer, TokenCacheService};

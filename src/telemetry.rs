@@ -4,6 +4,7 @@
 mod exported;
 mod record;
 
+use crate::cache::BreakerState;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use self::record::OK;
@@ -14,6 +15,17 @@ pub(crate) struct Counter {
     count: AtomicU64,
     #[cfg(feature = "metrics")]
     exported: metrics::Counter,
+}
+
+/// A counter that the `metrics` crate does not know.
+impl Default for Counter {
+    fn default() -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            #[cfg(feature = "metrics")]
+            exported: metrics::Counter::noop(),
+        }
+    }
 }
 
 impl Counter {
@@ -51,6 +63,7 @@ pub(crate) struct Counters {
     pub(crate) abandoned_changes: Counter,
     pub(crate) flushed_changes: Counter,
     pub(crate) superseded_changes: Counter,
+    pub(crate) recovered_changes: Counter,
     pub(crate) acquisitions: Counter,
     pub(crate) failed_acquisitions: Counter,
     #[cfg(feature = "metrics")]
@@ -76,6 +89,10 @@ impl Default for Counters {
             superseded_changes: Counter::new(
                 "superseded_changes",
                 "Acquired tokens dropped because others had replaced what they were to replace.",
+            ),
+            recovered_changes: Counter::new(
+                "recovered_changes",
+                "Entries that L2 had lost, and that were written to it again.",
             ),
             acquisitions: Counter::new("acquisitions", "Calls to the provider that gave tokens."),
             failed_acquisitions: Counter::new(
@@ -151,6 +168,14 @@ pub struct Stats {
     pub signed_out_changes: u64,
     /// Acquired tokens dropped because others had replaced what they were to replace.
     pub superseded_changes: u64,
+    /// Entries that L2 had lost, and that were written to it again.
+    pub recovered_changes: u64,
+    /// Whether L2 is asked.
+    pub l2_state: BreakerState,
+    /// Whether the backplane is provably alive; `None` without one.
+    pub backplane_alive: Option<bool>,
+    /// How long a change of another instance can go unnoticed now; `None` is without bound.
+    pub staleness_bound: Option<std::time::Duration>,
     /// Calls to the provider that gave tokens.
     pub acquisitions: u64,
     /// Calls to the provider that did not.

@@ -335,6 +335,21 @@ impl Tokens {
         Ok(tokens)
     }
 
+    /// Notes that this session belongs to a user, so that
+    /// [`TokenCache::sign_out_user`](crate::TokenCache::sign_out_user) finds it. Call it at sign-in,
+    /// after [`move_to`](Self::move_to). On return L2 has it, as far as the failure policy demands.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`] for a user that cannot be a [`PartitionKey::user`], and those of
+    /// [`insert`](Self::insert).
+    pub async fn belongs_to(&self, user: &str) -> Result<(), Error> {
+        let partition = self.partition()?;
+        self.0
+            .engine
+            .link(partition, user, self.failure_policy())
+            .await
+    }
+
     /// Writes the partition's pending changes to L2 now.
     ///
     /// # Errors
@@ -419,12 +434,13 @@ impl Tokens {
 
     async fn read(&self, name: &str) -> Result<Lookup<Value>, Error> {
         let partition = self.partition()?;
-        if let Some((value, _)) = self.0.engine.hit(partition, name, &mut self.lock_pin()) {
+        let policy = self.failure_policy();
+        let engine = &self.0.engine;
+        if let Some((value, _)) = engine.hit(partition, name, policy, &mut self.lock_pin()) {
             self.read_from(CacheLevel::L1);
             return Ok(Lookup::Hit(value));
         }
         let mut pin = self.pin();
-        let policy = self.failure_policy();
         let answer = self.0.engine.read(partition, name, policy, &mut pin).await;
         self.keep(pin);
         let (lookup, level) = answer.inspect_err(|_| self.read_from(CacheLevel::Unavailable))?;
@@ -435,7 +451,9 @@ impl Tokens {
     /// The token if L1 has it and it needs no second look, and the time.
     pub(crate) fn token_in_l1(&self, name: &str) -> Option<(Token, Timestamp)> {
         let partition = self.0.partition.as_ref()?;
-        match self.0.engine.hit(partition, name, &mut self.lock_pin())? {
+        let policy = self.failure_policy();
+        let mut pin = self.lock_pin();
+        match self.0.engine.hit(partition, name, policy, &mut pin)? {
             (Value::Token(token), now) => {
                 self.read_from(CacheLevel::L1);
                 Some((token, now))

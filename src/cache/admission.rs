@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::partition::{Rules, State};
+use super::coherence::STALE;
+use super::partition::{CLOCK_SKEW, Rules, State};
 use super::pending::Landing;
 use crate::codec::Value;
 use crate::key::TokenKey;
-use crate::store::{CommitId, EntryId, Remaining};
+use crate::store::{CommitId, EntryId, Remaining, Revision};
 use crate::time::Timestamp;
 
 /// A partition as read from L2, decoded.
@@ -17,6 +18,8 @@ pub(super) struct Fetched {
     pub(super) remaining: Remaining,
     pub(super) entries: Vec<(TokenKey, Value)>,
     pub(super) unopenable: Vec<EntryId>,
+    /// The epoch of the backplane when the read began.
+    pub(super) epoch: u32,
 }
 
 /// What was known of a partition when a read of L2 began.
@@ -28,11 +31,15 @@ pub(super) struct Floor {
 }
 
 /// What became of a partition that was read from L2.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Admission {
-    /// It is in memory. So many pending changes were dropped, because they were made before a
-    /// sign-out.
-    Admitted { dropped: usize },
+    /// It is in memory.
+    Admitted {
+        /// Pending changes that were dropped, because they were made before a sign-out.
+        dropped: usize,
+        /// What memory had and L2 has lost.
+        lost: Vec<(TokenKey, Value)>,
+    },
     /// A commit or sign-out has overtaken the read: read again.
     Overtaken,
 }
@@ -55,15 +62,31 @@ impl State {
         rules: &Rules,
     ) -> Admission {
         if self.is_clearing() {
-            return Admission::Admitted { dropped: 0 };
+            return Admission::Admitted {
+                dropped: 0,
+                lost: Vec::new(),
+            };
         }
         let known = self.floor();
         let older = (fetched.generation, fetched.version) < (known.generation, known.version);
         // Older than what was known before the read began: the store has lost data, and what it
         // has now is the truth. Older than what became known meanwhile: the read was overtaken.
-        if known.sign_outs != floor.sign_outs || (older && known != floor) {
+        let revision = Revision {
+            generation: fetched.generation,
+            version: fetched.version,
+        };
+        let announced = self.pending.as_ref().and_then(|pending| pending.announced);
+        if known.sign_outs != floor.sign_outs
+            || (older && known != floor)
+            || announced.is_some_and(|announced| revision < announced)
+        {
+            // Once: where L2 has lost what was announced, the next read has the truth.
+            if let Some(pending) = &mut self.pending {
+                pending.announced = None;
+            }
             return Admission::Overtaken;
         }
+        let lost = self.lost_in(&fetched, known != floor || !older, now, rules);
         self.cleared_at = fetched.cleared_at;
         let since = self.pending.as_ref().and_then(|pending| pending.since());
         let signed_out = match self.generation {
@@ -78,6 +101,7 @@ impl State {
         self.version = fetched.version;
         self.complete = true;
         self.checked_at = now;
+        self.epoch = fetched.epoch;
         self.unopenable = fetched.unopenable.into();
         self.set_remaining(fetched.remaining, now, rules);
         self.forget_loaded_entries();
@@ -87,7 +111,84 @@ impl State {
             }
         }
         self.lay_pending();
-        Admission::Admitted { dropped }
+        Admission::Admitted { dropped, lost }
+    }
+
+    /// Whether memory is as good as L2 if L2 has the same revision.
+    pub(super) fn is_comparable(&self, now: Timestamp) -> bool {
+        self.complete && self.fresh(now) && !self.ended(now)
+    }
+
+    /// L2 has the same as memory, as it began to be asked in this epoch. `false` when memory has
+    /// changed meanwhile, or L2 has something else.
+    pub(super) fn confirmed(
+        &mut self,
+        revision: Revision,
+        floor: Floor,
+        epoch: u32,
+        now: Timestamp,
+    ) -> bool {
+        let announced = self.pending.as_ref().and_then(|pending| pending.announced);
+        let same = self.complete
+            && self.floor() == floor
+            && revision == self.revision()
+            && announced.is_none();
+        if same {
+            self.checked_at = now;
+            self.epoch = epoch;
+        }
+        same
+    }
+
+    /// The latest state that memory knows of.
+    fn revision(&self) -> Revision {
+        Revision {
+            generation: self.generation.unwrap_or(0),
+            version: self.version,
+        }
+    }
+
+    /// Another instance has committed this. Returns how many changes are lost with a sign-out.
+    pub(super) fn invalidated(&mut self, revision: Revision, now: Timestamp) -> usize {
+        if self.is_clearing() || revision <= self.revision() {
+            return 0;
+        }
+        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.reads > 0) {
+            pending.announced = pending.announced.max(Some(revision));
+        }
+        let signed_out = self
+            .generation
+            .is_some_and(|known| revision.generation > known);
+        if !signed_out {
+            self.epoch = STALE;
+            return 0;
+        }
+        let dropped = self.drop_changes();
+        self.forget_entries();
+        self.cleared(revision.generation, now);
+        dropped
+    }
+
+    /// What memory has and L2 has lost: it had a later version than this one. Only what was heard
+    /// of until L2 lost it counts: it might have been signed out elsewhere.
+    fn lost_in(
+        &self,
+        fetched: &Fetched,
+        is_sound: bool,
+        now: Timestamp,
+        rules: &Rules,
+    ) -> Vec<(TokenKey, Value)> {
+        if is_sound || !self.complete || !rules.epoch.was_alive_in(self.epoch) {
+            return Vec::new();
+        }
+        // What is about to end may have ended in L2 already.
+        let later = now.saturating_add(CLOCK_SKEW);
+        if self.ended(later) {
+            return Vec::new();
+        }
+        let missing = |name: &TokenKey| !fetched.entries.iter().any(|(kept, _)| kept == name);
+        let entries = self.usable_entries(now).into_iter();
+        entries.filter(|(name, _)| missing(name)).collect()
     }
 
     /// L2 has taken the commit `id`. Returns how many changes it held.

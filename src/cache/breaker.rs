@@ -11,6 +11,18 @@ const THRESHOLD: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// Whether L2 is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum BreakerState {
+    /// By everybody.
+    #[default]
+    Closed,
+    /// By nobody: it has failed several times in a row.
+    Open,
+    /// By one request, whose outcome decides.
+    HalfOpen,
+}
+
 /// Closed: everybody may ask. Open: nobody. Half-open: one probe may, and its outcome decides.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker(Mutex<State>);
@@ -51,6 +63,22 @@ impl Breaker {
             breaker: self,
             probe,
         })
+    }
+
+    pub(crate) fn state(&self) -> BreakerState {
+        match &self.lock().open {
+            None => BreakerState::Closed,
+            Some(open) if open.probing || Instant::now() >= open.until => BreakerState::HalfOpen,
+            Some(_) => BreakerState::Open,
+        }
+    }
+
+    /// Whether requests may be spared the question: the store is known to fail. Then also whether
+    /// a probe is due, so that somebody asks in the background.
+    pub(crate) fn spares(&self) -> Option<bool> {
+        let state = self.lock();
+        let open = state.open.as_ref()?;
+        Some(!open.probing && Instant::now() >= open.until)
     }
 
     /// Whether nobody may ask now.

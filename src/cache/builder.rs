@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use super::acquire::{Flights, Terms};
 use super::budget::Budget;
+use super::coherence::{Coherence, Epoch};
+use super::confirm::Confirmations;
 use super::l1::{L1, Partitions};
 use super::l2::L2;
 use super::partition::Rules;
 use super::queue::Queue;
+use super::revocation::Prefix;
 use super::{Engine, TokenCache};
+use crate::backplane::{self, Backplane};
 use crate::error::ConfigError;
 use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
 use crate::store::{Lifetime, TokenStore};
@@ -29,6 +33,7 @@ pub struct Builder {
     failure_policy: FailurePolicy,
     write_mode: WriteMode,
     hook: Option<FailureHook>,
+    backplane: Option<Arc<dyn Backplane>>,
     soft_timeout: Duration,
     hard_timeout: Duration,
     max_pending_changes: u32,
@@ -53,6 +58,7 @@ impl Builder {
             failure_policy: FailurePolicy::default(),
             write_mode: WriteMode::default(),
             hook: None,
+            backplane: None,
             soft_timeout: Duration::from_millis(250),
             hard_timeout: Duration::from_secs(1),
             max_pending_changes: 100_000,
@@ -129,6 +135,14 @@ impl Builder {
         hook: impl Fn(&L2Failure<'_>) -> OnFailure + Send + Sync + 'static,
     ) -> Self {
         self.hook = Some(FailureHook(Arc::new(hook)));
+        self
+    }
+
+    /// Tells other instances what this one commits, and hears what they do: a change reaches their
+    /// L1 in milliseconds. Without one (the default) it is noticed within
+    /// [`L1::max_staleness`].
+    pub fn backplane(mut self, backplane: impl Backplane) -> Self {
+        self.backplane = Some(Arc::new(backplane));
         self
     }
 
@@ -220,15 +234,29 @@ impl Builder {
             negative_ttl: self.negative_ttl,
             expiration_ratio: self.l1.expiration_ratio,
             revalidate_every: self.l1.revalidate_every,
+            max_staleness: self.l1.max_staleness,
             sliding: self.lifetime.sliding,
+            epoch: match self.backplane {
+                Some(_) => Epoch::lost(),
+                None => Epoch::default(),
+            },
         };
+        let channel = self
+            .backplane
+            .map(|backplane| backplane::open(backplane, &self.namespace, &runtime))
+            .transpose()?;
+        let (publisher, events) = channel.unzip();
+        let prefix = Prefix::default();
         let counters = Arc::<Counters>::default();
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {
-            partitions: Partitions::new(&self.l1, rules),
+            partitions: Partitions::new(&self.l1, rules.clone(), prefix.clone()),
+            coherence: Coherence::new(publisher),
+            confirmations: Confirmations::default(),
             l2: L2 {
                 store: self.store,
                 namespace: self.namespace.into(),
+                prefix,
                 breaker: super::breaker::Breaker::default(),
                 hook: self.hook,
                 soft_timeout: self.soft_timeout,
@@ -248,6 +276,9 @@ impl Builder {
             runtime,
         });
         engine.start(wakeups);
+        if let Some(events) = events {
+            engine.follow(events);
+        }
         Ok(TokenCache(engine))
     }
 

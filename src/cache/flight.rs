@@ -2,21 +2,22 @@
 //! answer durable, and tells everybody who waits.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedMutexGuard, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, timeout};
 
 use super::Engine;
 use super::acquire::{Call, FlightId, Grounded, Landed, Need, Outcome};
 use super::acquired::Seen;
-use super::breaker::jittered;
 use super::budget::Permit;
 use super::l2::L2Error;
 use super::lease::{About, Guarded, HeldLease, finish};
 use super::pending::{Batch, Landing, PendingChange};
 use super::setback::Setback;
+use super::turn::{Exclusion, Turn};
 use crate::acquire::{
     AcquireError, AcquireErrorKind, Prior, ProviderError, RefreshReason, TokenSource, classify,
 };
@@ -29,9 +30,6 @@ use crate::store::{EntryId, Expected, Lease};
 use crate::token::TokenSet;
 use crate::tokens::MAX_TOKEN_SET;
 
-/// How often those who wait for another instance look whether it is done.
-const FIRST_POLL: Duration = Duration::from_millis(20);
-const LAST_POLL: Duration = Duration::from_millis(250);
 /// Room for an answer that is not there yet: an access, a refresh and an id token.
 const ROOM: [usize; 3] = [4096, 2048, 2048];
 /// Attempts to write the answer to a store that has lost what it was to replace.
@@ -48,68 +46,6 @@ pub(super) struct Flight {
     told: bool,
     /// Whose the leases are.
     owner: [u8; 16],
-}
-
-/// What keeps others away; given back on drop.
-#[derive(Default)]
-struct Exclusion {
-    lease: Option<HeldLease>,
-    lock: Option<OwnedMutexGuard<()>>,
-}
-
-impl Exclusion {
-    async fn end(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.release().await;
-        }
-        self.lock = None;
-    }
-}
-
-/// How long a flight waits for its turn.
-struct Turn {
-    pause: Duration,
-    /// Another instance may be at it until then.
-    held_until: Option<Instant>,
-    /// Until then an L2 that fails may only be restarting.
-    patience: Instant,
-    over: Instant,
-}
-
-impl Turn {
-    fn new(engine: &Engine) -> Self {
-        let now = Instant::now();
-        Self {
-            pause: FIRST_POLL,
-            held_until: None,
-            patience: now + engine.l2.hard_timeout,
-            over: now + engine.terms.timeout + engine.terms.lease_ttl,
-        }
-    }
-
-    async fn pause(&mut self) {
-        sleep(jittered(self.pause)).await;
-        self.pause = (self.pause * 3 / 2).min(LAST_POLL);
-    }
-
-    /// The lease is another's for so long yet.
-    async fn is_held(&mut self, remaining: Duration) {
-        self.held_until = Some(Instant::now() + remaining);
-        self.pause = self.pause.min(remaining.max(FIRST_POLL));
-        self.pause().await;
-    }
-
-    /// Whether to wait for an L2 that fails rather than to go on without it: while another instance
-    /// is known to be at it, and as long as anybody waits for L2.
-    fn may_come(&self, failure: &L2Error) -> bool {
-        let now = Instant::now();
-        let known_down = failure.error.kind() == StoreErrorKind::CircuitOpen;
-        self.held_until.is_some_and(|until| now < until) || (now < self.patience && !known_down)
-    }
-
-    fn is_over(&self) -> bool {
-        Instant::now() > self.over
-    }
 }
 
 impl From<Error> for Grounded {
@@ -179,16 +115,20 @@ impl Flight {
             floor = seen.version(EntryId::of(self.need.key.as_ref()));
         }
         let mut turn = Turn::new(&engine);
+        let changes = engine.coherence.changes(&self.id.partition);
         let mut call = Some(call);
         loop {
             let refreshes = seen.refresh_token.is_hit();
             if refreshes && exclusion.lock.is_none() {
                 exclusion.lock = Some(engine.flights.lock(&self.id.partition).await);
             }
+            // From before the look, so that no announcement falls in between.
+            let mut changed = pin!(changes.notified());
+            changed.as_mut().enable();
             let looked = match self.take_lease(exclusion, refreshes).await {
                 Ok(None) => self.look().await.map(|seen| (seen, true)),
                 Ok(Some(remaining)) => {
-                    turn.is_held(remaining).await;
+                    turn.is_held(remaining, changed.as_mut()).await;
                     self.look().await.map(|seen| (seen, false))
                 }
                 Err(failure) => Err(failure),
@@ -199,7 +139,7 @@ impl Flight {
                 Err(failure) => {
                     engine.degrade(self.policy, failure.clone())?;
                     if turn.may_come(&failure) {
-                        turn.pause().await;
+                        turn.pause(changed.as_mut()).await;
                         continue;
                     }
                     exclusion.lease = None;

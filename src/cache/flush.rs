@@ -12,13 +12,17 @@ use super::l2::L2Error;
 use super::partition::{Partition, State};
 use super::pending::InFlight;
 use crate::codec;
-use crate::store::{Change, Commit, EntryId, Outcome, PartitionId, Put, TOMBSTONE};
+use crate::store::{Change, Commit, EntryId, Outcome, PartitionId, Put, Revision, TOMBSTONE};
 
 /// Bytes of values in one round-trip: some milliseconds' work for a store.
 const MAX_BYTES: usize = 2 << 20;
 
 impl Engine {
     pub(super) async fn write_group(self: Arc<Self>, group: Vec<Arc<Partition>>) {
+        // A failure shows again below.
+        if let Some(partition) = group.first() {
+            let _ = self.id(&partition.key).await;
+        }
         let mut works = Vec::with_capacity(group.len());
         for partition in group {
             let work = self
@@ -108,10 +112,20 @@ impl Engine {
                     Vec::new()
                 }
             };
-            for (work, answer) in sent.iter_mut().zip(answers) {
+            let mut announcements = Vec::with_capacity(answers.len());
+            for ((work, commit), answer) in sent.iter_mut().zip(commits).zip(answers) {
+                if let Ok(Outcome::Committed { version, .. }) = answer {
+                    let generation = commit.generation;
+                    let revision = Revision {
+                        generation,
+                        version,
+                    };
+                    announcements.push((commit.partition, revision));
+                }
                 let settled = answer.map(|outcome| self.settle(work, outcome));
                 work.failure = settled.err().map(L2Error::from);
             }
+            self.coherence.announce(announcements);
             works = rest;
         }
     }
@@ -220,12 +234,14 @@ impl Work {
         let engine = self.engine.clone();
         self.failure = match self.kind {
             WorkKind::Clear { expected } => {
-                match engine
-                    .l2
-                    .clear(&engine.l2.id(&self.partition.key), expected)
-                    .await
-                {
+                let id = engine.l2.id(&self.partition.key);
+                match engine.l2.clear(&id, expected).await {
                     Ok(generation) => {
+                        let revision = Revision {
+                            generation,
+                            version: 0,
+                        };
+                        engine.coherence.announce([(id, revision)]);
                         let now = engine.clock.now();
                         engine.partitions.with(&self.partition.key, |_, state| {
                             state.cleared(generation, now);

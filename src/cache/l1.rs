@@ -10,6 +10,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::partition::{Partition, Rules, State};
+use super::revocation::Prefix;
 use crate::error::ConfigError;
 use crate::key::PartitionKey;
 use crate::time::Timestamp;
@@ -27,6 +28,7 @@ pub struct L1 {
     pub(super) max_bytes: Option<u64>,
     pub(super) expiration_ratio: f64,
     pub(super) revalidate_every: Option<Duration>,
+    pub(super) max_staleness: Option<Duration>,
 }
 
 impl L1 {
@@ -36,6 +38,7 @@ impl L1 {
             max_bytes: Some(500 * 1024 * 1024),
             expiration_ratio: 1.0,
             revalidate_every: Some(Duration::from_secs(10)),
+            max_staleness: Some(Duration::from_secs(60)),
         }
     }
 
@@ -63,11 +66,20 @@ impl L1 {
         self
     }
 
-    /// How often a partition in use is read again in the background, so that changes made by
-    /// other instances are seen; `None` is never. Requests do not wait for it. Defaults to 10 s:
-    /// for a busy user one read in ten seconds, and none for the others.
+    /// Without a [backplane](crate::Builder::backplane): how often a partition in use is compared
+    /// with L2 in the background, so that changes made by other instances are seen; `None` is
+    /// never. Requests do not wait for it. Defaults to 10 s: for a busy user one question in ten
+    /// seconds, and none for the others.
     pub fn revalidate_every(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.revalidate_every = interval.into();
+        self
+    }
+
+    /// Without a [backplane](crate::Builder::backplane): for how long a partition is served without
+    /// having been compared with L2; the request that comes later waits for that. `None` is without
+    /// bound. Defaults to 60 s, the longest that a sign-out on another instance goes unnoticed.
+    pub fn max_staleness(mut self, bound: impl Into<Option<Duration>>) -> Self {
+        self.max_staleness = bound.into();
         self
     }
 
@@ -86,6 +98,9 @@ impl L1 {
         }
         if self.revalidate_every == Some(Duration::ZERO) {
             return Err(ConfigError::new("l1.revalidate_every", "must be above 0"));
+        }
+        if self.max_staleness == Some(Duration::ZERO) {
+            return Err(ConfigError::new("l1.max_staleness", "must be above 0"));
         }
         Ok(())
     }
@@ -107,6 +122,7 @@ pub(super) struct Partitions {
     empty: Option<Cache<PartitionKey, Arc<Partition>>>,
     hasher: RandomState,
     rules: Rules,
+    prefix: Prefix,
 }
 
 type Stripe = Mutex<HashMap<PartitionKey, Arc<Partition>>>;
@@ -116,7 +132,7 @@ const STRIPES: usize = 64;
 const MAX_EMPTY: u64 = 10_000;
 
 impl Partitions {
-    pub(super) fn new(l1: &L1, rules: Rules) -> Self {
+    pub(super) fn new(l1: &L1, rules: Rules, prefix: Prefix) -> Self {
         // Admits every newcomer; the default policy may refuse one in favour of the old.
         let cache = || Cache::builder().eviction_policy(EvictionPolicy::lru());
         let weighed = |max_bytes| {
@@ -131,6 +147,28 @@ impl Partitions {
                 .map(|_| cache().max_capacity(MAX_EMPTY).build()),
             hasher: RandomState::new(),
             rules,
+            prefix,
+        }
+    }
+
+    /// Begins anew under another prefix generation. Returns how many changes are dropped.
+    pub(super) fn forget_all(&self) -> usize {
+        self.forget_idle();
+        let mut dropped = 0;
+        for key in self.active() {
+            let prefix = self.prefix.known();
+            dropped += self
+                .with_known(&key, |state| state.follow_prefix(prefix))
+                .unwrap_or(0);
+        }
+        // What was put back meanwhile.
+        self.forget_idle();
+        dropped
+    }
+
+    fn forget_idle(&self) {
+        for cache in [&self.idle, &self.empty].into_iter().flatten() {
+            cache.invalidate_all();
         }
     }
 
@@ -152,8 +190,10 @@ impl Partitions {
         let partition = known
             .or_else(|| self.get(key))
             .or_else(|| self.empty.as_ref()?.get(key))
-            .unwrap_or_else(|| Partition::new(key.clone()));
+            .unwrap_or_else(|| Partition::new(key.clone(), self.prefix.known()));
         let mut state = partition.lock();
+        // Where everybody was signed out between two looks at it.
+        state.follow_prefix(self.prefix.known());
         let result = act(&partition, &mut state);
         state.settle(&self.rules);
         let is_active = state.is_active();
@@ -199,6 +239,24 @@ impl Partitions {
         }
         partition.weight.store(weight, Ordering::Relaxed);
         idle.insert(partition.key.clone(), partition);
+    }
+
+    /// Runs `act` on the partition of this key if there is one in memory.
+    pub(super) fn with_known<R>(
+        &self,
+        key: &PartitionKey,
+        act: impl FnOnce(&mut State) -> R,
+    ) -> Option<R> {
+        self.knows(key)
+            .then(|| self.with(key, |_, state| act(state)))
+    }
+
+    /// Whether there is a partition of this key in memory.
+    pub(super) fn knows(&self, key: &PartitionKey) -> bool {
+        let in_cache = |cache: &Option<Cache<PartitionKey, Arc<Partition>>>| {
+            cache.as_ref().is_some_and(|cache| cache.contains_key(key))
+        };
+        in_cache(&self.idle) || in_cache(&self.empty) || self.stripe(key).contains_key(key)
     }
 
     /// The keys of the active partitions.

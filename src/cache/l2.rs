@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::breaker::{Breaker, jittered};
+use super::revocation::Prefix;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
 use crate::store::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
-    TokenStore,
+    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, Revision,
+    StoreFuture, TokenStore,
 };
 use crate::telemetry::Counters;
 
@@ -22,6 +23,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 pub(crate) struct L2 {
     pub(crate) store: Arc<dyn TokenStore>,
     pub(crate) namespace: Arc<str>,
+    pub(super) prefix: Prefix,
     pub(crate) breaker: Breaker,
     pub(crate) hook: Option<FailureHook>,
     /// How long one attempt may take.
@@ -58,8 +60,14 @@ impl From<StoreError> for L2Error {
 }
 
 impl L2 {
-    /// What the store knows a partition by.
-    pub(crate) fn id(&self, key: &PartitionKey) -> PartitionId {
+    /// What the store knows a partition by. [`Engine::id`](super::Engine) makes sure first that the
+    /// prefix generation is known.
+    pub(super) fn id(&self, key: &PartitionKey) -> PartitionId {
+        self.plain_id(key).under(self.prefix.known().unwrap_or(0))
+    }
+
+    /// The same whatever the prefix generation is.
+    pub(super) fn plain_id(&self, key: &PartitionKey) -> PartitionId {
         PartitionId::new(&self.namespace, key)
     }
 
@@ -67,6 +75,18 @@ impl L2 {
         self.counters.l2_reads.add(1);
         self.call(L2Operation::Load, Some(partition), || {
             self.store.load(partition)
+        })
+        .await
+    }
+
+    /// One round-trip for the whole group.
+    pub(crate) async fn revisions(
+        &self,
+        group: &[PartitionId],
+    ) -> Result<Vec<Result<Revision, StoreError>>, L2Error> {
+        let alone = (group.len() == 1).then(|| &group[0]);
+        self.call(L2Operation::Load, alone, || {
+            Box::pin(async move { all_failed(self.store.revisions(group).await) })
         })
         .await
     }

@@ -9,6 +9,8 @@ mod admission;
 mod breaker;
 mod budget;
 mod builder;
+mod coherence;
+mod confirm;
 mod entries;
 mod flight;
 mod flush;
@@ -20,7 +22,10 @@ mod pending;
 mod queue;
 mod read;
 mod relocate;
+mod revocation;
+mod sessions;
 mod setback;
+mod turn;
 mod write;
 
 use std::collections::HashMap;
@@ -30,8 +35,11 @@ use std::time::Duration;
 
 pub(crate) use self::acquire::{Call, Landed, Need};
 use self::acquire::{Flights, Terms};
+pub use self::breaker::BreakerState;
 use self::budget::Budget;
 pub use self::builder::Builder;
+use self::coherence::Coherence;
+use self::confirm::Confirmations;
 pub use self::l1::L1;
 use self::l1::Partitions;
 use self::l2::L2;
@@ -60,6 +68,8 @@ pub struct TokenCache(pub(crate) Arc<Engine>);
 /// State shared by all clones, handles and background tasks.
 pub(crate) struct Engine {
     partitions: Partitions,
+    coherence: Coherence,
+    confirmations: Confirmations,
     l2: L2,
     queue: Queue,
     budget: Budget,
@@ -137,6 +147,10 @@ impl TokenCache {
             superseded_changes: counters.superseded_changes.get(),
             acquisitions: counters.acquisitions.get(),
             failed_acquisitions: counters.failed_acquisitions.get(),
+            recovered_changes: counters.recovered_changes.get(),
+            l2_state: engine.l2.breaker.state(),
+            backplane_alive: engine.coherence.is_alive(),
+            staleness_bound: engine.staleness_bound(),
             abandoned_changes: counters.abandoned_changes.get(),
         };
         counters.report(&stats);
@@ -156,6 +170,7 @@ impl TokenCache {
             // Whoever has spent a refresh token has its successor to write.
             engine.flights.landed().await;
             engine.budget.drained().await;
+            engine.coherence.close().await;
         };
         if tokio::time::timeout(deadline, drained).await.is_err() {
             tracing::error!(

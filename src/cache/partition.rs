@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::budget::Permit;
+use super::coherence::{Channel, Epoch};
 use super::entries::{Entries, Entry};
 use super::pending::{Pending, PendingChange};
 use crate::codec::Value;
@@ -18,7 +19,10 @@ use crate::time::Timestamp;
 
 /// Clocks of instances and store may differ by this much where a change made while L2 could not
 /// be asked is compared with the time of a sign-out. In doubt the sign-out wins.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// How often a partition is compared with L2 while the backplane is lost.
+pub(super) const RECHECK: Duration = Duration::from_secs(1);
 
 /// Memory of a partition besides itself and what its entries own: its share of L1's index and of
 /// the allocator. Measured; see `benches/peers/benches/memory.rs`.
@@ -34,9 +38,13 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub(super) fn new(key: PartitionKey) -> Arc<Self> {
+    pub(super) fn new(key: PartitionKey, prefix: Option<u64>) -> Arc<Self> {
+        let state = State {
+            prefix,
+            ..State::default()
+        };
         Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             weight: AtomicU32::new(0),
             key,
         })
@@ -65,6 +73,10 @@ pub(crate) struct State {
     pub(super) generation: Option<u64>,
     /// How often the partition was signed out through this process.
     pub(super) sign_outs: u32,
+    /// The prefix generation of all of this; `None` until it is known.
+    pub(super) prefix: Option<u64>,
+    /// The epoch of the backplane in which the entries were compared with L2.
+    pub(super) epoch: u32,
     /// Whether `entries` is all that L2 had at `version`.
     pub(super) complete: bool,
     pub(super) entries: Entries,
@@ -90,6 +102,7 @@ pub(crate) struct State {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pin {
     pub(super) generation: Option<u64>,
+    prefix: Option<u64>,
     sign_outs: u32,
     since: Timestamp,
 }
@@ -105,12 +118,14 @@ pub(super) enum Answer {
 }
 
 /// How the settings of the cache bear on a partition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) negative_ttl: Duration,
     pub(super) expiration_ratio: f64,
     pub(super) revalidate_every: Option<Duration>,
+    pub(super) max_staleness: Option<Duration>,
     pub(super) sliding: Option<Duration>,
+    pub(super) epoch: Epoch,
 }
 
 /// Upkeep that a read found due.
@@ -122,8 +137,18 @@ pub(super) struct Due {
 
 impl State {
     /// The value of an entry that needs no second look: the path of a hit.
-    pub(super) fn settled(&self, name: &str, now: Timestamp) -> Option<&Value> {
-        if now >= self.settled_until {
+    pub(super) fn settled(&self, name: &str, now: Timestamp, epoch: u32) -> Option<&Value> {
+        if now >= self.settled_until || epoch != self.epoch {
+            return None;
+        }
+        let entry = self.entries.get(name)?;
+        entry.is_usable(now).then_some(&entry.value)
+    }
+
+    /// The value of an entry that can be served if L2 cannot be asked, and nothing else is due.
+    pub(super) fn unsettled(&self, name: &str, now: Timestamp, rules: &Rules) -> Option<&Value> {
+        let touch_is_due = self.touch_at(rules).is_some_and(|at| at <= now);
+        if self.ended(now) || touch_is_due {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -134,6 +159,7 @@ impl State {
     pub(crate) fn pin(&self, now: Timestamp) -> Pin {
         Pin {
             generation: self.generation,
+            prefix: self.prefix,
             sign_outs: self.sign_outs,
             since: now,
         }
@@ -146,7 +172,8 @@ impl State {
             (None, Some(_)) => self.cleared_since(pin.since),
             _ => false,
         };
-        ended || self.sign_outs > pin.sign_outs
+        let revoked = pin.prefix.is_some() && self.prefix > pin.prefix;
+        ended || revoked || self.sign_outs > pin.sign_outs
     }
 
     pub(super) fn cleared_since(&self, time: Timestamp) -> bool {
@@ -158,7 +185,8 @@ impl State {
     pub(super) fn answer(&self, name: &str, now: Timestamp, rules: &Rules) -> Answer {
         let waits = self.waits(name);
         if let Some(entry) = self.entries.get(name).filter(|entry| entry.is_usable(now)) {
-            if waits || entry.local || (self.complete && self.fresh(now) && !self.ended(now)) {
+            let current = self.complete && self.fresh(now) && self.is_coherent(now, rules);
+            if waits || entry.local || (current && !self.ended(now)) {
                 return Answer::Known(Lookup::Hit(entry.value.clone()));
             }
             if !self.ended(now) {
@@ -180,8 +208,24 @@ impl State {
 
     /// Whether memory may say that there is no other entry.
     pub(super) fn absences_are_known(&self, now: Timestamp, rules: &Rules) -> bool {
-        self.is_clearing()
-            || (self.complete && now < self.checked_at.saturating_add(rules.negative_ttl))
+        let known = self.complete && self.epoch == rules.epoch.now();
+        self.is_clearing() || (known && now < self.checked_at.saturating_add(rules.negative_ttl))
+    }
+
+    /// Whether memory can be trusted to have what L2 has, within the bound on staleness.
+    pub(super) fn is_coherent(&self, now: Timestamp, rules: &Rules) -> bool {
+        let bound = self.stale_at(rules);
+        self.epoch == rules.epoch.now() && bound.is_none_or(|bound| now < bound)
+    }
+
+    /// When memory has to be compared with L2 before it is used; `None` while the backplane tells.
+    fn stale_at(&self, rules: &Rules) -> Option<Timestamp> {
+        let bound = match rules.epoch.channel() {
+            Channel::None => rules.max_staleness?,
+            Channel::Alive => return None,
+            Channel::Lost => RECHECK,
+        };
+        Some(self.checked_at.saturating_add(bound))
     }
 
     /// The token keys of the entries that can be used, sorted.
@@ -221,7 +265,8 @@ impl State {
     }
 
     fn revalidate_at(&self, rules: &Rules) -> Option<Timestamp> {
-        let interval = rules.revalidate_every.filter(|_| self.complete)?;
+        let silent = rules.epoch.channel() == Channel::None;
+        let interval = rules.revalidate_every.filter(|_| self.complete && silent)?;
         Some(self.checked_at.saturating_add(interval))
     }
 
@@ -243,6 +288,7 @@ impl State {
         let limits = [
             self.fresh_until,
             self.end,
+            self.stale_at(rules),
             self.revalidate_at(rules),
             self.touch_at(rules),
         ];
@@ -250,6 +296,26 @@ impl State {
             true => limits.into_iter().flatten().min().unwrap_or(Timestamp::MAX),
             false => Timestamp::default(),
         };
+    }
+
+    /// Begins anew when the prefix generation has changed: all of this is of the past. Returns how
+    /// many changes are dropped.
+    pub(super) fn follow_prefix(&mut self, prefix: Option<u64>) -> usize {
+        let before = std::mem::replace(&mut self.prefix, prefix);
+        if before.is_none() || before == prefix {
+            return 0;
+        }
+        let mut pending = self.pending.take();
+        let dropped = pending.as_mut().map_or(0, |pending| pending.drop_changes());
+        if let Some(pending) = &mut pending {
+            pending.clear = None;
+        }
+        *self = Self {
+            prefix,
+            pending,
+            ..Self::default()
+        };
+        dropped
     }
 
     /// What is under way, to be added to.
@@ -336,7 +402,7 @@ impl State {
         self.end.is_some_and(|end| end <= now)
     }
 
-    fn fresh(&self, now: Timestamp) -> bool {
+    pub(super) fn fresh(&self, now: Timestamp) -> bool {
         self.fresh_until.is_none_or(|until| now < until)
     }
 

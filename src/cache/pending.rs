@@ -9,7 +9,7 @@ use super::budget::Permit;
 use super::l2::L2Error;
 use crate::codec::Value;
 use crate::key::TokenKey;
-use crate::store::{CommitId, Expected};
+use crate::store::{CommitId, Expected, Revision};
 use crate::time::Timestamp;
 
 /// Changes in one commit, so that it stays far below the timeouts of L2.
@@ -33,6 +33,10 @@ pub(super) struct Pending {
     pub(super) touch: bool,
     /// The load under way; its end wakes everyone who waits.
     pub(super) loading: Option<watch::Receiver<Option<Result<(), L2Error>>>>,
+    /// Looks at L2 under way.
+    pub(super) reads: u32,
+    /// The latest revision that another instance has announced during them.
+    pub(super) announced: Option<Revision>,
     /// Those who wait for all that waits now.
     waiters: Vec<Waiter>,
     /// Those who wait for the commit in flight.
@@ -150,6 +154,7 @@ impl Pending {
     pub(super) fn is_active(&self) -> bool {
         self.is_dirty()
             || self.loading.is_some()
+            || self.reads > 0
             || self.sending
             || self.touch
             || !self.waiters.is_empty()

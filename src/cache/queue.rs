@@ -106,12 +106,15 @@ impl Engine {
                 engine.write_queued().await;
             }
         });
+        self.watch_prefix();
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 let Some(engine) = weak.upgrade() else { return };
                 engine.partitions.sweep(engine.clock.now()).await;
+                let knows = |key: &PartitionKey| engine.partitions.knows(key);
+                engine.coherence.retain(knows);
                 // Keeps the gauges of the `metrics` crate up to date.
                 TokenCache(engine).stats();
             }

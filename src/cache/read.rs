@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Lookup};
 use crate::policy::{FailurePolicy, OnFailure};
-use crate::store::{EntryId, Loaded};
+use crate::store::{EntryId, Loaded, PartitionId};
 use crate::time::Timestamp;
 use crate::token::Token;
 
@@ -27,17 +27,34 @@ type Loading = watch::Receiver<Option<Result<(), L2Error>>>;
 impl Engine {
     /// The value of an entry that is in L1 and needs no second look, and the time. `pin` is set on
     /// first use.
+    ///
+    /// While the breaker is open nobody could take that look: what is in memory is then served at
+    /// once, if the policy is to go on, and the probe that may be due is made in the background.
     pub(crate) fn hit(
-        &self,
+        self: &Arc<Self>,
         key: &PartitionKey,
         name: &str,
+        policy: FailurePolicy,
         pin: &mut Option<Pin>,
     ) -> Option<(Value, Timestamp)> {
         let partition = self.partitions.get(key)?;
         let now = self.clock.now();
-        let state = partition.lock();
-        let value = state.settled(name, now)?.clone();
-        pin.get_or_insert_with(|| state.pin(now));
+        let (value, probes) = {
+            let state = partition.lock();
+            let (value, probes) = match state.settled(name, now, self.rules.epoch.now()) {
+                Some(value) => (value.clone(), false),
+                None if policy == FailurePolicy::Degrade => {
+                    let value = state.unsettled(name, now, &self.rules)?.clone();
+                    (value, self.l2.breaker.spares()?)
+                }
+                None => return None,
+            };
+            pin.get_or_insert_with(|| state.pin(now));
+            (value, probes)
+        };
+        if probes {
+            self.start_load(key, false);
+        }
         self.counters.l1_hits.add(1);
         Some((value, now))
     }
@@ -145,7 +162,7 @@ impl Engine {
         if policy == FailurePolicy::Bypass {
             return Ok(true);
         }
-        match self.load(key).await.1 {
+        match self.load_as(key, true).await.1 {
             Ok(()) => Ok(true),
             Err(failure) => self.degrade(policy, failure).map(|()| false),
         }
@@ -200,7 +217,7 @@ impl Engine {
             self.wake();
         }
         if due.revalidate {
-            self.start_load(key);
+            self.start_load(key, false);
         }
     }
 
@@ -210,7 +227,15 @@ impl Engine {
         self: &Arc<Self>,
         key: &PartitionKey,
     ) -> (Arc<Partition>, Result<(), L2Error>) {
-        let (partition, mut loading) = self.start_load(key);
+        self.load_as(key, false).await
+    }
+
+    async fn load_as(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        thorough: bool,
+    ) -> (Arc<Partition>, Result<(), L2Error>) {
+        let (partition, mut loading) = self.start_load(key, thorough);
         // The load runs on its own: a caller that goes away takes nobody along.
         let outcome = match loading.wait_for(Option::is_some).await {
             Ok(result) => result.clone().unwrap_or(Ok(())),
@@ -220,7 +245,11 @@ impl Engine {
     }
 
     /// Joins the load of this partition, which is started if there is none.
-    fn start_load(self: &Arc<Self>, key: &PartitionKey) -> (Arc<Partition>, Loading) {
+    fn start_load(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        thorough: bool,
+    ) -> (Arc<Partition>, Loading) {
         let (partition, loading, done) = self.partitions.with(key, |partition, state| {
             if let Some(loading) = &state.pending().loading {
                 return (partition.clone(), loading.clone(), None);
@@ -235,6 +264,7 @@ impl Engine {
                 partition: partition.clone(),
                 done,
                 outcome: Err(L2Error::lost()),
+                thorough,
             };
             self.runtime.spawn(loader.run());
         }
@@ -248,10 +278,9 @@ impl Engine {
         key: &PartitionKey,
         name: &TokenKey,
     ) -> Result<Seen, L2Error> {
-        let partition = self.find(key);
         for _ in 0..MAX_READS {
             let (seen, versions) = self
-                .fetch(&partition, |state, now| state.seen(name.as_ref(), now))
+                .fetch(key, |state, now| state.seen(name.as_ref(), now))
                 .await?;
             if !seen.waits {
                 return Ok(seen.with_versions(versions));
@@ -264,32 +293,72 @@ impl Engine {
     /// Reads the partition from L2 into memory. Returns what `see` makes of it there, and the
     /// versions of the entries.
     pub(super) async fn fetch<R>(
-        &self,
-        partition: &Partition,
+        self: &Arc<Self>,
+        key: &PartitionKey,
         see: impl Fn(&State, Timestamp) -> R,
     ) -> Result<(R, Vec<(EntryId, u64)>), L2Error> {
-        let id = self.l2.id(&partition.key);
+        let id = self.id(key).await?;
+        let _reading = Reading::begin(self, &id, key);
         for _ in 0..MAX_READS {
-            let floor = partition.lock().floor();
+            let floor = self.partitions.with(key, |_, state| state.floor());
+            let epoch = self.rules.epoch.now();
             let loaded = self.l2.load(&id).await?;
             let versions = loaded.entries.iter();
             let versions = versions.map(|stored| (stored.entry, stored.version));
             let versions = versions.collect();
-            let fetched = self.decode(loaded);
+            let fetched = self.decode(loaded, epoch);
             let now = self.clock.now();
-            let (admission, seen) = self.partitions.with(&partition.key, |_, state| {
-                let admission = state.admit(fetched, floor, now, &self.rules);
-                (admission, see(state, now))
+            let admitted = self.partitions.with(key, |partition, state| {
+                match state.admit(fetched, floor, now, &self.rules) {
+                    Admission::Overtaken => None,
+                    Admission::Admitted { dropped, lost } => {
+                        self.counters.signed_out_changes.add(dropped as u64);
+                        self.recover(partition, state, lost);
+                        Some(see(state, now))
+                    }
+                }
             });
-            if let Admission::Admitted { dropped } = admission {
-                self.counters.signed_out_changes.add(dropped as u64);
+            if let Some(seen) = admitted {
+                self.wake();
                 return Ok((seen, versions));
             }
         }
         Err(L2Error::lost())
     }
 
-    fn decode(&self, loaded: Loaded) -> Fetched {
+    /// Writes what L2 has lost to it again.
+    fn recover(&self, partition: &Arc<Partition>, state: &mut State, lost: Vec<(TokenKey, Value)>) {
+        let changes = lost.into_iter().filter_map(|(name, value)| {
+            // Past the bound it stays lost: the user signs in again.
+            let permit = self.budget.try_reserve(value.footprint())?;
+            Some((name, Some(value), Some(permit)))
+        });
+        let changes: Vec<_> = changes.collect();
+        if !changes.is_empty() {
+            self.counters.recovered_changes.add(changes.len() as u64);
+            state.change(changes, self.clock.now());
+            self.push(partition, state);
+        }
+    }
+
+    /// Whether L2 has what memory has, without reading it again.
+    async fn confirm(self: &Arc<Self>, key: &PartitionKey) -> Result<bool, L2Error> {
+        let id = self.id(key).await?;
+        let _reading = Reading::begin(self, &id, key);
+        let now = self.clock.now();
+        let floor = self.partitions.with(key, |_, state| {
+            state.is_comparable(now).then(|| state.floor())
+        });
+        let Some(floor) = floor else { return Ok(false) };
+        let epoch = self.rules.epoch.now();
+        let revision = self.revision(id).await?;
+        let now = self.clock.now();
+        Ok(self
+            .partitions
+            .with(key, |_, state| state.confirmed(revision, floor, epoch, now)))
+    }
+
+    fn decode(&self, loaded: Loaded, epoch: u32) -> Fetched {
         let mut unopenable = Vec::new();
         let mut entries = Vec::with_capacity(loaded.entries.len());
         for stored in loaded.entries {
@@ -317,6 +386,7 @@ impl Engine {
             remaining: loaded.remaining,
             entries,
             unopenable,
+            epoch,
         }
     }
 }
@@ -327,12 +397,21 @@ struct Loader {
     partition: Arc<Partition>,
     done: watch::Sender<Option<Result<(), L2Error>>>,
     outcome: Result<(), L2Error>,
+    /// Also if L2 has nothing new.
+    thorough: bool,
 }
 
 impl Loader {
     async fn run(mut self) {
-        let fetched = self.engine.fetch(&self.partition, |_, _| ()).await;
-        self.outcome = fetched.map(|_| ());
+        self.outcome = self.load().await;
+    }
+
+    async fn load(&self) -> Result<(), L2Error> {
+        let key = &self.partition.key;
+        if self.thorough || !self.engine.confirm(key).await? {
+            self.engine.fetch(key, |_, _| ()).await?;
+        }
+        Ok(())
     }
 }
 
@@ -354,4 +433,32 @@ fn at_level(lookup: Lookup<Value>, level: CacheLevel) -> (Lookup<Value>, CacheLe
         Lookup::Absent | Lookup::Unopenable => CacheLevel::None,
     };
     (lookup, level)
+}
+
+/// One look at L2 under way: the partition stays, and remembers what is announced meanwhile.
+struct Reading<'a> {
+    engine: &'a Engine,
+    key: &'a PartitionKey,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(engine: &'a Engine, id: &PartitionId, key: &'a PartitionKey) -> Self {
+        engine.coherence.listen(id, key);
+        engine
+            .partitions
+            .with(key, |_, state| state.pending().reads += 1);
+        Self { engine, key }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.engine.partitions.with(self.key, |_, state| {
+            let pending = state.pending();
+            pending.reads -= 1;
+            if pending.reads == 0 {
+                pending.announced = None;
+            }
+        });
+    }
 }

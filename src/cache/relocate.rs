@@ -10,7 +10,7 @@ use crate::codec::{self, Value};
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
-use crate::store::{Change, Commit, EntryId, Origin, Outcome, Put};
+use crate::store::{Change, Commit, CommitId, EntryId, Origin, Outcome, Put, Revision};
 
 /// A partition to be moved.
 struct Whole {
@@ -36,6 +36,8 @@ impl Engine {
         if from == to {
             return Ok(());
         }
+        // The same throughout: where the store takes two steps, a repeated one goes on.
+        let id = self.queue.next_id();
         for _ in 0..MAX_READS {
             let (source, target) = match self.read_both(from, to).await {
                 Ok(both) => both,
@@ -56,10 +58,20 @@ impl Engine {
                 generation: source.generation,
                 version: source.version,
             };
-            let commit = self.commit_of(to, target.generation, &source.entries);
+            let commit = self.commit_of(id, to, target.generation, &source.entries);
             let outcome = self.l2.relocate(&origin, &commit).await;
             match outcome.map_err(|failure| Error::Unavailable(failure.error))? {
-                Outcome::Committed { .. } => {
+                Outcome::Committed { version, .. } => {
+                    let ended = Revision {
+                        generation: source.generation + 1,
+                        version: 0,
+                    };
+                    let begun = Revision {
+                        generation: target.generation,
+                        version,
+                    };
+                    let moved = [(origin.partition, ended), (commit.partition, begun)];
+                    self.coherence.announce(moved);
                     let now = self.clock.now();
                     let dropped = self.partitions.with(from, |_, state| {
                         let dropped = state.sign_out();
@@ -89,11 +101,11 @@ impl Engine {
     /// The partition as it is in L2, after what waits has been written.
     async fn read_whole(self: &Arc<Self>, key: &PartitionKey) -> Result<Whole, L2Error> {
         self.flush(key).await?;
-        let partition = self.find(key);
         let (whole, _) = self
-            .fetch(&partition, |state, now| Whole {
+            .fetch(key, |state, now| Whole {
                 generation: state.generation.unwrap_or(0),
-                version: state.version,
+                // One that has ended is as good as absent.
+                version: if state.ended(now) { 0 } else { state.version },
                 entries: state.usable_entries(now),
                 pin: state.pin(now),
             })
@@ -103,6 +115,7 @@ impl Engine {
 
     fn commit_of(
         &self,
+        id: CommitId,
         partition: &PartitionKey,
         generation: u64,
         entries: &[(TokenKey, Value)],
@@ -116,7 +129,7 @@ impl Engine {
         });
         Commit {
             partition: self.l2.id(partition),
-            id: self.queue.next_id(),
+            id,
             generation,
             expected: None,
             changes: changes.collect(),

@@ -10,6 +10,7 @@ use zeroize::Zeroize;
 
 use super::KeyError;
 use super::short::Short;
+use crate::secret::Secret;
 
 /// What a partition belongs to. Keys of different kinds are never equal, whatever their text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +107,39 @@ impl PartitionKey {
         // A control character cannot occur in either part, so no two pairs give one text.
         let text = format!("{client_id}\u{1f}{tenant}");
         Ok(Self::from_parts(PartitionKind::Application, &text))
+    }
+
+    /// Where it is kept which sessions belong to a user. No text of an application's gives it.
+    pub(crate) fn sessions_of(user: &str) -> Result<Self, KeyError> {
+        check(user, Self::MAX_LEN)?;
+        let text = format!("\u{1}sessions\u{1}{user}");
+        Ok(Self::from_parts(PartitionKind::User, &text))
+    }
+
+    /// Where the prefix generation is kept.
+    pub(crate) fn everything() -> Self {
+        Self::from_parts(PartitionKind::Application, "\u{1}everything")
+    }
+
+    /// The whole key as one text, for [`from_text`](Self::from_text).
+    pub(crate) fn to_text(&self) -> Secret {
+        let mut text = String::with_capacity(self.value().len() + 1);
+        text.push(self.kind.tag());
+        text.push_str(&String::from_utf8_lossy(self.value()));
+        Secret::from(text)
+    }
+
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let kinds = [
+            PartitionKind::User,
+            PartitionKind::Session,
+            PartitionKind::Assertion,
+            PartitionKind::Application,
+        ];
+        let kind = kinds
+            .into_iter()
+            .find(|kind| text.starts_with(kind.tag()))?;
+        Some(Self::from_parts(kind, &text[1..]))
     }
 
     /// A key of this kind.

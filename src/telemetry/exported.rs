@@ -257,6 +257,7 @@ mod tests {
             "signed_out_changes",
             "abandoned_changes",
             "superseded_changes",
+            "recovered_changes",
             "acquisitions",
             "failed_acquisitions",
         ] {

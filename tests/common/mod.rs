@@ -13,9 +13,12 @@ pub mod issuer;
 pub mod oidc;
 pub mod playground;
 pub mod provider;
+pub mod proxy;
 pub mod redis;
 pub mod store;
 pub mod support;
+pub mod topologies;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 

@@ -180,6 +180,28 @@ impl Playground {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Everything that `/status` says.
+    pub async fn try_status(&self) -> Option<Value> {
+        Some(self.try_send("GET", "/status", &[], "").await?.body)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// SIGTERM, or SIGINT; it has time to end.
+    pub fn ask_to_stop(&self, signal: Signal) {
+        self.signal(signal);
+    }
+
+    /// Waits for its end, and gives its exit code and the rest of its output.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+
     /// SIGTERM, and the rest of the output.
     pub fn terminate(mut self) -> String {
         self.signal(Signal::TERM);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tower_token_cache::store::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
+    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, Revision,
+    StoreFuture,
 };
 use tower_token_cache::{MemoryStore, StoreError, StoreErrorKind, TokenStore};
 
@@ -21,6 +22,7 @@ struct State {
     down: AtomicBool,
     losing_answers: AtomicBool,
     loads: AtomicU64,
+    looks: AtomicU64,
     groups: AtomicU64,
     commits: AtomicU64,
     touches: AtomicU64,
@@ -43,6 +45,7 @@ impl Default for State {
             down: AtomicBool::default(),
             losing_answers: AtomicBool::default(),
             loads: AtomicU64::default(),
+            looks: AtomicU64::default(),
             groups: AtomicU64::default(),
             commits: AtomicU64::default(),
             touches: AtomicU64::default(),
@@ -100,6 +103,11 @@ impl TestStore {
         self.state.loads.load(Ordering::SeqCst)
     }
 
+    /// How often revisions were asked for.
+    pub fn looks(&self) -> u64 {
+        self.state.looks.load(Ordering::SeqCst)
+    }
+
     pub fn groups(&self) -> u64 {
         self.state.groups.load(Ordering::SeqCst)
     }
@@ -151,6 +159,18 @@ impl TokenStore for TestStore {
             self.pass(&self.state.loads, 1).await?;
             let _permit = self.state.load_gate.acquire().await.expect("never closed");
             answer
+        })
+    }
+
+    fn revisions<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
+        Box::pin(async move {
+            match self.pass(&self.state.looks, 1).await {
+                Ok(()) => self.inner.revisions(group).await,
+                Err(error) => vec![Err(error); group.len()],
+            }
         })
     }
 

@@ -30,7 +30,7 @@ async fn sliding_expiration_included() {
     let store = TestStore::new(MemoryStore::new().with_clock(clock.clone()));
     let cache = builder(store.clone())
         .clock(clock.clone())
-        .l1(L1::new().revalidate_every(None))
+        .l1(L1::new().revalidate_every(None).max_staleness(None))
         .sliding_expiration(Duration::from_secs(1000))
         .build()
         .unwrap();
@@ -131,7 +131,10 @@ async fn the_expiration_ratio_sends_a_read_to_l2_early() {
     let store = TestStore::new(MemoryStore::new().with_clock(clock.clone()));
     let cache = builder(store.clone())
         .clock(clock.clone())
-        .l1(L1::new().expiration_ratio(0.1).revalidate_every(None))
+        .l1(L1::new()
+            .expiration_ratio(0.1)
+            .revalidate_every(None)
+            .max_staleness(None))
         .absolute_expiration(Duration::from_secs(1000))
         .build()
         .unwrap();

@@ -6,8 +6,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tower_token_cache::{
-    CacheLevel, Durability, Error, FailurePolicy, L2Operation, Lookup, OnFailure, RequestHead,
-    StoreErrorKind, TokenCacheLayer, Tokens, key,
+    BreakerState, CacheLevel, Clock, Durability, Error, FailurePolicy, L2Operation, Lookup,
+    OnFailure, RequestHead, StoreErrorKind, Timestamp, TokenCacheLayer, Tokens, key,
 };
 
 use crate::common::support::*;
@@ -73,6 +73,51 @@ async fn the_engine_keeps_time_whatever_the_store_does() {
         started.elapsed() <= Duration::from_millis(3 * 1010),
         "the hard timeout, each"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_the_breaker_is_open_users_in_l1_do_not_even_wait_for_the_probe() {
+    let store = TestStore::default();
+    let clock = Clock::manual(Timestamp::now());
+    let cache = builder(store.clone()).clock(clock.clone()).build();
+    let cache = cache.unwrap();
+    let known = cache.tokens(session("known"));
+    known.insert("graph", token("t")).await.unwrap();
+    known.commit().await.unwrap();
+    store.hang();
+    for number in 0..5 {
+        let tokens = cache.tokens(session(&format!("unknown-{number}")));
+        assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Unavailable);
+    }
+    assert_eq!(cache.stats().l2_state, BreakerState::Open);
+
+    // Past the bound on staleness: a closed breaker would have each of them ask L2.
+    clock.advance(Duration::from_secs(61));
+    let (loads, misses) = (store.loads(), cache.stats().l1_misses);
+    for _ in 0..10 {
+        assert_eq!(access(&known, "graph").await.as_deref(), Some("t"));
+        assert_eq!(known.last_read(), CacheLevel::L1);
+    }
+    assert_eq!((store.loads(), cache.stats().l1_misses), (loads, misses));
+
+    // Half-open: somebody has to ask, and is served meanwhile.
+    tokio::time::advance(Duration::from_millis(1200)).await;
+    assert_eq!(cache.stats().l2_state, BreakerState::HalfOpen);
+    let half_open = tokio::time::Instant::now();
+    assert_eq!(access(&known, "graph").await.as_deref(), Some("t"));
+    assert_eq!(half_open.elapsed(), Duration::ZERO);
+    store.wake();
+    eventually("the probe closes the breaker", async || {
+        cache.stats().l2_state == BreakerState::Closed
+    })
+    .await;
+
+    // Strict asks, whatever it costs.
+    store.hang();
+    clock.advance(Duration::from_secs(61));
+    known.set_failure_policy(FailurePolicy::Strict);
+    let refused = known.get("graph").await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
 }
 
 #[tokio::test]

@@ -191,7 +191,11 @@ async fn bad_settings_name_the_option() {
         "localhost",
         "http://localhost",
         "redis://localhost/not-a-number",
-        "rediss://h",
+        "rediss://h/#insecure",
+        "redis+cluster://",
+        "redis+cluster://h/1",
+        "redis+sentinel://h",
+        "redis+sentinel://h/name/not-a-number",
     ] {
         let error = RedisStore::connect(url).await.expect_err(url);
         assert_eq!(error.option(), "url");

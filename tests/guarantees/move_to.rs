@@ -37,6 +37,16 @@ async fn everything_moves_and_the_old_session_is_signed_out() {
 }
 
 #[tokio::test]
+async fn a_session_that_was_signed_out_can_be_moved() {
+    let here = cache(TestStore::default());
+    let old = here.tokens(session("old"));
+    old.insert("graph", signed_in()).await.unwrap();
+    old.sign_out().await.unwrap();
+    let empty = old.move_to(session("new")).await.unwrap();
+    assert_eq!(access(&empty, "graph").await, None);
+}
+
+#[tokio::test]
 async fn what_other_instances_write_to_the_old_session_moves_or_is_refused() {
     let store = TestStore::default();
     let (here, other) = (cache(store.clone()), cache(store.clone()));

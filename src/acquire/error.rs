@@ -1,0 +1,112 @@
+//! Why a token could not be acquired.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use super::BoxError;
+use crate::time::Timestamp;
+
+/// Why a token could not be acquired. Shared by everyone who waited for it.
+#[derive(Clone, Debug)]
+pub struct AcquireError {
+    kind: AcquireErrorKind,
+    retry_at: Option<Timestamp>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// What a caller can do about an [`AcquireError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AcquireErrorKind {
+    /// The refresh token is spent, revoked or missing (`invalid_grant`): the user has to sign in
+    /// again.
+    ReauthenticationRequired,
+    /// The provider asked to be left alone for a while (429, `Retry-After`).
+    RetryLater,
+    /// The provider could not be asked, or answered with another error.
+    Failed,
+    /// The acquire function panicked.
+    Panicked,
+    /// The acquire function took longer than [`acquire_timeout`](crate::Builder::acquire_timeout).
+    TimedOut,
+}
+
+impl AcquireErrorKind {
+    /// A word for logs and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ReauthenticationRequired => "reauthentication_required",
+            Self::RetryLater => "retry_later",
+            Self::Failed => "failed",
+            Self::Panicked => "panicked",
+            Self::TimedOut => "timed_out",
+        }
+    }
+
+    /// The kind of this word; [`Failed`](Self::Failed) for one from a newer release.
+    pub(crate) fn from_name(name: &str) -> Self {
+        let kinds = [
+            Self::ReauthenticationRequired,
+            Self::RetryLater,
+            Self::Panicked,
+            Self::TimedOut,
+        ];
+        let known = kinds.into_iter().find(|kind| kind.as_str() == name);
+        known.unwrap_or(Self::Failed)
+    }
+}
+
+impl AcquireError {
+    pub(crate) fn new(kind: AcquireErrorKind) -> Self {
+        Self {
+            kind,
+            retry_at: None,
+            source: None,
+        }
+    }
+
+    pub(crate) fn with_retry_at(mut self, retry_at: Option<Timestamp>) -> Self {
+        self.retry_at = retry_at;
+        self
+    }
+
+    pub(crate) fn with_source(mut self, source: BoxError) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> AcquireErrorKind {
+        self.kind
+    }
+
+    /// When the provider will be asked again. Until then this error is the answer.
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        self.retry_at
+    }
+
+    /// The acquire function's own error, when it was of this type. `None` also when another
+    /// instance asked the provider: errors do not travel, only their kind does.
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        self.source.as_deref()?.downcast_ref()
+    }
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            AcquireErrorKind::ReauthenticationRequired => "the user has to sign in again",
+            AcquireErrorKind::RetryLater => "the provider asked to be called later",
+            AcquireErrorKind::Failed => "no token could be acquired",
+            AcquireErrorKind::Panicked => "acquiring a token panicked",
+            AcquireErrorKind::TimedOut => "acquiring a token took too long",
+        })
+    }
+}
+
+impl StdError for AcquireError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

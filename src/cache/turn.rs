@@ -1,0 +1,81 @@
+//! A flight's turn: what keeps others away while it works, and how it waits while they do.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, timeout};
+
+use super::Engine;
+use super::breaker::jittered;
+use super::l2::L2Error;
+use super::lease::HeldLease;
+use crate::error::StoreErrorKind;
+
+/// How often those who wait for another instance look whether it is done.
+const FIRST_POLL: Duration = Duration::from_millis(20);
+const LAST_POLL: Duration = Duration::from_millis(250);
+
+/// What keeps others away; given back on drop.
+#[derive(Default)]
+pub(super) struct Exclusion {
+    pub(super) lease: Option<HeldLease>,
+    pub(super) lock: Option<OwnedMutexGuard<()>>,
+}
+
+impl Exclusion {
+    pub(super) async fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release().await;
+        }
+        self.lock = None;
+    }
+}
+
+/// How long a flight waits for its turn.
+pub(super) struct Turn {
+    pause: Duration,
+    /// Another instance may be at it until then.
+    held_until: Option<Instant>,
+    /// Until then an L2 that fails may only be restarting.
+    patience: Instant,
+    over: Instant,
+}
+
+impl Turn {
+    pub(super) fn new(engine: &Engine) -> Self {
+        let now = Instant::now();
+        Self {
+            pause: FIRST_POLL,
+            held_until: None,
+            patience: now + engine.l2.hard_timeout,
+            over: now + engine.terms.timeout + engine.terms.lease_ttl,
+        }
+    }
+
+    /// Waits for a while, or until something is announced.
+    pub(super) async fn pause(&mut self, changed: Pin<&mut Notified<'_>>) {
+        let _ = timeout(jittered(self.pause), changed).await;
+        self.pause = (self.pause * 3 / 2).min(LAST_POLL);
+    }
+
+    /// The lease is another's for so long yet.
+    pub(super) async fn is_held(&mut self, remaining: Duration, changed: Pin<&mut Notified<'_>>) {
+        self.held_until = Some(Instant::now() + remaining);
+        self.pause = self.pause.min(remaining.max(FIRST_POLL));
+        self.pause(changed).await;
+    }
+
+    /// Whether to wait for an L2 that fails rather than to go on without it: while another instance
+    /// is known to be at it, and as long as anybody waits for L2.
+    pub(super) fn may_come(&self, failure: &L2Error) -> bool {
+        let now = Instant::now();
+        let known_down = failure.error.kind() == StoreErrorKind::CircuitOpen;
+        self.held_until.is_some_and(|until| now < until) || (now < self.patience && !known_down)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() > self.over
+    }
+}

@@ -1,0 +1,305 @@
+//! Changes of other instances reach L1 by the backplane; while it cannot be relied on, L1 is
+//! compared with L2 before it is used.
+
+use std::time::Duration;
+
+use tower_token_cache::backplane::RedisBackplane;
+use tower_token_cache::{Clock, Error, FailurePolicy, L1, Lookup, Timestamp, TokenCache, TokenSet};
+
+use crate::common::issuer::{Issuer, set};
+use crate::common::support::*;
+use crate::common::wire::Wire;
+
+/// Two instances on one store and one channel, which is alive.
+async fn pair(store: &TestStore, wire: &Wire) -> (TokenCache, TokenCache) {
+    let instance = || {
+        builder(store.clone())
+            .backplane(wire.clone())
+            .build()
+            .unwrap()
+    };
+    let (one, other) = (instance(), instance());
+    for cache in [&one, &other] {
+        alive(cache).await;
+    }
+    (one, other)
+}
+
+async fn alive(cache: &TokenCache) {
+    eventually("the backplane is alive", async || {
+        cache.stats().backplane_alive == Some(true)
+    })
+    .await;
+}
+
+async fn lost(cache: &TokenCache) {
+    eventually("the backplane is lost", async || {
+        cache.stats().backplane_alive == Some(false)
+    })
+    .await;
+}
+
+async fn put(cache: &TokenCache, text: &str) {
+    let tokens = cache.tokens(session("s"));
+    tokens.insert("graph", token(text)).await.unwrap();
+    tokens.commit().await.unwrap();
+}
+
+async fn seen(cache: &TokenCache) -> Option<String> {
+    access(&cache.tokens(session("s")), "graph").await
+}
+
+#[tokio::test]
+async fn a_change_is_seen_by_the_other_instance_at_once() {
+    let (store, wire) = (TestStore::default(), Wire::new());
+    let (one, other) = pair(&store, &wire).await;
+    put(&one, "first").await;
+    assert_eq!(seen(&other).await.as_deref(), Some("first"));
+    put(&one, "second").await;
+    eventually("the second is seen", async || {
+        seen(&other).await.as_deref() == Some("second")
+    })
+    .await;
+    // And then it is in memory again.
+    let loads = store.loads();
+    assert_eq!(seen(&other).await.as_deref(), Some("second"));
+    assert_eq!(seen(&one).await.as_deref(), Some("second"));
+    assert_eq!(store.loads(), loads);
+}
+
+#[tokio::test]
+async fn a_sign_out_empties_the_memory_of_others_even_while_l2_is_away() {
+    let (store, wire) = (TestStore::default(), Wire::new());
+    let (one, other) = pair(&store, &wire).await;
+    put(&one, "t").await;
+    let handle = other.tokens(session("s"));
+    assert!(handle.get("graph").await.unwrap().is_hit());
+    one.tokens(session("s")).sign_out().await.unwrap();
+    store.set_down(true);
+    eventually("the token is gone", async || {
+        !handle.get("graph").await.unwrap().is_hit()
+    })
+    .await;
+    store.set_down(false);
+    let late = handle.insert("graph", token("late")).await;
+    assert!(matches!(late, Err(Error::SignedOut)));
+}
+
+#[tokio::test]
+async fn the_same_on_redis() {
+    let server = RedisServer::start();
+    let mut caches = Vec::new();
+    for _ in 0..2 {
+        let backplane = RedisBackplane::connect(server.url()).await.unwrap();
+        let builder = builder(redis_store(&server).await).backplane(backplane);
+        caches.push(builder.build().unwrap());
+    }
+    for cache in &caches {
+        alive(cache).await;
+    }
+    put(&caches[0], "first").await;
+    assert_eq!(seen(&caches[1]).await.as_deref(), Some("first"));
+    put(&caches[0], "second").await;
+    eventually("the second is seen", async || {
+        seen(&caches[1]).await.as_deref() == Some("second")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_the_channel_is_lost_memory_is_compared_with_l2_before_use() {
+    let (store, wire) = (TestStore::default(), Wire::new());
+    let (one, other) = pair(&store, &wire).await;
+    put(&one, "first").await;
+    assert_eq!(seen(&other).await.as_deref(), Some("first"));
+    wire.cut();
+    lost(&other).await;
+    put(&one, "second").await;
+    assert_eq!(seen(&other).await.as_deref(), Some("second"));
+    assert_eq!(other.stats().staleness_bound, Some(Duration::from_secs(1)));
+    // Once a second is enough.
+    let loads = store.loads();
+    assert_eq!(seen(&other).await.as_deref(), Some("second"));
+    assert_eq!(store.loads(), loads);
+}
+
+#[tokio::test]
+async fn what_was_loaded_before_a_gap_is_compared_after_it() {
+    let (store, wire) = (TestStore::default(), Wire::new());
+    let (one, other) = pair(&store, &wire).await;
+    put(&one, "first").await;
+    assert_eq!(seen(&other).await.as_deref(), Some("first"));
+    wire.cut();
+    lost(&one).await;
+    lost(&other).await;
+    put(&one, "second").await;
+    wire.mend();
+    alive(&other).await;
+    assert_eq!(seen(&other).await.as_deref(), Some("second"));
+}
+
+#[tokio::test]
+async fn after_a_gap_what_has_not_changed_is_compared_but_not_read() {
+    let server = RedisServer::start();
+    let wire = Wire::new();
+    let builder = builder(redis_store(&server).await).backplane(wire.clone());
+    let cache = builder.build().unwrap();
+    alive(&cache).await;
+    put(&cache, "t").await;
+    assert_eq!(seen(&cache).await.as_deref(), Some("t"));
+    let reads = server.calls("hgetall");
+    wire.cut();
+    lost(&cache).await;
+    wire.mend();
+    alive(&cache).await;
+    assert_eq!(seen(&cache).await.as_deref(), Some("t"));
+    assert_eq!(server.calls("hgetall"), reads);
+    assert!(server.calls("hmget") > 0);
+}
+
+#[tokio::test]
+async fn a_load_that_an_announcement_overtakes_is_repeated() {
+    let (store, wire) = (TestStore::default(), Wire::new());
+    let (one, other) = pair(&store, &wire).await;
+    put(&one, "first").await;
+    store.hang_loads();
+    let reader = tokio::spawn({
+        let other = other.clone();
+        async move { seen(&other).await }
+    });
+    let loads = store.loads();
+    eventually("the load has its answer", async || store.loads() > loads).await;
+    // The instance that commits knows the partition, and needs no load.
+    put(&one, "second").await;
+    assert_eq!(store.loads(), loads + 1);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    store.wake_loads();
+    reader.await.unwrap();
+    eventually("the second is in memory", async || {
+        seen(&other).await.as_deref() == Some("second")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_channel_that_loses_messages_is_noticed() {
+    let (store, wire) = (TestStore::default(), Wire::new());
+    let (one, other) = pair(&store, &wire).await;
+    put(&one, "first").await;
+    assert_eq!(seen(&other).await.as_deref(), Some("first"));
+    wire.set_losing(true);
+    put(&one, "second").await;
+    lost(&other).await;
+    assert_eq!(seen(&other).await.as_deref(), Some("second"));
+}
+
+#[tokio::test]
+async fn with_l2_away_memory_is_served_whatever_the_channel_says() {
+    let (store, wire) = (TestStore::default(), Wire::new());
+    let (one, _) = pair(&store, &wire).await;
+    put(&one, "t").await;
+    assert_eq!(seen(&one).await.as_deref(), Some("t"));
+    wire.cut();
+    lost(&one).await;
+    store.set_down(true);
+    assert_eq!(seen(&one).await.as_deref(), Some("t"));
+    let strict = one.tokens(session("s"));
+    strict.set_failure_policy(FailurePolicy::Strict);
+    assert!(matches!(
+        strict.get("graph").await,
+        Err(Error::Unavailable(_))
+    ));
+}
+
+#[tokio::test]
+async fn without_a_backplane_the_bound_is_the_l1s() {
+    let clock = Clock::manual(Timestamp::now());
+    let store = TestStore::default();
+    let l1 = L1::new()
+        .max_staleness(Duration::from_secs(20))
+        .revalidate_every(None);
+    let here = builder(store.clone())
+        .clock(clock.clone())
+        .l1(l1)
+        .build()
+        .unwrap();
+    let other = builder(store).clock(clock.clone()).build().unwrap();
+    put(&other, "first").await;
+    assert_eq!(seen(&here).await.as_deref(), Some("first"));
+    put(&other, "second").await;
+    clock.advance(Duration::from_secs(19));
+    assert_eq!(seen(&here).await.as_deref(), Some("first"));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(seen(&here).await.as_deref(), Some("second"));
+    assert_eq!(here.stats().staleness_bound, Some(Duration::from_secs(20)));
+    assert_eq!(here.stats().backplane_alive, None);
+}
+
+#[tokio::test]
+async fn a_flight_that_waits_for_another_instance_is_woken() {
+    let (store, wire) = (TestStore::default(), Wire::new());
+    let (one, other) = pair(&store, &wire).await;
+    let issuer = Issuer::new();
+    let old = tower_token_cache::Token::new("a0").with_expires_at(Timestamp::from_millis(1));
+    let old = TokenSet::from(old).with_refresh_token("r0");
+    one.tokens(session("s")).insert("graph", old).await.unwrap();
+    one.tokens(session("s")).commit().await.unwrap();
+    issuer.hold();
+    let requests: Vec<_> = [&one, &other]
+        .map(|cache| {
+            let (tokens, issuer) = (cache.tokens(session("s")), issuer.clone());
+            tokio::spawn(async move {
+                let call = |prior| issuer.refresh(prior);
+                tokens.get_or_acquire("graph", call).await.unwrap()
+            })
+        })
+        .into();
+    issuer.arrival().await;
+    issuer.release();
+    for request in requests {
+        assert_eq!(
+            request.await.unwrap().access_token(),
+            set(1).access().access_token()
+        );
+    }
+    assert_eq!((issuer.calls(), issuer.reuses()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_l2_has_lost_is_written_again_by_who_has_it() {
+    let mut server = RedisServer::start();
+    let wire = Wire::new();
+    let builder = builder(redis_store(&server).await).backplane(wire.clone());
+    let cache = builder.build().unwrap();
+    alive(&cache).await;
+    let signed_in = TokenSet::from(token("t")).with_refresh_token("r");
+    let tokens = cache.tokens(session("s"));
+    tokens.insert("graph", signed_in).await.unwrap();
+    tokens.commit().await.unwrap();
+    let gone = cache.tokens(session("gone"));
+    gone.insert("graph", token("t")).await.unwrap();
+    gone.commit().await.unwrap();
+    gone.sign_out().await.unwrap();
+    // What a server without persistence does; the channel goes with it.
+    wire.cut();
+    server.kill();
+    server.restart();
+    lost(&cache).await;
+    wire.mend();
+    alive(&cache).await;
+    eventually("it is recovered", async || {
+        let _ = tokens.get("graph").await.unwrap();
+        let _ = cache.tokens(session("gone")).get("graph").await.unwrap();
+        cache.stats().recovered_changes == 2
+    })
+    .await;
+    drained(&cache).await;
+    let fresh = redis_cache(&server).await;
+    assert_eq!(seen(&fresh).await.as_deref(), Some("t"));
+    let refresh_token = fresh.tokens(session("s")).refresh_token().await.unwrap();
+    assert_eq!(refresh_token.hit().unwrap().expose(), "r");
+    let gone = fresh.tokens(session("gone")).get("graph").await.unwrap();
+    assert_eq!(gone, Lookup::Absent);
+}
