@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_web::http::header;
 use actix_web::web::{Data, get, post};
 use actix_web::{App, HttpResponse, HttpServer};
+use tower_token_cache::backplane::RedisBackplane;
 use tower_token_cache::{
     Error, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
 };
@@ -17,7 +18,9 @@ use tower_token_cache::{
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let redis = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
     // Built once: all workers share its memory, and it outlives them.
-    let cache = TokenCache::builder(RedisStore::connect(redis).await?).build()?;
+    let cache = TokenCache::builder(RedisStore::connect(redis.as_str()).await?)
+        .backplane(RedisBackplane::connect(redis).await?)
+        .build()?;
     let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
     let data = Data::new(cache.clone());
     let server = HttpServer::new(move || {

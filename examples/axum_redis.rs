@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tower_token_cache::backplane::RedisBackplane;
 use tower_token_cache::{
     Error, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
 };
@@ -20,7 +21,9 @@ use tower_token_cache::{
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let redis = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
-    let cache = TokenCache::builder(RedisStore::connect(redis).await?).build()?;
+    let cache = TokenCache::builder(RedisStore::connect(redis.as_str()).await?)
+        .backplane(RedisBackplane::connect(redis).await?)
+        .build()?;
     let app = Router::new()
         .route("/sign-in", post(sign_in))
         .route("/me", get(me))

@@ -8,7 +8,7 @@ mod playground_common;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -32,6 +32,7 @@ async fn main() -> std::io::Result<()> {
         .route("/acquire/{name}", post(acquire))
         .layer(common::layer(site.cache.clone()))
         .route("/status", get(status))
+        .route("/sessions/{user}", get(sessions).delete(sign_out_user))
         .with_state(site.clone());
 
     let stop = common::stop_signal()?.shared();
@@ -57,9 +58,13 @@ async fn put(
     tokens: Tokens,
     Path(name): Path<String>,
     Query(trial): Query<Trial>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Answer, Error> {
-    common::put(tokens, name, trial, body).await
+    let user = headers
+        .get(common::USER)
+        .and_then(|user| user.to_str().ok());
+    common::put(tokens, name, trial, user, body).await
 }
 
 async fn remove(tokens: Tokens, Path(name): Path<String>) -> Result<Answer, Error> {
@@ -77,6 +82,17 @@ async fn acquire(
     Query(demand): Query<Demand>,
 ) -> Result<Answer, Error> {
     common::acquire(&tokens, site.provider, name, demand).await
+}
+
+async fn sessions(State(site): State<Site>, Path(user): Path<String>) -> Result<Answer, Error> {
+    common::sessions(&site.cache, &user).await
+}
+
+async fn sign_out_user(
+    State(site): State<Site>,
+    Path(user): Path<String>,
+) -> Result<Answer, Error> {
+    common::sign_out_user(&site.cache, &user).await
 }
 
 async fn status(State(site): State<Site>) -> Answer {

@@ -48,6 +48,8 @@ async fn main() -> std::io::Result<()> {
             .service(tokens)
             .service(acquisitions)
             .route("/status", web::get().to(status))
+            .route("/sessions/{user}", web::get().to(sessions))
+            .route("/sessions/{user}", web::delete().to(sign_out_user))
     };
 
     let stop = common::stop_signal()?;
@@ -80,9 +82,12 @@ async fn put(
     tokens: Tokens,
     name: Path<String>,
     trial: Query<Trial>,
+    request: HttpRequest,
     body: Bytes,
 ) -> Result<Answer, Error> {
-    common::put(tokens, name.into_inner(), trial.into_inner(), body).await
+    let user = request.headers().get(common::USER);
+    let user = user.and_then(|user| user.to_str().ok());
+    common::put(tokens, name.into_inner(), trial.into_inner(), user, body).await
 }
 
 async fn remove(tokens: Tokens, name: Path<String>) -> Result<Answer, Error> {
@@ -101,6 +106,14 @@ async fn acquire(
 ) -> Result<Answer, Error> {
     let provider = site.provider.clone();
     common::acquire(&tokens, provider, name.into_inner(), demand.into_inner()).await
+}
+
+async fn sessions(site: Data<Site>, user: Path<String>) -> Result<Answer, Error> {
+    common::sessions(&site.cache, &user).await
+}
+
+async fn sign_out_user(site: Data<Site>, user: Path<String>) -> Result<Answer, Error> {
+    common::sign_out_user(&site.cache, &user).await
 }
 
 async fn status(site: Data<Site>) -> Answer {

@@ -3,14 +3,16 @@
 
 mod common;
 
+use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::eventually;
 use common::playground::{PLAYGROUNDS, Playground, binary};
 use common::provider::{CLIENT_ID, CLIENT_SECRET, Provider};
 use common::redis::RedisServer;
-use serde_json::json;
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
 async fn the_contract_holds(example: &str, store: &str) {
     let server = Playground::start(example, &["--store", store]);
@@ -91,6 +93,14 @@ async fn the_contract_holds(example: &str, store: &str) {
         "l2_reads",
         "l2_commits",
         "l2_errors",
+        "flushed_changes",
+        "unopenable",
+        "signed_out_changes",
+        "superseded_changes",
+        "recovered_changes",
+        "abandoned_changes",
+        "acquisitions",
+        "failed_acquisitions",
     ] {
         server.status(counter).await;
     }
@@ -195,6 +205,164 @@ async fn sigterm_drains_what_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sigterm_with_a_full_queue_ends_within_the_deadline() {
+    for example in PLAYGROUNDS {
+        let redis = RedisServer::start();
+        let server = Playground::start(example, &["--store", &redis.url()]);
+        server.put("warm", "/tokens/a", "t").await;
+        redis.hang();
+        for number in 0..20 {
+            let session = number.to_string();
+            assert_eq!(server.put(&session, "/tokens/a", "t").await, Some(204));
+        }
+        let asked = Instant::now();
+        let last = server.terminate();
+        assert!(last.contains("abandoned=") && !last.contains("abandoned=0\n"));
+        // The deadline of the drain; idle connections are closed at once.
+        assert!(asked.elapsed() < Duration::from_secs(13), "{last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    for example in PLAYGROUNDS {
+        for (first, second, code) in [
+            (Signal::TERM, Signal::TERM, 143),
+            (Signal::INT, Signal::INT, 130),
+            (Signal::TERM, Signal::INT, 130),
+        ] {
+            let redis = RedisServer::start();
+            let server = Playground::start(example, &["--store", &redis.url()]);
+            server.put("warm", "/tokens/a", "t").await;
+            redis.hang();
+            assert_eq!(server.put("s", "/tokens/a", "t").await, Some(204));
+            server.ask_to_stop(first);
+            eventually("it takes no more connections", async || {
+                TcpStream::connect(server.address()).is_err()
+            })
+            .await;
+            let asked = Instant::now();
+            server.ask_to_stop(second);
+            let (ended, rest) = server.ended();
+            assert_eq!((ended, rest.as_str()), (Some(code), ""));
+            assert!(asked.elapsed() < Duration::from_secs(3));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_of_an_outage() {
+    for example in PLAYGROUNDS {
+        let redis = RedisServer::start();
+        let server = Playground::start(example, &["--store", &redis.url()]);
+        let is = async |member: &str, value: Value| {
+            eventually(&format!("{member} is {value}"), async || {
+                server.try_status().await.unwrap()[member] == value
+            })
+            .await;
+        };
+        is("l2_state", json!("closed")).await;
+        is("backplane_alive", json!(true)).await;
+        redis.hang();
+        for number in 0..5 {
+            server.get(&format!("unknown-{number}"), "/tokens/a").await;
+        }
+        is("l2_state", json!("open")).await;
+        is("l2_state", json!("half_open")).await;
+        is("backplane_alive", json!(false)).await;
+        is("staleness_bound_ms", json!(1000)).await;
+        redis.wake();
+        is("backplane_alive", json!(true)).await;
+        server.put("s", "/tokens/a", "t").await;
+        is("l2_state", json!("closed")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_signed_out_everywhere() {
+    let redis = RedisServer::start();
+    let processes = PLAYGROUNDS.map(|name| Playground::start(name, &["--store", &redis.url()]));
+    for (own, other) in [(0, 1), (1, 0)] {
+        let [own, other] = [&processes[own], &processes[other]];
+        let body = json!({"access_token": "t", "expires_in": 3600}).to_string();
+        for (session, user) in [("a", "ada"), ("b", "ada"), ("c", "bob")] {
+            let headers = [("x-session", session), ("x-user", user)];
+            let headers = [&headers[..], &[("x-write-mode", "before")]].concat();
+            let put = own.send("PUT", "/tokens/t", &headers, &body).await;
+            assert_eq!(put.status, 204);
+            eventually("the other process has heard of it", async || {
+                other.get(session, "/tokens/t").await.status == 200
+            })
+            .await;
+        }
+        let ada = other.send("GET", "/sessions/ada", &[], "").await;
+        assert_eq!((ada.status, &ada.body), (200, &json!({"sessions": 2})));
+        let gone = other.send("DELETE", "/sessions/ada", &[], "").await;
+        assert_eq!(gone.status, 204);
+        for session in ["a", "b"] {
+            // The process that has signed it out knows at once.
+            assert_eq!(other.get(session, "/tokens/t").await.status, 404);
+            eventually("the other process has heard of it", async || {
+                own.get(session, "/tokens/t").await.status == 404
+            })
+            .await;
+        }
+        assert_eq!(own.get("c", "/tokens/t").await.status, 200);
+        let ada = own.send("GET", "/sessions/ada", &[], "").await;
+        assert_eq!(ada.body, json!({"sessions": 0}));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backplane_can_be_chosen() {
+    let redis = RedisServer::start();
+    let (url, nowhere) = (redis.url(), "redis://127.0.0.1:1");
+    for example in PLAYGROUNDS {
+        for (options, alive) in [
+            (vec![], None),
+            (vec!["--backplane", "off"], None),
+            (vec!["--backplane", "on"], Some(true)),
+            (vec!["--store", &url], Some(true)),
+            (vec!["--store", &url, "--backplane", "on"], Some(true)),
+            (vec!["--store", &url, "--backplane", "off"], None),
+            (vec!["--store", &url, "--backplane", nowhere], Some(false)),
+            (vec!["--backplane", &url], Some(true)),
+        ] {
+            let server = Playground::start(example, &options);
+            eventually("the channel is up", async || {
+                let status = server.try_status().await.unwrap();
+                status["backplane_alive"] == json!(alive)
+            })
+            .await;
+            let bound = &server.try_status().await.unwrap()["staleness_bound_ms"];
+            assert!(bound.as_u64().is_some_and(|bound| bound <= 60_000));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_reaches_the_other_process_at_once() {
+    let redis = RedisServer::start();
+    let processes = PLAYGROUNDS.map(|name| Playground::start(name, &["--store", &redis.url()]));
+    for server in &processes {
+        eventually("the channel is up", async || {
+            server.try_status().await.unwrap()["backplane_alive"] == json!(true)
+        })
+        .await;
+    }
+    let [first, second] = &processes;
+    for number in 0..10 {
+        let value = number.to_string();
+        first.put("s", "/tokens/a", &value).await;
+        // Without a backplane it would take ten seconds.
+        eventually("the other has heard of it", async || {
+            second.get("s", "/tokens/a").await.body["access_token"] == json!(value)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn acquisitions_say_how_they_were_come_by() {
     for example in PLAYGROUNDS {
         let redis = RedisServer::start();
@@ -257,6 +425,8 @@ async fn bad_options_are_named() {
     for (options, named) in [
         (vec!["--store", "nonsense"], "--store"),
         (vec!["--store", "redis://:s3cr3t@"], "--store"),
+        (vec!["--backplane", "maybe"], "--backplane"),
+        (vec!["--backplane", "redis://:s3cr3t@"], "--backplane"),
         (vec!["--l1-max-bytes", "many"], "--l1-max-bytes"),
         (vec!["--l1-max-bytes", "0"], "--l1-max-bytes"),
         (vec!["--failure-policy", "never"], "--failure-policy"),

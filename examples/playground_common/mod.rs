@@ -8,6 +8,8 @@
 //! | `DELETE /tokens/{name}` | 204 |
 //! | `DELETE /tokens` | signs out: 204 |
 //! | `POST /acquire/{name}` | a usable token as JSON, from the cache or the provider of `--issuer` |
+//! | `GET /sessions/{user}` | how many sessions are linked to a user: `{"sessions": n}`; needs no key |
+//! | `DELETE /sessions/{user}` | signs all of them out: 204; needs no key |
 //! | `GET /status` | what the cache has done, as JSON; needs no key |
 //!
 //! Header `x-cache-level` of a `GET` is `l1` or `l2`, and of a 404 `none` or `unavailable`; with
@@ -31,24 +33,40 @@
 //!
 //! The partition is named by header `x-session`, else by cookie `sid`; without one: 401. Headers
 //! `x-failure-policy` (`degrade`, `strict`, `bypass`) and `x-write-mode` (`after`, `before`)
-//! override the options for one request; other values are ignored.
+//! override the options for one request; other values are ignored. A `PUT` with header `x-user`
+//! links its session to this user first.
+//!
+//! `GET /status` has a member for each field of [`Stats`], and these:
+//!
+//! | member | is |
+//! |---|---|
+//! | `l2_state` | `closed`, `open` or `half_open` |
+//! | `backplane_alive` | `true` or `false`; `null` without a backplane |
+//! | `staleness_bound_ms` | how long a change elsewhere can go unnoticed now; `null` is without bound |
+//!
+//! SIGTERM or Ctrl-C ends it: open requests have [`DEADLINE`] to end, then what waits has it to
+//! reach the store, and the last line of the output is `drained flushed=… abandoned=…`. A second
+//! signal ends it at once, with code 143 or 130, and what waits is lost.
 
 mod acquire;
 mod options;
 mod put;
 
+use std::future::poll_fn;
 use std::io::Write;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::HeaderName;
 use serde_json::{Map, Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower_token_cache::key::{self, KeyExtractor};
 use tower_token_cache::{
-    CacheLevel, Error, Lookup, RequestHead, Timestamp, TokenCache, TokenCacheLayer, Tokens,
+    BreakerState, CacheLevel, Error, Lookup, RequestHead, Stats, Timestamp, TokenCache,
+    TokenCacheLayer, Tokens,
 };
 
 pub(crate) use self::acquire::{Demand, Provider, acquire};
@@ -162,9 +180,26 @@ pub(crate) async fn sign_out(tokens: &Tokens) -> Result<Answer, Error> {
     Ok(Answer::empty(204))
 }
 
+/// `GET /sessions/{user}`
+pub(crate) async fn sessions(cache: &TokenCache, user: &str) -> Result<Answer, Error> {
+    let sessions = cache.sessions_of(user).await?;
+    Ok(Answer::json(json!({"sessions": sessions.len()})))
+}
+
+/// `DELETE /sessions/{user}`
+pub(crate) async fn sign_out_user(cache: &TokenCache, user: &str) -> Result<Answer, Error> {
+    cache.sign_out_user(user).await?;
+    Ok(Answer::empty(204))
+}
+
 /// `GET /status`
 pub(crate) fn status(cache: &TokenCache) -> Answer {
-    let stats = cache.stats();
+    let stats: Stats = cache.stats();
+    let l2_state = match stats.l2_state {
+        BreakerState::Closed => "closed",
+        BreakerState::Open => "open",
+        BreakerState::HalfOpen => "half_open",
+    };
     Answer::json(json!({
         "l1_entries": stats.l1_entries,
         "l1_bytes": stats.l1_bytes,
@@ -177,9 +212,19 @@ pub(crate) fn status(cache: &TokenCache) -> Answer {
         "flushed_changes": stats.flushed_changes,
         "unopenable": stats.unopenable,
         "signed_out_changes": stats.signed_out_changes,
+        "superseded_changes": stats.superseded_changes,
+        "recovered_changes": stats.recovered_changes,
         "abandoned_changes": stats.abandoned_changes,
+        "acquisitions": stats.acquisitions,
+        "failed_acquisitions": stats.failed_acquisitions,
+        "l2_state": l2_state,
+        "backplane_alive": stats.backplane_alive,
+        "staleness_bound_ms": stats.staleness_bound.map(|bound| bound.as_millis() as u64),
     }))
 }
+
+/// The header that names the user of a session.
+pub(crate) const USER: &str = "x-user";
 
 /// The layer of the token routes.
 pub(crate) fn layer(cache: TokenCache) -> TokenCacheLayer {
@@ -195,16 +240,31 @@ fn text<'a>(head: &RequestHead<'a>, name: &HeaderName) -> Option<&'a str> {
     std::str::from_utf8(head.headers(name).next()?).ok()
 }
 
-/// Resolves on SIGTERM or Ctrl-C, which no longer end the process.
+/// Resolves on SIGTERM or Ctrl-C. The next one ends the process at once.
 pub(crate) fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let terminate = signal(SignalKind::terminate())?;
+    let interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = [(terminate, 143), (interrupt, 130)];
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        received(&mut signals).await;
+        // From here on somebody always listens: the process stays as long as it is not told twice.
+        tokio::spawn(async move {
+            let code = received(&mut signals).await;
+            std::process::exit(code);
+        });
     })
+}
+
+/// The exit code that stands for the next signal.
+async fn received(signals: &mut [(Signal, i32)]) -> i32 {
+    poll_fn(|context| {
+        let mut ready = signals.iter_mut().filter_map(|(signal, code)| {
+            let received = signal.poll_recv(context).is_ready();
+            received.then_some(*code)
+        });
+        ready.next().map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 /// The first line of the output.

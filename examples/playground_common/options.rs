@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use reqwest::Url;
 use tower_token_cache::{
-    ConfigError, FailurePolicy, L1, MemoryStore, RedisStore, SqliteStore, TokenCache, WriteMode,
+    ConfigError, FailurePolicy, L1, MemoryBackplane, MemoryStore, RedisBackplane, RedisStore,
+    SqliteStore, TokenCache, WriteMode,
 };
 
 use super::{Provider, Site};
 
 const USAGE: &str = "\
   --listen ADDR            where to listen; port 0 takes a free one [127.0.0.1:3000]
-  --store STORE            memory, sqlite:PATH or redis://HOST [memory]
+  --store STORE            memory, sqlite:PATH or a URL [memory]: redis://HOST, rediss://HOST,
+                           unix:///PATH, redis+cluster://HOST,..., redis+sentinel://HOST,.../NAME
+  --backplane CHANNEL      on, off or redis://HOST; on is the store's Redis server, or else this
+                           process [on with a Redis server]
   --l1-max-bytes N         memory for L1 [524288000]
   --no-l1                  ask the store every time
   --failure-policy POLICY  degrade, strict or bypass [degrade]
@@ -28,6 +32,7 @@ const USAGE: &str = "\
 pub(crate) struct Options {
     pub(crate) listen: String,
     store: String,
+    backplane: Option<String>,
     l1: L1,
     failure_policy: FailurePolicy,
     write_mode: WriteMode,
@@ -56,6 +61,7 @@ impl Options {
         let mut options = Self {
             listen: "127.0.0.1:3000".into(),
             store: "memory".into(),
+            backplane: None,
             l1: L1::new(),
             failure_policy: FailurePolicy::default(),
             write_mode: WriteMode::default(),
@@ -79,6 +85,7 @@ impl Options {
             match name {
                 "--listen" => options.listen = value()?,
                 "--store" => options.store = value()?,
+                "--backplane" => options.backplane = Some(value()?),
                 "--l1-max-bytes" => options.l1 = options.l1.max_bytes(number(name, &value()?)?),
                 "--no-l1" if arg == name => options.l1 = L1::disabled(),
                 "--failure-policy" => {
@@ -132,6 +139,24 @@ impl Options {
         Err(format!("{missing}: the three of a provider go together"))
     }
 
+    fn channel(&self) -> Result<Option<Channel>, Complaint> {
+        let scheme = |url: &'_ str| url.split_once(':').map(|(scheme, _)| scheme.to_owned());
+        let one_server = ["redis", "rediss", "unix", "redis+unix"];
+        let is_one_server = |url: &str| scheme(url).is_some_and(|it| one_server.contains(&&*it));
+        let is_topology = self.store.contains("+cluster:") || self.store.contains("+sentinel:");
+        match self.backplane.as_deref() {
+            Some("off") => Ok(None),
+            None | Some("on") if is_one_server(&self.store) => {
+                Ok(Some(Channel::Redis(self.store.clone())))
+            }
+            None => Ok(None),
+            Some("on") if is_topology => Err("--backplane: this store needs redis://HOST".into()),
+            Some("on") => Ok(Some(Channel::Process)),
+            Some(url) if is_one_server(url) => Ok(Some(Channel::Redis(url.into()))),
+            _ => Err("--backplane: must be on, off or redis://HOST".into()),
+        }
+    }
+
     async fn cache(&self) -> Result<TokenCache, Complaint> {
         let store = |error: ConfigError| format!("--store: {error}");
         let builder = match self.store.split_once(':') {
@@ -139,12 +164,24 @@ impl Options {
             Some(("sqlite", path)) => {
                 TokenCache::builder(SqliteStore::open(path).await.map_err(store)?)
             }
-            Some(("redis" | "rediss", _)) => TokenCache::builder(
+            Some((
+                "redis" | "rediss" | "unix" | "redis+unix" | "redis+cluster" | "rediss+cluster"
+                | "redis+sentinel" | "rediss+sentinel",
+                _,
+            )) => TokenCache::builder(
                 RedisStore::connect(self.store.as_str())
                     .await
                     .map_err(store)?,
             ),
-            _ => return Err("--store: must be memory, sqlite:PATH or redis://HOST".into()),
+            _ => return Err("--store: must be memory, sqlite:PATH or a URL of Redis".into()),
+        };
+        let builder = match self.channel()? {
+            None => builder,
+            Some(Channel::Process) => builder.backplane(MemoryBackplane::new()),
+            Some(Channel::Redis(url)) => {
+                let backplane = RedisBackplane::connect(url).await;
+                builder.backplane(backplane.map_err(|error| format!("--backplane: {error}"))?)
+            }
         };
         let mut builder = builder
             .l1(self.l1.clone())
@@ -172,6 +209,12 @@ impl Options {
             format!("{option}: {error}")
         })
     }
+}
+
+/// What carries invalidations.
+enum Channel {
+    Process,
+    Redis(String),
 }
 
 pub(crate) fn complain(complaint: &str) -> ! {

@@ -30,8 +30,12 @@ pub(crate) async fn put(
     tokens: Tokens,
     name: String,
     trial: Trial,
+    user: Option<&str>,
     body: Bytes,
 ) -> Result<Answer, Error> {
+    if let Some(user) = user {
+        tokens.belongs_to(user).await?;
+    }
     let (Ok(set), Some(status)) = (serde_json::from_slice(&body), trial.status()) else {
         return Ok(Answer::empty(400));
     };

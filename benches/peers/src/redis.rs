@@ -44,6 +44,13 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Stops it, kills it, or whatever the signal does.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: no memory is involved; the process is our child, not yet waited for.
+        let status = unsafe { libc::kill(self.child.id() as i32, signal) };
+        assert_eq!(status, 0, "kill");
+    }
+
     /// Sends one command, and returns the beginning of its answer as it comes over the wire.
     pub fn call(&self, command: &[&str]) -> std::io::Result<String> {
         let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;

@@ -1,0 +1,63 @@
+//! Three processes on one real Redis. Each reaches it through two proxies of its own: one for the
+//! store, one for the backplane.
+
+use super::common::playground::{PLAYGROUNDS, Playground};
+use super::common::provider::{CLIENT_ID, CLIENT_SECRET, Provider};
+use super::common::proxy::{Mode, Proxy};
+use super::common::redis::RedisServer;
+
+pub(crate) const PROCESSES: usize = 3;
+/// How long a process may keep others from the provider, in seconds.
+const LEASE: &str = "10";
+
+pub(crate) struct Process {
+    pub(crate) playground: Playground,
+    /// Between it and its store.
+    pub(crate) store: Proxy,
+    /// Between it and its backplane.
+    pub(crate) plane: Proxy,
+}
+
+impl Process {
+    /// Process number `number`; which framework serves it depends on that.
+    pub(crate) async fn start(number: usize, redis: &RedisServer, provider: &Provider) -> Self {
+        let (store, store_url) = Proxy::before(&redis.url()).await;
+        let (plane, plane_url) = Proxy::before(&redis.url()).await;
+        let issuer = provider.issuer(&number.to_string());
+        let options = [
+            ["--store", &store_url],
+            ["--backplane", &plane_url],
+            ["--lease", LEASE],
+            ["--issuer", &issuer],
+            ["--client-id", CLIENT_ID],
+            ["--client-secret", CLIENT_SECRET],
+        ];
+        let example = PLAYGROUNDS[number % PLAYGROUNDS.len()];
+        let playground = Playground::start(example, options.as_flattened());
+        Self {
+            playground,
+            store,
+            plane,
+        }
+    }
+
+    /// Ends what the proxies do; connections that lead nowhere are replaced.
+    pub(crate) async fn heal(&self) {
+        for proxy in [&self.store, &self.plane] {
+            proxy.set(Mode::Pass);
+            proxy.reset().await;
+        }
+    }
+
+    /// Whether nothing is left of an outage: L2 is asked, others are heard of, nothing waits.
+    pub(crate) async fn has_recovered(&self) -> bool {
+        // Somebody has to ask L2, or nobody notices that it is back.
+        self.playground.get("nobody", "/tokens/probe").await;
+        let Some(status) = self.playground.try_status().await else {
+            return false;
+        };
+        status["l2_state"] == "closed"
+            && status["backplane_alive"] == true
+            && status["pending_changes"] == 0
+    }
+}

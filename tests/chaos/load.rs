@@ -1,0 +1,300 @@
+//! Reads and changes at a steady rate, and what is remembered of them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
+
+use super::common::playground::Answer;
+use super::common::provider::Provider;
+use super::faults::Timeline;
+use super::fleet::{PROCESSES, Process};
+use super::random::Random;
+use super::report::{Kind, Report};
+use super::sessions::PATIENCE;
+
+/// Users who are in L1 of every process from the beginning.
+const HELD: usize = 50;
+/// Entries of one user, before the next user has a turn.
+const ENTRIES: usize = 20;
+
+pub(crate) const STRICT: [(&str, &str); 2] =
+    [("x-failure-policy", "strict"), ("x-write-mode", "before")];
+
+/// What all load shares.
+pub(crate) struct World {
+    pub(crate) processes: Arc<Vec<Process>>,
+    pub(crate) provider: Provider,
+    pub(crate) report: Report,
+    pub(crate) timeline: Arc<Timeline>,
+    pub(crate) started: Instant,
+    pub(crate) stopped: AtomicBool,
+    pub(crate) written: Mutex<Vec<Written>>,
+    /// The latest acknowledged value of each counter.
+    pub(crate) counters: Mutex<HashMap<String, u64>>,
+    pub(crate) signed_out: Mutex<Vec<String>>,
+}
+
+/// A change that was answered with 204.
+#[derive(Clone)]
+pub(crate) struct Written {
+    pub(crate) session: String,
+    pub(crate) name: String,
+    pub(crate) token: String,
+    /// L2 had it then; otherwise it was to be written later.
+    pub(crate) acknowledged: bool,
+}
+
+impl World {
+    pub(crate) fn is_over(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Sends a request, and counts its answer. There always has to be one.
+    pub(crate) async fn ask(
+        &self,
+        kind: Kind,
+        process: usize,
+        (method, path): (&str, &str),
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Option<Answer> {
+        let sent = Instant::now();
+        let playground = &self.processes[process].playground;
+        let answer = playground.try_send(method, path, headers, body);
+        match timeout(Duration::from_secs(120), answer).await {
+            Ok(Some(answer)) => {
+                self.report.answered(kind, process, sent, answer.status);
+                Some(answer)
+            }
+            _ => {
+                let how = format!("{kind:?} at process {process}: {}", self.since(sent));
+                self.report.violated("every request is answered", how);
+                None
+            }
+        }
+    }
+
+    pub(crate) async fn get(
+        &self,
+        kind: Kind,
+        process: usize,
+        session: &str,
+        name: &str,
+    ) -> Option<Answer> {
+        let path = format!("/tokens/{name}");
+        self.ask(kind, process, ("GET", &path), &[("x-session", session)], "")
+            .await
+    }
+
+    /// Puts a token that lasts for so many seconds; whether that was accepted.
+    pub(crate) async fn put(
+        &self,
+        kind: Kind,
+        process: usize,
+        session: &str,
+        name: &str,
+        (token, seconds): (&str, u64),
+    ) -> bool {
+        let body = json!({"access_token": token, "expires_in": seconds}).to_string();
+        let path = format!("/tokens/{name}");
+        let mut headers = vec![("x-session", session)];
+        if kind == Kind::Strict {
+            headers.extend(STRICT);
+        }
+        let answer = self.ask(kind, process, ("PUT", &path), &headers, &body);
+        answer.await.is_some_and(|answer| answer.status == 204)
+    }
+
+    /// The faults since then, in words.
+    pub(crate) fn since(&self, from: Instant) -> String {
+        let now = Instant::now();
+        let second = (from - self.started).as_secs_f64();
+        let faults = self.timeline.describe(self.started, from, now);
+        format!("{second:.2} s + {:?}{faults}", now - from)
+    }
+}
+
+/// Brings the users into L1 of every process.
+pub(crate) async fn warm_up(world: &World) {
+    for user in 0..HELD {
+        let (session, token) = held(user);
+        let put = world.put(Kind::Strict, 0, &session, "a", (&token, 3600));
+        assert!(put.await, "L2 is there");
+    }
+    for process in 0..PROCESSES {
+        for user in 0..HELD {
+            world.get(Kind::Read, process, &held(user).0, "a").await;
+        }
+    }
+}
+
+fn held(user: usize) -> (String, String) {
+    (format!("held-{user}"), format!("token-of-{user}"))
+}
+
+/// Users in L1 come at a steady rate, whether others are answered or not. Each has to be served.
+pub(crate) async fn read_held(world: Arc<World>, process: usize, random: Random) {
+    let mut tick = interval(Duration::from_millis(10));
+    let mut requests = JoinSet::new();
+    while !world.is_over() {
+        tick.tick().await;
+        let (session, token) = held(random.below(HELD));
+        let world = world.clone();
+        requests.spawn(async move {
+            let sent = Instant::now();
+            let answer = world.get(Kind::Held, process, &session, "a").await;
+            let served = answer
+                .as_ref()
+                .is_some_and(|it| it.status == 200 && it.body["access_token"] == *token);
+            if !served {
+                let how = format!("process {process}: {answer:?}, {}", world.since(sent));
+                world.report.violated("users in L1 are served", how);
+            }
+        });
+        while requests.try_join_next().is_some() {}
+    }
+    requests.join_all().await;
+}
+
+/// How long a request takes that has nothing to do with the cache.
+pub(crate) async fn measure_noise(world: Arc<World>, process: usize) {
+    let mut tick = interval(Duration::from_millis(50));
+    let mut requests = JoinSet::new();
+    while !world.is_over() {
+        tick.tick().await;
+        let world = world.clone();
+        requests.spawn(async move {
+            let get = ("GET", "/status");
+            let Some(answer) = world.ask(Kind::Noise, process, get, &[], "").await else {
+                return;
+            };
+            let closed = answer.body["l2_state"] == "closed";
+            let alive = answer.body["backplane_alive"] == true;
+            world.timeline.said(process, closed, alive);
+            world.report.count("looks at /status", 1);
+            world
+                .report
+                .count("… with the backplane alive", alive.into());
+            world.report.count("… with L2 closed", closed.into());
+        });
+        while requests.try_join_next().is_some() {}
+    }
+    requests.join_all().await;
+}
+
+/// Users whom nobody knows.
+pub(crate) async fn read_unknown(world: Arc<World>, process: usize) {
+    let mut tick = interval(Duration::from_millis(100));
+    let mut requests = JoinSet::new();
+    for number in 0.. {
+        if world.is_over() {
+            break;
+        }
+        tick.tick().await;
+        let world = world.clone();
+        requests.spawn(async move {
+            let session = format!("unknown-{process}-{number}");
+            let answer = world.get(Kind::Unknown, process, &session, "a").await;
+            if answer.is_some_and(|answer| answer.status != 404) {
+                let how = format!("process {process}");
+                world.report.violated("unknown users are answered 404", how);
+            }
+        });
+        while requests.try_join_next().is_some() {}
+    }
+    requests.join_all().await;
+}
+
+/// Changes of entries that are never changed again, on any process.
+pub(crate) async fn write(world: Arc<World>, kind: Kind, number: usize, random: Random) {
+    for serial in 0.. {
+        if world.is_over() {
+            return;
+        }
+        let session = format!("{kind:?}-{number}-{}", serial / ENTRIES);
+        let (name, token) = (format!("e{}", serial % ENTRIES), format!("token-{serial}"));
+        let process = random.below(PROCESSES);
+        let put = world.put(kind, process, &session, &name, (&token, 3600));
+        if put.await {
+            let mut written = world.written.lock().unwrap();
+            written.push(Written {
+                session,
+                name,
+                token,
+                acknowledged: kind == Kind::Strict,
+            });
+        }
+        sleep(random.millis(20, 80)).await;
+    }
+}
+
+/// Counts in one process, and looks when the others know.
+pub(crate) async fn count_up(world: Arc<World>, number: usize, random: Random) {
+    let session = format!("counter-{number}");
+    let own = number % PROCESSES;
+    let others: Vec<_> = (0..PROCESSES).filter(|other| *other != own).collect();
+    for value in 1.. {
+        if world.is_over() {
+            return;
+        }
+        let token = value.to_string();
+        let put = world.put(Kind::Strict, own, &session, "n", (&token, 3600));
+        if put.await {
+            let acknowledged = Instant::now();
+            let counters = &world.counters;
+            counters.lock().unwrap().insert(session.clone(), value);
+            if counted(&world, own, &session)
+                .await
+                .is_none_or(|seen| seen < value)
+            {
+                let how = format!("{session} at process {own}");
+                world.report.violated("who writes reads it", how);
+            }
+            let look = |process| notice(&world, [own, process], &session, value, acknowledged);
+            join_all(others.iter().copied().map(look)).await;
+        }
+        sleep(random.millis(10, 100)).await;
+    }
+}
+
+/// The value of a counter in a process.
+pub(crate) async fn counted(world: &World, process: usize, session: &str) -> Option<u64> {
+    let answer = world.get(Kind::Read, process, session, "n").await?;
+    answer.body["access_token"].as_str()?.parse().ok()
+}
+
+/// Looks until the second process knows what was acknowledged at the first.
+async fn notice(
+    world: &World,
+    between: [usize; 2],
+    session: &str,
+    value: u64,
+    acknowledged: Instant,
+) {
+    while acknowledged.elapsed() < PATIENCE {
+        let asked = Instant::now();
+        if counted(world, between[1], session)
+            .await
+            .is_some_and(|seen| seen >= value)
+        {
+            let weather = world
+                .timeline
+                .weather(between, acknowledged, Instant::now());
+            // It was known when it was asked for, and perhaps before.
+            let describe = || format!("{session} at {between:?}, {}", world.since(acknowledged));
+            world
+                .report
+                .stale_for(weather, asked - acknowledged, describe);
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let how = format!("{session} at {between:?}, {}", world.since(acknowledged));
+    world.report.violated("a change is noticed at last", how);
+}

@@ -1,0 +1,158 @@
+//! Users come, change, sign out and expire, for a long time: memory stays flat, no task is left.
+//!
+//! `SOAK_SECONDS` is how long (20).
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::redis::RedisServer;
+use common::support::{drained, redis_store, session};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep};
+use tower_token_cache::{Error, L1, RedisBackplane, Token, TokenCache, TokenSet};
+
+/// Full after some hundred users: most of a run is eviction.
+const L1_BYTES: u64 = 4 << 20;
+const WORKERS: usize = 8;
+/// Between two users of one worker.
+const PACE: Duration = Duration::from_millis(5);
+/// How long a token lasts, and a user who does nothing.
+const TOKEN: Duration = Duration::from_secs(1);
+const USER: Duration = Duration::from_secs(2);
+/// What memory may grow by, in MiB: the allocator's arenas, and what is kept until the next sweep,
+/// which is once in a minute. In a short run that hides 2 KB per user, in ten minutes 50 bytes.
+const SLACK: f64 = 16.0;
+
+struct Churn {
+    cache: TokenCache,
+    users: AtomicUsize,
+    stopped: AtomicBool,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_flat_and_no_task_is_left() {
+    let seconds = std::env::var("SOAK_SECONDS").map_or(20, |text| text.parse().unwrap());
+    let redis = RedisServer::start();
+    let backplane = RedisBackplane::connect(redis.url()).await.unwrap();
+    let cache = TokenCache::builder(redis_store(&redis).await)
+        .backplane(backplane)
+        .l1(L1::new().max_bytes(L1_BYTES))
+        .absolute_expiration(USER)
+        .build()
+        .unwrap();
+    let churn = Arc::new(Churn {
+        cache: cache.clone(),
+        users: AtomicUsize::new(0),
+        stopped: AtomicBool::new(false),
+    });
+    common::eventually("the channel is up", async || {
+        cache.stats().backplane_alive == Some(true)
+    })
+    .await;
+    churn.user(0).await;
+    drained(&cache).await;
+    let idle_tasks = Handle::current().metrics().num_alive_tasks();
+
+    let mut workers = JoinSet::new();
+    for _ in 0..WORKERS {
+        workers.spawn(churn.clone().work());
+    }
+    let started = Instant::now();
+    let time = Duration::from_secs(seconds);
+    let mut samples = Vec::new();
+    let mut most_tasks = 0;
+    while started.elapsed() < time {
+        sleep(Duration::from_millis(200)).await;
+        samples.push(resident_mib());
+        most_tasks = most_tasks.max(Handle::current().metrics().num_alive_tasks());
+    }
+    churn.stopped.store(true, Ordering::Relaxed);
+    workers.join_all().await;
+    drained(&cache).await;
+
+    let most = |part: &[f64]| part.iter().copied().fold(0.0, f64::max);
+    let quarter = samples.len() / 4;
+    // The first quarter warms up.
+    let warm = most(&samples[quarter..2 * quarter]);
+    let end = most(&samples[3 * quarter..]);
+    let stats = cache.stats();
+    let users = churn.users.load(Ordering::Relaxed);
+    // Past the harness, which shows the output of failed tests only.
+    let _ = writeln!(
+        std::io::stderr(),
+        "\nSOAK_SECONDS={seconds}: {users} users; resident MiB: {:.1} at first, {warm:.1} warm, \
+         {end:.1} at the end; tasks: {idle_tasks} before, {most_tasks} at most\n{stats:?}",
+        samples[0]
+    );
+    assert!(users > 50 * seconds as usize, "it was under load");
+    assert!(end - warm <= SLACK, "{warm} MiB have become {end}");
+    assert!(stats.l1_bytes <= L1_BYTES, "{} bytes", stats.l1_bytes);
+    assert_eq!((stats.abandoned_changes, stats.unopenable), (0, 0));
+    // What a worker of the pool or of the store still has to do is over in a moment.
+    common::eventually("only the tasks of an idle cache are left", async || {
+        Handle::current().metrics().num_alive_tasks() <= idle_tasks
+    })
+    .await;
+}
+
+impl Churn {
+    async fn work(self: Arc<Self>) {
+        let mut tick = interval(PACE);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.stopped.load(Ordering::Relaxed) {
+            tick.tick().await;
+            self.user(self.users.fetch_add(1, Ordering::Relaxed)).await;
+        }
+    }
+
+    /// One user's life; what becomes of it depends on its number.
+    async fn user(&self, number: usize) {
+        let tokens = self.cache.tokens(session(&format!("user-{number}")));
+        assert!(!tokens.get("graph").await.unwrap().is_hit(), "is new");
+        let token = || Token::new("x".repeat(2000)).with_expires_in(TOKEN);
+        let set = TokenSet::from(token()).with_refresh_token("r".repeat(500));
+        let began = Instant::now();
+        tokens.insert("graph", set).await.unwrap();
+        let found = tokens.get("graph").await.unwrap();
+        // A machine that stands still for a second lets the token expire.
+        let stats = self.cache.stats();
+        assert!(
+            found.is_hit() || began.elapsed() > TOKEN,
+            "{found:?}, {stats:?}"
+        );
+        tokens.insert("mail", token()).await.unwrap();
+        match number % 4 {
+            0 => drop(tokens.sign_out().await.unwrap()),
+            1 => {
+                tokens.commit().await.unwrap();
+                tokens.remove("mail").await.unwrap();
+            }
+            2 => {
+                let acquire = async move |_| Ok::<_, Error>(TokenSet::from(token()));
+                tokens.get_or_acquire("files", acquire).await.unwrap();
+            }
+            _ => {}
+        }
+        // Somebody comes back whose time is over.
+        let earlier = number.saturating_sub(4 * (1000 / PACE.as_millis() as usize) * WORKERS);
+        if earlier > 0 {
+            let tokens = self.cache.tokens(session(&format!("user-{earlier}")));
+            // Absent, or unavailable on a machine that is too busy for Redis to answer in time.
+            assert!(!tokens.get("graph").await.unwrap().is_hit(), "is over");
+        }
+    }
+}
+
+fn resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    kib.parse::<f64>().unwrap() / 1024.0
+}
