@@ -48,7 +48,7 @@ impl Epoch {
     pub(super) fn channel(&self) -> Channel {
         match &self.0 {
             None => Channel::None,
-            Some(_) if self.now() % 2 == 0 => Channel::Alive,
+            Some(_) if self.now().is_multiple_of(2) => Channel::Alive,
             Some(_) => Channel::Lost,
         }
     }
@@ -56,14 +56,14 @@ impl Epoch {
     /// Whether `epoch` was one in which the channel was alive, and at most one gap has been since.
     pub(super) fn was_alive_in(&self, epoch: u32) -> bool {
         let since = self.now().wrapping_sub(epoch);
-        self.0.is_some() && epoch % 2 == 0 && since <= 2
+        self.0.is_some() && epoch.is_multiple_of(2) && since <= 2
     }
 
     /// Enters an epoch in which the channel is alive, or one in which it is lost.
     fn begin(&self, alive: bool) {
         let Some(epoch) = &self.0 else { return };
         let now = epoch.load(Ordering::Acquire);
-        let next = match (now % 2 == 0, alive) {
+        let next = match (now.is_multiple_of(2), alive) {
             (true, false) | (false, true) => now + 1,
             // Lost and back again, or the other way round.
             _ => now + 2,

@@ -97,7 +97,16 @@ impl Flight {
             tracing::warn!(kind = ?error.kind(), reason = ?self.need.reason, "no token was acquired");
         }
         self.tell();
-        exclusion.end().await;
+        exclusion.end_when(|| self.is_written()).await;
+    }
+
+    /// Whether L2 has all that is known of these tokens.
+    fn is_written(&self) -> bool {
+        let engine = &self.engine;
+        let waits = engine.partitions.with_known(&self.id.partition, |state| {
+            state.waits(REFRESH_TOKEN) || state.waits(self.need.key.as_ref())
+        });
+        !waits.unwrap_or(false) || engine.queue.is_closed()
     }
 
     async fn fly(&self, call: Call, exclusion: &mut Exclusion) -> Outcome {

@@ -20,6 +20,9 @@ use crate::store::{EntryId, Lease, LeaseState};
 /// Attempts to reach L2 with a lease that has run out, before its holder goes on without.
 const LAST_ATTEMPTS: u32 = 3;
 
+/// How much longer than needed a lease is kept at most.
+const LONGEST_KEEP: Duration = Duration::from_secs(1);
+
 /// A lease in the store, released on drop.
 pub(super) struct HeldLease {
     engine: Arc<Engine>,
@@ -144,6 +147,16 @@ impl HeldLease {
             now.version(entry) <= about.seen.version(entry)
         };
         Ok(untouched(REFRESH_TOKEN) && untouched(about.name.as_ref()))
+    }
+
+    /// Keeps the lease until this is so.
+    pub(super) async fn keep_until(&mut self, done: impl Fn() -> bool) {
+        let pause = (self.engine.terms.lease_ttl / 3).min(LONGEST_KEEP);
+        while !done() {
+            sleep(pause).await;
+            // Another may have it by now, or L2 may still be away: there is nothing to be done.
+            let _ = self.take().await;
+        }
     }
 
     pub(super) async fn release(mut self) {

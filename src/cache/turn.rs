@@ -25,6 +25,15 @@ pub(super) struct Exclusion {
 }
 
 impl Exclusion {
+    /// Keeps other instances away until L2 has what was acquired: they would find what is spent.
+    pub(super) async fn end_when(&mut self, written: impl Fn() -> bool) {
+        self.lock = None;
+        if let Some(lease) = &mut self.lease {
+            lease.keep_until(written).await;
+        }
+        self.end().await;
+    }
+
     pub(super) async fn end(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.release().await;

@@ -21,6 +21,7 @@ pub struct TestStore {
 struct State {
     down: AtomicBool,
     losing_answers: AtomicBool,
+    refusing_commits: AtomicBool,
     loads: AtomicU64,
     looks: AtomicU64,
     groups: AtomicU64,
@@ -44,6 +45,7 @@ impl Default for State {
         Self {
             down: AtomicBool::default(),
             losing_answers: AtomicBool::default(),
+            refusing_commits: AtomicBool::default(),
             loads: AtomicU64::default(),
             looks: AtomicU64::default(),
             groups: AtomicU64::default(),
@@ -76,6 +78,13 @@ impl TestStore {
     /// Commits and moves are applied from now on, but say that they failed.
     pub fn set_losing_answers(&self, losing: bool) {
         self.state.losing_answers.store(losing, Ordering::SeqCst);
+    }
+
+    /// Commits fail from now on, and nothing else does.
+    pub fn set_refusing_commits(&self, refusing: bool) {
+        self.state
+            .refusing_commits
+            .store(refusing, Ordering::SeqCst);
     }
 
     /// Operations that begin from now on wait.
@@ -181,6 +190,9 @@ impl TokenStore for TestStore {
         Box::pin(async move {
             self.state.groups.fetch_add(1, Ordering::SeqCst);
             match self.pass(&self.state.commits, group.len() as u64).await {
+                Ok(()) if self.state.refusing_commits.load(Ordering::SeqCst) => {
+                    vec![Err(StoreError::new(StoreErrorKind::Refused)); group.len()]
+                }
                 Ok(()) => {
                     let answers = self.inner.commit(group).await;
                     match self.state.losing_answers.load(Ordering::SeqCst) {

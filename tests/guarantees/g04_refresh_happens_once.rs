@@ -425,6 +425,30 @@ async fn while_l2_is_down_one_process_still_makes_one_call() {
 }
 
 #[tokio::test]
+async fn others_wait_until_l2_has_the_answer() {
+    let (store, issuer) = (expired().await, Issuer::new());
+    let (one, other) = (cache(store.clone()), cache(store.clone()));
+    store.set_refusing_commits(true);
+    assert_eq!(
+        acquire(&one.tokens(session("s")), &issuer).await.unwrap(),
+        "a1"
+    );
+    let waiting = tokio::spawn({
+        let (tokens, issuer) = (other.tokens(session("s")), issuer.clone());
+        async move { acquire(&tokens, &issuer).await }
+    });
+    let leases = store.leases();
+    eventually("the other is turned away", async || {
+        store.leases() > leases + 3
+    })
+    .await;
+    assert_eq!(issuer.calls(), 1);
+    store.set_refusing_commits(false);
+    assert_eq!(waiting.await.unwrap().unwrap(), "a1");
+    assert_eq!((issuer.calls(), issuer.reuses()), (1, 0));
+}
+
+#[tokio::test]
 async fn under_strict_an_answer_that_l2_does_not_take_is_an_error_and_is_kept() {
     let (store, issuer) = (expired().await, Issuer::new());
     let cache = cache(store.clone());
