@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
+use crate::race::{Either, race};
 use crate::time::Timestamp;
 use crate::token::Token;
 
@@ -142,10 +143,10 @@ impl Flights {
         awaited: &Notify,
     ) -> (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
         // Neither is ever closed.
-        let ahead = tokio::select! {
-            biased;
-            () = awaited.notified() => None,
-            slot = self.slots_ahead.clone().acquire_owned() => slot.ok(),
+        let slot = self.slots_ahead.clone().acquire_owned();
+        let ahead = match race(awaited.notified(), slot).await {
+            Either::First(()) => None,
+            Either::Second(slot) => slot.ok(),
         };
         (ahead, self.slots.clone().acquire_owned().await.ok())
     }
