@@ -6,9 +6,24 @@
 //! |---|---|---|
 //! | 0 | 1 | `0xC7`, the mark of this crate's envelopes |
 //! | 1 | 1 | format version: 1 |
-//! | 2 | 1 | protection: 0 = none (the payload follows as it is); other numbers are for sealing |
+//! | 2 | 1 | protection: 0 = none, 1 = sealed |
+//!
+//! Without protection there follow
+//!
+//! | offset | bytes | meaning |
+//! |---|---|---|
 //! | 3 | 4 | length of the payload, big endian |
 //! | 7 | … | payload |
+//!
+//! and where it is sealed (feature `seal`, AES-256-GCM-SIV of RFC 8452; see the module `seal` for
+//! the key and what the tag covers besides)
+//!
+//! | offset | bytes | meaning |
+//! |---|---|---|
+//! | 3 | 8 | key id |
+//! | 11 | 12 | nonce, random |
+//! | 23 | … | payload, encrypted |
+//! | … | 16 | tag |
 //!
 //! The payload of version 1 is one MessagePack map with named members, so that a member can be
 //! added without a new version; unknown members are passed over:
@@ -37,9 +52,10 @@ use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::Token;
 
-const MARK: u8 = 0xC7;
-const VERSION: u8 = 1;
+pub(crate) const MARK: u8 = 0xC7;
+pub(crate) const VERSION: u8 = 1;
 const PROTECTION_NONE: u8 = 0;
+pub(crate) const PROTECTION_SEALED: u8 = 1;
 const HEADER: [u8; 3] = [MARK, VERSION, PROTECTION_NONE];
 
 /// The largest envelope that is decoded: the 1 MiB limit of a token set, with room for framing.
@@ -71,8 +87,10 @@ impl Value {
     }
 }
 
-/// Why bytes from the store are not an entry. Counted and logged without content.
+/// Why bytes from the store are not an entry. Counted and logged without content. In the order of
+/// [`UnopenableReasons`](crate::telemetry::UnopenableReasons).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "seal"), allow(dead_code, reason = "nothing is sealed"))]
 pub(crate) enum Unopenable {
     /// Not written by this crate, or cut off.
     Foreign,
@@ -84,6 +102,31 @@ pub(crate) enum Unopenable {
     TooLarge,
     /// A sound entry in another entry's place.
     Misplaced,
+    /// Sealed with a key that is not in the ring, or there is no ring.
+    UnknownKey,
+    /// Sealed with a key that was revoked.
+    RevokedKey,
+    /// Sealed, and changed, cut off, or moved here from another user, entry or sign-in.
+    Tampered,
+    /// Not sealed, where it has to be.
+    Plaintext,
+}
+
+impl Unopenable {
+    /// The reason as logs and metrics have it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::UnknownVersion => "unknown_version",
+            Self::Damaged => "damaged",
+            Self::TooLarge => "too_large",
+            Self::Misplaced => "misplaced",
+            Self::UnknownKey => "unknown_key",
+            Self::RevokedKey => "revoked_key",
+            Self::Tampered => "tampered",
+            Self::Plaintext => "plaintext",
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,8 +149,18 @@ struct Payload<'a> {
     x: BTreeMap<&'a str, &'a str>,
 }
 
-/// Writes an entry into a buffer that is wiped when the last clone is dropped.
+/// Writes an entry without protection, into a buffer that is wiped when the last clone is dropped.
 pub(crate) fn encode(name: &str, value: &Value) -> Bytes {
+    let start = HEADER.len() + 4;
+    let mut buffer = write(name, value, start, 0);
+    let length = (buffer.len() - start) as u32;
+    buffer[..HEADER.len()].copy_from_slice(&HEADER);
+    buffer[HEADER.len()..start].copy_from_slice(&length.to_be_bytes());
+    Bytes::from_owner(buffer)
+}
+
+/// Writes an entry's payload, after `before` zeros and with room for `after` bytes more.
+pub(crate) fn write(name: &str, value: &Value, before: usize, after: usize) -> Zeroizing<Vec<u8>> {
     let empty = BTreeMap::new();
     let (secret, token) = match value {
         Value::Token(token) => (token.access_token(), Some(token)),
@@ -129,17 +182,16 @@ pub(crate) fn encode(name: &str, value: &Value) -> Bytes {
     let texts = [Some(payload.n), Some(payload.s), payload.t, payload.o];
     let texts: usize = texts.iter().flatten().map(|text| text.len() + 7).sum();
     let extra: usize = payload.x.iter().map(|(k, v)| k.len() + v.len() + 10).sum();
-    let mut buffer = Zeroizing::new(Vec::with_capacity(HEADER.len() + 4 + texts + extra + 64));
-    buffer.extend_from_slice(&HEADER);
-    buffer.extend_from_slice(&[0; 4]);
+    let room = before + texts + extra + 64 + after;
+    let mut buffer = Zeroizing::new(Vec::with_capacity(room));
+    buffer.resize(before, 0);
     let written = rmp_serde::encode::write_named(&mut *buffer, &payload);
     debug_assert!(written.is_ok(), "strings and integers always encode");
-    let length = buffer.len() - HEADER.len() - 4;
-    buffer[HEADER.len()..HEADER.len() + 4].copy_from_slice(&(length as u32).to_be_bytes());
-    Bytes::from_owner(buffer)
+    debug_assert!(buffer.len() + after <= room, "the buffer never grows");
+    buffer
 }
 
-/// Reads an entry, and checks that it stands where its name belongs.
+/// Reads an entry without protection, and checks that it stands where its name belongs.
 pub(crate) fn decode(
     bytes: &[u8],
     belongs: impl FnOnce(&str) -> bool,
@@ -155,6 +207,7 @@ pub(crate) fn decode(
             }
             payload
         }
+        [MARK, VERSION, PROTECTION_SEALED, ..] => return Err(Unopenable::UnknownKey),
         [MARK, version, protection, ..]
             if (*version, *protection) != (VERSION, PROTECTION_NONE) =>
         {
@@ -162,6 +215,14 @@ pub(crate) fn decode(
         }
         _ => return Err(Unopenable::Foreign),
     };
+    read(payload, belongs)
+}
+
+/// Reads an entry's payload, and checks that it stands where its name belongs.
+pub(crate) fn read(
+    payload: &[u8],
+    belongs: impl FnOnce(&str) -> bool,
+) -> Result<(TokenKey, Value), Unopenable> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
     reader.set_max_depth(16);
     let payload = Payload::deserialize(&mut reader).map_err(|_| Unopenable::Damaged)?;

@@ -62,7 +62,8 @@ fn what_is_not_ours_has_a_reason() {
     assert_eq!(decode(b"{\"json\":1}", |_| true), Err(Unopenable::Foreign));
     assert_eq!(with(0, 0), Err(Unopenable::Foreign));
     assert_eq!(with(1, 2), Err(Unopenable::UnknownVersion));
-    assert_eq!(with(2, 1), Err(Unopenable::UnknownVersion));
+    assert_eq!(with(2, 1), Err(Unopenable::UnknownKey));
+    assert_eq!(with(2, 2), Err(Unopenable::UnknownVersion));
     assert_eq!(with(6, 0xff), Err(Unopenable::Damaged));
     assert_eq!(with(7, 0xc0), Err(Unopenable::Damaged));
     assert_eq!(

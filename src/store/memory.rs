@@ -1,22 +1,20 @@
 //! `MemoryStore`: an L2 in this process, for one instance, for tests and for prototypes.
 
-mod leases;
+pub(super) mod leases;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
 use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use self::leases::Leases;
-use super::record::{Admission, Record};
+use super::partition::Partition;
 use super::{
-    Commit, EntryId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    StoreFuture, StoredEntry, TokenStore,
+    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
+    TokenStore,
 };
 use crate::error::{StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
@@ -35,25 +33,6 @@ pub struct MemoryStore {
     moving: Arc<RwLock<()>>,
     leases: Arc<Leases>,
     clock: Clock,
-}
-
-#[derive(Clone, Default)]
-struct Partition {
-    record: Record,
-    entries: BTreeMap<EntryId, Entry>,
-}
-
-#[derive(Clone)]
-struct Entry {
-    version: u64,
-    expires_at: Option<Timestamp>,
-    value: Bytes,
-}
-
-impl Entry {
-    fn lives(&self, now: Timestamp) -> bool {
-        self.expires_at.is_none_or(|at| at > now)
-    }
 }
 
 impl MemoryStore {
@@ -85,7 +64,7 @@ impl MemoryStore {
     /// The partition, unless it is forgotten by now.
     fn stored(&self, id: &PartitionId, now: Timestamp) -> Option<Arc<Partition>> {
         let stored = self.partitions.get(id);
-        stored.filter(|p| p.record.forget_at().is_none_or(|at| at > now))
+        stored.filter(|p| !p.is_forgotten(now))
     }
 
     /// Replaces a partition by what `change` makes of it, atomically. The caller holds `moving`.
@@ -98,7 +77,7 @@ impl MemoryStore {
         let mut answer = None;
         self.partitions.entry_by_ref(id).and_compute_with(|stored| {
             let stored = stored.map(|entry| Partition::clone(&entry.into_value()));
-            let kept = stored.filter(|p| p.record.forget_at().is_none_or(|at| at > now));
+            let kept = stored.filter(|p| !p.is_forgotten(now));
             let (next, result) = change(kept, now);
             answer = Some(result);
             next.map_or(Op::Nop, |partition| Op::Put(Arc::new(partition)))
@@ -109,58 +88,14 @@ impl MemoryStore {
     /// Applies a commit, unless it is stale, in conflict, or not `allowed` by more than itself.
     fn commit_one(&self, commit: &Commit, allowed: bool) -> Option<Outcome> {
         self.update(&commit.partition, |stored, now| {
-            let (record, mut entries) = stored.map(|p| (p.record, p.entries)).unzip();
-            let entries = entries.get_or_insert_default();
-            let (mut record, admission) = Record::admit(record, commit.id, commit.generation, now);
-            match admission {
-                Admission::Stale => {
-                    let generation = record.generation;
-                    return (None, Outcome::Stale { generation });
-                }
-                Admission::Repeated => {}
-                Admission::Apply { fresh } => {
-                    let met = commit.expected.is_none_or(|expected| {
-                        let found = entries.get(&expected.entry).filter(|_| !fresh);
-                        expected.met(found.map(|entry| (entry.version, entry.expires_at)), now)
-                    });
-                    if !met || !allowed {
-                        return (None, Outcome::Conflict);
-                    }
-                    entries.retain(|_, entry| !fresh && entry.lives(now));
-                    for change in &commit.changes {
-                        entries.remove(&change.entry);
-                        if let Some(put) = &change.put {
-                            record.wrote(put.expires_at);
-                            let entry = Entry {
-                                version: record.version,
-                                expires_at: put.expires_at,
-                                value: put.value.clone(),
-                            };
-                            entries.insert(change.entry, entry);
-                        }
-                    }
-                    record.renew(commit.lifetime, now);
-                }
-            }
-            let outcome = Outcome::Committed {
-                version: record.version,
-                remaining: record.remaining(now),
-            };
-            let entries = std::mem::take(entries);
-            (Some(Partition { record, entries }), outcome)
+            Partition::commit(stored, commit, allowed, now)
         })
     }
 
     fn clear_one(&self, id: &PartitionId, expected: Option<u64>) -> Option<u64> {
         self.update(id, |stored, now| {
-            let before = stored.clone().map(|partition| partition.record);
-            let record = Record::cleared(before, expected, now);
-            let generation = record.generation;
-            let entries = match stored {
-                Some(partition) if partition.record.generation == generation => partition.entries,
-                _ => BTreeMap::new(),
-            };
-            (Some(Partition { record, entries }), generation)
+            let (cleared, generation) = Partition::clear(stored, expected, now);
+            (Some(cleared), generation)
         })
     }
 
@@ -188,13 +123,6 @@ fn refused() -> StoreError {
     StoreError::new(StoreErrorKind::Refused)
 }
 
-impl Partition {
-    fn footprint(&self) -> u32 {
-        let entries = self.entries.values().map(|entry| entry.value.len() + 160);
-        u32::try_from(512 + entries.sum::<usize>()).unwrap_or(u32::MAX)
-    }
-}
-
 impl Default for MemoryStore {
     fn default() -> Self {
         Self::new()
@@ -216,26 +144,7 @@ impl TokenStore for MemoryStore {
             let _together = self.together();
             self.stored(id, now)
         };
-        let loaded = stored.map_or_else(Loaded::default, |partition| {
-            let record = &partition.record;
-            let live = partition.entries.iter();
-            let live = live.filter(|(_, entry)| !record.ended(now) && entry.lives(now));
-            Loaded {
-                generation: record.generation,
-                version: record.version,
-                cleared_at: record.cleared_at,
-                remaining: record.remaining(now),
-                entries: live
-                    .map(|(id, entry)| StoredEntry {
-                        entry: *id,
-                        version: entry.version,
-                        expires_at: entry.expires_at,
-                        value: entry.value.clone(),
-                    })
-                    .collect(),
-                damaged: 0,
-            }
-        });
+        let loaded = stored.map_or_else(Loaded::default, |partition| partition.loaded(now));
         Box::pin(std::future::ready(Ok(loaded)))
     }
 
@@ -253,16 +162,7 @@ impl TokenStore for MemoryStore {
         &'a self,
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        let touch = |id| {
-            self.update(id, |stored, now| match stored {
-                Some(mut partition) if !partition.record.ended(now) => {
-                    partition.record.slide(now);
-                    let remaining = partition.record.remaining(now);
-                    (Some(partition), remaining)
-                }
-                _ => (None, Remaining::default()),
-            })
-        };
+        let touch = |id| self.update(id, Partition::touch);
         let _together = self.together();
         let remaining = group.iter().filter_map(touch).map(Ok);
         Box::pin(std::future::ready(remaining.collect()))
@@ -275,6 +175,8 @@ impl TokenStore for MemoryStore {
     ) -> StoreFuture<'a, Result<u64, StoreError>> {
         let _together = self.together();
         let generation = self.clear_one(id, expected).ok_or_else(refused);
+        // Until then the map holds on to what it had, and to the tokens in it.
+        self.partitions.run_pending_tasks();
         Box::pin(std::future::ready(generation))
     }
 

@@ -34,9 +34,13 @@
 #[cfg(feature = "test-util")]
 pub mod conformance;
 mod memory;
+mod names;
+mod partition;
 mod record;
 #[cfg(feature = "redis")]
-mod redis;
+pub(crate) mod redis;
+#[cfg(feature = "cookie")]
+mod slots;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -51,12 +55,18 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 pub use self::memory::MemoryStore;
+pub(crate) use self::names::Names;
+#[cfg(all(feature = "redis", feature = "seal"))]
+pub use self::redis::RedisKeys;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStoreBuilder};
+#[cfg(feature = "cookie")]
+pub(crate) use self::slots::{Pinned, Slots, Snapshot};
+#[cfg(all(feature = "sqlite", feature = "seal"))]
+pub use self::sqlite::SqliteKeys;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteStore;
 use crate::error::StoreError;
-use crate::key::PartitionKey;
 use crate::time::Timestamp;
 
 /// How long the tombstone of a signed-out partition is kept: 24 hours, longer than any request
@@ -192,14 +202,6 @@ pub struct PartitionId {
 }
 
 impl PartitionId {
-    /// The id of a partition within a namespace.
-    pub(crate) fn new(namespace: &Arc<str>, key: &PartitionKey) -> Self {
-        Self {
-            namespace: namespace.clone(),
-            digest: key.digest(namespace),
-        }
-    }
-
     /// The same partition under a prefix generation; the first one has no part in the name.
     pub(crate) fn under(mut self, prefix: u64) -> Self {
         if prefix > 0 {
@@ -225,6 +227,15 @@ impl PartitionId {
         Self {
             namespace: namespace.into(),
             digest: digest.into(),
+        }
+    }
+
+    /// An id that is no partition key's.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn from_digest(namespace: &str, digest: [u8; 32]) -> Self {
+        Self {
+            namespace: namespace.into(),
+            digest,
         }
     }
 
@@ -260,15 +271,10 @@ impl fmt::Debug for PartitionId {
 pub struct EntryId([u8; 16]);
 
 impl EntryId {
-    /// The id of an entry by name.
+    /// The id of an entry by name, where no key is involved.
+    #[cfg(any(test, feature = "test-util"))]
     pub(crate) fn of(name: &str) -> Self {
-        let digest = Sha256::new()
-            .chain_update(b"tower-token-cache entry v1\0")
-            .chain_update(name)
-            .finalize();
-        let mut id = [0; 16];
-        id.copy_from_slice(&digest[..16]);
-        Self(id)
+        Names::default().entry(name)
     }
 
     /// The id as stored.
@@ -330,8 +336,8 @@ pub struct Revision {
     pub version: u64,
 }
 
-/// One entry as the store holds it.
-#[derive(Clone, Debug)]
+/// One entry as the store holds it. `Debug` shows the size of the value only.
+#[derive(Clone)]
 pub struct StoredEntry {
     /// Which entry.
     pub entry: EntryId,
@@ -341,6 +347,18 @@ pub struct StoredEntry {
     pub expires_at: Option<Timestamp>,
     /// The sealed bytes.
     pub value: Bytes,
+}
+
+impl fmt::Debug for StoredEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without encryption the value holds tokens.
+        f.debug_struct("StoredEntry")
+            .field("entry", &self.entry)
+            .field("version", &self.version)
+            .field("expires_at", &self.expires_at)
+            .field("bytes", &self.value.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// How long a partition lives from now on; `None` is without end.
@@ -393,13 +411,22 @@ pub struct Change {
     pub put: Option<Put>,
 }
 
-/// A new value of an entry.
-#[derive(Clone, Debug)]
+/// A new value of an entry. `Debug` shows its size only.
+#[derive(Clone)]
 pub struct Put {
     /// The sealed bytes.
     pub value: Bytes,
     /// When the entry expires; `None` if it lives as long as its partition.
     pub expires_at: Option<Timestamp>,
+}
+
+impl fmt::Debug for Put {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Put")
+            .field("bytes", &self.value.len())
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The limits on a partition's life. The earliest one wins.

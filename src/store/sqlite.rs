@@ -1,6 +1,8 @@
 //! `SqliteStore`: an L2 in one file, for one machine.
 
 mod changes;
+#[cfg(feature = "seal")]
+mod keys;
 mod leases;
 mod rows;
 mod schema;
@@ -14,6 +16,8 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection, Sqlite, SqlitePool, Transaction};
 
+#[cfg(feature = "seal")]
+pub use self::keys::SqliteKeys;
 use super::{
     Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
     TokenStore,

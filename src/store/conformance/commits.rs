@@ -23,12 +23,17 @@ pub async fn absent_partitions_load_empty<S: TokenStore>(harness: &Harness<S>) {
     );
 }
 
-/// Any bytes come back as they were: none at all, every byte there is, and a mebibyte of them. So
-/// does an entry's expiry.
+/// Any bytes come back as they were: none at all, every byte there is, and a mebibyte of them
+/// (unless the [harness](Harness::with_largest_value) says less). So does an entry's expiry.
 pub async fn values_come_back_as_they_were<S: TokenStore>(harness: &Harness<S>) {
     let subject = harness.partition("values");
     let every: Vec<u8> = (0..=u8::MAX).chain((0..=u8::MAX).rev()).collect();
-    let large: Vec<u8> = every.iter().copied().cycle().take(1 << 20).collect();
+    let large: Vec<u8> = every
+        .iter()
+        .copied()
+        .cycle()
+        .take(harness.largest_value())
+        .collect();
     let expiry = harness.after(1000);
     let draft = harness.draft(&subject);
     let draft = draft
@@ -43,7 +48,7 @@ pub async fn values_come_back_as_they_were<S: TokenStore>(harness: &Harness<S>) 
     assert_eq!(value("every"), Some(every), "values are arbitrary bytes");
     assert!(
         value("large") == Some(large),
-        "a value of 1 MiB comes back as it was"
+        "a large value comes back as it was"
     );
     let expires_at = |name| entry(&loaded, name).and_then(|entry| entry.expires_at);
     assert_eq!(

@@ -26,6 +26,7 @@ pub struct Harness<S> {
     clock: Clock,
     manual: bool,
     unit: Duration,
+    largest: usize,
     namespace: String,
     commits: AtomicU64,
 }
@@ -50,6 +51,13 @@ impl<S: TokenStore> Harness<S> {
         self
     }
 
+    /// The largest value that the checks write, in bytes. Defaults to 1 MiB, which the engine
+    /// allows; a store that takes less has a documented exception.
+    pub fn with_largest_value(mut self, bytes: usize) -> Self {
+        self.largest = bytes;
+        self
+    }
+
     fn new(store: S, clock: Clock, manual: bool) -> Self {
         let random = getrandom::u64().unwrap_or_else(|_| Timestamp::now().as_millis());
         Self {
@@ -57,6 +65,7 @@ impl<S: TokenStore> Harness<S> {
             clock,
             manual,
             unit: Duration::from_millis(500),
+            largest: 1 << 20,
             namespace: format!("conformance-{random:016x}"),
             commits: AtomicU64::new(random),
         }
@@ -82,6 +91,10 @@ impl<S: TokenStore> Harness<S> {
 
     pub(super) fn units(&self, units: u32) -> Duration {
         self.unit * units
+    }
+
+    pub(super) fn largest_value(&self) -> usize {
+        self.largest
     }
 
     /// Whether hours can pass.

@@ -13,7 +13,7 @@ const FEW: usize = 64;
 
 /// Who has which lease until when. Those that have run out are freed when the table has doubled.
 #[derive(Default)]
-pub(super) struct Leases(Mutex<Table>);
+pub(in crate::store) struct Leases(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
@@ -28,7 +28,12 @@ struct Held {
 }
 
 impl Leases {
-    pub(super) fn acquire(&self, lease: &Lease, ttl: Duration, now: Timestamp) -> LeaseState {
+    pub(in crate::store) fn acquire(
+        &self,
+        lease: &Lease,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> LeaseState {
         let mut table = self.table();
         table.sweep(now);
         let next = Held {
@@ -46,7 +51,7 @@ impl Leases {
         }
     }
 
-    pub(super) fn renew(&self, lease: &Lease, ttl: Duration, now: Timestamp) -> bool {
+    pub(in crate::store) fn renew(&self, lease: &Lease, ttl: Duration, now: Timestamp) -> bool {
         let mut table = self.table();
         let held = table.held.get_mut(&key(lease));
         let Some(held) = held.filter(|held| held.is_of(lease, now)) else {
@@ -56,7 +61,7 @@ impl Leases {
         true
     }
 
-    pub(super) fn release(&self, lease: &Lease, now: Timestamp) -> bool {
+    pub(in crate::store) fn release(&self, lease: &Lease, now: Timestamp) -> bool {
         let mut table = self.table();
         match table.held.entry(key(lease)) {
             Entry::Occupied(held) if held.get().is_of(lease, now) => {

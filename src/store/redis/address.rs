@@ -8,9 +8,9 @@ use bb8_redis::redis::{ConnectionInfo, IntoConnectionInfo};
 use crate::error::ConfigError;
 
 /// What a URL names.
-pub(super) enum Address {
+pub(crate) enum Address {
     /// One server.
-    Server(ConnectionInfo),
+    Server(Box<ConnectionInfo>),
     /// A cluster, by some of its nodes.
     #[cfg(feature = "redis-cluster")]
     Cluster(Vec<ConnectionInfo>),
@@ -22,7 +22,7 @@ pub(super) enum Address {
         /// The service's name.
         service: String,
         /// How to sign in to the master. It names a sentinel: the master's place is found out.
-        master: ConnectionInfo,
+        master: Box<ConnectionInfo>,
     },
 }
 
@@ -51,7 +51,7 @@ impl Address {
         let address = match topology {
             Some("cluster") => cluster(scheme, rest)?,
             Some(_) => sentinel(scheme, rest)?,
-            None => Self::Server(server(url)?),
+            None => Self::Server(Box::new(server(url)?)),
         };
         Ok((address, tls))
     }
@@ -93,7 +93,7 @@ fn sentinel(scheme: &str, rest: &str) -> Result<Address, ConfigError> {
     Ok(Address::Sentinel {
         sentinels,
         service: service.to_owned(),
-        master: master.set_redis_settings(settings),
+        master: Box::new(master.set_redis_settings(settings)),
     })
 }
 
@@ -150,7 +150,7 @@ pub(super) fn tcp() -> TcpSettings {
 }
 
 /// The error never holds the URL, which may hold a password.
-pub(super) fn bad_url() -> ConfigError {
+pub(crate) fn bad_url() -> ConfigError {
     ConfigError::new(
         "url",
         "must be redis://[user:password@]host[:port][/database], rediss://…, unix:///path, \

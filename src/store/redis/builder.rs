@@ -4,26 +4,21 @@ use std::fmt;
 use std::time::Duration;
 
 use super::RedisStore;
-use super::address::Address;
+use super::access::Access;
 use super::link::Link;
-use super::tls::Tls;
 use crate::error::ConfigError;
 
 /// Sets up a [`RedisStore`].
 pub struct RedisStoreBuilder {
-    url: String,
+    access: Access,
     response_timeout: Duration,
-    tls: Tls,
-    sentinel_credentials: Option<(String, String)>,
 }
 
 impl RedisStoreBuilder {
     pub(super) fn new(url: String) -> Self {
         Self {
-            url,
+            access: Access::new(url),
             response_timeout: Duration::from_millis(200),
-            tls: Tls::default(),
-            sentinel_credentials: None,
         }
     }
 
@@ -40,7 +35,7 @@ impl RedisStoreBuilder {
     #[cfg(feature = "redis-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.tls.root = Some(pem.into());
+        self.access.root_certificates(pem.into());
         self
     }
 
@@ -53,10 +48,8 @@ impl RedisStoreBuilder {
         certificate: impl Into<Vec<u8>>,
         key: impl Into<Vec<u8>>,
     ) -> Self {
-        self.tls.client = Some(bb8_redis::redis::ClientTlsConfig {
-            client_cert: certificate.into(),
-            client_key: key.into(),
-        });
+        self.access
+            .client_certificate(certificate.into(), key.into());
         self
     }
 
@@ -69,7 +62,8 @@ impl RedisStoreBuilder {
         user: impl Into<String>,
         password: impl Into<String>,
     ) -> Self {
-        self.sentinel_credentials = Some((user.into(), password.into()));
+        self.access
+            .sentinel_credentials(user.into(), password.into());
         self
     }
 
@@ -80,7 +74,7 @@ impl RedisStoreBuilder {
     /// crate, for certificates that cannot be read, for settings that this URL has no use for, a
     /// timeout of zero, or a call outside of a tokio runtime.
     pub fn build(self) -> Result<RedisStore, ConfigError> {
-        let (address, tls) = Address::parse(&self.url)?;
+        let address = self.access.address()?;
         if self.response_timeout.is_zero() {
             return Err(ConfigError::new("response_timeout", "must be above 0"));
         }
@@ -88,18 +82,9 @@ impl RedisStoreBuilder {
             ConfigError::new("runtime", "a Redis store must be made inside of tokio")
                 .with_source(error)
         })?;
-        #[cfg(feature = "redis-tls")]
-        self.tls.check(tls)?;
-        #[cfg(not(feature = "redis-tls"))]
-        let _ = tls;
-        #[cfg(feature = "redis-sentinel")]
-        if self.sentinel_credentials.is_some() && !matches!(address, Address::Sentinel { .. }) {
-            let reason = "needs a URL of redis+sentinel://";
-            return Err(ConfigError::new("sentinel_credentials", reason));
-        }
         let timeout = self.response_timeout;
         Ok(RedisStore {
-            link: Link::new(address, self.tls, self.sentinel_credentials, timeout)?,
+            link: Link::new(address, &self.access, timeout)?,
         })
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use bb8_redis::bb8::RunError;
 use bb8_redis::redis::{Pipeline, RedisError, RedisResult, Value};
 
+use super::access::Access;
 use super::address::{Address, bad_url};
 #[cfg(feature = "redis-cluster")]
 use super::cluster::Cluster;
 use super::pool::{Pool, Target, pool};
 #[cfg(feature = "redis-sentinel")]
 use super::sentinel::Sentinels;
-use super::tls::Tls;
 use crate::error::ConfigError;
 
 /// Clones share the connections.
@@ -27,21 +27,18 @@ impl Link {
     /// Connects in the background.
     pub(super) fn new(
         address: Address,
-        tls: Tls,
-        sentinel_credentials: Option<(String, String)>,
+        access: &Access,
         timeout: Duration,
     ) -> Result<Self, ConfigError> {
-        #[cfg(not(feature = "redis-sentinel"))]
-        let _ = sentinel_credentials;
         let bad = |error: RedisError| bad_url().with_source(error);
         Ok(match address {
             Address::Server(info) => {
-                let client = tls.open(info).map_err(bad)?;
+                let client = access.open(*info).map_err(bad)?;
                 Self::Server(pool(Target::Server(Box::new(client)), timeout))
             }
             #[cfg(feature = "redis-cluster")]
             Address::Cluster(nodes) => {
-                Self::Cluster(Cluster::new(nodes, &tls, timeout).map_err(bad)?)
+                Self::Cluster(Cluster::new(nodes, &access.tls, timeout).map_err(bad)?)
             }
             #[cfg(feature = "redis-sentinel")]
             Address::Sentinel {
@@ -49,22 +46,9 @@ impl Link {
                 service,
                 master,
             } => {
-                let sentinels = sentinels.into_iter().map(|info| {
-                    let settings = info.redis_settings().clone();
-                    let settings = match &sentinel_credentials {
-                        Some((user, password)) if user.is_empty() => {
-                            settings.set_password(password)
-                        }
-                        Some((user, password)) => {
-                            settings.set_username(user).set_password(password)
-                        }
-                        None => settings,
-                    };
-                    tls.open(info.set_redis_settings(settings))
-                });
-                let sentinels = sentinels.collect::<RedisResult<_>>().map_err(bad)?;
-                let sentinels = Sentinels::new(sentinels, service, master, tls.clone(), timeout);
-                Self::Server(pool(Target::Sentinels(sentinels), timeout))
+                let sentinels = Sentinels::new(sentinels, service, *master, access, timeout);
+                let target = Target::Sentinels(sentinels.map_err(bad)?.watched());
+                Self::Server(pool(target, timeout))
             }
         })
     }

@@ -1,9 +1,12 @@
 //! `RedisStore`: partitions as hashes in Redis or Valkey.
 
+mod access;
 mod address;
 mod builder;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+#[cfg(feature = "seal")]
+mod keys;
 mod link;
 mod pool;
 mod record;
@@ -17,9 +20,15 @@ use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 
+pub(crate) use self::access::Access;
+pub(crate) use self::address::{Address, bad_url};
 pub use self::builder::RedisStoreBuilder;
+#[cfg(feature = "seal")]
+pub use self::keys::RedisKeys;
 use self::link::Link;
 use self::scripts::{Lua, hash_key};
+#[cfg(feature = "redis-sentinel")]
+pub(crate) use self::sentinel::{Master, Sentinels};
 use super::{
     Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, Revision,
     StoreFuture, TokenStore,

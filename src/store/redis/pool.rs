@@ -150,9 +150,9 @@ impl bb8::ManageConnection for Manager {
             }
             #[cfg(feature = "redis-sentinel")]
             Target::Sentinels(sentinels) => {
-                let (inner, place) = sentinels.connect().await?;
-                named_by = Some((sentinels.clone(), place));
-                inner
+                let master = sentinels.connect().await?;
+                named_by = Some((sentinels.clone(), master.place));
+                master.connection
             }
         };
         let connection = Connection {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bb8_redis::redis::Value;
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use crate::store::{EntryId, LeaseState, Loaded, Outcome, Remaining, Revision, StoredEntry};
 use crate::time::Timestamp;
@@ -116,7 +117,8 @@ fn entry(id: &[u8], value: Vec<u8>) -> Option<StoredEntry> {
         entry: EntryId::from(<[u8; 16]>::try_from(id).ok()?),
         version,
         expires_at: (expiry > 0).then(|| Timestamp::from_millis(expiry)),
-        value: Bytes::from(value).slice(ENTRY_HEADER..),
+        // Without encryption it holds tokens.
+        value: Bytes::from_owner(Zeroizing::new(value)).slice(ENTRY_HEADER..),
     })
 }
 

@@ -10,6 +10,7 @@ use bb8_redis::redis::{
     RedisResult, Value, cmd,
 };
 
+use super::access::Access;
 use super::tls::Tls;
 
 /// How often the sentinels are asked while nothing is wrong. A master that is replaced although it
@@ -17,10 +18,10 @@ use super::tls::Tls;
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// A server's host and port.
-pub(super) type Place = (String, u16);
+pub(crate) type Place = (String, u16);
 
 /// The sentinels of one service.
-pub(super) struct Sentinels {
+pub(crate) struct Sentinels {
     sentinels: Vec<Client>,
     service: String,
     /// How to sign in to the master, wherever it is.
@@ -32,35 +33,58 @@ pub(super) struct Sentinels {
     named: Mutex<Option<Place>>,
 }
 
+/// The server that is the master.
+pub(crate) struct Master {
+    pub(crate) connection: MultiplexedConnection,
+    /// For more connections to it.
+    pub(crate) client: Client,
+    pub(crate) place: Place,
+}
+
 impl Sentinels {
-    /// Begins to watch them.
-    pub(super) fn new(
-        sentinels: Vec<Client>,
+    pub(crate) fn new(
+        sentinels: Vec<ConnectionInfo>,
         service: String,
         master: ConnectionInfo,
-        tls: Tls,
+        access: &Access,
         timeout: Duration,
-    ) -> Arc<Self> {
-        let sentinels = Arc::new(Self {
-            sentinels,
+    ) -> RedisResult<Self> {
+        let sentinels = sentinels.into_iter().map(|info| access.open_sentinel(info));
+        Ok(Self {
+            sentinels: sentinels.collect::<RedisResult<_>>()?,
             service,
             master,
-            tls,
+            tls: access.tls.clone(),
             config: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(timeout))
                 .set_response_timeout(Some(timeout)),
             preferred: AtomicUsize::default(),
             named: Mutex::default(),
-        });
+        })
+    }
+
+    /// Begins to watch them, for [`name_another`](Self::name_another).
+    pub(super) fn watched(self) -> Arc<Self> {
+        let sentinels = Arc::new(self);
         let weak = Arc::downgrade(&sentinels);
         tokio::spawn(async move {
             while let Some(sentinels) = weak.upgrade() {
-                sentinels.watch().await;
+                if let Some(place) = sentinels.ask().await {
+                    *sentinels.named() = Some(place);
+                }
                 drop(sentinels);
                 tokio::time::sleep(WATCH_EVERY).await;
             }
         });
         sentinels
+    }
+
+    /// Waits until another server than this is the master. As long as no sentinel can be asked it
+    /// is not.
+    pub(crate) async fn replaced(&self, place: &Place) {
+        while self.ask().await.is_none_or(|named| named == *place) {
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
     }
 
     /// Whether another server is the master by now. As long as no sentinel can be asked it is not.
@@ -70,28 +94,28 @@ impl Sentinels {
 
     /// Connects to the master. A sentinel that names a server which is none, or no longer, has not
     /// heard of the failover yet: then the next one is asked.
-    pub(super) async fn connect(&self) -> RedisResult<(MultiplexedConnection, Place)> {
+    pub(crate) async fn connect(&self) -> RedisResult<Master> {
         let mut last_error = unknown();
         for at in self.order() {
+            // Beforehand: whoever runs out of patience here goes on from here.
+            self.preferred.store(at, Ordering::Relaxed);
             match self.master_by(at).await {
-                Ok(connection) => {
-                    self.preferred.store(at, Ordering::Relaxed);
-                    return Ok(connection);
-                }
+                Ok(master) => return Ok(master),
                 Err(error) => last_error = error,
             }
         }
         Err(last_error)
     }
 
-    async fn watch(&self) {
+    /// The master's place, by the first that answers.
+    async fn ask(&self) -> Option<Place> {
         for at in self.order() {
             if let Ok(place) = self.place_by(at).await {
                 self.preferred.store(at, Ordering::Relaxed);
-                *self.named() = Some(place);
-                return;
+                return Some(place);
             }
         }
+        None
     }
 
     fn order(&self) -> impl Iterator<Item = usize> + use<> {
@@ -112,7 +136,7 @@ impl Sentinels {
         place.ok_or_else(unknown)
     }
 
-    async fn master_by(&self, at: usize) -> RedisResult<(MultiplexedConnection, Place)> {
+    async fn master_by(&self, at: usize) -> RedisResult<Master> {
         let place = self.place_by(at).await?;
         let (host, port) = place.clone();
         let address = match self.master.addr() {
@@ -124,13 +148,17 @@ impl Sentinels {
             },
             _ => ConnectionAddr::Tcp(host, port),
         };
-        let master = self.tls.open(self.master.clone().set_addr(address))?;
-        let mut master = master
+        let client = self.tls.open(self.master.clone().set_addr(address))?;
+        let mut connection = client
             .get_multiplexed_async_connection_with_config(&self.config)
             .await?;
-        let role = cmd("ROLE").query_async::<Value>(&mut master).await;
+        let role = cmd("ROLE").query_async::<Value>(&mut connection).await;
         match is_master(&role) {
-            true => Ok((master, place)),
+            true => Ok(Master {
+                connection,
+                client,
+                place,
+            }),
             false => Err(unknown()),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
+use zeroize::Zeroizing;
 
 use crate::store::record::Record;
 use crate::store::{Change, EntryId, Loaded, PartitionId, REMEMBERED_COMMITS, StoredEntry};
@@ -231,7 +232,8 @@ fn decode_entry(row: &SqliteRow) -> Result<Option<StoredEntry>, Damaged> {
         entry: EntryId::from(entry),
         version: required(row, "entry_version")?,
         expires_at: optional(row, "expires_at")?.map(Timestamp::from_millis),
-        value: Bytes::from(row.try_get::<Vec<u8>, _>("value")?),
+        // Without encryption it holds tokens.
+        value: Bytes::from_owner(Zeroizing::new(row.try_get::<Vec<u8>, _>("value")?)),
     }))
 }
 

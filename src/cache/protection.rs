@@ -1,0 +1,301 @@
+//! How entries are named and protected on their way to L2, and read on their way back.
+
+use std::sync::Arc;
+#[cfg(feature = "seal")]
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+#[cfg(feature = "seal")]
+use super::Engine;
+#[cfg(feature = "seal")]
+use super::flush::Work;
+#[cfg(feature = "seal")]
+use super::l2::L2Error;
+#[cfg(feature = "seal")]
+use super::partition::Partition;
+use crate::codec::{self, Unopenable, Value};
+#[cfg(feature = "seal")]
+use crate::key::PartitionKey;
+use crate::key::TokenKey;
+#[cfg(feature = "seal")]
+use crate::seal::{self, KeyId, KeyRing, Place};
+#[cfg(feature = "seal")]
+use crate::store::{Change, Commit, Loaded, Origin, Outcome, Put};
+use crate::store::{EntryId, Names, PartitionId, StoredEntry};
+use crate::telemetry::Counters;
+#[cfg(feature = "seal")]
+use crate::time::{Clock, Timestamp};
+
+/// Everything that goes to L2 is named and written by this, and everything from it is read by it.
+pub(crate) struct Protection {
+    pub(super) namespace: Arc<str>,
+    pub(super) counters: Arc<Counters>,
+    #[cfg(feature = "seal")]
+    pub(super) encryption: Option<Sealing>,
+}
+
+/// Encryption is on.
+#[cfg(feature = "seal")]
+pub(super) struct Sealing {
+    pub(super) ring: KeyRing,
+    /// From when on everything is sealed.
+    pub(super) from: Option<Timestamp>,
+    /// Until when entries without protection are taken.
+    pub(super) plaintext_until: Option<Timestamp>,
+    pub(super) clock: Clock,
+}
+
+#[cfg(feature = "seal")]
+impl Sealing {
+    fn accepts_plaintext(&self) -> bool {
+        self.plaintext_until
+            .is_some_and(|until| self.clock.now() < until)
+    }
+
+    /// A key that something is sealed with and that the ring does not have.
+    fn unknown_key(&self, loaded: &Loaded) -> Option<KeyId> {
+        let values = loaded.entries.iter().map(|stored| &stored.value);
+        let mut ids = values.filter_map(|value| seal::key_id(value));
+        ids.find(|id| !self.ring.knows(*id))
+    }
+}
+
+impl Protection {
+    /// What seals now; `None` before its time.
+    #[cfg(feature = "seal")]
+    fn sealing(&self) -> Option<&Sealing> {
+        let sealing = self.encryption.as_ref()?;
+        let on = sealing.from.is_none_or(|from| from <= sealing.clock.now());
+        on.then_some(sealing)
+    }
+
+    pub(super) fn names(&self) -> Names {
+        #[cfg(feature = "seal")]
+        if let Some(sealing) = self.sealing() {
+            return sealing.ring.names();
+        }
+        Names::default()
+    }
+
+    /// What the store knows an entry by.
+    pub(super) fn entry(&self, name: &str) -> EntryId {
+        self.names().entry(name)
+    }
+
+    /// Writes an entry for this place in L2.
+    pub(super) fn encode(
+        &self,
+        partition: &PartitionId,
+        generation: u64,
+        name: &str,
+        value: &Value,
+    ) -> Bytes {
+        #[cfg(feature = "seal")]
+        if let Some(sealing) = self.sealing() {
+            let place = Place {
+                partition,
+                generation,
+                entry: self.entry(name),
+            };
+            let mut buffer = codec::write(name, value, seal::BEFORE, seal::AFTER);
+            return match sealing.ring.seal(place, &mut buffer) {
+                Some(()) => Bytes::from_owner(buffer),
+                // Longer than 64 GiB. Nothing is better than something that is not sealed.
+                None => Bytes::new(),
+            };
+        }
+        let _ = (partition, generation);
+        codec::encode(name, value)
+    }
+
+    /// Reads an entry that stands at this place in L2.
+    pub(super) fn decode(
+        &self,
+        partition: &PartitionId,
+        generation: u64,
+        stored: &StoredEntry,
+    ) -> Result<(TokenKey, Value), Unopenable> {
+        let decoded = self.decode_with(&self.names(), partition, generation, stored);
+        if let Err(reason) = decoded {
+            tracing::warn!(
+                reason = reason.as_str(),
+                entry = ?stored.entry,
+                partition = partition.short(),
+                "an entry in L2 is unopenable"
+            );
+            self.counters.unopenable(reason as usize);
+        }
+        decoded
+    }
+
+    fn decode_with(
+        &self,
+        names: &Names,
+        partition: &PartitionId,
+        generation: u64,
+        stored: &StoredEntry,
+    ) -> Result<(TokenKey, Value), Unopenable> {
+        let belongs = |name: &str| names.entry(name) == stored.entry;
+        #[cfg(feature = "seal")]
+        if let Some(sealing) = self.sealing() {
+            if stored.value.len() > codec::MAX_ENVELOPE {
+                return Err(Unopenable::TooLarge);
+            }
+            if seal::is_sealed(&stored.value) {
+                let place = Place {
+                    partition,
+                    generation,
+                    entry: stored.entry,
+                };
+                let payload = sealing.ring.open_sealed(place, &stored.value)?;
+                return codec::read(&payload, belongs);
+            }
+            let decoded = codec::decode(&stored.value, belongs)?;
+            if !sealing.accepts_plaintext() {
+                return Err(Unopenable::Plaintext);
+            }
+            self.counters.accepted_plaintext.add(1);
+            return Ok(decoded);
+        }
+        let _ = (partition, generation);
+        codec::decode(&stored.value, belongs)
+    }
+}
+
+#[cfg(feature = "seal")]
+impl Engine {
+    /// Prepares to read a partition: gets keys that are not known, and moves a partition here that
+    /// stands under its name from before encryption. `None` when `loaded` is to be read as it is.
+    pub(super) async fn prepare(
+        &self,
+        key: &PartitionKey,
+        id: &PartitionId,
+        loaded: &Loaded,
+    ) -> Result<Option<Loaded>, L2Error> {
+        let Some(sealing) = self.l2.protection.sealing() else {
+            return Ok(None);
+        };
+        if let Some(unknown) = sealing.unknown_key(loaded) {
+            sealing.ring.learn(unknown).await;
+        }
+        let moved = match is_absent(loaded) && sealing.accepts_plaintext() {
+            true => self.move_plaintext(key, id).await?,
+            false => None,
+        };
+        self.partitions.with(key, |partition, _| {
+            partition.moved.store(true, Ordering::Relaxed);
+        });
+        Ok(moved)
+    }
+
+    /// Prepares to write partitions that were read before encryption began: they must not begin
+    /// anew under their new names with nothing but what is written now, nor after a sign-out.
+    /// Returns those that can be written.
+    pub(super) async fn prepare_writes(&self, works: Vec<Work>) -> Vec<Work> {
+        let mut ready = Vec::with_capacity(works.len());
+        for mut work in works {
+            match self.prepare_write(&work.partition).await {
+                Ok(Some(generation)) if work.is_before(generation) => {
+                    self.settle(&work, Outcome::Stale { generation });
+                    work.failure = None;
+                }
+                Ok(_) => ready.push(work),
+                Err(failure) => work.failure = Some(failure),
+            }
+        }
+        ready
+    }
+
+    /// The generation that L2 has, where it had to be asked.
+    async fn prepare_write(&self, partition: &Partition) -> Result<Option<u64>, L2Error> {
+        let protection = &self.l2.protection;
+        let accepts = protection.sealing().is_some_and(Sealing::accepts_plaintext);
+        if !accepts || partition.moved.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let id = self.l2.id(&partition.key);
+        let loaded = self.l2.load(&id).await?;
+        let moved = self.prepare(&partition.key, &id, &loaded).await?;
+        Ok(Some(moved.unwrap_or(loaded).generation))
+    }
+
+    /// Moves a partition from its plain name to `id` and seals it, in one step of the store. It
+    /// keeps its generation: a change from before a sign-out stays without effect. What is at `id`
+    /// then, or `None` when nothing has changed.
+    async fn move_plaintext(
+        &self,
+        key: &PartitionKey,
+        id: &PartitionId,
+    ) -> Result<Option<Loaded>, L2Error> {
+        let protection = &self.l2.protection;
+        let plain = Names::default();
+        let from = self.l2.named(&plain, key);
+        let found = self.l2.load(&from).await?;
+        if found.generation == 0 && found.version == 0 {
+            return Ok(None);
+        }
+        let generation = found.generation;
+        let mut changes = Vec::with_capacity(found.entries.len());
+        for stored in &found.entries {
+            // One that cannot be read is left behind, and was counted.
+            let decoded = protection.decode_with(&plain, &from, generation, stored);
+            match decoded {
+                Ok((name, value)) => changes.push(Change {
+                    entry: protection.entry(name.as_ref()),
+                    put: Some(Put {
+                        value: protection.encode(id, generation, name.as_ref(), &value),
+                        expires_at: stored.expires_at,
+                    }),
+                }),
+                Err(reason) => protection.counters.unopenable(reason as usize),
+            }
+        }
+        if changes.is_empty() {
+            // It was signed out, or moved by another instance, which the store does in one step.
+            let loaded = self.l2.load(id).await?;
+            return Ok(Some(match is_absent(&loaded) {
+                true => Loaded {
+                    generation,
+                    cleared_at: found.cleared_at,
+                    ..Loaded::default()
+                },
+                false => loaded,
+            }));
+        }
+        let origin = Origin {
+            partition: from,
+            generation,
+            version: found.version,
+        };
+        let commit = Commit {
+            partition: id.clone(),
+            id: self.queue.next_id(),
+            generation,
+            expected: None,
+            changes,
+            lifetime: self.lifetime,
+        };
+        // Whatever the outcome, what stands at `id` now is the truth: when the partition has
+        // changed, another instance has moved it, or does with the next read.
+        self.l2.relocate(&origin, &commit).await?;
+        self.l2.load(id).await.map(Some)
+    }
+
+    /// Signs a partition out under its plain name, where it may not have been moved yet.
+    pub(super) async fn clear_plaintext(&self, key: &PartitionKey) -> Result<(), L2Error> {
+        let protection = &self.l2.protection;
+        let accepts = protection.sealing().is_some_and(Sealing::accepts_plaintext);
+        if accepts {
+            let plain = self.l2.named(&Names::default(), key);
+            self.l2.clear(&plain, None).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the store knows nothing of a partition.
+#[cfg(feature = "seal")]
+fn is_absent(loaded: &Loaded) -> bool {
+    loaded.generation == 0 && loaded.version == 0 && loaded.damaged == 0
+}

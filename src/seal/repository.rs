@@ -1,0 +1,56 @@
+//! `KeyRepository`: where a ring's keys are kept.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::error::KeyRingError;
+
+/// What operations on keys return: a boxed future, so that the traits are object-safe.
+pub type KeyFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, KeyRingError>> + Send + 'a>>;
+
+/// A record of a key ring: a name and what stands under it. `Debug` does not show the content,
+/// which holds a key in the clear where no [`KeyProtector`](super::KeyProtector) is set; it is
+/// wiped on drop.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// At most 64 letters, digits, `.` and `-`; unique within the repository. Good as a file or
+    /// blob name.
+    pub name: String,
+    /// At most 16 KiB of text.
+    pub content: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for KeyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRecord")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the keys of a ring are kept, for all instances: a folder, a store, or any storage that can
+/// add an object only if there is none of the name (blob storage: `If-None-Match: *`).
+///
+/// Records are never changed or removed. A ring has a handful, and some four more per year.
+pub trait KeyRepository: Send + Sync + 'static {
+    /// All records, in any order. What was added before this was called is among them.
+    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>>;
+
+    /// Adds a record durably if there is none of its name, atomically: of any number of instances
+    /// that add one of the same name, one gets `true` and all others `false`. A record is seen
+    /// whole or not at all.
+    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool>;
+}
+
+impl<R: KeyRepository + ?Sized> KeyRepository for Arc<R> {
+    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
+        (**self).list()
+    }
+
+    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
+        (**self).add(record)
+    }
+}

@@ -1,0 +1,77 @@
+//! How the servers are reached: the settings that the store and the backplane share.
+
+use bb8_redis::redis::{Client, ConnectionInfo, RedisResult};
+
+use super::address::Address;
+use super::tls::Tls;
+use crate::error::ConfigError;
+
+/// A URL and what it does not hold. Neither is to be shown.
+#[derive(Clone)]
+pub(crate) struct Access {
+    url: String,
+    pub(super) tls: Tls,
+    #[cfg(feature = "redis-sentinel")]
+    sentinel_credentials: Option<(String, String)>,
+}
+
+impl Access {
+    pub(crate) fn new(url: String) -> Self {
+        Self {
+            url,
+            tls: Tls::default(),
+            #[cfg(feature = "redis-sentinel")]
+            sentinel_credentials: None,
+        }
+    }
+
+    #[cfg(feature = "redis-tls")]
+    pub(crate) fn root_certificates(&mut self, pem: Vec<u8>) {
+        self.tls.root = Some(pem);
+    }
+
+    #[cfg(feature = "redis-tls")]
+    pub(crate) fn client_certificate(&mut self, certificate: Vec<u8>, key: Vec<u8>) {
+        self.tls.client = Some(bb8_redis::redis::ClientTlsConfig {
+            client_cert: certificate,
+            client_key: key,
+        });
+    }
+
+    #[cfg(feature = "redis-sentinel")]
+    pub(crate) fn sentinel_credentials(&mut self, user: String, password: String) {
+        self.sentinel_credentials = Some((user, password));
+    }
+
+    /// What the URL names, once all of the settings are found to be of use.
+    pub(crate) fn address(&self) -> Result<Address, ConfigError> {
+        let (address, tls) = Address::parse(&self.url)?;
+        #[cfg(feature = "redis-tls")]
+        self.tls.check(tls)?;
+        #[cfg(not(feature = "redis-tls"))]
+        let _ = tls;
+        #[cfg(feature = "redis-sentinel")]
+        if self.sentinel_credentials.is_some() && !matches!(address, Address::Sentinel { .. }) {
+            let reason = "needs a URL of redis+sentinel://";
+            return Err(ConfigError::new("sentinel_credentials", reason));
+        }
+        Ok(address)
+    }
+
+    /// A client for this server.
+    pub(crate) fn open(&self, info: ConnectionInfo) -> RedisResult<Client> {
+        self.tls.open(info)
+    }
+
+    /// A client for this sentinel.
+    #[cfg(feature = "redis-sentinel")]
+    pub(super) fn open_sentinel(&self, info: ConnectionInfo) -> RedisResult<Client> {
+        let settings = info.redis_settings().clone();
+        let settings = match &self.sentinel_credentials {
+            Some((user, password)) if user.is_empty() => settings.set_password(password),
+            Some((user, password)) => settings.set_username(user).set_password(password),
+            None => settings,
+        };
+        self.open(info.set_redis_settings(settings))
+    }
+}

@@ -1,0 +1,76 @@
+//! A key ring's repository in Redis: one hash, a field per record.
+
+use bb8_redis::redis::{Pipeline, Value};
+use zeroize::Zeroizing;
+
+use super::{RedisStore, store_error, unexpected};
+use crate::error::StoreError;
+use crate::seal::{KeyFuture, KeyRecord, KeyRepository};
+
+/// The keys of a ring in the same server as what they seal. Made by [`RedisStore::keys`].
+#[derive(Clone, Debug)]
+pub struct RedisKeys {
+    store: RedisStore,
+    key: String,
+}
+
+impl RedisStore {
+    /// Where the keys of a [`KeyRing`](crate::KeyRing) are kept on this server: the hash
+    /// `namespace:keys`, without an expiry. Make sure that the server's eviction policy spares keys
+    /// without one (`volatile-*` or `noeviction`), and that it is backed up with the records.
+    pub fn keys(&self, namespace: &str) -> RedisKeys {
+        RedisKeys {
+            store: self.clone(),
+            // No partition's key is like it: those have braces.
+            key: format!("{namespace}:keys"),
+        }
+    }
+}
+
+impl RedisKeys {
+    async fn ask(&self, pipeline: Pipeline) -> Result<Value, StoreError> {
+        let answers = self.store.send(&pipeline).await?;
+        let answer = answers.into_iter().next().ok_or_else(unexpected)?;
+        answer.map_err(store_error)
+    }
+}
+
+impl KeyRepository for RedisKeys {
+    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
+        Box::pin(async {
+            let mut pipeline = Pipeline::with_capacity(1);
+            pipeline.cmd("HGETALL").arg(&self.key);
+            let pairs: Vec<(Value, Value)> = match self.ask(pipeline).await? {
+                Value::Map(pairs) => pairs,
+                Value::Array(items) => {
+                    let mut items = items.into_iter();
+                    std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
+                }
+                _ => return Err(unexpected().into()),
+            };
+            let record = |pair| match pair {
+                (Value::BulkString(name), Value::BulkString(content)) => Some(KeyRecord {
+                    name: String::from_utf8(name).ok()?,
+                    content: Zeroizing::new(content),
+                }),
+                _ => None,
+            };
+            Ok(pairs.into_iter().filter_map(record).collect())
+        })
+    }
+
+    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
+        Box::pin(async {
+            let mut pipeline = Pipeline::with_capacity(1);
+            pipeline
+                .cmd("HSETNX")
+                .arg(&self.key)
+                .arg(&record.name)
+                .arg(&record.content[..]);
+            match self.ask(pipeline).await? {
+                Value::Int(added) => Ok(added == 1),
+                _ => Err(unexpected().into()),
+            }
+        })
+    }
+}

@@ -1,0 +1,410 @@
+//! `Slots`: partitions that live elsewhere, while requests work on them.
+//!
+//! A request brings its partition along (in cookies), pins it here, and takes it away again.
+//! Requests for one partition that run at the same time share its slot, and with it everything
+//! that the engine guarantees. A slot that no request pins is kept while there is room: it is
+//! newer than what a response that got lost or was overtaken has left in the browser.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::memory::leases::Leases;
+use super::partition::{Entry, Partition};
+use super::record::Record;
+use super::{
+    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoredEntry,
+};
+use crate::time::{Clock, Timestamp};
+
+/// Says whether a partition can be taken away; its size if it is too large.
+pub(crate) type Fits = dyn Fn(&Snapshot) -> Result<(), usize> + Send + Sync;
+
+/// A table of slots; clones share it.
+#[derive(Clone)]
+pub(crate) struct Slots(Arc<Shared>);
+
+struct Shared {
+    table: Mutex<Table>,
+    leases: Leases,
+    clock: Clock,
+    fits: Box<Fits>,
+    max_idle_bytes: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    slots: HashMap<PartitionId, Slot>,
+    /// The slots without a pin, in the order of their last use.
+    idle: BTreeMap<u64, PartitionId>,
+    idle_bytes: u64,
+    tick: u64,
+}
+
+#[derive(Default)]
+struct Slot {
+    partition: Option<Partition>,
+    /// When it was last changed: later than every state that it came from, whatever clocks say.
+    changed_at: Timestamp,
+    pins: u32,
+    /// Requests that can still take it away.
+    takers: u32,
+    /// How often a commit was refused because of its size, and the last such size.
+    refusals: u64,
+    refused_size: usize,
+    /// Whether the rest of the fleet was asked for its generation since the last pin.
+    verified: bool,
+    /// Its place among the idle.
+    idle: Option<(u64, u64)>,
+}
+
+/// A partition as it is taken away and brought back.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) generation: u64,
+    pub(crate) version: u64,
+    pub(crate) changed_at: Timestamp,
+    pub(crate) created_at: Timestamp,
+    pub(crate) hard_end: Option<Timestamp>,
+    pub(crate) sliding: Option<Duration>,
+    pub(crate) end: Option<Timestamp>,
+    pub(crate) last_expiry: Option<Timestamp>,
+    /// Those that can be read.
+    pub(crate) entries: Vec<StoredEntry>,
+}
+
+/// The partition that was brought is from before a sign-out.
+#[derive(Debug)]
+pub(crate) struct SignedOut;
+
+/// A request's hold on a slot.
+pub(crate) struct Pinned {
+    slots: Slots,
+    id: PartitionId,
+}
+
+impl Slots {
+    pub(crate) fn new(clock: Clock, max_idle_bytes: u64, fits: Box<Fits>) -> Self {
+        Self(Arc::new(Shared {
+            table: Mutex::default(),
+            leases: Leases::default(),
+            clock,
+            fits,
+            max_idle_bytes,
+        }))
+    }
+
+    /// Pins a partition that nobody brings.
+    pub(crate) fn pin(&self, id: &PartitionId) -> Pinned {
+        self.hold(&mut self.table(), id)
+    }
+
+    /// Pins a partition that the request has brought. The newer of two states wins.
+    pub(crate) fn resume(&self, id: &PartitionId, brought: Snapshot) -> Result<Pinned, SignedOut> {
+        let now = self.0.clock.now();
+        let mut table = self.table();
+        let slot = table.slots.get(id);
+        let held = slot.and_then(|slot| {
+            let held = slot.partition.as_ref()?;
+            (!held.is_forgotten(now)).then_some((&held.record, slot.changed_at))
+        });
+        let mut floor = 0;
+        let mut newer = true;
+        if let Some((record, changed_at)) = held {
+            if brought.generation < record.generation {
+                return Err(SignedOut);
+            }
+            newer = (brought.generation, brought.changed_at) > (record.generation, changed_at);
+            // Whoever knows the version that stood here has to see that this is another.
+            floor = record.version + 1;
+        }
+        let pinned = self.hold(&mut table, id);
+        if newer && let Some(slot) = table.slots.get_mut(id) {
+            slot.changed_at = brought.changed_at;
+            slot.partition = Some(Partition::from_snapshot(brought, floor));
+        }
+        Ok(pinned)
+    }
+
+    fn hold(&self, table: &mut Table, id: &PartitionId) -> Pinned {
+        table.take_from_idle(id);
+        let slot = table.slots.entry(id.clone()).or_default();
+        slot.pins += 1;
+        slot.takers += 1;
+        slot.verified = false;
+        Pinned {
+            slots: self.clone(),
+            id: id.clone(),
+        }
+    }
+
+    /// Whether the partition is here.
+    pub(crate) fn holds(&self, id: &PartitionId) -> bool {
+        self.table().slots.contains_key(id)
+    }
+
+    /// The partition's generation, if the rest of the fleet is to be asked for a later one.
+    pub(crate) fn unverified(&self, id: &PartitionId) -> Option<u64> {
+        let table = self.table();
+        let slot = table.slots.get(id).filter(|slot| !slot.verified)?;
+        let partition = slot.partition.as_ref();
+        Some(partition.map_or(0, |partition| partition.record.generation))
+    }
+
+    /// The fleet's generation was asked for.
+    pub(crate) fn verify(&self, id: &PartitionId) {
+        if let Some(slot) = self.table().slots.get_mut(id) {
+            slot.verified = true;
+        }
+    }
+
+    pub(crate) fn load(&self, id: &PartitionId) -> Loaded {
+        let now = self.0.clock.now();
+        let table = self.table();
+        let held = table.slots.get(id).and_then(|slot| slot.partition.as_ref());
+        let held = held.filter(|partition| !partition.is_forgotten(now));
+        held.map_or_else(Loaded::default, |partition| partition.loaded(now))
+    }
+
+    pub(crate) fn commit(&self, commit: &Commit) -> Outcome {
+        self.commit_if(&mut self.table(), commit, true)
+    }
+
+    fn commit_if(&self, table: &mut Table, commit: &Commit, allowed: bool) -> Outcome {
+        self.update(table, &commit.partition, |slot, now| {
+            let stored = slot.stored(now);
+            let known = stored.as_ref().map(|stored| stored.record.version);
+            let (next, outcome) = Partition::commit(stored, commit, allowed, now);
+            let Some(next) = next else { return outcome };
+            if known == Some(next.record.version) {
+                // Repeated.
+                return outcome;
+            }
+            let changed_at = slot.next_change(now);
+            let snapshot = next.snapshot(changed_at, now);
+            if let Err(size) = (self.0.fits)(&snapshot) {
+                slot.refusals += 1;
+                slot.refused_size = size;
+                return Outcome::Conflict;
+            }
+            if slot.pins > 0 && slot.takers == 0 {
+                tracing::warn!(
+                    partition = commit.partition.short(),
+                    "a change came after the response head: it is in this process only"
+                );
+            }
+            slot.partition = Some(next);
+            slot.changed_at = changed_at;
+            outcome
+        })
+    }
+
+    pub(crate) fn touch(&self, id: &PartitionId) -> Remaining {
+        self.update(&mut self.table(), id, |slot, now| {
+            let (next, remaining) = Partition::touch(slot.stored(now), now);
+            if let Some(next) = next {
+                slot.changed_at = slot.next_change(now);
+                slot.partition = Some(next);
+            }
+            remaining
+        })
+    }
+
+    pub(crate) fn clear(&self, id: &PartitionId, expected: Option<u64>) -> u64 {
+        self.clear_in(&mut self.table(), id, expected)
+    }
+
+    fn clear_in(&self, table: &mut Table, id: &PartitionId, expected: Option<u64>) -> u64 {
+        self.update(table, id, |slot, now| {
+            let (next, generation) = Partition::clear(slot.stored(now), expected, now);
+            slot.changed_at = slot.next_change(now);
+            slot.partition = Some(next);
+            generation
+        })
+    }
+
+    /// `None` for a move of a partition to itself.
+    pub(crate) fn relocate(&self, from: &Origin, commit: &Commit) -> Option<Outcome> {
+        if from.partition == commit.partition {
+            return None;
+        }
+        let now = self.0.clock.now();
+        let mut table = self.table();
+        let slot = table.slots.get(&from.partition);
+        let stored = slot.and_then(|slot| slot.stored(now));
+        let unmoved = from.unmoved(stored.as_ref().map(|p| &p.record), now);
+        let outcome = self.commit_if(&mut table, commit, unmoved);
+        if let Outcome::Committed { .. } = outcome {
+            self.clear_in(&mut table, &from.partition, Some(from.generation));
+        }
+        Some(outcome)
+    }
+
+    pub(crate) fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> LeaseState {
+        self.0.leases.acquire(lease, ttl, self.0.clock.now())
+    }
+
+    pub(crate) fn renew_lease(&self, lease: &Lease, ttl: Duration) -> bool {
+        self.0.leases.renew(lease, ttl, self.0.clock.now())
+    }
+
+    pub(crate) fn release_lease(&self, lease: &Lease) -> bool {
+        self.0.leases.release(lease, self.0.clock.now())
+    }
+
+    fn update<R>(
+        &self,
+        table: &mut Table,
+        id: &PartitionId,
+        change: impl FnOnce(&mut Slot, Timestamp) -> R,
+    ) -> R {
+        let now = self.0.clock.now();
+        table.take_from_idle(id);
+        let result = change(table.slots.entry(id.clone()).or_default(), now);
+        table.rest(id, self.0.max_idle_bytes);
+        result
+    }
+
+    /// No code that can panic runs under the lock.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn take_from_idle(&mut self, id: &PartitionId) {
+        if let Some((tick, bytes)) = self.slots.get_mut(id).and_then(|slot| slot.idle.take()) {
+            self.idle.remove(&tick);
+            self.idle_bytes -= bytes;
+        }
+    }
+
+    /// Puts a slot that nobody pins among the idle, and drops those that were used least recently
+    /// when there are too many.
+    fn rest(&mut self, id: &PartitionId, max_bytes: u64) {
+        let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.pins == 0) else {
+            return;
+        };
+        let Some(partition) = &slot.partition else {
+            self.slots.remove(id);
+            return;
+        };
+        let bytes = u64::from(partition.footprint());
+        self.tick += 1;
+        slot.idle = Some((self.tick, bytes));
+        self.idle.insert(self.tick, id.clone());
+        self.idle_bytes += bytes;
+        while self.idle_bytes > max_bytes {
+            let Some((_, oldest)) = self.idle.first_key_value() else {
+                return;
+            };
+            let oldest = oldest.clone();
+            self.take_from_idle(&oldest);
+            self.slots.remove(&oldest);
+        }
+    }
+}
+
+impl Slot {
+    fn stored(&self, now: Timestamp) -> Option<Partition> {
+        let stored = self.partition.as_ref();
+        stored
+            .filter(|partition| !partition.is_forgotten(now))
+            .cloned()
+    }
+
+    fn next_change(&self, now: Timestamp) -> Timestamp {
+        now.max(self.changed_at.saturating_add(Duration::from_millis(1)))
+    }
+}
+
+impl Pinned {
+    /// The partition as it is to be taken away; `None` while there never was one.
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        let now = self.slots.0.clock.now();
+        let table = self.slots.table();
+        let slot = table.slots.get(&self.id)?;
+        let partition = slot.partition.as_ref()?;
+        Some(partition.snapshot(slot.changed_at, now))
+    }
+
+    /// From now on this request cannot take the partition away.
+    pub(crate) fn release(&self) {
+        if let Some(slot) = self.slots.table().slots.get_mut(&self.id) {
+            slot.takers = slot.takers.saturating_sub(1);
+        }
+    }
+
+    /// How often a commit was refused because of its size, and the last such size.
+    pub(crate) fn refusals(&self) -> (u64, usize) {
+        let table = self.slots.table();
+        let slot = table.slots.get(&self.id);
+        slot.map_or((0, 0), |slot| (slot.refusals, slot.refused_size))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let mut table = self.slots.table();
+        if let Some(slot) = table.slots.get_mut(&self.id) {
+            slot.pins -= 1;
+        }
+        let max_bytes = self.slots.0.max_idle_bytes;
+        table.rest(&self.id, max_bytes);
+    }
+}
+
+impl fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pinned").field(&self.id).finish()
+    }
+}
+
+impl Partition {
+    fn snapshot(&self, changed_at: Timestamp, now: Timestamp) -> Snapshot {
+        let record = &self.record;
+        Snapshot {
+            generation: record.generation,
+            version: record.version,
+            changed_at,
+            created_at: record.created_at,
+            hard_end: record.hard_end,
+            sliding: record.sliding,
+            end: record.end,
+            last_expiry: record.last_expiry,
+            entries: self.live_entries(now).collect(),
+        }
+    }
+
+    fn from_snapshot(snapshot: Snapshot, floor: u64) -> Self {
+        let entries = snapshot.entries.into_iter().map(|stored| {
+            let entry = Entry {
+                version: stored.version,
+                expires_at: stored.expires_at,
+                value: stored.value,
+            };
+            (stored.entry, entry)
+        });
+        Self {
+            entries: entries.collect(),
+            record: Record {
+                generation: snapshot.generation,
+                version: snapshot.version.max(floor),
+                created_at: snapshot.created_at,
+                hard_end: snapshot.hard_end,
+                sliding: snapshot.sliding,
+                end: snapshot.end,
+                last_expiry: snapshot.last_expiry,
+                ..Record::default()
+            },
+        }
+    }
+}
+
+impl Snapshot {
+    /// Whether the partition holds nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}

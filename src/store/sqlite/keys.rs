@@ -1,0 +1,82 @@
+//! A key ring's repository in SQLite: a table beside the partitions.
+
+use zeroize::Zeroizing;
+
+use super::{SqliteStore, store_error};
+use crate::seal::{KeyFuture, KeyRecord, KeyRepository};
+
+/// Made when a ring is first opened; a database without one needs no table.
+const TABLE: &str = "
+    CREATE TABLE IF NOT EXISTS ring_keys (
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        content BLOB NOT NULL,
+        PRIMARY KEY (namespace, name)
+    ) STRICT, WITHOUT ROWID";
+
+const EXISTS: &str =
+    "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'ring_keys'";
+
+/// The keys of a ring in the same file as what they seal. Made by [`SqliteStore::keys`].
+#[derive(Clone, Debug)]
+pub struct SqliteKeys {
+    store: SqliteStore,
+    namespace: String,
+}
+
+impl SqliteStore {
+    /// Where the keys of a [`KeyRing`](crate::KeyRing) are kept in this file: the table
+    /// `ring_keys`.
+    pub fn keys(&self, namespace: &str) -> SqliteKeys {
+        SqliteKeys {
+            store: self.clone(),
+            namespace: namespace.into(),
+        }
+    }
+}
+
+impl SqliteKeys {
+    async fn rows(&self) -> sqlx::Result<Vec<KeyRecord>> {
+        let mut connection = self.store.readers.acquire().await?;
+        let tables: i64 = sqlx::query_scalar(EXISTS)
+            .fetch_one(&mut *connection)
+            .await?;
+        if tables == 0 {
+            return Ok(Vec::new());
+        }
+        let query = "SELECT name, content FROM ring_keys WHERE namespace = ?";
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(query)
+            .bind(&self.namespace)
+            .fetch_all(&mut *connection)
+            .await?;
+        let record = |(name, content)| KeyRecord {
+            name,
+            content: Zeroizing::new(content),
+        };
+        Ok(rows.into_iter().map(record).collect())
+    }
+
+    async fn insert(&self, record: &KeyRecord) -> sqlx::Result<bool> {
+        let mut transaction = self.store.begin().await?;
+        sqlx::query(TABLE).execute(&mut *transaction).await?;
+        let query = "INSERT INTO ring_keys VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
+        let done = sqlx::query(query)
+            .bind(&self.namespace)
+            .bind(&record.name)
+            .bind(&record.content[..])
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+}
+
+impl KeyRepository for SqliteKeys {
+    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
+        Box::pin(async { Ok(self.rows().await.map_err(store_error)?) })
+    }
+
+    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
+        Box::pin(async { Ok(self.insert(record).await.map_err(store_error)?) })
+    }
+}

@@ -1,0 +1,287 @@
+//! What somebody achieves who can write to Redis, and has no key: a counted miss.
+
+use axum::Router;
+use axum::routing::get;
+use http_body_util::BodyExt;
+use tower_token_cache::{
+    Error, KeyRing, PartitionKey, RedisStore, Tokens, UnopenableReasons, key as keys,
+};
+
+use super::*;
+
+/// Two users with two tokens each, in a Redis of their own.
+struct Scene {
+    server: RedisServer,
+    store: RedisStore,
+    ring: KeyRing,
+    ada: PartitionKey,
+    bob: PartitionKey,
+}
+
+/// An entry of a partition's hash: its field and what stands there.
+type Field = (Vec<u8>, Vec<u8>);
+
+impl Scene {
+    async fn new() -> Self {
+        let server = RedisServer::start();
+        let scene = Self {
+            store: redis_store(&server).await,
+            server,
+            ring: KeyRing::generate().unwrap(),
+            ada: user("ada"),
+            bob: user("bob"),
+        };
+        let cache = scene.cache();
+        for (user, name, text) in [
+            (&scene.ada, "graph", "ada's graph"),
+            (&scene.ada, "mail", "ada's mail"),
+            (&scene.bob, "graph", "bob's graph"),
+        ] {
+            store_token(&cache, user, name, text).await;
+        }
+        scene
+    }
+
+    fn cache(&self) -> TokenCache {
+        sealed(self.store.clone(), &self.ring)
+    }
+
+    /// Where a partition stands, by the operator's API.
+    fn place(&self, user: &PartitionKey) -> String {
+        format!("ttc:{{{}}}", self.cache().partition_id(user).encoded())
+    }
+
+    fn fields(&self, user: &PartitionKey) -> Vec<Field> {
+        let all: Vec<Field> = redis::from_redis_value(
+            self.server
+                .command(&[b"HGETALL", self.place(user).as_bytes()]),
+        )
+        .unwrap();
+        let is_entry = |(name, _): &Field| name.first() == Some(&b'e') && name.len() == 17;
+        all.into_iter().filter(is_entry).collect()
+    }
+
+    /// The entry of which this is the token.
+    async fn field(&self, user: &PartitionKey, name: &str) -> Field {
+        let before = self.fields(user);
+        let cache = self.cache();
+        let text = hit(&cache, user, name).await.unwrap();
+        store_token(&cache, user, name, &text).await;
+        let changed = |field: &Field| !before.contains(field);
+        self.fields(user).into_iter().find(changed).unwrap()
+    }
+
+    fn set(&self, user: &PartitionKey, field: &[u8], value: &[u8]) {
+        let place = self.place(user);
+        self.server
+            .command(&[b"HSET", place.as_bytes(), field, value]);
+    }
+
+    /// A request of a fresh instance finds nothing and succeeds, the miss is counted for this
+    /// reason, and the next commit puts all right.
+    async fn assert_miss(&self, user: &PartitionKey, reason: impl Fn(UnopenableReasons) -> u64) {
+        let cache = self.cache();
+        let owner = user.clone();
+        async fn read(tokens: Tokens) -> Result<&'static str, Error> {
+            let found = tokens.get("graph").await?;
+            Ok(match found {
+                Lookup::Hit(_) => "hit",
+                Lookup::Unopenable => "unopenable",
+                _ => "other",
+            })
+        }
+        let layer = tower_token_cache::TokenCacheLayer::new(cache.clone(), keys::constant(owner));
+        let app = Router::new().route("/", get(read)).layer(layer);
+        let response = send(&app, "x", "/").await;
+        assert_eq!(response.status(), 200);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(&body[..], b"unopenable");
+        let stats = cache.stats();
+        assert_eq!(reason(stats.unopenable_reasons), 1, "{stats:?}");
+        assert_eq!(stats.unopenable, 1, "{stats:?}");
+
+        store_token(&cache, user, "graph", "new").await;
+        let fresh = self.cache();
+        assert_eq!(hit(&fresh, user, "graph").await.as_deref(), Some("new"));
+        assert_eq!(fresh.stats().unopenable, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_value_does_not_open_for_another_user() {
+    let scene = Scene::new().await;
+    let (field, adas) = scene.field(&scene.ada, "graph").await;
+    let (same, bobs) = scene.field(&scene.bob, "graph").await;
+    assert_eq!(
+        field, same,
+        "the name of an entry is the same for all users"
+    );
+    scene.set(&scene.ada, &field, &bobs);
+    scene.set(&scene.bob, &field, &adas);
+    scene
+        .assert_miss(&scene.ada, |reasons| reasons.tampered)
+        .await;
+    scene
+        .assert_miss(&scene.bob, |reasons| reasons.tampered)
+        .await;
+}
+
+#[tokio::test]
+async fn a_value_does_not_open_for_another_entry() {
+    let scene = Scene::new().await;
+    let (graph, _) = scene.field(&scene.ada, "graph").await;
+    let (_, mail) = scene.field(&scene.ada, "mail").await;
+    scene.set(&scene.ada, &graph, &mail);
+    scene
+        .assert_miss(&scene.ada, |reasons| reasons.tampered)
+        .await;
+}
+
+#[tokio::test]
+async fn a_value_from_before_a_sign_out_does_not_open() {
+    let scene = Scene::new().await;
+    let (field, value) = scene.field(&scene.ada, "graph").await;
+    let cache = scene.cache();
+    cache.tokens(scene.ada.clone()).sign_out().await.unwrap();
+    store_token(&cache, &scene.ada, "graph", "of the next session").await;
+    scene.set(&scene.ada, &field, &value);
+    scene
+        .assert_miss(&scene.ada, |reasons| reasons.tampered)
+        .await;
+}
+
+#[tokio::test]
+async fn a_value_does_not_open_under_another_generation() {
+    let scene = Scene::new().await;
+    let cache = scene.cache();
+    cache.tokens(scene.bob.clone()).sign_out().await.unwrap();
+    store_token(&cache, &scene.bob, "graph", "bob's graph").await;
+    scene.set(&scene.bob, b"g", b"0");
+    scene
+        .assert_miss(&scene.bob, |reasons| reasons.tampered)
+        .await;
+}
+
+#[tokio::test]
+async fn without_its_generation_a_record_is_damaged() {
+    let scene = Scene::new().await;
+    let place = scene.place(&scene.ada);
+    scene.server.command(&[b"HDEL", place.as_bytes(), b"g"]);
+    let cache = scene.cache();
+    assert_eq!(hit(&cache, &scene.ada, "graph").await, None);
+    assert_eq!(cache.stats().unopenable, 1);
+    store_token(&cache, &scene.ada, "graph", "new").await;
+    let fresh = scene.cache();
+    assert_eq!(
+        hit(&fresh, &scene.ada, "graph").await.as_deref(),
+        Some("new")
+    );
+    assert_eq!(fresh.stats().unopenable, 0);
+}
+
+#[tokio::test]
+async fn plaintext_is_refused() {
+    let scene = Scene::new().await;
+    let (field, value) = scene.field(&scene.ada, "graph").await;
+    // The same token, as an instance without a ring writes it.
+    let plain = builder(scene.store.clone()).build().unwrap();
+    store_token(&plain, &user("eve"), "graph", "eve's token").await;
+    let eve = format!("ttc:{{{}}}", plain.partition_id(&user("eve")).encoded());
+    let all = scene.server.command(&[b"HGETALL", eve.as_bytes()]);
+    let all: Vec<Field> = redis::from_redis_value(all).unwrap();
+    let planted = all
+        .iter()
+        .find(|(name, _)| name[0] == b'e' && name.len() == 17);
+    let planted = [&value[..16], &planted.unwrap().1[16..]].concat();
+    assert!(planted.windows(5).any(|window| window == b"eve's"));
+    scene.set(&scene.ada, &field, &planted);
+    scene
+        .assert_miss(&scene.ada, |reasons| reasons.plaintext)
+        .await;
+}
+
+#[tokio::test]
+async fn a_value_that_was_cut_off_does_not_open() {
+    let scene = Scene::new().await;
+    let (field, value) = scene.field(&scene.ada, "graph").await;
+    for length in [
+        value.len() - 1,
+        value.len() - 16,
+        16 + 23 + 15,
+        16 + 11,
+        16 + 5,
+        16 + 3,
+    ] {
+        scene.set(&scene.ada, &field, &value[..length]);
+        scene
+            .assert_miss(&scene.ada, |reasons| reasons.tampered)
+            .await;
+    }
+    for length in [16, 18] {
+        scene.set(&scene.ada, &field, &value[..length]);
+        scene
+            .assert_miss(&scene.ada, |reasons| reasons.foreign)
+            .await;
+    }
+}
+
+/// The first 16 bytes are the store's: the entry's version and expiry. Who changes them can hide a
+/// token, as by removing it, and not show another one.
+#[tokio::test]
+async fn every_bit_counts() {
+    let scene = Scene::new().await;
+    let (field, value) = scene.field(&scene.ada, "graph").await;
+    let cache = scene.cache();
+    for bit in 0..8 * value.len() {
+        let mut flipped = value.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        scene.set(&scene.ada, &field, &flipped);
+        let before = cache.stats().unopenable;
+        let found = found(&cache, &scene.ada, "graph").await;
+        match found {
+            Lookup::Unopenable => assert_eq!(cache.stats().unopenable, before + 1),
+            Lookup::Hit(token) if bit < 128 => assert_eq!(token.access_token(), "ada's graph"),
+            Lookup::Absent if bit < 128 => {}
+            other => panic!("bit {bit}: {other:?}"),
+        }
+    }
+    let reasons = cache.stats().unopenable_reasons;
+    // The mark; the format's version and protection; the key's id; all else.
+    assert_eq!(reasons.foreign, 8);
+    assert_eq!(
+        reasons.unknown_version + reasons.damaged + reasons.plaintext,
+        16
+    );
+    assert_eq!(reasons.unknown_key, 64);
+    assert_eq!(reasons.tampered, 8 * (value.len() as u64 - 16 - 11));
+    store_token(&cache, &scene.ada, "graph", "new").await;
+    assert_eq!(
+        hit(&scene.cache(), &scene.ada, "graph").await.as_deref(),
+        Some("new")
+    );
+}
+
+#[tokio::test]
+async fn another_ring_finds_nothing_and_disturbs_nothing() {
+    let scene = Scene::new().await;
+    let stranger = sealed(scene.store.clone(), &KeyRing::generate().unwrap());
+    assert_eq!(hit(&stranger, &scene.ada, "graph").await, None);
+    store_token(&stranger, &scene.ada, "graph", "the stranger's").await;
+    let ours = hit(&scene.cache(), &scene.ada, "graph").await;
+    assert_eq!(ours.as_deref(), Some("ada's graph"));
+    // The same names, and another key.
+    let (names, active) = (key(1), key(2));
+    let one = KeyRing::from_keys_named_by(names.clone(), active, []);
+    let other = KeyRing::from_keys_named_by(names, key(3), []);
+    let eve = user("eve");
+    store_token(&sealed(scene.store.clone(), &one), &eve, "graph", "t").await;
+    let cache = sealed(scene.store.clone(), &other);
+    assert!(matches!(
+        found(&cache, &eve, "graph").await,
+        Lookup::Unopenable
+    ));
+    assert_eq!(cache.stats().unopenable_reasons.unknown_key, 1);
+    // Nor does an instance without any ring take it for a token.
+    let plain = builder(scene.store.clone()).build().unwrap();
+    assert_eq!(hit(&plain, &eve, "graph").await, None);
+}

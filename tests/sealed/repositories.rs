@@ -1,0 +1,257 @@
+//! Where keys are kept: all who start at once agree, and nobody else can read them.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use tower_token_cache::seal::{DirRepository, KeyId, KeyRingErrorKind};
+use tower_token_cache::{MemoryStore, SqliteStore};
+
+use super::*;
+
+const INSTANCES: usize = 20;
+
+/// All have the same keys, active and names.
+fn assert_agree(rings: &[KeyRing]) {
+    let active: HashSet<KeyId> = rings.iter().map(KeyRing::active).collect();
+    assert_eq!((rings.len(), active.len()), (INSTANCES, 1));
+    let name = |ring: &KeyRing| sealed(MemoryStore::new(), ring).partition_id(&user("ada"));
+    let names: HashSet<_> = rings.iter().map(name).collect();
+    assert_eq!(names.len(), 1);
+    assert!(rings.iter().all(|ring| ring.keys().len() == 1));
+}
+
+async fn opened(repository: impl KeyRepository + Clone) -> Vec<KeyRing> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..INSTANCES {
+        let repository = repository.clone();
+        tasks.spawn(async move { KeyRing::open_in_store(repository, key(1)).await.unwrap() });
+    }
+    tasks.join_all().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn twenty_instances_agree_through_redis() {
+    let server = RedisServer::start();
+    let store = redis_store(&server).await;
+    assert_agree(&opened(store.keys("ttc")).await);
+    assert_eq!(server.only_key(), "ttc:keys");
+    // Another application on the same server has keys of its own.
+    let other = KeyRing::open_in_store(store.keys("other"), key(1))
+        .await
+        .unwrap();
+    let ours = KeyRing::open_in_store(store.keys("ttc"), key(1))
+        .await
+        .unwrap();
+    assert_ne!(other.active(), ours.active());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn twenty_instances_agree_through_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache.db");
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..INSTANCES {
+        let path = path.clone();
+        tasks.spawn(async move {
+            let store = SqliteStore::open(path).await.unwrap();
+            KeyRing::open_in_store(store.keys("ttc"), key(1))
+                .await
+                .unwrap()
+        });
+    }
+    assert_agree(&tasks.join_all().await);
+}
+
+#[tokio::test]
+async fn twenty_instances_agree_through_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a/b/keys");
+    let start = std::sync::Barrier::new(INSTANCES);
+    let rings = std::thread::scope(|scope| {
+        let open = || {
+            start.wait();
+            KeyRing::open_dir(&path).unwrap()
+        };
+        let threads: Vec<_> = (0..INSTANCES).map(|_| scope.spawn(open)).collect();
+        let rings = threads.into_iter().map(|thread| thread.join().unwrap());
+        rings.collect::<Vec<_>>()
+    });
+    assert_agree(&rings);
+    let mut files: Vec<_> = fs::read_dir(&path)
+        .unwrap()
+        .map(|file| file.unwrap())
+        .collect();
+    files.sort_by_key(|file| file.file_name());
+    let names: Vec<_> = files.iter().map(|file| file.file_name()).collect();
+    assert_eq!(
+        names,
+        ["key-00000001.key", "naming.key"],
+        "and nothing is left behind"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let set =
+        |path: &Path, mode| fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    KeyRing::open_dir(&path).unwrap();
+    assert_eq!(mode(&path), 0o700);
+    for file in fs::read_dir(&path).unwrap() {
+        assert_eq!(mode(&file.unwrap().path()), 0o600);
+    }
+    let refused = || KeyRing::open_dir(&path).unwrap_err().kind();
+    for open in [0o750, 0o705, 0o701, 0o770] {
+        set(&path, open);
+        assert_eq!(refused(), KeyRingErrorKind::Permissions, "{open:o}");
+    }
+    set(&path, 0o700);
+    let file = path.join("key-00000001.key");
+    for open in [0o640, 0o604, 0o660] {
+        set(&file, open);
+        assert_eq!(refused(), KeyRingErrorKind::Permissions, "{open:o}");
+    }
+    set(&file, 0o400);
+    KeyRing::open_dir(&path).unwrap();
+    let not_a_folder = KeyRing::open_dir(&file).unwrap_err().kind();
+    assert!(matches!(
+        not_a_folder,
+        KeyRingErrorKind::Permissions | KeyRingErrorKind::Unreachable
+    ));
+}
+
+#[tokio::test]
+async fn keys_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let open = || KeyRing::open_dir(folder.path().join("keys")).unwrap();
+    store_token(&sealed(store.clone(), &open()), &user("ada"), "graph", "t").await;
+    let cache = sealed(store, &open());
+    assert_eq!(
+        hit(&cache, &user("ada"), "graph").await.as_deref(),
+        Some("t")
+    );
+}
+
+#[tokio::test]
+async fn one_damaged_record_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    let ring = KeyRing::open_dir(&path).unwrap();
+    let second = ring.rotate().await.unwrap();
+    let file = path.join("key-00000002.key");
+    let text = fs::read_to_string(&file).unwrap();
+    // Somebody without the key wants it to seal at once, or to be another.
+    let number = text.split("\"activates\":").nth(1).unwrap();
+    let activates = &number[..number.find(',').unwrap()];
+    for damaged in [
+        text.replace(activates, "0"),
+        text.replace(&second.to_string(), "0123456789abcdef"),
+        text.replace("\"v\":1", "\"v\":2"),
+        text[..text.len() / 2].to_owned(),
+        String::new(),
+    ] {
+        assert_ne!(damaged, text);
+        fs::write(&file, damaged).unwrap();
+        let ring = KeyRing::open_dir(&path).unwrap();
+        assert_eq!(ring.keys().len(), 1);
+    }
+    fs::write(&file, &text).unwrap();
+    assert_eq!(KeyRing::open_dir(&path).unwrap().keys().len(), 2);
+    // Without any key that can be read there is no ring, rather than a new one.
+    fs::write(path.join("naming.key"), "{}").unwrap();
+    let error = KeyRing::open_dir(&path).unwrap_err();
+    assert_eq!(error.kind(), KeyRingErrorKind::Damaged);
+}
+
+#[tokio::test]
+async fn what_a_repository_has_lost_is_put_back() {
+    let server = RedisServer::start();
+    let keys = redis_store(&server).await.keys("ttc");
+    let ring = KeyRing::open_in_store(keys.clone(), key(1)).await.unwrap();
+    let revoked = ring.active();
+    ring.revoke(revoked).await.unwrap();
+    server.query::<()>("FLUSHALL");
+    ring.refresh().await.unwrap();
+    let other = KeyRing::open_in_store(keys, key(1)).await.unwrap();
+    assert_eq!(other.keys(), ring.keys());
+    assert!(
+        other
+            .keys()
+            .iter()
+            .any(|key| key.id == revoked && key.revoked)
+    );
+    let name = |ring: &KeyRing| sealed(MemoryStore::new(), ring).partition_id(&user("ada"));
+    assert_eq!(name(&other), name(&ring));
+}
+
+#[tokio::test]
+async fn a_repository_that_is_away_is_an_error_and_changes_nothing() {
+    let mut server = RedisServer::start();
+    let keys = redis_store(&server).await.keys("ttc");
+    let ring = KeyRing::open_in_store(keys.clone(), key(1)).await.unwrap();
+    let before = ring.keys();
+    server.kill();
+    assert_eq!(
+        ring.refresh().await.unwrap_err().kind(),
+        KeyRingErrorKind::Unreachable
+    );
+    assert_eq!(ring.keys(), before);
+    let error = KeyRing::open_in_store(keys, key(1)).await.unwrap_err();
+    assert_eq!(error.kind(), KeyRingErrorKind::Unreachable);
+}
+
+#[tokio::test]
+async fn a_repository_is_read_up_to_a_bound() {
+    let shared = Shared::default();
+    KeyRing::builder(shared.clone()).open().await.unwrap();
+    shared.set_text("naming", &"x".repeat(20_000));
+    let error = KeyRing::builder(shared).open().await.unwrap_err();
+    assert_eq!(error.kind(), KeyRingErrorKind::TooLarge);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    let dir = DirRepository::open(&path).unwrap();
+    KeyRing::builder(dir).open().await.unwrap();
+    fs::write(path.join("naming.key"), "x".repeat(20_000)).unwrap();
+    let error = KeyRing::open_dir(&path).unwrap_err();
+    assert_eq!(error.kind(), KeyRingErrorKind::TooLarge);
+}
+
+/// The files of `tests/golden/ring` were made by another implementation, and must open for ever:
+/// a naming key, a sealing key, and a later one that was revoked.
+#[tokio::test]
+async fn a_ring_of_the_documented_format_opens() {
+    let shared = Shared::default();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/ring");
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let content = fs::read(&path).unwrap().into();
+        shared.add(&KeyRecord { name, content }).await.unwrap();
+    }
+    let builder = KeyRing::builder(shared.clone()).rotate_every(None);
+    let ring = builder.open().await.unwrap();
+    assert_eq!(shared.names().len(), 4, "and nothing is missing in it");
+    let keys = ring.keys();
+    let ids: Vec<_> = keys
+        .iter()
+        .map(|key| (key.id.to_string(), key.revoked))
+        .collect();
+    let expected = [("0102030405060708", false), ("2222222222222222", true)];
+    assert_eq!(ids, expected.map(|(id, revoked)| (id.to_owned(), revoked)));
+    assert_eq!(ring.active(), KeyId::parse("0102030405060708").unwrap());
+    let names = KeyRing::builder(shared)
+        .rotate_every(None)
+        .open()
+        .await
+        .unwrap();
+    let id = sealed(MemoryStore::new(), &names).partition_id(&user("ada"));
+    assert_eq!(id.encoded(), "Bsg5um4L_rZtKGJZNV5izdr9Yv-llBoGYv1RMUh1X-c");
+}
