@@ -9,10 +9,11 @@ use actix_web::dev::ServiceResponse;
 use actix_web::{HttpRequest, HttpResponse};
 use pin_project_lite::pin_project;
 
+use super::cookies::set_cookies;
 use super::{ResponseBody, status};
 use crate::cache::CommitWait;
 use crate::error::Error;
-use crate::layer::Refusal;
+use crate::layer::{Exchange, Refusal};
 use crate::tokens::RequestGuard;
 
 type Outcome<B> = Result<ServiceResponse<B>, actix_web::Error>;
@@ -32,21 +33,21 @@ pin_project! {
         Inner {
             #[pin]
             future: F,
-            guard: Option<RequestGuard>,
+            guard: Option<(RequestGuard, Exchange)>,
         },
         /// The response, or the error that becomes one, waits for its changes to be written.
         Committing {
             #[pin]
             commit: CommitWait,
-            outcome: Option<(Outcome<B>, RequestGuard)>,
+            outcome: Option<(Outcome<B>, RequestGuard, Exchange)>,
         },
         Refused { refusal: Refusal, request: Option<HttpRequest> },
     }
 }
 
 impl<F, B> ResponseFuture<F, B> {
-    pub(super) fn inner(future: F, guard: RequestGuard) -> Self {
-        let guard = Some(guard);
+    pub(super) fn inner(future: F, guard: RequestGuard, exchange: Exchange) -> Self {
+        let guard = Some((guard, exchange));
         Self {
             state: State::Inner { future, guard },
         }
@@ -73,19 +74,20 @@ where
             match state.as_mut().project() {
                 StateProj::Inner { future, guard } => {
                     let outcome = ready!(future.poll(cx));
-                    let guard = guard.take().expect("polled after completion");
+                    let (guard, exchange) = guard.take().expect("polled after completion");
                     let Some(commit) = guard.0.commit_before_head() else {
-                        return Poll::Ready(guarded(outcome, guard));
+                        return Poll::Ready(guarded(outcome, guard, exchange));
                     };
-                    let outcome = Some((outcome, guard));
+                    let outcome = Some((outcome, guard, exchange));
                     state.set(State::Committing { commit, outcome });
                 }
                 StateProj::Committing { commit, outcome } => {
                     let ended = ready!(commit.poll(cx));
-                    let (outcome, guard) = outcome.take().expect("polled after completion");
+                    let outcome = outcome.take();
+                    let (outcome, guard, exchange) = outcome.expect("polled after completion");
                     return Poll::Ready(match guard.0.may_respond(ended) {
-                        true => guarded(outcome, guard),
-                        false => unavailable(outcome),
+                        true => guarded(outcome, guard, exchange),
+                        false => set_cookies(unavailable(outcome), exchange.finish()),
                     });
                 }
                 StateProj::Refused { refusal, request } => {
@@ -98,7 +100,13 @@ where
     }
 }
 
-fn guarded<B: MessageBody>(outcome: Outcome<B>, guard: RequestGuard) -> Outcome<ResponseBody<B>> {
+fn guarded<B: MessageBody>(
+    outcome: Outcome<B>,
+    guard: RequestGuard,
+    exchange: Exchange,
+) -> Outcome<ResponseBody<B>> {
+    guard.0.close();
+    let outcome = set_cookies(outcome, exchange.finish());
     outcome.map(|response| response.map_body(|_, body| ResponseBody::new(body, guard)))
 }
 

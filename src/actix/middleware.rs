@@ -48,9 +48,9 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         match self.settings.begin(&RequestHead::actix(request.request())) {
-            Ok(guard) => {
+            Ok((guard, exchange)) => {
                 request.extensions_mut().insert(guard.0.clone());
-                ResponseFuture::inner(self.inner.call(request), guard)
+                ResponseFuture::inner(self.inner.call(request), guard, exchange)
             }
             Err(refusal) => ResponseFuture::refused(refusal, request.into_parts().0),
         }

@@ -32,6 +32,7 @@
 //! after `run().await`: what the last requests have changed is then still written.
 
 mod body;
+mod cookies;
 mod future;
 mod middleware;
 

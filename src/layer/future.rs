@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{Refusal, ResponseBody};
+use super::{Exchange, Refusal, ResponseBody};
 use crate::cache::CommitWait;
 use crate::tokens::RequestGuard;
 
@@ -27,21 +27,21 @@ pin_project! {
         Inner {
             #[pin]
             future: F,
-            guard: Option<RequestGuard>,
+            guard: Option<(RequestGuard, Exchange)>,
         },
         /// The response is ready and waits for its changes to be written.
         Committing {
             #[pin]
             commit: CommitWait,
-            response: Option<(Response<B>, RequestGuard)>,
+            response: Option<(Response<B>, RequestGuard, Exchange)>,
         },
         Refused { refusal: Refusal },
     }
 }
 
 impl<F, B> ResponseFuture<F, B> {
-    pub(super) fn inner(future: F, guard: RequestGuard) -> Self {
-        let guard = Some(guard);
+    pub(super) fn inner(future: F, guard: RequestGuard, exchange: Exchange) -> Self {
+        let guard = Some((guard, exchange));
         Self {
             state: State::Inner { future, guard },
         }
@@ -67,20 +67,25 @@ where
             match state.as_mut().project() {
                 StateProj::Inner { future, guard } => {
                     let outcome = ready!(future.poll(cx));
-                    let guard = guard.take().expect("polled after completion");
+                    let (guard, exchange) = guard.take().expect("polled after completion");
                     let response = outcome?;
                     let Some(commit) = guard.0.commit_before_head() else {
-                        return Poll::Ready(Ok(guarded(response, guard)));
+                        return Poll::Ready(Ok(guarded(response, guard, exchange)));
                     };
-                    let response = Some((response, guard));
+                    let response = Some((response, guard, exchange));
                     state.set(State::Committing { commit, response });
                 }
                 StateProj::Committing { commit, response } => {
                     let ended = ready!(commit.poll(cx));
-                    let (response, guard) = response.take().expect("polled after completion");
+                    let response = response.take();
+                    let (response, guard, exchange) = response.expect("polled after completion");
                     return Poll::Ready(Ok(match guard.0.may_respond(ended) {
-                        true => guarded(response, guard),
-                        false => empty(StatusCode::SERVICE_UNAVAILABLE),
+                        true => guarded(response, guard, exchange),
+                        false => {
+                            let mut refused = empty(StatusCode::SERVICE_UNAVAILABLE);
+                            exchange.set(refused.headers_mut());
+                            refused
+                        }
                     }));
                 }
                 StateProj::Refused { refusal } => return Poll::Ready(Ok(empty(refusal.status()))),
@@ -89,7 +94,13 @@ where
     }
 }
 
-fn guarded<B: Body>(response: Response<B>, guard: RequestGuard) -> Response<ResponseBody<B>> {
+fn guarded<B: Body>(
+    mut response: Response<B>,
+    guard: RequestGuard,
+    exchange: Exchange,
+) -> Response<ResponseBody<B>> {
+    guard.0.close();
+    exchange.set(response.headers_mut());
     response.map(|body| ResponseBody::new(body, guard))
 }
 

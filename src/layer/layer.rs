@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use super::TokenCacheService;
+use super::{Exchange, TokenCacheService};
 use crate::cache::TokenCache;
-use crate::key::{KeyExtractor, RequestHead};
+#[cfg(feature = "cookie")]
+use crate::cookie::CookieStore;
+use crate::key::{KeyExtractor, PartitionKey, RequestHead};
 use crate::policy::{FailurePolicy, MissingKey, WriteMode};
 use crate::tokens::{RequestGuard, Tokens};
 
@@ -42,12 +44,21 @@ type Choice<T> = Arc<dyn Fn(&RequestHead<'_>) -> Option<T> + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Settings {
     cache: TokenCache,
-    key: Arc<dyn KeyExtractor>,
+    key: Source,
     missing_key: MissingKey,
     failure_policy: FailurePolicy,
     failure_policy_for: Option<Choice<FailurePolicy>>,
     write_mode: WriteMode,
     write_mode_for: Option<Choice<WriteMode>>,
+}
+
+/// Where the partition of a request comes from.
+#[derive(Clone)]
+enum Source {
+    Key(Arc<dyn KeyExtractor>),
+    /// The request brings it along.
+    #[cfg(feature = "cookie")]
+    Cookies(CookieStore),
 }
 
 /// Why a request does not reach the inner service.
@@ -62,11 +73,21 @@ pub(crate) enum Refusal {
 impl TokenCacheLayer {
     /// A layer over this cache; `key` says whose tokens a request is about.
     pub fn new(cache: TokenCache, key: impl KeyExtractor) -> Self {
+        Self::from_source(cache, Source::Key(Arc::new(key)))
+    }
+
+    /// A layer over sessions in cookies, and the cache that works on them.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn with_cookies(cache: TokenCache, store: CookieStore) -> Self {
+        Self::from_source(cache, Source::Cookies(store))
+    }
+
+    fn from_source(cache: TokenCache, key: Source) -> Self {
         Self(Arc::new(Settings {
             failure_policy: cache.0.failure_policy,
             write_mode: cache.0.write_mode,
             cache,
-            key: Arc::new(key),
+            key,
             missing_key: MissingKey::default(),
             failure_policy_for: None,
             write_mode_for: None,
@@ -104,6 +125,11 @@ impl TokenCacheLayer {
         self.set(|settings| settings.write_mode_for = Some(Arc::new(choose)))
     }
 
+    /// The cache, for its [`stats`](TokenCache::stats) and its [`shutdown`](TokenCache::shutdown).
+    pub fn cache(&self) -> &TokenCache {
+        &self.0.cache
+    }
+
     fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
@@ -115,9 +141,27 @@ impl TokenCacheLayer {
 }
 
 impl Settings {
-    /// The handle of this request, and the guard that ends it.
-    pub(crate) fn begin(&self, head: &RequestHead<'_>) -> Result<RequestGuard, Refusal> {
-        let key = match self.key.extract(head) {
+    /// The handle of this request, the guard that ends it, and what it owes to its cookies.
+    pub(crate) fn begin(
+        &self,
+        head: &RequestHead<'_>,
+    ) -> Result<(RequestGuard, Exchange), Refusal> {
+        #[cfg_attr(
+            not(feature = "cookie"),
+            expect(clippy::infallible_destructuring_match, reason = "one of two")
+        )]
+        let extractor = match &self.key {
+            Source::Key(key) => key,
+            #[cfg(feature = "cookie")]
+            Source::Cookies(store) => {
+                let (exchange, key) = crate::cookie::Exchange::begin(store, &self.cache, head);
+                let tokens = self
+                    .tokens(Some(key), head)
+                    .in_cookies(exchange.pinned(), exchange.limit());
+                return Ok((RequestGuard(tokens), Exchange(Some(exchange))));
+            }
+        };
+        let key = match extractor.extract(head) {
             Ok(None) if self.missing_key == MissingKey::Reject => return Err(Refusal::Missing),
             Ok(key) => key,
             Err(error) => {
@@ -125,17 +169,21 @@ impl Settings {
                 return Err(Refusal::Invalid);
             }
         };
+        Ok((RequestGuard(self.tokens(key, head)), Exchange::default()))
+    }
+
+    fn tokens(&self, key: Option<PartitionKey>, head: &RequestHead<'_>) -> Tokens {
         let policy = self
             .failure_policy_for
             .as_ref()
             .and_then(|choose| choose(head));
         let mode = self.write_mode_for.as_ref().and_then(|choose| choose(head));
-        Ok(RequestGuard(Tokens::new(
+        Tokens::new(
             self.cache.0.clone(),
             key,
             policy.unwrap_or(self.failure_policy),
             mode.unwrap_or(self.write_mode),
-        )))
+        )
     }
 }
 

@@ -15,6 +15,7 @@
 //! outside of timeouts that end a handler early: a change is kept either way.
 
 mod body;
+mod exchange;
 mod future;
 #[expect(
     clippy::module_inception,
@@ -24,6 +25,7 @@ mod layer;
 mod service;
 
 pub use self::body::ResponseBody;
+pub(crate) use self::exchange::Exchange;
 pub use self::future::ResponseFuture;
 pub(crate) use self::layer::Refusal;
 #[cfg(feature = "actix")]

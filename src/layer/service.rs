@@ -44,9 +44,9 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         match self.settings.begin(&RequestHead::from(&request)) {
-            Ok(guard) => {
+            Ok((guard, exchange)) => {
                 request.extensions_mut().insert(guard.0.clone());
-                ResponseFuture::inner(self.inner.call(request), guard)
+                ResponseFuture::inner(self.inner.call(request), guard, exchange)
             }
             Err(refusal) => ResponseFuture::refused(refusal),
         }

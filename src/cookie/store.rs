@@ -1,0 +1,256 @@
+//! `CookieStore`: the engine's view of sessions in cookies.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::chunks::Chunks;
+use super::sealer::Sealer;
+use super::settings::CookieStoreBuilder;
+use crate::cache::{Builder, L1, TokenCache};
+use crate::error::{ConfigError, StoreError, StoreErrorKind};
+use crate::layer::TokenCacheLayer;
+use crate::seal::KeyRing;
+use crate::store::{
+    Change, Commit, CommitId, EntryId, Lease, LeaseState, Lifetime, Loaded, Origin, Outcome,
+    PartitionId, Put, Remaining, Slots, StoreFuture, TokenStore,
+};
+use crate::time::{Clock, Timestamp};
+
+/// Keeps sessions in the browser's cookies; see the [module](super). Cheap to clone; clones share
+/// everything.
+///
+/// To the engine it is a [`TokenStore`] that has what the requests under way have brought, and a
+/// limited memory of what they have left: it keeps the contract until it forgets.
+#[derive(Clone)]
+pub struct CookieStore(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) slots: Slots,
+    pub(super) sealer: Arc<Sealer>,
+    pub(super) chunks: Arc<Chunks>,
+    pub(super) max_size: usize,
+    pub(super) max_age: Duration,
+    pub(super) clock: Clock,
+    sign_outs: Option<Arc<dyn TokenStore>>,
+}
+
+impl CookieStore {
+    /// Sets up a store whose cookies are sealed with the keys of this ring.
+    pub fn builder(ring: KeyRing) -> CookieStoreBuilder {
+        CookieStoreBuilder::new(ring)
+    }
+
+    pub(super) fn new(settings: CookieStoreBuilder) -> Self {
+        let prefix = if settings.secure { "__Host-" } else { "" };
+        let name: Box<str> = format!("{prefix}{}", settings.name).into();
+        let sealer = Arc::new(Sealer::new(settings.ring, name.clone()));
+        let chunks = Chunks::new(name, settings.same_site, settings.secure);
+        let chunks = Arc::new(chunks);
+        let (measure, cut, limit) = (sealer.clone(), chunks.clone(), settings.max_size);
+        let fits = move |snapshot: &_| {
+            // Names and attributes take less than a sixteenth.
+            let size = cut.request_bytes(measure.length(snapshot, limit - limit / 16));
+            if size <= limit { Ok(()) } else { Err(size) }
+        };
+        let clock = settings.clock;
+        Self(Arc::new(Inner {
+            slots: Slots::new(clock.clone(), settings.memory, Box::new(fits)),
+            sealer,
+            chunks,
+            max_size: limit,
+            max_age: settings.max_age,
+            clock,
+            sign_outs: settings.sign_outs,
+        }))
+    }
+
+    /// The layer that gives requests their sessions, with a cache of its own:
+    /// [`TokenCacheLayer::cache`] has it.
+    ///
+    /// # Errors
+    /// As for [`Builder::build`].
+    pub fn layer(&self) -> Result<TokenCacheLayer, ConfigError> {
+        self.layer_with(|builder| builder)
+    }
+
+    /// The same with other settings of the cache. L1 stays off, and a [`Builder::key_ring`] of its
+    /// own would only make the cookies larger.
+    ///
+    /// # Errors
+    /// As for [`Builder::build`].
+    pub fn layer_with(
+        &self,
+        adjust: impl FnOnce(Builder) -> Builder,
+    ) -> Result<TokenCacheLayer, ConfigError> {
+        let builder = TokenCache::builder(self.clone()).clock(self.0.clock.clone());
+        let cache = adjust(builder).l1(L1::disabled()).build()?;
+        cache.keep_fresh(self.0.sealer.ring());
+        Ok(TokenCacheLayer::with_cookies(cache, self.clone()))
+    }
+
+    /// What a sign-out has left of older cookies: refused where the fleet knows of it.
+    async fn verify(&self, store: &dyn TokenStore, id: &PartitionId) -> Result<(), StoreError> {
+        let slots = &self.0.slots;
+        if let Some(generation) = slots.unverified(id) {
+            let known = store.load(id).await?.generation;
+            if known > generation {
+                slots.clear(id, Some(known - 1));
+            }
+            slots.verify(id);
+        }
+        Ok(())
+    }
+
+    /// Tells the fleet that a session was signed out to this generation, or signs it out there
+    /// when it is not known here. Returns the generation in force.
+    async fn publish(
+        &self,
+        store: &dyn TokenStore,
+        id: &PartitionId,
+        expected: Option<u64>,
+    ) -> Result<u64, StoreError> {
+        let generation = store.clear(id, expected).await?;
+        // A tombstone does not live for as long as cookies do.
+        let mark = Commit {
+            partition: id.clone(),
+            id: CommitId(getrandom::u64().unwrap_or_default().to_be_bytes()),
+            generation,
+            expected: None,
+            changes: vec![Change {
+                entry: EntryId::from([0; 16]),
+                put: Some(Put {
+                    value: bytes::Bytes::from_static(b"signed out"),
+                    expires_at: None,
+                }),
+            }],
+            lifetime: Lifetime {
+                absolute: Some(self.0.max_age.saturating_add(SKEW)),
+                ..Lifetime::default()
+            },
+        };
+        match store.commit(&[mark]).await.pop() {
+            Some(Err(error)) => Err(error),
+            _ => Ok(generation),
+        }
+    }
+}
+
+/// By how much clocks of instances may differ.
+pub(super) const SKEW: Duration = Duration::from_secs(300);
+
+impl Inner {
+    /// Whether cookies that were set then are good now.
+    pub(super) fn is_recent(&self, issued_at: Timestamp, now: Timestamp) -> bool {
+        issued_at <= now.saturating_add(SKEW) && now < issued_at.saturating_add(self.max_age)
+    }
+}
+
+fn ready<'a, T: Send + 'a>(answer: T) -> StoreFuture<'a, T> {
+    Box::pin(std::future::ready(answer))
+}
+
+impl TokenStore for CookieStore {
+    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+        let slots = &self.0.slots;
+        match &self.0.sign_outs {
+            None => ready(Ok(slots.load(id))),
+            Some(store) if slots.holds(id) => Box::pin(async move {
+                self.verify(&**store, id).await?;
+                Ok(slots.load(id))
+            }),
+            Some(store) => store.load(id),
+        }
+    }
+
+    fn commit<'a>(
+        &'a self,
+        group: &'a [Commit],
+    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+        Box::pin(async move {
+            let mut answers = Vec::with_capacity(group.len());
+            for commit in group {
+                answers.push(match &self.0.sign_outs {
+                    // No session: what links users to theirs.
+                    Some(store) if !self.0.slots.holds(&commit.partition) => {
+                        let mut answer = store.commit(std::slice::from_ref(commit)).await;
+                        answer.pop().unwrap_or_else(|| Err(refused()))
+                    }
+                    _ => Ok(self.0.slots.commit(commit)),
+                });
+            }
+            answers
+        })
+    }
+
+    fn touch<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+        let touched = group.iter().map(|id| Ok(self.0.slots.touch(id)));
+        ready(touched.collect())
+    }
+
+    fn clear<'a>(
+        &'a self,
+        id: &'a PartitionId,
+        expected: Option<u64>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let slots = &self.0.slots;
+            let here = slots.holds(id).then(|| slots.clear(id, expected));
+            let Some(store) = &self.0.sign_outs else {
+                return Ok(here.unwrap_or_else(|| slots.clear(id, expected)));
+            };
+            let before = match here {
+                Some(generation) => generation.checked_sub(1),
+                None => expected,
+            };
+            let known = self.publish(&**store, id, before).await?;
+            Ok(slots.clear(id, known.checked_sub(1)))
+        })
+    }
+
+    fn relocate<'a>(
+        &'a self,
+        from: &'a Origin,
+        commit: &'a Commit,
+    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+        let outcome = self.0.slots.relocate(from, commit);
+        ready(outcome.ok_or_else(refused))
+    }
+
+    fn acquire_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+        ready(Ok(self.0.slots.acquire_lease(lease, ttl)))
+    }
+
+    fn renew_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+        ready(Ok(self.0.slots.renew_lease(lease, ttl)))
+    }
+
+    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+        ready(Ok(self.0.slots.release_lease(lease)))
+    }
+}
+
+fn refused() -> StoreError {
+    StoreError::new(StoreErrorKind::Refused)
+}
+
+impl fmt::Debug for CookieStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CookieStore")
+            .field("cookies", &self.0.chunks)
+            .field("max_size", &self.0.max_size)
+            .field("max_age", &self.0.max_age)
+            .finish_non_exhaustive()
+    }
+}

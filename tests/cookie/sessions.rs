@@ -1,0 +1,271 @@
+//! What a session in cookies can do.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use tower_token_cache::cookie::{CookieStore, SameSite};
+use tower_token_cache::seal::RingKey;
+use tower_token_cache::{Clock, KeyRing, Timestamp};
+
+use super::jar::Jar;
+use super::server::{HOUR, Provider, Server, builder, text};
+
+fn names(jar: &Jar) -> Vec<&str> {
+    jar.0.keys().map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn a_session_goes_with_its_browser_to_any_instance() {
+    let ring = KeyRing::generate().unwrap();
+    let one = Server::new(CookieStore::builder(ring.clone())).await;
+    let two = Server::new(CookieStore::builder(ring)).await;
+    let (mut ada, mut bob) = (Jar::default(), Jar::default());
+    let nothing = ada.get(one.address, "/tokens/graph").await;
+    assert_eq!((nothing.body.as_str(), nothing.lines.len()), ("Absent", 0));
+    ada.post(one.address, "/tokens/graph", "t1").await;
+    bob.post(one.address, "/tokens/graph", "t2").await;
+    ada.post(two.address, "/tokens/mail", "t3").await;
+    for at in [two.address, one.address] {
+        assert_eq!(ada.get(at, "/tokens/graph").await.body, "t1");
+        let last = ada.get(at, "/tokens/mail").await;
+        assert_eq!((last.body.as_str(), last.lines.len()), ("t3", 0));
+        assert_eq!(bob.get(at, "/tokens/graph").await.body, "t2");
+        assert_eq!(bob.get(at, "/tokens/mail").await.body, "Absent");
+    }
+    ada.send(one.address, Method::DELETE, "/tokens/graph").await;
+    assert_eq!(ada.get(two.address, "/tokens/graph").await.body, "Absent");
+    assert_eq!(ada.get(two.address, "/tokens/mail").await.body, "t3");
+    // The last token goes, and the cookies with it.
+    ada.send(two.address, Method::DELETE, "/tokens/mail").await;
+    assert!(ada.0.is_empty(), "{ada:?}");
+}
+
+#[tokio::test]
+async fn attributes_are_these() {
+    let server = Server::new(builder()).await;
+    let answer = Jar::default().post(server.address, "/tokens/a", "t").await;
+    let [line] = &answer.lines[..] else {
+        panic!("{answer:?}")
+    };
+    let (pair, attributes) = line.split_once("; ").unwrap();
+    assert!(pair.starts_with("__Host-tokens.0=1."), "{line}");
+    assert_eq!(
+        attributes,
+        "Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=3600"
+    );
+    assert_eq!(answer.cache_control.as_deref(), Some("no-store"));
+
+    let other = builder().name("sid").same_site(SameSite::Strict);
+    let server = Server::new(other.insecure_for_localhost()).await;
+    let answer = Jar::default().post(server.address, "/refresh", "60").await;
+    let (pair, attributes) = answer.lines[0].split_once("; ").unwrap();
+    assert!(pair.starts_with("sid.0=1."), "{pair}");
+    assert_eq!(
+        attributes,
+        "Path=/; HttpOnly; SameSite=Strict; Max-Age=1209600"
+    );
+}
+
+#[tokio::test]
+async fn large_sessions_are_cut_into_chunks_and_stale_chunks_are_removed() {
+    let server = Server::new(builder().max_size(40 * 1024)).await;
+    let mut jar = Jar::default();
+    let all: Vec<String> = (0..5).map(|n| format!("__Host-tokens.{n}")).collect();
+    for (size, chunks) in [(500, 1), (6_000, 2), (18_000, 5), (6_000, 2), (500, 1)] {
+        let token = text(size);
+        jar.post(server.address, "/tokens/a", &token).await;
+        assert_eq!(names(&jar), all[..chunks], "for {size} letters");
+        assert_eq!(jar.get(server.address, "/tokens/a").await.body, token);
+    }
+    jar.post(server.address, "/tokens/a", &text(18_000)).await;
+    jar.send(server.address, Method::DELETE, "/session").await;
+    assert_eq!(names(&jar), [""; 0]);
+}
+
+#[tokio::test]
+async fn too_large_is_a_typed_error_and_keeps_the_old_cookies() {
+    let server = Server::new(builder().max_size(4096)).await;
+    let mut jar = Jar::default();
+    jar.post(server.address, "/tokens/a", "t1").await;
+    let before = jar.clone();
+    let answer = jar.post(server.address, "/tokens/b", &text(5_000)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(answer.body.starts_with("TooLarge { size: 5"), "{answer:?}");
+    assert!(answer.body.ends_with("limit: 4096 }"), "{answer:?}");
+    assert_eq!((answer.lines.len(), &jar.0), (0, &before.0));
+    assert_eq!(jar.get(server.address, "/tokens/a").await.body, "t1");
+    assert_eq!(jar.get(server.address, "/tokens/b").await.body, "Absent");
+    // What fits is taken, also after that, and right up to the limit.
+    jar.post(server.address, "/tokens/b", "t2").await;
+    assert_eq!(jar.get(server.address, "/tokens/b").await.body, "t2");
+    for size in (2_500..4_000).step_by(50) {
+        let mut jar = Jar::default();
+        let answer = jar.post(server.address, "/tokens/a", &text(size)).await;
+        let cookies = jar
+            .0
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 3);
+        let cookies = cookies.sum::<usize>();
+        let fits = answer.status.is_success();
+        assert!(cookies <= 4096, "{cookies} bytes for {size} letters");
+        assert_eq!(fits, cookies > 0);
+        assert!(fits || size > 3_300, "{size} letters should fit");
+    }
+    let stats = server.cache.stats();
+    assert_eq!((stats.pending_changes, stats.l2_errors), (0, 0));
+}
+
+#[tokio::test]
+async fn too_large_is_the_answer_of_an_acquisition_too() {
+    let provider = Provider {
+        size: 5_000,
+        ..Provider::default()
+    };
+    let server = Server::with(builder().max_size(4096), provider).await;
+    let mut jar = Jar::default();
+    let answer = jar.get(server.address, "/acquire").await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{answer:?}");
+    assert_eq!(answer.lines.len(), 0);
+    assert_eq!(server.provider.calls(), 1);
+}
+
+#[tokio::test]
+async fn requests_of_one_session_share_one_refresh() {
+    let provider = Provider {
+        held: true,
+        ..Provider::default()
+    };
+    let server = Server::with(builder(), provider).await;
+    let mut jar = Jar::default();
+    jar.post(server.address, "/refresh", "0").await;
+    let at = server.address;
+    let tabs: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(jar.clone().request(at, Method::GET, "/acquire", "")))
+        .collect();
+    server.provider.asked.notified().await;
+    // Somebody else is not kept by it.
+    assert_eq!(Jar::default().get(at, "/tokens/graph").await.body, "Absent");
+    server.provider.open.notify_one();
+    for tab in tabs {
+        let answer = tab.await.unwrap();
+        assert_eq!(answer.body, "acquired-1-for-r0");
+        let mut jar = jar.clone();
+        jar.take(&answer.lines);
+        assert_eq!(jar.get(at, "/acquire").await.body, "acquired-1-for-r0");
+    }
+    assert_eq!(server.provider.calls(), 1);
+}
+
+#[tokio::test]
+async fn what_a_lost_response_carried_is_in_the_next_one() {
+    let provider = Provider {
+        held: true,
+        ..Provider::default()
+    };
+    let server = Server::with(builder(), provider).await;
+    let mut jar = Jar::default();
+    jar.post(server.address, "/refresh", "0").await;
+    let gone = tokio::spawn(
+        jar.clone()
+            .request(server.address, Method::GET, "/acquire", ""),
+    );
+    server.provider.asked.notified().await;
+    gone.abort();
+    let _ = gone.await;
+    server.provider.open.notify_one();
+    // It is this instance that the refresh token was spent on.
+    let answer = jar.get(server.address, "/acquire").await;
+    assert_eq!(answer.body, "acquired-1-for-r0");
+    assert_eq!(answer.lines.len(), 1);
+    assert_eq!(server.provider.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_refresh_ahead_of_time_is_in_the_same_response() {
+    let ring = KeyRing::generate().unwrap();
+    let one = Server::new(CookieStore::builder(ring.clone())).await;
+    let two = Server::new(CookieStore::builder(ring)).await;
+    let mut jar = Jar::default();
+    jar.post(one.address, "/refresh", "due").await;
+    let answer = jar.get(one.address, "/acquire").await;
+    assert_eq!(answer.body, "acquired-1-for-r0");
+    assert_eq!(jar.get(two.address, "/acquire").await.body, answer.body);
+    assert_eq!((one.provider.calls(), two.provider.calls()), (1, 0));
+}
+
+#[tokio::test]
+async fn changes_after_the_head_are_errors() {
+    let server = Server::new(builder()).await;
+    let mut jar = Jar::default();
+    jar.post(server.address, "/refresh", "0").await;
+    let before = jar.clone();
+    let late = tokio::spawn(
+        jar.clone()
+            .request(server.address, Method::POST, "/late", ""),
+    );
+    server.provider.asked.notified().await;
+    server.provider.open.notify_one();
+    let late = late.await.unwrap();
+    assert_eq!(
+        late.body,
+        "Err(ResponseSent) Err(ResponseSent) Err(ResponseSent)"
+    );
+    assert_eq!((late.lines.len(), server.provider.calls()), (0, 0));
+    assert_eq!(jar.0, before.0);
+    // The sign-out counts on this instance all the same.
+    assert_eq!(
+        jar.get(server.address, "/tokens/graph").await.body,
+        "Absent"
+    );
+    assert_eq!(jar.0, BTreeMap::new());
+}
+
+#[tokio::test]
+async fn cookies_are_sealed_anew_when_the_key_has_rotated() {
+    let keys = [[1; 32], [2; 32]].map(RingKey::from_bytes);
+    let [old, new] = keys;
+    let before = Server::new(CookieStore::builder(KeyRing::from_keys(old.clone(), []))).await;
+    let during = KeyRing::from_keys(new.clone(), [old]);
+    let during = Server::new(CookieStore::builder(during)).await;
+    let after = Server::new(CookieStore::builder(KeyRing::from_keys(new, []))).await;
+    let mut jar = Jar::default();
+    jar.post(before.address, "/tokens/a", "t").await;
+    let mut missed = jar.clone();
+    assert_eq!(missed.get(after.address, "/tokens/a").await.body, "Absent");
+    // Another instance may have the key.
+    assert_eq!(missed.0, jar.0);
+    let answer = jar.get(during.address, "/tokens/a").await;
+    assert_eq!((answer.body.as_str(), answer.lines.len()), ("t", 1));
+    let answer = jar.get(after.address, "/tokens/a").await;
+    assert_eq!((answer.body.as_str(), answer.lines.len()), ("t", 0));
+    assert_eq!(after.cache.stats().unopenable_reasons.unknown_key, 1);
+}
+
+#[tokio::test]
+async fn cookies_that_are_too_old_are_not_taken() {
+    let (ring, clock) = (
+        KeyRing::generate().unwrap(),
+        Clock::manual(Timestamp::now()),
+    );
+    let store = CookieStore::builder(ring).max_age(2 * HOUR);
+    let server = Server::new(store.clone().clock(clock.clone())).await;
+    let other = Server::new(store.clock(clock.clone())).await;
+    let mut jar = Jar::default();
+    jar.post(server.address, "/refresh", "360000").await;
+    let copied = jar.clone();
+    clock.advance(2 * HOUR - Duration::from_secs(1));
+    for at in [server.address, other.address] {
+        assert_eq!(copied.clone().get(at, "/tokens/graph").await.body, "first");
+    }
+    // Those that are set anew are new.
+    jar.post(server.address, "/tokens/more", "t").await;
+    clock.advance(Duration::from_secs(1));
+    for at in [server.address, other.address] {
+        let mut copied = copied.clone();
+        assert_eq!(copied.get(at, "/tokens/graph").await.body, "Absent");
+        assert_eq!(copied.0, BTreeMap::new());
+        assert_eq!(jar.clone().get(at, "/tokens/graph").await.body, "first");
+    }
+}

@@ -1,0 +1,137 @@
+//! Sign-out, and cookies that come back after it.
+
+use reqwest::{Method, StatusCode};
+use tower_token_cache::cookie::CookieStore;
+use tower_token_cache::{Clock, KeyRing, MemoryStore, Timestamp};
+
+use super::common::eventually;
+use super::common::store::TestStore;
+use super::jar::Jar;
+use super::server::{HOUR, Server, builder};
+
+#[tokio::test]
+async fn sign_out_removes_the_cookies_and_refuses_copies() {
+    let server = Server::new(builder()).await;
+    let mut jar = Jar::default();
+    jar.post(server.address, "/tokens/graph", "t").await;
+    let mut copied = jar.clone();
+    let answer = jar.send(server.address, Method::DELETE, "/session").await;
+    assert_eq!((answer.body.as_str(), jar.0.len()), ("Stored", 0));
+    assert_eq!(
+        copied.get(server.address, "/tokens/graph").await.body,
+        "Absent"
+    );
+    assert_eq!(copied.0.len(), 0);
+}
+
+#[tokio::test]
+async fn planted_cookies_have_no_part_in_what_comes_after_a_sign_in() {
+    let server = Server::new(builder()).await;
+    let mut mallory = Jar::default();
+    mallory.post(server.address, "/tokens/other", "m").await;
+    let mut ada = mallory.clone();
+    ada.post(server.address, "/session", "t").await;
+    assert_eq!(ada.get(server.address, "/tokens/graph").await.body, "t");
+    assert_eq!(
+        ada.get(server.address, "/tokens/other").await.body,
+        "Absent"
+    );
+    assert_eq!(
+        mallory.get(server.address, "/tokens/graph").await.body,
+        "Absent"
+    );
+    assert_eq!(mallory.0.len(), 0);
+    assert_eq!(ada.get(server.address, "/tokens/graph").await.body, "t");
+}
+
+#[tokio::test]
+async fn with_a_store_every_instance_refuses_copies_for_as_long_as_they_could_live() {
+    let clock = Clock::manual(Timestamp::now());
+    let store = MemoryStore::new().with_clock(clock.clone());
+    let cookies = CookieStore::builder(KeyRing::generate().unwrap())
+        .sign_outs_in(store)
+        .clock(clock.clone());
+    let one = Server::new(cookies.clone()).await;
+    let two = Server::new(cookies.clone()).await;
+    let mut jar = Jar::default();
+    jar.post(one.address, "/refresh", "36000000").await;
+    assert_eq!(jar.get(two.address, "/tokens/graph").await.body, "first");
+    let copied = jar.clone();
+    jar.send(one.address, Method::DELETE, "/session").await;
+    for wait in [0, 30, 250] {
+        clock.advance(HOUR * wait);
+        let three = Server::new(cookies.clone()).await;
+        for at in [two.address, three.address] {
+            let mut copied = copied.clone();
+            let answer = copied.get(at, "/tokens/graph").await;
+            assert_eq!(answer.body, "Absent", "after {wait} hours");
+            assert_eq!(copied.0.len(), 0, "after {wait} hours");
+        }
+    }
+    // A new life of the same session is another matter.
+    let mut again = Jar::default();
+    again.post(one.address, "/refresh", "36000000").await;
+    again.post(two.address, "/session", "t").await;
+    for at in [one.address, two.address] {
+        assert_eq!(again.get(at, "/tokens/graph").await.body, "t");
+    }
+}
+
+#[tokio::test]
+async fn with_a_store_a_user_can_be_signed_out_everywhere() {
+    let cookies =
+        CookieStore::builder(KeyRing::generate().unwrap()).sign_outs_in(MemoryStore::new());
+    let one = Server::new(cookies.clone()).await;
+    let two = Server::new(cookies.clone()).await;
+    let mut phone = Jar::default();
+    let mut desktop = Jar::default();
+    phone.post(one.address, "/session", "t1").await;
+    desktop.post(two.address, "/session", "t2").await;
+    let three = Server::new(cookies).await;
+    assert_eq!(three.cache.sessions_of("ada").await.unwrap().len(), 2);
+    three.cache.sign_out_user("ada").await.unwrap();
+    for at in [one.address, two.address, three.address] {
+        for jar in [&phone, &desktop] {
+            let answer = jar.clone().get(at, "/tokens/graph").await;
+            assert_eq!(answer.body, "Absent");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_an_answer_nobody_is_believed_and_nothing_is_lost_silently() {
+    let sign_outs = TestStore::default();
+    let cookies = CookieStore::builder(KeyRing::generate().unwrap());
+    let server = Server::new(cookies.sign_outs_in(sign_outs.clone())).await;
+    let mut jar = Jar::default();
+    jar.post(server.address, "/tokens/graph", "t").await;
+    let before = jar.clone();
+    sign_outs.set_down(true);
+    let found = jar.get(server.address, "/tokens/graph").await;
+    assert_eq!(found.body, "Unavailable");
+    let changed = jar.post(server.address, "/tokens/mail", "t").await;
+    assert_eq!(changed.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(jar.0, before.0, "the session is still there");
+    // The cookies go at once, and the others are told later.
+    let signed_out = jar.send(server.address, Method::DELETE, "/session").await;
+    assert_eq!(signed_out.body, "Pending");
+    assert_eq!(jar.0.len(), 0);
+    let clears = sign_outs.clears();
+    sign_outs.set_down(false);
+    eventually("the sign-out is replayed", async || {
+        sign_outs.clears() > clears && server.cache.stats().pending_changes == 0
+    })
+    .await;
+    let mut copied = before;
+    eventually("the copy is refused", async || {
+        copied
+            .clone()
+            .get(server.address, "/tokens/graph")
+            .await
+            .body
+            == "Absent"
+    })
+    .await;
+    copied.get(server.address, "/tokens/graph").await;
+    assert_eq!(copied.0.len(), 0);
+}
