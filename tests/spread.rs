@@ -179,7 +179,7 @@ async fn refreshes_of_100_000_sessions_with_the_same_expiry_are_spread() {
         // it finds out when its own is due.
         TokenCache::builder(store.clone())
             .clock(clock.clone())
-            .l1(L1::new().revalidate_every(None))
+            .l1(L1::new().revalidate_every(None).max_staleness(None))
             .refresh_before(REFRESH_BEFORE)
             .max_acquisitions(MAX_ACQUISITIONS as u32)
             .build()

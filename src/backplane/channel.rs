@@ -1,6 +1,7 @@
 //! The engine's side of a backplane.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -13,14 +14,17 @@ use super::outbox::Outbox;
 use super::wire::InstanceId;
 use super::{Backplane, Event, Invalidation};
 use crate::error::ConfigError;
+use crate::random;
 use crate::telemetry::Counter;
 
 /// What the two halves and the driver share.
 pub(super) struct Shared {
     pub(super) outbox: Outbox,
     monitor: Mutex<Monitor>,
-    /// Events wait to be taken.
+    /// Events wait to be taken, or there will be no more.
     arrived: Notify,
+    /// The driver has ended.
+    ended: AtomicBool,
     pub(super) counters: Counters,
 }
 
@@ -75,9 +79,8 @@ pub fn open(
     runtime: &tokio::runtime::Handle,
 ) -> Result<(Publisher, Events), ConfigError> {
     let keep_alive = backplane.keep_alive().validate()?;
-    let mut id = [0; 16];
     // Two instances of one id would take each other's messages for their own.
-    getrandom::fill(&mut id).map_err(|error| {
+    let id = random::id().map_err(|error| {
         ConfigError::new("backplane", "needs random numbers").with_source(error)
     })?;
     let id = InstanceId(id);
@@ -85,14 +88,18 @@ pub fn open(
         outbox: Outbox::default(),
         monitor: Mutex::new(Monitor::new(id, keep_alive, Instant::now())),
         arrived: Notify::new(),
+        ended: AtomicBool::new(false),
         counters: Counters::default(),
     });
     let (ended, done) = watch::channel(());
     let channel = format!("{namespace}:invalidate");
     let driver = Driver::new(backplane, channel, id, keep_alive, shared.clone());
+    let over = shared.clone();
     runtime.spawn(async move {
         driver.run().await;
         drop(ended);
+        over.ended.store(true, Ordering::Release);
+        over.arrived.notify_one();
     });
     let handle = Handle {
         shared: shared.clone(),
@@ -184,6 +191,19 @@ impl Events {
                 return event;
             }
             // One that arrived in between has left a permit.
+            self.0.arrived.notified().await;
+        }
+    }
+
+    /// The next event; `None` once the channel is left and there will be no more.
+    pub(crate) async fn next_until_left(&mut self) -> Option<Event> {
+        loop {
+            // Before the look: what came before the end is taken.
+            let ended = self.0.ended.load(Ordering::Acquire);
+            let event = self.try_next();
+            if event.is_some() || ended {
+                return event;
+            }
             self.0.arrived.notified().await;
         }
     }

@@ -12,6 +12,7 @@ use super::outbox::{CAPACITY, TURN};
 use super::wire::{Body, InstanceId, MAX_BATCH, Message};
 use super::{Backplane, BackplaneError, KeepAlive, LinkReceiver, LinkSender};
 use crate::race::{Either, race};
+use crate::random;
 
 /// The pause before a link is made again, doubling up to the longest. The jitter keeps instances
 /// apart that lost it together. With one that works one way only, the others still hear from us
@@ -207,6 +208,5 @@ impl Drop for Joined<'_> {
 
 /// Half to one and a half of it.
 fn jittered(pause: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    pause.mul_f64(0.5 + f64::from(random) / f64::from(u32::MAX))
+    pause.mul_f64(0.5 + random::fraction())
 }

@@ -1,106 +1,93 @@
 //! Publish and subscribe in Redis.
 
+mod builder;
+mod servers;
+
 use std::fmt;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use bb8_redis::redis::aio::MultiplexedConnection;
-use bb8_redis::redis::io::tcp::TcpSettings;
-use bb8_redis::redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
-    PushKind, RedisError, RedisResult, Value,
-};
+use bb8_redis::redis::{Pipeline, PushInfo, PushKind, RedisError, Value};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+pub use self::builder::RedisBackplaneBuilder;
+use self::servers::Servers;
 use super::{
     Backplane, BackplaneError, BackplaneFuture, KeepAlive, Link, LinkReceiver, LinkSender,
     MAX_MESSAGE,
 };
 use crate::error::ConfigError;
+use crate::race::{Either, race};
 
 /// Messages received that may wait, before the link is given up with a gap: an instance that
 /// cannot keep up is better off asking L2.
 const CAPACITY: usize = 1024;
-/// How long a connection may take to be made, and a command to be answered. More than the store
-/// allows, as nobody waits for it.
-const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A backplane over publish and subscribe of Redis or Valkey, on the channel
 /// `{namespace}:invalidate`.
 ///
-/// It has two connections of its own, one to publish and one to subscribe, and speaks RESP3
+/// It takes the URLs of [`RedisStore`](crate::RedisStore), and with them the same features. It has
+/// two connections of its own to one server, one to publish and one to subscribe, and speaks RESP3
 /// (Redis 6 or later). They are made in the background when the cache is built, and again when
-/// they fail. The user of an ACL needs `+publish`, `+subscribe` and `&{namespace}:invalidate`.
+/// they fail. The user of an ACL needs `+publish`, `+subscribe` and `&{namespace}:invalidate`;
+/// behind sentinels `+role`, too, or a server is believed to be the master that no longer is.
+///
+/// | servers | the link is made to |
+/// |---|---|
+/// | one | it |
+/// | a cluster | the first of the URL's nodes that answers, masters and replicas alike: nodes tell each other what is published. The next link begins with the next node. So name several |
+/// | behind sentinels | the master, and it is left within about a second of the sentinels naming another. Replicas pass on what their master has, and not the reverse |
+///
+/// During a failover instances may be linked to servers that do not hear each other: an old master
+/// that lives on alone, or a cluster's node that is cut off from the others. To each side the other
+/// is silent, which is a gap like any: L2 is asked, as the [module](crate::backplane) tells, until
+/// they meet again. But one that is silent for [`KeepAlive::forget_after`] is
+/// taken to have died. So a node that is cut off from its cluster for longer, or an old master whose
+/// clients reach no sentinel either, and that serves them all that time, divides the instances
+/// unnoticed: the link is left when the server fails this instance, not when others are silent.
+/// What bounds staleness then is L1's freshness.
 ///
 /// Publish and subscribe do not know databases: caches with one namespace in different databases
 /// of a server share the channel. That is harmless, but give them different namespaces.
 #[derive(Clone)]
 pub struct RedisBackplane {
-    client: Client,
-    keep_alive: KeepAlive,
-}
-
-/// Sets up a [`RedisBackplane`].
-#[derive(Clone)]
-pub struct RedisBackplaneBuilder {
-    url: String,
+    servers: Arc<Servers>,
     keep_alive: KeepAlive,
 }
 
 impl RedisBackplane {
-    /// A backplane on the server of this URL, the same as the store's. The server need not be up.
+    /// A backplane on the servers of this URL, the same as the store's. They need not be up.
     ///
     /// # Errors
-    /// [`ConfigError`] for a URL that cannot be used.
+    /// [`ConfigError`] for a URL that cannot be used, or not without another feature of this
+    /// crate.
     pub async fn connect(url: impl Into<String>) -> Result<Self, ConfigError> {
         Self::builder(url).build()
     }
 
     /// A backplane with other settings than the defaults.
     pub fn builder(url: impl Into<String>) -> RedisBackplaneBuilder {
-        RedisBackplaneBuilder {
-            url: url.into(),
-            keep_alive: KeepAlive::default(),
-        }
-    }
-}
-
-impl RedisBackplaneBuilder {
-    /// How the channel is kept under watch. Defaults to [`KeepAlive::default`].
-    pub fn keep_alive(mut self, keep_alive: KeepAlive) -> Self {
-        self.keep_alive = keep_alive;
-        self
-    }
-
-    /// The backplane.
-    ///
-    /// # Errors
-    /// [`ConfigError`] for a URL that cannot be used, or a [`KeepAlive`] that does not hold
-    /// together.
-    pub fn build(self) -> Result<RedisBackplane, ConfigError> {
-        Ok(RedisBackplane {
-            client: client(&self.url)?,
-            keep_alive: self.keep_alive.validate()?,
-        })
+        RedisBackplaneBuilder::new(url.into())
     }
 }
 
 impl Backplane for RedisBackplane {
     fn join<'a>(&'a self, channel: &'a str) -> BackplaneFuture<'a, Result<Link, BackplaneError>> {
         Box::pin(async move {
+            let server = self.servers.connect().await.map_err(failed)?;
             let (pushes, messages) = pushes();
-            let mut subscriber = connection(&self.client, Some(pushes))
-                .await
-                .map_err(failed)?;
-            let publisher = connection(&self.client, None).await.map_err(failed)?;
+            let config = servers::config().set_push_sender(move |push| pushes.take(push));
+            let subscriber = servers::connection(&server.client, config).await;
+            let mut subscriber = subscriber.map_err(failed)?;
             subscriber.subscribe(channel).await.map_err(failed)?;
             let sender = Publisher {
-                connection: publisher,
+                connection: server.connection,
                 channel: channel.into(),
             };
             let receiver = Subscriber {
                 messages,
+                replaced: server.replaced,
                 _connection: subscriber,
             };
             Ok(Link::new(sender, receiver))
@@ -110,37 +97,6 @@ impl Backplane for RedisBackplane {
     fn keep_alive(&self) -> KeepAlive {
         self.keep_alive
     }
-}
-
-/// The error never holds the URL, which may hold a password.
-fn client(url: &str) -> Result<Client, ConfigError> {
-    let reason = "must be redis://[user:password@]host[:port][/database]";
-    let bad_url = || ConfigError::new("url", reason);
-    let info = url.into_connection_info().map_err(|_| bad_url())?;
-    if !info.addr().is_supported() {
-        return Err(bad_url());
-    }
-    let settings = info.redis_settings().clone();
-    let tcp = TcpSettings::default().set_nodelay(true);
-    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    let tcp = tcp.set_user_timeout(Duration::from_secs(5));
-    let info = info
-        .set_tcp_settings(tcp)
-        .set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3));
-    Client::open(info).map_err(|_| bad_url())
-}
-
-/// A connection of our own; one that subscribes hands its messages to `pushes`.
-async fn connection(client: &Client, pushes: Option<Pushes>) -> RedisResult<MultiplexedConnection> {
-    let mut config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(TIMEOUT))
-        .set_response_timeout(Some(TIMEOUT));
-    if let Some(pushes) = pushes {
-        config = config.set_push_sender(move |push| pushes.take(push));
-    }
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
 }
 
 /// Takes messages out of the connection. `None` once they end: the connection is gone, or too
@@ -210,6 +166,8 @@ impl LinkSender for Publisher {
 
 struct Subscriber {
     messages: mpsc::Receiver<Bytes>,
+    /// Goes on where it was when receiving is begun again.
+    replaced: BackplaneFuture<'static, ()>,
     /// Lives as long as it is subscribed.
     _connection: MultiplexedConnection,
 }
@@ -217,8 +175,15 @@ struct Subscriber {
 impl LinkReceiver for Subscriber {
     fn receive(&mut self) -> BackplaneFuture<'_, Result<Bytes, BackplaneError>> {
         Box::pin(async {
-            let message = self.messages.recv().await;
-            message.ok_or_else(|| BackplaneError::new("the subscription ended"))
+            match race(self.replaced.as_mut(), self.messages.recv()).await {
+                Either::First(()) => {
+                    self.messages.close();
+                    self.replaced = Box::pin(std::future::pending());
+                    Err(BackplaneError::new("another server is the master"))
+                }
+                Either::Second(Some(message)) => Ok(message),
+                Either::Second(None) => Err(BackplaneError::new("the subscription ended")),
+            }
         })
     }
 }
@@ -230,15 +195,6 @@ fn failed(error: RedisError) -> BackplaneError {
 impl fmt::Debug for RedisBackplane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBackplane")
-            .field("keep_alive", &self.keep_alive)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Without the URL, which may hold a password.
-impl fmt::Debug for RedisBackplaneBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisBackplaneBuilder")
             .field("keep_alive", &self.keep_alive)
             .finish_non_exhaustive()
     }

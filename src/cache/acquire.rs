@@ -4,7 +4,7 @@
 //! flight does is in `flight`; here is who joins which.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -13,12 +13,14 @@ use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watc
 use super::Engine;
 use super::flight::Flight;
 use super::partition::Pin;
+use super::told;
 use crate::acquire::{AcquireFuture, Prior, RefreshReason, TokenSource};
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
 use crate::race::{Either, race};
+use crate::random;
 use crate::time::Timestamp;
 use crate::token::Token;
 
@@ -111,7 +113,7 @@ pub(super) struct Flights {
     /// How many there are.
     count: watch::Sender<usize>,
     /// Moves the refresh times of this instance apart from those of others.
-    jitter: RandomState,
+    jitter: u64,
 }
 
 /// One flight, seen by those who wait for it.
@@ -120,7 +122,7 @@ struct Flying {
     number: u64,
     /// Told when somebody waits for it.
     awaited: Arc<Notify>,
-    outcome: watch::Receiver<Option<Outcome>>,
+    outcome: told::Receiver<Outcome>,
 }
 
 impl Flights {
@@ -132,7 +134,7 @@ impl Flights {
             slots: Arc::new(Semaphore::new(slots)),
             slots_ahead: Arc::new(Semaphore::new((slots / 4).max(1))),
             count: watch::Sender::new(0),
-            jitter: RandomState::new(),
+            jitter: random::number().unwrap_or_default(),
         }
     }
 
@@ -209,12 +211,9 @@ impl Engine {
             if let Some(error) = setback.and_then(|setback| setback.error(now)) {
                 return Err(error.into());
             }
-            let mut outcome = self.join(partition, need, policy, &mut call)?;
+            let outcome = self.join(partition, need, policy, &mut call)?;
             // The flight goes on when this caller goes away.
-            let landed = match outcome.wait_for(Option::is_some).await {
-                Ok(landed) => landed.clone(),
-                Err(_) => None,
-            };
+            let landed = outcome.outcome().await;
             let signed_out = pin
                 .as_ref()
                 .is_some_and(|pin| self.find(partition).lock().signed_out_since(pin));
@@ -274,7 +273,9 @@ impl Engine {
         // ±10 %
         let text = token.access_token().as_bytes();
         let end = &text[text.len().saturating_sub(DISTINCT)..];
-        let hash = self.flights.jitter.hash_one(end) as u32;
+        let mut hasher = DefaultHasher::new();
+        (self.flights.jitter, end).hash(&mut hasher);
+        let hash = hasher.finish() as u32;
         let shift = window.mul_f64(0.2 * f64::from(hash) / f64::from(u32::MAX));
         Some(at.saturating_sub(window / 10).saturating_add(shift))
     }
@@ -309,7 +310,7 @@ impl Engine {
         need: &Need,
         policy: FailurePolicy,
         call: &mut Option<Call>,
-    ) -> Result<watch::Receiver<Option<Outcome>>, Error> {
+    ) -> Result<told::Receiver<Outcome>, Error> {
         let id = FlightId {
             partition: partition.clone(),
             name: need.key.clone(),
@@ -328,7 +329,7 @@ impl Engine {
         let Some(call) = call.take() else {
             return Err(super::flight::overtaken());
         };
-        let (done, outcome) = watch::channel(None);
+        let (done, outcome) = told::channel();
         let number = u64::from_be_bytes(self.queue.next_id().0);
         let awaited = Arc::<Notify>::default();
         if !need.is_ahead() {

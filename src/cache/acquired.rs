@@ -74,7 +74,7 @@ impl State {
             .filter(|entry| entry.local || self.waits(name) || !self.ended(now));
         match usable.map(|entry| &entry.value) {
             Some(Value::Secret(secret)) => Lookup::Hit(secret.clone()),
-            _ if self.unopenable.contains(&EntryId::of(name)) => Lookup::Unopenable,
+            _ if self.unopenable.holds(name) => Lookup::Unopenable,
             _ if self.complete || self.waits(name) || self.is_clearing() => Lookup::Absent,
             _ => Lookup::Unavailable,
         }

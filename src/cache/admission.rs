@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::coherence::STALE;
-use super::partition::{CLOCK_SKEW, Rules, State};
-use super::pending::Landing;
+use super::partition::{CLOCK_SKEW, Rules, State, Unopened};
+use super::pending::{Landing, Pending};
 use crate::codec::Value;
 use crate::key::TokenKey;
-use crate::store::{CommitId, EntryId, Remaining, Revision};
+use crate::sabotage::{self, Sabotage};
+use crate::store::{CommitId, Remaining, Revision};
 use crate::time::Timestamp;
 
 /// A partition as read from L2, decoded.
@@ -17,7 +18,7 @@ pub(super) struct Fetched {
     pub(super) cleared_at: Option<Timestamp>,
     pub(super) remaining: Remaining,
     pub(super) entries: Vec<(TokenKey, Value)>,
-    pub(super) unopenable: Vec<EntryId>,
+    pub(super) unopenable: Unopened,
     /// The epoch of the backplane when the read began.
     pub(super) epoch: u32,
 }
@@ -76,10 +77,10 @@ impl State {
             version: fetched.version,
         };
         let announced = self.pending.as_ref().and_then(|pending| pending.announced);
-        if known.sign_outs != floor.sign_outs
+        let overtaken = known.sign_outs != floor.sign_outs
             || (older && known != floor)
-            || announced.is_some_and(|announced| revision < announced)
-        {
+            || announced.is_some_and(|announced| revision < announced);
+        if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {
             // Once: where L2 has lost what was announced, the next read has the truth.
             if let Some(pending) = &mut self.pending {
                 pending.announced = None;
@@ -93,20 +94,28 @@ impl State {
             Some(known) => fetched.generation > known,
             None => since.is_some_and(|since| self.cleared_since(since)),
         };
-        let dropped = match signed_out {
+        let replayed = sabotage::is(Sabotage::ReplayAcrossSignOut);
+        let dropped = match signed_out && !replayed {
             true => self.drop_changes(),
             false => 0,
         };
+        let newest = self.latest_to_expire(now);
         self.generation = Some(fetched.generation.max(known.generation));
         self.version = fetched.version;
         self.complete = true;
         self.checked_at = now;
         self.epoch = fetched.epoch;
-        self.unopenable = fetched.unopenable.into();
+        self.unopenable = fetched.unopenable;
         self.set_remaining(fetched.remaining, now, rules);
         self.forget_loaded_entries();
         if fetched.generation >= known.generation {
             for (name, value) in fetched.entries {
+                self.lay(name, Some(value), false);
+            }
+        }
+        for (name, value) in newest {
+            let found = self.entries.get(name.as_ref());
+            if found.is_some_and(|found| found.value.expires_at() < value.expires_at()) {
                 self.lay(name, Some(value), false);
             }
         }
@@ -153,7 +162,9 @@ impl State {
         if self.is_clearing() || revision <= self.revision() {
             return 0;
         }
-        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.reads > 0) {
+        let noted = !sabotage::is(Sabotage::AnnouncementIgnoredDuringLoad);
+        let reading = |pending: &&mut Box<Pending>| noted && pending.reads > 0;
+        if let Some(pending) = self.pending.as_mut().filter(reading) {
             pending.announced = pending.announced.max(Some(revision));
         }
         let signed_out = self
@@ -178,7 +189,9 @@ impl State {
         now: Timestamp,
         rules: &Rules,
     ) -> Vec<(TokenKey, Value)> {
-        if is_sound || !self.complete || !rules.epoch.was_alive_in(self.epoch) {
+        let heard =
+            rules.epoch.was_alive_in(self.epoch) || sabotage::is(Sabotage::RecoveryAfterSignOut);
+        if is_sound || !self.complete || !heard {
             return Vec::new();
         }
         // What is about to end may have ended in L2 already.
@@ -205,7 +218,7 @@ impl State {
             return 0;
         };
         // One step further: nobody else has committed since the entries were complete.
-        self.complete &= version == self.version + 1;
+        self.complete &= version == self.version + 1 && !commit.resent;
         if self.complete {
             self.checked_at = now;
         }
@@ -241,10 +254,22 @@ impl State {
         if in_flight.as_ref().is_none_or(|commit| commit.id != id) {
             return 0;
         }
+        if sabotage::is(Sabotage::ReplayAcrossSignOut) {
+            self.generation = Some(generation);
+            return 0;
+        }
         self.forget_entries();
         let dropped = self.drop_changes();
         self.cleared(generation, now);
         dropped
+    }
+
+    /// What a broken engine keeps of memory, because its clock says that it is newer.
+    fn latest_to_expire(&self, now: Timestamp) -> Vec<(TokenKey, Value)> {
+        match sabotage::is(Sabotage::WallClockOrdering) {
+            true => self.usable_entries(now),
+            false => Vec::new(),
+        }
     }
 
     /// Empties the partition; until L2 acknowledges it, nothing that L2 holds counts. Returns how
@@ -255,12 +280,28 @@ impl State {
         self.sign_outs += 1;
         let generation = self.generation;
         self.pending().clear.get_or_insert(generation);
+        self.pending().clear_confirmed = false;
         dropped
+    }
+
+    /// The sign-out that waits is to end this generation, which L2 has. Returns how many changes
+    /// are dropped that were made after it, and before one on another instance.
+    pub(super) fn ends(&mut self, latest: Option<u64>, cleared_at: Option<Timestamp>) -> usize {
+        let since = self.pending.as_ref().and_then(|pending| pending.since());
+        let known = self.pending().clear.replace(latest).flatten();
+        self.pending().clear_confirmed = true;
+        self.cleared_at = cleared_at;
+        let ended = latest > known.or(Some(0));
+        match ended && since.is_some_and(|since| self.cleared_since(since)) {
+            true => self.drop_changes(),
+            false => 0,
+        }
     }
 
     /// L2 has signed the partition out.
     pub(super) fn cleared(&mut self, generation: u64, now: Timestamp) {
         self.pending().clear = None;
+        self.pending().clear_confirmed = false;
         self.generation = Some(generation);
         self.cleared_at = Some(now);
         self.version = 0;
@@ -286,7 +327,7 @@ impl State {
         self.drop_changes()
     }
 
-    fn drop_changes(&mut self) -> usize {
+    pub(super) fn drop_changes(&mut self) -> usize {
         self.pending
             .as_mut()
             .map_or(0, |pending| pending.drop_changes())

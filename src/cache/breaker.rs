@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::random;
+
 /// Failures in a row that open the breaker.
 const THRESHOLD: u32 = 5;
 /// How long it stays open at first, and at most.
@@ -138,8 +140,7 @@ impl Drop for Attempt<'_> {
 
 /// `duration`, up to a tenth longer or shorter, so that instances do not march in step.
 pub(crate) fn jittered(duration: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    duration.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX))
+    duration.mul_f64(0.9 + 0.2 * random::fraction())
 }
 
 #[cfg(test)]

@@ -8,9 +8,12 @@ use super::acquire::{Flights, Terms};
 use super::budget::Budget;
 use super::coherence::{Coherence, Epoch};
 use super::confirm::Confirmations;
+#[cfg(feature = "seal")]
+use super::encryption::Encryption;
 use super::l1::{L1, Partitions};
 use super::l2::L2;
 use super::partition::Rules;
+use super::protection::Protection;
 use super::queue::Queue;
 use super::revocation::Prefix;
 use super::{Engine, TokenCache};
@@ -42,6 +45,8 @@ pub struct Builder {
     terms: Terms,
     clock: Clock,
     runtime: Option<tokio::runtime::Handle>,
+    #[cfg(feature = "seal")]
+    pub(super) encryption: Encryption,
 }
 
 impl Builder {
@@ -71,6 +76,8 @@ impl Builder {
             },
             clock: Clock::system(),
             runtime: None,
+            #[cfg(feature = "seal")]
+            encryption: Encryption::default(),
         }
     }
 
@@ -248,6 +255,8 @@ impl Builder {
         let (publisher, events) = channel.unzip();
         let prefix = Prefix::default();
         let counters = Arc::<Counters>::default();
+        #[cfg(feature = "seal")]
+        let encryption = self.encryption.start(&self.clock, &runtime);
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {
             partitions: Partitions::new(&self.l1, rules.clone(), prefix.clone()),
@@ -255,7 +264,12 @@ impl Builder {
             confirmations: Confirmations::default(),
             l2: L2 {
                 store: self.store,
-                namespace: self.namespace.into(),
+                protection: Protection {
+                    namespace: self.namespace.into(),
+                    counters: counters.clone(),
+                    #[cfg(feature = "seal")]
+                    encryption,
+                },
                 prefix,
                 breaker: super::breaker::Breaker::default(),
                 hook: self.hook,
@@ -291,6 +305,8 @@ impl Builder {
             ));
         }
         self.l1.validate()?;
+        #[cfg(feature = "seal")]
+        self.encryption.validate()?;
         let lifetimes = [
             ("absolute_expiration", self.lifetime.absolute),
             ("sliding_expiration", self.lifetime.sliding),

@@ -13,6 +13,7 @@ use super::Engine;
 use super::partition::RECHECK;
 use crate::backplane::{Event, Events, Invalidation, Publisher};
 use crate::key::PartitionKey;
+use crate::sabotage::{self, Sabotage};
 use crate::store::{PartitionId, Revision};
 
 /// The epoch of a partition that another instance has changed: none that there will ever be.
@@ -187,8 +188,7 @@ impl Engine {
     pub(super) fn follow(self: &Arc<Self>, mut events: Events) {
         let engine = Arc::downgrade(self);
         self.runtime.spawn(async move {
-            loop {
-                let event = events.next().await;
+            while let Some(event) = events.next_until_left().await {
                 let Some(engine) = engine.upgrade() else {
                     return;
                 };
@@ -198,6 +198,12 @@ impl Engine {
     }
 
     fn obey(self: &Arc<Self>, event: Event) {
+        if sabotage::is(Sabotage::GapIgnored)
+            && self.rules.epoch.channel() == Channel::Alive
+            && !matches!(event, Event::Invalidated(_))
+        {
+            return;
+        }
         match event {
             Event::Invalidated(batch) => {
                 for invalidation in batch {

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::Engine;
@@ -16,7 +16,9 @@ use super::budget::Permit;
 use super::l2::L2Error;
 use super::lease::{About, Guarded, HeldLease, finish};
 use super::pending::{Batch, Landing, PendingChange};
+use super::read::Reading;
 use super::setback::Setback;
+use super::told;
 use super::turn::{Exclusion, Turn};
 use crate::acquire::{
     AcquireError, AcquireErrorKind, Prior, ProviderError, RefreshReason, TokenSource, classify,
@@ -26,7 +28,9 @@ use crate::error::{Error, StoreErrorKind};
 use crate::key::{ID_TOKEN, REFRESH_TOKEN, TokenKey};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
-use crate::store::{EntryId, Expected, Lease};
+use crate::random;
+use crate::sabotage::{self, Sabotage};
+use crate::store::{Expected, Lease};
 use crate::token::TokenSet;
 use crate::tokens::MAX_TOKEN_SET;
 
@@ -41,7 +45,7 @@ pub(super) struct Flight {
     number: u64,
     policy: FailurePolicy,
     need: Need,
-    done: watch::Sender<Option<Outcome>>,
+    done: told::Sender<Outcome>,
     outcome: Outcome,
     told: bool,
     /// Whose the leases are.
@@ -72,7 +76,7 @@ impl Flight {
         number: u64,
         policy: FailurePolicy,
         need: Need,
-        done: watch::Sender<Option<Outcome>>,
+        done: told::Sender<Outcome>,
     ) -> Self {
         Self {
             engine,
@@ -97,20 +101,14 @@ impl Flight {
             tracing::warn!(kind = ?error.kind(), reason = ?self.need.reason, "no token was acquired");
         }
         self.tell();
-        exclusion.end_when(|| self.is_written()).await;
-    }
-
-    /// Whether L2 has all that is known of these tokens.
-    fn is_written(&self) -> bool {
-        let engine = &self.engine;
-        let waits = engine.partitions.with_known(&self.id.partition, |state| {
-            state.waits(REFRESH_TOKEN) || state.waits(self.need.key.as_ref())
-        });
-        !waits.unwrap_or(false) || engine.queue.is_closed()
+        let id = self.id.clone();
+        drop(self);
+        exclusion.end_when_written(id.partition, id.name).await;
     }
 
     async fn fly(&self, call: Call, exclusion: &mut Exclusion) -> Outcome {
         let engine = self.engine.clone();
+        let _held = Reading::hold(&engine, &self.id.partition);
         let mut seen = self.remembered();
         if self.policy == FailurePolicy::Bypass {
             return self.ask(call, &seen, exclusion).await;
@@ -121,7 +119,7 @@ impl Flight {
             if let Some(outcome) = self.answered_by(&seen, None) {
                 return outcome;
             }
-            floor = seen.version(EntryId::of(self.need.key.as_ref()));
+            floor = seen.version(engine.l2.entry_id(self.need.key.as_ref()));
         }
         let mut turn = Turn::new(&engine);
         let changes = engine.coherence.changes(&self.id.partition);
@@ -190,7 +188,7 @@ impl Flight {
         let mut held = exclusion.lease.take().unwrap_or_else(|| {
             let lease = Lease {
                 partition: self.engine.l2.id(&self.id.partition),
-                entry: EntryId::of(name),
+                entry: self.engine.l2.entry_id(name),
                 owner: self.owner,
             };
             HeldLease::new(&self.engine, lease)
@@ -231,7 +229,7 @@ impl Flight {
         let now = self.engine.clock.now();
         if let Some(token) = seen.token.as_ref().filter(|t| self.need.is_met_by(t, now)) {
             // A forced refresh is content with one that was made while it waited.
-            let version = seen.version(EntryId::of(self.need.key.as_ref()));
+            let version = seen.version(self.engine.l2.entry_id(self.need.key.as_ref()));
             let newer = floor.is_some_and(|floor| version.is_some_and(|version| version > floor));
             if !self.need.force || newer {
                 return Some(Ok(Landed {
@@ -349,8 +347,8 @@ impl Flight {
     ) -> Outcome {
         let engine = &self.engine;
         let replaced = match seen.refresh_token.is_hit() {
-            true => EntryId::of(REFRESH_TOKEN),
-            false => EntryId::of(self.need.key.as_ref()),
+            true => engine.l2.entry_id(REFRESH_TOKEN),
+            false => engine.l2.entry_id(self.need.key.as_ref()),
         };
         let changes = set.into_changes(self.need.key.clone());
         let Some(permits) = permits else {
@@ -378,6 +376,7 @@ impl Flight {
                 entry: replaced,
                 version,
             });
+            let expected = expected.filter(|_| !sabotage::is(Sabotage::LeaseWithoutCompareAndSet));
             match self.commit(changes.clone(), expected, seen).await? {
                 Ok(Landing::Stored) => {
                     landed.durability = Some(Durability::Stored);
@@ -427,6 +426,11 @@ impl Flight {
                     expected,
                     landing: Some(landing),
                 };
+                if sabotage::is(Sabotage::AcquiredSeenEarly) {
+                    for (name, change) in &batch.changes {
+                        state.lay(name.clone(), change.value.clone(), false);
+                    }
+                }
                 state.take_acquired(batch, seen);
                 engine.push(partition, state);
                 Ok(())
@@ -477,7 +481,7 @@ impl Flight {
     fn tell(&mut self) {
         if !std::mem::replace(&mut self.told, true) {
             self.engine.flights.remove(&self.id, self.number);
-            self.done.send_replace(Some(self.outcome.clone()));
+            self.done.tell(self.outcome.clone());
         }
     }
 }
@@ -511,6 +515,6 @@ fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// A name that no other flight has.
 fn owner(number: u64) -> [u8; 16] {
-    let random = getrandom::u64().unwrap_or_default();
+    let random = random::number().unwrap_or_default();
     (u128::from(random) << 64 | u128::from(number)).to_be_bytes()
 }

@@ -11,8 +11,9 @@ use super::Engine;
 use super::l2::L2Error;
 use super::partition::{Partition, State};
 use super::pending::InFlight;
-use crate::codec;
-use crate::store::{Change, Commit, EntryId, Outcome, PartitionId, Put, Revision, TOMBSTONE};
+use crate::key::PartitionKey;
+use crate::sabotage::{self, Sabotage};
+use crate::store::{Change, Commit, Outcome, PartitionId, Put, Revision, TOMBSTONE};
 
 /// Bytes of values in one round-trip: some milliseconds' work for a store.
 const MAX_BYTES: usize = 2 << 20;
@@ -89,8 +90,11 @@ impl Engine {
     }
 
     /// Sends commits in as few round-trips as their size allows.
-    async fn commit_group(&self, mut works: Vec<Work>) {
-        let mut works = works.as_mut_slice();
+    async fn commit_group(&self, works: Vec<Work>) {
+        #[cfg(feature = "seal")]
+        let works = self.prepare_writes(works).await;
+        let mut all = works;
+        let mut works = all.as_mut_slice();
         while !works.is_empty() {
             let mut commits = Vec::with_capacity(works.len());
             let mut bytes = 0;
@@ -134,24 +138,27 @@ impl Engine {
         let WorkKind::Commit { commit, generation } = &work.kind else {
             return None;
         };
+        let partition = self.l2.id(&work.partition.key);
+        let protection = &self.l2.protection;
         let changes = commit.changes.iter().map(|(name, change)| Change {
-            entry: EntryId::of(name.as_ref()),
+            entry: protection.entry(name.as_ref()),
             put: change.value.as_ref().map(|value| Put {
-                value: codec::encode(name.as_ref(), value),
+                value: protection.encode(&partition, *generation, name.as_ref(), value),
                 expires_at: value.expires_at(),
             }),
         });
+        let changes = changes.collect();
         Some(Commit {
-            partition: self.l2.id(&work.partition.key),
+            partition,
             id: commit.id,
             generation: *generation,
             expected: commit.expected,
-            changes: changes.collect(),
+            changes,
             lifetime: self.lifetime,
         })
     }
 
-    fn settle(&self, work: &Work, outcome: Outcome) {
+    pub(super) fn settle(&self, work: &Work, outcome: Outcome) {
         let WorkKind::Commit { commit, .. } = &work.kind else {
             return;
         };
@@ -171,6 +178,80 @@ impl Engine {
                     self.counters.superseded_changes.add(dropped as u64);
                 }
             });
+    }
+
+    async fn clear(&self, id: &PartitionId, expected: Option<u64>) -> Result<u64, L2Error> {
+        if !sabotage::is(Sabotage::SignOutWithoutTombstone) {
+            return self.l2.clear(id, expected).await;
+        }
+        let loaded = self.l2.load(id).await?;
+        let changes = loaded.entries.iter().map(|stored| Change {
+            entry: stored.entry,
+            put: None,
+        });
+        let commit = Commit {
+            partition: id.clone(),
+            id: self.queue.next_id(),
+            generation: loaded.generation,
+            expected: None,
+            changes: changes.collect(),
+            lifetime: self.lifetime,
+        };
+        self.l2.commit(&[commit]).await?;
+        Ok(loaded.generation)
+    }
+
+    /// Signs a partition out in L2. What memory knows of the generation may be out of date, so L2
+    /// is asked for the one to end, once: a repeated attempt must not end the next.
+    async fn end_generation(
+        &self,
+        key: &PartitionKey,
+        expected: Option<u64>,
+    ) -> Result<(), L2Error> {
+        #[cfg(feature = "seal")]
+        self.clear_plaintext(key).await?;
+        let id = self.id(key).await?;
+        let confirmed = self
+            .partitions
+            .with(key, |_, state| state.pending().clear_confirmed);
+        let expected = match confirmed {
+            true => expected,
+            false => match self.l2.load(&id).await {
+                Ok(loaded) => {
+                    let latest = expected.max(Some(loaded.generation));
+                    let dropped = self
+                        .partitions
+                        .with(key, |_, state| state.ends(latest, loaded.cleared_at));
+                    self.counters.signed_out_changes.add(dropped as u64);
+                    latest
+                }
+                // Whichever it is: a sign-out is final.
+                Err(_) => None,
+            },
+        };
+        let sign_outs = self.partitions.with(key, |_, state| state.sign_outs);
+        let generation = self.clear(&id, expected).await?;
+        let revision = Revision {
+            generation,
+            version: 0,
+        };
+        self.coherence.announce([(id, revision)]);
+        let now = self.clock.now();
+        let dropped = self.partitions.with(key, |_, state| {
+            // Others have signed it out since, perhaps after what was changed here.
+            let dropped = match expected.is_some_and(|ended| generation > ended + 1) {
+                true => state.drop_changes(),
+                false => 0,
+            };
+            state.cleared(generation, now);
+            if state.sign_outs != sign_outs {
+                // Signed out again meanwhile, perhaps after L2 had done this.
+                state.pending().clear = Some(Some(generation));
+            }
+            dropped
+        });
+        self.counters.signed_out_changes.add(dropped as u64);
+        Ok(())
     }
 
     async fn touch_group(&self, mut works: Vec<Work>) {
@@ -208,11 +289,11 @@ fn size(commit: &Commit) -> usize {
 
 /// One partition's turn. Whatever ends it, the partition is free for its next turn and those who
 /// wait for it are told.
-struct Work {
+pub(super) struct Work {
     engine: Arc<Engine>,
-    partition: Arc<Partition>,
+    pub(super) partition: Arc<Partition>,
     kind: WorkKind,
-    failure: Option<L2Error>,
+    pub(super) failure: Option<L2Error>,
 }
 
 enum WorkKind {
@@ -230,27 +311,19 @@ enum WorkKind {
 }
 
 impl Work {
+    /// Whether its changes are from before a sign-out to this generation.
+    #[cfg(feature = "seal")]
+    pub(super) fn is_before(&self, now: u64) -> bool {
+        matches!(self.kind, WorkKind::Commit { generation, .. } if generation < now)
+    }
+
     async fn run_alone(mut self) {
         let engine = self.engine.clone();
         self.failure = match self.kind {
-            WorkKind::Clear { expected } => {
-                let id = engine.l2.id(&self.partition.key);
-                match engine.l2.clear(&id, expected).await {
-                    Ok(generation) => {
-                        let revision = Revision {
-                            generation,
-                            version: 0,
-                        };
-                        engine.coherence.announce([(id, revision)]);
-                        let now = engine.clock.now();
-                        engine.partitions.with(&self.partition.key, |_, state| {
-                            state.cleared(generation, now);
-                        });
-                        None
-                    }
-                    Err(failure) => Some(failure),
-                }
-            }
+            WorkKind::Clear { expected } => engine
+                .end_generation(&self.partition.key, expected)
+                .await
+                .err(),
             WorkKind::Load => engine.load(&self.partition.key).await.1.err(),
             _ => None,
         };

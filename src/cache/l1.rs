@@ -196,7 +196,7 @@ impl Partitions {
         state.follow_prefix(self.prefix.known());
         let result = act(&partition, &mut state);
         state.settle(&self.rules);
-        let is_active = state.is_active();
+        let is_active = state.is_active() && !state.is_forgettable();
         match (was_active, is_active) {
             (false, true) => {
                 active.insert(key.clone(), partition.clone());

@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::breaker::{Breaker, jittered};
+use super::protection::Protection;
 use super::revocation::Prefix;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
 use crate::store::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, Revision,
-    StoreFuture, TokenStore,
+    Commit, EntryId, Lease, LeaseState, Loaded, Names, Origin, Outcome, PartitionId, Remaining,
+    Revision, StoreFuture, TokenStore,
 };
 use crate::telemetry::Counters;
 
@@ -22,7 +23,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 
 pub(crate) struct L2 {
     pub(crate) store: Arc<dyn TokenStore>,
-    pub(crate) namespace: Arc<str>,
+    pub(super) protection: Protection,
     pub(super) prefix: Prefix,
     pub(crate) breaker: Breaker,
     pub(crate) hook: Option<FailureHook>,
@@ -63,12 +64,18 @@ impl L2 {
     /// What the store knows a partition by. [`Engine::id`](super::Engine) makes sure first that the
     /// prefix generation is known.
     pub(super) fn id(&self, key: &PartitionKey) -> PartitionId {
-        self.plain_id(key).under(self.prefix.known().unwrap_or(0))
+        self.named(&self.protection.names(), key)
     }
 
-    /// The same whatever the prefix generation is.
-    pub(super) fn plain_id(&self, key: &PartitionKey) -> PartitionId {
-        PartitionId::new(&self.namespace, key)
+    /// The same by these names.
+    pub(super) fn named(&self, names: &Names, key: &PartitionKey) -> PartitionId {
+        let id = names.partition(&self.protection.namespace, key);
+        id.under(self.prefix.known().unwrap_or(0))
+    }
+
+    /// What the store knows an entry by.
+    pub(crate) fn entry_id(&self, name: &str) -> EntryId {
+        self.protection.entry(name)
     }
 
     pub(crate) async fn load(&self, partition: &PartitionId) -> Result<Loaded, L2Error> {

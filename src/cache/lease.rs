@@ -15,7 +15,8 @@ use super::l2::L2Error;
 use crate::acquire::AcquireFuture;
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::race::{Either, race};
-use crate::store::{EntryId, Lease, LeaseState};
+use crate::sabotage::{self, Sabotage};
+use crate::store::{Lease, LeaseState};
 
 /// Attempts to reach L2 with a lease that has run out, before its holder goes on without.
 const LAST_ATTEMPTS: u32 = 3;
@@ -65,6 +66,10 @@ impl HeldLease {
     pub(super) async fn take(&mut self) -> Result<Option<Duration>, L2Error> {
         let ttl = self.engine.terms.lease_ttl;
         let asked = Instant::now();
+        if sabotage::is(Sabotage::LeaseNotTaken) {
+            self.until = asked + ttl;
+            return Ok(None);
+        }
         // An answer that is lost may have granted it.
         self.held = true;
         match self.engine.l2.acquire_lease(&self.lease, ttl).await? {
@@ -94,7 +99,11 @@ impl HeldLease {
             let renewal = async {
                 sleep_until(until - ttl * 2 / 3).await;
                 let asked = Instant::now();
-                (asked, engine.l2.renew_lease(&lease, ttl).await)
+                let renewed = match sabotage::is(Sabotage::LeaseNotRenewed) {
+                    true => Ok(true),
+                    false => engine.l2.renew_lease(&lease, ttl).await,
+                };
+                (asked, renewed)
             };
             let (asked, renewed) = match race(renewal, step(&mut work, until)).await {
                 Either::First(renewal) => renewal,
@@ -142,20 +151,43 @@ impl HeldLease {
     async fn is_untouched(&self, about: About<'_>) -> Result<bool, L2Error> {
         let now = self.engine.look(about.partition, about.name).await?;
         let untouched = |name: &str| {
-            let entry = EntryId::of(name);
+            let entry = self.engine.l2.entry_id(name);
             // A lower version is of a store that has lost data.
             now.version(entry) <= about.seen.version(entry)
         };
         Ok(untouched(REFRESH_TOKEN) && untouched(about.name.as_ref()))
     }
 
-    /// Keeps the lease until this is so.
-    pub(super) async fn keep_until(&mut self, done: impl Fn() -> bool) {
-        let pause = (self.engine.terms.lease_ttl / 3).min(LONGEST_KEEP);
-        while !done() {
-            sleep(pause).await;
+    /// Releases the lease if L2 has all that is known of these tokens.
+    pub(super) async fn release_if_written(
+        self,
+        partition: &PartitionKey,
+        name: &TokenKey,
+    ) -> Result<(), Self> {
+        if !self.engine.has_written(partition, name) {
+            return Err(self);
+        }
+        self.release().await;
+        Ok(())
+    }
+
+    /// Keeps the lease until then: others would find what is spent. The engine is not kept by it.
+    pub(super) async fn keep_until_written(mut self, partition: PartitionKey, name: TokenKey) {
+        self.held = false;
+        let (lease, ttl) = (self.lease.clone(), self.engine.terms.lease_ttl);
+        let engine = Arc::downgrade(&self.engine);
+        drop(self);
+        loop {
+            sleep((ttl / 3).min(LONGEST_KEEP)).await;
+            let Some(engine) = engine.upgrade() else {
+                return;
+            };
+            if engine.has_written(&partition, &name) {
+                let _ = engine.l2.release_lease(&lease).await;
+                return;
+            }
             // Another may have it by now, or L2 may still be away: there is nothing to be done.
-            let _ = self.take().await;
+            let _ = engine.l2.acquire_lease(&lease, ttl).await;
         }
     }
 
@@ -163,6 +195,16 @@ impl HeldLease {
         self.held = false;
         // One that cannot be released runs out.
         let _ = self.engine.l2.release_lease(&self.lease).await;
+    }
+}
+
+impl Engine {
+    /// Whether L2 has all that is known of these tokens, or never will have.
+    fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
+        let waits = self.partitions.with_known(partition, |state| {
+            state.waits(REFRESH_TOKEN) || state.waits(name.as_ref())
+        });
+        !waits.unwrap_or(false) || self.queue.is_closed()
     }
 }
 

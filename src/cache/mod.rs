@@ -11,6 +11,8 @@ mod budget;
 mod builder;
 mod coherence;
 mod confirm;
+#[cfg(feature = "seal")]
+mod encryption;
 mod entries;
 mod flight;
 mod flush;
@@ -19,12 +21,14 @@ mod l2;
 mod lease;
 mod partition;
 mod pending;
+mod protection;
 mod queue;
 mod read;
 mod relocate;
 mod revocation;
 mod sessions;
 mod setback;
+mod told;
 mod turn;
 mod write;
 
@@ -49,8 +53,9 @@ use self::queue::Queue;
 pub(crate) use self::write::CommitWait;
 use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
-use crate::store::{Lifetime, TokenStore};
-use crate::telemetry::{Counters, Stats};
+use crate::sabotage::{self, Sabotage};
+use crate::store::{Lifetime, PartitionId, TokenStore};
+use crate::telemetry::{Counters, Stats, UnopenableReasons};
 use crate::time::Clock;
 use crate::tokens::Tokens;
 
@@ -127,6 +132,13 @@ impl TokenCache {
         Tokens::detached(self.0.clone(), partition)
     }
 
+    /// What the store knows a partition by: a digest, keyed where there is a key ring. For the
+    /// operator who looks for a user's record; in Redis it stands under
+    /// `namespace:{`[`encoded`](PartitionId::encoded)`}`.
+    pub fn partition_id(&self, partition: &PartitionKey) -> PartitionId {
+        self.0.l2.id(partition)
+    }
+
     /// What the cache has done since it was built.
     pub fn stats(&self) -> Stats {
         let engine = &self.0;
@@ -143,6 +155,8 @@ impl TokenCache {
             pending_changes: engine.budget.pending(),
             flushed_changes: counters.flushed_changes.get(),
             unopenable: counters.unopenable.get(),
+            unopenable_reasons: UnopenableReasons::of(counters),
+            accepted_plaintext: counters.accepted_plaintext.get(),
             signed_out_changes: counters.signed_out_changes.get(),
             superseded_changes: counters.superseded_changes.get(),
             acquisitions: counters.acquisitions.get(),
@@ -169,7 +183,10 @@ impl TokenCache {
         let drained = async {
             // Whoever has spent a refresh token has its successor to write.
             engine.flights.landed().await;
-            engine.budget.drained().await;
+            if !sabotage::is(Sabotage::ShutdownWithoutDrain) {
+                engine.budget.drained().await;
+            }
+            engine.told_of_sign_outs().await;
             engine.coherence.close().await;
         };
         if tokio::time::timeout(deadline, drained).await.is_err() {
@@ -178,7 +195,10 @@ impl TokenCache {
                 "shut down before the drain ended"
             );
         }
-        let abandoned = engine.budget.pending();
+        let abandoned = match sabotage::is(Sabotage::ShutdownWithoutDrain) {
+            true => 0,
+            false => engine.budget.pending(),
+        };
         engine.counters.abandoned_changes.add(abandoned);
         ShutdownReport {
             flushed: engine.counters.flushed_changes.get() - before,

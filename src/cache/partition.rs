@@ -3,6 +3,8 @@
 //! A `State` is guarded by its partition's lock and never held across an await. It is the only
 //! place that decides what a read may answer, and (in `admission`) what may enter memory.
 
+#[cfg(feature = "seal")]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,7 +16,8 @@ use super::pending::{Pending, PendingChange};
 use crate::codec::Value;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Lookup;
-use crate::store::EntryId;
+use crate::sabotage::{self, Sabotage};
+use crate::store::{EntryId, Names};
 use crate::time::Timestamp;
 
 /// Clocks of instances and store may differ by this much where a change made while L2 could not
@@ -34,6 +37,9 @@ pub(crate) struct Partition {
     state: Mutex<State>,
     /// The footprint that L1 was last told; 0 before it first was.
     pub(super) weight: AtomicU32,
+    /// Whether L2 has it, if it does, under the name that it has with encryption.
+    #[cfg(feature = "seal")]
+    pub(super) moved: AtomicBool,
     pub(crate) key: PartitionKey,
 }
 
@@ -46,6 +52,8 @@ impl Partition {
         Arc::new(Self {
             state: Mutex::new(state),
             weight: AtomicU32::new(0),
+            #[cfg(feature = "seal")]
+            moved: AtomicBool::new(false),
             key,
         })
     }
@@ -93,8 +101,23 @@ pub(crate) struct State {
     pub(super) fresh_until: Option<Timestamp>,
     pub(super) end: Option<Timestamp>,
     pub(super) hard_end: Option<Timestamp>,
-    pub(super) unopenable: Box<[EntryId]>,
+    pub(super) unopenable: Unopened,
     pub(super) bytes: usize,
+}
+
+/// Entries that L2 has and that cannot be opened. They are known by the names of L2 only.
+#[derive(Default)]
+pub(super) struct Unopened(Option<Box<(Names, Vec<EntryId>)>>);
+
+impl Unopened {
+    pub(super) fn new(entries: Vec<EntryId>, names: impl FnOnce() -> Names) -> Self {
+        Self((!entries.is_empty()).then(|| Box::new((names(), entries))))
+    }
+
+    pub(super) fn holds(&self, name: &str) -> bool {
+        let holds = |(names, entries): &(Names, Vec<EntryId>)| entries.contains(&names.entry(name));
+        self.0.as_deref().is_some_and(holds)
+    }
 }
 
 /// What a handle saw when it first used the partition. Its changes are refused once the partition
@@ -157,8 +180,14 @@ impl State {
 
     /// What a handle that uses the partition now has seen.
     pub(crate) fn pin(&self, now: Timestamp) -> Pin {
+        let ending = self.pending.as_ref().and_then(|pending| pending.clear);
+        let generation = match ending {
+            // It comes after a sign-out that L2 has yet to hear of, and is not ended by it.
+            Some(ended) => ended.or(self.generation).map(|ended| ended + 1),
+            None => self.generation,
+        };
         Pin {
-            generation: self.generation,
+            generation,
             prefix: self.prefix,
             sign_outs: self.sign_outs,
             since: now,
@@ -199,8 +228,7 @@ impl State {
         if !self.absences_are_known(now, rules) {
             return Answer::Unknown;
         }
-        let damaged = !self.unopenable.is_empty() && self.unopenable.contains(&EntryId::of(name));
-        Answer::Known(match damaged {
+        Answer::Known(match self.unopenable.holds(name) {
             true => Lookup::Unopenable,
             false => Lookup::Absent,
         })
@@ -342,6 +370,12 @@ impl State {
             .is_some_and(|pending| pending.is_active())
     }
 
+    /// Whether a broken engine would let this partition go although changes wait.
+    pub(super) fn is_forgettable(&self) -> bool {
+        sabotage::is(Sabotage::EvictionDropsPending)
+            && self.pending.as_ref().is_some_and(|p| p.only_waits())
+    }
+
     /// Takes over the generation that a handle saw, where memory has none: L1 is off, or has
     /// evicted the partition since. L2 checks it in any case.
     pub(super) fn adopt(&mut self, pin: &Pin) {
@@ -357,6 +391,8 @@ impl State {
         if self.ended(now) && !self.is_active() {
             self.forget_entries();
             self.end = None;
+            // L2 may have forgotten it since, and begun to count anew.
+            self.complete = false;
         }
         for (name, value, permit) in changes {
             self.lay(name.clone(), value.clone(), permit.is_none());
@@ -394,7 +430,7 @@ impl State {
 
     pub(super) fn forget_entries(&mut self) {
         self.entries = Entries::default();
-        self.unopenable = Box::default();
+        self.unopenable = Unopened::default();
         self.bytes = 0;
     }
 

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::budget::Permit;
 use super::l2::L2Error;
+use super::told;
 use crate::codec::Value;
 use crate::key::TokenKey;
+use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Expected, Revision};
 use crate::time::Timestamp;
 
@@ -21,6 +23,8 @@ const MAX_BYTES: usize = 1 << 20;
 pub(super) struct Pending {
     /// A sign-out that L2 has not acknowledged, with the generation that it ends.
     pub(super) clear: Option<Option<u64>>,
+    /// L2 was asked for that generation since.
+    pub(super) clear_confirmed: bool,
     pub(super) changes: BTreeMap<TokenKey, PendingChange>,
     /// Tokens that were acquired; they go before the changes.
     pub(super) acquired: VecDeque<Batch>,
@@ -32,7 +36,7 @@ pub(super) struct Pending {
     pub(super) stalled: bool,
     pub(super) touch: bool,
     /// The load under way; its end wakes everyone who waits.
-    pub(super) loading: Option<watch::Receiver<Option<Result<(), L2Error>>>>,
+    pub(super) loading: Option<told::Receiver<Result<(), L2Error>>>,
     /// Looks at L2 under way.
     pub(super) reads: u32,
     /// The latest revision that another instance has announced during them.
@@ -79,6 +83,8 @@ pub(super) struct InFlight {
     pub(super) id: CommitId,
     pub(super) expected: Option<Expected>,
     pub(super) changes: Arc<BTreeMap<TokenKey, PendingChange>>,
+    /// It may have been applied before, and others committed since.
+    pub(super) resent: bool,
 }
 
 impl Pending {
@@ -129,7 +135,17 @@ impl Pending {
 
     /// When the oldest of the changes was made.
     pub(super) fn since(&self) -> Option<Timestamp> {
-        self.iter().map(|(_, change)| change.since).min()
+        // Also those that nobody sees yet.
+        let in_flight = self
+            .in_flight
+            .iter()
+            .flat_map(|commit| commit.changes.values());
+        let acquired = self
+            .acquired
+            .iter()
+            .flat_map(|batch| batch.changes.values());
+        let all = in_flight.chain(acquired).chain(self.changes.values());
+        all.map(|change| change.since).min()
     }
 
     /// Forgets the changes that wait; how many there were.
@@ -148,6 +164,11 @@ impl Pending {
             || !self.changes.is_empty()
             || !self.acquired.is_empty()
             || self.in_flight.is_some()
+    }
+
+    /// Whether changes wait, and nothing else is under way.
+    pub(super) fn only_waits(&self) -> bool {
+        self.is_dirty() && self.loading.is_none() && self.reads == 0 && !self.sending
     }
 
     /// Whether anything at all is under way.
@@ -172,7 +193,11 @@ impl Pending {
     /// The changes that wait, as one commit. One whose answer was lost goes out again as it was,
     /// before anything newer.
     pub(super) fn depart(&mut self, next_id: impl FnOnce() -> CommitId) -> InFlight {
-        if let Some(commit) = &self.in_flight {
+        if let Some(commit) = &mut self.in_flight {
+            if sabotage::is(Sabotage::FreshCommitIds) {
+                commit.id = next_id();
+            }
+            commit.resent = true;
             return commit.clone();
         }
         if let Some(batch) = self.acquired.pop_front() {
@@ -212,6 +237,7 @@ impl Pending {
             id,
             expected,
             changes: Arc::new(changes),
+            resent: false,
         };
         self.in_flight = Some(commit.clone());
         commit

@@ -15,6 +15,7 @@ use super::breaker::jittered;
 use super::partition::{Partition, State};
 use super::{Engine, TokenCache};
 use crate::key::PartitionKey;
+use crate::random;
 use crate::store::CommitId;
 
 /// Partitions in one group: a round-trip of about a megabyte.
@@ -56,7 +57,7 @@ impl Queue {
             groups: Arc::new(Semaphore::new(MAX_GROUPS)),
             closed: AtomicBool::new(false),
             // Unique among instances by its random start, within one by counting.
-            next_commit: AtomicU64::new(getrandom::u64().unwrap_or_default()),
+            next_commit: AtomicU64::new(random::number().unwrap_or_default()),
         };
         (queue, wakeups)
     }
@@ -131,7 +132,15 @@ impl Engine {
     /// Queues what waits of every partition, also for requests that are still running: their end
     /// may come too late.
     pub(super) fn queue_all(self: &Arc<Self>) {
-        for key in self.partitions.active() {
+        let keys = self.partitions.active();
+        // Where a simulation is repeated the order has to be the same.
+        #[cfg(feature = "test-util")]
+        let keys = {
+            let mut keys = keys;
+            keys.sort_by_key(|key| *self.l2.id(key).digest());
+            keys
+        };
+        for key in keys {
             self.partitions
                 .with(&key, |partition, state| self.push(partition, state));
         }

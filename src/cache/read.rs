@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::Engine;
 use super::acquired::Seen;
 use super::admission::{Admission, Fetched};
 use super::l2::L2Error;
-use super::partition::{Answer, Due, Partition, Pin, State};
-use crate::codec::{self, Value};
+use super::partition::{Answer, Due, Partition, Pin, State, Unopened};
+use super::told;
+use crate::codec::Value;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Lookup};
 use crate::policy::{FailurePolicy, OnFailure};
+use crate::sabotage::{self, Sabotage};
 use crate::store::{EntryId, Loaded, PartitionId};
 use crate::time::Timestamp;
 use crate::token::Token;
@@ -22,7 +22,7 @@ use crate::token::Token;
 pub(super) const MAX_READS: usize = 5;
 
 /// Where the result of a load under way will appear.
-type Loading = watch::Receiver<Option<Result<(), L2Error>>>;
+type Loading = told::Receiver<Result<(), L2Error>>;
 
 impl Engine {
     /// The value of an entry that is in L1 and needs no second look, and the time. `pin` is set on
@@ -72,7 +72,8 @@ impl Engine {
         let (answer, due) = {
             let mut state = partition.lock();
             let answer = state.answer(name, now, &self.rules);
-            if !matches!(answer, Answer::Unknown) {
+            // What is out of date may be from before a sign-out that this handle comes after.
+            if matches!(answer, Answer::Known(_)) {
                 pin.get_or_insert_with(|| state.pin(now));
             }
             (answer, state.take_due(now, &self.rules))
@@ -109,7 +110,11 @@ impl Engine {
             Ok(()) => (CacheLevel::L2, Lookup::Absent),
             Err(failure) => {
                 self.degrade(policy, failure)?;
-                (CacheLevel::L1, Lookup::Unavailable)
+                let otherwise = match sabotage::is(Sabotage::AbsentWhenUnavailable) {
+                    true => Lookup::Absent,
+                    false => Lookup::Unavailable,
+                };
+                (CacheLevel::L1, otherwise)
             }
         };
         Ok(match answer {
@@ -179,7 +184,9 @@ impl Engine {
         let partition = self.find(key);
         let known = {
             let state = partition.lock();
-            state.generation.is_some() || state.is_clearing()
+            // One that is out of date would have L2 refuse what was made after a sign-out.
+            let current = state.is_coherent(self.clock.now(), &self.rules);
+            (state.generation.is_some() && current) || state.is_clearing()
         };
         let (partition, outcome) = match known {
             true => (partition, Ok(())),
@@ -235,12 +242,10 @@ impl Engine {
         key: &PartitionKey,
         thorough: bool,
     ) -> (Arc<Partition>, Result<(), L2Error>) {
-        let (partition, mut loading) = self.start_load(key, thorough);
+        let (partition, loading) = self.start_load(key, thorough);
         // The load runs on its own: a caller that goes away takes nobody along.
-        let outcome = match loading.wait_for(Option::is_some).await {
-            Ok(result) => result.clone().unwrap_or(Ok(())),
-            Err(_) => Err(L2Error::lost()),
-        };
+        let outcome = loading.outcome().await;
+        let outcome = outcome.unwrap_or_else(|| Err(L2Error::lost()));
         (partition, outcome)
     }
 
@@ -254,7 +259,7 @@ impl Engine {
             if let Some(loading) = &state.pending().loading {
                 return (partition.clone(), loading.clone(), None);
             }
-            let (done, loading) = watch::channel(None);
+            let (done, loading) = told::channel();
             state.pending().loading = Some(loading.clone());
             (partition.clone(), loading, Some(done))
         });
@@ -303,10 +308,15 @@ impl Engine {
             let floor = self.partitions.with(key, |_, state| state.floor());
             let epoch = self.rules.epoch.now();
             let loaded = self.l2.load(&id).await?;
+            #[cfg(feature = "seal")]
+            let loaded = match self.prepare(key, &id, &loaded).await? {
+                Some(moved) => moved,
+                None => loaded,
+            };
             let versions = loaded.entries.iter();
             let versions = versions.map(|stored| (stored.entry, stored.version));
             let versions = versions.collect();
-            let fetched = self.decode(loaded, epoch);
+            let fetched = self.decode(&id, loaded, epoch);
             let now = self.clock.now();
             let admitted = self.partitions.with(key, |partition, state| {
                 match state.admit(fetched, floor, now, &self.rules) {
@@ -358,17 +368,13 @@ impl Engine {
             .with(key, |_, state| state.confirmed(revision, floor, epoch, now)))
     }
 
-    fn decode(&self, loaded: Loaded, epoch: u32) -> Fetched {
+    fn decode(&self, id: &PartitionId, loaded: Loaded, epoch: u32) -> Fetched {
         let mut unopenable = Vec::new();
         let mut entries = Vec::with_capacity(loaded.entries.len());
         for stored in loaded.entries {
-            let belongs = |name: &str| EntryId::of(name) == stored.entry;
-            match codec::decode(&stored.value, belongs) {
+            match self.l2.protection.decode(id, loaded.generation, &stored) {
                 Ok((name, value)) => entries.push((name, value)),
-                Err(reason) => {
-                    tracing::warn!(?reason, entry = ?stored.entry, "an entry in L2 is unopenable");
-                    unopenable.push(stored.entry);
-                }
+                Err(_) => unopenable.push(stored.entry),
             }
         }
         if loaded.damaged > 0 {
@@ -377,15 +383,14 @@ impl Engine {
                 "records in L2 are damaged or foreign"
             );
         }
-        let count = unopenable.len() + loaded.damaged;
-        self.counters.unopenable.add(count as u64);
+        self.counters.unopenable.add(loaded.damaged as u64);
         Fetched {
             generation: loaded.generation,
             version: loaded.version,
             cleared_at: loaded.cleared_at,
             remaining: loaded.remaining,
             entries,
-            unopenable,
+            unopenable: Unopened::new(unopenable, || self.l2.protection.names()),
             epoch,
         }
     }
@@ -395,7 +400,7 @@ impl Engine {
 struct Loader {
     engine: Arc<Engine>,
     partition: Arc<Partition>,
-    done: watch::Sender<Option<Result<(), L2Error>>>,
+    done: told::Sender<Result<(), L2Error>>,
     outcome: Result<(), L2Error>,
     /// Also if L2 has nothing new.
     thorough: bool,
@@ -421,7 +426,7 @@ impl Drop for Loader {
         self.engine
             .partitions
             .with(key, |_, state| state.pending().loading = None);
-        self.done.send_replace(Some(self.outcome.clone()));
+        self.done.tell(self.outcome.clone());
     }
 }
 
@@ -436,7 +441,7 @@ fn at_level(lookup: Lookup<Value>, level: CacheLevel) -> (Lookup<Value>, CacheLe
 }
 
 /// One look at L2 under way: the partition stays, and remembers what is announced meanwhile.
-struct Reading<'a> {
+pub(super) struct Reading<'a> {
     engine: &'a Engine,
     key: &'a PartitionKey,
 }
@@ -444,6 +449,11 @@ struct Reading<'a> {
 impl<'a> Reading<'a> {
     fn begin(engine: &'a Engine, id: &PartitionId, key: &'a PartitionKey) -> Self {
         engine.coherence.listen(id, key);
+        Self::hold(engine, key)
+    }
+
+    /// Keeps the partition in memory: a sign-out must not be forgotten meanwhile.
+    pub(super) fn hold(engine: &'a Engine, key: &'a PartitionKey) -> Self {
         engine
             .partitions
             .with(key, |_, state| state.pending().reads += 1);

@@ -6,11 +6,11 @@ use super::Engine;
 use super::l2::L2Error;
 use super::partition::Pin;
 use super::read::MAX_READS;
-use crate::codec::{self, Value};
+use crate::codec::Value;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
-use crate::store::{Change, Commit, CommitId, EntryId, Origin, Outcome, Put, Revision};
+use crate::store::{Change, Commit, CommitId, Origin, Outcome, Put, Revision};
 
 /// A partition to be moved.
 struct Whole {
@@ -120,19 +120,22 @@ impl Engine {
         generation: u64,
         entries: &[(TokenKey, Value)],
     ) -> Commit {
+        let partition = self.l2.id(partition);
+        let protection = &self.l2.protection;
         let changes = entries.iter().map(|(name, value)| Change {
-            entry: EntryId::of(name.as_ref()),
+            entry: protection.entry(name.as_ref()),
             put: Some(Put {
-                value: codec::encode(name.as_ref(), value),
+                value: protection.encode(&partition, generation, name.as_ref(), value),
                 expires_at: value.expires_at(),
             }),
         });
+        let changes = changes.collect();
         Commit {
-            partition: self.l2.id(partition),
+            partition,
             id,
             generation,
             expected: None,
-            changes: changes.collect(),
+            changes,
             lifetime: self.lifetime,
         }
     }

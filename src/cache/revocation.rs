@@ -13,7 +13,7 @@ use super::l2::L2Error;
 use super::{Engine, TokenCache};
 use crate::error::{Error, StoreErrorKind};
 use crate::key::PartitionKey;
-use crate::store::{Change, Commit, EntryId, Lifetime, Outcome, PartitionId, Put};
+use crate::store::{Change, Commit, Lifetime, Names, Outcome, PartitionId, Put};
 
 /// How often the generation is looked up where nobody announces it.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ impl Engine {
             generation,
             expected: None,
             changes: vec![Change {
-                entry: EntryId::of("\u{1}everything"),
+                entry: self.l2.entry_id("\u{1}everything"),
                 put: Some(Put {
                     value: Default::default(),
                     expires_at: None,
@@ -107,7 +107,9 @@ impl Engine {
     }
 
     fn prefix_id(&self) -> PartitionId {
-        self.l2.plain_id(&PartitionKey::everything())
+        // By the same name with encryption and without, so that both see one generation.
+        let namespace = &self.l2.protection.namespace;
+        Names::default().partition(namespace, &PartitionKey::everything())
     }
 
     /// Looks for a new prefix generation now and then.

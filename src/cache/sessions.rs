@@ -6,9 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use super::{Engine, TokenCache};
 use crate::codec::Value;
 use crate::error::Error;
@@ -83,7 +80,7 @@ impl Engine {
         let life = limits.into_iter().flatten().min().unwrap_or(LONGEST);
         let link = Token::new(session.to_text().expose())
             .with_expires_at(self.clock.now().saturating_add(life));
-        let name = URL_SAFE_NO_PAD.encode(session.digest(&self.l2.namespace));
+        let name = self.l2.id(session).encoded();
         let name = TokenKey::from_canonical(&format!("\u{1}session\u{1}{name}"));
         let change = vec![(name, Some(Value::Token(link)))];
         self.change(&index, change, policy, &mut None).await?;

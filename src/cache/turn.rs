@@ -12,6 +12,7 @@ use super::breaker::jittered;
 use super::l2::L2Error;
 use super::lease::HeldLease;
 use crate::error::StoreErrorKind;
+use crate::key::{PartitionKey, TokenKey};
 
 /// How often those who wait for another instance look whether it is done.
 const FIRST_POLL: Duration = Duration::from_millis(20);
@@ -25,13 +26,15 @@ pub(super) struct Exclusion {
 }
 
 impl Exclusion {
-    /// Keeps other instances away until L2 has what was acquired: they would find what is spent.
-    pub(super) async fn end_when(&mut self, written: impl Fn() -> bool) {
-        self.lock = None;
-        if let Some(lease) = &mut self.lease {
-            lease.keep_until(written).await;
+    /// Keeps other instances away until L2 has what was acquired.
+    pub(super) async fn end_when_written(mut self, partition: PartitionKey, name: TokenKey) {
+        if let Some(lease) = self.lease.take() {
+            let written = lease.release_if_written(&partition, &name).await;
+            self.lock = None;
+            if let Err(lease) = written {
+                lease.keep_until_written(partition, name).await;
+            }
         }
-        self.end().await;
     }
 
     pub(super) async fn end(&mut self) {

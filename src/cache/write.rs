@@ -1,6 +1,7 @@
 //! Changes: laid over memory at once, and queued for L2.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Timeout, timeout};
@@ -117,6 +118,17 @@ impl Engine {
         });
         self.counters.signed_out_changes.add(dropped as u64);
         Ok(self.commit(key))
+    }
+
+    /// Waits until L2 has every sign-out.
+    pub(super) async fn told_of_sign_outs(&self) {
+        let waits = |key: &PartitionKey| {
+            let clearing = self.partitions.with_known(key, |state| state.is_clearing());
+            clearing.unwrap_or(false)
+        };
+        while self.partitions.active().iter().any(waits) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Writes what waits of this partition now. Nobody waits longer than the hard timeout.

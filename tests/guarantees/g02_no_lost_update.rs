@@ -153,3 +153,22 @@ async fn a_commit_whose_answer_was_lost_does_not_undo_a_later_one() {
     let on_a = access(&a.tokens(session("s")), "graph").await;
     assert_eq!(on_a.as_deref(), Some("from b, later"), "a has noticed");
 }
+
+#[tokio::test]
+async fn a_commit_that_is_repeated_does_not_hide_what_came_in_between() {
+    let store = TestStore::default();
+    let (a, b) = (cache(store.clone()), cache(store.clone()));
+    let on_a = a.tokens(session("s"));
+    on_a.get("graph").await.unwrap().hit();
+    store.set_losing_answers(true);
+    on_a.insert("graph", token("from a")).await.unwrap();
+    eventually("a's commit is applied", async || store.commits() == 1).await;
+    // It knows the version of its own commit, and not that of the next.
+    assert!(on_a.reload().await.unwrap());
+    store.set_losing_answers(false);
+    let on_b = b.tokens(session("s"));
+    on_b.insert("mail", token("from b")).await.unwrap();
+    on_b.commit().await.unwrap();
+    drained(&a).await;
+    assert_eq!(access(&on_a, "mail").await.as_deref(), Some("from b"));
+}

@@ -161,3 +161,69 @@ async fn the_handle_that_signed_out_can_sign_in_again() {
         assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("new"));
     }
 }
+
+#[tokio::test]
+async fn it_ends_what_another_instance_has_begun_since() {
+    let store = seeded().await;
+    let (stale, other) = (cache(store.clone()), cache(store.clone()));
+    let on_stale = stale.tokens(session("s"));
+    assert_eq!(access(&on_stale, "graph").await.as_deref(), Some("t"));
+    let on_other = other.tokens(session("s"));
+    on_other.sign_out().await.unwrap();
+    on_other.insert("graph", token("again")).await.unwrap();
+    on_other.commit().await.unwrap();
+    // It knows nothing of the generation that there is now.
+    assert_eq!(on_stale.sign_out().await.unwrap(), Durability::Stored);
+    assert_eq!(stored(store, "s", "graph").await, None);
+}
+
+#[tokio::test]
+async fn a_sign_in_on_an_instance_that_has_missed_it_is_kept() {
+    use std::time::Duration;
+    let clock = tower_token_cache::Clock::manual(tower_token_cache::Timestamp::now());
+    let store = seeded().await;
+    let stale = builder(store.clone()).clock(clock.clone()).build().unwrap();
+    assert!(access(&stale.tokens(session("s")), "graph").await.is_some());
+    cache(store.clone())
+        .tokens(session("s"))
+        .sign_out()
+        .await
+        .unwrap();
+    // Past the bound on what is served unseen.
+    clock.advance(Duration::from_secs(60));
+    let again = stale.tokens(session("s"));
+    again.insert("graph", token("again")).await.unwrap();
+    again.commit().await.unwrap();
+    assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("again"));
+}
+
+#[tokio::test]
+async fn what_is_acquired_blindly_meanwhile_is_dropped() {
+    use crate::common::issuer::Issuer;
+    let (store, issuer) = (TestStore::default(), Issuer::new());
+    let cut_off = builder(store.clone()).l1(L1::disabled()).build().unwrap();
+    store.set_down(true);
+    issuer.hold();
+    let request = tokio::spawn({
+        let (tokens, issuer) = (cut_off.tokens(session("s")), issuer.clone());
+        async move {
+            let call = move |_| async move {
+                issuer.arrived_without_token().await;
+                Ok::<_, tower_token_cache::ProviderError>(token("late").into())
+            };
+            tokens.get_or_acquire("graph", call).await
+        }
+    });
+    issuer.arrival().await;
+    store.set_down(false);
+    // The breaker of the instance that is cut off need not have noticed.
+    cache(store.clone())
+        .tokens(session("s"))
+        .sign_out()
+        .await
+        .unwrap();
+    issuer.release();
+    let _ = request.await.unwrap();
+    drained(&cut_off).await;
+    assert_eq!(stored(store, "s", "graph").await, None);
+}

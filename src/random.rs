@@ -1,0 +1,47 @@
+//! Random numbers, which a simulation can have repeated.
+
+#[cfg(feature = "test-util")]
+use std::cell::Cell;
+
+#[cfg(feature = "test-util")]
+thread_local! {
+    /// The state of this thread's repeatable numbers, if it has them.
+    static SEEDED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// From now on this thread's random numbers follow from the seed; `None` makes them random again.
+#[cfg(feature = "test-util")]
+pub fn seed(seed: Option<u64>) {
+    SEEDED.set(seed);
+}
+
+/// The next of the repeatable numbers, by SplitMix64.
+#[cfg(feature = "test-util")]
+fn repeatable() -> Option<u64> {
+    let state = SEEDED.get()?.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    SEEDED.set(Some(state));
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    Some(mixed ^ (mixed >> 31))
+}
+
+#[cfg(not(feature = "test-util"))]
+fn repeatable() -> Option<u64> {
+    None
+}
+
+/// A random number.
+pub(crate) fn number() -> Result<u64, getrandom::Error> {
+    repeatable().map_or_else(getrandom::u64, Ok)
+}
+
+/// A random number from 0 to 1, for jitter; 0.5 on a system without random numbers.
+pub(crate) fn fraction() -> f64 {
+    number().map_or(0.5, |number| (number >> 32) as f64 / f64::from(u32::MAX))
+}
+
+/// Sixteen random bytes.
+pub(crate) fn id() -> Result<[u8; 16], getrandom::Error> {
+    let (high, low) = (u128::from(number()?), u128::from(number()?));
+    Ok((high << 64 | low).to_be_bytes())
+}

@@ -1,0 +1,64 @@
+//! Ways to break the engine on purpose, for the tests that must notice. Without feature
+//! `test-util` there is none of it.
+#![cfg_attr(not(feature = "test-util"), allow(unreachable_pub, dead_code))]
+
+#[cfg(feature = "test-util")]
+use std::cell::Cell;
+
+/// One way to break it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Changes from before a sign-out are replayed under the generation after it.
+    ReplayAcrossSignOut,
+    /// A load that a commit, a sign-out or an announcement has overtaken enters memory.
+    BackFillUnchecked,
+    /// Memory keeps the token that expires later, whatever L2's versions say.
+    WallClockOrdering,
+    /// What was acquired is committed on no condition.
+    LeaseWithoutCompareAndSet,
+    /// The lease is not asked for.
+    LeaseNotTaken,
+    /// The lease is not renewed.
+    LeaseNotRenewed,
+    /// Once the backplane was alive it is for ever.
+    GapIgnored,
+    /// An announcement that comes during a load is forgotten.
+    AnnouncementIgnoredDuringLoad,
+    /// A partition with changes that wait is evicted like any other.
+    EvictionDropsPending,
+    /// A sign-out removes the entries and leaves the generation as it is.
+    SignOutWithoutTombstone,
+    /// A commit whose answer was lost goes out again under another id.
+    FreshCommitIds,
+    /// Acquired tokens are seen before L2 has them.
+    AcquiredSeenEarly,
+    /// What L2 has lost is written to it again, whatever was missed meanwhile.
+    RecoveryAfterSignOut,
+    /// What nobody knows is said to be absent.
+    AbsentWhenUnavailable,
+    /// A shutdown does not wait for what is to be written.
+    ShutdownWithoutDrain,
+}
+
+#[cfg(feature = "test-util")]
+thread_local! {
+    static CHOSEN: Cell<Option<Sabotage>> = const { Cell::new(None) };
+}
+
+/// Breaks all engines that run on this thread, or none.
+#[cfg(feature = "test-util")]
+pub fn choose(sabotage: Option<Sabotage>) {
+    CHOSEN.set(sabotage);
+}
+
+/// Whether the engine is to be broken in this way.
+#[cfg(feature = "test-util")]
+pub(crate) fn is(sabotage: Sabotage) -> bool {
+    CHOSEN.get() == Some(sabotage)
+}
+
+/// Never.
+#[cfg(not(feature = "test-util"))]
+pub(crate) const fn is(_: Sabotage) -> bool {
+    false
+}

@@ -1,0 +1,162 @@
+//! What the engine calls partitions and entries in a store, learnt from watching one.
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tower_token_cache::store::{
+    Commit, EntryId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    StoreFuture,
+};
+use tower_token_cache::{
+    MemoryStore, PartitionKey, StoreError, Token, TokenCache, TokenSet, TokenStore,
+};
+
+/// Partitions of a world.
+pub const PARTITIONS: usize = 3;
+/// Entries of a partition: two access tokens, and the refresh token.
+pub const KEYS: [&str; 2] = ["k0", "k1"];
+pub const REFRESH: usize = KEYS.len();
+pub const ENTRIES: usize = KEYS.len() + 1;
+
+pub struct Names {
+    partitions: Vec<PartitionId>,
+    entries: Vec<EntryId>,
+}
+
+pub fn partition(number: usize) -> PartitionKey {
+    PartitionKey::session(format!("p{number}")).expect("a valid id")
+}
+
+/// The same for all worlds.
+pub fn names() -> &'static Names {
+    static NAMES: OnceLock<Names> = OnceLock::new();
+    NAMES.get_or_init(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(learn())
+    })
+}
+
+impl Names {
+    pub fn id(&self, partition: usize) -> &PartitionId {
+        &self.partitions[partition]
+    }
+
+    pub fn partition(&self, id: &PartitionId) -> Option<usize> {
+        self.partitions.iter().position(|known| known == id)
+    }
+
+    pub fn entry(&self, id: &EntryId) -> Option<usize> {
+        self.entries.iter().position(|known| known == id)
+    }
+}
+
+async fn learn() -> Names {
+    let watched = Watched::default();
+    let cache = TokenCache::builder(watched.clone()).build().expect("valid");
+    let mut names = Names {
+        partitions: Vec::new(),
+        entries: Vec::new(),
+    };
+    for number in 0..PARTITIONS {
+        let tokens = cache.tokens(partition(number));
+        for key in KEYS {
+            tokens.insert(key, Token::new("t")).await.expect("kept");
+            tokens.commit().await.expect("stored");
+            note(&mut names.entries, &watched.take());
+        }
+        let set = TokenSet::from(Token::new("t")).with_refresh_token("r");
+        tokens.insert(KEYS[0], set).await.expect("kept");
+        tokens.commit().await.expect("stored");
+        let commit = watched.take();
+        note(&mut names.entries, &commit);
+        names.partitions.push(commit.partition);
+    }
+    names
+}
+
+fn note(known: &mut Vec<EntryId>, commit: &Commit) {
+    for change in &commit.changes {
+        if !known.contains(&change.entry) {
+            known.push(change.entry);
+        }
+    }
+}
+
+/// Remembers the last commit.
+#[derive(Clone, Default)]
+struct Watched(MemoryStore, Arc<Mutex<Option<Commit>>>);
+
+impl Watched {
+    fn take(&self) -> Commit {
+        let commit = self.1.lock().expect("whole").take();
+        commit.expect("committed")
+    }
+}
+
+impl TokenStore for Watched {
+    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+        self.0.load(id)
+    }
+
+    fn commit<'a>(
+        &'a self,
+        group: &'a [Commit],
+    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+        *self.1.lock().expect("whole") = group.last().cloned();
+        self.0.commit(group)
+    }
+
+    fn touch<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+        self.0.touch(group)
+    }
+
+    fn clear<'a>(
+        &'a self,
+        id: &'a PartitionId,
+        expected: Option<u64>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        self.0.clear(id, expected)
+    }
+
+    fn relocate<'a>(
+        &'a self,
+        from: &'a Origin,
+        commit: &'a Commit,
+    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+        self.0.relocate(from, commit)
+    }
+
+    fn acquire_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+        self.0.acquire_lease(lease, ttl)
+    }
+
+    fn renew_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+        self.0.renew_lease(lease, ttl)
+    }
+
+    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+        self.0.release_lease(lease)
+    }
+}
+
+/// What the store in memory answers, which never waits.
+pub fn at_once<T>(answer: impl Future<Output = T>) -> T {
+    answer
+        .now_or_never()
+        .expect("a store in memory never waits")
+}

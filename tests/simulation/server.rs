@@ -1,0 +1,159 @@
+//! The store as it really is, which can lose what it has acknowledged.
+
+use std::time::Duration;
+
+use tower_token_cache::store::{Commit, Loaded, Origin, Outcome, PartitionId};
+use tower_token_cache::{Clock, MemoryStore, StoreError, Timestamp, TokenStore};
+
+use super::names::{PARTITIONS, at_once, names};
+use super::world::{BASE, State};
+
+pub struct Server {
+    pub store: MemoryStore,
+    pub clock: Clock,
+    /// What was done, from which a state of the past can be had.
+    journal: Vec<(u64, Deed)>,
+}
+
+enum Deed {
+    Commit(Commit),
+    Clear(PartitionId, Option<u64>),
+    Touch(Vec<PartitionId>),
+    Relocate(Origin, Commit),
+}
+
+/// Who has changed a partition, and how.
+#[derive(Clone, Copy)]
+pub enum Cause {
+    Commit(usize),
+    Clear(usize),
+    MovedAway(usize),
+    MovedHere,
+}
+
+impl Server {
+    pub fn new() -> Self {
+        let clock = Clock::manual(Timestamp::from_millis(BASE));
+        Self {
+            store: MemoryStore::with_max_bytes(1 << 24).with_clock(clock.clone()),
+            clock,
+            journal: Vec::new(),
+        }
+    }
+
+    pub fn content(&self, partition: usize) -> Loaded {
+        at_once(self.store.load(names().id(partition))).expect("memory never fails")
+    }
+}
+
+impl State {
+    pub fn commit(&mut self, by: usize, group: Vec<Commit>) -> Vec<Result<Outcome, StoreError>> {
+        let answers = at_once(self.server.store.commit(&group));
+        for (commit, answer) in group.into_iter().zip(&answers) {
+            if let Some(number) = names().partition(&commit.partition) {
+                self.note(format_args!(
+                    "i{by} commits p{number} id {:?} under {} expecting {:?}: {answer:?}",
+                    commit.id.0, commit.generation, commit.expected,
+                ));
+                if matches!(answer, Ok(Outcome::Committed { .. })) {
+                    self.observe(number, Cause::Commit(by));
+                }
+            }
+            self.server.journal.push((self.now, Deed::Commit(commit)));
+        }
+        answers
+    }
+
+    pub fn clear(
+        &mut self,
+        by: usize,
+        id: PartitionId,
+        expected: Option<u64>,
+    ) -> Result<u64, StoreError> {
+        let answer = at_once(self.server.store.clear(&id, expected));
+        if let Some(number) = names().partition(&id) {
+            self.note(format_args!(
+                "i{by} clears p{number} expecting {expected:?}: {answer:?}"
+            ));
+            self.observe(number, Cause::Clear(by));
+        }
+        self.server
+            .journal
+            .push((self.now, Deed::Clear(id, expected)));
+        answer
+    }
+
+    pub fn relocate(
+        &mut self,
+        by: usize,
+        from: Origin,
+        commit: Commit,
+    ) -> Result<Outcome, StoreError> {
+        let answer = at_once(self.server.store.relocate(&from, &commit));
+        let (source, target) = (
+            names().partition(&from.partition),
+            names().partition(&commit.partition),
+        );
+        self.note(format_args!(
+            "i{by} moves {source:?} to {target:?}: {answer:?}"
+        ));
+        if matches!(answer, Ok(Outcome::Committed { .. })) {
+            for (number, cause) in [(target, Cause::MovedHere), (source, Cause::MovedAway(by))] {
+                if let Some(number) = number {
+                    self.observe(number, cause);
+                }
+            }
+        }
+        self.server
+            .journal
+            .push((self.now, Deed::Relocate(from, commit)));
+        answer
+    }
+
+    pub fn touch(
+        &mut self,
+        group: Vec<PartitionId>,
+    ) -> Vec<Result<tower_token_cache::store::Remaining, StoreError>> {
+        let answers = at_once(self.server.store.touch(&group));
+        self.server.journal.push((self.now, Deed::Touch(group)));
+        answers
+    }
+
+    /// The store loses everything, or what was done in the last so many milliseconds.
+    pub fn lose(&mut self, last: Option<u64>) {
+        let since = last.map_or(0, |last| self.now.saturating_sub(last));
+        let mut server = Server::new();
+        let (mut at, mut lost) = (0, 0);
+        for (time, deed) in std::mem::take(&mut self.server.journal) {
+            if time >= since {
+                lost += 1;
+                continue;
+            }
+            server.clock.advance(Duration::from_millis(time - at));
+            at = time;
+            match &deed {
+                Deed::Commit(commit) => {
+                    let _ = at_once(server.store.commit(std::slice::from_ref(commit)));
+                }
+                Deed::Clear(id, expected) => {
+                    let _ = at_once(server.store.clear(id, *expected));
+                }
+                Deed::Touch(group) => {
+                    let _ = at_once(server.store.touch(group));
+                }
+                Deed::Relocate(from, commit) => {
+                    let _ = at_once(server.store.relocate(from, commit));
+                }
+            }
+            server.journal.push((time, deed));
+        }
+        server.clock.advance(Duration::from_millis(self.now - at));
+        self.server = server;
+        self.note(format_args!(
+            "the store loses its last {lost} changes ({last:?} ms)"
+        ));
+        for number in 0..PARTITIONS {
+            self.observe_loss(number, last.is_none());
+        }
+    }
+}

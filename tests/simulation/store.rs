@@ -1,0 +1,253 @@
+//! The store as one instance reaches it: late, lossy, or not at all.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tower_token_cache::store::{
+    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, Revision,
+    StoreFuture,
+};
+use tower_token_cache::{StoreError, StoreErrorKind, TokenStore};
+
+use super::names::at_once;
+use super::world::{Fault, State, World};
+
+pub struct SimStore {
+    pub world: World,
+    pub instance: usize,
+}
+
+/// What will become of one operation.
+struct Fate {
+    before: u64,
+    after: u64,
+    refused: bool,
+    muted: bool,
+}
+
+impl State {
+    fn fate(&mut self, instance: usize) -> Fate {
+        let (rng, now) = (&mut self.rng, self.now);
+        let own = &self.instances[instance];
+        let fault = match own.ended.is_some() {
+            true => Fault::Down,
+            false if now < own.fault_until => own.fault,
+            false => Fault::None,
+        };
+        let mut fate = Fate {
+            before: rng.between(0, 2),
+            after: rng.between(0, 2),
+            refused: false,
+            muted: false,
+        };
+        match fault {
+            Fault::None if rng.percent(12) => match rng.percent(50) {
+                true => fate.before = rng.between(5, 150),
+                false => fate.after = rng.between(5, 150),
+            },
+            Fault::None => {}
+            Fault::Down => fate.refused = true,
+            Fault::Mute => fate.muted = rng.percent(70),
+            Fault::Hung => match rng.percent(50) {
+                true => fate.before = rng.between(200, 4000),
+                false => fate.after = rng.between(200, 4000),
+            },
+        }
+        fate
+    }
+}
+
+/// One operation under way. Dropped before its end, the instance has not heard the answer, and it
+/// may be applied all the same.
+struct Asked<'a, F, T>
+where
+    F: FnOnce(&mut State) -> T + Send + 'static,
+{
+    store: &'a SimStore,
+    apply: Option<F>,
+    may_be_late: bool,
+    answered: bool,
+}
+
+impl<F, T> Drop for Asked<'_, F, T>
+where
+    F: FnOnce(&mut State) -> T + Send + 'static,
+{
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let mut state = self.store.world.lock();
+        state.disturb(self.store.instance);
+        if let Some(apply) = self.apply.take()
+            && self.may_be_late
+            && state.rng.percent(20)
+        {
+            let after = state.rng.between(1, 2000);
+            state.later(
+                after,
+                Box::new(|state| {
+                    apply(state);
+                }),
+            );
+        }
+    }
+}
+
+impl SimStore {
+    async fn ask<F, T>(&self, may_be_late: bool, apply: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&mut State) -> T + Send + 'static,
+    {
+        let fate = self.world.lock().fate(self.instance);
+        let mut asked = Asked {
+            store: self,
+            apply: Some(apply),
+            may_be_late,
+            answered: false,
+        };
+        if fate.before > 0 {
+            sleep(Duration::from_millis(fate.before)).await;
+        }
+        if fate.refused {
+            asked.apply = None;
+            return Err(StoreError::new(StoreErrorKind::Unreachable));
+        }
+        let apply = asked.apply.take().expect("applied once");
+        let answer = apply(&mut self.world.lock());
+        if fate.after > 0 {
+            sleep(Duration::from_millis(fate.after)).await;
+        }
+        if fate.muted {
+            return Err(StoreError::new(StoreErrorKind::Timeout));
+        }
+        asked.answered = true;
+        Ok(answer)
+    }
+
+    async fn ask_group<F, T>(&self, count: usize, apply: F) -> Vec<Result<T, StoreError>>
+    where
+        F: FnOnce(&mut State) -> Vec<Result<T, StoreError>> + Send + 'static,
+    {
+        match self.ask(true, apply).await {
+            Ok(answers) => answers,
+            Err(error) => vec![(); count]
+                .into_iter()
+                .map(|()| Err(error.clone()))
+                .collect(),
+        }
+    }
+}
+
+impl TokenStore for SimStore {
+    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+        let id = id.clone();
+        Box::pin(async move {
+            self.ask(false, move |state| at_once(state.server.store.load(&id)))
+                .await?
+        })
+    }
+
+    fn revisions<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
+        let group = group.to_vec();
+        Box::pin(async move {
+            self.ask_group(group.len(), move |state| {
+                at_once(state.server.store.revisions(&group))
+            })
+            .await
+        })
+    }
+
+    fn commit<'a>(
+        &'a self,
+        group: &'a [Commit],
+    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+        let (group, by) = (group.to_vec(), self.instance);
+        Box::pin(async move {
+            self.ask_group(group.len(), move |state| state.commit(by, group))
+                .await
+        })
+    }
+
+    fn touch<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+        let group = group.to_vec();
+        Box::pin(async move {
+            self.ask_group(group.len(), move |state| state.touch(group))
+                .await
+        })
+    }
+
+    fn clear<'a>(
+        &'a self,
+        id: &'a PartitionId,
+        expected: Option<u64>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        let (id, by) = (id.clone(), self.instance);
+        Box::pin(async move {
+            self.ask(true, move |state| state.clear(by, id, expected))
+                .await?
+        })
+    }
+
+    fn relocate<'a>(
+        &'a self,
+        from: &'a Origin,
+        commit: &'a Commit,
+    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+        let (from, commit, by) = (from.clone(), commit.clone(), self.instance);
+        Box::pin(async move {
+            self.ask(true, move |state| state.relocate(by, from, commit))
+                .await?
+        })
+    }
+
+    fn acquire_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+        let (lease, by) = (lease.clone(), self.instance);
+        Box::pin(async move {
+            self.ask(true, move |state| {
+                let answer = at_once(state.server.store.acquire_lease(&lease, ttl));
+                state.note(format_args!("i{by} asks for a lease: {answer:?}"));
+                answer
+            })
+            .await?
+        })
+    }
+
+    fn renew_lease<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+        let (lease, by) = (lease.clone(), self.instance);
+        Box::pin(async move {
+            self.ask(true, move |state| {
+                let answer = at_once(state.server.store.renew_lease(&lease, ttl));
+                state.note(format_args!("i{by} renews a lease: {answer:?}"));
+                answer
+            })
+            .await?
+        })
+    }
+
+    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+        let (lease, by) = (lease.clone(), self.instance);
+        Box::pin(async move {
+            self.ask(true, move |state| {
+                let answer = at_once(state.server.store.release_lease(&lease));
+                state.note(format_args!("i{by} releases a lease: {answer:?}"));
+                answer
+            })
+            .await?
+        })
+    }
+}

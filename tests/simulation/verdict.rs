@@ -1,0 +1,253 @@
+//! Whether what an instance says can be true.
+
+use super::model::BOUND;
+use super::names::{PARTITIONS, REFRESH};
+use super::world::{BASE, State};
+
+/// Clocks differ by two seconds at most, and are late by moments.
+const CLOCKS: u64 = 3000;
+
+/// A read that has ended.
+pub struct Read {
+    pub by: usize,
+    pub partition: usize,
+    pub entry: usize,
+    pub start: u64,
+    /// The wall clock of its instance when it began.
+    pub clock: u64,
+    /// The store answered all that was asked meanwhile.
+    pub clean: bool,
+    pub answer: Answer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Hit(usize),
+    Absent,
+    Unavailable,
+}
+
+impl State {
+    pub fn judge_read(&mut self, read: &Read) {
+        let Read {
+            by,
+            partition,
+            entry,
+            ..
+        } = *read;
+        self.note(format_args!(
+            "i{by} reads p{partition} e{entry} since {}: {:?} {}",
+            read.start, read.answer, read.clean
+        ));
+        let problem = match read.answer {
+            Answer::Hit(value) => self.problem_with_hit(read, value),
+            Answer::Absent => self.problem_with_absent(read),
+            Answer::Unavailable => read
+                .clean
+                .then_some("is unavailable, but L2 is well".into()),
+        };
+        if let Some(problem) = problem {
+            self.violated(format!("i{by} reads p{partition} e{entry}: {problem}"));
+        }
+    }
+
+    fn problem_with_hit(&self, read: &Read, number: usize) -> Option<String> {
+        let value = &self.model.values[number];
+        if self.expiry(number).is_some_and(|at| at <= read.clock) {
+            return Some(format!("v{number} has expired"));
+        }
+        if value.entry != read.entry {
+            return Some(format!("v{number} is another entry's"));
+        }
+        let partition = &self.model.partitions[read.partition];
+        if partition.tainted {
+            return None;
+        }
+        let ready = value.ready.unwrap_or(u64::MAX);
+        // What came with a move in memory is as old as it was there.
+        let mut all = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
+        let moved = all.any(|one| one.by == read.by && one.moved_to == Some(read.partition));
+        let ended = partition.sign_outs.iter().any(|one| {
+            one.by == read.by
+                && one.start > ready
+                && one.start < read.start
+                && one.moved_to.is_none()
+                && !partition.overlaps(value.by, ready, one.start)
+                && (value.by == read.by || one.acknowledged.is_some())
+        });
+        if ended && !moved {
+            return Some(format!("v{number} is from before its own sign-out"));
+        }
+        let from = read.start.saturating_sub(BOUND);
+        let own = value.by == read.by && value.applied.is_none();
+        if let Some(grant) = value.grant
+            && own
+            && !self.disturbed_since(read.by, grant.asked.saturating_sub(500))
+        {
+            return Some(format!("v{number} was acquired, and is not in L2"));
+        }
+        let mut later = self.model.values.iter().enumerate();
+        let overwritten = value.grant.is_none()
+            && later.any(|(other, one)| {
+                other > number
+                    && one.by == read.by
+                    && one.partition == read.partition
+                    && one.entry == read.entry
+                    && one.grant.is_none()
+                    && one.began > ready
+                    && one.ready.is_some_and(|at| at < read.start)
+            });
+        if own {
+            return (overwritten && !moved).then(|| format!("v{number} was overwritten here"));
+        }
+        let known = partition.between(read.entry, from, self.now);
+        (read.clean && !known.contains(&Some(number)))
+            .then(|| format!("v{number} is stale, or never was"))
+    }
+
+    fn problem_with_absent(&self, read: &Read) -> Option<String> {
+        let partition = &self.model.partitions[read.partition];
+        if partition.tainted {
+            return None;
+        }
+        let from = read.start.saturating_sub(BOUND);
+        let lives = |value: &Option<usize>| {
+            let end = value.map(|value| self.model.values[value].expires);
+            end.is_some_and(|end| end.is_none_or(|end| end > self.now + CLOCKS))
+        };
+        let known = partition.between(read.entry, from, self.now);
+        if !known.iter().all(lives) {
+            return None;
+        }
+        let removed = |at: u64| at >= from || self.disturbed_since(read.by, at);
+        let mut sign_outs = partition.sign_outs.iter();
+        let mut removals = self.model.removals.iter();
+        let own = sign_outs.any(|one| one.by == read.by && removed(one.start))
+            || removals.any(|(by, number, entry, at)| {
+                (*by, *number, *entry) == (read.by, read.partition, read.entry) && removed(*at)
+            });
+        // What it wrote and could not tell L2 has expired.
+        let expired = self.model.values.iter().any(|one| {
+            (one.by, one.partition, one.entry) == (read.by, read.partition, read.entry)
+                && one.applied.is_none()
+                && one.expires.is_some_and(|end| end <= self.now + CLOCKS)
+        });
+        let own = own || expired;
+        (!own).then(|| format!("is absent, but L2 has {known:?}"))
+    }
+
+    /// Everything is well and quiet: an instance has to say what the store has.
+    pub fn judge_last_read(&mut self, read: &Read) {
+        self.judge_read(read);
+        if self.model.partitions[read.partition].tainted {
+            // What was lost and what came after may have the same version.
+            return;
+        }
+        let current = self.model.partitions[read.partition].current(read.entry);
+        let expected = current.filter(|value| {
+            let end = self.model.values[*value].expires;
+            end.is_none_or(|end| BASE + end > read.clock)
+        });
+        let doubtful = current.is_some_and(|value| {
+            let end = self.model.values[value].expires;
+            end.is_some_and(|end| end.abs_diff(self.now) <= CLOCKS)
+        });
+        let answer = expected.map_or(Answer::Absent, Answer::Hit);
+        if answer != read.answer && !doubtful {
+            self.violated(format!(
+                "i{} ends with {:?} for p{} e{}, and L2 with {current:?}",
+                read.by, read.answer, read.partition, read.entry
+            ));
+        }
+    }
+
+    /// A commit was acknowledged: L2 has this, or what replaced it.
+    pub fn judge_commit(&mut self, number: usize) {
+        if let Some(problem) = self.missing(number) {
+            self.violated(format!("v{number} was committed, and {problem}"));
+        }
+    }
+
+    /// Everything is well and quiet: nothing is missing.
+    pub fn judge_end(&mut self) {
+        for number in 0..self.model.values.len() {
+            let value = &self.model.values[number];
+            let lives = self.instances[value.by].ended.is_none();
+            if value.ready.is_some()
+                && value.grant.is_none()
+                && lives
+                && let Some(problem) = self.missing(number)
+            {
+                self.violated(format!("v{number} was kept, and {problem}"));
+            }
+        }
+        for number in 0..PARTITIONS {
+            let current = self.model.partitions[number].current(REFRESH);
+            if let Some(current) = current
+                && !self.model.partitions[number].tainted
+                && let Some(problem) = self.problem_with_last_refresh_token(current)
+            {
+                self.violated(format!(
+                    "p{number} ends with refresh token v{current}: {problem}"
+                ));
+            }
+        }
+    }
+
+    /// Whether it was written while nobody could tell what was signed out before, or went with
+    /// something that was: in doubt the sign-out wins.
+    fn is_blind(&self, number: usize) -> bool {
+        let value = &self.model.values[number];
+        let with = |one: &super::model::Value| {
+            (one.by, one.partition) == (value.by, value.partition) && one.written <= value.written
+        };
+        let mut others = self.model.values.iter();
+        value.blind || others.any(|one| with(one) && one.blind && one.applied.is_none())
+    }
+
+    /// Why a value should have reached L2, if it should have and has not.
+    fn missing(&self, number: usize) -> Option<String> {
+        let value = &self.model.values[number];
+        let partition = &self.model.partitions[value.partition];
+        if value.applied.is_some() || partition.tainted {
+            return None;
+        }
+        if value.expires.is_some_and(|end| end <= self.now + CLOCKS) {
+            return None;
+        }
+        let same = |by: usize, partition: usize, entry: usize| {
+            (by, partition, entry) == (value.by, value.partition, value.entry)
+        };
+        let replaced = self.model.values.iter().enumerate().any(|(other, one)| {
+            other != number
+                && same(one.by, one.partition, one.entry)
+                && one.ready.is_none_or(|at| at >= value.written)
+        });
+        let removed = self
+            .model
+            .removals
+            .iter()
+            .any(|(by, partition, entry, at)| same(*by, *partition, *entry) && *at >= value.began);
+        let mut sign_outs = partition.sign_outs.iter();
+        let ended = sign_outs.any(|one| one.by == value.by && one.start >= value.began)
+            || partition.cleared_since(value.began.saturating_sub(BOUND))
+            || (self.is_blind(number) && !partition.clears.is_empty());
+        (!replaced && !removed && !ended).then(|| "is not in L2".into())
+    }
+}
+
+impl State {
+    /// An instance says that it has written everything.
+    pub fn judge_shutdown(&mut self, by: usize) {
+        for number in 0..self.model.values.len() {
+            let value = &self.model.values[number];
+            if value.by == by
+                && value.ready.is_some()
+                && value.grant.is_none()
+                && let Some(problem) = self.missing(number)
+            {
+                self.violated(format!("i{by} has shut down, and v{number} {problem}"));
+            }
+        }
+    }
+}
