@@ -30,7 +30,7 @@ async fn main() -> std::io::Result<()> {
         .route("/tokens", get(list).delete(sign_out))
         .route("/tokens/{name}", get(read).put(put).delete(remove))
         .route("/acquire/{name}", post(acquire))
-        .layer(common::layer(site.cache.clone()))
+        .layer(site.layer.clone())
         .route("/status", get(status))
         .route("/sessions/{user}", get(sessions).delete(sign_out_user))
         .with_state(site.clone());

@@ -29,7 +29,7 @@ async fn main() -> std::io::Result<()> {
     };
     let address = listener.local_addr()?;
     // One cache, which every worker's copy of the layer shares.
-    let layer = common::layer(site.cache.clone());
+    let layer = site.layer.clone();
     let data = Data::new(site.clone());
     let app = move || {
         let tokens = web::scope("/tokens")

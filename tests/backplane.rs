@@ -4,83 +4,17 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::instance::{Instance, RECOVERED, invalidation};
 use common::proxy::{Mode, Proxy};
 use common::redis::RedisServer;
 use tokio::time::timeout;
-use tower_token_cache::backplane::{
-    self, ChannelStats, Event, Events, Invalidation, KeepAlive, MAX_MESSAGE, Publisher,
-};
-use tower_token_cache::{Backplane, MemoryBackplane, RedisBackplane};
+use tower_token_cache::backplane::{Event, KeepAlive, MAX_MESSAGE};
+use tower_token_cache::{MemoryBackplane, RedisBackplane};
 
 /// The documented bound on what goes unnoticed, and some room for a busy machine.
 const NOTICED: Duration = Duration::from_millis(3_250 + 1_500);
-const RECOVERED: Duration = Duration::from_secs(8);
-
-struct Instance {
-    publisher: Publisher,
-    events: Events,
-}
-
-impl Instance {
-    async fn on(url: &str) -> Self {
-        Self::over(RedisBackplane::connect(url).await.unwrap()).await
-    }
-
-    async fn over(backplane: impl Backplane) -> Self {
-        let mut instance = Self::open(backplane);
-        instance.alive(RECOVERED).await;
-        instance
-    }
-
-    fn open(backplane: impl Backplane) -> Self {
-        let runtime = tokio::runtime::Handle::current();
-        let (publisher, events) = backplane::open(Arc::new(backplane), "ns", &runtime).unwrap();
-        Self { publisher, events }
-    }
-
-    /// Waits for an event, past others: a busy machine may cause a gap at any time.
-    async fn until(&mut self, within: Duration, what: &str, wanted: impl Fn(&Event) -> bool) {
-        let search = async { while !wanted(&self.events.next().await) {} };
-        assert!(timeout(within, search).await.is_ok(), "not heard: {what}");
-    }
-
-    async fn alive(&mut self, within: Duration) {
-        let alive = |event: &Event| matches!(event, Event::Alive { .. });
-        self.until(within, "that it is alive", alive).await;
-    }
-
-    async fn lost(&mut self, within: Duration) {
-        let lost = |event: &Event| matches!(event, Event::Lost { .. });
-        self.until(within, "that it is lost", lost).await;
-    }
-
-    async fn hears(&mut self, number: u64) {
-        let wanted = |event: &Event| match event {
-            Event::Invalidated(batch) => batch.contains(&invalidation(number)),
-            _ => false,
-        };
-        self.until(RECOVERED, "the invalidation", wanted).await;
-    }
-
-    fn publish(&self, number: u64) {
-        self.publisher.publish([invalidation(number)]);
-    }
-
-    fn stats(&self) -> ChannelStats {
-        self.publisher.stats()
-    }
-}
-
-fn invalidation(number: u64) -> Invalidation {
-    Invalidation {
-        partition: [7; 32],
-        generation: 1,
-        version: number,
-    }
-}
 
 #[tokio::test]
 async fn a_message_reaches_the_others_in_milliseconds_and_not_its_sender() {

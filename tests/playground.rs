@@ -8,9 +8,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::eventually;
+use common::leaks::{Canary, redis_contents};
 use common::playground::{PLAYGROUNDS, Playground, binary};
 use common::provider::{CLIENT_ID, CLIENT_SECRET, Provider};
 use common::redis::RedisServer;
+use common::topologies::Cluster;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -142,6 +144,106 @@ async fn tokens_survive_a_restart_and_are_shared_between_processes() {
         let answer = third.get("s", "/tokens/a").await;
         assert_eq!(answer.body["access_token"], "kept");
         assert_eq!(answer.level.as_deref(), Some("l2"));
+    }
+}
+
+/// Whether an answer is a miss because there is something that cannot be read.
+fn is_unopenable(answer: &common::playground::Answer) -> bool {
+    (answer.status, answer.level.as_deref()) == (404, Some("none"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_keys_nothing_is_stored_in_plain() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = |name: &str| folder.path().join(name).display().to_string();
+    let (keys, others) = (dir("keys"), dir("others"));
+    let secret = "canary-playground-canary-playground";
+    let canary = Canary::new("the token", secret);
+    for example in PLAYGROUNDS {
+        let redis = RedisServer::start();
+        let store = redis.url();
+        let options = ["--store", &store, "--encrypt", &keys];
+        let plain = Playground::start(example, &options[..2]);
+        plain.put("plain", "/tokens/plain", secret).await;
+        eventually("stored", async || canary.is_in(&redis_contents(&redis))).await;
+        plain.terminate();
+        redis.query::<()>("FLUSHALL");
+
+        let first = Playground::start(example, &options);
+        let session = "canary-session-canary-session";
+        assert_eq!(
+            first.put(session, "/tokens/canary-name", secret).await,
+            Some(204)
+        );
+        assert!(first.terminate().ends_with("abandoned=0\n"));
+        let contents = redis_contents(&redis);
+        assert!(contents.len() > 200);
+        canary.assert_not_in("Redis", &contents);
+        Canary::new("the session", session).assert_not_in("Redis", &contents);
+        Canary::new("the name", "canary-name").assert_not_in("Redis", &contents);
+
+        // The keys are in the folder: the next process opens it.
+        let second = Playground::start(example, &options);
+        let answer = second.get(session, "/tokens/canary-name").await;
+        assert_eq!(answer.body["access_token"], secret);
+        assert_eq!(second.status("unopenable").await, 0);
+
+        // Another ring names records otherwise: there is nothing for it.
+        let stranger = Playground::start(example, &["--store", &redis.url(), "--encrypt", &others]);
+        let answer = stranger.get(session, "/tokens/canary-name").await;
+        assert_eq!(answer.status, 404);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_wrong_key_cannot_open_is_a_counted_miss() {
+    const KEYS: [&str; 2] = [
+        "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=",
+    ];
+    for example in PLAYGROUNDS {
+        let redis = RedisServer::start();
+        let start = |option: &[&str], variable: &str, keys: &str| {
+            let store = redis.url();
+            let options = [&["--store", &store], option].concat();
+            Playground::start_with(example, &options, &[(variable, keys)])
+        };
+        let names = KEYS[0];
+        let first = start(
+            &["--encrypt-env"],
+            "TTC_KEYS",
+            &format!("{},names={names}", KEYS[0]),
+        );
+        assert_eq!(first.put("s", "/tokens/a", "t").await, Some(204));
+        first.terminate();
+
+        // The same names, and another key.
+        let other = format!("{},names={names}", KEYS[1]);
+        let stranger = start(&["--encrypt-env", "MY_KEYS"], "MY_KEYS", &other);
+        for _ in 0..3 {
+            let answer = stranger.get("s", "/tokens/a").await;
+            assert!(is_unopenable(&answer), "{answer:?}");
+        }
+        let status = stranger.send("GET", "/status", &[], "").await.body;
+        assert!(
+            status["unopenable_reasons"]["unknown_key"]
+                .as_u64()
+                .unwrap()
+                >= 1
+        );
+        assert_eq!(status["unopenable_reasons"]["tampered"], 0);
+        assert_eq!(status["unopenable_reasons"]["plaintext"], 0);
+        assert_eq!(status["accepted_plaintext"], 0);
+        assert_eq!(stranger.get("s", "/tokens").await.status, 200);
+        // The next sign-in replaces it.
+        assert_eq!(stranger.put("s", "/tokens/a", "new").await, Some(204));
+        assert_eq!(stranger.get("s", "/tokens/a").await.status, 200);
+        stranger.terminate();
+
+        let both = format!("{},{},names={names}", KEYS[0], KEYS[1]);
+        let rolled = start(&["--encrypt-env=MY_KEYS"], "MY_KEYS", &both);
+        let answer = rolled.get("s", "/tokens/a").await;
+        assert_eq!(answer.body["access_token"], "new");
     }
 }
 
@@ -317,6 +419,8 @@ async fn a_user_is_signed_out_everywhere() {
 async fn a_backplane_can_be_chosen() {
     let redis = RedisServer::start();
     let (url, nowhere) = (redis.url(), "redis://127.0.0.1:1");
+    let nodes = Cluster::start().await;
+    let cluster = nodes.url();
     for example in PLAYGROUNDS {
         for (options, alive) in [
             (vec![], None),
@@ -327,6 +431,8 @@ async fn a_backplane_can_be_chosen() {
             (vec!["--store", &url, "--backplane", "off"], None),
             (vec!["--store", &url, "--backplane", nowhere], Some(false)),
             (vec!["--backplane", &url], Some(true)),
+            (vec!["--store", &cluster], Some(true)),
+            (vec!["--backplane", &cluster], Some(true)),
         ] {
             let server = Playground::start(example, &options);
             eventually("the channel is up", async || {
@@ -438,6 +544,9 @@ async fn bad_options_are_named() {
         (vec!["--issuer", "http://127.0.0.1"], "--client-id"),
         (vec!["--client-secret", "s3cr3t"], "--issuer"),
         (vec!["--lease", "0"], "--lease"),
+        (vec!["--encrypt", "/dev/null"], "--encrypt"),
+        (vec!["--encrypt-env", "TTC_NOT_SET"], "--encrypt-env"),
+        (vec!["--encrypt-env"], "--encrypt-env"),
         (vec!["--unheard-of"], "--unheard-of"),
     ] {
         for example in PLAYGROUNDS {

@@ -1,4 +1,4 @@
-//! `RedisStore` on Redis as operators run it: clusters, sentinels, TLS, users, sockets.
+//! `RedisStore` and `RedisBackplane` on Redis as operators run it: clusters, sentinels, TLS, users, sockets.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -6,12 +6,16 @@ mod common;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use common::instance::{Instance, RECOVERED};
 use common::topologies::{Certificates, Cluster, Node, SentinelSet};
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::store::{
     Change, Commit, CommitId, EntryId, Lifetime, Origin, Outcome, PartitionId, Put, TokenStore,
 };
-use tower_token_cache::{RedisStore, RedisStoreBuilder, StoreError, StoreErrorKind};
+use tower_token_cache::{
+    Backplane, RedisBackplane, RedisBackplaneBuilder, RedisStore, RedisStoreBuilder, StoreError,
+    StoreErrorKind,
+};
 
 /// Users, on all nodes of a cluster.
 const USERS: usize = 60;
@@ -23,6 +27,29 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn conforms(builder: RedisStoreBuilder) {
     let store = builder.response_timeout(Duration::from_secs(5)).build();
     conformance::all(&Harness::real_time(store.unwrap())).await;
+}
+
+/// What one of two backplanes sends the other hears.
+async fn hear_each_other(backplanes: [RedisBackplaneBuilder; 2]) -> [Instance; 2] {
+    let [mut a, mut b] = backplanes.map(|builder| Instance::open(builder.build().unwrap()));
+    a.alive(RECOVERED).await;
+    b.alive(RECOVERED).await;
+    hear_anew(&mut a, &mut b).await;
+    [a, b]
+}
+
+/// What either sends from now on, the other hears.
+async fn hear_anew(a: &mut Instance, b: &mut Instance) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let [first, second] = [(); 2].map(|()| NEXT.fetch_add(1, Ordering::Relaxed));
+    a.publish(first);
+    b.hears(first).await;
+    b.publish(second);
+    a.hears(second).await;
+    // What happens from here on is news.
+    for instance in [a, b] {
+        while instance.events.try_next().is_some() {}
+    }
 }
 
 /// All at once: they mostly wait for lifetimes to end.
@@ -49,8 +76,10 @@ async fn a_cluster_is_found_by_any_of_its_nodes() {
     let port = cluster.nodes[5].port;
     let nobody = common::free_port();
     let url = format!("redis+cluster://127.0.0.1:{nobody},127.0.0.1:{port}/");
-    let store = RedisStore::connect(url).await.unwrap();
+    let store = RedisStore::connect(url.clone()).await.unwrap();
     put_all(&store, 0).await;
+    let first = format!("redis+cluster://127.0.0.1:{}", cluster.nodes[0].port);
+    hear_each_other([url, first].map(RedisBackplane::builder)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,9 +132,34 @@ async fn a_cluster_fails_over_under_load() {
     under_load(&store, 2, || dying[1].kill(), || others[2].is_master()).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clusters_node_dies_and_another_is_joined() {
+    let mut cluster = Cluster::start().await;
+    let joined = [1, 5].map(|i| format!("127.0.0.1:{}", cluster.nodes[i].port));
+    let [dying, other] = joined;
+    let [mut a, mut b] = hear_each_other(
+        [format!("{dying},{other}"), other]
+            .map(|hosts| RedisBackplane::builder(format!("redis+cluster://{hosts}"))),
+    )
+    .await;
+    cluster.nodes[1].kill();
+    a.lost(RECOVERED).await;
+    a.alive(RECOVERED).await;
+    hear_anew(&mut a, &mut b).await;
+    // A node that hangs closes nothing. The next one is the dead one.
+    let mut c = Instance::on(&cluster.url()).await;
+    hear_anew(&mut c, &mut a).await;
+    cluster.nodes[0].hang();
+    c.lost(RECOVERED).await;
+    c.alive(RECOVERED).await;
+    hear_anew(&mut c, &mut a).await;
+}
+
 async fn a_sentinel_set_conforms() {
     let set = SentinelSet::start("s3cret").await;
     let url = format!("redis+sentinel://:s3cret@{}/tokens/1", set.hosts());
+    let backplane = RedisBackplane::builder(url.clone());
+    hear_each_other([backplane.clone(), backplane]).await;
     conforms(RedisStore::builder(url)).await;
     let master = &set.servers[0];
     let server = format!("redis://:s3cret@127.0.0.1:{}/1", master.port);
@@ -154,6 +208,45 @@ async fn a_sentinel_set_fails_over_under_load() {
     };
     let over = || others.iter().all(|sentinel| names(sentinel, first));
     under_load(&store, 2, die, over).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backplanes_follow_the_master_that_the_sentinels_name() {
+    let mut set = SentinelSet::start("s3cret").await;
+    let backplane =
+        |hosts: &str| RedisBackplane::builder(format!("redis+sentinel://:s3cret@{hosts}/tokens"));
+    let last = format!("127.0.0.1:{}", set.sentinels[2].port);
+    let hosts = set.hosts();
+    let [mut a, mut b] = hear_each_other([&hosts, &last].map(|hosts| backplane(hosts))).await;
+    // The old master works on, and takes what is published, until it is told after ten seconds.
+    let credentials = ":s3cret@";
+    SentinelSet::replicated(&set.servers, credentials).await;
+    let fail_over = "SENTINEL FAILOVER tokens";
+    set.sentinels[0].query::<()>(fail_over).unwrap();
+    for instance in [&mut a, &mut b] {
+        instance.lost(RECOVERED).await;
+        instance.alive(RECOVERED).await;
+    }
+    hear_anew(&mut a, &mut b).await;
+    let second = format!("redis://{credentials}127.0.0.1:{}", set.servers[1].port);
+    let channels = "PUBSUB NUMSUB ns:invalidate";
+    let (_, subscribers): (String, u64) = set.servers[1].query_with(&second, channels).unwrap();
+    assert_eq!(subscribers, 2);
+    // Its successor dies, and a sentinel with it.
+    let first = set.servers[0].port;
+    let first_url = format!("redis://{credentials}127.0.0.1:{first}");
+    let follow = format!("REPLICAOF 127.0.0.1 {}", set.servers[1].port);
+    set.servers[0]
+        .query_with::<()>(&first_url, &follow)
+        .unwrap();
+    SentinelSet::replicated(&set.servers, credentials).await;
+    set.sentinels[0].kill();
+    set.servers[1].kill();
+    for instance in [&mut a, &mut b] {
+        instance.lost(RECOVERED).await;
+        instance.alive(PATIENCE).await;
+    }
+    hear_anew(&mut a, &mut b).await;
 }
 
 async fn tls_conforms() {
@@ -208,6 +301,27 @@ async fn tls_conforms() {
         assert_eq!(builder.build().unwrap_err().option(), option);
     }
     conforms(known("localhost")).await;
+
+    let backplane = || RedisBackplane::builder(format!("rediss://localhost:{}", server.port));
+    let known = || {
+        let trusting = backplane().root_certificates(root.clone());
+        trusting.client_certificate(certificate.clone(), key.clone())
+    };
+    hear_each_other([known(), known()]).await;
+    let debug = format!("{:?}", known());
+    assert!(!debug.contains("rediss"), "{debug}");
+    for (option, builder) in [
+        ("root_certificates", backplane().root_certificates("x")),
+        (
+            "sentinel_credentials",
+            known().sentinel_credentials("user", "password"),
+        ),
+    ] {
+        assert_eq!(builder.build().unwrap_err().option(), option);
+    }
+    let untrusting = backplane().client_certificate(certificate.clone(), key.clone());
+    let refused = untrusting.build().unwrap();
+    refused.join("ns:invalidate").await.unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +335,9 @@ async fn clusters_and_sentinels_are_reached_by_tls() {
         file("server.key"),
         file("ca.pem")
     );
+    let backplane = |url: &str| RedisBackplane::builder(url).root_certificates(made.read("ca.pem"));
     let trusting = async |url: String| {
+        hear_each_other([backplane(&url), backplane(&url)]).await;
         let store = RedisStore::builder(url).root_certificates(made.read("ca.pem"));
         let store = store.response_timeout(Duration::from_secs(5)).build();
         put_all(&store.unwrap(), 0).await;
@@ -248,6 +364,8 @@ async fn clusters_and_sentinels_are_reached_by_tls() {
     let store = RedisStore::builder(&url).root_certificates(made.read("ca.pem"));
     let error = load(&store.build().unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error:?}");
+    let knowing = || backplane(&url).sentinel_credentials("", "own");
+    hear_each_other([knowing(), knowing()]).await;
     let store = RedisStore::builder(url).root_certificates(made.read("ca.pem"));
     let store = store.sentinel_credentials("", "own").build().unwrap();
     put_all(&store, 0).await;
@@ -269,6 +387,8 @@ async fn users_databases_and_sockets_conform() {
         format!("unix://{socket}?db=4&user=tokens&pass=p%40ss%3A%2Fword"),
         format!("redis+unix://{socket}?db=5&pass=owner"),
     ];
+    let sockets = [&urls[3], &urls[0]].map(|url| RedisBackplane::builder(url.as_str()));
+    hear_each_other(sockets).await;
     let mut tasks = tokio::task::JoinSet::new();
     for url in urls {
         tasks.spawn(async move { conforms(RedisStore::builder(url)).await });

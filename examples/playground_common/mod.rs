@@ -31,7 +31,9 @@
 //! `retry_later` with `Retry-After` in seconds; 502 `timed_out`, `panicked` or `failed`; 501
 //! `no_issuer` when there is no `--issuer`.
 //!
-//! The partition is named by header `x-session`, else by cookie `sid`; without one: 401. Headers
+//! The partition is named by header `x-session`, else by cookie `sid`; without one: 401. With
+//! `--store cookie` it is in the cookies `ttc.0`, `ttc.1` and so on (`--prefix` names them), a request
+//! without them begins a new one, and a token that is too large for them is answered 413. Headers
 //! `x-failure-policy` (`degrade`, `strict`, `bypass`) and `x-write-mode` (`after`, `before`)
 //! override the options for one request; other values are ignored. A `PUT` with header `x-user`
 //! links its session to this user first.
@@ -80,6 +82,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Site {
     pub(crate) cache: TokenCache,
+    /// The layer of the token routes.
+    pub(crate) layer: TokenCacheLayer,
     pub(crate) provider: Option<Arc<Provider>>,
 }
 
@@ -195,6 +199,7 @@ pub(crate) async fn sign_out_user(cache: &TokenCache, user: &str) -> Result<Answ
 /// `GET /status`
 pub(crate) fn status(cache: &TokenCache) -> Answer {
     let stats: Stats = cache.stats();
+    let reasons = stats.unopenable_reasons;
     let l2_state = match stats.l2_state {
         BreakerState::Closed => "closed",
         BreakerState::Open => "open",
@@ -211,6 +216,18 @@ pub(crate) fn status(cache: &TokenCache) -> Answer {
         "pending_changes": stats.pending_changes,
         "flushed_changes": stats.flushed_changes,
         "unopenable": stats.unopenable,
+        "unopenable_reasons": {
+            "foreign": reasons.foreign,
+            "unknown_version": reasons.unknown_version,
+            "damaged": reasons.damaged,
+            "too_large": reasons.too_large,
+            "misplaced": reasons.misplaced,
+            "unknown_key": reasons.unknown_key,
+            "revoked_key": reasons.revoked_key,
+            "tampered": reasons.tampered,
+            "plaintext": reasons.plaintext,
+        },
+        "accepted_plaintext": stats.accepted_plaintext,
         "signed_out_changes": stats.signed_out_changes,
         "superseded_changes": stats.superseded_changes,
         "recovered_changes": stats.recovered_changes,
@@ -226,12 +243,16 @@ pub(crate) fn status(cache: &TokenCache) -> Answer {
 /// The header that names the user of a session.
 pub(crate) const USER: &str = "x-user";
 
-/// The layer of the token routes.
-pub(crate) fn layer(cache: TokenCache) -> TokenCacheLayer {
-    let session = key::header(HeaderName::from_static("x-session")).or(key::cookie("sid"));
+/// Where a request says whose tokens it is about.
+fn session() -> impl KeyExtractor {
+    key::header(HeaderName::from_static("x-session")).or(key::cookie("sid"))
+}
+
+/// What a request can choose.
+fn with_choices(layer: TokenCacheLayer) -> TokenCacheLayer {
     let policy = HeaderName::from_static("x-failure-policy");
     let mode = HeaderName::from_static("x-write-mode");
-    TokenCacheLayer::new(cache, session)
+    layer
         .failure_policy_for(move |head| options::failure_policy(text(head, &policy)?))
         .write_mode_for(move |head| options::write_mode(text(head, &mode)?))
 }

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
+use tower_token_cache::seal::KeyRingError;
 use tower_token_cache::{
-    ConfigError, FailurePolicy, L1, MemoryBackplane, MemoryStore, RedisBackplane, RedisStore,
-    SqliteStore, TokenCache, WriteMode,
+    Builder, ConfigError, CookieStore, FailurePolicy, KeyRing, L1, MemoryBackplane, MemoryStore,
+    RedisBackplane, RedisStore, SqliteStore, TokenCache, TokenCacheLayer, WriteMode,
 };
 
-use super::{Provider, Site};
+use super::{Provider, Site, session, with_choices};
 
 const USAGE: &str = "\
   --listen ADDR            where to listen; port 0 takes a free one [127.0.0.1:3000]
-  --store STORE            memory, sqlite:PATH or a URL [memory]: redis://HOST, rediss://HOST,
+  --store STORE            memory, sqlite:PATH, cookie or a URL [memory]: redis://HOST, rediss://HOST,
                            unix:///PATH, redis+cluster://HOST,..., redis+sentinel://HOST,.../NAME
-  --backplane CHANNEL      on, off or redis://HOST; on is the store's Redis server, or else this
-                           process [on with a Redis server]
+  --backplane CHANNEL      on, off or a URL of Redis; on is the store's, or this process [on with Redis]
   --l1-max-bytes N         memory for L1 [524288000]
   --no-l1                  ask the store every time
   --failure-policy POLICY  degrade, strict or bypass [degrade]
@@ -24,6 +24,8 @@ const USAGE: &str = "\
   --absolute SECS          lifetime since the last change [1209600]
   --sliding SECS           lifetime since the last use [off]
   --prefix NAME            namespace in the store [ttc]
+  --encrypt DIR            seals what is stored, with the keys in this folder [off]
+  --encrypt-env [VAR]      the same, with the keys in this environment variable [TTC_KEYS]
   --issuer URL             OpenID provider for /acquire [none]
   --client-id ID           this application's id at the provider
   --client-secret SECRET   this application's secret at the provider
@@ -39,6 +41,7 @@ pub(crate) struct Options {
     absolute: Option<Duration>,
     sliding: Option<Duration>,
     prefix: Option<String>,
+    key_ring: Option<KeyRing>,
     issuer: Option<Url>,
     client_id: Option<String>,
     client_secret: Option<String>,
@@ -57,7 +60,8 @@ impl Options {
         Self::parse(std::env::args().skip(1)).unwrap_or_else(|complaint| complain(&complaint))
     }
 
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, Complaint> {
+    fn parse(args: impl Iterator<Item = String>) -> Result<Self, Complaint> {
+        let mut args = args.peekable();
         let mut options = Self {
             listen: "127.0.0.1:3000".into(),
             store: "memory".into(),
@@ -68,18 +72,19 @@ impl Options {
             absolute: None,
             sliding: None,
             prefix: None,
+            key_ring: None,
             issuer: None,
             client_id: None,
             client_secret: None,
             lease: None,
         };
         while let Some(arg) = args.next() {
-            let (name, mut value) = match arg.split_once('=') {
+            let (name, mut given) = match arg.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (arg.as_str(), None),
             };
             let mut value = || {
-                let value = value.take().or_else(|| args.next());
+                let value = given.take().or_else(|| args.next());
                 value.ok_or_else(|| format!("{name}: needs a value"))
             };
             match name {
@@ -99,6 +104,13 @@ impl Options {
                 "--absolute" => options.absolute = Some(seconds(name, &value()?)?),
                 "--sliding" => options.sliding = Some(seconds(name, &value()?)?),
                 "--prefix" => options.prefix = Some(value()?),
+                "--encrypt" => options.key_ring = Some(ring(name, KeyRing::open_dir(value()?))?),
+                "--encrypt-env" => {
+                    let next = || args.next_if(|arg| !arg.starts_with("--"));
+                    let variable = given.take().or_else(next);
+                    let keys = KeyRing::from_env(variable.as_deref().unwrap_or("TTC_KEYS"));
+                    options.key_ring = Some(ring(name, keys)?);
+                }
                 "--issuer" => options.issuer = Some(issuer(name, &value()?)?),
                 "--client-id" => options.client_id = Some(value()?),
                 "--client-secret" => options.client_secret = Some(value()?),
@@ -117,8 +129,15 @@ impl Options {
     pub(crate) async fn site(&self) -> Site {
         let site = async {
             let provider = self.provider()?.map(Arc::new);
-            let cache = self.cache().await?;
-            Ok(Site { cache, provider })
+            let layer = match self.store.as_str() {
+                "cookie" => self.cookies()?,
+                _ => TokenCacheLayer::new(self.cache().await?, session()),
+            };
+            Ok(Site {
+                cache: layer.cache().clone(),
+                layer: with_choices(layer),
+                provider,
+            })
         };
         site.await
             .unwrap_or_else(|complaint: Complaint| complain(&complaint))
@@ -140,20 +159,14 @@ impl Options {
     }
 
     fn channel(&self) -> Result<Option<Channel>, Complaint> {
-        let scheme = |url: &'_ str| url.split_once(':').map(|(scheme, _)| scheme.to_owned());
-        let one_server = ["redis", "rediss", "unix", "redis+unix"];
-        let is_one_server = |url: &str| scheme(url).is_some_and(|it| one_server.contains(&&*it));
-        let is_topology = self.store.contains("+cluster:") || self.store.contains("+sentinel:");
+        let shared = is_redis(&self.store);
         match self.backplane.as_deref() {
+            None if !shared => Ok(None),
             Some("off") => Ok(None),
-            None | Some("on") if is_one_server(&self.store) => {
-                Ok(Some(Channel::Redis(self.store.clone())))
-            }
-            None => Ok(None),
-            Some("on") if is_topology => Err("--backplane: this store needs redis://HOST".into()),
+            None | Some("on") if shared => Ok(Some(Channel::Redis(self.store.clone()))),
             Some("on") => Ok(Some(Channel::Process)),
-            Some(url) if is_one_server(url) => Ok(Some(Channel::Redis(url.into()))),
-            _ => Err("--backplane: must be on, off or redis://HOST".into()),
+            Some(url) if is_redis(url) => Ok(Some(Channel::Redis(url.into()))),
+            _ => Err("--backplane: must be on, off or a URL of Redis".into()),
         }
     }
 
@@ -164,16 +177,16 @@ impl Options {
             Some(("sqlite", path)) => {
                 TokenCache::builder(SqliteStore::open(path).await.map_err(store)?)
             }
-            Some((
-                "redis" | "rediss" | "unix" | "redis+unix" | "redis+cluster" | "rediss+cluster"
-                | "redis+sentinel" | "rediss+sentinel",
-                _,
-            )) => TokenCache::builder(
+            Some(_) if is_redis(&self.store) => TokenCache::builder(
                 RedisStore::connect(self.store.as_str())
                     .await
                     .map_err(store)?,
             ),
-            _ => return Err("--store: must be memory, sqlite:PATH or a URL of Redis".into()),
+            _ => {
+                return Err(
+                    "--store: must be memory, sqlite:PATH, cookie or a URL of Redis".into(),
+                );
+            }
         };
         let builder = match self.channel()? {
             None => builder,
@@ -183,6 +196,35 @@ impl Options {
                 builder.backplane(backplane.map_err(|error| format!("--backplane: {error}"))?)
             }
         };
+        let mut builder = self.adjust(builder);
+        if let Some(prefix) = &self.prefix {
+            builder = builder.namespace(prefix.as_str());
+        }
+        if let Some(key_ring) = &self.key_ring {
+            builder = builder.key_ring(key_ring.clone());
+        }
+        builder.build().map_err(explain)
+    }
+
+    /// Sessions in cookies that plain http carries.
+    fn cookies(&self) -> Result<TokenCacheLayer, Complaint> {
+        let key_ring = match &self.key_ring {
+            Some(key_ring) => key_ring.clone(),
+            None => {
+                eprintln!("warning: without --encrypt the cookies end with this process");
+                ring("--store", KeyRing::generate())?
+            }
+        };
+        let store = CookieStore::builder(key_ring)
+            .name(self.prefix.as_deref().unwrap_or("ttc"))
+            .insecure_for_localhost()
+            .build()
+            .map_err(|error| format!("--prefix: {error}"))?;
+        let layer = store.layer_with(|builder| self.adjust(builder));
+        layer.map_err(explain)
+    }
+
+    fn adjust(&self, builder: Builder) -> Builder {
         let mut builder = builder
             .l1(self.l1.clone())
             .failure_policy(self.failure_policy)
@@ -191,30 +233,47 @@ impl Options {
         if let Some(absolute) = self.absolute {
             builder = builder.absolute_expiration(absolute);
         }
-        if let Some(prefix) = &self.prefix {
-            builder = builder.namespace(prefix.as_str());
-        }
         if let Some(lease) = self.lease {
             builder = builder.lease_ttl(lease);
         }
-        builder.build().map_err(|error| {
-            let option = match error.option() {
-                "namespace" => "--prefix",
-                "l1.max_bytes" => "--l1-max-bytes",
-                "absolute_expiration" => "--absolute",
-                "sliding_expiration" => "--sliding",
-                "lease_ttl" => "--lease",
-                other => other,
-            };
-            format!("{option}: {error}")
-        })
+        builder
     }
+}
+
+/// Names the option of this program that is at fault.
+fn explain(error: ConfigError) -> Complaint {
+    let option = match error.option() {
+        "namespace" => "--prefix",
+        "l1.max_bytes" => "--l1-max-bytes",
+        "absolute_expiration" => "--absolute",
+        "sliding_expiration" => "--sliding",
+        "lease_ttl" => "--lease",
+        other => other,
+    };
+    format!("{option}: {error}")
 }
 
 /// What carries invalidations.
 enum Channel {
     Process,
     Redis(String),
+}
+
+fn is_redis(url: &str) -> bool {
+    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+    matches!(
+        scheme,
+        Some(
+            "redis"
+                | "rediss"
+                | "unix"
+                | "redis+unix"
+                | "redis+cluster"
+                | "rediss+cluster"
+                | "redis+sentinel"
+                | "rediss+sentinel"
+        )
+    )
 }
 
 pub(crate) fn complain(complaint: &str) -> ! {
@@ -239,6 +298,10 @@ pub(super) fn write_mode(name: &str) -> Option<WriteMode> {
         "before" => Some(WriteMode::BeforeResponse),
         _ => None,
     }
+}
+
+fn ring(name: &str, opened: Result<KeyRing, KeyRingError>) -> Result<KeyRing, Complaint> {
+    opened.map_err(|error| format!("{name}: {error}"))
 }
 
 fn issuer(name: &str, value: &str) -> Result<Url, Complaint> {

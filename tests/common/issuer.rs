@@ -58,6 +58,13 @@ impl Issuer {
         self.0.reuses.load(Ordering::SeqCst)
     }
 
+    /// Waits as long as calls are held.
+    pub async fn arrived_without_token(&self) {
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        self.0.arrivals.add_permits(1);
+        let _open = self.0.gate.acquire().await.expect("open");
+    }
+
     /// Redeems the refresh token: the `n`th answer is access token `a<n>` and refresh token `r<n>`.
     pub async fn refresh(self, prior: Prior) -> Result<TokenSet, ProviderError> {
         self.0.calls.fetch_add(1, Ordering::SeqCst);

@@ -9,7 +9,9 @@
 
 pub mod browser;
 pub mod http_client;
+pub mod instance;
 pub mod issuer;
+pub mod leaks;
 pub mod oidc;
 pub mod playground;
 pub mod provider;

@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 
 pub const PLAYGROUNDS: [&str; 2] = ["playground", "playground_actix"];
 
-/// Where cargo puts this example: one of the playgrounds, or `login`. Built once.
+/// Where cargo puts this example: one of the playgrounds, `login` or `key_rotation`. Built once.
 pub fn binary(example: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet"])
             .args(["--example", PLAYGROUNDS[0], "--example", PLAYGROUNDS[1]])
-            .args(["--example", "login"])
+            .args(["--example", "login", "--example", "key_rotation"])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
         assert!(built.unwrap().success());
@@ -53,9 +53,15 @@ pub struct Answer {
 
 impl Playground {
     pub fn start(example: &str, options: &[&str]) -> Self {
+        Self::start_with(example, options, &[])
+    }
+
+    /// With these environment variables.
+    pub fn start_with(example: &str, options: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(binary(example))
             .args(["--listen", "127.0.0.1:0"])
             .args(options)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -75,6 +81,10 @@ impl Playground {
             url,
             client,
         }
+    }
+
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.url.trim_start_matches("http://").parse().unwrap()
     }
 
     pub async fn try_send(
@@ -183,11 +193,6 @@ impl Playground {
     /// Everything that `/status` says.
     pub async fn try_status(&self) -> Option<Value> {
         Some(self.try_send("GET", "/status", &[], "").await?.body)
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> &str {
-        self.url.trim_start_matches("http://")
     }
 
     /// SIGTERM, or SIGINT; it has time to end.

@@ -1,0 +1,157 @@
+//! `Debug` of what is public, where it may hold a secret and no journey shows it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tower_token_cache::backplane::Invalidation;
+use tower_token_cache::grant::{
+    AuthStyle, Client, ClientCredentials, JwtBearer, RefreshToken, TokenExchange,
+};
+use tower_token_cache::outgoing::BearerLayer;
+use tower_token_cache::seal::{KeyRecord, RingKey};
+use tower_token_cache::store::{Change, Commit, CommitId, Lifetime, Loaded, Put, StoredEntry};
+use tower_token_cache::{
+    KeyExtractor, Lookup, MemoryBackplane, PartitionKey, Prior, ProviderError, Secret, Token,
+    TokenCacheLayer, TokenKey, key,
+};
+
+use super::evidence::{Evidence, Indiscreet};
+use super::*;
+
+pub(crate) fn show(evidence: &Evidence) {
+    tokens_and_keys(evidence);
+    stored(evidence);
+    sources(evidence);
+    layers(evidence);
+}
+
+fn tokens_and_keys(evidence: &Evidence) {
+    let set = tokens();
+    evidence.debug(
+        "tokens",
+        &(
+            &set,
+            set.access(),
+            set.refresh_token(),
+            Secret::from(ACCESS),
+        ),
+    );
+    evidence.debug("a lookup", &Lookup::Hit(set));
+    let keys = [
+        PartitionKey::user(USER),
+        PartitionKey::session(SESSION),
+        PartitionKey::session(SESSION.repeat(4)),
+        PartitionKey::application(CLIENT_SECRET, USER),
+    ];
+    evidence.debug("a key", &keys);
+    evidence.debug("a key", &PartitionKey::assertion(ASSERTION));
+    for bad in [
+        indiscretion().repeat(9),
+        format!("{SESSION}\n"),
+        format!("\u{1}{USER}"),
+    ] {
+        evidence.error("a key", &PartitionKey::session(&bad).unwrap_err());
+        evidence.error("a key", &TokenKey::new(&bad).unwrap_err());
+        evidence.error("a key", &TokenKey::scoped("r", [bad.as_str()]).unwrap_err());
+    }
+    evidence.debug("a ring's key", &RingKey::from_bytes(KEY));
+    let content = RingKey::from_bytes(KEY)
+        .to_base64()
+        .as_bytes()
+        .to_vec()
+        .into();
+    let name = "key-1".into();
+    evidence.debug("a ring's record", &KeyRecord { name, content });
+}
+
+/// What a store sees: without encryption, tokens.
+fn stored(evidence: &Evidence) {
+    let value = Bytes::from(indiscretion());
+    let builder = builder(MemoryStore::new());
+    let cache = builder.build().unwrap();
+    let partition = cache.partition_id(&session(SESSION));
+    let entry = tower_token_cache::store::EntryId::from([7; 16]);
+    let put = Put {
+        value: value.clone(),
+        expires_at: None,
+    };
+    let commit = Commit {
+        partition: partition.clone(),
+        id: CommitId([1; 8]),
+        generation: 0,
+        expected: None,
+        changes: vec![Change {
+            entry,
+            put: Some(put),
+        }],
+        lifetime: Lifetime::default(),
+    };
+    let loaded = Loaded {
+        entries: vec![StoredEntry {
+            entry,
+            version: 1,
+            expires_at: None,
+            value,
+        }],
+        ..Loaded::default()
+    };
+    evidence.debug("what a store sees", &(commit, loaded));
+    let invalidation = Invalidation {
+        partition: *partition.digest(),
+        generation: 1,
+        version: 1,
+    };
+    evidence.debug("an invalidation", &(invalidation, MemoryBackplane::new()));
+}
+
+fn sources(evidence: &Evidence) {
+    let client = Client::new("https://login.example/token", "app").unwrap();
+    let client = client
+        .secret(CLIENT_SECRET)
+        .auth_style(AuthStyle::Body)
+        .param("code", ACCESS);
+    evidence.debug("a client", &client);
+    evidence.debug("a grant", &RefreshToken::new(client.clone()));
+    evidence.debug("a grant", &ClientCredentials::new(client.clone()));
+    evidence.debug("a grant", &JwtBearer::new(client.clone(), ASSERTION));
+    evidence.debug(
+        "a grant",
+        &JwtBearer::on_behalf_of(client.clone(), ASSERTION),
+    );
+    let exchange = TokenExchange::new(client, ASSERTION, "t").actor(ACCESS, "t");
+    evidence.debug("a grant", &exchange);
+    let bad = [
+        format!("https://user:{PASSWORD}@login.example/token"),
+        format!("http://login.example/token?secret={CLIENT_SECRET}"),
+        format!("{CLIENT_SECRET}://"),
+    ];
+    for url in bad {
+        if let Err(error) = Client::new(url, "app") {
+            evidence.error("a client", &error);
+        }
+    }
+    let error = ProviderError::unreachable(Indiscreet(indiscretion()));
+    evidence.text(
+        "a provider's error",
+        &format!("{error} {error:?} {error:#?}"),
+    );
+    let json = format!(r#"{{"access_token":{{"a":"{ACCESS}"}}}}"#);
+    // What serde_json says of it is the caller's to log, and quotes no object.
+    evidence.outcome("an answer", serde_json::from_str::<TokenSet>(&json));
+}
+
+fn layers(evidence: &Evidence) {
+    let cache = builder(MemoryStore::new()).build().unwrap();
+    let handle = cache.tokens(session(SESSION));
+    let own = session(SESSION);
+    let extractor = key::header(http::header::HOST)
+        .or(key::cookie("sid"))
+        .or(key::bearer_assertion())
+        .or(key::constant(own));
+    evidence.debug("an extractor", &extractor);
+    evidence.debug("a layer", &TokenCacheLayer::new(cache.clone(), extractor));
+    let source = async |_: Prior| Err::<TokenSet, _>("never");
+    let layer = BearerLayer::new("api", source).unwrap().for_tokens(handle);
+    evidence.debug("a layer", &layer);
+    evidence.debug("shared", &Arc::new(Token::new(ACCESS)));
+}
