@@ -124,8 +124,9 @@ impl<'a> Acquisition<'a> {
     async fn find(&self, call: Call) -> Result<Landed, Error> {
         let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
         let partition = self.tokens.partition()?;
+        let in_cookies = self.tokens.is_in_cookies();
         let insists = self.force || self.claims.is_some();
-        let need = Need {
+        let mut need = Need {
             key: self.key.clone(),
             min_remaining: self.min_remaining,
             force: insists,
@@ -136,17 +137,34 @@ impl<'a> Acquisition<'a> {
             stale: engine.known_token(partition, &self.key),
         };
         if !insists && let Some((token, level)) = self.cached(&need).await? {
-            if engine.is_refresh_due(&token, engine.clock.now()) {
+            let due = engine.is_refresh_due(&token, engine.clock.now());
+            if due && in_cookies {
+                need.replaces = Some(token.clone());
+                need.reason = Some(RefreshReason::ProactivelyRefreshed);
+                // The token is still good.
+                let landed = self.land(need, call).await;
+                return Ok(landed.unwrap_or_else(|_| Landed::cached(token, level)));
+            }
+            if due {
                 engine.refresh_ahead(partition, &token, &self.key, policy, call);
             }
             return Ok(Landed::cached(token, level));
         }
+        self.land(need, call).await
+    }
+
+    /// Joins or starts what gets the token, and waits for it.
+    async fn land(&self, need: Need, call: Call) -> Result<Landed, Error> {
+        let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
+        let partition = self.tokens.partition()?;
+        let before = self.tokens.before_change()?;
         let mut pin = self.tokens.pin();
         let landed = engine
             .acquire(partition, &need, policy, &mut pin, call)
             .await;
         self.tokens.keep(pin);
         let landed = landed?;
+        self.tokens.after_change(before)?;
         self.tokens.read_from(landed.level);
         Ok(landed)
     }

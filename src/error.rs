@@ -26,13 +26,18 @@ pub enum Error {
     Overloaded,
     /// A token key is empty, too long or has control characters.
     InvalidKey(KeyError),
-    /// A token set exceeds the size limit.
+    /// A token set exceeds the size limit, or the session that lives in cookies would exceed
+    /// theirs: nothing was changed. Keep fewer or smaller tokens in cookies, raise the limit of the
+    /// `CookieStore` if every proxy on the way allows it, or use a store on the server.
     TooLarge {
-        /// Size of the rejected token set, in bytes.
+        /// Size of the rejected token set, or of the cookies, in bytes.
         size: usize,
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The session lives in cookies, and the response head, which carries them, is on its way:
+    /// nothing was changed, unless it is a sign-out, which counts on this instance.
+    ResponseSent,
     /// [`TokenCache::shutdown`](crate::TokenCache::shutdown) has run: nothing was changed.
     ShutDown,
     /// No token could be acquired.
@@ -49,6 +54,7 @@ impl Error {
             }
             Self::InvalidKey(_) => http::StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => http::StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ResponseSent => http::StatusCode::INTERNAL_SERVER_ERROR,
             Self::Acquire(error) => match error.kind() {
                 AcquireErrorKind::ReauthenticationRequired => http::StatusCode::UNAUTHORIZED,
                 AcquireErrorKind::RetryLater => http::StatusCode::SERVICE_UNAVAILABLE,
@@ -67,6 +73,7 @@ impl Error {
             Self::Overloaded => "overloaded",
             Self::InvalidKey(_) => "invalid_key",
             Self::TooLarge { .. } => "too_large",
+            Self::ResponseSent => "response_sent",
             Self::ShutDown => "shut_down",
             Self::Acquire(error) => error.kind().as_str(),
         }
@@ -87,8 +94,9 @@ impl fmt::Display for Error {
             Self::Overloaded => f.write_str("too many changes wait for the token store"),
             Self::InvalidKey(_) => f.write_str("the token key is not valid"),
             Self::TooLarge { size, limit } => {
-                write!(f, "the token set has {size} bytes, the limit is {limit}")
+                write!(f, "the tokens take {size} bytes, the limit is {limit}")
             }
+            Self::ResponseSent => f.write_str("the response is sent: its cookies cannot change"),
             Self::ShutDown => f.write_str("the token cache is shut down"),
             Self::Acquire(_) => f.write_str("acquiring a token failed"),
         }

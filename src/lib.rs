@@ -35,6 +35,10 @@
 //! | `grants` | ready-made sources of tokens: `grant` |
 //! | `reqwest-middleware` | [`outgoing::BearerLayer`] as a middleware of `reqwest-middleware` |
 //! | `metrics` | counters and durations for the `metrics` crate: [`Stats`] lists them |
+//! | `seal` | encryption of everything in L2: [`KeyRing`] and the module [`seal`] |
+//! | `cookie` | `CookieStore`: sessions in the browser's cookies, without any L2: the module `cookie` |
+//! | `protect-certificate` | `seal::CertificateProtector`: the ring's keys wrapped by an X.509 certificate |
+//! | `protect-passphrase` | `seal::PassphraseProtector`: the ring's keys wrapped by a passphrase |
 //! | `test-util` | `store::conformance`, a test suite for stores |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -43,6 +47,8 @@ mod acquisition;
 pub mod backplane;
 mod cache;
 mod codec;
+#[cfg(feature = "cookie")]
+pub mod cookie;
 mod error;
 #[cfg(feature = "grants")]
 pub mod grant;
@@ -54,8 +60,16 @@ mod oauth2;
 pub mod outgoing;
 mod policy;
 mod race;
+mod random;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rejection;
+#[cfg(not(feature = "test-util"))]
+mod sabotage;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod sabotage;
+#[cfg(feature = "seal")]
+pub mod seal;
 mod secret;
 pub mod store;
 mod telemetry;
@@ -77,6 +91,8 @@ pub use crate::backplane::{Backplane, MemoryBackplane};
 #[cfg(feature = "redis")]
 pub use crate::backplane::{RedisBackplane, RedisBackplaneBuilder};
 pub use crate::cache::{BreakerState, Builder, L1, ShutdownReport, TokenCache};
+#[cfg(feature = "cookie")]
+pub use crate::cookie::CookieStore;
 pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};
 pub use crate::key::{KeyError, KeyExtractor, PartitionKey, PartitionKind, RequestHead, TokenKey};
 pub use crate::layer::{TokenCacheLayer, TokenCacheService};
@@ -84,22 +100,42 @@ pub use crate::lookup::{CacheLevel, Durability, Lookup};
 pub use crate::policy::{FailurePolicy, L2Failure, L2Operation, MissingKey, OnFailure, WriteMode};
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub use crate::rejection::TokensRejection;
+#[cfg(feature = "seal")]
+pub use crate::seal::KeyRing;
 pub use crate::secret::Secret;
 #[cfg(feature = "sqlite")]
 pub use crate::store::SqliteStore;
 pub use crate::store::{MemoryStore, TokenStore};
 #[cfg(feature = "redis")]
 pub use crate::store::{RedisStore, RedisStoreBuilder};
-pub use crate::telemetry::Stats;
+pub use crate::telemetry::{Stats, UnopenableReasons};
 pub use crate::time::{Clock, Timestamp};
 pub use crate::token::{Token, TokenSet};
 pub use crate::tokens::Tokens;
+
+/// Makes the random numbers of this thread repeatable, for simulations.
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub use crate::random::seed as seed_randomness;
 
 /// Decodes an entry as it stands in a store, for the fuzzer.
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub fn decode_entry(bytes: &[u8]) -> bool {
     codec::decode(bytes, |_| true).is_ok()
+}
+
+/// Opens a value as it stands in a store, for the fuzzer: with a key that is known, in a place that
+/// is known.
+#[cfg(all(feature = "seal", feature = "test-util"))]
+#[doc(hidden)]
+pub fn open_value(bytes: &[u8]) -> bool {
+    use std::sync::LazyLock;
+    static BENCH: LazyLock<seal::Bench> =
+        LazyLock::new(|| seal::Bench::new(seal::RingKey::from_bytes([9; 32])));
+    BENCH
+        .open(bytes)
+        .is_some_and(|payload| codec::read(&payload, |_| true).is_ok())
 }
 
 /// The README's code blocks are tests.

@@ -147,7 +147,7 @@ fn extras(value: &impl Serialize) -> BTreeMap<Box<str>, Secret> {
     };
     let present = members.into_iter().filter(|(_, value)| !value.is_null());
     present
-        .map(|(name, value)| (name.into(), value.to_string().into()))
+        .filter_map(|(name, value)| Some((name.into(), Secret::json_of(value).ok()?)))
         .collect()
 }
 

@@ -1,9 +1,9 @@
 //! Text that must not leak.
 
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, io};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use zeroize::{Zeroize, Zeroizing};
 
 /// A secret string: an access, refresh or id token.
@@ -30,9 +30,49 @@ impl Secret {
         self.0.is_empty()
     }
 
+    /// A value as JSON, in a buffer that never grew and left no copy behind.
+    pub(crate) fn json(value: &impl Serialize) -> serde_json::Result<Self> {
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, value)?;
+        let mut text = Zeroizing::new(Vec::with_capacity(length.0));
+        serde_json::to_writer(&mut *text, value)?;
+        let text = std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?;
+        Ok(text.into())
+    }
+
+    /// The same of a value that is wiped.
+    pub(crate) fn json_of(mut value: serde_json::Value) -> serde_json::Result<Self> {
+        let json = Self::json(&value);
+        wipe(&mut value);
+        json
+    }
+
     /// What the buffer and its reference count cost in memory, in bytes.
     pub(crate) fn footprint(&self) -> usize {
         self.len() + 2 * crate::cache::ALLOCATION + 32
+    }
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn wipe(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => text.zeroize(),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(wipe),
+        serde_json::Value::Object(members) => members.values_mut().for_each(wipe),
+        _ => {}
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct Counters {
     pub(crate) l2_commits: Counter,
     pub(crate) l2_errors: Counter,
     pub(crate) unopenable: Counter,
+    pub(crate) unopenable_for: [Counter; UnopenableReasons::COUNT],
+    pub(crate) accepted_plaintext: Counter,
     pub(crate) signed_out_changes: Counter,
     pub(crate) abandoned_changes: Counter,
     pub(crate) flushed_changes: Counter,
@@ -80,6 +82,11 @@ impl Default for Counters {
             l2_commits: Counter::new("l2_commits", "Commits sent to L2."),
             l2_errors: Counter::new("l2_errors", "Attempts at an L2 operation that failed."),
             unopenable: Counter::new("unopenable", "Entries in L2 that could not be read."),
+            unopenable_for: std::array::from_fn(|_| Counter::default()),
+            accepted_plaintext: Counter::new(
+                "accepted_plaintext",
+                "Entries read without protection, as the settings still allow.",
+            ),
             signed_out_changes: Counter::new(
                 "signed_out_changes",
                 "Changes dropped because their partition was signed out.",
@@ -164,6 +171,11 @@ pub struct Stats {
     pub flushed_changes: u64,
     /// Records and entries in L2 that could not be read: corrupt, foreign, of an unknown version.
     pub unopenable: u64,
+    /// The entries among them, by reason.
+    pub unopenable_reasons: UnopenableReasons,
+    /// Entries read without protection, because `accept_plaintext_until` on the builder (feature
+    /// `seal`) still allows it.
+    pub accepted_plaintext: u64,
     /// Changes dropped because their partition was signed out before they reached L2.
     pub signed_out_changes: u64,
     /// Acquired tokens dropped because others had replaced what they were to replace.
@@ -183,4 +195,67 @@ pub struct Stats {
     /// Changes given up: still pending at the end of a shutdown, or for longer than a tombstone
     /// could protect a sign-out from them.
     pub abandoned_changes: u64,
+}
+
+/// Why entries in L2 could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnopenableReasons {
+    /// Not written by this crate.
+    pub foreign: u64,
+    /// Of a format version that this version does not know.
+    pub unknown_version: u64,
+    /// Without protection, and corrupt.
+    pub damaged: u64,
+    /// Larger than any entry this crate writes.
+    pub too_large: u64,
+    /// A sound entry in another entry's place.
+    pub misplaced: u64,
+    /// Sealed with a key that the ring does not have, or there is no ring.
+    pub unknown_key: u64,
+    /// Sealed with a key that was revoked.
+    pub revoked_key: u64,
+    /// Sealed, and changed, cut off, or moved here from another user, entry or sign-in.
+    pub tampered: u64,
+    /// Not sealed, where encryption is on.
+    pub plaintext: u64,
+}
+
+impl UnopenableReasons {
+    pub(crate) const COUNT: usize = 9;
+
+    pub(crate) fn of(counters: &Counters) -> Self {
+        let [
+            foreign,
+            unknown_version,
+            damaged,
+            too_large,
+            misplaced,
+            unknown_key,
+            revoked_key,
+            tampered,
+            plaintext,
+        ] = counters.unopenable_for.each_ref().map(Counter::get);
+        Self {
+            foreign,
+            unknown_version,
+            damaged,
+            too_large,
+            misplaced,
+            unknown_key,
+            revoked_key,
+            tampered,
+            plaintext,
+        }
+    }
+}
+
+impl Counters {
+    /// Counts an entry that could not be read; `reason` is its place in [`UnopenableReasons`].
+    pub(crate) fn unopenable(&self, reason: usize) {
+        self.unopenable.add(1);
+        if let Some(counter) = self.unopenable_for.get(reason) {
+            counter.add(1);
+        }
+    }
 }

@@ -98,7 +98,7 @@ impl Token {
         name: impl Into<Box<str>>,
         value: &impl Serialize,
     ) -> serde_json::Result<Self> {
-        let json = Secret::from(serde_json::to_string(value)?);
+        let json = Secret::json(value)?;
         Ok(self.set(|fields| {
             fields.extra.insert(name.into(), json);
         }))
@@ -303,7 +303,7 @@ impl TryFrom<Response> for TokenSet {
         let extra = response
             .extra
             .into_iter()
-            .map(|(name, value)| Ok((name, serde_json::to_string(&value)?.into())))
+            .map(|(name, value)| Ok((name, Secret::json_of(value)?)))
             .collect::<Result<_, serde_json::Error>>()?;
         Ok(Self {
             access: Token(Arc::new(Fields {

@@ -1,11 +1,14 @@
 //! `Tokens`: the request-scoped handle.
 
+mod head;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
+use self::head::Head;
 use crate::acquire::{BoxError, Metadata, Prior};
 use crate::acquisition::Acquisition;
 use crate::cache::{CommitWait, Engine, Pin};
@@ -15,6 +18,7 @@ use crate::key::{ID_TOKEN, PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
+use crate::telemetry::OK;
 use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};
 
@@ -44,6 +48,7 @@ struct Handle {
     urgent: AtomicBool,
     /// The response is over, or there never was a request.
     ended: AtomicBool,
+    head: Head,
 }
 
 impl Tokens {
@@ -63,6 +68,7 @@ impl Tokens {
             changed: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            head: Head::default(),
         }))
     }
 
@@ -138,7 +144,7 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::InvalidKey`], [`Error::TooLarge`], [`Error::SignedOut`], [`Error::Overloaded`],
-    /// and those of [`get`](Self::get). On an error nothing is changed, with one exception: under
+    /// [`Error::ResponseSent`], and those of [`get`](Self::get). On an error nothing is changed, with one exception: under
     /// [`FailurePolicy::Strict`] and [`Overloaded`](crate::Builder::max_pending_changes) queues,
     /// the change may be kept and replayed although its commit failed.
     pub async fn insert<K>(&self, key: K, tokens: impl Into<TokenSet>) -> Result<(), Error>
@@ -177,13 +183,15 @@ impl Tokens {
     /// answer is [`Durability::Pending`].
     ///
     /// # Errors
-    /// [`Error::NoPartition`], [`Error::ShutDown`], and [`Error::Unavailable`] under
+    /// [`Error::NoPartition`], [`Error::ShutDown`], [`Error::ResponseSent`], and
+    /// [`Error::Unavailable`] under
     /// [`FailurePolicy::Strict`]: the partition is then signed out in this process, and L2 will be
     /// told.
     pub async fn sign_out(&self) -> Result<Durability, Error> {
         let partition = self.partition()?;
         let engine = &self.0.engine;
         let mut pin = None;
+        let sent = self.is_closed();
         let wait = engine.sign_out(partition, &mut pin)?;
         self.keep_new(pin);
         let ended = wait.await;
@@ -191,7 +199,11 @@ impl Tokens {
             // The next use of this handle begins a new life of the partition.
             self.keep_new(None);
         }
-        engine.finish(self.failure_policy(), ended)
+        let durability = engine.finish(self.failure_policy(), ended)?;
+        match sent {
+            true => Err(Error::ResponseSent),
+            false => Ok(durability),
+        }
     }
 
     /// A usable token under this key: from L1, from L2, or from one call to `acquire` that the
@@ -241,6 +253,8 @@ impl Tokens {
         let acquisition = self.acquire(key)?;
         match acquisition.hit() {
             Some((token, false)) => Ok(token),
+            // Of a session in cookies, what is acquired after the head is lost.
+            Some(_) if self.is_in_cookies() => Ok(acquisition.with(acquire).await?.token),
             Some((token, true)) => {
                 acquisition.refresh_ahead(&token, acquire);
                 Ok(token)
@@ -307,6 +321,7 @@ impl Tokens {
             refresh_at: token.and_then(|token| self.0.engine.refresh_at(token)),
             ..Metadata::default()
         };
+        self.0.engine.counters.record(&metadata, OK);
         Ok((lookup, metadata))
     }
 
@@ -314,7 +329,8 @@ impl Tokens {
     /// in one step of the store. Do it at every sign-in, so that a session id that was planted
     /// before is worth nothing after (OWASP: session fixation).
     ///
-    /// Returns the handle of the new partition; this one is of the past.
+    /// Returns the handle of the new partition; this one is of the past. Sessions in cookies have
+    /// no id to be planted: the tokens go where no cookie is; sign out instead, and then insert.
     ///
     /// # Errors
     /// As for [`insert`](Self::insert), and [`Error::Unavailable`] when it is not known whether L2
@@ -338,6 +354,9 @@ impl Tokens {
     /// Notes that this session belongs to a user, so that
     /// [`TokenCache::sign_out_user`](crate::TokenCache::sign_out_user) finds it. Call it at sign-in,
     /// after [`move_to`](Self::move_to). On return L2 has it, as far as the failure policy demands.
+    ///
+    /// It is kept as an entry that holds this session's id: without encryption (feature `seal`)
+    /// whoever reads the store can read it, as the tokens.
     ///
     /// # Errors
     /// [`Error::InvalidKey`] for a user that cannot be a [`PartitionKey::user`], and those of
@@ -484,6 +503,7 @@ impl Tokens {
     ) -> Result<(), Error> {
         let partition = self.partition()?;
         let handle = &*self.0;
+        let before = self.before_change()?;
         let mut pin = self.pin();
         let policy = self.failure_policy();
         let made = handle
@@ -494,6 +514,15 @@ impl Tokens {
         made?;
         if policy == FailurePolicy::Bypass {
             return Ok(());
+        }
+        if before.is_some() {
+            let ended = handle.engine.commit(partition).await;
+            self.after_change(before)?;
+            return match handle.engine.finish(policy, ended)? {
+                Durability::Stored => Ok(()),
+                // It may be written later, when no head carries it.
+                Durability::Pending => Err(Error::unavailable()),
+            };
         }
         handle.urgent.fetch_or(urgent, Ordering::Release);
         handle.changed.store(true, Ordering::SeqCst);

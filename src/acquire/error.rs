@@ -8,7 +8,11 @@ use super::BoxError;
 use crate::time::Timestamp;
 
 /// Why a token could not be acquired. Shared by everyone who waited for it.
-#[derive(Clone, Debug)]
+///
+/// The acquire function's own error is its [source](StdError::source). What that says is the
+/// application's, and may well be a body with tokens in it: neither `Debug` nor `Display` nor any
+/// log line of this crate shows it. Who logs the chain of sources does.
+#[derive(Clone)]
 pub struct AcquireError {
     kind: AcquireErrorKind,
     retry_at: Option<Timestamp>,
@@ -90,6 +94,15 @@ impl AcquireError {
     /// instance asked the provider: errors do not travel, only their kind does.
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         self.source.as_deref()?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcquireError")
+            .field("kind", &self.kind)
+            .field("retry_at", &self.retry_at)
+            .finish_non_exhaustive()
     }
 }
 

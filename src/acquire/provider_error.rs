@@ -14,7 +14,8 @@ use super::{AcquireErrorKind, BoxError};
 /// `oauth2` crate are understood as they come from its `reqwest` client; those of its other clients
 /// and of `openidconnect` convert into this type by `From`. Anything else counts as a failure that
 /// may pass.
-#[derive(Debug)]
+///
+/// `Debug` does not show the [source](StdError::source), which may quote an answer.
 pub struct ProviderError {
     kind: AcquireErrorKind,
     code: Box<str>,
@@ -26,6 +27,9 @@ impl ProviderError {
     /// An error code of RFC 6749 §5.2, OpenID Connect Core §3.1.2.6 or the provider's own.
     /// `invalid_grant`, `interaction_required`, `login_required` and `consent_required` say that
     /// the user has to sign in again; `temporarily_unavailable` and `slow_down` ask for time.
+    ///
+    /// It is shown by `Display` and `Debug`: give no description, and nothing that was not checked
+    /// to be a code.
     pub fn refused(code: impl Into<Box<str>>) -> Self {
         let code = code.into();
         let kind = match &*code {
@@ -103,6 +107,16 @@ impl ProviderError {
             }
             error = error.source()?;
         }
+    }
+}
+
+impl fmt::Debug for ProviderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderError")
+            .field("kind", &self.kind)
+            .field("code", &self.code)
+            .field("retry_after", &self.retry_after)
+            .finish_non_exhaustive()
     }
 }
 
