@@ -217,8 +217,9 @@ impl State {
         let Some(commit) = in_flight.take_if(|commit| commit.id == id) else {
             return 0;
         };
-        // One step further: nobody else has committed since the entries were complete.
-        self.complete &= version == self.version + 1 && !commit.resent;
+        // One step further than when it was sent: nobody else has committed in between. Where a load
+        // has brought what others committed after it, memory has it under these changes.
+        self.complete &= version == commit.base + 1 && version >= self.version;
         if self.complete {
             self.checked_at = now;
         }

@@ -71,14 +71,14 @@ impl Engine {
                 "changes waited for too long and are given up"
             );
         }
-        let generation = state.generation;
+        let (generation, version) = (state.generation, state.version);
         let pending = state.pending();
         pending.tell_written();
         let touch = std::mem::take(&mut pending.touch);
         let kind = match (pending.clear, generation) {
             (Some(expected), _) => WorkKind::Clear { expected },
             (None, Some(generation)) if pending.is_dirty() => WorkKind::Commit {
-                commit: pending.depart(|| self.queue.next_id()),
+                commit: pending.depart(version, || self.queue.next_id()),
                 generation,
             },
             (None, None) if pending.is_dirty() => WorkKind::Load,

@@ -83,8 +83,9 @@ pub(super) struct InFlight {
     pub(super) id: CommitId,
     pub(super) expected: Option<Expected>,
     pub(super) changes: Arc<BTreeMap<TokenKey, PendingChange>>,
-    /// It may have been applied before, and others committed since.
-    pub(super) resent: bool,
+    /// The version that memory had when it was first sent. One above it says that L2 has had no
+    /// other commit since.
+    pub(super) base: u64,
 }
 
 impl Pending {
@@ -192,17 +193,16 @@ impl Pending {
 
     /// The changes that wait, as one commit. One whose answer was lost goes out again as it was,
     /// before anything newer.
-    pub(super) fn depart(&mut self, next_id: impl FnOnce() -> CommitId) -> InFlight {
+    pub(super) fn depart(&mut self, base: u64, next_id: impl FnOnce() -> CommitId) -> InFlight {
         if let Some(commit) = &mut self.in_flight {
             if sabotage::is(Sabotage::FreshCommitIds) {
                 commit.id = next_id();
             }
-            commit.resent = true;
             return commit.clone();
         }
         if let Some(batch) = self.acquired.pop_front() {
             self.landing = batch.landing;
-            return self.send_off(next_id(), batch.changes, batch.expected);
+            return self.send_off(next_id(), base, batch.changes, batch.expected);
         }
         let mut bytes = 0;
         let fits = |(_, change): &(&TokenKey, &PendingChange)| {
@@ -224,12 +224,13 @@ impl Pending {
             }
         };
         let changes = std::mem::replace(&mut self.changes, rest);
-        self.send_off(next_id(), changes, None)
+        self.send_off(next_id(), base, changes, None)
     }
 
     fn send_off(
         &mut self,
         id: CommitId,
+        base: u64,
         changes: BTreeMap<TokenKey, PendingChange>,
         expected: Option<Expected>,
     ) -> InFlight {
@@ -237,7 +238,7 @@ impl Pending {
             id,
             expected,
             changes: Arc::new(changes),
-            resent: false,
+            base,
         };
         self.in_flight = Some(commit.clone());
         commit
