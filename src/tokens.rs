@@ -3,9 +3,10 @@
 mod head;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use self::head::Head;
@@ -550,11 +551,8 @@ impl Tokens {
         *self.lock_pin() = pin;
     }
 
-    fn lock_pin(&self) -> std::sync::MutexGuard<'_, Option<Pin>> {
-        self.0
-            .pin
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock_pin(&self) -> MutexGuard<'_, Option<Pin>> {
+        self.0.pin.lock()
     }
 }
 

@@ -1,10 +1,11 @@
 //! The engine's side of a backplane.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -126,9 +127,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Monitor> {
-        self.monitor
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.monitor.lock()
     }
 }
 

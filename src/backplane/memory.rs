@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::{Backplane, BackplaneError, BackplaneFuture, Link, LinkReceiver, LinkSender};
@@ -27,10 +28,7 @@ impl MemoryBackplane {
 
 impl Backplane for MemoryBackplane {
     fn join<'a>(&'a self, channel: &'a str) -> BackplaneFuture<'a, Result<Link, BackplaneError>> {
-        let mut channels = self
-            .channels
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut channels = self.channels.lock();
         let sender = channels
             .entry(channel.into())
             .or_insert_with(|| broadcast::Sender::new(CAPACITY));

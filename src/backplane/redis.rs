@@ -4,11 +4,12 @@ mod builder;
 mod servers;
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{Pipeline, PushInfo, PushKind, RedisError, Value};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 pub use self::builder::RedisBackplaneBuilder;
@@ -110,10 +111,7 @@ fn pushes() -> (Pushes, mpsc::Receiver<Bytes>) {
 
 impl Pushes {
     fn take(&self, push: PushInfo) -> Result<(), mpsc::error::SendError<()>> {
-        let mut sender = self
-            .0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut sender = self.0.lock();
         let ended = match push.kind {
             PushKind::Message => match (&*sender, push.data.into_iter().nth(1)) {
                 (Some(sender), Some(Value::BulkString(message))) => {

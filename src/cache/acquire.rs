@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Engine;
@@ -156,7 +157,7 @@ impl Flights {
     /// The right to redeem this partition's refresh token, within this process.
     pub(super) async fn lock(&self, partition: &PartitionKey) -> OwnedMutexGuard<()> {
         let mutex = {
-            let mut locks = lock(&self.locks);
+            let mut locks = self.locks.lock();
             locks.retain(|key, mutex| key == partition || mutex.strong_count() > 0);
             let known = locks.get(partition).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
@@ -170,7 +171,7 @@ impl Flights {
 
     /// A flight has ended: its place is free, unless another has taken it.
     pub(super) fn remove(&self, id: &FlightId, number: u64) {
-        let mut flying = lock(&self.flying);
+        let mut flying = self.flying.lock();
         if flying.get(id).is_some_and(|flight| flight.number == number) {
             flying.remove(id);
         }
@@ -183,12 +184,6 @@ impl Flights {
         // The sender lives in this.
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Engine {
@@ -316,7 +311,7 @@ impl Engine {
             name: need.key.clone(),
             claims: need.claims.clone(),
         };
-        let mut flying = lock(&self.flights.flying);
+        let mut flying = self.flights.flying.lock();
         if let Some(flight) = flying.get(&id) {
             if !need.is_ahead() {
                 flight.awaited.notify_one();

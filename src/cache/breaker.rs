@@ -1,8 +1,8 @@
 //! The circuit breaker around L2: after some failures nobody waits for a store that is down.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::random;
@@ -94,10 +94,8 @@ impl Breaker {
         *self.lock() = State::default();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock()
     }
 }
 

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Engine;
@@ -95,7 +96,7 @@ impl Coherence {
     /// A partition is about to be read into memory: what is announced of it concerns us.
     pub(super) fn listen(&self, id: &PartitionId, key: &PartitionKey) {
         if self.publisher.is_some() {
-            lock(&self.index).insert(short(id.digest()), key.clone());
+            self.index.lock().insert(short(id.digest()), key.clone());
         }
     }
 
@@ -120,7 +121,7 @@ impl Coherence {
 
     /// Notified when another instance has changed this partition.
     pub(super) fn changes(&self, key: &PartitionKey) -> Arc<Notify> {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         if let Some(known) = waiting.get(key).and_then(Weak::upgrade) {
             return known;
         }
@@ -131,12 +132,12 @@ impl Coherence {
     }
 
     fn find(&self, digest: &[u8; 32]) -> Option<PartitionKey> {
-        lock(&self.index).get(&short(digest)).cloned()
+        self.index.lock().get(&short(digest)).cloned()
     }
 
     /// Forgets the keys that memory no longer has.
     pub(super) fn retain(&self, known: impl Fn(&PartitionKey) -> bool) {
-        lock(&self.index).retain(|_, key| known(key));
+        self.index.lock().retain(|_, key| known(key));
     }
 
     /// Whether the channel is provably alive; `None` without a backplane.
@@ -162,12 +163,6 @@ impl fmt::Debug for Coherence {
 fn short(digest: &[u8; 32]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *digest;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Engine {
@@ -238,7 +233,10 @@ impl Engine {
         self.counters
             .signed_out_changes
             .add(dropped.unwrap_or(0) as u64);
-        if let Some(waiting) = lock(&self.coherence.waiting)
+        if let Some(waiting) = self
+            .coherence
+            .waiting
+            .lock()
             .get(&key)
             .and_then(Weak::upgrade)
         {

@@ -1,9 +1,10 @@
 //! Comparing memory with L2 without reading it: after a gap everybody does, so these questions go
 //! out in groups.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::Engine;
@@ -28,9 +29,7 @@ struct Question {
 
 impl Confirmations {
     fn lock(&self) -> MutexGuard<'_, Vec<Question>> {
-        self.waiting
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.waiting.lock()
     }
 
     fn take_group(&self) -> Vec<Question> {

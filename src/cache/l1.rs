@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::partition::{Partition, Rules, State};
 use super::revocation::Prefix;
@@ -263,9 +264,7 @@ impl Partitions {
     pub(super) fn active(&self) -> Vec<PartitionKey> {
         let mut keys = Vec::new();
         for stripe in &self.active {
-            let active = stripe
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let active = stripe.lock();
             keys.extend(active.keys().cloned());
         }
         keys
@@ -299,8 +298,6 @@ impl Partitions {
 
     fn stripe(&self, key: &PartitionKey) -> MutexGuard<'_, HashMap<PartitionKey, Arc<Partition>>> {
         let index = self.hasher.hash_one(key) as usize % STRIPES;
-        self.active[index]
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.active[index].lock()
     }
 }

@@ -34,8 +34,10 @@ mod write;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub(crate) use self::acquire::{Call, Landed, Need};
 use self::acquire::{Flights, Terms};
@@ -114,9 +116,7 @@ impl TokenCache {
     pub fn shared<E>(name: &str, build: impl FnOnce() -> Result<Self, E>) -> Result<Self, E> {
         static NAMED: LazyLock<Mutex<HashMap<String, Weak<Engine>>>> =
             LazyLock::new(Mutex::default);
-        let mut named = NAMED
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut named = NAMED.lock();
         if let Some(engine) = named.get(name).and_then(Weak::upgrade) {
             return Ok(Self(engine));
         }

@@ -3,11 +3,13 @@
 //! A `State` is guarded by its partition's lock and never held across an await. It is the only
 //! place that decides what a read may answer, and (in `admission`) what may enter memory.
 
+use std::sync::Arc;
 #[cfg(feature = "seal")]
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::budget::Permit;
 use super::coherence::{Channel, Epoch};
@@ -61,9 +63,7 @@ impl Partition {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under the lock cannot leave a half-made change: whatever changes memory has
         // everything it needs before it begins.
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock()
     }
 
     pub(super) fn weight(&self) -> u32 {

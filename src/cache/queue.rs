@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::breaker::jittered;
@@ -81,22 +82,16 @@ impl Queue {
     }
 
     fn take_group(&self) -> Vec<Arc<Partition>> {
-        let mut ready = lock(&self.ready);
+        let mut ready = self.ready.lock();
         let count = ready.len().min(MAX_GROUP);
         ready.drain(..count).collect()
     }
 
     fn take_stalled(&self, count: usize) -> Vec<Arc<Partition>> {
-        let mut stalled = lock(&self.stalled);
+        let mut stalled = self.stalled.lock();
         let keep = stalled.len().saturating_sub(count);
         stalled.split_off(keep)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Engine {
@@ -158,7 +153,7 @@ impl Engine {
         let pending = state.pending();
         if !pending.queued && !pending.sending {
             pending.queued = true;
-            lock(&self.queue.ready).push_back(partition.clone());
+            self.queue.ready.lock().push_back(partition.clone());
         }
     }
 
@@ -192,7 +187,7 @@ impl Engine {
 
     /// Sets a partition aside whose turn has failed, to be tried again.
     pub(super) fn stall(self: &Arc<Self>, partition: Arc<Partition>) {
-        lock(&self.queue.stalled).push(partition);
+        self.queue.stalled.lock().push(partition);
         if !self.queue.retrying.swap(true, Ordering::AcqRel) {
             self.runtime.spawn(retry(Arc::downgrade(self)));
         }
@@ -214,7 +209,7 @@ impl Engine {
             });
         }
         self.wake();
-        let left = lock(&self.queue.stalled);
+        let left = self.queue.stalled.lock();
         self.queue
             .retrying
             .store(!left.is_empty(), Ordering::Release);

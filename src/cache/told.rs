@@ -1,8 +1,9 @@
 //! One outcome, told to everybody who waits for it, in the order in which they came.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// Tells the outcome, once. Dropped before, those who wait learn that there will be none.
@@ -41,9 +42,7 @@ impl<T> Shared<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock()
     }
 }
 
@@ -95,13 +94,13 @@ mod tests {
             let (receiver, order) = (receiver.clone(), order.clone());
             waiters.spawn(async move {
                 assert_eq!(receiver.outcome().await, Some("done"));
-                order.lock().expect("whole").push(number);
+                order.lock().push(number);
             });
         }
         tokio::task::yield_now().await;
         sender.tell("done");
         waiters.join_all().await;
-        assert!(order.lock().expect("whole").is_sorted());
+        assert!(order.lock().is_sorted());
         assert_eq!(receiver.outcome().await, Some("done"), "and later too");
     }
 

@@ -1,7 +1,5 @@
 //! Compression that gives nothing away: see the [module](super).
 
-use std::sync::{Mutex, PoisonError};
-
 use miniz_oxide::deflate::core::{
     CompressionStrategy, CompressorOxide, TDEFLFlush, TDEFLStatus, compress,
     create_comp_flags_from_zip_params,
@@ -9,6 +7,7 @@ use miniz_oxide::deflate::core::{
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 /// With less room than this the compressor goes through a buffer of its own.
@@ -51,7 +50,7 @@ impl Compressor {
     }
 
     fn deflate(&self, plain: &[u8], room: &mut [u8]) -> Option<usize> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.lock();
         let compressor = held.get_or_insert_with(|| {
             let strategy = CompressionStrategy::HuffmanOnly.into();
             Box::new(CompressorOxide::new(create_comp_flags_from_zip_params(

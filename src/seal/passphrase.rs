@@ -1,9 +1,10 @@
 //! `PassphraseProtector`: the ring's keys wrapped under a passphrase.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use argon2::{Algorithm, Argon2, Params, Version};
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::error::{KeyRingError, KeyRingErrorKind};
@@ -125,7 +126,7 @@ fn opened(
         return Err(refused());
     }
     // Held while a key is worked out, so that it is worked out once.
-    let mut remembered = remembered.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut remembered = remembered.lock();
     for (number, passphrase) in passphrases.iter().enumerate() {
         let known = remembered
             .iter()

@@ -4,10 +4,11 @@ use std::fmt;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
@@ -328,10 +329,7 @@ impl KeyRing {
 
 impl Source {
     fn may_learn(&self) -> bool {
-        let mut learned_at = self
-            .learned_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut learned_at = self.learned_at.lock();
         let now = Instant::now();
         let may = learned_at.is_none_or(|at| now.saturating_duration_since(at) >= LEARN_EVERY);
         if may {
@@ -343,7 +341,7 @@ impl Source {
 
 impl Ring {
     fn keys(&self) -> Arc<Keys> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.keys.read();
         keys.clone()
     }
 
@@ -359,7 +357,7 @@ impl Ring {
         let known = self.keys();
         let now = self.clock.now();
         let keys = source.vault.synchronise(Some(&known), now).await?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        *self.keys.write() = Arc::new(keys);
         Ok(())
     }
 }

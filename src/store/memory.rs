@@ -3,12 +3,13 @@
 pub(super) mod leases;
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use self::leases::Leases;
 use super::partition::Partition;
@@ -103,7 +104,7 @@ impl MemoryStore {
         if from.partition == commit.partition {
             return Err(refused());
         }
-        let _alone = self.moving.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.moving.write();
         let now = self.clock.now();
         let stored = self.stored(&from.partition, now);
         let unmoved = from.unmoved(stored.as_ref().map(|p| &p.record), now);
@@ -115,7 +116,7 @@ impl MemoryStore {
     }
 
     fn together(&self) -> RwLockReadGuard<'_, ()> {
-        self.moving.read().unwrap_or_else(PoisonError::into_inner)
+        self.moving.read()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Connections to the nodes of a cluster.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bb8_redis::redis::cluster::{ClusterClient, ClusterConfig};
@@ -9,6 +9,7 @@ use bb8_redis::redis::cluster_async::ClusterConnection;
 use bb8_redis::redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use bb8_redis::redis::{Arg, Cmd, ConnectionInfo, Pipeline, RedisError, RedisResult, Value};
 use futures_util::future::join_all;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -151,7 +152,7 @@ impl Cluster {
 impl Inner {
     /// No code that can panic runs under the lock.
     fn lock(&self) -> MutexGuard<'_, Option<Current>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who the master of a service is, by its sentinels.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bb8_redis::redis::aio::MultiplexedConnection;
@@ -9,6 +9,7 @@ use bb8_redis::redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
     RedisResult, Value, cmd,
 };
+use parking_lot::{Mutex, MutexGuard};
 
 use super::access::Access;
 use super::tls::Tls;
@@ -165,7 +166,7 @@ impl Sentinels {
 
     /// No code that can panic runs under the lock.
     fn named(&self) -> MutexGuard<'_, Option<Place>> {
-        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+        self.named.lock()
     }
 }
 
