@@ -138,6 +138,14 @@ pub fn open_value(bytes: &[u8]) -> bool {
         .is_some_and(|payload| codec::read(&payload, |_| true).is_ok())
 }
 
+/// Reads what a browser has sent in the cookies of a known store, and the same bytes as what was
+/// sealed in them, for the fuzzer.
+#[cfg(all(feature = "cookie", feature = "test-util"))]
+#[doc(hidden)]
+pub fn read_cookies(bytes: &[u8]) -> bool {
+    cookie::read_anything(bytes)
+}
+
 /// The README's code blocks are tests.
 #[cfg(all(doctest, feature = "full"))]
 #[doc = include_str!("../README.md")]

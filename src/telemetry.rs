@@ -171,7 +171,7 @@ pub struct Stats {
     pub flushed_changes: u64,
     /// Records and entries in L2 that could not be read: corrupt, foreign, of an unknown version.
     pub unopenable: u64,
-    /// The entries among them, by reason.
+    /// The same by reason.
     pub unopenable_reasons: UnopenableReasons,
     /// Entries read without protection, because `accept_plaintext_until` on the builder (feature
     /// `seal`) still allows it.
@@ -205,7 +205,7 @@ pub struct UnopenableReasons {
     pub foreign: u64,
     /// Of a format version that this version does not know.
     pub unknown_version: u64,
-    /// Without protection, and corrupt.
+    /// Corrupt: a record without its generation, an entry without protection that is cut off.
     pub damaged: u64,
     /// Larger than any entry this crate writes.
     pub too_large: u64,

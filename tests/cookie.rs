@@ -8,6 +8,8 @@ mod attacks;
 mod common;
 #[path = "cookie/conformance.rs"]
 mod conformance;
+#[path = "cookie/golden.rs"]
+mod golden;
 #[path = "cookie/jar.rs"]
 mod jar;
 #[path = "cookie/playgrounds.rs"]

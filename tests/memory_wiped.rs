@@ -13,8 +13,10 @@ use std::fs::File;
 use std::hint::black_box;
 use std::io::{Read, Seek, SeekFrom};
 
+use tower::{Layer, ServiceExt};
 use tower_token_cache::{
-    BoxError, KeyRing, L1, MemoryStore, Prior, SqliteStore, TokenCache, TokenSet,
+    BoxError, CookieStore, Error, KeyRing, L1, MemoryStore, Prior, SqliteStore, TokenCache,
+    TokenCacheLayer, TokenSet, Tokens,
 };
 use zeroize::Zeroizing;
 
@@ -119,6 +121,7 @@ fn each_writable_page(mut look: impl FnMut(&[u8])) {
 }
 
 /// What one user has: an access, a refresh and an id token, and another field.
+#[derive(Clone, Copy)]
 struct User([Canary; 4]);
 
 impl User {
@@ -213,8 +216,71 @@ fn settings(store: impl tower_token_cache::TokenStore) -> tower_token_cache::Bui
     builder(store).l1(L1::new().max_bytes(64 << 10))
 }
 
+/// What a request does, and sees in memory.
+enum Step {
+    Insert(User),
+    Acquire(User),
+    SignOut,
+}
+
+async fn handle(request: http::Request<Step>) -> Result<http::Response<String>, Error> {
+    let tokens = request.extensions().get::<Tokens>().unwrap().clone();
+    let shown = match request.into_body() {
+        Step::Insert(user) => {
+            tokens.insert("graph", user.set()).await?;
+            user.counts()
+        }
+        Step::Acquire(user) => {
+            let set = answer(&user);
+            let acquire = async move |_: Prior| Ok::<_, BoxError>(set);
+            let acquisition = tokens.acquire("graph")?.force_refresh();
+            acquisition.with(acquire).await?;
+            user.counts()
+        }
+        Step::SignOut => {
+            tokens.sign_out().await?;
+            [1; 4]
+        }
+    };
+    assert!(
+        shown.iter().all(|count| *count > 0),
+        "they can be seen: {shown:?}"
+    );
+    Ok(http::Response::new(String::new()))
+}
+
+/// Sends a request with these cookies, and gives those of the response.
+async fn in_cookies(layer: &TokenCacheLayer, cookies: &str, step: Step) -> String {
+    let request = http::Request::builder().header("cookie", cookies);
+    let service = layer.layer(tower::service_fn(handle));
+    let response = service.oneshot(request.body(step).unwrap()).await.unwrap();
+    let lines = response.headers().get_all("set-cookie").iter();
+    let pairs = lines.map(|line| line.to_str().unwrap().split(';').next().unwrap().to_owned());
+    pairs.collect::<Vec<_>>().join("; ")
+}
+
+/// Sessions that live in cookies are here while a request works on them.
+async fn cookies_leave_nothing() {
+    let store = || CookieStore::builder(KeyRing::generate().unwrap());
+    let forgetful = store().memory(0).build().unwrap().layer().unwrap();
+    let [first, next] = [1, 2].map(|number| User::new(100 + number));
+    let cookies = in_cookies(&forgetful, "", Step::Insert(first)).await;
+    assert_gone("cookies, responded", &[&first]);
+    in_cookies(&forgetful, &cookies, Step::Acquire(next)).await;
+    assert_gone("cookies, responded", &[&first, &next]);
+
+    let layer = store().build().unwrap().layer().unwrap();
+    let [first, next] = [3, 4].map(|number| User::new(100 + number));
+    let cookies = in_cookies(&layer, "", Step::Insert(first)).await;
+    let cookies = in_cookies(&layer, &cookies, Step::Acquire(next)).await;
+    assert_gone("cookies, replaced", &[&first]);
+    in_cookies(&layer, &cookies, Step::SignOut).await;
+    assert_gone("cookies, signed out", &[&first, &next]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_wiped() {
+    cookies_leave_nothing().await;
     let ring = || KeyRing::generate().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let server = RedisServer::start();

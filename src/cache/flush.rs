@@ -13,7 +13,7 @@ use super::partition::{Partition, State};
 use super::pending::InFlight;
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
-use crate::store::{Change, Commit, Outcome, PartitionId, Put, Revision, TOMBSTONE};
+use crate::store::{Change, Commit, Outcome, PartitionId, Revision, TOMBSTONE};
 
 /// Bytes of values in one round-trip: some milliseconds' work for a store.
 const MAX_BYTES: usize = 2 << 20;
@@ -139,14 +139,11 @@ impl Engine {
             return None;
         };
         let partition = self.l2.id(&work.partition.key);
-        let protection = &self.l2.protection;
-        let changes = commit.changes.iter().map(|(name, change)| Change {
-            entry: protection.entry(name.as_ref()),
-            put: change.value.as_ref().map(|value| Put {
-                value: protection.encode(&partition, *generation, name.as_ref(), value),
-                expires_at: value.expires_at(),
-            }),
-        });
+        let writer = self.l2.protection.writer(&partition, *generation);
+        let changes = commit
+            .changes
+            .iter()
+            .map(|(name, change)| writer.change(name.as_ref(), change.value.as_ref()));
         let changes = changes.collect();
         Some(Commit {
             partition,

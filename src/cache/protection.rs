@@ -19,10 +19,10 @@ use crate::codec::{self, Unopenable, Value};
 use crate::key::PartitionKey;
 use crate::key::TokenKey;
 #[cfg(feature = "seal")]
-use crate::seal::{self, KeyId, KeyRing, Place};
+use crate::seal::{self, KeyId, KeyRing, PartitionSealer, Place};
+use crate::store::{Change, EntryId, Names, PartitionId, Put, StoredEntry};
 #[cfg(feature = "seal")]
-use crate::store::{Change, Commit, Loaded, Origin, Outcome, Put};
-use crate::store::{EntryId, Names, PartitionId, StoredEntry};
+use crate::store::{Commit, Loaded, Origin, Outcome};
 use crate::telemetry::Counters;
 #[cfg(feature = "seal")]
 use crate::time::{Clock, Timestamp};
@@ -83,30 +83,15 @@ impl Protection {
         self.names().entry(name)
     }
 
-    /// Writes an entry for this place in L2.
-    pub(super) fn encode(
-        &self,
-        partition: &PartitionId,
-        generation: u64,
-        name: &str,
-        value: &Value,
-    ) -> Bytes {
-        #[cfg(feature = "seal")]
-        if let Some(sealing) = self.sealing() {
-            let place = Place {
-                partition,
-                generation,
-                entry: self.entry(name),
-            };
-            let mut buffer = codec::write(name, value, seal::BEFORE, seal::AFTER);
-            return match sealing.ring.seal(place, &mut buffer) {
-                Some(()) => Bytes::from_owner(buffer),
-                // Longer than 64 GiB. Nothing is better than something that is not sealed.
-                None => Bytes::new(),
-            };
+    /// What writes entries for a partition in L2: for those of one commit, not to be kept.
+    pub(super) fn writer<'a>(&self, partition: &'a PartitionId, generation: u64) -> Writer<'a> {
+        Writer {
+            names: self.names(),
+            #[cfg(feature = "seal")]
+            sealer: self.sealing().map(|it| it.ring.sealer(partition)),
+            partition,
+            generation,
         }
-        let _ = (partition, generation);
-        codec::encode(name, value)
     }
 
     /// Reads an entry that stands at this place in L2.
@@ -160,6 +145,46 @@ impl Protection {
         }
         let _ = (partition, generation);
         codec::decode(&stored.value, belongs)
+    }
+}
+
+/// Writes entries for one partition in one generation. What they have in common is worked out once.
+pub(super) struct Writer<'a> {
+    names: Names,
+    #[cfg(feature = "seal")]
+    sealer: Option<PartitionSealer>,
+    partition: &'a PartitionId,
+    generation: u64,
+}
+
+impl Writer<'_> {
+    /// The change that puts this value, or removes the entry.
+    pub(super) fn change(&self, name: &str, value: Option<&Value>) -> Change {
+        let entry = self.names.entry(name);
+        let put = value.map(|value| Put {
+            value: self.encode(entry, name, value),
+            expires_at: value.expires_at(),
+        });
+        Change { entry, put }
+    }
+
+    fn encode(&self, entry: EntryId, name: &str, value: &Value) -> Bytes {
+        #[cfg(feature = "seal")]
+        if let Some(sealer) = &self.sealer {
+            let place = Place {
+                partition: self.partition,
+                generation: self.generation,
+                entry,
+            };
+            let mut buffer = codec::write(name, value, seal::BEFORE, seal::AFTER);
+            return match sealer.seal(place, &mut buffer) {
+                Some(()) => Bytes::from_owner(buffer),
+                // Longer than 64 GiB. Nothing is better than something that is not sealed.
+                None => Bytes::new(),
+            };
+        }
+        let _ = (self.partition, self.generation, entry);
+        codec::encode(name, value)
     }
 }
 
@@ -237,17 +262,18 @@ impl Engine {
         }
         let generation = found.generation;
         let mut changes = Vec::with_capacity(found.entries.len());
+        let writer = protection.writer(id, generation);
         for stored in &found.entries {
             // One that cannot be read is left behind, and was counted.
             let decoded = protection.decode_with(&plain, &from, generation, stored);
             match decoded {
-                Ok((name, value)) => changes.push(Change {
-                    entry: protection.entry(name.as_ref()),
-                    put: Some(Put {
-                        value: protection.encode(id, generation, name.as_ref(), &value),
-                        expires_at: stored.expires_at,
-                    }),
-                }),
+                Ok((name, value)) => {
+                    let mut change = writer.change(name.as_ref(), Some(&value));
+                    if let Some(put) = &mut change.put {
+                        put.expires_at = stored.expires_at;
+                    }
+                    changes.push(change);
+                }
                 Err(reason) => protection.counters.unopenable(reason as usize),
             }
         }

@@ -8,7 +8,7 @@ use super::admission::{Admission, Fetched};
 use super::l2::L2Error;
 use super::partition::{Answer, Due, Partition, Pin, State, Unopened};
 use super::told;
-use crate::codec::Value;
+use crate::codec::{Unopenable, Value};
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Lookup};
@@ -380,10 +380,14 @@ impl Engine {
         if loaded.damaged > 0 {
             tracing::warn!(
                 records = loaded.damaged,
+                reason = Unopenable::Damaged.as_str(),
+                partition = id.short(),
                 "records in L2 are damaged or foreign"
             );
         }
-        self.counters.unopenable.add(loaded.damaged as u64);
+        for _ in 0..loaded.damaged {
+            self.counters.unopenable(Unopenable::Damaged as usize);
+        }
         Fetched {
             generation: loaded.generation,
             version: loaded.version,

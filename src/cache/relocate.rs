@@ -10,7 +10,7 @@ use crate::codec::Value;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
-use crate::store::{Change, Commit, CommitId, Origin, Outcome, Put, Revision};
+use crate::store::{Commit, CommitId, Origin, Outcome, Revision};
 
 /// A partition to be moved.
 struct Whole {
@@ -121,14 +121,9 @@ impl Engine {
         entries: &[(TokenKey, Value)],
     ) -> Commit {
         let partition = self.l2.id(partition);
-        let protection = &self.l2.protection;
-        let changes = entries.iter().map(|(name, value)| Change {
-            entry: protection.entry(name.as_ref()),
-            put: Some(Put {
-                value: protection.encode(&partition, generation, name.as_ref(), value),
-                expires_at: value.expires_at(),
-            }),
-        });
+        let writer = self.l2.protection.writer(&partition, generation);
+        let changes = entries.iter();
+        let changes = changes.map(|(name, value)| writer.change(name.as_ref(), Some(value)));
         let changes = changes.collect();
         Commit {
             partition,

@@ -79,8 +79,7 @@ impl Chunks {
         let rest = pair.strip_prefix(self.name.as_bytes())?;
         let rest = rest.strip_prefix(b".")?;
         let split = rest.iter().position(|byte| *byte == b'=')?;
-        let index: usize = std::str::from_utf8(&rest[..split]).ok()?.parse().ok()?;
-        (index < MAX_CHUNKS).then(|| (index, &rest[split + 1..]))
+        Some((number(&rest[..split])?, &rest[split + 1..]))
     }
 
     /// The lines that set this text, and remove what was `present` besides.
@@ -113,6 +112,14 @@ impl Chunks {
         debug_assert!(line.len() <= MAX_LINE, "a line of {} bytes", line.len());
         line
     }
+}
+
+/// The number of a chunk as it is written here, and in no other way: a cookie `.01` could not be
+/// removed as `.1`.
+fn number(digits: &[u8]) -> Option<usize> {
+    let canonical = digits == b"0" || !matches!(digits.first(), None | Some(b'0' | b'+'));
+    let text = std::str::from_utf8(digits).ok().filter(|_| canonical)?;
+    text.parse().ok().filter(|number| *number < MAX_CHUNKS)
 }
 
 /// The text in `parts`, of which the first says how many there are.

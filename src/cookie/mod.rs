@@ -90,11 +90,15 @@
 mod chunks;
 mod compress;
 mod exchange;
+#[cfg(feature = "test-util")]
+mod fuzz;
 mod payload;
 mod sealer;
 mod settings;
 mod store;
 
 pub(crate) use self::exchange::Exchange;
+#[cfg(feature = "test-util")]
+pub(crate) use self::fuzz::read_anything;
 pub use self::settings::{CookieStoreBuilder, SameSite};
 pub use self::store::CookieStore;

@@ -79,7 +79,8 @@ impl Sealer {
         let plain = payload::write(snapshot, now);
         let mut envelope = self.compressor.pack(&plain, BEFORE, AFTER);
         let partition = self.partition(session);
-        self.ring.seal(Self::place(&partition), &mut envelope)?;
+        let sealer = self.ring.sealer(&partition);
+        sealer.seal(Self::place(&partition), &mut envelope)?;
         let mut sealed = Vec::with_capacity(HEAD + envelope.len());
         sealed.push(VERSION);
         sealed.extend_from_slice(session);
@@ -109,7 +110,12 @@ impl Sealer {
         let session: SessionId = head[1..].try_into().map_err(|_| Unopenable::Foreign)?;
         let key = seal::key_id(envelope).ok_or(Unopenable::Foreign)?;
         let partition = self.partition(&session);
-        let packed = self.ring.open_sealed(Self::place(&partition), envelope)?;
+        let packed = self.ring.open_sealed(Self::place(&partition), envelope);
+        if let Err(Unopenable::UnknownKey) = packed {
+            // Perhaps this instance is behind, and the next request need not find it so.
+            self.ring.learn_soon(key);
+        }
+        let packed = packed?;
         let plain = unpack(&packed).ok_or(Unopenable::Damaged)?;
         let (snapshot, issued_at) = payload::read(&plain).ok_or(Unopenable::Damaged)?;
         Ok(Opened {

@@ -68,22 +68,12 @@ impl SealingKey {
         cipher
     }
 
-    /// Seals what stands in `buffer` after [`BEFORE`] bytes, in place. There must be room for
-    /// [`AFTER`] bytes more. `None` when the payload is too long for the cipher.
-    pub(super) fn seal(&self, place: Place<'_>, buffer: &mut Zeroizing<Vec<u8>>) -> Option<()> {
-        let nonce = random_nonce();
-        let data = place.associated_data(self.id);
-        let (head, payload) = buffer.split_at_mut_checked(BEFORE)?;
-        head[..3].copy_from_slice(&HEADER);
-        head[3..11].copy_from_slice(self.id.as_bytes());
-        head[11..].copy_from_slice(&nonce);
-        let tag = self
-            .cipher(place.partition)
-            .encrypt_inout_detached(&nonce, &data, payload.into())
-            .ok()?;
-        debug_assert!(buffer.capacity() - buffer.len() >= AFTER);
-        buffer.extend_from_slice(&tag);
-        Some(())
+    /// What seals for one partition.
+    pub(super) fn of_partition(&self, partition: &PartitionId) -> PartitionSealer {
+        PartitionSealer {
+            id: self.id,
+            cipher: self.cipher(partition),
+        }
     }
 
     /// The payload of an envelope with this key's id; `None` when it was sealed elsewhere or is
@@ -99,6 +89,34 @@ impl SealingKey {
             .decrypt_inout_detached(&nonce, &data, payload.as_mut_slice().into(), &tag)
             .ok()?;
         Some(payload)
+    }
+}
+
+/// Seals for one partition, with the key that is derived for it.
+pub(crate) struct PartitionSealer {
+    id: KeyId,
+    /// Wiped on drop.
+    cipher: Aes256GcmSiv,
+}
+
+impl PartitionSealer {
+    /// Seals what stands in `buffer` after [`BEFORE`] bytes, in place; the place is in the partition
+    /// that this is for. There must be room for [`AFTER`] bytes more. `None` when the payload is too
+    /// long for the cipher.
+    pub(crate) fn seal(&self, place: Place<'_>, buffer: &mut Zeroizing<Vec<u8>>) -> Option<()> {
+        debug_assert!(buffer.len() >= BEFORE && buffer.capacity() >= buffer.len() + AFTER);
+        let nonce = random_nonce();
+        let data = place.associated_data(self.id);
+        let (head, payload) = buffer.split_at_mut_checked(BEFORE)?;
+        head[..3].copy_from_slice(&HEADER);
+        head[3..11].copy_from_slice(self.id.as_bytes());
+        head[11..].copy_from_slice(&nonce);
+        let tag = self
+            .cipher
+            .encrypt_inout_detached(&nonce, &data, payload.into())
+            .ok()?;
+        buffer.extend_from_slice(&tag);
+        Some(())
     }
 }
 

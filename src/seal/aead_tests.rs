@@ -32,7 +32,8 @@ fn sealed(key: &SealingKey, place: Place<'_>, payload: &[u8]) -> Vec<u8> {
     buffer.resize(BEFORE, 0);
     buffer.extend_from_slice(payload);
     let (at, room) = (buffer.as_ptr(), buffer.capacity());
-    key.seal(place, &mut buffer).unwrap();
+    let sealer = key.of_partition(place.partition);
+    sealer.seal(place, &mut buffer).unwrap();
     assert_eq!((buffer.as_ptr(), buffer.capacity()), (at, room), "in place");
     buffer.to_vec()
 }

@@ -41,7 +41,8 @@ impl Bench {
         let mut buffer = Zeroizing::new(Vec::with_capacity(BEFORE + payload.len() + AFTER));
         buffer.resize(BEFORE, 0);
         buffer.extend_from_slice(payload);
-        let sealed = self.ring.seal(self.place(), &mut buffer);
+        let sealer = self.ring.sealer(&self.partition);
+        let sealed = sealer.seal(self.place(), &mut buffer);
         debug_assert!(sealed.is_some());
         buffer
     }

@@ -24,8 +24,10 @@
 //! replaced by the next commit. It never fails a request.
 //!
 //! **What sealing does not do.** Whoever can write to L2 can delete records, and can put back a whole
-//! older record of the same partition *and* generation: tokens that were replaced since, but not
-//! signed out, come back. The sizes of values, when they are written and how often are visible.
+//! older record of the same partition, its generation included: tokens that were replaced or signed
+//! out since then come back, for every instance that does not remember the sign-out. Nothing that is
+//! kept beside what it protects can tell; where that matters, let the provider revoke the tokens at
+//! sign-out. The sizes of values, when they are written and how often are visible.
 //! Whoever can read the process's memory has the tokens.
 //!
 //! **What remains in memory.** Tokens and keys are wiped when the last handle to them is dropped, and
@@ -33,7 +35,9 @@
 //! has evicted a user, a core dump of a process with encryption holds none of that user's tokens. Not
 //! wiped are the buffers of others: without encryption those of the Redis client and of SQLite (and
 //! the pages of its file), always those of HTTP clients and servers that a token went through. The
-//! id of a session stays as long as L1 remembers that the session has ended.
+//! id of a session stays as long as L1 remembers that the session has ended, and copies of it may
+//! stay longer where maps have kept it. A session in cookies is gone when its request is, or
+//! when its slot is dropped.
 //!
 //! # Keys
 //!
@@ -53,6 +57,7 @@
 //! | a new key is known before it seals for | 24 hours | longer than any instance is without news |
 //! | each instance reads the repository every | 5 minutes | how long a revocation takes |
 //! | at an unknown key id the repository is read at once, but only every | 5 seconds | ids can be invented |
+//! | a request waits for that no longer than | 1 second | its user would have to sign in again |
 //!
 //! So every instance knows a key before any seals with it, clocks may differ by hours, and an
 //! instance that slept through a rotation catches up with the first value it does not know. The
@@ -104,9 +109,10 @@ mod record;
 mod repository;
 mod ring;
 mod schedule;
+mod source;
 mod synchronise;
 
-pub(crate) use self::aead::{AFTER, BEFORE, Place, is_sealed, key_id};
+pub(crate) use self::aead::{AFTER, BEFORE, PartitionSealer, Place, is_sealed, key_id};
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub use self::bench::Bench;

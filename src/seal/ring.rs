@@ -3,16 +3,13 @@
 use std::fmt;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
-use tokio::time::{Instant, timeout};
+use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
-use super::aead::{AFTER, BEFORE, Place};
+use super::aead::{PartitionSealer, Place};
 use super::builder::KeyRingBuilder;
 use super::dir::{Blocking, DirRepository};
 use super::error::{KeyRingError, KeyRingErrorKind};
@@ -20,37 +17,24 @@ use super::key::{KeyId, RingKey};
 use super::keys::Keys;
 use super::protector::KeyProtector;
 use super::repository::KeyRepository;
+use super::source::Source;
 use super::synchronise::Vault;
 use crate::codec::Unopenable;
-use crate::store::Names;
+use crate::store::{Names, PartitionId};
 use crate::time::{Clock, Timestamp};
-
-/// How often a value with an unknown key makes an instance ask the repository, at most: whoever can
-/// write to L2 can invent key ids.
-const LEARN_EVERY: Duration = Duration::from_secs(5);
-/// How long a request waits for that.
-const LEARN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The keys that seal what goes to L2: one is active, older ones still open what they have sealed.
 ///
 /// See the [module](super) for what is sealed and how keys rotate. Cheap to clone; clones share
 /// everything, and one ring can serve several caches.
 #[derive(Clone)]
-pub struct KeyRing(Arc<Ring>);
+pub struct KeyRing(pub(super) Arc<Ring>);
 
-struct Ring {
+pub(super) struct Ring {
     keys: RwLock<Arc<Keys>>,
     clock: Clock,
     /// `None` where the application gives the keys.
-    source: Option<Source>,
-}
-
-struct Source {
-    vault: Vault,
-    /// One refresh at a time.
-    turn: tokio::sync::Mutex<()>,
-    learned_at: Mutex<Option<Instant>>,
-    started: AtomicBool,
+    pub(super) source: Option<Source>,
 }
 
 /// What a ring says of one of its keys.
@@ -198,16 +182,10 @@ impl KeyRing {
     }
 
     fn with_source(keys: Keys, vault: Vault, clock: Clock) -> Self {
-        let source = Source {
-            vault,
-            turn: tokio::sync::Mutex::default(),
-            learned_at: Mutex::default(),
-            started: AtomicBool::new(false),
-        };
         Self(Arc::new(Ring {
             keys: RwLock::new(Arc::new(keys)),
             clock,
-            source: Some(source),
+            source: Some(Source::new(vault)),
         }))
     }
 
@@ -222,7 +200,7 @@ impl KeyRing {
     /// The keys of the ring, oldest first.
     pub fn keys(&self) -> Vec<KeyInfo> {
         let keys = self.0.keys();
-        let active = keys.active(self.0.clock.now()).stored.id;
+        let active = keys.active(self.0.now()).stored.id;
         let info = |key: &super::keys::HeldKey| KeyInfo {
             id: key.stored.id,
             activates_at: key.stored.activates,
@@ -234,7 +212,7 @@ impl KeyRing {
 
     /// The id of the key that seals now.
     pub fn active(&self) -> KeyId {
-        self.0.keys().active(self.0.clock.now()).stored.id
+        self.0.keys().active(self.0.now()).stored.id
     }
 
     /// Reads the repository now, and makes the next key if it is due. A cache does this in the
@@ -253,7 +231,7 @@ impl KeyRing {
     /// [`refresh`](Self::refresh).
     pub async fn rotate(&self) -> Result<KeyId, KeyRingError> {
         let source = self.0.source.as_ref().ok_or(KeyRingErrorKind::Fixed)?;
-        let id = source.vault.rotate(self.0.clock.now()).await?;
+        let id = source.vault.rotate(self.0.now()).await?;
         self.0.refresh().await?;
         Ok(id)
     }
@@ -266,7 +244,7 @@ impl KeyRing {
     /// As for [`rotate`](Self::rotate).
     pub async fn revoke(&self, id: KeyId) -> Result<(), KeyRingError> {
         let source = self.0.source.as_ref().ok_or(KeyRingErrorKind::Fixed)?;
-        source.vault.revoke(id, self.0.clock.now()).await?;
+        source.vault.revoke(id, self.0.now()).await?;
         self.0.refresh().await
     }
 
@@ -275,12 +253,10 @@ impl KeyRing {
         self.0.keys().names.clone()
     }
 
-    /// Seals a payload that stands in `buffer` after [`BEFORE`] bytes; [`AFTER`] more are added.
-    /// `None` when it is too long for the cipher.
-    pub(crate) fn seal(&self, place: Place<'_>, buffer: &mut Zeroizing<Vec<u8>>) -> Option<()> {
-        debug_assert!(buffer.len() >= BEFORE && buffer.capacity() >= buffer.len() + AFTER);
+    /// What seals for a partition now: for the values of one commit, not to be kept.
+    pub(crate) fn sealer(&self, partition: &PartitionId) -> PartitionSealer {
         let keys = self.0.keys();
-        keys.active(self.0.clock.now()).sealing.seal(place, buffer)
+        keys.active(self.0.now()).sealing.of_partition(partition)
     }
 
     /// The payload of a sealed envelope.
@@ -296,92 +272,21 @@ impl KeyRing {
     pub(crate) fn knows(&self, id: KeyId) -> bool {
         self.0.keys().knows(id)
     }
-
-    /// Asks the repository for a key that is not known, unless that was done a moment ago.
-    pub(crate) async fn learn(&self, id: KeyId) {
-        let Some(source) = &self.0.source else {
-            return;
-        };
-        let refresh = async {
-            let _turn = source.turn.lock().await;
-            // Another request may have waited for the same.
-            if self.knows(id) || !source.may_learn() {
-                return Ok(());
-            }
-            self.0.refresh_in_turn(source).await
-        };
-        if let Ok(Err(error)) = timeout(LEARN_TIMEOUT, refresh).await {
-            log(&error);
-        }
-    }
-
-    /// Keeps the ring up to date for as long as it lives. Once is enough.
-    pub(crate) fn start(&self, runtime: &tokio::runtime::Handle) {
-        let Some(source) = &self.0.source else {
-            return;
-        };
-        if !source.started.swap(true, Ordering::Relaxed) {
-            let every = source.vault.schedule.refresh_every;
-            runtime.spawn(keep_fresh(Arc::downgrade(&self.0), every));
-        }
-    }
-}
-
-impl Source {
-    fn may_learn(&self) -> bool {
-        let mut learned_at = self.learned_at.lock();
-        let now = Instant::now();
-        let may = learned_at.is_none_or(|at| now.saturating_duration_since(at) >= LEARN_EVERY);
-        if may {
-            *learned_at = Some(now);
-        }
-        may
-    }
 }
 
 impl Ring {
-    fn keys(&self) -> Arc<Keys> {
+    pub(super) fn keys(&self) -> Arc<Keys> {
         let keys = self.keys.read();
         keys.clone()
     }
 
-    async fn refresh(&self) -> Result<(), KeyRingError> {
-        let Some(source) = &self.source else {
-            return Ok(());
-        };
-        let _turn = source.turn.lock().await;
-        self.refresh_in_turn(source).await
-    }
-
-    async fn refresh_in_turn(&self, source: &Source) -> Result<(), KeyRingError> {
-        let known = self.keys();
-        let now = self.clock.now();
-        let keys = source.vault.synchronise(Some(&known), now).await?;
+    pub(super) fn replace(&self, keys: Keys) {
         *self.keys.write() = Arc::new(keys);
-        Ok(())
     }
-}
 
-/// Refreshes at moments of its own, so that a fleet that was started at once does not ask at once.
-async fn keep_fresh(ring: Weak<Ring>, every: Duration) {
-    loop {
-        let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-        let share = 0.8 + 0.2 * f64::from(random) / f64::from(u32::MAX);
-        tokio::time::sleep(every.mul_f64(share)).await;
-        let Some(ring) = ring.upgrade() else {
-            return;
-        };
-        if let Err(error) = ring.refresh().await {
-            log(&error);
-        }
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
-}
-
-fn log(error: &KeyRingError) {
-    tracing::warn!(
-        error = error as &dyn std::error::Error,
-        "the key ring could not be refreshed"
-    );
 }
 
 impl fmt::Debug for KeyRing {

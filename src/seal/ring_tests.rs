@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::key::PartitionKey;
-use crate::store::PartitionId;
+use crate::seal::{AFTER, BEFORE};
 
 fn key(byte: u8) -> String {
     RingKey::from_bytes([byte; 32]).to_base64().to_string()
@@ -17,7 +17,8 @@ fn sealed(ring: &KeyRing) -> Vec<u8> {
     let mut buffer = Zeroizing::new(Vec::with_capacity(BEFORE + 7 + AFTER));
     buffer.resize(BEFORE, 0);
     buffer.extend_from_slice(b"payload");
-    ring.seal(place(&id(ring)), &mut buffer).unwrap();
+    let id = id(ring);
+    ring.sealer(&id).seal(place(&id), &mut buffer).unwrap();
     buffer.to_vec()
 }
 

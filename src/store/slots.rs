@@ -5,19 +5,20 @@
 //! that the engine guarantees. A slot that no request pins is kept while there is room: it is
 //! newer than what a response that got lost or was overtaken has left in the browser.
 
-use std::collections::{BTreeMap, HashMap};
+mod snapshot;
+mod table;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
+pub(crate) use self::snapshot::Snapshot;
+use self::table::{Slot, Table};
 use super::memory::leases::Leases;
-use super::partition::{Entry, Partition};
-use super::record::Record;
-use super::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoredEntry,
-};
+use super::partition::Partition;
+use super::{Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining};
 use crate::time::{Clock, Timestamp};
 
 /// Says whether a partition can be taken away; its size if it is too large.
@@ -33,47 +34,6 @@ struct Shared {
     clock: Clock,
     fits: Box<Fits>,
     max_idle_bytes: u64,
-}
-
-#[derive(Default)]
-struct Table {
-    slots: HashMap<PartitionId, Slot>,
-    /// The slots without a pin, in the order of their last use.
-    idle: BTreeMap<u64, PartitionId>,
-    idle_bytes: u64,
-    tick: u64,
-}
-
-#[derive(Default)]
-struct Slot {
-    partition: Option<Partition>,
-    /// When it was last changed: later than every state that it came from, whatever clocks say.
-    changed_at: Timestamp,
-    pins: u32,
-    /// Requests that can still take it away.
-    takers: u32,
-    /// How often a commit was refused because of its size, and the last such size.
-    refusals: u64,
-    refused_size: usize,
-    /// Whether the rest of the fleet was asked for its generation since the last pin.
-    verified: bool,
-    /// Its place among the idle.
-    idle: Option<(u64, u64)>,
-}
-
-/// A partition as it is taken away and brought back.
-#[derive(Clone, Debug)]
-pub(crate) struct Snapshot {
-    pub(crate) generation: u64,
-    pub(crate) version: u64,
-    pub(crate) changed_at: Timestamp,
-    pub(crate) created_at: Timestamp,
-    pub(crate) hard_end: Option<Timestamp>,
-    pub(crate) sliding: Option<Duration>,
-    pub(crate) end: Option<Timestamp>,
-    pub(crate) last_expiry: Option<Timestamp>,
-    /// Those that can be read.
-    pub(crate) entries: Vec<StoredEntry>,
 }
 
 /// The partition that was brought is from before a sign-out.
@@ -274,53 +234,6 @@ impl Slots {
     }
 }
 
-impl Table {
-    fn take_from_idle(&mut self, id: &PartitionId) {
-        if let Some((tick, bytes)) = self.slots.get_mut(id).and_then(|slot| slot.idle.take()) {
-            self.idle.remove(&tick);
-            self.idle_bytes -= bytes;
-        }
-    }
-
-    /// Puts a slot that nobody pins among the idle, and drops those that were used least recently
-    /// when there are too many.
-    fn rest(&mut self, id: &PartitionId, max_bytes: u64) {
-        let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.pins == 0) else {
-            return;
-        };
-        let Some(partition) = &slot.partition else {
-            self.slots.remove(id);
-            return;
-        };
-        let bytes = u64::from(partition.footprint());
-        self.tick += 1;
-        slot.idle = Some((self.tick, bytes));
-        self.idle.insert(self.tick, id.clone());
-        self.idle_bytes += bytes;
-        while self.idle_bytes > max_bytes {
-            let Some((_, oldest)) = self.idle.first_key_value() else {
-                return;
-            };
-            let oldest = oldest.clone();
-            self.take_from_idle(&oldest);
-            self.slots.remove(&oldest);
-        }
-    }
-}
-
-impl Slot {
-    fn stored(&self, now: Timestamp) -> Option<Partition> {
-        let stored = self.partition.as_ref();
-        stored
-            .filter(|partition| !partition.is_forgotten(now))
-            .cloned()
-    }
-
-    fn next_change(&self, now: Timestamp) -> Timestamp {
-        now.max(self.changed_at.saturating_add(Duration::from_millis(1)))
-    }
-}
-
 impl Pinned {
     /// The partition as it is to be taken away; `None` while there never was one.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
@@ -360,53 +273,5 @@ impl Drop for Pinned {
 impl fmt::Debug for Pinned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pinned").field(&self.id).finish()
-    }
-}
-
-impl Partition {
-    fn snapshot(&self, changed_at: Timestamp, now: Timestamp) -> Snapshot {
-        let record = &self.record;
-        Snapshot {
-            generation: record.generation,
-            version: record.version,
-            changed_at,
-            created_at: record.created_at,
-            hard_end: record.hard_end,
-            sliding: record.sliding,
-            end: record.end,
-            last_expiry: record.last_expiry,
-            entries: self.live_entries(now).collect(),
-        }
-    }
-
-    fn from_snapshot(snapshot: Snapshot, floor: u64) -> Self {
-        let entries = snapshot.entries.into_iter().map(|stored| {
-            let entry = Entry {
-                version: stored.version,
-                expires_at: stored.expires_at,
-                value: stored.value,
-            };
-            (stored.entry, entry)
-        });
-        Self {
-            entries: entries.collect(),
-            record: Record {
-                generation: snapshot.generation,
-                version: snapshot.version.max(floor),
-                created_at: snapshot.created_at,
-                hard_end: snapshot.hard_end,
-                sliding: snapshot.sliding,
-                end: snapshot.end,
-                last_expiry: snapshot.last_expiry,
-                ..Record::default()
-            },
-        }
-    }
-}
-
-impl Snapshot {
-    /// Whether the partition holds nothing.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }

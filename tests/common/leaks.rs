@@ -35,6 +35,10 @@ impl Canary {
         }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether bytes hold the secret, wherever it begins.
     pub fn is_in(&self, bytes: &[u8]) -> bool {
         let contains = |form: &Vec<u8>| bytes.windows(form.len()).any(|window| window == form);

@@ -90,6 +90,13 @@ async fn missing_foreign_and_surplus_chunks() {
     chunk(&mut long, 0).insert_str(0, "30.");
     let stats = missed(&server, long, "too long").await;
     assert_eq!(stats.unopenable_reasons.too_large, 1);
+    // Names that no chunk has: they could not be removed, and would be in the way for ever.
+    let mut padded = jar.clone();
+    for name in ["00", "01", "+1", "", "32", "-0", "1x"] {
+        padded.0.insert(format!("__Host-tokens.{name}"), "x".into());
+    }
+    let found = padded.get(server.address, "/tokens/a").await;
+    assert_eq!(found.body.len(), 6_000);
     // What was left by a larger session is not looked at, and removed when cookies are set.
     let mut surplus = jar.clone();
     let name = "__Host-tokens.2".to_owned();

@@ -1,6 +1,7 @@
 //! `CookieStore` against the store contract. It has two exceptions: a partition is limited in size,
-//! and what no request uses is forgotten when there is no room. What is beyond the store, the way to
-//! the browser, is in the other tests.
+//! and what no request uses is forgotten when there is no room. Moves obey the contract too, but
+//! what was moved is in no cookie: the module's documentation says what to do instead of `move_to`.
+//! What is beyond the store, the way to the browser, is in the other tests.
 
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::store::{Change, Commit, CommitId, EntryId, Lifetime, PartitionId, Put};

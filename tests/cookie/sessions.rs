@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use tower_token_cache::cookie::{CookieStore, SameSite};
-use tower_token_cache::seal::RingKey;
+use tower_token_cache::seal::{DirRepository, RingKey};
 use tower_token_cache::{Clock, KeyRing, Timestamp};
 
+use super::common::eventually;
 use super::jar::Jar;
 use super::server::{HOUR, Provider, Server, builder, text};
 
@@ -241,6 +242,34 @@ async fn cookies_are_sealed_anew_when_the_key_has_rotated() {
     let answer = jar.get(after.address, "/tokens/a").await;
     assert_eq!((answer.body.as_str(), answer.lines.len()), ("t", 0));
     assert_eq!(after.cache.stats().unopenable_reasons.unknown_key, 1);
+}
+
+#[tokio::test]
+async fn an_instance_with_an_old_ring_catches_up_with_the_cookies_it_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = async |clock: &Clock| {
+        let keys = DirRepository::open(folder.path().join("keys")).unwrap();
+        KeyRing::builder(keys).clock(clock.clone()).open().await
+    };
+    let clock = Clock::manual(Timestamp::now());
+    let asleep = open(&clock).await.unwrap();
+    let server = Server::new(CookieStore::builder(asleep.clone())).await;
+    let awake = open(&clock).await.unwrap();
+    awake.rotate().await.unwrap();
+    clock.advance(48 * HOUR);
+    let other = Server::new(CookieStore::builder(awake.clone())).await;
+    let mut jar = Jar::default();
+    jar.post(other.address, "/tokens/a", "t").await;
+    // The first request may come too early, and costs the browser nothing.
+    let had = jar.0.clone();
+    eventually("it has learned the key", async || {
+        let found = jar.get(server.address, "/tokens/a").await;
+        assert_eq!(jar.0, had);
+        found.body == "t"
+    })
+    .await;
+    assert_eq!(asleep.active(), awake.active());
+    assert!(server.cache.stats().unopenable_reasons.unknown_key >= 1);
 }
 
 #[tokio::test]

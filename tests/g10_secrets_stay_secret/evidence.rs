@@ -50,6 +50,8 @@ pub(crate) struct Evidence {
     log: Log,
     metrics: Snapshotter,
     canaries: Vec<Canary>,
+    /// What has its place elsewhere, but not in the log.
+    unlogged: Vec<Canary>,
 }
 
 impl Evidence {
@@ -70,6 +72,7 @@ impl Evidence {
             log,
             metrics,
             canaries: canaries.into(),
+            unlogged: Vec::new(),
         }
     }
 
@@ -90,6 +93,11 @@ impl Evidence {
         }
     }
 
+    /// Looks for this too in everything that is logged.
+    pub(crate) fn look_for_in_log(&mut self, canary: Canary) {
+        self.unlogged.push(canary);
+    }
+
     pub(crate) fn bytes(&self, what: &str, bytes: &[u8]) {
         for canary in &self.canaries {
             canary.assert_not_in(what, bytes);
@@ -97,7 +105,8 @@ impl Evidence {
     }
 
     pub(crate) fn text(&self, what: &str, text: &str) {
-        for (canary, (name, _)) in self.canaries.iter().zip(secrets()) {
+        for canary in &self.canaries {
+            let name = canary.name();
             assert!(
                 !canary.is_in(text.as_bytes()),
                 "{what} shows {name}: {text}"
@@ -169,12 +178,18 @@ impl Evidence {
             "an entry in L2 is unopenable",
             "no token was acquired",
             "a request has an invalid partition key",
+            "the cookies of a request are unopenable",
+            "the cookies of a request are too old",
+            "the cookies of a request are from before a sign-out",
             "TRACE",
         ] {
             assert!(log.contains(expected), "not logged: {expected}");
         }
         for line in log.lines() {
             self.text("the log", line);
+        }
+        for canary in &self.unlogged {
+            canary.assert_not_in("the log", log.as_bytes());
         }
     }
 }

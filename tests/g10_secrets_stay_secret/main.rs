@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cookies;
 mod evidence;
 mod faults;
 mod journeys;
@@ -85,7 +86,7 @@ async fn build(store: impl TokenStore, policy: FailurePolicy, sealed: bool) -> T
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_shows_a_secret() {
-    let evidence = Evidence::collect();
+    let mut evidence = Evidence::collect();
     evidence.can_fail();
     public_types::show(&evidence);
     let folder = tempfile::tempdir().unwrap();
@@ -138,5 +139,6 @@ async fn nothing_shows_a_secret() {
     faults::happen(&evidence, &mut server).await;
     web::serve(&evidence).await;
     web::ask_a_provider(&evidence).await;
+    cookies::travel(&mut evidence).await;
     evidence.conclude();
 }

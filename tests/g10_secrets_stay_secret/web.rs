@@ -77,7 +77,7 @@ pub(crate) async fn serve(evidence: &Evidence) {
     }
 }
 
-fn routes() -> Router {
+pub(crate) fn routes() -> Router {
     let read = async |tokens: Tokens| Ok::<_, Error>(format!("{:?}", tokens.get("a").await?));
     let write = async |tokens: Tokens| tokens.insert("a", super::tokens()).await;
     let large = async |tokens: Tokens| {

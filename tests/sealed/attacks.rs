@@ -129,9 +129,16 @@ async fn a_value_does_not_open_for_another_user() {
 #[tokio::test]
 async fn a_value_does_not_open_for_another_entry() {
     let scene = Scene::new().await;
-    let (graph, _) = scene.field(&scene.ada, "graph").await;
-    let (_, mail) = scene.field(&scene.ada, "mail").await;
-    scene.set(&scene.ada, &graph, &mail);
+    let (graph, of_graph) = scene.field(&scene.ada, "graph").await;
+    let (mail, of_mail) = scene.field(&scene.ada, "mail").await;
+    scene.set(&scene.ada, &graph, &of_mail);
+    scene.set(&scene.ada, &mail, &of_graph);
+    let cache = scene.cache();
+    for name in ["graph", "mail"] {
+        let found = found(&cache, &scene.ada, name).await;
+        assert!(matches!(found, Lookup::Unopenable), "{name}");
+    }
+    store_token(&cache, &scene.ada, "mail", "new").await;
     scene
         .assert_miss(&scene.ada, |reasons| reasons.tampered)
         .await;
@@ -162,6 +169,24 @@ async fn a_value_does_not_open_under_another_generation() {
         .await;
 }
 
+/// What sealing cannot do, and says so: a record that is put back as a whole is a sound one. Who
+/// remembers the sign-out does not take it; who does not, does.
+#[tokio::test]
+async fn a_whole_record_from_before_a_sign_out_can_be_put_back() {
+    let scene = Scene::new().await;
+    let place = scene.place(&scene.ada);
+    let dump = scene.server.command(&[b"DUMP", place.as_bytes()]);
+    let dump: Vec<u8> = redis::from_redis_value(dump).unwrap();
+    let there = builder(scene.store.clone()).key_ring(scene.ring.clone());
+    let there = there.build().unwrap();
+    there.tokens(scene.ada.clone()).sign_out().await.unwrap();
+    let restore = [b"RESTORE", place.as_bytes(), b"0", &dump[..], b"REPLACE"];
+    scene.server.command(&restore);
+    assert_eq!(hit(&there, &scene.ada, "graph").await, None);
+    let elsewhere = hit(&scene.cache(), &scene.ada, "graph").await;
+    assert_eq!(elsewhere.as_deref(), Some("ada's graph"));
+}
+
 #[tokio::test]
 async fn without_its_generation_a_record_is_damaged() {
     let scene = Scene::new().await;
@@ -169,7 +194,8 @@ async fn without_its_generation_a_record_is_damaged() {
     scene.server.command(&[b"HDEL", place.as_bytes(), b"g"]);
     let cache = scene.cache();
     assert_eq!(hit(&cache, &scene.ada, "graph").await, None);
-    assert_eq!(cache.stats().unopenable, 1);
+    let stats = cache.stats();
+    assert_eq!((stats.unopenable, stats.unopenable_reasons.damaged), (1, 1));
     store_token(&cache, &scene.ada, "graph", "new").await;
     let fresh = scene.cache();
     assert_eq!(

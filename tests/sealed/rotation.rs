@@ -100,31 +100,124 @@ async fn an_instance_with_an_old_ring_catches_up_with_what_it_reads() {
     assert_no_miss(&[sleeper], 2).await;
 }
 
+/// A repository whose answers take this long, or fail.
+#[derive(Clone, Default)]
+struct Slow {
+    shared: Shared,
+    delay: Arc<Mutex<Duration>>,
+    down: Arc<Mutex<bool>>,
+    lists: Arc<Mutex<u32>>,
+}
+
+impl KeyRepository for Slow {
+    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
+        *self.lists.lock().unwrap() += 1;
+        let (delay, down) = (*self.delay.lock().unwrap(), *self.down.lock().unwrap());
+        Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            match down {
+                true => Err(KeyRingErrorKind::Unreachable.into()),
+                false => self.shared.list().await,
+            }
+        })
+    }
+
+    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
+        self.shared.add(record)
+    }
+}
+
+/// An instance that was asleep while another has rotated, and what that has sealed.
+async fn asleep() -> (Slow, TokenCache, KeyRing) {
+    let (repository, clock) = (Slow::default(), clock());
+    let ring = KeyRing::builder(repository.clone()).clock(clock.clone());
+    let ring = ring.open().await.unwrap();
+    let store = MemoryStore::new();
+    let sleeper = sealed(store.clone(), &ring);
+    let awake = on(&repository.shared, &clock).open().await.unwrap();
+    awake.rotate().await.unwrap();
+    clock.advance(DAY * 2);
+    store_token(&sealed(store, &awake), &session("s"), "graph", "t").await;
+    (repository, sleeper, ring)
+}
+
+/// The first requests do not wait for an answer that takes too long, and those that come after it
+/// have it: nobody asks anew, and nobody waits until it may be asked again.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_late_is_of_use() {
+    let (repository, sleeper, ring) = asleep().await;
+    *repository.delay.lock().unwrap() = Duration::from_secs(2);
+    let before = *repository.lists.lock().unwrap();
+    let started = tokio::time::Instant::now();
+    let key = session("s");
+    let early = (0..20).map(|_| found(&sleeper, &key, "graph"));
+    let early = futures_util::future::join_all(early);
+    for found in early.await {
+        assert!(matches!(found, Lookup::Unopenable));
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "it was not waited for"
+    );
+    assert_eq!(*repository.lists.lock().unwrap(), before + 1);
+    tokio::time::sleep_until(started + Duration::from_millis(2_100)).await;
+    assert_eq!(ring.keys().len(), 2);
+    assert_eq!(hit(&sleeper, &key, "graph").await.as_deref(), Some("t"));
+}
+
+/// As of a connection that was cut while a process was stopped.
+#[tokio::test(start_paused = true)]
+async fn a_repository_that_failed_is_asked_again_soon() {
+    let (repository, sleeper, _) = asleep().await;
+    *repository.down.lock().unwrap() = true;
+    let before = *repository.lists.lock().unwrap();
+    for _ in 0..20 {
+        let found = found(&sleeper, &session("s"), "graph").await;
+        assert!(matches!(found, Lookup::Unopenable));
+    }
+    assert_eq!(
+        *repository.lists.lock().unwrap(),
+        before + 1,
+        "not for each"
+    );
+    *repository.down.lock().unwrap() = false;
+    tokio::time::advance(Duration::from_millis(600)).await;
+    assert_eq!(
+        hit(&sleeper, &session("s"), "graph").await.as_deref(),
+        Some("t")
+    );
+}
+
+/// One that does not answer at all is given up, in the background too.
+#[tokio::test(start_paused = true)]
+async fn a_repository_that_hangs_is_given_up() {
+    let (repository, sleeper, ring) = asleep().await;
+    *repository.delay.lock().unwrap() = DAY;
+    let found = found(&sleeper, &session("s"), "graph").await;
+    assert!(matches!(found, Lookup::Unopenable));
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    *repository.delay.lock().unwrap() = Duration::ZERO;
+    assert_eq!(
+        hit(&sleeper, &session("s"), "graph").await.as_deref(),
+        Some("t")
+    );
+    assert_eq!(ring.keys().len(), 2);
+}
+
 /// Whoever can write to L2 can invent key ids, and must not make every read ask for them.
 #[tokio::test(start_paused = true)]
 async fn unknown_keys_are_asked_for_only_so_often() {
-    #[derive(Clone, Default)]
-    struct Counting(Shared, Arc<Mutex<u32>>);
-    impl KeyRepository for Counting {
-        fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
-            *self.1.lock().unwrap() += 1;
-            self.0.list()
-        }
-        fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
-            self.0.add(record)
-        }
-    }
-    let (repository, store) = (Counting::default(), MemoryStore::new());
+    let (repository, store) = (Slow::default(), MemoryStore::new());
     let ring = KeyRing::builder(repository.clone()).open().await.unwrap();
     // Another ring with the same names: its keys are nowhere.
     let other = Shared::default();
-    let naming = repository.0.0.lock().unwrap()["naming"].clone();
+    let naming = repository.shared.0.lock().unwrap()["naming"].clone();
     other.add(&naming).await.unwrap();
     let other = KeyRing::builder(other).open().await.unwrap();
     store_token(&sealed(store.clone(), &other), &session("s"), "graph", "t").await;
 
     let cache = sealed(store, &ring);
-    let lists = || *repository.1.lock().unwrap();
+    let lists = || *repository.lists.lock().unwrap();
     let before = lists();
     for _ in 0..20 {
         assert!(matches!(
