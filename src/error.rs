@@ -38,6 +38,9 @@ pub enum Error {
     /// The session lives in cookies, and the response head, which carries them, is on its way:
     /// nothing was changed, unless it is a sign-out, which counts on this instance.
     ResponseSent,
+    /// The session lives in cookies and has no id that could be given another: nothing was changed.
+    /// Sign out, and then insert.
+    NoSessionId,
     /// [`TokenCache::shutdown`](crate::TokenCache::shutdown) has run: nothing was changed.
     ShutDown,
     /// No token could be acquired.
@@ -54,7 +57,7 @@ impl Error {
             }
             Self::InvalidKey(_) => http::StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => http::StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ResponseSent => http::StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ResponseSent | Self::NoSessionId => http::StatusCode::INTERNAL_SERVER_ERROR,
             Self::Acquire(error) => match error.kind() {
                 AcquireErrorKind::ReauthenticationRequired => http::StatusCode::UNAUTHORIZED,
                 AcquireErrorKind::RetryLater => http::StatusCode::SERVICE_UNAVAILABLE,
@@ -74,6 +77,7 @@ impl Error {
             Self::InvalidKey(_) => "invalid_key",
             Self::TooLarge { .. } => "too_large",
             Self::ResponseSent => "response_sent",
+            Self::NoSessionId => "no_session_id",
             Self::ShutDown => "shut_down",
             Self::Acquire(error) => error.kind().as_str(),
         }
@@ -97,6 +101,7 @@ impl fmt::Display for Error {
                 write!(f, "the tokens take {size} bytes, the limit is {limit}")
             }
             Self::ResponseSent => f.write_str("the response is sent: its cookies cannot change"),
+            Self::NoSessionId => f.write_str("a session in cookies has no id to be changed"),
             Self::ShutDown => f.write_str("the token cache is shut down"),
             Self::Acquire(_) => f.write_str("acquiring a token failed"),
         }

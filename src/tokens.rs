@@ -330,14 +330,17 @@ impl Tokens {
     /// in one step of the store. Do it at every sign-in, so that a session id that was planted
     /// before is worth nothing after (OWASP: session fixation).
     ///
-    /// Returns the handle of the new partition; this one is of the past. Sessions in cookies have
-    /// no id to be planted: the tokens go where no cookie is; sign out instead, and then insert.
+    /// Returns the handle of the new partition; this one is of the past.
     ///
     /// # Errors
-    /// As for [`insert`](Self::insert), and [`Error::Unavailable`] when it is not known whether L2
-    /// did it.
+    /// As for [`insert`](Self::insert), [`Error::Unavailable`] when it is not known whether L2 did
+    /// it, and [`Error::NoSessionId`] for a session in cookies, which nobody can plant: sign out
+    /// instead, and then insert.
     pub async fn move_to(&self, partition: PartitionKey) -> Result<Self, Error> {
         let from = self.partition()?;
+        if self.is_in_cookies() {
+            return Err(Error::NoSessionId);
+        }
         let policy = self.failure_policy();
         let mut pin = self.pin();
         let moved = self

@@ -61,9 +61,9 @@
 //!   the sign-out; with [`sign_outs_in`](CookieStoreBuilder::sign_outs_in) every instance does, for
 //!   as long as the cookies could live. That also makes
 //!   [`sign_out_user`](crate::TokenCache::sign_out_user) work.
-//! - **Sign out before you sign in** (`tokens.sign_out().await?`, then insert). It takes the place
-//!   of [`move_to`](crate::Tokens::move_to): cookies that an attacker has planted in the browser
-//!   then have no part in what comes.
+//! - **Sign out before you sign in** (`tokens.sign_out().await?`, then insert): cookies that an
+//!   attacker has planted in the browser then have no part in what comes. It takes the place of
+//!   [`move_to`](crate::Tokens::move_to), which is an error here.
 //!
 //! # What is in the cookies
 //!

@@ -1,6 +1,6 @@
 //! `CookieStore` against the store contract. It has two exceptions: a partition is limited in size,
-//! and what no request uses is forgotten when there is no room. Moves obey the contract too, but
-//! what was moved is in no cookie: the module's documentation says what to do instead of `move_to`.
+//! and what no request uses is forgotten when there is no room. Moves obey the contract too,
+//! although no handle of a session in cookies can ask for one.
 //! What is beyond the store, the way to the browser, is in the other tests.
 
 use tower_token_cache::store::conformance::{self, Harness};

@@ -12,7 +12,8 @@ use axum::routing::{get, post};
 use tokio::sync::Notify;
 use tower_token_cache::cookie::{CookieStore, CookieStoreBuilder};
 use tower_token_cache::{
-    Error, KeyRing, Lookup, Prior, Timestamp, Token, TokenCache, TokenCacheLayer, TokenSet, Tokens,
+    Error, KeyRing, Lookup, PartitionKey, Prior, Timestamp, Token, TokenCache, TokenCacheLayer,
+    TokenSet, Tokens,
 };
 
 pub struct Server {
@@ -87,6 +88,7 @@ impl Server {
             .route("/session", post(sign_in).delete(sign_out))
             .route("/refresh", post(seed))
             .route("/acquire", get(acquire))
+            .route("/move", post(move_to))
             .route("/late", post(late))
             .with_state(provider.clone())
             .layer(layer);
@@ -144,6 +146,11 @@ async fn sign_out(tokens: Tokens) -> Answer {
     let done = tokens.sign_out().await;
     done.map(|durability| format!("{durability:?}"))
         .map_err(failed)
+}
+
+async fn move_to(tokens: Tokens, body: String) -> Answer {
+    let moved = tokens.move_to(PartitionKey::session(&body).unwrap()).await;
+    moved.map(|_| String::new()).map_err(failed)
 }
 
 /// A session with a refresh token, and an access token of this many seconds, or one that is to be

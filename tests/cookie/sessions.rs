@@ -197,6 +197,17 @@ async fn a_refresh_ahead_of_time_is_in_the_same_response() {
 }
 
 #[tokio::test]
+async fn a_session_cannot_be_moved_and_loses_nothing() {
+    let server = Server::new(builder()).await;
+    let mut jar = Jar::default();
+    jar.post(server.address, "/tokens/graph", "kept").await;
+    let moved = jar.post(server.address, "/move", "another").await;
+    assert_eq!((moved.status.as_u16(), &*moved.body), (500, "NoSessionId"));
+    let kept = jar.get(server.address, "/tokens/graph").await;
+    assert_eq!(kept.body, "kept");
+}
+
+#[tokio::test]
 async fn changes_after_the_head_are_errors() {
     let server = Server::new(builder()).await;
     let mut jar = Jar::default();
