@@ -1,7 +1,7 @@
 //! `PassphraseProtector`: the ring's keys wrapped under a passphrase.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use parking_lot::Mutex;
@@ -34,8 +34,8 @@ pub struct PassphraseProtector {
     /// The first one wraps.
     passphrases: Arc<[Secret]>,
     /// Salt and key of what this process wraps.
-    own: OnceLock<([u8; SALT], RingKey)>,
-    id: OnceLock<String>,
+    own: ([u8; SALT], RingKey),
+    id: String,
     remembered: Arc<Mutex<Vec<Remembered>>>,
 }
 
@@ -46,15 +46,22 @@ struct Remembered {
 }
 
 impl PassphraseProtector {
-    /// The passphrase: at least 12 bytes.
+    /// The passphrase: at least 12 bytes. Takes some tenths of a second, by design: call it before
+    /// you serve.
     ///
     /// # Errors
-    /// [`KeyRingErrorKind::Malformed`] for a shorter one.
+    /// [`KeyRingErrorKind::Malformed`] for a shorter one, [`KeyRingErrorKind::Randomness`].
     pub fn new(passphrase: impl Into<Secret>) -> Result<Self, KeyRingError> {
+        let passphrase = checked(passphrase.into())?;
+        let mut salt = [0; SALT];
+        getrandom::fill(&mut salt).map_err(|error| KeyRingErrorKind::Randomness.because(error))?;
+        let own = (salt, derive(&passphrase, &salt)?);
+        // Worked out as slowly as any key of it, so that it gives an attacker nothing.
+        let id = derive(&passphrase, b"tower-token-cache passphrase id")?;
         Ok(Self {
-            passphrases: [checked(passphrase.into())?].into(),
-            own: OnceLock::new(),
-            id: OnceLock::new(),
+            passphrases: [passphrase].into(),
+            own,
+            id: format!("passphrase:{}", KeyId::of(&id)),
             remembered: Arc::default(),
         })
     }
@@ -70,18 +77,8 @@ impl PassphraseProtector {
         Ok(self)
     }
 
-    fn own(&self) -> Result<&([u8; SALT], RingKey), KeyRingError> {
-        if let Some(own) = self.own.get() {
-            return Ok(own);
-        }
-        let mut salt = [0; SALT];
-        getrandom::fill(&mut salt).map_err(|error| KeyRingErrorKind::Randomness.because(error))?;
-        let key = derive(&self.passphrases[0], &salt)?;
-        Ok(self.own.get_or_init(|| (salt, key)))
-    }
-
     fn wrap(&self, key: &[u8; 32]) -> Result<Vec<u8>, KeyRingError> {
-        let (salt, by) = self.own()?;
+        let (salt, by) = &self.own;
         let mut wrapped = Vec::with_capacity(1 + SALT + 12 + 32 + 16);
         wrapped.push(VERSION);
         wrapped.extend_from_slice(salt);
@@ -154,16 +151,8 @@ fn opened(
 }
 
 impl KeyProtector for PassphraseProtector {
-    /// Worked out as slowly as any key of it, so that it gives an attacker nothing.
     fn id(&self) -> String {
-        let id = || {
-            let id = derive(&self.passphrases[0], b"tower-token-cache passphrase id");
-            id.map_or_else(
-                |_| "passphrase".into(),
-                |id| format!("passphrase:{}", KeyId::of(&id)),
-            )
-        };
-        self.id.get_or_init(id).clone()
+        self.id.clone()
     }
 
     fn protect<'a>(&'a self, key: &'a [u8; 32]) -> KeyFuture<'a, Vec<u8>> {
