@@ -40,8 +40,11 @@ struct Fields {
     expires_at: Option<Timestamp>,
     refresh_at: Option<Timestamp>,
     issued_at: Option<Timestamp>,
-    extra: BTreeMap<Box<str>, Secret>,
+    // Most tokens have none.
+    extra: Option<Box<Extras>>,
 }
+
+type Extras = BTreeMap<Box<str>, Secret>;
 
 impl Token {
     /// A token that never expires by itself, of no declared type or scope.
@@ -53,7 +56,7 @@ impl Token {
             expires_at: None,
             refresh_at: None,
             issued_at: None,
-            extra: BTreeMap::new(),
+            extra: None,
         }))
     }
 
@@ -100,7 +103,8 @@ impl Token {
     ) -> serde_json::Result<Self> {
         let json = Secret::json(value)?;
         Ok(self.set(|fields| {
-            fields.extra.insert(name.into(), json);
+            let extra = fields.extra.get_or_insert_default();
+            extra.insert(name.into(), json);
         }))
     }
 
@@ -141,22 +145,23 @@ impl Token {
 
     /// Another field of the token endpoint's answer: `None` when it is absent or of another type.
     pub fn extra<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        serde_json::from_str(self.0.extra.get(name)?.expose()).ok()
+        serde_json::from_str(self.extras().get(name)?.expose()).ok()
     }
 
     /// All extra fields: name and JSON text.
-    pub(crate) fn extras(&self) -> &BTreeMap<Box<str>, Secret> {
-        &self.0.extra
+    pub(crate) fn extras(&self) -> &Extras {
+        static NONE: Extras = Extras::new();
+        self.0.extra.as_deref().unwrap_or(&NONE)
     }
 
-    pub(crate) fn with_extras(self, extra: BTreeMap<Box<str>, Secret>) -> Self {
-        self.set(|fields| fields.extra = extra)
+    pub(crate) fn with_extras(self, extra: Extras) -> Self {
+        self.set(|fields| fields.extra = (!extra.is_empty()).then(|| Box::new(extra)))
     }
 
     /// Memory that this token holds, allocator overhead included, in bytes.
     pub(crate) fn footprint(&self) -> usize {
         let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |t| t.len() + ALLOCATION);
-        let extra = self.0.extra.iter();
+        let extra = self.extras().iter();
         std::mem::size_of::<Fields>()
             + 3 * ALLOCATION
             + self.0.access_token.len()
@@ -241,8 +246,9 @@ impl TokenSet {
         token.access_token.len()
             + token.token_type.as_ref().map_or(0, |text| text.len())
             + token.scope.as_ref().map_or(0, |text| text.len())
-            + token
-                .extra
+            + self
+                .access
+                .extras()
                 .iter()
                 .map(|(name, json)| name.len() + json.len())
                 .sum::<usize>()
@@ -313,8 +319,9 @@ impl TryFrom<Response> for TokenSet {
                 expires_at: after(&response.expires_in),
                 refresh_at: after(&response.refresh_in),
                 issued_at: response.expires_in.as_ref().map(|_| now),
-                extra,
-            })),
+                extra: None,
+            }))
+            .with_extras(extra),
             refresh_token: response.refresh_token,
             id_token: response.id_token,
         })

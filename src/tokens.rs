@@ -4,7 +4,7 @@ mod head;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -429,9 +429,21 @@ impl Tokens {
         self.0.write_mode.store(mode as u8, Ordering::Relaxed);
     }
 
+    /// Whether no clone is left. What they did is then seen.
+    fn is_alone(&self) -> bool {
+        let alone = Arc::strong_count(&self.0) == 1;
+        if alone {
+            // Pairs with the release of their references.
+            fence(Ordering::Acquire);
+        }
+        alone
+    }
+
     /// The request is over: what it has changed goes to L2.
     pub(crate) fn end(&self) {
-        self.0.ended.store(true, Ordering::SeqCst);
+        if !self.is_alone() {
+            self.0.ended.store(true, Ordering::SeqCst);
+        }
         if self.0.changed.load(Ordering::SeqCst)
             && let Some(partition) = &self.0.partition
         {
@@ -463,6 +475,17 @@ impl Tokens {
             self.read_from(CacheLevel::L1);
             return Ok(Lookup::Hit(value));
         }
+        // On the heap, so that the future of a hit is small.
+        Box::pin(self.read_further(partition, name, policy)).await
+    }
+
+    /// The same where L1 alone is not enough.
+    async fn read_further(
+        &self,
+        partition: &PartitionKey,
+        name: &str,
+        policy: FailurePolicy,
+    ) -> Result<Lookup<Value>, Error> {
         let mut pin = self.pin();
         let answer = self.0.engine.read(partition, name, policy, &mut pin).await;
         self.keep(pin);
@@ -572,6 +595,13 @@ impl fmt::Debug for Tokens {
 /// Ends its request on drop, whatever dropped it: the end of the body, a disconnect, a panic.
 #[derive(Debug)]
 pub(crate) struct RequestGuard(pub(crate) Tokens);
+
+impl RequestGuard {
+    /// Whether nothing was changed, and nobody is left who could.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.is_alone() && !self.0.0.changed.load(Ordering::Relaxed)
+    }
+}
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {

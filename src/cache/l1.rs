@@ -118,34 +118,37 @@ impl Default for L1 {
 /// which L1 keeps while there is room; else the *empty* one, which says for a moment that there is
 /// nothing. Sessions that do not exist can so never drive out those that do.
 pub(super) struct Partitions {
-    active: Box<[Stripe]>,
+    stripes: Box<[Mutex<Stripe>]>,
     idle: Option<Cache<PartitionKey, Arc<Partition>>>,
-    empty: Option<Cache<PartitionKey, Arc<Partition>>>,
     hasher: RandomState,
     rules: Rules,
     prefix: Prefix,
 }
 
-type Stripe = Mutex<HashMap<PartitionKey, Arc<Partition>>>;
+/// The partitions of some keys that L1 does not keep.
+#[derive(Default)]
+struct Stripe {
+    active: HashMap<PartitionKey, Arc<Partition>>,
+    empty: HashMap<PartitionKey, Arc<Partition>>,
+}
 
 const STRIPES: usize = 64;
 /// How many partitions may be known to be empty.
-const MAX_EMPTY: u64 = 10_000;
+const MAX_EMPTY: usize = 10_000;
 
 impl Partitions {
     pub(super) fn new(l1: &L1, rules: Rules, prefix: Prefix) -> Self {
-        // Admits every newcomer; the default policy may refuse one in favour of the old.
-        let cache = || Cache::builder().eviction_policy(EvictionPolicy::lru());
         let weighed = |max_bytes| {
-            let weigh = |_: &PartitionKey, partition: &Arc<Partition>| partition.weight();
-            cache().max_capacity(max_bytes).weigher(weigh).build()
+            Cache::builder()
+                // Admits every newcomer; the default policy may refuse one in favour of the old.
+                .eviction_policy(EvictionPolicy::lru())
+                .max_capacity(max_bytes)
+                .weigher(|_, partition: &Arc<Partition>| partition.weight())
+                .build()
         };
         Self {
-            active: (0..STRIPES).map(|_| Stripe::default()).collect(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             idle: l1.max_bytes.map(weighed),
-            empty: l1
-                .max_bytes
-                .map(|_| cache().max_capacity(MAX_EMPTY).build()),
             hasher: RandomState::new(),
             rules,
             prefix,
@@ -168,8 +171,11 @@ impl Partitions {
     }
 
     fn forget_idle(&self) {
-        for cache in [&self.idle, &self.empty].into_iter().flatten() {
-            cache.invalidate_all();
+        if let Some(idle) = &self.idle {
+            idle.invalidate_all();
+        }
+        for stripe in &self.stripes {
+            stripe.lock().empty.clear();
         }
     }
 
@@ -185,12 +191,12 @@ impl Partitions {
         key: &PartitionKey,
         act: impl FnOnce(&Arc<Partition>, &mut State) -> R,
     ) -> R {
-        let mut active = self.stripe(key);
-        let known = active.get(key).cloned();
+        let mut stripe = self.stripe(key);
+        let known = stripe.active.get(key).cloned();
         let was_active = known.is_some();
         let partition = known
             .or_else(|| self.get(key))
-            .or_else(|| self.empty.as_ref()?.get(key))
+            .or_else(|| stripe.empty.get(key).cloned())
             .unwrap_or_else(|| Partition::new(key.clone(), self.prefix.known()));
         let mut state = partition.lock();
         // Where everybody was signed out between two looks at it.
@@ -200,10 +206,10 @@ impl Partitions {
         let is_active = state.is_active() && !state.is_forgettable();
         match (was_active, is_active) {
             (false, true) => {
-                active.insert(key.clone(), partition.clone());
+                stripe.active.insert(key.clone(), partition.clone());
             }
             (true, false) => {
-                active.remove(key);
+                stripe.active.remove(key);
             }
             _ => {}
         }
@@ -212,22 +218,18 @@ impl Partitions {
         if is_active && is_empty {
             return result;
         }
-        self.keep(partition, weight, is_empty);
+        self.keep(&mut stripe, partition, weight, is_empty);
         result
     }
 
     /// Puts a partition where it is found when it is not active. Into L1 it goes once, when its
     /// contents are there: entries that are written again and again spread over memory, and make
     /// hits slow.
-    fn keep(&self, partition: Arc<Partition>, weight: u32, is_empty: bool) {
-        let (Some(idle), Some(empty)) = (&self.idle, &self.empty) else {
-            return;
-        };
+    fn keep(&self, stripe: &mut Stripe, partition: Arc<Partition>, weight: u32, is_empty: bool) {
+        let Some(idle) = &self.idle else { return };
         let listed = partition.weight();
         if listed == 0 && is_empty {
-            if !empty.contains_key(&partition.key) {
-                empty.insert(partition.key.clone(), partition);
-            }
+            stripe.keep_empty(partition);
             return;
         }
         // A difference of a thirtieth is not worth the trouble, and evens out.
@@ -236,7 +238,7 @@ impl Partitions {
             return;
         }
         if listed == 0 {
-            empty.invalidate(&partition.key);
+            stripe.empty.remove(&partition.key);
         }
         partition.weight.store(weight, Ordering::Relaxed);
         idle.insert(partition.key.clone(), partition);
@@ -254,18 +256,15 @@ impl Partitions {
 
     /// Whether there is a partition of this key in memory.
     pub(super) fn knows(&self, key: &PartitionKey) -> bool {
-        let in_cache = |cache: &Option<Cache<PartitionKey, Arc<Partition>>>| {
-            cache.as_ref().is_some_and(|cache| cache.contains_key(key))
-        };
-        in_cache(&self.idle) || in_cache(&self.empty) || self.stripe(key).contains_key(key)
+        let idle = self.idle.as_ref();
+        idle.is_some_and(|idle| idle.contains_key(key)) || self.stripe(key).knows(key)
     }
 
     /// The keys of the active partitions.
     pub(super) fn active(&self) -> Vec<PartitionKey> {
         let mut keys = Vec::new();
-        for stripe in &self.active {
-            let active = stripe.lock();
-            keys.extend(active.keys().cloned());
+        for stripe in &self.stripes {
+            keys.extend(stripe.lock().active.keys().cloned());
         }
         keys
     }
@@ -284,8 +283,8 @@ impl Partitions {
         for (count, (key, partition)) in idle.iter().enumerate() {
             if partition.lock().is_over(now) {
                 // Under the stripe's lock, so that nobody is about to change it.
-                let active = self.stripe(&key);
-                if !active.contains_key(&*key) && partition.lock().is_over(now) {
+                let stripe = self.stripe(&key);
+                if !stripe.active.contains_key(&*key) && partition.lock().is_over(now) {
                     idle.invalidate(&*key);
                 }
             }
@@ -296,8 +295,38 @@ impl Partitions {
         idle.run_pending_tasks();
     }
 
-    fn stripe(&self, key: &PartitionKey) -> MutexGuard<'_, HashMap<PartitionKey, Arc<Partition>>> {
+    fn stripe(&self, key: &PartitionKey) -> MutexGuard<'_, Stripe> {
         let index = self.hasher.hash_one(key) as usize % STRIPES;
-        self.active[index].lock()
+        self.stripes[index].lock()
+    }
+}
+
+impl Stripe {
+    fn knows(&self, key: &PartitionKey) -> bool {
+        self.active.contains_key(key) || self.empty.contains_key(key)
+    }
+
+    fn keep_empty(&mut self, partition: Arc<Partition>) {
+        if self.empty.len() >= MAX_EMPTY / STRIPES && !self.empty.contains_key(&partition.key) {
+            // Whose does not matter: they are of use for a moment only.
+            self.empty.clear();
+        }
+        self.empty.insert(partition.key.clone(), partition);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_to_be_empty_is_bounded() {
+        let mut stripe = Stripe::default();
+        for id in 0..MAX_EMPTY {
+            let key = PartitionKey::session(id.to_string()).unwrap();
+            stripe.keep_empty(Partition::new(key.clone(), None));
+            assert!(stripe.knows(&key));
+            assert!(stripe.empty.len() <= MAX_EMPTY / STRIPES);
+        }
     }
 }

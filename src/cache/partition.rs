@@ -77,17 +77,20 @@ impl Partition {
 pub(crate) struct State {
     /// Until then an entry here can be served without looking at anything else.
     settled_until: Timestamp,
-    /// `None` until L2 was asked.
-    pub(super) generation: Option<u64>,
-    /// How often the partition was signed out through this process.
-    pub(super) sign_outs: u32,
-    /// The prefix generation of all of this; `None` until it is known.
-    pub(super) prefix: Option<u64>,
     /// The epoch of the backplane in which the entries were compared with L2.
     pub(super) epoch: u32,
+    /// How often the partition was signed out through this process.
+    pub(super) sign_outs: u32,
+    /// `None` until L2 was asked.
+    pub(super) generation: Option<u64>,
+    /// The prefix generation of all of this; `None` until it is known.
+    pub(super) prefix: Option<u64>,
+    // With the first of them ends what most hits read.
+    pub(super) entries: Entries,
+    /// What the entries own, in bytes.
+    bytes: usize,
     /// Whether `entries` is all that L2 had at `version`.
     pub(super) complete: bool,
-    pub(super) entries: Entries,
     /// `None` while nothing is under way.
     pub(super) pending: Option<Box<Pending>>,
     /// The latest version that L2 is known to have.
@@ -102,7 +105,6 @@ pub(crate) struct State {
     pub(super) end: Option<Timestamp>,
     pub(super) hard_end: Option<Timestamp>,
     pub(super) unopenable: Unopened,
-    pub(super) bytes: usize,
 }
 
 /// Entries that L2 has and that cannot be opened. They are known by the names of L2 only.

@@ -42,15 +42,15 @@ impl Engine {
         let (value, probes) = {
             let state = partition.lock();
             let (value, probes) = match state.settled(name, now, self.rules.epoch.now()) {
-                Some(value) => (value.clone(), false),
+                Some(value) => (value, false),
                 None if policy == FailurePolicy::Degrade => {
-                    let value = state.unsettled(name, now, &self.rules)?.clone();
+                    let value = state.unsettled(name, now, &self.rules)?;
                     (value, self.l2.breaker.spares()?)
                 }
                 None => return None,
             };
             pin.get_or_insert_with(|| state.pin(now));
-            (value, probes)
+            (value.clone(), probes)
         };
         if probes {
             self.start_load(key, false);
@@ -371,8 +371,9 @@ impl Engine {
     fn decode(&self, id: &PartitionId, loaded: Loaded, epoch: u32) -> Fetched {
         let mut unopenable = Vec::new();
         let mut entries = Vec::with_capacity(loaded.entries.len());
-        for stored in loaded.entries {
-            match self.l2.protection.decode(id, loaded.generation, &stored) {
+        // What was read is dropped as a whole, so that the next read finds the same room free.
+        for stored in &loaded.entries {
+            match self.l2.protection.decode(id, loaded.generation, stored) {
                 Ok((name, value)) => entries.push((name, value)),
                 Err(_) => unopenable.push(stored.entry),
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
+use memchr::memchr_iter;
 
 use super::{KeyError, PartitionKey, PartitionKind, RequestHead};
 
@@ -43,24 +44,25 @@ impl KeyExtractor for Arc<dyn KeyExtractor> {
     }
 }
 
-/// Keeps the one value that all candidates agree on.
-fn unanimous<'a>(candidates: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a str>, KeyError> {
-    let mut found: Option<&[u8]> = None;
-    for candidate in candidates.map(<[u8]>::trim_ascii).filter(|c| !c.is_empty()) {
-        match found {
-            Some(earlier) if earlier != candidate => return Err(KeyError::Ambiguous),
-            _ => found = Some(candidate),
+/// The one value that all candidates agree on.
+#[derive(Default)]
+struct Unanimous<'a>(Option<&'a [u8]>);
+
+impl<'a> Unanimous<'a> {
+    fn add(&mut self, candidate: &'a [u8]) -> Result<(), KeyError> {
+        let candidate = candidate.trim_ascii();
+        if candidate.is_empty() {
+            return Ok(());
+        }
+        match self.0.replace(candidate) {
+            Some(earlier) if earlier != candidate => Err(KeyError::Ambiguous),
+            _ => Ok(()),
         }
     }
-    let Some(value) = found else { return Ok(None) };
-    if value.len() > PartitionKey::MAX_LEN {
-        return Err(KeyError::TooLong {
-            limit: PartitionKey::MAX_LEN,
-        });
-    }
-    match std::str::from_utf8(value) {
-        Ok(text) if text.is_ascii() => Ok(Some(text)),
-        _ => Err(KeyError::InvalidCharacter),
+
+    fn key(self, kind: PartitionKind) -> Result<Option<PartitionKey>, KeyError> {
+        let key = self.0.map(|value| PartitionKey::from_header(kind, value));
+        key.transpose()
     }
 }
 
@@ -90,9 +92,11 @@ impl Header {
 
 impl KeyExtractor for Header {
     fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
-        unanimous(request.headers(&self.name))?
-            .map(|value| PartitionKey::new(self.kind, value))
-            .transpose()
+        let mut found = Unanimous::default();
+        for value in request.headers(&self.name) {
+            found.add(value)?;
+        }
+        found.key(self.kind)
     }
 }
 
@@ -108,22 +112,33 @@ pub fn cookie(name: impl Into<Box<str>>) -> Cookie {
     Cookie { name: name.into() }
 }
 
+impl Cookie {
+    /// The value of a pair `name=value` of this name.
+    fn value<'a>(&self, pair: &'a [u8]) -> Option<&'a [u8]> {
+        let pair = pair.trim_ascii();
+        let value = pair
+            .strip_prefix(self.name.as_bytes())?
+            .strip_prefix(b"=")?;
+        let unquoted = value
+            .strip_prefix(b"\"")
+            .and_then(|v| v.strip_suffix(b"\""));
+        Some(unquoted.unwrap_or(value))
+    }
+}
+
 impl KeyExtractor for Cookie {
     fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
-        let values = request
-            .headers(&COOKIE)
-            .flat_map(|header| header.split(|byte| *byte == b';'))
-            .filter_map(|pair| {
-                let value = pair
-                    .trim_ascii()
-                    .strip_prefix(self.name.as_bytes())?
-                    .strip_prefix(b"=")?;
-                let unquoted = value
-                    .strip_prefix(b"\"")
-                    .and_then(|v| v.strip_suffix(b"\""));
-                Some(unquoted.unwrap_or(value))
-            });
-        unanimous(values)?.map(PartitionKey::session).transpose()
+        let mut found = Unanimous::default();
+        for header in request.headers(&COOKIE) {
+            let mut start = 0;
+            for end in memchr_iter(b';', header).chain([header.len()]) {
+                if let Some(value) = self.value(&header[start..end]) {
+                    found.add(value)?;
+                }
+                start = end + 1;
+            }
+        }
+        found.key(PartitionKind::Session)
     }
 }
 

@@ -41,24 +41,21 @@ impl PartitionKind {
 ///
 /// The text is wiped on drop. `Debug` shows the kind only.
 #[derive(Clone)]
-pub struct PartitionKey {
-    kind: PartitionKind,
-    value: Value,
-}
+pub struct PartitionKey(Key);
 
 /// Short texts stand in place, so that most keys cost no allocation and no cache miss.
 #[derive(Clone)]
-enum Value {
+enum Key {
     /// Room for a UUID, or for 256 bits in base64.
-    Short(Short<45>),
-    Long(Box<str>),
+    Short(PartitionKind, Short<45>),
+    Long(PartitionKind, Box<[u8]>),
 }
 
-impl Drop for Value {
+impl Drop for Key {
     fn drop(&mut self) {
         match self {
-            Self::Short(text) => text.wipe(),
-            Self::Long(text) => text.zeroize(),
+            Self::Short(_, text) => text.wipe(),
+            Self::Long(_, text) => text.zeroize(),
         }
     }
 }
@@ -130,7 +127,7 @@ impl PartitionKey {
     /// The whole key as one text, for [`from_text`](Self::from_text).
     pub(crate) fn to_text(&self) -> Secret {
         let mut text = String::with_capacity(self.value().len() + 1);
-        text.push(self.kind.tag());
+        text.push(self.kind().tag());
         text.push_str(&String::from_utf8_lossy(self.value()));
         Secret::from(text)
     }
@@ -154,29 +151,50 @@ impl PartitionKey {
         Ok(Self::from_parts(kind, value))
     }
 
+    /// A key of this kind from what a header has: printable ASCII, or it is refused.
+    pub(super) fn from_header(kind: PartitionKind, value: &[u8]) -> Result<Self, KeyError> {
+        let is_printable = |all, byte: &u8| all & matches!(byte, b' '..=b'~');
+        match value.len() {
+            0 => Err(KeyError::Empty),
+            length if length > Self::MAX_LEN => Err(KeyError::TooLong {
+                limit: Self::MAX_LEN,
+            }),
+            _ if !value.iter().fold(true, is_printable) => Err(KeyError::InvalidCharacter),
+            _ => Ok(Self::from_bytes(kind, value)),
+        }
+    }
+
     fn from_parts(kind: PartitionKind, value: &str) -> Self {
-        let value = Short::new(value).map_or_else(|| Value::Long(value.into()), Value::Short);
-        Self { kind, value }
+        Self::from_bytes(kind, value.as_bytes())
+    }
+
+    fn from_bytes(kind: PartitionKind, value: &[u8]) -> Self {
+        Self(match Short::new(value) {
+            Some(text) => Key::Short(kind, text),
+            None => Key::Long(kind, value.into()),
+        })
     }
 
     /// What the partition belongs to.
     pub fn kind(&self) -> PartitionKind {
-        self.kind
+        match self.0 {
+            Key::Short(kind, _) | Key::Long(kind, _) => kind,
+        }
     }
 
     /// Memory that this key owns, allocator overhead included, in bytes.
     pub(crate) fn footprint(&self) -> usize {
-        match &self.value {
-            Value::Short(_) => 0,
-            Value::Long(text) => text.len() + crate::cache::ALLOCATION,
+        match &self.0 {
+            Key::Short(..) => 0,
+            Key::Long(_, text) => text.len() + crate::cache::ALLOCATION,
         }
     }
 
     /// The text that names the partition within its kind.
     pub(crate) fn value(&self) -> &[u8] {
-        match &self.value {
-            Value::Short(text) => text.as_bytes(),
-            Value::Long(text) => text.as_bytes(),
+        match &self.0 {
+            Key::Short(_, text) => text.as_bytes(),
+            Key::Long(_, text) => text,
         }
     }
 
@@ -186,7 +204,7 @@ impl PartitionKey {
         update(b"tower-token-cache partition v1\0");
         update(&(namespace.len() as u64).to_be_bytes());
         update(namespace.as_bytes());
-        update(self.kind.tag().encode_utf8(&mut kind).as_bytes());
+        update(self.kind().tag().encode_utf8(&mut kind).as_bytes());
         update(self.value());
     }
 }
@@ -207,7 +225,7 @@ pub(super) fn check(text: &str, limit: usize) -> Result<(), KeyError> {
 
 impl PartialEq for PartitionKey {
     fn eq(&self, other: &Self) -> bool {
-        self.kind == other.kind && self.value() == other.value()
+        self.kind() == other.kind() && self.value() == other.value()
     }
 }
 
@@ -215,14 +233,15 @@ impl Eq for PartitionKey {}
 
 impl Hash for PartitionKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.kind.hash(state);
-        self.value().hash(state);
+        // Each key's text ends where its kind stands: one run of bytes is hashed faster than three.
+        state.write(self.value());
+        state.write_u8(self.kind() as u8);
     }
 }
 
 impl fmt::Debug for PartitionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PartitionKey({:?}, [redacted])", self.kind)
+        write!(f, "PartitionKey({:?}, [redacted])", self.kind())
     }
 }
 

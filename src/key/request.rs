@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use http::header::ValueIter;
+
 /// A framework-neutral view of a request's head: axum and tonic are on `http` 1, actix-web on 0.2.
 ///
 /// `Debug` shows the method only: partition keys are in headers, paths and extensions.
@@ -39,15 +41,11 @@ impl<'a> RequestHead<'a> {
 
     /// The values of all headers of this name, in order.
     pub fn headers(&self, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
-        let (http, actix) = match self.0 {
-            Source::Http { headers, .. } => (Some(headers.get_all(name).into_iter()), None),
+        match self.0 {
+            Source::Http { headers, .. } => Values::Http(headers.get_all(name).iter()),
             #[cfg(feature = "actix")]
-            Source::Actix(request) => (None, Some(request.headers().get_all(name.as_str()))),
-        };
-        #[cfg(not(feature = "actix"))]
-        let actix: Option<std::iter::Empty<&'a http::HeaderValue>> = actix;
-        let http = http.into_iter().flatten().map(|value| value.as_bytes());
-        http.chain(actix.into_iter().flatten().map(|value| value.as_bytes()))
+            Source::Actix(request) => Values::Actix(request.headers().get_all(name.as_str())),
+        }
     }
 
     /// What `read` makes of a typed request extension; `None` when there is none of this type.
@@ -68,6 +66,25 @@ impl<'a> RequestHead<'a> {
     #[cfg(feature = "actix")]
     pub(crate) fn actix(request: &'a actix_web::HttpRequest) -> Self {
         Self(Source::Actix(request))
+    }
+}
+
+/// The values of the headers of one name.
+enum Values<'a> {
+    Http(ValueIter<'a, http::HeaderValue>),
+    #[cfg(feature = "actix")]
+    Actix(std::slice::Iter<'a, actix_web::http::header::HeaderValue>),
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        match self {
+            Self::Http(values) => values.next().map(http::HeaderValue::as_bytes),
+            #[cfg(feature = "actix")]
+            Self::Actix(values) => values.next().map(|value| value.as_bytes()),
+        }
     }
 }
 

@@ -11,12 +11,10 @@ pub(super) struct Short<const N: usize> {
 
 impl<const N: usize> Short<N> {
     /// `None` when the text is too long.
-    pub(super) fn new(text: &str) -> Option<Self> {
+    pub(super) fn new(text: &[u8]) -> Option<Self> {
         let len = u8::try_from(text.len()).ok()?;
         let mut bytes = [0; N];
-        bytes
-            .get_mut(..text.len())?
-            .copy_from_slice(text.as_bytes());
+        bytes.get_mut(..text.len())?.copy_from_slice(text);
         Some(Self { len, bytes })
     }
 
@@ -30,6 +28,6 @@ impl<const N: usize> Short<N> {
     }
 
     pub(super) fn wipe(&mut self) {
-        self.bytes.zeroize();
+        self.bytes[..self.len.into()].zeroize();
     }
 }

@@ -103,7 +103,7 @@ impl TokenKey {
 
     /// A key from a text that was one before.
     pub(crate) fn from_canonical(text: &str) -> Self {
-        Self(Short::new(text).map_or_else(|| Text::Long(text.into()), Text::Short))
+        Self(Short::new(text.as_bytes()).map_or_else(|| Text::Long(text.into()), Text::Short))
     }
 
     /// Whether this is the cache's own entry: not a token key.

@@ -24,7 +24,8 @@ pin_project! {
 impl<B: Body> ResponseBody<B> {
     pub(super) fn new(inner: B, guard: RequestGuard) -> Self {
         // A body that is at its end may never be polled, and be kept for long.
-        let guard = (!inner.is_end_stream()).then_some(guard);
+        let is_over = guard.is_idle() || inner.is_end_stream();
+        let guard = (!is_over).then_some(guard);
         Self {
             inner: Some(inner),
             guard,
@@ -54,7 +55,7 @@ impl<B: Body> Body for ResponseBody<B> {
             return Poll::Ready(None);
         };
         let frame = ready!(inner.as_mut().poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) || inner.is_end_stream() {
+        if this.guard.is_some() && (!matches!(frame, Some(Ok(_))) || inner.is_end_stream()) {
             *this.guard = None;
         }
         Poll::Ready(frame)

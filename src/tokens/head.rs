@@ -51,7 +51,9 @@ impl Tokens {
 
     /// The response head is on its way.
     pub(crate) fn close(&self) {
-        self.0.head.sent.store(true, Ordering::SeqCst);
+        if self.is_in_cookies() {
+            self.0.head.sent.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Whether it can carry changes no more.

@@ -40,6 +40,9 @@ static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: usize = 21;
 const READS: usize = 10_000;
+/// How many users' requests touch nothing: whose they are does not matter to a layer that looks
+/// nobody up, and in a server the head has just been parsed, and is in the processor's cache.
+const UNTOUCHED: usize = 100;
 /// Few enough to fit the bound on pending changes, so that no request waits for L2.
 const WRITES: usize = 2_000;
 
@@ -47,6 +50,7 @@ struct Case {
     stack: &'static str,
     path: &'static str,
     requests: usize,
+    users: usize,
     work: Work,
     next: usize,
     ns: Vec<f64>,
@@ -102,6 +106,9 @@ impl Case {
                 router, cookies, ..
             } => {
                 for _ in 0..requests {
+                    // As parsing has, the text of the head is read before any layer reads it.
+                    let text = cookies[self.next].as_bytes().iter();
+                    black_box(text.fold(0, |all, byte| all ^ byte));
                     let request = Request::builder()
                         .method(if self.path == "/write" { "POST" } else { "GET" })
                         .uri(self.path)
@@ -111,13 +118,13 @@ impl Case {
                     let response = router.call(request).await.unwrap();
                     assert!(response.status().is_success());
                     black_box(to_bytes(response.into_body(), 1024).await.unwrap());
-                    self.next = (self.next + STRIDE) % USERS;
+                    self.next = (self.next + STRIDE) % self.users;
                 }
             }
             Work::Get { cache, keys } => {
                 for _ in 0..requests {
                     black_box(cache.get(keys[self.next].as_str()).unwrap());
-                    self.next = (self.next + STRIDE) % USERS;
+                    self.next = (self.next + STRIDE) % self.users;
                 }
             }
         }
@@ -223,8 +230,14 @@ async fn cases(redis: &Redis) -> Vec<Case> {
             stack,
             path,
             requests: if *path == "/write" { WRITES } else { READS },
+            users: if *path == "/untouched" {
+                UNTOUCHED
+            } else {
+                USERS
+            },
             work: Work::Requests {
-                router: router.clone(),
+                // As `axum::serve` does, once for all requests.
+                router: router.clone().with_state(()),
                 cookies: Arc::clone(cookies),
                 drain: drain.cloned(),
             },
@@ -289,6 +302,7 @@ async fn cases(redis: &Redis) -> Vec<Case> {
         stack: "moka",
         path: "get",
         requests: READS,
+        users: USERS,
         work: Work::Get {
             cache: floor,
             keys: (0..USERS).map(session_id).collect(),
