@@ -387,6 +387,7 @@ impl Engine {
         Fetched {
             generation: loaded.generation,
             version: loaded.version,
+            commit: loaded.commit,
             cleared_at: loaded.cleared_at,
             remaining: loaded.remaining,
             entries,

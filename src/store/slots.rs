@@ -16,7 +16,8 @@ use super::memory::leases::Leases;
 use super::partition::{Entry, Partition};
 use super::record::Record;
 use super::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoredEntry,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    StoredEntry,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -213,16 +214,27 @@ impl Slots {
         })
     }
 
-    pub(crate) fn clear(&self, id: &PartitionId, expected: Option<u64>) -> u64 {
-        self.clear_in(&mut self.table(), id, expected)
+    pub(crate) fn clear(
+        &self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> Cleared {
+        self.clear_in(&mut self.table(), partition, expected, id)
     }
 
-    fn clear_in(&self, table: &mut Table, id: &PartitionId, expected: Option<u64>) -> u64 {
-        self.update(table, id, |slot, now| {
-            let (next, generation) = Partition::clear(slot.stored(now), expected, now);
+    fn clear_in(
+        &self,
+        table: &mut Table,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> Cleared {
+        self.update(table, partition, |slot, now| {
+            let (next, cleared) = Partition::clear(slot.stored(now), expected, id, now);
             slot.changed_at = slot.next_change(now);
             slot.partition = Some(next);
-            generation
+            cleared
         })
     }
 
@@ -238,7 +250,8 @@ impl Slots {
         let unmoved = from.unmoved(stored.as_ref().map(|p| &p.record), now);
         let outcome = self.commit_if(&mut table, commit, unmoved);
         if let Outcome::Committed { .. } = outcome {
-            self.clear_in(&mut table, &from.partition, Some(from.generation));
+            let ended = Some(from.generation);
+            self.clear_in(&mut table, &from.partition, ended, commit.id);
         }
         Some(outcome)
     }

@@ -31,7 +31,8 @@ async fn not_on_another_instance_either() {
     // B signs out; A has the partition in L1 and knows nothing of it.
     b.tokens(session("s")).sign_out().await.unwrap();
     on_a.insert("graph", token("refreshed")).await.unwrap();
-    on_a.commit().await.unwrap();
+    let refused = on_a.commit().await;
+    assert!(matches!(refused, Err(Error::SignedOut)), "{refused:?}");
     assert_eq!(
         a.stats().signed_out_changes,
         1,
@@ -280,4 +281,32 @@ async fn a_forced_refresh_on_an_instance_that_has_missed_it_succeeds() {
     let call = async |_| Ok::<_, tower_token_cache::ProviderError>(token("new").into());
     let forced = tokens.acquire("graph").unwrap().force_refresh();
     assert_eq!(forced.with(call).await.unwrap().token.access_token(), "new");
+}
+
+#[tokio::test]
+async fn of_two_at_a_time_each_is_final() {
+    let store = seeded().await;
+    let (here, other) = (cache(store.clone()), cache(store.clone()));
+    for cache in [&here, &other] {
+        assert!(access(&cache.tokens(session("s")), "graph").await.is_some());
+    }
+    // Both look for the generation to end, and find the same.
+    store.hang_loads();
+    let loads = store.loads();
+    let sign_out = |cache: &tower_token_cache::TokenCache| {
+        let tokens = cache.tokens(session("s"));
+        tokio::spawn(async move { tokens.sign_out().await.unwrap() })
+    };
+    let first = sign_out(&here);
+    eventually("the first one has looked", async || store.loads() > loads).await;
+    // It comes after the first one, and before the second.
+    let between = here.tokens(session("s"));
+    between.insert("graph", token("between")).await.unwrap();
+    let second = sign_out(&other);
+    eventually("both have looked", async || store.loads() > loads + 1).await;
+    store.wake_loads();
+    assert_eq!(first.await.unwrap(), Durability::Stored);
+    assert_eq!(second.await.unwrap(), Durability::Stored);
+    drained(&here).await;
+    assert_eq!(stored(store, "s", "graph").await, None);
 }
