@@ -24,10 +24,6 @@ const MAX_BYTES: usize = 2 << 20;
 
 impl Engine {
     pub(super) async fn write_group(self: Arc<Self>, group: Vec<Arc<Partition>>) {
-        // A failure shows again below.
-        if let Some(partition) = group.first() {
-            let _ = self.id(&partition.key).await;
-        }
         let mut works = Vec::with_capacity(group.len());
         for partition in group {
             let work = self

@@ -132,6 +132,15 @@ pub(crate) struct Pin {
     since: Timestamp,
 }
 
+impl Pin {
+    /// Takes over the generation, if it was not known when the pin was taken.
+    pub(super) fn learn(&mut self, state: &State) {
+        if !state.is_clearing() {
+            self.generation = self.generation.or(state.generation);
+        }
+    }
+}
+
 /// What memory can say of an entry.
 pub(super) enum Answer {
     /// This, for certain enough.

@@ -204,7 +204,10 @@ impl State {
 
     /// Whether a value may take the place of what an entry was.
     fn judge(&mut self, number: usize, entry: usize, old: Option<usize>, new: usize, by: usize) {
-        if self.model.values[new].partition != number {
+        // What was moved may be written again where it was, once the store has lost the move.
+        let value = &self.model.values[new];
+        let strayed = value.moved && self.model.partitions[number].tainted;
+        if value.partition != number && !strayed {
             let sign_outs = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
             let mut moves = sign_outs.filter(|one| one.moved_to == Some(number) && one.by == by);
             match moves.next_back() {
