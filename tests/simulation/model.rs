@@ -207,11 +207,12 @@ impl State {
         // What was moved may be written again where it was, once the store has lost the move.
         let value = &self.model.values[new];
         let strayed = value.moved && self.model.partitions[number].tainted;
-        if value.partition != number && !strayed {
+        if value.partition != number {
             let sign_outs = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
             let mut moves = sign_outs.filter(|one| one.moved_to == Some(number) && one.by == by);
             match moves.next_back() {
                 Some(_) => return self.moved(number, new),
+                None if strayed => {}
                 None => self.violated(format!("v{new} came to p{number}, where it is not at home")),
             }
         }
