@@ -36,6 +36,8 @@ pub enum Sabotage {
     RecoveryAfterSignOut,
     /// What nobody knows is said to be absent.
     AbsentWhenUnavailable,
+    /// Memory takes the same version for the same state, also when L2 has lost data and counts again.
+    VersionsWithoutHistory,
     /// A shutdown does not wait for what is to be written.
     ShutdownWithoutDrain,
 }

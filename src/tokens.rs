@@ -183,6 +183,13 @@ impl Tokens {
     /// one back, on any instance. On return L2 has it, whatever the failure policy, unless the
     /// answer is [`Durability::Pending`].
     ///
+    /// While L2 cannot be asked, it holds in this process at once, and L2 is told as soon as it is
+    /// back; until then other instances go on with the session. What begins here in the meantime
+    /// belongs to the next session, and is kept unless L2 then says that others have signed it out,
+    /// too. Of a partition that this process has never read, nobody can tell which session's
+    /// refresh token an acquisition under way at that time has spent: if it was the new one's, the
+    /// user signs in again.
+    ///
     /// # Errors
     /// [`Error::NoPartition`], [`Error::ShutDown`], [`Error::ResponseSent`], and
     /// [`Error::Unavailable`] under
@@ -196,7 +203,7 @@ impl Tokens {
         let wait = engine.sign_out(partition, &mut pin)?;
         self.keep_new(pin);
         let ended = wait.await;
-        if matches!(ended, Ok(Ok(Ok(())))) {
+        if matches!(ended, Ok(Ok(Ok(_)))) {
             // The next use of this handle begins a new life of the partition.
             self.keep_new(None);
         }
@@ -376,10 +383,18 @@ impl Tokens {
     /// Writes the partition's pending changes to L2 now.
     ///
     /// # Errors
-    /// [`Error::NoPartition`], and [`Error::Unavailable`] under [`FailurePolicy::Strict`]; the
-    /// changes are kept and replayed all the same.
+    /// [`Error::NoPartition`], [`Error::SignedOut`] when the partition was signed out since this
+    /// handle changed it, here or on another instance: its changes are gone; and
+    /// [`Error::Unavailable`] under [`FailurePolicy::Strict`]: the changes are kept and replayed
+    /// all the same.
     pub async fn commit(&self) -> Result<Durability, Error> {
-        let ended = self.0.engine.commit(self.partition()?).await;
+        let partition = self.partition()?;
+        let ended = self.0.engine.commit(partition).await;
+        let changed = self.0.changed.load(Ordering::Acquire);
+        let pin = self.pin().filter(|_| changed);
+        if pin.is_some_and(|pin| self.0.engine.is_over(partition, &pin, &ended)) {
+            return Err(Error::SignedOut);
+        }
         self.0.engine.finish(self.failure_policy(), ended)
     }
 

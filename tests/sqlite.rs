@@ -99,7 +99,10 @@ async fn data_survives_a_reopen() {
     let store = SqliteStore::open(&path).await.unwrap();
     send(&store, put(&kept, 1, "x")).await.unwrap();
     send(&store, put(&signed_out, 1, "x")).await.unwrap();
-    store.clear(&signed_out, None).await.unwrap();
+    store
+        .clear(&signed_out, None, CommitId([9; 8]))
+        .await
+        .unwrap();
     drop(store);
 
     let store = SqliteStore::open(&path).await.unwrap();
@@ -403,7 +406,7 @@ async fn what_has_expired_is_freed() {
     brief.changes.extend(put(&keeper, 2, "x").changes);
     send(&store, brief).await.unwrap();
     let gone = partition("signed out");
-    store.clear(&gone, None).await.unwrap();
+    store.clear(&gone, None, CommitId([9; 8])).await.unwrap();
     assert_eq!(number(&path, "SELECT count(*) FROM entries").await, 252);
 
     clock.advance(Duration::from_secs(61));
@@ -439,7 +442,10 @@ async fn sign_out_removes_the_rows_at_once() {
     let (_directory, path) = file();
     let store = SqliteStore::open(&path).await.unwrap();
     send(&store, put(&partition("a"), 1, "x")).await.unwrap();
-    store.clear(&partition("a"), None).await.unwrap();
+    store
+        .clear(&partition("a"), None, CommitId([9; 8]))
+        .await
+        .unwrap();
     assert_eq!(number(&path, "SELECT count(*) FROM entries").await, 0);
 }
 
@@ -450,7 +456,7 @@ async fn a_commit_is_remembered_beyond_its_session_while_the_tombstone_is_kept()
     let store = SqliteStore::open(&path).await.unwrap();
     let store = store.with_clock(clock.clone());
     let id = partition("a");
-    store.clear(&id, None).await.unwrap();
+    store.clear(&id, None, CommitId([9; 8])).await.unwrap();
     let [mut old, mut new] = [put(&id, 1, "old"), put(&id, 2, "new")];
     (old.generation, new.generation) = (1, 1);
     send(&store, old.clone()).await.unwrap();
@@ -528,5 +534,12 @@ async fn times_beyond_sqlites_integers_are_the_end_of_time() {
     let loaded = load(&store, &id).await;
     assert_eq!((loaded.damaged, loaded.entries.len()), (0, 1));
     assert!(loaded.remaining.hard > Some(Duration::from_secs(1 << 40)));
-    assert_eq!(store.clear(&id, Some(u64::MAX)).await.unwrap(), u64::MAX);
+    assert_eq!(
+        store
+            .clear(&id, Some(u64::MAX), CommitId([9; 8]))
+            .await
+            .unwrap()
+            .generation,
+        u64::MAX
+    );
 }

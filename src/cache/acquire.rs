@@ -124,6 +124,8 @@ struct Flying {
     /// Told when somebody waits for it.
     awaited: Arc<Notify>,
     outcome: told::Receiver<Outcome>,
+    /// When it was started. What began after a sign-out does not wait for what one has ended.
+    pin: Pin,
 }
 
 impl Flights {
@@ -197,21 +199,23 @@ impl Engine {
         call: Call,
     ) -> Result<Landed, Error> {
         let mut call = Some(call);
+        if pin.is_none() && policy != FailurePolicy::Bypass {
+            // Whoever insists on a new token has not read anything yet.
+            self.know_generation(partition, policy, pin).await?;
+        }
         loop {
             let now = self.clock.now();
-            let setback = self.partitions.with(partition, |_, state| {
-                pin.get_or_insert_with(|| state.pin(now));
-                state.seen(need.key.as_ref(), now).setback
+            let (setback, seen) = self.partitions.with(partition, |_, state| {
+                let seen = *pin.get_or_insert_with(|| state.pin(now));
+                (state.seen(need.key.as_ref(), now).setback, seen)
             });
             if let Some(error) = setback.and_then(|setback| setback.error(now)) {
                 return Err(error.into());
             }
-            let outcome = self.join(partition, need, policy, &mut call)?;
+            let outcome = self.join(partition, need, policy, seen, &mut call)?;
             // The flight goes on when this caller goes away.
             let landed = outcome.outcome().await;
-            let signed_out = pin
-                .as_ref()
-                .is_some_and(|pin| self.find(partition).lock().signed_out_since(pin));
+            let signed_out = self.find(partition).lock().signed_out_since(&seen);
             let started = call.is_none();
             match landed {
                 _ if signed_out => return Err(Error::SignedOut),
@@ -258,7 +262,7 @@ impl Engine {
             stale: None,
         };
         // Shut down: the token is still good.
-        let _ = self.join(partition, &need, policy, &mut Some(call));
+        let _ = self.join(partition, &need, policy, seen.pin, &mut Some(call));
     }
 
     /// When a successor of this token is asked for, ahead of its expiry: a little earlier or later
@@ -304,6 +308,7 @@ impl Engine {
         partition: &PartitionKey,
         need: &Need,
         policy: FailurePolicy,
+        pin: Pin,
         call: &mut Option<Call>,
     ) -> Result<told::Receiver<Outcome>, Error> {
         let id = FlightId {
@@ -312,7 +317,9 @@ impl Engine {
             claims: need.claims.clone(),
         };
         let mut flying = self.flights.flying.lock();
-        if let Some(flight) = flying.get(&id) {
+        let begun = flying.get(&id);
+        let over = |flight: &Flying| self.find(partition).lock().signed_out_since(&flight.pin);
+        if let Some(flight) = begun.filter(|flight| !over(flight)) {
             if !need.is_ahead() {
                 flight.awaited.notify_one();
             }
@@ -338,6 +345,7 @@ impl Engine {
                 number,
                 awaited: awaited.clone(),
                 outcome: outcome.clone(),
+                pin,
             },
         );
         drop(flying);

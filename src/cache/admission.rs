@@ -15,6 +15,7 @@ use crate::time::Timestamp;
 pub(super) struct Fetched {
     pub(super) generation: u64,
     pub(super) version: u64,
+    pub(super) commit: Option<CommitId>,
     pub(super) cleared_at: Option<Timestamp>,
     pub(super) remaining: Remaining,
     pub(super) entries: Vec<(TokenKey, Value)>,
@@ -29,6 +30,14 @@ pub(super) struct Floor {
     sign_outs: u32,
     generation: u64,
     version: u64,
+}
+
+/// What L2 says of a commit that it has taken.
+#[derive(Clone, Copy)]
+pub(super) struct Made {
+    pub(super) version: u64,
+    pub(super) previous: Option<CommitId>,
+    pub(super) remaining: Remaining,
 }
 
 /// What became of a partition that was read from L2.
@@ -75,6 +84,7 @@ impl State {
         let revision = Revision {
             generation: fetched.generation,
             version: fetched.version,
+            commit: fetched.commit,
         };
         let announced = self.pending.as_ref().and_then(|pending| pending.announced);
         let overtaken = known.sign_outs != floor.sign_outs
@@ -102,6 +112,7 @@ impl State {
         let newest = self.latest_to_expire(now);
         self.generation = Some(fetched.generation.max(known.generation));
         self.version = fetched.version;
+        self.commit = fetched.commit;
         self.complete = true;
         self.checked_at = now;
         self.epoch = fetched.epoch;
@@ -138,10 +149,12 @@ impl State {
         now: Timestamp,
     ) -> bool {
         let announced = self.pending.as_ref().and_then(|pending| pending.announced);
-        let same = self.complete
-            && self.floor() == floor
-            && revision == self.revision()
-            && announced.is_none();
+        let known = self.revision();
+        let same = match sabotage::is(Sabotage::VersionsWithoutHistory) {
+            true => (revision.generation, revision.version) == (known.generation, known.version),
+            false => revision == known,
+        };
+        let same = self.complete && self.floor() == floor && same && announced.is_none();
         if same {
             self.checked_at = now;
             self.epoch = epoch;
@@ -154,6 +167,7 @@ impl State {
         Revision {
             generation: self.generation.unwrap_or(0),
             version: self.version,
+            commit: self.commit,
         }
     }
 
@@ -208,24 +222,29 @@ impl State {
     pub(super) fn committed(
         &mut self,
         id: CommitId,
-        version: u64,
-        remaining: Remaining,
+        made: Made,
         now: Timestamp,
         rules: &Rules,
     ) -> usize {
+        let version = made.version;
         let in_flight = &mut self.pending().in_flight;
         let Some(commit) = in_flight.take_if(|commit| commit.id == id) else {
             return 0;
         };
-        // One step further than when it was sent: nobody else has committed in between. Where a load
-        // has brought what others committed after it, memory has it under these changes.
-        self.complete &= version == commit.base + 1 && version >= self.version;
+        // Right after what memory had when it was sent: nobody else has committed in between. Where a
+        // load has brought what others committed after it, memory has it under these changes.
+        let follows = version == commit.base.version + 1
+            && (made.previous == commit.base.commit
+                || sabotage::is(Sabotage::VersionsWithoutHistory));
+        self.complete &= follows && version >= self.version;
         if self.complete {
             self.checked_at = now;
         }
-        self.version = self.version.max(version);
+        if version >= self.version {
+            (self.version, self.commit) = (version, Some(id));
+        }
         self.touched_at = now;
-        self.set_remaining(remaining, now, rules);
+        self.set_remaining(made.remaining, now, rules);
         if self.pending().land(Landing::Stored) {
             for (name, change) in commit.changes.iter() {
                 self.lay(name.clone(), change.value.clone(), false);
@@ -275,13 +294,16 @@ impl State {
 
     /// Empties the partition; until L2 acknowledges it, nothing that L2 holds counts. Returns how
     /// many changes that waited are dropped.
-    pub(super) fn sign_out(&mut self) -> usize {
+    pub(super) fn sign_out(&mut self, id: CommitId) -> usize {
         let dropped = self.drop_changes();
         self.forget_entries();
         self.sign_outs += 1;
         let generation = self.generation;
-        self.pending().clear.get_or_insert(generation);
-        self.pending().clear_confirmed = false;
+        let pending = self.pending();
+        pending.clear.get_or_insert(generation);
+        pending.clear_confirmed = false;
+        // What came after an earlier one, which L2 may have, is not spared as of a repeated one.
+        pending.clear_id = id;
         dropped
     }
 
@@ -306,6 +328,7 @@ impl State {
         self.generation = Some(generation);
         self.cleared_at = Some(now);
         self.version = 0;
+        self.commit = None;
         self.complete = false;
         self.end = None;
         self.hard_end = None;

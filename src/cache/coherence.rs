@@ -225,6 +225,8 @@ impl Engine {
         let revision = Revision {
             generation: invalidation.generation,
             version: invalidation.version,
+            // Not announced: it is older than what memory has, or it is read.
+            commit: None,
         };
         let now = self.clock.now();
         let dropped = self

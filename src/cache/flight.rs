@@ -185,14 +185,17 @@ impl Flight {
             true => REFRESH_TOKEN,
             false => self.need.key.as_ref(),
         };
-        let mut held = exclusion.lease.take().unwrap_or_else(|| {
-            let lease = Lease {
-                partition: self.engine.l2.id(&self.id.partition),
-                entry: self.engine.l2.entry_id(name),
-                owner: self.owner,
-            };
-            HeldLease::new(&self.engine, lease)
-        });
+        let mut held = match exclusion.lease.take() {
+            Some(held) => held,
+            None => {
+                let lease = Lease {
+                    partition: self.engine.id(&self.id.partition).await?,
+                    entry: self.engine.l2.entry_id(name),
+                    owner: self.owner,
+                };
+                HeldLease::new(&self.engine, lease)
+            }
+        };
         let answer = held.take().await;
         // One that may have been granted is asked for again, by the same owner.
         if !matches!(answer, Ok(Some(_))) {

@@ -8,22 +8,20 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::Engine;
+use super::admission::Made;
 use super::l2::L2Error;
 use super::partition::{Partition, State};
-use super::pending::InFlight;
+use super::pending::{Base, InFlight};
+use super::read::MAX_READS;
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
-use crate::store::{Change, Commit, Outcome, PartitionId, Revision, TOMBSTONE};
+use crate::store::{Change, Cleared, Commit, CommitId, Outcome, PartitionId, Revision, TOMBSTONE};
 
 /// Bytes of values in one round-trip: some milliseconds' work for a store.
 const MAX_BYTES: usize = 2 << 20;
 
 impl Engine {
     pub(super) async fn write_group(self: Arc<Self>, group: Vec<Arc<Partition>>) {
-        // A failure shows again below.
-        if let Some(partition) = group.first() {
-            let _ = self.id(&partition.key).await;
-        }
         let mut works = Vec::with_capacity(group.len());
         for partition in group {
             let work = self
@@ -71,14 +69,21 @@ impl Engine {
                 "changes waited for too long and are given up"
             );
         }
-        let (generation, version) = (state.generation, state.version);
+        let generation = state.generation;
+        let base = Base {
+            version: state.version,
+            commit: state.commit,
+        };
         let pending = state.pending();
         pending.tell_written();
         let touch = std::mem::take(&mut pending.touch);
         let kind = match (pending.clear, generation) {
-            (Some(expected), _) => WorkKind::Clear { expected },
+            (Some(expected), _) => WorkKind::Clear {
+                expected,
+                id: pending.clear_id,
+            },
             (None, Some(generation)) if pending.is_dirty() => WorkKind::Commit {
-                commit: pending.depart(version, || self.queue.next_id()),
+                commit: pending.depart(base, || self.queue.next_id()),
                 generation,
             },
             (None, None) if pending.is_dirty() => WorkKind::Load,
@@ -123,6 +128,7 @@ impl Engine {
                     let revision = Revision {
                         generation,
                         version,
+                        commit: Some(commit.id),
                     };
                     announcements.push((commit.partition, revision));
                 }
@@ -162,8 +168,17 @@ impl Engine {
         let now = self.clock.now();
         self.partitions
             .with(&work.partition.key, |_, state| match outcome {
-                Outcome::Committed { version, remaining } => {
-                    let flushed = state.committed(commit.id, version, remaining, now, &self.rules);
+                Outcome::Committed {
+                    version,
+                    previous,
+                    remaining,
+                } => {
+                    let made = Made {
+                        version,
+                        previous,
+                        remaining,
+                    };
+                    let flushed = state.committed(commit.id, made, now, &self.rules);
                     self.counters.flushed_changes.add(flushed as u64);
                 }
                 Outcome::Stale { generation } => {
@@ -177,25 +192,33 @@ impl Engine {
             });
     }
 
-    async fn clear(&self, id: &PartitionId, expected: Option<u64>) -> Result<u64, L2Error> {
+    async fn clear(
+        &self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> Result<Cleared, L2Error> {
         if !sabotage::is(Sabotage::SignOutWithoutTombstone) {
-            return self.l2.clear(id, expected).await;
+            return self.l2.clear(partition, expected, id).await;
         }
-        let loaded = self.l2.load(id).await?;
+        let loaded = self.l2.load(partition).await?;
         let changes = loaded.entries.iter().map(|stored| Change {
             entry: stored.entry,
             put: None,
         });
         let commit = Commit {
-            partition: id.clone(),
-            id: self.queue.next_id(),
+            partition: partition.clone(),
+            id,
             generation: loaded.generation,
             expected: None,
             changes: changes.collect(),
             lifetime: self.lifetime,
         };
         self.l2.commit(&[commit]).await?;
-        Ok(loaded.generation)
+        Ok(Cleared {
+            generation: loaded.generation,
+            ended: true,
+        })
     }
 
     /// Signs a partition out in L2. What memory knows of the generation may be out of date, so L2
@@ -204,6 +227,7 @@ impl Engine {
         &self,
         key: &PartitionKey,
         expected: Option<u64>,
+        sign_out: CommitId,
     ) -> Result<(), L2Error> {
         #[cfg(feature = "seal")]
         self.clear_plaintext(key).await?;
@@ -211,7 +235,7 @@ impl Engine {
         let confirmed = self
             .partitions
             .with(key, |_, state| state.pending().clear_confirmed);
-        let expected = match confirmed {
+        let ends = match confirmed {
             true => expected,
             false => match self.l2.load(&id).await {
                 Ok(loaded) => {
@@ -227,16 +251,31 @@ impl Engine {
             },
         };
         let sign_outs = self.partitions.with(key, |_, state| state.sign_outs);
-        let generation = self.clear(&id, expected).await?;
+        let mut cleared = self.clear(&id, ends, sign_out).await?;
+        // Whether others have signed it out meanwhile, perhaps after what was changed here since.
+        let mut overlaps = !cleared.ended;
+        for _ in 0..MAX_READS {
+            // What another one has let begin may be from before this one, unless L2 was asked long
+            // ago: then it may be a session that has begun since.
+            if cleared.ended || confirmed {
+                break;
+            }
+            let next = Some(cleared.generation);
+            self.partitions
+                .with(key, |_, state| state.pending().clear = Some(next));
+            cleared = self.clear(&id, next, sign_out).await?;
+        }
+        let generation = cleared.generation;
+        // Where L2 could not be asked for the generation, what memory knew has to do.
+        overlaps |= generation > ends.or(expected).unwrap_or(0) + 1;
         let revision = Revision {
             generation,
-            version: 0,
+            ..Revision::default()
         };
         self.coherence.announce([(id, revision)]);
         let now = self.clock.now();
         let dropped = self.partitions.with(key, |_, state| {
-            // Others have signed it out since, perhaps after what was changed here.
-            let dropped = match expected.is_some_and(|ended| generation > ended + 1) {
+            let dropped = match overlaps {
                 true => state.drop_changes(),
                 false => 0,
             };
@@ -301,6 +340,7 @@ enum WorkKind {
     },
     Clear {
         expected: Option<u64>,
+        id: CommitId,
     },
     /// The generation is unknown: L2 could not be asked when the changes were made.
     Load,
@@ -317,8 +357,8 @@ impl Work {
     async fn run_alone(mut self) {
         let engine = self.engine.clone();
         self.failure = match self.kind {
-            WorkKind::Clear { expected } => engine
-                .end_generation(&self.partition.key, expected)
+            WorkKind::Clear { expected, id } => engine
+                .end_generation(&self.partition.key, expected, id)
                 .await
                 .err(),
             WorkKind::Load => engine.load(&self.partition.key).await.1.err(),

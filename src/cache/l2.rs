@@ -12,8 +12,8 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
 use crate::store::{
-    Commit, EntryId, Lease, LeaseState, Loaded, Names, Origin, Outcome, PartitionId, Remaining,
-    Revision, StoreFuture, TokenStore,
+    Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Loaded, Names, Origin, Outcome,
+    PartitionId, Remaining, Revision, StoreFuture, TokenStore,
 };
 use crate::telemetry::Counters;
 
@@ -125,9 +125,10 @@ impl L2 {
         &self,
         partition: &PartitionId,
         expected: Option<u64>,
-    ) -> Result<u64, L2Error> {
+        id: CommitId,
+    ) -> Result<Cleared, L2Error> {
         self.call(L2Operation::Clear, Some(partition), || {
-            self.store.clear(partition, expected)
+            self.store.clear(partition, expected, id)
         })
         .await
     }

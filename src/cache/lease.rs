@@ -158,17 +158,9 @@ impl HeldLease {
         Ok(untouched(REFRESH_TOKEN) && untouched(about.name.as_ref()))
     }
 
-    /// Releases the lease if L2 has all that is known of these tokens.
-    pub(super) async fn release_if_written(
-        self,
-        partition: &PartitionKey,
-        name: &TokenKey,
-    ) -> Result<(), Self> {
-        if !self.engine.has_written(partition, name) {
-            return Err(self);
-        }
-        self.release().await;
-        Ok(())
+    /// Whether L2 has all that is known of these tokens.
+    pub(super) fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
+        self.engine.has_written(partition, name)
     }
 
     /// Keeps the lease until then: others would find what is spent. The engine is not kept by it.

@@ -19,7 +19,7 @@ use crate::codec::Value;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Lookup;
 use crate::sabotage::{self, Sabotage};
-use crate::store::{EntryId, Names};
+use crate::store::{CommitId, EntryId, Names};
 use crate::time::Timestamp;
 
 /// Clocks of instances and store may differ by this much where a change made while L2 could not
@@ -95,6 +95,8 @@ pub(crate) struct State {
     pub(super) pending: Option<Box<Pending>>,
     /// The latest version that L2 is known to have.
     pub(super) version: u64,
+    /// The commit that made it, which tells it from the same version of an L2 that has lost data.
+    pub(super) commit: Option<CommitId>,
     /// When L2 last confirmed that.
     pub(super) checked_at: Timestamp,
     pub(super) touched_at: Timestamp,
@@ -130,6 +132,15 @@ pub(crate) struct Pin {
     prefix: Option<u64>,
     sign_outs: u32,
     since: Timestamp,
+}
+
+impl Pin {
+    /// Takes over the generation, if it was not known when the pin was taken.
+    pub(super) fn learn(&mut self, state: &State) {
+        if !state.is_clearing() {
+            self.generation = self.generation.or(state.generation);
+        }
+    }
 }
 
 /// What memory can say of an entry.

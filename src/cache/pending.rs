@@ -23,6 +23,8 @@ const MAX_BYTES: usize = 1 << 20;
 pub(super) struct Pending {
     /// A sign-out that L2 has not acknowledged, with the generation that it ends.
     pub(super) clear: Option<Option<u64>>,
+    /// Identifies the sign-out when it is repeated.
+    pub(super) clear_id: CommitId,
     /// L2 was asked for that generation since.
     pub(super) clear_confirmed: bool,
     pub(super) changes: BTreeMap<TokenKey, PendingChange>,
@@ -50,7 +52,20 @@ pub(super) struct Pending {
 }
 
 type LandingSender = oneshot::Sender<Result<Landing, L2Error>>;
-type Waiter = oneshot::Sender<Result<(), L2Error>>;
+
+struct Waiter {
+    told: oneshot::Sender<Result<Written, L2Error>>,
+    /// A sign-out has ended what this one waited for, or some of it.
+    ended: bool,
+}
+
+/// What became of changes that somebody waited for, where L2 could be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    All,
+    /// A sign-out has ended them, or some of them.
+    Ended,
+}
 
 #[derive(Clone)]
 pub(super) struct PendingChange {
@@ -83,9 +98,16 @@ pub(super) struct InFlight {
     pub(super) id: CommitId,
     pub(super) expected: Option<Expected>,
     pub(super) changes: Arc<BTreeMap<TokenKey, PendingChange>>,
-    /// The version that memory had when it was first sent. One above it says that L2 has had no
+    /// What memory had when it was first sent. If L2 says that it came right after, it has had no
     /// other commit since.
-    pub(super) base: u64,
+    pub(super) base: Base,
+}
+
+/// The version of memory, and the id of the commit that made it.
+#[derive(Clone, Copy)]
+pub(super) struct Base {
+    pub(super) version: u64,
+    pub(super) commit: Option<CommitId>,
 }
 
 impl Pending {
@@ -156,7 +178,12 @@ impl Pending {
         let dropped = in_flight.map_or(0, |commit| commit.changes.len());
         let acquired = std::mem::take(&mut self.acquired);
         let acquired: usize = acquired.iter().map(|batch| batch.changes.len()).sum();
-        dropped + acquired + std::mem::take(&mut self.changes).len()
+        let dropped = dropped + acquired + std::mem::take(&mut self.changes).len();
+        if dropped > 0 {
+            let waiters = self.riders.iter_mut().chain(&mut self.waiters);
+            waiters.for_each(|waiter| waiter.ended = true);
+        }
+        dropped
     }
 
     /// Whether changes or a sign-out wait.
@@ -184,16 +211,16 @@ impl Pending {
     }
 
     /// Told when everything that waits now is written, or could not be.
-    pub(super) fn wait(&mut self) -> oneshot::Receiver<Result<(), L2Error>> {
-        let (sender, receiver) = oneshot::channel();
-        self.waiters.retain(|waiter| !waiter.is_closed());
-        self.waiters.push(sender);
+    pub(super) fn wait(&mut self) -> oneshot::Receiver<Result<Written, L2Error>> {
+        let (told, receiver) = oneshot::channel();
+        self.waiters.retain(|waiter| !waiter.told.is_closed());
+        self.waiters.push(Waiter { told, ended: false });
         receiver
     }
 
     /// The changes that wait, as one commit. One whose answer was lost goes out again as it was,
     /// before anything newer.
-    pub(super) fn depart(&mut self, base: u64, next_id: impl FnOnce() -> CommitId) -> InFlight {
+    pub(super) fn depart(&mut self, base: Base, next_id: impl FnOnce() -> CommitId) -> InFlight {
         if let Some(commit) = &mut self.in_flight {
             if sabotage::is(Sabotage::FreshCommitIds) {
                 commit.id = next_id();
@@ -230,7 +257,7 @@ impl Pending {
     fn send_off(
         &mut self,
         id: CommitId,
-        base: u64,
+        base: Base,
         changes: BTreeMap<TokenKey, PendingChange>,
         expected: Option<Expected>,
     ) -> InFlight {
@@ -247,10 +274,10 @@ impl Pending {
     /// A turn has ended well: tells those whose changes are written.
     pub(super) fn tell_written(&mut self) {
         if self.in_flight.is_none() {
-            tell(&mut self.riders, &Ok(()));
+            tell(&mut self.riders, None);
         }
         if !self.is_dirty() {
-            tell(&mut self.waiters, &Ok(()));
+            tell(&mut self.waiters, None);
         }
     }
 
@@ -261,15 +288,19 @@ impl Pending {
                 let _ = waiter.send(Err(failure.clone()));
             }
         }
-        let failure = Err(failure);
-        tell(&mut self.riders, &failure);
-        tell(&mut self.waiters, &failure);
+        tell(&mut self.riders, Some(&failure));
+        tell(&mut self.waiters, Some(&failure));
     }
 }
 
-fn tell(waiters: &mut Vec<Waiter>, outcome: &Result<(), L2Error>) {
-    for waiter in waiters.drain(..) {
+fn tell(waiters: &mut Vec<Waiter>, failure: Option<&L2Error>) {
+    for Waiter { told, ended } in waiters.drain(..) {
+        let outcome = match failure {
+            Some(failure) => Err(failure.clone()),
+            None if ended => Ok(Written::Ended),
+            None => Ok(Written::All),
+        };
         // A waiter that has gone needs no answer.
-        let _ = waiter.send(outcome.clone());
+        let _ = told.send(outcome);
     }
 }

@@ -314,7 +314,8 @@ impl Engine {
         let accepts = protection.sealing().is_some_and(Sealing::accepts_plaintext);
         if accepts {
             let plain = self.l2.named(&Names::default(), key);
-            self.l2.clear(&plain, None).await?;
+            let sign_out = self.queue.next_id();
+            self.l2.clear(&plain, None, sign_out).await?;
         }
         Ok(())
     }

@@ -193,7 +193,15 @@ impl Engine {
             false => self.load(key).await,
         };
         let now = self.clock.now();
-        pin.get_or_insert_with(|| partition.lock().pin(now));
+        {
+            let state = partition.lock();
+            let pin = pin.get_or_insert_with(|| state.pin(now));
+            // Where L1 does not keep the partition, nobody else could say this any more.
+            if state.signed_out_since(pin) {
+                return Err(Error::SignedOut);
+            }
+            pin.learn(&state);
+        }
         outcome.or_else(|failure| self.degrade(policy, failure))
     }
 
@@ -392,6 +400,7 @@ impl Engine {
         Fetched {
             generation: loaded.generation,
             version: loaded.version,
+            commit: loaded.commit,
             cleared_at: loaded.cleared_at,
             remaining: loaded.remaining,
             entries,
@@ -418,7 +427,9 @@ impl Loader {
 
     async fn load(&self) -> Result<(), L2Error> {
         let key = &self.partition.key;
-        if self.thorough || !self.engine.confirm(key).await? {
+        let now = self.engine.clock.now();
+        let compares = !self.thorough && self.partition.lock().is_comparable(now);
+        if !compares || !self.engine.confirm(key).await? {
             self.engine.fetch(key, |_, _| ()).await?;
         }
         Ok(())

@@ -64,17 +64,18 @@ impl Engine {
                 Outcome::Committed { version, .. } => {
                     let ended = Revision {
                         generation: source.generation + 1,
-                        version: 0,
+                        ..Revision::default()
                     };
                     let begun = Revision {
                         generation: target.generation,
                         version,
+                        commit: Some(id),
                     };
                     let moved = [(origin.partition, ended), (commit.partition, begun)];
                     self.coherence.announce(moved);
                     let now = self.clock.now();
                     let dropped = self.partitions.with(from, |_, state| {
-                        let dropped = state.sign_out();
+                        let dropped = state.sign_out(id);
                         state.cleared(source.generation + 1, now);
                         dropped
                     });

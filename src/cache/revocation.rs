@@ -82,7 +82,8 @@ impl Engine {
 
     async fn raise_prefix(&self) -> Result<u64, L2Error> {
         let partition = self.prefix_id();
-        let generation = self.l2.clear(&partition, None).await?;
+        let id = self.queue.next_id();
+        let generation = self.l2.clear(&partition, None, id).await?.generation;
         // A tombstone ends; this must not.
         let marker = Commit {
             partition,

@@ -28,12 +28,13 @@ pub(super) struct Exclusion {
 impl Exclusion {
     /// Keeps other instances away until L2 has what was acquired.
     pub(super) async fn end_when_written(mut self, partition: PartitionKey, name: TokenKey) {
-        if let Some(lease) = self.lease.take() {
-            let written = lease.release_if_written(&partition, &name).await;
-            self.lock = None;
-            if let Err(lease) = written {
+        match self.lease.take() {
+            Some(lease) if !lease.has_written(&partition, &name) => {
+                self.lock = None;
                 lease.keep_until_written(partition, name).await;
             }
+            Some(lease) => lease.release().await,
+            None => {}
         }
     }
 

@@ -9,7 +9,8 @@ use tokio::time::{Timeout, timeout};
 use super::Engine;
 use super::budget::Permit;
 use super::l2::L2Error;
-use super::partition::Pin;
+use super::partition::{Pin, State};
+use super::pending::Written;
 use crate::codec::Value;
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
@@ -17,7 +18,7 @@ use crate::lookup::Durability;
 use crate::policy::FailurePolicy;
 
 /// Resolves when the changes that waited are written, or could not be.
-pub(crate) type CommitWait = Timeout<oneshot::Receiver<Result<(), L2Error>>>;
+pub(crate) type CommitWait = Timeout<oneshot::Receiver<Result<Written, L2Error>>>;
 
 impl Engine {
     /// Changes entries: `None` removes one. Visible to everybody in this process on return.
@@ -110,14 +111,27 @@ impl Engine {
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
         }
-        let now = self.clock.now();
+        let (now, id) = (self.clock.now(), self.queue.next_id());
         let dropped = self.partitions.with(key, |_, state| {
-            let dropped = state.sign_out();
+            let dropped = state.sign_out(id);
             *pin = Some(state.pin(now));
             dropped
         });
         self.counters.signed_out_changes.add(dropped as u64);
         Ok(self.commit(key))
+    }
+
+    /// Whether a sign-out has ended changes that were waited for, or the partition since `pin` was
+    /// taken.
+    pub(crate) fn is_over(
+        &self,
+        key: &PartitionKey,
+        pin: &Pin,
+        ended: &<CommitWait as Future>::Output,
+    ) -> bool {
+        let over = |state: &mut State| state.signed_out_since(pin);
+        matches!(ended, Ok(Ok(Ok(Written::Ended))))
+            || self.partitions.with_known(key, over).unwrap_or(false)
     }
 
     /// Waits until L2 has every sign-out.
@@ -146,7 +160,7 @@ impl Engine {
     /// Writes what waits of this partition now, and reports how that ended.
     pub(super) async fn flush(self: &Arc<Self>, key: &PartitionKey) -> Result<(), L2Error> {
         match self.commit(key).await {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(outcome)) => outcome.map(drop),
             Ok(Err(_)) => Err(L2Error::lost()),
             Err(_) => Err(L2Error::of(StoreErrorKind::Timeout)),
         }
@@ -159,7 +173,7 @@ impl Engine {
         ended: <CommitWait as Future>::Output,
     ) -> Result<Durability, Error> {
         let failure = match ended {
-            Ok(Ok(Ok(()))) => return Ok(Durability::Stored),
+            Ok(Ok(Ok(_))) => return Ok(Durability::Stored),
             Ok(Ok(Err(failure))) => failure,
             Ok(Err(_)) => L2Error::lost(),
             Err(_) => L2Error::of(StoreErrorKind::Timeout),

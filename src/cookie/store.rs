@@ -12,8 +12,8 @@ use crate::error::{ConfigError, StoreError, StoreErrorKind};
 use crate::layer::TokenCacheLayer;
 use crate::seal::KeyRing;
 use crate::store::{
-    Change, Commit, CommitId, EntryId, Lease, LeaseState, Lifetime, Loaded, Origin, Outcome,
-    PartitionId, Put, Remaining, Slots, StoreFuture, TokenStore,
+    Change, Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Lifetime, Loaded, Origin,
+    Outcome, PartitionId, Put, Remaining, Slots, StoreFuture, TokenStore,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -95,7 +95,7 @@ impl CookieStore {
         if let Some(generation) = slots.unverified(id) {
             let known = store.load(id).await?.generation;
             if known > generation {
-                slots.clear(id, Some(known - 1));
+                slots.clear(id, Some(known - 1), CommitId::default());
             }
             slots.verify(id);
         }
@@ -103,19 +103,20 @@ impl CookieStore {
     }
 
     /// Tells the fleet that a session was signed out to this generation, or signs it out there
-    /// when it is not known here. Returns the generation in force.
+    /// when it is not known here.
     async fn publish(
         &self,
         store: &dyn TokenStore,
-        id: &PartitionId,
+        partition: &PartitionId,
         expected: Option<u64>,
-    ) -> Result<u64, StoreError> {
-        let generation = store.clear(id, expected).await?;
+        id: CommitId,
+    ) -> Result<Cleared, StoreError> {
+        let cleared = store.clear(partition, expected, id).await?;
         // A tombstone does not live for as long as cookies do.
         let mark = Commit {
-            partition: id.clone(),
+            partition: partition.clone(),
             id: CommitId(getrandom::u64().unwrap_or_default().to_be_bytes()),
-            generation,
+            generation: cleared.generation,
             expected: None,
             changes: vec![Change {
                 entry: EntryId::from([0; 16]),
@@ -131,7 +132,7 @@ impl CookieStore {
         };
         match store.commit(&[mark]).await.pop() {
             Some(Err(error)) => Err(error),
-            _ => Ok(generation),
+            _ => Ok(cleared),
         }
     }
 }
@@ -193,21 +194,26 @@ impl TokenStore for CookieStore {
 
     fn clear<'a>(
         &'a self,
-        id: &'a PartitionId,
+        partition: &'a PartitionId,
         expected: Option<u64>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        id: CommitId,
+    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
         Box::pin(async move {
-            let slots = &self.0.slots;
-            let here = slots.holds(id).then(|| slots.clear(id, expected));
+            let clear = |expected| self.0.slots.clear(partition, expected, id);
+            let here = self.0.slots.holds(partition).then(|| clear(expected));
             let Some(store) = &self.0.sign_outs else {
-                return Ok(here.unwrap_or_else(|| slots.clear(id, expected)));
+                return Ok(here.unwrap_or_else(|| clear(expected)));
             };
             let before = match here {
-                Some(generation) => generation.checked_sub(1),
+                Some(here) => here.generation.checked_sub(1),
                 None => expected,
             };
-            let known = self.publish(&**store, id, before).await?;
-            Ok(slots.clear(id, known.checked_sub(1)))
+            let known = self.publish(&**store, partition, before, id).await?;
+            let latest = clear(known.generation.checked_sub(1));
+            Ok(Cleared {
+                generation: latest.generation,
+                ended: known.ended || here.is_some_and(|here| here.ended),
+            })
         })
     }
 

@@ -47,11 +47,13 @@ pub async fn all<S: TokenStore>(harness: &Harness<S>) {
     repeated_commits_are_not_applied_again(harness).await;
     sixteen_commits_are_remembered(harness).await;
     concurrent_commits_all_survive(harness).await;
+    ids_tell_states_apart(harness).await;
 
     sign_out_is_final(harness).await;
     sign_out_of_an_absent_partition_is_final(harness).await;
     repeated_sign_out_spares_the_new_session(harness).await;
     unconditional_sign_out_always_counts(harness).await;
+    sign_outs_are_idempotent(harness).await;
     lower_generations_are_replaced(harness).await;
     absent_partitions_take_any_generation(harness).await;
     tombstones_outlive_the_partition(harness).await;

@@ -14,8 +14,8 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use self::leases::Leases;
 use super::partition::Partition;
 use super::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
-    TokenStore,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    StoreFuture, TokenStore,
 };
 use crate::error::{StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
@@ -93,10 +93,15 @@ impl MemoryStore {
         })
     }
 
-    fn clear_one(&self, id: &PartitionId, expected: Option<u64>) -> Option<u64> {
-        self.update(id, |stored, now| {
-            let (cleared, generation) = Partition::clear(stored, expected, now);
-            (Some(cleared), generation)
+    fn clear_one(
+        &self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> Option<Cleared> {
+        self.update(partition, |stored, now| {
+            let (next, cleared) = Partition::clear(stored, expected, id, now);
+            (Some(next), cleared)
         })
     }
 
@@ -110,7 +115,7 @@ impl MemoryStore {
         let unmoved = from.unmoved(stored.as_ref().map(|p| &p.record), now);
         let outcome = self.commit_one(commit, unmoved).ok_or_else(refused)?;
         if let Outcome::Committed { .. } = outcome {
-            self.clear_one(&from.partition, Some(from.generation));
+            self.clear_one(&from.partition, Some(from.generation), commit.id);
         }
         Ok(outcome)
     }
@@ -171,14 +176,15 @@ impl TokenStore for MemoryStore {
 
     fn clear<'a>(
         &'a self,
-        id: &'a PartitionId,
+        partition: &'a PartitionId,
         expected: Option<u64>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        id: CommitId,
+    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
         let _together = self.together();
-        let generation = self.clear_one(id, expected).ok_or_else(refused);
+        let cleared = self.clear_one(partition, expected, id).ok_or_else(refused);
         // Until then the map holds on to what it had, and to the tokens in it.
         self.partitions.run_pending_tasks();
-        Box::pin(std::future::ready(generation))
+        Box::pin(std::future::ready(cleared))
     }
 
     fn relocate<'a>(

@@ -9,9 +9,10 @@
 //!    [`Stale`](Outcome::Stale) and changes nothing.
 //! 2. **Versions order commits.** Each commit raises the partition's version by one, and every
 //!    entry it writes carries that version. The store assigns it; clocks play no part.
-//! 3. **Commits are idempotent.** A commit carries a random id. The store remembers the last
-//!    [`REMEMBERED_COMMITS`] ids of a partition and answers a repeated one without applying it
-//!    again, so a commit whose answer was lost can be retried.
+//! 3. **Commits are idempotent.** A commit carries a random id, and so does a sign-out. The store
+//!    remembers the last [`REMEMBERED_COMMITS`] ids of a partition and answers a repeated one
+//!    without applying it again, so that one whose answer was lost can be retried. The latest of
+//!    them tells states apart that have the same number: a store that has lost data counts again.
 //! 4. **Entries stand alone.** A commit writes and removes the entries that it names and leaves
 //!    all others as they are.
 //! 5. **Expectations are atomic.** A commit that [expects](Commit::expected) an entry at a version
@@ -91,7 +92,7 @@ pub trait TokenStore: Send + Sync + 'static {
         partition: &'a PartitionId,
     ) -> StoreFuture<'a, Result<Loaded, StoreError>>;
 
-    /// The generation and version of these partitions, without their entries, in one round-trip
+    /// The revisions of these partitions, without their entries, in one round-trip
     /// where the store can. A partition that has ended may be answered either way.
     fn revisions<'a>(
         &'a self,
@@ -121,14 +122,16 @@ pub trait TokenStore: Send + Sync + 'static {
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>>;
 
-    /// Signs a partition out: removes every entry, raises the generation and leaves a tombstone.
-    /// With `expected`, only if the partition still has that generation (or less): a repeated
-    /// sign-out does not end the session that has begun since. Returns the generation in force.
+    /// Signs a partition out: removes every entry, raises the generation and leaves a tombstone,
+    /// which remembers `id`. With `expected`, only if the partition still has that generation (or
+    /// less): a sign-out of the past does not end the session that has begun since. One that is
+    /// repeated, with the same `id`, does not either.
     fn clear<'a>(
         &'a self,
         partition: &'a PartitionId,
         expected: Option<u64>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>>;
+        id: CommitId,
+    ) -> StoreFuture<'a, Result<Cleared, StoreError>>;
 
     /// Moves a partition: signs `from` out and applies `commit` to another partition, both or
     /// neither. [`Conflict`](Outcome::Conflict) when `from` is no longer as it was read, and
@@ -307,6 +310,8 @@ pub struct Loaded {
     pub generation: u64,
     /// The version of the last commit; 0 when absent.
     pub version: u64,
+    /// The id of the last commit or sign-out; `None` when absent.
+    pub commit: Option<CommitId>,
     /// When the partition was last signed out, while its tombstone is kept.
     pub cleared_at: Option<Timestamp>,
     /// How long the partition lives from now on.
@@ -323,6 +328,7 @@ impl Loaded {
         Revision {
             generation: self.generation,
             version: self.version,
+            commit: self.commit,
         }
     }
 }
@@ -334,6 +340,9 @@ pub struct Revision {
     pub generation: u64,
     /// The version of the last commit; 0 when absent.
     pub version: u64,
+    /// The id of the last commit or sign-out; `None` when absent. A store that has lost data
+    /// comes to the same version again, but not to the same id.
+    pub commit: Option<CommitId>,
 }
 
 /// One entry as the store holds it. `Debug` shows the size of the value only.
@@ -398,8 +407,8 @@ pub struct Expected {
     pub version: u64,
 }
 
-/// A random number that identifies a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A random number that identifies a commit, or a sign-out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub [u8; 8]);
 
 /// What a commit does to one entry.
@@ -448,6 +457,9 @@ pub enum Outcome {
         /// The partition's version now. More than one above the version that the writer knew
         /// says that others have committed in between.
         version: u64,
+        /// The id of the commit or sign-out that came before this one; `None` if there is none that
+        /// counts or is remembered.
+        previous: Option<CommitId>,
         /// How long the partition lives from now on.
         remaining: Remaining,
     },
@@ -459,4 +471,14 @@ pub enum Outcome {
     /// The expected entry has another version: nothing is changed, and the commit is not
     /// remembered.
     Conflict,
+}
+
+/// The answer to [`TokenStore::clear`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cleared {
+    /// The generation in force.
+    pub generation: u64,
+    /// Whether this sign-out has raised it, now or when it was first sent. `false` says that
+    /// another one had ended the expected generation before.
+    pub ended: bool,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::record::{Admission, Record};
-use super::{Commit, EntryId, Loaded, Outcome, Remaining, StoredEntry};
+use super::{Cleared, Commit, CommitId, EntryId, Loaded, Outcome, Remaining, StoredEntry};
 use crate::time::Timestamp;
 
 #[derive(Clone, Default)]
@@ -71,25 +71,28 @@ impl Partition {
         }
         let outcome = Outcome::Committed {
             version: record.version,
+            previous: record.before(commit.id),
             remaining: record.remaining(now),
         };
         (Some(Self { record, entries }), outcome)
     }
 
-    /// What a sign-out makes of a partition, and the generation in force.
+    /// What a sign-out makes of a partition.
     pub(super) fn clear(
         stored: Option<Self>,
         expected: Option<u64>,
+        id: CommitId,
         now: Timestamp,
-    ) -> (Self, u64) {
+    ) -> (Self, Cleared) {
         let before = stored.as_ref().map(|partition| partition.record.clone());
-        let record = Record::cleared(before, expected, now);
-        let generation = record.generation;
+        let (record, cleared) = Record::cleared(before, expected, id, now);
         let entries = match stored {
-            Some(partition) if partition.record.generation == generation => partition.entries,
+            Some(partition) if partition.record.generation == record.generation => {
+                partition.entries
+            }
             _ => BTreeMap::new(),
         };
-        (Self { record, entries }, generation)
+        (Self { record, entries }, cleared)
     }
 
     /// What a touch makes of a partition; `None` leaves it as it is.
@@ -108,6 +111,7 @@ impl Partition {
         Loaded {
             generation: self.record.generation,
             version: self.record.version,
+            commit: self.record.last(),
             cleared_at: self.record.cleared_at,
             remaining: self.record.remaining(now),
             entries: self.live_entries(now).collect(),

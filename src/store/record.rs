@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{CommitId, Expected, Lifetime, Origin, REMEMBERED_COMMITS, Remaining, TOMBSTONE};
+use super::{
+    Cleared, CommitId, Expected, Lifetime, Origin, REMEMBERED_COMMITS, Remaining, TOMBSTONE,
+};
 use crate::time::Timestamp;
 
 /// Everything about a partition but its entries.
@@ -19,7 +21,8 @@ pub(super) struct Record {
     pub(super) end: Option<Timestamp>,
     /// The latest expiry of any entry; `None` once an entry without one was written.
     pub(super) last_expiry: Option<Timestamp>,
-    /// The ids of the latest commits, eight bytes each, oldest first.
+    /// The ids of the latest commits, eight bytes each, oldest first; after a sign-out begins with
+    /// its id.
     pub(super) recent: Vec<u8>,
 }
 
@@ -57,6 +60,23 @@ impl Origin {
 }
 
 impl Record {
+    /// The id of the last commit or sign-out.
+    pub(super) fn last(&self) -> Option<CommitId> {
+        self.recent.last_chunk().map(|id| CommitId(*id))
+    }
+
+    /// The id before this one.
+    pub(super) fn before(&self, id: CommitId) -> Option<CommitId> {
+        let mut ids = self.recent.as_chunks().0.iter();
+        let at = ids.position(|seen| *seen == id.0)?;
+        let before = self.recent.as_chunks().0.get(at.checked_sub(1)?)?;
+        Some(CommitId(*before))
+    }
+
+    fn remembers(&self, id: CommitId) -> bool {
+        self.recent.as_chunks().0.contains(&id.0)
+    }
+
     /// Whether the partition has ended.
     pub(super) fn ended(&self, now: Timestamp) -> bool {
         self.end.is_some_and(|end| end <= now)
@@ -82,7 +102,7 @@ impl Record {
         let (mut record, fresh) = match stored {
             Some(record) if record.generation > generation => return (record, Admission::Stale),
             Some(record) if record.generation == generation => {
-                if record.recent.chunks_exact(8).any(|seen| seen == id.0) {
+                if record.remembers(id) {
                     return (record, Admission::Repeated);
                 }
                 match record.ended(now) {
@@ -131,24 +151,36 @@ impl Record {
         self.end = [self.hard_end, idle].into_iter().flatten().min();
     }
 
-    /// The record after a sign-out, or as it was when `expected` is of the past.
-    pub(super) fn cleared(stored: Option<Self>, expected: Option<u64>, now: Timestamp) -> Self {
+    /// The record after a sign-out, or as it was when that is of the past or was done before; and
+    /// what to answer.
+    pub(super) fn cleared(
+        stored: Option<Self>,
+        expected: Option<u64>,
+        id: CommitId,
+        now: Timestamp,
+    ) -> (Self, Cleared) {
         let record = stored.unwrap_or_default();
-        let generation = record.generation.max(expected.unwrap_or(0));
-        if expected.is_some_and(|expected| generation > expected) {
-            return record;
+        let generation = record.generation;
+        let ended = record.remembers(id);
+        if expected.map_or(ended, |expected| generation > expected) {
+            return (record, Cleared { generation, ended });
         }
+        let generation = generation.max(expected.unwrap_or(0));
         // Ended for ever, also if the clock steps back: what comes next begins a new life.
-        let ended = Some(Timestamp::default());
-        Self {
-            generation: generation.saturating_add(1),
+        let end = Some(Timestamp::default());
+        let generation = generation.saturating_add(1);
+        let record = Self {
+            generation,
             version: record.version.saturating_add(1),
             created_at: now,
             cleared_at: Some(now),
-            end: ended,
-            hard_end: ended,
+            end,
+            hard_end: end,
+            recent: id.0.to_vec(),
             ..Self::default()
-        }
+        };
+        let ended = true;
+        (record, Cleared { generation, ended })
     }
 
     /// When the record itself can be forgotten; `None` is never.

@@ -18,7 +18,9 @@ pub(crate) use self::snapshot::Snapshot;
 use self::table::{Slot, Table};
 use super::memory::leases::Leases;
 use super::partition::Partition;
-use super::{Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining};
+use super::{
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+};
 use crate::time::{Clock, Timestamp};
 
 /// Says whether a partition can be taken away; its size if it is too large.
@@ -173,16 +175,27 @@ impl Slots {
         })
     }
 
-    pub(crate) fn clear(&self, id: &PartitionId, expected: Option<u64>) -> u64 {
-        self.clear_in(&mut self.table(), id, expected)
+    pub(crate) fn clear(
+        &self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> Cleared {
+        self.clear_in(&mut self.table(), partition, expected, id)
     }
 
-    fn clear_in(&self, table: &mut Table, id: &PartitionId, expected: Option<u64>) -> u64 {
-        self.update(table, id, |slot, now| {
-            let (next, generation) = Partition::clear(slot.stored(now), expected, now);
+    fn clear_in(
+        &self,
+        table: &mut Table,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> Cleared {
+        self.update(table, partition, |slot, now| {
+            let (next, cleared) = Partition::clear(slot.stored(now), expected, id, now);
             slot.changed_at = slot.next_change(now);
             slot.partition = Some(next);
-            generation
+            cleared
         })
     }
 
@@ -198,7 +211,8 @@ impl Slots {
         let unmoved = from.unmoved(stored.as_ref().map(|p| &p.record), now);
         let outcome = self.commit_if(&mut table, commit, unmoved);
         if let Outcome::Committed { .. } = outcome {
-            self.clear_in(&mut table, &from.partition, Some(from.generation));
+            let ended = Some(from.generation);
+            self.clear_in(&mut table, &from.partition, ended, commit.id);
         }
         Some(outcome)
     }

@@ -19,8 +19,8 @@ use sqlx::{ConnectOptions, Connection, Sqlite, SqlitePool, Transaction};
 #[cfg(feature = "seal")]
 pub use self::keys::SqliteKeys;
 use super::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, StoreFuture,
-    TokenStore,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    Revision, StoreFuture, TokenStore,
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
@@ -124,6 +124,16 @@ impl SqliteStore {
         answers
     }
 
+    async fn read_revisions(&self, group: &[PartitionId]) -> sqlx::Result<Vec<Revision>> {
+        let mut connection = self.readers.acquire().await?;
+        let now = self.clock.now();
+        let mut answers = Vec::with_capacity(group.len());
+        for id in group {
+            answers.push(rows::revision(&mut connection, id, now).await?);
+        }
+        Ok(answers)
+    }
+
     async fn touch_together(&self, group: &[PartitionId]) -> sqlx::Result<Vec<Remaining>> {
         let mut transaction = self.begin().await?;
         let now = self.clock.now();
@@ -135,12 +145,17 @@ impl SqliteStore {
         Ok(answers)
     }
 
-    async fn clear_one(&self, id: &PartitionId, expected: Option<u64>) -> sqlx::Result<u64> {
+    async fn clear_one(
+        &self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> sqlx::Result<Cleared> {
         let mut transaction = self.begin().await?;
         let now = self.clock.now();
-        let generation = changes::clear(&mut transaction, id, expected, now).await?;
+        let cleared = changes::clear(&mut transaction, partition, expected, id, now).await?;
         transaction.commit().await?;
-        Ok(generation)
+        Ok(cleared)
     }
 
     async fn relocate_one(&self, from: &Origin, commit: &Commit) -> sqlx::Result<Outcome> {
@@ -230,6 +245,18 @@ impl TokenStore for SqliteStore {
         })
     }
 
+    fn revisions<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
+        Box::pin(async move {
+            match self.read_revisions(group).await {
+                Ok(answers) => answers.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(store_error(error)); group.len()],
+            }
+        })
+    }
+
     fn commit<'a>(
         &'a self,
         group: &'a [Commit],
@@ -251,10 +278,14 @@ impl TokenStore for SqliteStore {
 
     fn clear<'a>(
         &'a self,
-        id: &'a PartitionId,
+        partition: &'a PartitionId,
         expected: Option<u64>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        Box::pin(async move { self.clear_one(id, expected).await.map_err(store_error) })
+        id: CommitId,
+    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
+        Box::pin(async move {
+            let cleared = self.clear_one(partition, expected, id).await;
+            cleared.map_err(store_error)
+        })
     }
 
     fn relocate<'a>(

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tower_token_cache::store::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, Revision,
-    StoreFuture,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    Revision, StoreFuture,
 };
 use tower_token_cache::{MemoryStore, StoreError, StoreErrorKind, TokenStore};
 
@@ -219,12 +219,13 @@ impl TokenStore for TestStore {
 
     fn clear<'a>(
         &'a self,
-        id: &'a PartitionId,
+        partition: &'a PartitionId,
         expected: Option<u64>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        id: CommitId,
+    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
         Box::pin(async move {
             self.pass(&self.state.clears, 1).await?;
-            self.inner.clear(id, expected).await
+            self.inner.clear(partition, expected, id).await
         })
     }
 

@@ -31,7 +31,8 @@ async fn not_on_another_instance_either() {
     // B signs out; A has the partition in L1 and knows nothing of it.
     b.tokens(session("s")).sign_out().await.unwrap();
     on_a.insert("graph", token("refreshed")).await.unwrap();
-    on_a.commit().await.unwrap();
+    let refused = on_a.commit().await;
+    assert!(matches!(refused, Err(Error::SignedOut)), "{refused:?}");
     assert_eq!(
         a.stats().signed_out_changes,
         1,
@@ -225,5 +226,87 @@ async fn what_is_acquired_blindly_meanwhile_is_dropped() {
     issuer.release();
     let _ = request.await.unwrap();
     drained(&cut_off).await;
+    assert_eq!(stored(store, "s", "graph").await, None);
+}
+
+#[tokio::test]
+async fn what_begins_after_it_does_not_wait_for_a_call_from_before() {
+    use crate::common::issuer::Issuer;
+    let (store, issuer) = (TestStore::default(), Issuer::new());
+    let cache = cache(store);
+    let tokens = cache.tokens(session("s"));
+    let set = tower_token_cache::TokenSet::from(token("mail")).with_refresh_token("r0");
+    tokens.insert("mail", set).await.unwrap();
+    tokens.commit().await.unwrap();
+    issuer.hold();
+    let request = tokio::spawn({
+        let (tokens, issuer) = (cache.tokens(session("s")), issuer.clone());
+        async move {
+            let call = move |_| async move {
+                issuer.arrived_without_token().await;
+                Ok::<_, tower_token_cache::ProviderError>(token("before").into())
+            };
+            tokens.get_or_acquire("graph", call).await
+        }
+    });
+    issuer.arrival().await;
+    cache.tokens(session("s")).sign_out().await.unwrap();
+
+    let tokens = cache.tokens(session("s"));
+    tokens.insert("mail", token("again")).await.unwrap();
+    let call = async |_| Ok::<_, tower_token_cache::ProviderError>(token("after").into());
+    let acquired = tokens.get_or_acquire("graph", call).await.unwrap();
+    assert_eq!(acquired.access_token(), "after");
+    issuer.release();
+    let refused = request.await.unwrap();
+    assert!(matches!(refused, Err(Error::SignedOut)), "{refused:?}");
+    assert_eq!(access(&tokens, "graph").await.as_deref(), Some("after"));
+}
+
+#[tokio::test]
+async fn a_forced_refresh_on_an_instance_that_has_missed_it_succeeds() {
+    use std::time::Duration;
+    let clock = tower_token_cache::Clock::manual(tower_token_cache::Timestamp::now());
+    let store = seeded().await;
+    let stale = builder(store.clone()).clock(clock.clone()).build().unwrap();
+    assert!(access(&stale.tokens(session("s")), "graph").await.is_some());
+    cache(store.clone())
+        .tokens(session("s"))
+        .sign_out()
+        .await
+        .unwrap();
+    // Past the bound on what is served unseen.
+    clock.advance(Duration::from_secs(60));
+    let tokens = stale.tokens(session("s"));
+    let call = async |_| Ok::<_, tower_token_cache::ProviderError>(token("new").into());
+    let forced = tokens.acquire("graph").unwrap().force_refresh();
+    assert_eq!(forced.with(call).await.unwrap().token.access_token(), "new");
+}
+
+#[tokio::test]
+async fn of_two_at_a_time_each_is_final() {
+    let store = seeded().await;
+    let (here, other) = (cache(store.clone()), cache(store.clone()));
+    for cache in [&here, &other] {
+        assert!(access(&cache.tokens(session("s")), "graph").await.is_some());
+    }
+    // Both look for the generation to end, and find the same.
+    store.hang_loads();
+    let loads = store.loads();
+    let sign_out = |cache: &tower_token_cache::TokenCache| {
+        let tokens = cache.tokens(session("s"));
+        tokio::spawn(async move { tokens.sign_out().await.unwrap() })
+    };
+    let first = sign_out(&here);
+    eventually("the first one has looked", async || store.loads() > loads).await;
+    // It comes after the first one, and before the second.
+    let between = here.tokens(session("s"));
+    between.insert("graph", token("between")).await.unwrap();
+    let second = sign_out(&other);
+    eventually("both have looked", async || store.loads() > loads + 1).await;
+    store.wake_loads();
+    assert_eq!(first.await.unwrap(), Durability::Stored);
+    assert_eq!(second.await.unwrap(), Durability::Stored);
+    drained(&here).await;
     assert_eq!(stored(store, "s", "graph").await, None);
 }

@@ -303,3 +303,20 @@ async fn what_l2_has_lost_is_written_again_by_who_has_it() {
     let gone = fresh.tokens(session("gone")).get("graph").await.unwrap();
     assert_eq!(gone, Lookup::Absent);
 }
+
+#[tokio::test]
+async fn a_version_that_is_counted_anew_is_another_one() {
+    let store = TestStore::default();
+    let (here, other) = (cache(store.clone()), cache(store));
+    // Nothing is left of a partition with no entry: the next commit counts from 1 again.
+    let tokens = here.tokens(session("s"));
+    tokens.remove("graph").await.unwrap();
+    tokens.commit().await.unwrap();
+    let on_other = other.tokens(session("s"));
+    on_other.insert("mail", token("m")).await.unwrap();
+    on_other.commit().await.unwrap();
+    // One version above the one that is known here, and not the one after it.
+    tokens.insert("files", token("f")).await.unwrap();
+    tokens.commit().await.unwrap();
+    assert_eq!(access(&tokens, "mail").await.as_deref(), Some("m"));
+}

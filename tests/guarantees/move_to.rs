@@ -58,7 +58,8 @@ async fn what_other_instances_write_to_the_old_session_moves_or_is_refused() {
     elsewhere.commit().await.unwrap();
     elsewhere.insert("files", token("f")).await.unwrap();
     let new = old.move_to(session("new")).await.unwrap();
-    elsewhere.commit().await.unwrap();
+    let refused = elsewhere.commit().await;
+    assert!(matches!(refused, Err(Error::SignedOut)), "{refused:?}");
     assert_eq!(access(&new, "mail").await.as_deref(), Some("m"));
     assert_eq!(
         stored(store, "old", "files").await,

@@ -259,16 +259,17 @@ impl Client {
     }
 
     pub async fn move_to(self, target: usize) {
-        let start = {
+        let (start, place) = {
             let mut state = self.world.lock();
             state.note(format_args!(
                 "i{} moves p{} to p{target}",
                 self.by, self.number
             ));
-            state.begin_sign_out(self.by, self.number, Some(target));
-            state.now
+            let place = state.begin_sign_out(self.by, self.number, Some(target));
+            (state.now, place)
         };
         let moved = self.tokens.move_to(partition(target)).await;
+        self.world.lock().model.partitions[self.number].sign_outs[place].made = moved.is_ok();
         if let Some(mut state) = self.ended("a move", start, 8 * HARD) {
             let moved = moved.map(|_| ());
             state.note(format_args!(

@@ -52,7 +52,7 @@ pub struct Partition {
     pub cells: [Vec<(u64, Option<usize>)>; ENTRIES],
     /// What was replaced or removed in this generation.
     past: Vec<usize>,
-    revision: (u64, u64),
+    pub revision: (u64, u64),
     /// When it was signed out in the store.
     pub clears: Vec<u64>,
     pub sign_outs: Vec<SignOut>,
@@ -60,6 +60,8 @@ pub struct Partition {
     barrier: u64,
     /// The store has lost something of it: what it may hold is not known for certain.
     pub tainted: bool,
+    /// The latest generation that there was.
+    pub latest: u64,
     /// It has lost everything, then.
     wiped: Option<u64>,
 }
@@ -68,6 +70,8 @@ pub struct SignOut {
     pub by: usize,
     pub start: u64,
     pub acknowledged: Option<u64>,
+    /// Its instance holds to it: a move may fail.
+    pub made: bool,
     /// Where everything was moved to.
     pub moved_to: Option<usize>,
 }
@@ -105,15 +109,6 @@ impl Partition {
                 .map(|(_, value)| *value),
         );
         found
-    }
-
-    /// Whether an instance that wrote something then had a sign-out of its own under way, when
-    /// another began: which of them L2 did first, and whether the writing came before or after,
-    /// nobody can tell.
-    pub fn overlaps(&self, by: usize, written: u64, other: u64) -> bool {
-        self.sign_outs.iter().any(|one| {
-            one.by == by && one.start <= written && one.acknowledged.is_none_or(|at| at > other)
-        })
     }
 
     pub fn cleared_since(&self, time: u64) -> bool {
@@ -158,11 +153,13 @@ impl State {
             ));
         }
         let cleared = revision.0 > before.0;
-        if let Cause::Clear(by) | Cause::MovedAway(by) = cause
-            && cleared
-        {
-            self.cleared(number, by);
+        match cause {
+            Cause::Clear(by, sent) if cleared => self.cleared(number, by, Some(sent)),
+            Cause::MovedAway(by) if cleared => self.cleared(number, by, None),
+            _ => {}
         }
+        let partition = &mut self.model.partitions[number];
+        partition.latest = partition.latest.max(revision.0);
         for (entry, value) in found.into_iter().enumerate() {
             let old = self.model.partitions[number].current(entry);
             if value == old {
@@ -182,16 +179,18 @@ impl State {
         }
     }
 
-    fn cleared(&mut self, number: usize, by: usize) {
+    /// A sign-out has reached the store, or a move that takes the partition away.
+    fn cleared(&mut self, number: usize, by: usize, sent: Option<u64>) {
         let now = self.now;
         let partition = &mut self.model.partitions[number];
         partition.clears.push(now);
         partition.past.clear();
         let started = partition.sign_outs.iter();
-        let started = started
-            .filter(|one| one.by == by)
-            .map(|one| one.start)
-            .max();
+        let meant = |one: &&SignOut| match sent {
+            Some(sent) => one.by == by && one.made && one.start < sent,
+            None => one.by == by,
+        };
+        let started = started.filter(meant).map(|one| one.start).max();
         partition.barrier = partition.barrier.max(started.unwrap_or(0));
     }
 
@@ -205,11 +204,15 @@ impl State {
 
     /// Whether a value may take the place of what an entry was.
     fn judge(&mut self, number: usize, entry: usize, old: Option<usize>, new: usize, by: usize) {
-        if self.model.values[new].partition != number {
+        // What was moved may be written again where it was, once the store has lost the move.
+        let value = &self.model.values[new];
+        let strayed = value.moved && self.model.partitions[number].tainted;
+        if value.partition != number {
             let sign_outs = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
             let mut moves = sign_outs.filter(|one| one.moved_to == Some(number) && one.by == by);
             match moves.next_back() {
                 Some(_) => return self.moved(number, new),
+                None if strayed => {}
                 None => self.violated(format!("v{new} came to p{number}, where it is not at home")),
             }
         }
@@ -219,8 +222,15 @@ impl State {
         if partition.tainted {
             return self.judge_recovery(number, new, by);
         }
-        let overlaps = partition.overlaps(by, age, partition.barrier);
-        if age < partition.barrier && !overlaps {
+        // Moved away and back in memory: what is written here has come with the second move.
+        let mut moves = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
+        let moved = moves.any(|one| {
+            one.by == by && one.moved_to == Some(number) && one.start >= partition.barrier
+        });
+        if age < partition.barrier && moved {
+            return self.moved(number, new);
+        }
+        if age < partition.barrier {
             let barrier = partition.barrier;
             return self.violated(format!(
                 "v{new} of {age} ms was brought back to p{number} by i{by}, signed out at {barrier} ms"
@@ -302,6 +312,7 @@ impl State {
             by,
             start: self.now,
             acknowledged: None,
+            made: moved_to.is_none(),
             moved_to,
         });
         sign_outs.len() - 1
@@ -320,9 +331,7 @@ impl State {
         partition.barrier = partition.barrier.max(start);
         for value in found.into_iter().flatten() {
             let value_of = &self.model.values[value];
-            let before = value_of.ready.is_some_and(|at| {
-                at < start && !self.model.partitions[number].overlaps(value_of.by, at, start)
-            });
+            let before = value_of.ready.is_some_and(|at| at < start);
             if before {
                 self.violated(format!("v{value} is in p{number}, which was signed out"));
             }

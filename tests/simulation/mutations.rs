@@ -91,6 +91,11 @@ fn catches_an_absence_that_nobody_knows() {
 }
 
 #[test]
+fn catches_versions_of_another_history() {
+    caught(Sabotage::VersionsWithoutHistory);
+}
+
+#[test]
 fn catches_a_shutdown_that_does_not_drain() {
     caught(Sabotage::ShutdownWithoutDrain);
 }

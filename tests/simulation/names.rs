@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tower_token_cache::store::{
-    Commit, EntryId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    StoreFuture,
+    Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
+    Remaining, StoreFuture,
 };
 use tower_token_cache::{
     MemoryStore, PartitionKey, StoreError, Token, TokenCache, TokenSet, TokenStore,
@@ -119,10 +119,11 @@ impl TokenStore for Watched {
 
     fn clear<'a>(
         &'a self,
-        id: &'a PartitionId,
+        partition: &'a PartitionId,
         expected: Option<u64>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        self.0.clear(id, expected)
+        id: CommitId,
+    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
+        self.0.clear(partition, expected, id)
     }
 
     fn relocate<'a>(

@@ -12,7 +12,7 @@ use super::client::Client;
 use super::model::BOUND;
 use super::names::{ENTRIES, KEYS, PARTITIONS};
 use super::store::SimStore;
-use super::world::{Fault, World};
+use super::world::{Fault, State, World};
 
 /// What users and faults do in a run.
 const STEPS: usize = 45;
@@ -122,7 +122,10 @@ impl Run {
         // What is rare is looked for where it can happen.
         let profile = match sabotage {
             _ if std::env::var("SIM_FOCUS").is_ok()
-                || sabotage == Some(Sabotage::RecoveryAfterSignOut) =>
+                || matches!(
+                    sabotage,
+                    Some(Sabotage::RecoveryAfterSignOut | Sabotage::VersionsWithoutHistory)
+                ) =>
             {
                 Profile {
                     backplane: true,
@@ -261,7 +264,9 @@ impl Run {
         });
         self.lives[place].tasks.push(task);
         pause(400).await;
-        self.cut_for(place, 300);
+        if self.is_known(place) {
+            self.cut_for(place, 300);
+        }
         self.lives[other].tasks.push(tokio::spawn(ends.sign_out()));
         if self.loss.is_none() {
             let at = self.world.lock().now + after;
@@ -354,7 +359,16 @@ impl Run {
         }
     }
 
+    /// Whether others have heard of this instance, and notice that they no longer do.
+    fn is_known(&self, place: usize) -> bool {
+        let state = self.world.lock();
+        state.now >= state.instances[self.lives[place].number].started + 4500
+    }
+
     fn cut(&self, place: usize) {
+        if !self.is_known(place) {
+            return;
+        }
         let length = self.world.lock().rng.between(10, 9000);
         self.cut_for(place, length);
     }
@@ -364,7 +378,7 @@ impl Run {
         let mut state = self.world.lock();
         let now = state.now;
         let instance = &mut state.instances[number];
-        if instance.cut || now < instance.started + 4500 {
+        if instance.cut {
             return;
         }
         instance.cut = true;
@@ -504,6 +518,17 @@ impl Run {
 
     /// Everything is well and quiet.
     async fn look_around(&mut self) {
+        let lost = |state: &State| state.model.partitions.iter().any(|one| one.tainted);
+        if lost(&self.world.lock()) {
+            // Whoever finds that L2 has lost something writes it again.
+            for life in &self.lives {
+                for number in 0..PARTITIONS {
+                    let client = Client::new(&self.world, &life.cache, life.number, number);
+                    client.read(0).await;
+                }
+            }
+            pause(BOUND).await;
+        }
         for life in &self.lives {
             for number in 0..PARTITIONS {
                 for entry in 0..ENTRIES {

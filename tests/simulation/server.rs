@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_token_cache::store::{Commit, Loaded, Origin, Outcome, PartitionId};
+use tower_token_cache::store::{Cleared, Commit, CommitId, Loaded, Origin, Outcome, PartitionId};
 use tower_token_cache::{Clock, MemoryStore, StoreError, Timestamp, TokenStore};
 
 use super::names::{PARTITIONS, at_once, names};
@@ -17,7 +17,7 @@ pub struct Server {
 
 enum Deed {
     Commit(Commit),
-    Clear(PartitionId, Option<u64>),
+    Clear(PartitionId, Option<u64>, CommitId),
     Touch(Vec<PartitionId>),
     Relocate(Origin, Commit),
 }
@@ -26,7 +26,8 @@ enum Deed {
 #[derive(Clone, Copy)]
 pub enum Cause {
     Commit(usize),
-    Clear(usize),
+    /// By whom, and when it was sent.
+    Clear(usize, u64),
     MovedAway(usize),
     MovedHere,
 }
@@ -67,19 +68,21 @@ impl State {
     pub fn clear(
         &mut self,
         by: usize,
-        id: PartitionId,
+        sent: u64,
+        partition: PartitionId,
         expected: Option<u64>,
-    ) -> Result<u64, StoreError> {
-        let answer = at_once(self.server.store.clear(&id, expected));
-        if let Some(number) = names().partition(&id) {
+        id: CommitId,
+    ) -> Result<Cleared, StoreError> {
+        let answer = at_once(self.server.store.clear(&partition, expected, id));
+        if let Some(number) = names().partition(&partition) {
             self.note(format_args!(
                 "i{by} clears p{number} expecting {expected:?}: {answer:?}"
             ));
-            self.observe(number, Cause::Clear(by));
+            self.observe(number, Cause::Clear(by, sent));
         }
         self.server
             .journal
-            .push((self.now, Deed::Clear(id, expected)));
+            .push((self.now, Deed::Clear(partition, expected, id)));
         answer
     }
 
@@ -135,8 +138,8 @@ impl State {
                 Deed::Commit(commit) => {
                     let _ = at_once(server.store.commit(std::slice::from_ref(commit)));
                 }
-                Deed::Clear(id, expected) => {
-                    let _ = at_once(server.store.clear(id, *expected));
+                Deed::Clear(partition, expected, id) => {
+                    let _ = at_once(server.store.clear(partition, *expected, *id));
                 }
                 Deed::Touch(group) => {
                     let _ = at_once(server.store.touch(group));

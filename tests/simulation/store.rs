@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_token_cache::store::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, Revision,
-    StoreFuture,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    Revision, StoreFuture,
 };
 use tower_token_cache::{StoreError, StoreErrorKind, TokenStore};
 
@@ -185,13 +185,17 @@ impl TokenStore for SimStore {
 
     fn clear<'a>(
         &'a self,
-        id: &'a PartitionId,
+        partition: &'a PartitionId,
         expected: Option<u64>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        let (id, by) = (id.clone(), self.instance);
+        id: CommitId,
+    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
+        let (partition, by) = (partition.clone(), self.instance);
+        let sent = self.world.lock().now;
         Box::pin(async move {
-            self.ask(true, move |state| state.clear(by, id, expected))
-                .await?
+            self.ask(true, move |state| {
+                state.clear(by, sent, partition, expected, id)
+            })
+            .await?
         })
     }
 

@@ -72,7 +72,6 @@ impl State {
                 && one.start > ready
                 && one.start < read.start
                 && one.moved_to.is_none()
-                && !partition.overlaps(value.by, ready, one.start)
                 && (value.by == read.by || one.acknowledged.is_some())
         });
         if ended && !moved {
@@ -139,10 +138,6 @@ impl State {
     /// Everything is well and quiet: an instance has to say what the store has.
     pub fn judge_last_read(&mut self, read: &Read) {
         self.judge_read(read);
-        if self.model.partitions[read.partition].tainted {
-            // What was lost and what came after may have the same version.
-            return;
-        }
         let current = self.model.partitions[read.partition].current(read.entry);
         let expected = current.filter(|value| {
             let end = self.model.values[*value].expires;
@@ -152,6 +147,11 @@ impl State {
             let end = self.model.values[value].expires;
             end.is_some_and(|end| end.abs_diff(self.now) <= CLOCKS)
         });
+        let partition = &self.model.partitions[read.partition];
+        // What has begun under a generation of the past, after the store has lost the sign-out, is of
+        // the past for whoever remembers that.
+        let forgotten = partition.tainted && partition.revision.0 < partition.latest;
+        let doubtful = doubtful || (forgotten && read.answer == Answer::Absent);
         let answer = expected.map_or(Answer::Absent, Answer::Hit);
         if answer != read.answer && !doubtful {
             self.violated(format!(

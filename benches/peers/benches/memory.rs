@@ -11,7 +11,7 @@ use peers::process::resident;
 use peers::report::bar;
 use peers::users::{PAYLOAD, scaled_set, session_id};
 use tower_token_cache::store::{
-    Change, Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    Change, Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
     StoreFuture, StoredEntry,
 };
 use tower_token_cache::{L1, PartitionKey, StoreError, StoreErrorKind, TokenCache, TokenStore};
@@ -48,7 +48,11 @@ impl TokenStore for NullStore {
     ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
         let version = self.0.get().map_or(1, |_| 2);
         let remaining = Remaining::default();
-        let committed = Outcome::Committed { version, remaining };
+        let committed = Outcome::Committed {
+            version,
+            previous: None,
+            remaining,
+        };
         Box::pin(std::future::ready(vec![Ok(committed); group.len()]))
     }
 
@@ -66,8 +70,10 @@ impl TokenStore for NullStore {
         &'a self,
         _: &'a PartitionId,
         _: Option<u64>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        Box::pin(std::future::ready(Ok(1)))
+        _: CommitId,
+    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
+        let (generation, ended) = (1, true);
+        Box::pin(std::future::ready(Ok(Cleared { generation, ended })))
     }
 
     fn relocate<'a>(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::harness::{Draft, Harness, entry, send_group};
-use crate::store::{Commit, Outcome, REMEMBERED_COMMITS, Remaining, TokenStore};
+use crate::store::{Commit, CommitId, Outcome, REMEMBERED_COMMITS, Remaining, TokenStore};
 
 /// A partition that was never written is loaded as absent.
 pub async fn absent_partitions_load_empty<S: TokenStore>(harness: &Harness<S>) {
@@ -308,4 +308,42 @@ pub async fn concurrent_commits_all_survive<S: TokenStore>(harness: &Harness<S>)
             "no lost update (entry {i})"
         );
     }
+}
+
+/// States of one number are told apart by the id of what came last, and a commit says what came
+/// before it.
+pub async fn ids_tell_states_apart<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("ids");
+    let previous = async |draft: &Draft| match subject.send(draft).await {
+        Outcome::Committed { previous, .. } => previous,
+        other => panic!("a commit was refused: {other:?}"),
+    };
+    let last = async || {
+        let loaded = subject.load().await.revision();
+        let revisions = subject
+            .store()
+            .revisions(std::slice::from_ref(&subject.id))
+            .await;
+        let alone = revisions.into_iter().next();
+        let alone = alone.unwrap_or_else(|| panic!("each partition has an answer"));
+        let alone = alone.unwrap_or_else(|error| panic!("a look failed: {error:?}"));
+        assert_eq!(alone, loaded, "a revision is what a load says");
+        loaded.commit
+    };
+    assert_eq!(last().await, None, "nothing was committed");
+    let one = harness.draft(&subject).put("a", "1");
+    let two = harness.draft(&subject).put("a", "2");
+    assert_eq!(previous(&one).await, None, "the first comes after nothing");
+    assert_eq!(last().await, Some(one.0.id));
+    for _ in 0..2 {
+        let before = previous(&two).await;
+        assert_eq!(before, Some(one.0.id), "once or again, it came after that");
+        assert_eq!(last().await, Some(two.0.id));
+    }
+    let sign_out = CommitId([7; 8]);
+    subject.clear_as(sign_out, None).await;
+    assert_eq!(last().await, Some(sign_out), "a sign-out counts, too");
+    let three = harness.draft(&subject).under(1).put("a", "3");
+    assert_eq!(previous(&three).await, Some(sign_out));
+    assert_eq!(last().await, Some(three.0.id));
 }

@@ -1,7 +1,7 @@
 //! Checks of rule 1: generations are final.
 
 use super::harness::Harness;
-use crate::store::{Lifetime, TOMBSTONE, TokenStore};
+use crate::store::{Cleared, CommitId, Lifetime, TOMBSTONE, TokenStore};
 
 /// Sign-out removes every entry and raises the generation; a commit from before it changes
 /// nothing, whether it is new or repeated, and one under the new generation is applied.
@@ -274,4 +274,49 @@ pub async fn tombstones_outlive_the_partition<S: TokenStore>(harness: &Harness<S
         let generation = by_entry.refused(&late_by_entry).await;
         assert_eq!(generation, 1, "the tombstone is kept for a day");
     }
+}
+
+/// A sign-out says whether it has ended the generation, also when it is repeated because its answer
+/// was lost; and repeated, with an expected generation or without, it ends nothing more.
+pub async fn sign_outs_are_idempotent<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("sign-outs by id");
+    let ids = [1, 2, 3].map(|number| CommitId([number; 8]));
+    let cleared = |generation, ended| Cleared { generation, ended };
+    subject
+        .commit(&harness.draft(&subject).put("a", "old"))
+        .await;
+    let first = cleared(1, true);
+    assert_eq!(subject.clear_as(ids[0], Some(0)).await, first);
+    assert_eq!(
+        subject.clear_as(ids[0], Some(0)).await,
+        first,
+        "a repeated sign-out is answered as the first time"
+    );
+    assert_eq!(
+        subject.clear_as(ids[1], Some(0)).await,
+        cleared(1, false),
+        "who comes second has ended nothing"
+    );
+    subject
+        .commit(&harness.draft(&subject).under(1).put("a", "new"))
+        .await;
+    for expected in [Some(0), None] {
+        assert_eq!(
+            subject.clear_as(ids[0], expected).await,
+            first,
+            "it is remembered with the commits that came after it"
+        );
+    }
+    let values = subject.values(["a"]).await;
+    assert_eq!(
+        values,
+        [Some("new".into())],
+        "a repeated sign-out spares the new session"
+    );
+    assert_eq!(subject.clear_as(ids[2], None).await, cleared(2, true));
+    assert_eq!(
+        subject.clear_as(ids[0], Some(0)).await,
+        cleared(2, false),
+        "one of the past has not raised the generation in force"
+    );
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::store::{
-    Change, Commit, CommitId, EntryId, Expected, Lifetime, Loaded, Outcome, PartitionId, Put,
-    Remaining, StoredEntry, TokenStore,
+    Change, Cleared, Commit, CommitId, EntryId, Expected, Lifetime, Loaded, Outcome, PartitionId,
+    Put, Remaining, StoredEntry, TokenStore,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -28,7 +28,7 @@ pub struct Harness<S> {
     unit: Duration,
     largest: usize,
     namespace: String,
-    commits: AtomicU64,
+    commits: Arc<AtomicU64>,
 }
 
 impl<S: TokenStore> Harness<S> {
@@ -67,7 +67,7 @@ impl<S: TokenStore> Harness<S> {
             unit: Duration::from_millis(500),
             largest: 1 << 20,
             namespace: format!("conformance-{random:016x}"),
-            commits: AtomicU64::new(random),
+            commits: Arc::new(AtomicU64::new(random)),
         }
     }
 
@@ -115,6 +115,7 @@ impl<S: TokenStore> Harness<S> {
     pub(super) fn partition(&self, name: &str) -> Subject<S> {
         Subject {
             store: self.store.clone(),
+            sign_outs: self.commits.clone(),
             id: PartitionId::for_tests(&self.namespace, name),
         }
     }
@@ -146,6 +147,7 @@ impl<S> fmt::Debug for Harness<S> {
 pub(super) struct Subject<S> {
     store: Arc<S>,
     pub(super) id: PartitionId,
+    sign_outs: Arc<AtomicU64>,
 }
 
 impl<S: TokenStore> Subject<S> {
@@ -186,7 +188,9 @@ impl<S: TokenStore> Subject<S> {
     /// Sends a commit that must be applied: its version and remaining life.
     pub(super) async fn commit(&self, draft: &Draft) -> (u64, Remaining) {
         match self.send(draft).await {
-            Outcome::Committed { version, remaining } => (version, remaining),
+            Outcome::Committed {
+                version, remaining, ..
+            } => (version, remaining),
             Outcome::Stale { generation } => panic!(
                 "a commit under generation {} was refused as stale, with {generation} in force",
                 draft.0.generation
@@ -220,8 +224,14 @@ impl<S: TokenStore> Subject<S> {
         answers.next().unwrap_or_else(|| panic!("a touch failed"))
     }
 
+    /// Signs out under an id of its own: the generation in force.
     pub(super) async fn clear(&self, expected: Option<u64>) -> u64 {
-        let cleared = self.store.clear(&self.id, expected).await;
+        let id = CommitId(self.sign_outs.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        self.clear_as(id, expected).await.generation
+    }
+
+    pub(super) async fn clear_as(&self, id: CommitId, expected: Option<u64>) -> Cleared {
+        let cleared = self.store.clear(&self.id, expected, id).await;
         cleared.unwrap_or_else(|error| panic!("a sign-out failed: {error:?}"))
     }
 }

@@ -12,12 +12,12 @@
 -- then, per change: entry id (16 bytes), expiry (ms since the epoch; -1 = none, -2 = remove), value
 -- allowed  asked last, if given: false is a conflict
 --
--- Answers {1, version, idle, hard}: committed, with the rest of its life in ms (-1 = without end),
--- {0, generation}: signed out since, or {2}: in conflict with what was expected.
+-- Answers {1, version, idle, hard, previous}: committed, with the rest of its life in ms (-1 = without
+-- end) and the id of the commit before it, {0, generation}: signed out since, or {2}: in conflict with what was expected.
 --
 -- Fields: g generation, v version, c created, z cleared, x hard end, l end, s sliding lifetime,
 -- k latest expiry of an entry (-1 = some entry has none), n when to look for expired entries,
--- r ids of recent commits; e<entry id> = version and expiry (8 bytes each, big endian) .. value.
+-- r ids of the last sign-out and of recent commits; e<entry id> = version and expiry (8 bytes each, big endian) .. value.
 local function commit(key, args, allowed)
   local REMEMBERED, PRUNE_EVERY = 16, 60000
 
@@ -54,7 +54,7 @@ local function commit(key, args, allowed)
     local hard, ends = natural(head[5]), natural(head[6])
     for at = 1, #recent, 8 do
       if string.sub(recent, at, at + 7) == args[1] then
-        return {1, version, left(ends), left(hard)}
+        return {1, version, left(ends), left(hard), string.sub(recent, at - 8, at - 1)}
       end
     end
     cleared = natural(head[4])
@@ -102,6 +102,7 @@ local function commit(key, args, allowed)
   end
 
   version = version + 1
+  local previous = string.sub(recent, -8)
   recent = string.sub(recent .. args[1], -8 * REMEMBERED)
   for at = 9, #args, 3 do
     local field, expiry = 'e' .. args[at], tonumber(args[at + 1])
@@ -139,5 +140,5 @@ local function commit(key, args, allowed)
   else
     redis.call('PERSIST', key)
   end
-  return {1, version, left(ends), left(hard)}
+  return {1, version, left(ends), left(hard), previous}
 end

@@ -19,6 +19,5 @@ end
 if not unmoved(KEYS[1], ARGV[1], ARGV[2]) then
   return 0
 end
-clear(KEYS[1], ARGV[1], ARGV[4])
-redis.call('HSET', KEYS[1], 'r', ARGV[3])
+clear(KEYS[1], ARGV[1], ARGV[4], ARGV[3])
 return 1

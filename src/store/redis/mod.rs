@@ -30,8 +30,8 @@ use self::scripts::{Lua, hash_key};
 #[cfg(feature = "redis-sentinel")]
 pub(crate) use self::sentinel::{Master, Sentinels};
 use super::{
-    Commit, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining, Revision,
-    StoreFuture, TokenStore,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    Revision, StoreFuture, TokenStore,
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 
@@ -177,7 +177,8 @@ impl TokenStore for RedisStore {
         Box::pin(async move {
             let mut pipeline = Pipeline::with_capacity(group.len());
             for id in group {
-                pipeline.cmd("HMGET").arg(hash_key(id)).arg("g").arg("v");
+                let fields = ["g", "v", "r"];
+                pipeline.cmd("HMGET").arg(hash_key(id)).arg(&fields);
             }
             let revision = |answer| match answer {
                 Ok(fields) => record::revision(fields).ok_or_else(unexpected),
@@ -232,15 +233,14 @@ impl TokenStore for RedisStore {
 
     fn clear<'a>(
         &'a self,
-        id: &'a PartitionId,
+        partition: &'a PartitionId,
         expected: Option<u64>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        id: CommitId,
+    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
         Box::pin(async move {
-            let command = scripts::clear(id, expected);
-            match self.run_one(&scripts::CLEAR, command).await? {
-                Value::Int(generation) => Ok(generation.unsigned_abs()),
-                _ => Err(unexpected()),
-            }
+            let command = scripts::clear(partition, expected, id);
+            let answer = self.run_one(&scripts::CLEAR, command).await?;
+            record::cleared(answer).ok_or_else(unexpected)
         })
     }
 

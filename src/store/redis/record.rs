@@ -6,7 +6,9 @@ use bb8_redis::redis::Value;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::store::{EntryId, LeaseState, Loaded, Outcome, Remaining, Revision, StoredEntry};
+use crate::store::{
+    Cleared, CommitId, EntryId, LeaseState, Loaded, Outcome, Remaining, Revision, StoredEntry,
+};
 use crate::time::Timestamp;
 
 /// Version and expiry before each value, 8 bytes each.
@@ -35,18 +37,18 @@ pub(super) fn time(answer: Value) -> Option<Timestamp> {
     Some(Timestamp::from_millis(seconds * 1000 + micros / 1000))
 }
 
-/// The answer of `HMGET` for the generation and the version.
+/// The answer of `HMGET` for the generation, the version and the ids of recent commits.
 pub(super) fn revision(answer: Value) -> Option<Revision> {
     let Value::Array(fields) = answer else {
         return None;
     };
-    let mut fields = fields.iter().map(|field| match field {
-        Value::BulkString(text) => number(text).unwrap_or(0),
-        _ => 0,
-    });
+    let [generation, version, recent] = fields.as_slice() else {
+        return None;
+    };
     Some(Revision {
-        generation: fields.next()?,
-        version: fields.next()?,
+        generation: number(text(generation)).unwrap_or(0),
+        version: number(text(version)).unwrap_or(0),
+        commit: last(text(recent)),
     })
 }
 
@@ -77,6 +79,7 @@ pub(super) fn load(answer: Value, now: Timestamp) -> Option<Loaded> {
             b"z" => cleared_at = number(&value).map(Timestamp::from_millis),
             b"l" => end = ending(&value),
             b"x" => hard_end = ending(&value),
+            b"r" => loaded.commit = last(&value),
             [b'e', id @ ..] if name.len() == ENTRY_FIELD => match entry(id, value) {
                 Some(entry) => loaded.entries.push(entry),
                 None => loaded.damaged += 1,
@@ -124,17 +127,50 @@ fn entry(id: &[u8], value: Vec<u8>) -> Option<StoredEntry> {
 
 /// The answer of `commit.lua`.
 pub(super) fn outcome(answer: Value) -> Option<Outcome> {
-    match integers(answer)?.as_slice() {
-        [0, generation] => Some(Outcome::Stale {
+    let Value::Array(items) = answer else {
+        return None;
+    };
+    match items.as_slice() {
+        [Value::Int(0), Value::Int(generation)] => Some(Outcome::Stale {
             generation: u64::try_from(*generation).ok()?,
         }),
-        [1, version, idle, hard] => Some(Outcome::Committed {
+        [
+            Value::Int(1),
+            Value::Int(version),
+            Value::Int(idle),
+            Value::Int(hard),
+            Value::BulkString(previous),
+        ] => Some(Outcome::Committed {
             version: u64::try_from(*version).ok()?,
+            previous: last(previous),
             remaining: remaining(*idle, *hard),
         }),
-        [2] => Some(Outcome::Conflict),
+        [Value::Int(2)] => Some(Outcome::Conflict),
         _ => None,
     }
+}
+
+/// The answer of `clear.lua`.
+pub(super) fn cleared(answer: Value) -> Option<Cleared> {
+    match integers(answer)?.as_slice() {
+        [generation, ended] => Some(Cleared {
+            generation: u64::try_from(*generation).ok()?,
+            ended: *ended == 1,
+        }),
+        _ => None,
+    }
+}
+
+fn text(field: &Value) -> &[u8] {
+    match field {
+        Value::BulkString(text) => text,
+        _ => &[],
+    }
+}
+
+/// The last of these ids.
+fn last(recent: &[u8]) -> Option<CommitId> {
+    recent.last_chunk().map(|id| CommitId(*id))
 }
 
 /// Whether the answer of `check.lua` is that the commit would be applied.

@@ -13,6 +13,6 @@ local args = {}
 for at = 3, #ARGV do args[at - 2] = ARGV[at] end
 local answer = commit(KEYS[2], args, function() return unmoved(KEYS[1], ARGV[1], ARGV[2]) end)
 if answer[1] == 1 then
-  clear(KEYS[1], ARGV[1], args[6])
+  clear(KEYS[1], ARGV[1], args[6], args[1])
 end
 return answer

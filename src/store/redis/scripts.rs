@@ -6,7 +6,7 @@ use std::time::Duration;
 use bb8_redis::redis::{Arg, Cmd, Script, cmd};
 
 use super::record::expiry_to_millis;
-use crate::store::{Commit, Lease, Origin, PartitionId, TOMBSTONE};
+use crate::store::{Commit, CommitId, Lease, Origin, PartitionId, TOMBSTONE};
 use crate::time::millis;
 
 pub(super) static COMMIT: LazyLock<Lua> = LazyLock::new(|| {
@@ -18,7 +18,7 @@ pub(super) static COMMIT: LazyLock<Lua> = LazyLock::new(|| {
 pub(super) static CLEAR: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
         include_str!("clear.lua"),
-        "return clear(KEYS[1], ARGV[1], ARGV[2])\n"
+        "return clear(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\n"
     ))
 });
 pub(super) static RELOCATE: LazyLock<Lua> = LazyLock::new(|| {
@@ -149,10 +149,10 @@ pub(super) fn touch(id: &PartitionId) -> Cmd {
     command
 }
 
-pub(super) fn clear(id: &PartitionId, expected: Option<u64>) -> Cmd {
-    let mut command = CLEAR.on(&[hash_key(id)]);
+pub(super) fn clear(partition: &PartitionId, expected: Option<u64>, id: CommitId) -> Cmd {
+    let mut command = CLEAR.on(&[hash_key(partition)]);
     let expected = expected.map_or_else(String::new, |generation| generation.to_string());
-    command.arg(expected).arg(millis(TOMBSTONE));
+    command.arg(expected).arg(millis(TOMBSTONE)).arg(&id.0);
     command
 }
 

@@ -4,7 +4,7 @@ use sqlx::SqliteConnection;
 
 use super::rows;
 use crate::store::record::{Admission, Record};
-use crate::store::{Commit, Expected, Origin, Outcome, PartitionId, Remaining};
+use crate::store::{Cleared, Commit, CommitId, Expected, Origin, Outcome, PartitionId, Remaining};
 use crate::time::Timestamp;
 
 /// Applies a commit, unless it is stale, in conflict, or not `allowed` by more than itself.
@@ -46,6 +46,7 @@ pub(super) async fn commit(
     }
     Ok(Outcome::Committed {
         version: record.version,
+        previous: record.before(commit.id),
         remaining: record.remaining(now),
     })
 }
@@ -85,20 +86,21 @@ pub(super) async fn touch(
     Ok(record.remaining(now))
 }
 
-/// Signs a partition out: the generation in force.
+/// Signs a partition out.
 pub(super) async fn clear(
     connection: &mut SqliteConnection,
-    id: &PartitionId,
+    partition: &PartitionId,
     expected: Option<u64>,
+    id: CommitId,
     now: Timestamp,
-) -> sqlx::Result<u64> {
-    let stored = rows::record(connection, id, now).await?;
-    let record = Record::cleared(stored.clone(), expected, now);
+) -> sqlx::Result<Cleared> {
+    let stored = rows::record(connection, partition, now).await?;
+    let (record, cleared) = Record::cleared(stored.clone(), expected, id, now);
     if stored.as_ref() != Some(&record) {
-        rows::put_record(connection, id, &record).await?;
-        rows::remove_entries(connection, id).await?;
+        rows::put_record(connection, partition, &record).await?;
+        rows::remove_entries(connection, partition).await?;
     }
-    Ok(record.generation)
+    Ok(cleared)
 }
 
 /// Moves a partition.
@@ -112,7 +114,8 @@ pub(super) async fn relocate(
     let unmoved = from.unmoved(stored.as_ref(), now);
     let outcome = commit(connection, target, unmoved, now).await?;
     if let Outcome::Committed { .. } = outcome {
-        clear(connection, &from.partition, Some(from.generation), now).await?;
+        let ended = Some(from.generation);
+        clear(connection, &from.partition, ended, target.id, now).await?;
     }
     Ok(outcome)
 }

@@ -8,7 +8,9 @@ use sqlx::{Row, SqliteConnection, SqlitePool};
 use zeroize::Zeroizing;
 
 use crate::store::record::Record;
-use crate::store::{Change, EntryId, Loaded, PartitionId, REMEMBERED_COMMITS, StoredEntry};
+use crate::store::{
+    Change, EntryId, Loaded, PartitionId, REMEMBERED_COMMITS, Revision, StoredEntry,
+};
 use crate::time::{Timestamp, millis};
 
 /// Why a row was passed over.
@@ -49,6 +51,7 @@ pub(super) async fn load(
     let mut loaded = Loaded {
         generation: record.generation,
         version: record.version,
+        commit: record.last(),
         cleared_at: record.cleared_at,
         remaining: record.remaining(now),
         ..Loaded::default()
@@ -78,6 +81,20 @@ pub(super) async fn record(
         .await?;
     let record = row.and_then(|row| decode_record(&row).ok());
     Ok(record.filter(|record| !forgotten(record, now)))
+}
+
+/// The revision of a partition, without its entries.
+pub(super) async fn revision(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    now: Timestamp,
+) -> sqlx::Result<Revision> {
+    let record = record(connection, id, now).await?;
+    Ok(record.map_or_else(Revision::default, |record| Revision {
+        generation: record.generation,
+        version: record.version,
+        commit: record.last(),
+    }))
 }
 
 pub(super) async fn put_record(
