@@ -95,6 +95,19 @@ impl Node {
         command.query(&mut connection)
     }
 
+    /// Its name in its cluster.
+    pub fn id(&self) -> redis::RedisResult<String> {
+        self.query("CLUSTER MYID")
+    }
+
+    /// How often it has sent somebody on: by `ASK` or `MOVED`.
+    pub fn redirections(&self, how: &str) -> u64 {
+        let stats: String = self.query("INFO errorstats").unwrap_or_default();
+        let prefix = format!("errorstat_{how}:count=");
+        let count = |line: &str| line.strip_prefix(&prefix)?.trim().parse().ok();
+        stats.lines().find_map(count).unwrap_or(0)
+    }
+
     /// Of a server without a password.
     pub fn is_master(&self) -> bool {
         let info = self.query::<String>("INFO replication");
@@ -202,6 +215,51 @@ impl Cluster {
             .iter()
             .map(|node| format!("127.0.0.1:{}", node.port));
         format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
+    }
+
+    /// The slot of a key.
+    pub fn slot_of(&self, key: &str) -> u16 {
+        let mut nodes = self.nodes.iter();
+        let slot = nodes.find_map(|node| node.query(&format!("CLUSTER KEYSLOT {key}")).ok());
+        slot.expect("a node that answers")
+    }
+
+    /// Begins to move a slot from one master to another: what is there is served by the first,
+    /// and whoever asks for something else is sent to the second.
+    pub fn begin_move(&self, slot: u16, from: &Node, to: &Node) -> redis::RedisResult<()> {
+        to.query::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", from.id()?))?;
+        from.query(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", to.id()?))
+    }
+
+    /// Moves up to so many keys of a slot; how many were left to move.
+    pub fn move_keys(
+        &self,
+        (slot, count): (u16, usize),
+        from: &Node,
+        to: &Node,
+    ) -> redis::RedisResult<usize> {
+        let keys: Vec<String> = from.query(&format!("CLUSTER GETKEYSINSLOT {slot} {count}"))?;
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", from.port))?;
+        let mut migrate = redis::cmd("MIGRATE");
+        migrate.arg("127.0.0.1").arg(to.port).arg("").arg(0);
+        migrate.arg(1000).arg("KEYS").arg(&keys);
+        migrate.exec(&mut client.get_connection()?)?;
+        Ok(keys.len())
+    }
+
+    /// Ends what [`begin_move`](Self::begin_move) has begun, once all keys are moved.
+    pub fn end_move(&self, slot: u16, from: &Node, to: &Node) -> redis::RedisResult<()> {
+        let set = format!("CLUSTER SETSLOT {slot} NODE {}", to.id()?);
+        // Its new master first: while nobody knew of it the slot would be nobody's.
+        to.query::<()>(&set)?;
+        from.query::<()>(&set)?;
+        for node in self.nodes.iter().filter(|node| node.is_master()) {
+            node.query::<()>(&set)?;
+        }
+        Ok(())
     }
 
     /// Waits until the first three, as long as they are masters, have replicas of all they have.
