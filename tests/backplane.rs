@@ -57,7 +57,8 @@ async fn it_needs_no_more_rights_than_documented() {
         b">secret",
         b"+publish",
         b"+subscribe",
-        b"resetchannels &ns:invalidate",
+        b"resetchannels",
+        b"&ns:invalidate",
     ]);
     let url = server.url().replace("redis://", "redis://app:secret@");
     let mut a = Instance::on(&url).await;

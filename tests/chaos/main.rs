@@ -57,14 +57,16 @@ use machine::Machine;
 use random::Random;
 use report::{Kind, Report};
 use servers::{Servers, Topology};
-use timeline::Timeline;
+use timeline::{Timeline, Weather};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 /// How long everything may take to be as before: the longest pause of a breaker, and then some.
 const RECOVERY: Duration = Duration::from_secs(60);
-/// How long after it was accepted a change that waits is mostly on its way.
+/// How long after it was accepted a change is on its way, and while L2 is away and for as long as the
+/// longest pause of a breaker.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
+const ON_ITS_WAY_BY_TROUBLE: Duration = Duration::from_secs(35);
 
 /// One run at a time: each takes the whole machine.
 static RUNNING: Mutex<()> = Mutex::const_new(());
@@ -264,7 +266,7 @@ async fn judge(world: &World, servers: &Servers) {
     let may_be_lost = |it: &&Written| {
         let late = match it.acknowledged {
             true => Duration::ZERO,
-            false => ON_ITS_WAY,
+            false => on_its_way(timeline, it.process, it.at),
         };
         timeline.may_be_lost(it.at, it.at + late)
     };
@@ -287,7 +289,12 @@ async fn judge(world: &World, servers: &Servers) {
     let all: Vec<(usize, &Playground)> = old.chain([&last]).enumerate().collect();
     for (number, playground) in all {
         for (it, found) in missing(playground, &safe).await {
-            let how = format!("{} {} at process {number}: {found}", it.session, it.name);
+            let faults = timeline.describe(world.started, it.at, it.at + ON_ITS_WAY);
+            let when = (it.at - world.started).as_secs_f64();
+            let how = format!(
+                "{} {} at process {number}: {found}, {when:.2} s{faults}",
+                it.session, it.name
+            );
             let rule = match it.acknowledged {
                 true => "no acknowledged change is lost",
                 false => "no accepted change is lost",
@@ -357,6 +364,14 @@ async fn judge(world: &World, servers: &Servers) {
         ] {
             report.count(counter, status[counter].as_u64().unwrap() as usize);
         }
+    }
+}
+
+/// Until when a change that was accepted then may have been written.
+fn on_its_way(timeline: &Timeline, process: usize, at: Instant) -> Duration {
+    match timeline.weather([process; 2], at, at + ON_ITS_WAY) {
+        Weather::L2Away => ON_ITS_WAY_BY_TROUBLE,
+        _ => ON_ITS_WAY,
     }
 }
 

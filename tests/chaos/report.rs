@@ -9,7 +9,7 @@ use super::machine::Machine;
 use super::timeline::{Timeline, Weather};
 
 /// The hard timeout of the playgrounds, and 100 ms. What a request takes besides has to be the
-/// machine's: by how much a thread that does nothing woke up late in the same time, and nothing else.
+/// machine's: by how much who does nothing woke up late in the same time, and nothing else.
 pub(crate) const LIMIT: Duration = Duration::from_millis(1100);
 /// What a process states of its staleness is a moment old, and so is what another has just announced.
 const ON_THE_WAY: Duration = Duration::from_millis(250);

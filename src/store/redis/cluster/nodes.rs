@@ -10,6 +10,7 @@ use bb8_redis::redis::{
 };
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::slots::Place;
 use crate::store::redis::address::located;
@@ -24,6 +25,7 @@ pub(super) struct Nodes {
     /// How to sign in. It names some node.
     like: ConnectionInfo,
     tls: Tls,
+    timeout: Duration,
     config: AsyncConnectionConfig,
     connections: Mutex<HashMap<Place, Arc<Node>>>,
 }
@@ -36,6 +38,7 @@ impl Nodes {
         Self {
             like,
             tls,
+            timeout,
             config: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(timeout))
                 .set_response_timeout(Some(timeout)),
@@ -46,18 +49,21 @@ impl Nodes {
     /// Sends all commands of a pipeline to a node, in one message. Each has an answer of its own.
     pub(super) async fn send(&self, place: &Place, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
         let node = self.node(place);
-        // However this ends, also when the time is up: another connection may do better.
         let mut suspect = Suspect {
             nodes: self,
             place,
             node: &node,
-            failed: true,
+            since: Instant::now(),
+            failed: None,
         };
-        let mut connection = node.get_or_try_init(|| self.connect(place)).await?.clone();
+        let connection = node.get_or_try_init(|| self.connect(place)).await;
+        suspect.failed = Some(connection.is_err());
+        let mut connection = connection?.clone();
+        suspect.failed = None;
         let answers = connection
             .send_packed_commands(pipeline, 0, pipeline.len())
             .await;
-        suspect.failed = answers.as_ref().is_err_and(is_unanswered);
+        suspect.failed = Some(answers.as_ref().is_err_and(is_unanswered));
         answers
     }
 
@@ -83,17 +89,21 @@ impl Nodes {
     }
 }
 
-/// A connection that has not answered yet.
+/// A connection that has not answered yet. Who gives up after a fair time waiting for it, has the next
+/// one try another.
 struct Suspect<'a> {
     nodes: &'a Nodes,
     place: &'a Place,
     node: &'a Arc<Node>,
-    failed: bool,
+    since: Instant,
+    /// Whether it is to blame, once that is known.
+    failed: Option<bool>,
 }
 
 impl Drop for Suspect<'_> {
     fn drop(&mut self) {
-        if self.failed {
+        let waited = || self.since.elapsed() >= self.nodes.timeout / 2;
+        if self.failed.unwrap_or_else(waited) {
             let mut connections = self.nodes.connections.lock();
             let current = connections.get(self.place);
             if current.is_some_and(|current| Arc::ptr_eq(current, self.node)) {
