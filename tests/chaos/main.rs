@@ -151,12 +151,14 @@ async fn run(plan: Plan) -> Report {
         processes.push(Process::start(number, &servers, &provider, plan.variables).await);
     }
     let started = Instant::now();
+    let ids = processes.iter().map(|process| process.playground.id());
+    let ids = ids.collect();
     let world = Arc::new(World {
         processes: Arc::new(processes),
         provider,
         report: Report::default(),
         timeline: Arc::new(Timeline::new(plan.topology != Topology::Server)),
-        machine: Machine::watch(),
+        machine: Machine::watch(ids),
         started,
         stopped: false.into(),
         written: Vec::new().into(),

@@ -9,7 +9,8 @@ use super::machine::Machine;
 use super::timeline::{Timeline, Weather};
 
 /// The hard timeout of the playgrounds, and 100 ms. What a request takes besides has to be the
-/// machine's: by how much who does nothing woke up late in the same time, and nothing else.
+/// machine's: by how much who does nothing woke up late in the same time, and how long the process was
+/// ready to run and did not, and nothing else.
 pub(crate) const LIMIT: Duration = Duration::from_millis(1100);
 /// What a process states of its staleness is a moment old, and so is what another has just announced.
 const ON_THE_WAY: Duration = Duration::from_millis(250);
@@ -126,7 +127,10 @@ impl Report {
             if read.missed.is_none() || weather == Weather::L2Away {
                 continue;
             }
-            let late = machine.worst(from, read.answered) + ON_THE_WAY;
+            let waited = read
+                .between
+                .map(|process| machine.waited(process, from, read.answered));
+            let late = machine.worst(from, read.answered) + waited[0] + waited[1] + ON_THE_WAY;
             let mut allowed = late;
             if timeline.was_slow(from, read.answered) {
                 // Heartbeats that trickle do not say how old they are.
@@ -184,7 +188,7 @@ impl Report {
             }
             for timing in timings.iter().filter(|timing| timing.took > LIMIT) {
                 let (from, to) = (timing.sent, timing.sent + timing.took);
-                let lag = machine.worst(from, to);
+                let lag = machine.worst(from, to) + machine.waited(timing.process, from, to);
                 if timing.took <= LIMIT + lag {
                     excused += 1;
                     worst_lag = worst_lag.max(lag);

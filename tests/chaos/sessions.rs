@@ -102,12 +102,12 @@ async fn notice(world: Arc<World>, between: [usize; 2], session: String, signed_
                     world.report.noticed(weather, time);
                 }
             }
-        } else if served && world.timeline.may_be_lost(signed_out, Instant::now()) {
-            world
-                .report
-                .count("sign-outs that a failover has undone for a while", 1);
-            return;
         } else if served && (gone > 0 || process == own) {
+            if world.timeline.may_be_lost(signed_out, Instant::now()) {
+                let what = "sign-outs that a failover has undone for a while";
+                world.report.count(what, 1);
+                return;
+            }
             let how = format!("{session} at {between:?}, {}", world.since(signed_out));
             world.report.violated("signed out is signed out", how);
             return;
