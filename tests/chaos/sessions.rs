@@ -204,10 +204,11 @@ pub(crate) async fn refresh(world: Arc<World>, user: String, only: Option<usize>
 pub(crate) async fn sign_in(world: &World, user: &str) {
     let refresh_token = world.provider.sign_in(user);
     let set = json!({"access_token": "old", "expires_in": 0, "refresh_token": refresh_token});
+    let set = set.to_string();
     let headers = [&[("x-session", user)], &STRICT[..]].concat();
     let put = ("PUT", "/tokens/old");
     loop {
-        let answer = world.ask(Kind::Strict, 0, put, &headers, &set.to_string());
+        let answer = world.ask(Kind::Strict, 0, put, &headers, &set);
         if answer.await.is_some_and(|answer| answer.status == 204) {
             return;
         }
