@@ -4,6 +4,8 @@
 
 #[cfg(feature = "test-util")]
 use std::cell::Cell;
+#[cfg(feature = "test-util")]
+use std::sync::OnceLock;
 
 /// One way to break it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +55,20 @@ pub fn choose(sabotage: Option<Sabotage>) {
     CHOSEN.set(sabotage);
 }
 
+#[cfg(feature = "test-util")]
+static CHOSEN_FOR_ALL: OnceLock<Sabotage> = OnceLock::new();
+
+/// Breaks all engines of this process until it ends. The first choice counts.
+#[cfg(feature = "test-util")]
+pub fn choose_for_all(sabotage: Sabotage) {
+    // Whoever was first has chosen.
+    let _ = CHOSEN_FOR_ALL.set(sabotage);
+}
+
 /// Whether the engine is to be broken in this way.
 #[cfg(feature = "test-util")]
 pub(crate) fn is(sabotage: Sabotage) -> bool {
-    CHOSEN.get() == Some(sabotage)
+    CHOSEN.get() == Some(sabotage) || CHOSEN_FOR_ALL.get() == Some(&sabotage)
 }
 
 /// Never.

@@ -57,6 +57,7 @@ async fn it_needs_no_more_rights_than_documented() {
         b">secret",
         b"+publish",
         b"+subscribe",
+        b"resetchannels",
         b"&ns:invalidate",
     ]);
     let url = server.url().replace("redis://", "redis://app:secret@");

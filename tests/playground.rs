@@ -325,6 +325,53 @@ async fn sigterm_with_a_full_queue_ends_within_the_deadline() {
     }
 }
 
+/// Users go on changing while it stops, and Redis stands still when it is told to: what was accepted
+/// is in Redis afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_under_load_loses_nothing_that_was_accepted() {
+    for example in PLAYGROUNDS {
+        let redis = RedisServer::start();
+        let server = Playground::start(example, &["--store", &redis.url()]);
+        server.put("warm", "/tokens/a", "t").await;
+        let accepted = std::sync::Mutex::new(Vec::new());
+        let load = async |worker: usize| {
+            for number in 0.. {
+                let session = format!("{worker}-{number}");
+                match server.put(&session, "/tokens/a", "t").await {
+                    Some(204) => accepted.lock().unwrap().push(session),
+                    // It takes no more.
+                    _ => return,
+                }
+            }
+        };
+        let count = || accepted.lock().unwrap().len();
+        let stop = async {
+            eventually("it is under load", async || count() > 200).await;
+            redis.hang();
+            let before = count();
+            eventually("changes wait", async || count() > before + 50).await;
+            server.ask_to_stop(Signal::TERM);
+            eventually("it takes no more connections", async || {
+                TcpStream::connect(server.address()).is_err()
+            })
+            .await;
+            redis.wake();
+        };
+        tokio::join!(stop, futures_util::future::join_all((0..8).map(load)));
+        let (code, last) = server.ended();
+        assert_eq!(code, Some(0));
+        assert!(last.ends_with("abandoned=0\n"), "{last:?}");
+        let flushed = last.trim().strip_prefix("drained flushed=").unwrap();
+        let flushed = flushed.split(' ').next().unwrap().parse::<u64>().unwrap();
+        assert!(flushed >= 50, "{last:?}");
+        let fresh = Playground::start(example, &["--store", &redis.url()]);
+        for session in accepted.into_inner().unwrap() {
+            let answer = fresh.get(&session, "/tokens/a").await;
+            assert_eq!(answer.status, 200, "{session}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_it_at_once() {
     for example in PLAYGROUNDS {

@@ -37,6 +37,8 @@ struct State {
 
 #[derive(Debug)]
 struct Open {
+    /// The store's last failure.
+    since: Instant,
     until: Instant,
     pause: Duration,
     probing: bool,
@@ -89,6 +91,15 @@ impl Breaker {
         self.lock().open.as_ref().is_some_and(closed_to)
     }
 
+    /// Something says that the store may be back: a probe is due as soon as after the first failures,
+    /// which is at once when the last was longer ago.
+    pub(crate) fn hasten(&self) {
+        if let Some(open) = &mut self.lock().open {
+            open.pause = FIRST_PAUSE;
+            open.until = open.until.min(open.since + FIRST_PAUSE);
+        }
+    }
+
     /// Lets everybody ask again.
     pub(crate) fn reset(&self) {
         *self.lock() = State::default();
@@ -118,8 +129,10 @@ impl Attempt<'_> {
             None if state.failures >= THRESHOLD => FIRST_PAUSE,
             _ => return,
         };
+        let now = Instant::now();
         state.open = Some(Open {
-            until: Instant::now() + jittered(pause),
+            since: now,
+            until: now + jittered(pause),
             pause,
             probing: false,
         });
@@ -176,6 +189,30 @@ mod tests {
         breaker.attempt().expect("may ask").succeeded();
         assert!(breaker.attempt().is_some());
         assert!(breaker.attempt().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sign_of_life_ends_the_pause_but_for_its_first_second() {
+        let breaker = Breaker::default();
+        for _ in 0..5 {
+            fail(&breaker);
+        }
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_secs(34)).await;
+            fail(&breaker);
+        }
+        tokio::time::advance(Duration::from_millis(900)).await;
+        breaker.hasten();
+        assert!(breaker.attempt().is_none(), "it has failed just now");
+        tokio::time::advance(Duration::from_millis(100)).await;
+        fail(&breaker);
+        // The sign was wrong: the pauses begin anew.
+        tokio::time::advance(Duration::from_millis(1700)).await;
+        assert!(breaker.attempt().is_none());
+        tokio::time::advance(Duration::from_millis(600)).await;
+        breaker.attempt().expect("may ask").succeeded();
+        breaker.hasten();
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]

@@ -208,6 +208,8 @@ impl Engine {
             Event::Lost { .. } => self.rules.epoch.begin(false),
             Event::Alive { .. } => {
                 self.rules.epoch.begin(true);
+                // Mostly the same servers: L2 may be back, too.
+                self.l2.breaker.hasten();
                 let engine = self.clone();
                 self.runtime.spawn(async move {
                     // It may have been raised during the gap. Whoever cannot ask now cannot read.

@@ -9,7 +9,7 @@ use super::l2::L2Error;
 use super::partition::{Answer, Due, Partition, Pin, State, Unopened};
 use super::told;
 use crate::codec::{Unopenable, Value};
-use crate::error::Error;
+use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Lookup};
 use crate::policy::{FailurePolicy, OnFailure};
@@ -421,8 +421,11 @@ struct Loader {
 }
 
 impl Loader {
+    /// Several questions, each with a time of its own, must not add up to more than anybody waits.
     async fn run(mut self) {
-        self.outcome = self.load().await;
+        let limit = self.engine.l2.hard_timeout;
+        let outcome = tokio::time::timeout(limit, self.load()).await;
+        self.outcome = outcome.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout)));
     }
 
     async fn load(&self) -> Result<(), L2Error> {

@@ -1,8 +1,32 @@
 //! Real faults: three processes under constant load, while Redis and the network before it fail at
-//! random from a seed; then everything heals.
+//! random from a seed; then everything heals. Once with a single server, once with a cluster, once
+//! with sentinels.
 //!
-//! `CHAOS_SECONDS` is how long (60), `CHAOS_SEED` the seed (random, and printed). The seed decides
-//! which faults there are and what the load does; how they fall together depends on the machine.
+//! | variable | is |
+//! |---|---|
+//! | `CHAOS_SECONDS` | how long the faults of each run last (20) |
+//! | `CHAOS_SEED` | the seed; random if there is none, and printed. It decides which faults there are and what the load does; how they fall together depends on the machine |
+//! | `CHAOS_TOPOLOGY` | the one run to make: `server`, `cluster` or `sentinel` |
+//!
+//! # What is demanded
+//!
+//! Of a single server, which writes to disk before it answers: that no acknowledged or accepted
+//! change is lost, no sign-out undone, no token served past its expiry, no refresh token redeemed
+//! twice, that users in L1 are always served, nobody waits for longer than the hard timeout and 100 ms,
+//! and no read is staler than its process has stated in `/status` (unless L2 is away, when nobody can
+//! know). What is subtracted from a time is how late the machine itself was: see `machine`.
+//!
+//! Of a cluster and of sentinels the same, but for failovers: Redis replicates after it has answered,
+//! so what the old master has acknowledged just before, or goes on to acknowledge until its clients
+//! have left it, may be gone afterwards, a sign-out included. From a second before each failover to
+//! three after the old master follows the new one, these may be lost, and are counted: changes, with
+//! them what else is in their session (its versions are given again), sign-outs, and refresh tokens,
+//! of which the provider then sees the spent one. Everything else is demanded all the same. A master
+//! of a cluster that is told to give way waits for its successor: then nothing may be lost, nor when
+//! slots move, nor when a master is back before it is missed.
+//!
+//! What L2 has lost, who has it in L1 writes to L2 again when it comes across it; how much of what
+//! was lost was there again is counted.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../common/mod.rs"]
@@ -10,10 +34,15 @@ mod common;
 mod faults;
 mod fleet;
 mod load;
+mod machine;
 mod random;
 mod report;
+mod servers;
 mod sessions;
+mod timeline;
+mod topologies;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,53 +50,115 @@ use std::time::{Duration, Instant};
 
 use common::playground::Playground;
 use common::provider::Provider;
-use common::redis::RedisServer;
-use faults::Weather;
 use fleet::{PROCESSES, Process};
 use futures_util::stream::{self, StreamExt};
 use load::{World, Written};
+use machine::Machine;
 use random::Random;
 use report::{Kind, Report};
+use servers::{Servers, Topology};
+use timeline::{Timeline, Weather};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 /// How long everything may take to be as before: the longest pause of a breaker, and then some.
 const RECOVERY: Duration = Duration::from_secs(60);
-/// With the backplane alive a change is noticed in milliseconds; this much is the machine's.
-const ALIVE_BOUND: Duration = Duration::from_millis(1500);
-/// With the backplane dead: three seconds until that is noticed, one between comparisons, and one
-/// for each.
-const DEAD_BOUND: Duration = Duration::from_millis(5500);
+/// How long after it was accepted a change is on its way, and while L2 is away and for as long as the
+/// longest pause of a breaker.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
+const ON_ITS_WAY_BY_TROUBLE: Duration = Duration::from_secs(35);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_notices() {
-    let setting = |name: &str| Some(std::env::var(name).ok()?.parse().expect(name));
-    let seconds = setting("CHAOS_SECONDS").unwrap_or(60);
-    let seed = setting("CHAOS_SEED").unwrap_or_else(|| getrandom::u64().unwrap() % 1_000_000);
-    let run = format!("CHAOS_SECONDS={seconds} CHAOS_SEED={seed}");
-    common::many_connections();
-    let text = run_chaos(seed, Duration::from_secs(seconds)).await;
-    // Past the harness, which shows the output of failed tests only.
-    let (text, failed) = text;
-    let _ = write!(std::io::stderr(), "\n{run}\n{text}");
-    assert_eq!(failed, 0, "{run}: see above");
+/// One run at a time: each takes the whole machine.
+static RUNNING: Mutex<()> = Mutex::const_new(());
+
+/// A run.
+#[derive(Clone, Copy)]
+struct Plan {
+    topology: Topology,
+    seed: u64,
+    time: Duration,
+    /// The backplane fails, and nothing else.
+    only_plane: bool,
+    /// Of the processes.
+    variables: &'static [(&'static str, &'static str)],
 }
 
-async fn run_chaos(seed: u64, time: Duration) -> (String, usize) {
-    let random = Random::new(seed);
-    let redis = RedisServer::start_persistent();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_notices_what_happens_to_a_server() {
+    run_of(Topology::Server, "server").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_notices_what_happens_to_a_cluster() {
+    run_of(Topology::Cluster, "cluster").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_notices_what_happens_behind_sentinels() {
+    run_of(Topology::Sentinel, "sentinel").await;
+}
+
+/// Somebody does: a process that believes in its backplane whatever happens to it serves what is
+/// older than it states.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_ignores_gaps_is_noticed() {
+    let _running = RUNNING.lock().await;
+    common::many_connections();
+    let plan = Plan {
+        topology: Topology::Server,
+        seed: 1,
+        time: Duration::from_secs(12),
+        only_plane: true,
+        variables: &[("PLAYGROUND_IGNORES_GAPS", "1")],
+    };
+    let report = run(plan).await;
+    let noticed = report.violations_of("nothing is staler than is stated")
+        + report.violations_of("a channel without a sign of life is lost");
+    assert!(noticed > 0, "{}", report.print());
+}
+
+async fn run_of(topology: Topology, name: &str) {
+    if std::env::var("CHAOS_TOPOLOGY").is_ok_and(|only| only != name) {
+        return;
+    }
+    let _running = RUNNING.lock().await;
+    let setting = |name: &str| Some(std::env::var(name).ok()?.parse().expect(name));
+    let seconds = setting("CHAOS_SECONDS").unwrap_or(20);
+    let seed = setting("CHAOS_SEED").unwrap_or_else(|| getrandom::u64().unwrap() % 1_000_000);
+    let text = format!("CHAOS_TOPOLOGY={name} CHAOS_SECONDS={seconds} CHAOS_SEED={seed}");
+    common::many_connections();
+    let plan = Plan {
+        topology,
+        seed,
+        time: Duration::from_secs(seconds),
+        only_plane: false,
+        variables: &[],
+    };
+    let report = run(plan).await;
+    // Past the harness, which shows the output of failed tests only.
+    let _ = write!(std::io::stderr(), "\n{text}\n{}", report.print());
+    assert_eq!(report.violations(), 0, "{text}: see above");
+}
+
+async fn run(plan: Plan) -> Report {
+    let random = Random::new(plan.seed);
+    let servers = Servers::start(plan.topology).await;
     let provider = Provider::start().await;
     // Their last fifth is when they are replaced ahead of need.
     provider.set(|behaviour| behaviour.expires_in = 3);
     let mut processes = Vec::new();
     for number in 0..PROCESSES {
-        processes.push(Process::start(number, &redis, &provider).await);
+        processes.push(Process::start(number, &servers, &provider, plan.variables).await);
     }
     let started = Instant::now();
+    let ids = processes.iter().map(|process| process.playground.id());
+    let ids = ids.collect();
     let world = Arc::new(World {
         processes: Arc::new(processes),
         provider,
         report: Report::default(),
-        timeline: Arc::default(),
+        timeline: Arc::new(Timeline::new(plan.topology != Topology::Server)),
+        machine: Machine::watch(ids),
         started,
         stopped: false.into(),
         written: Vec::new().into(),
@@ -78,25 +169,30 @@ async fn run_chaos(seed: u64, time: Duration) -> (String, usize) {
     load::warm_up(&world).await;
     let load = start_load(&world, &random).await;
 
-    let end = Instant::now() + time;
+    let end = Instant::now() + plan.time;
     let plane = tokio::spawn(faults::trouble_plane(
         world.processes.clone(),
         world.timeline.clone(),
         random.fork(1),
         end,
     ));
-    let redis = faults::trouble_l2(
-        redis,
+    let until = match plan.only_plane {
+        true => Instant::now(),
+        false => end,
+    };
+    let mut servers = faults::trouble_l2(
+        servers,
         world.processes.clone(),
         world.timeline.clone(),
         random.fork(2),
-        end,
-    );
-    let redis = redis.await;
+        until,
+    )
+    .await;
     plane.await.unwrap();
     for process in world.processes.iter() {
         process.heal().await;
     }
+    servers.in_step().await;
     world.stopped.store(true, Ordering::Relaxed);
     load.join_all().await;
     let healed = Instant::now();
@@ -105,8 +201,9 @@ async fn run_chaos(seed: u64, time: Duration) -> (String, usize) {
         "ms until all had recovered",
         healed.elapsed().as_millis() as usize,
     );
-    judge(&world, &redis).await;
-    (world.report.print(), world.report.violations())
+    judge(&world, &servers).await;
+    let world = Arc::into_inner(world).expect("all that used it has ended");
+    world.report
 }
 
 async fn start_load(world: &Arc<World>, random: &Random) -> JoinSet<()> {
@@ -116,12 +213,15 @@ async fn start_load(world: &Arc<World>, random: &Random) -> JoinSet<()> {
     for process in 0..PROCESSES {
         load.spawn(load::read_held(world.clone(), process, fork()));
         load.spawn(load::read_unknown(world.clone(), process));
-        load.spawn(load::measure_noise(world.clone(), process));
+        load.spawn(load::look_at_status(world.clone(), process));
     }
     for number in 0..3 {
         load.spawn(load::write(world.clone(), Kind::Strict, number, fork()));
         load.spawn(load::write(world.clone(), Kind::Kept, number, fork()));
         load.spawn(load::count_up(world.clone(), number, fork()));
+        for other in (0..PROCESSES).filter(|other| *other != number % PROCESSES) {
+            load.spawn(load::compare(world.clone(), number, other));
+        }
         load.spawn(sessions::sign_out(world.clone(), number, fork()));
     }
     for number in 0..4 {
@@ -153,48 +253,99 @@ async fn recovered(world: &World) {
 }
 
 /// Looks at what is left, in the three processes and in one that has nothing in memory.
-async fn judge(world: &World, redis: &RedisServer) {
-    let report = &world.report;
-    report.count("faults", world.timeline.faults());
-    report.judge_latency(|from, to| world.timeline.describe(world.started, from, to));
-    let fresh = Playground::start("playground", &["--store", &redis.url()]);
-    let old = world.processes.iter().map(|process| &process.playground);
-    let all: Vec<(usize, &Playground)> = old.chain([&fresh]).enumerate().collect();
+async fn judge(world: &World, servers: &Servers) {
+    let (report, timeline) = (&world.report, &world.timeline);
+    report.count("faults", timeline.faults());
+    report.count("failovers that may lose something", timeline.failovers());
+    let describe = |from, to| timeline.describe(world.started, from, to);
+    report.judge_latency(&world.machine, describe);
+    report.judge_staleness(timeline, &world.machine, describe);
 
     let written = world.written.lock().unwrap().clone();
     let acknowledged = written.iter().filter(|it| it.acknowledged).count();
     report.count("changes acknowledged", acknowledged);
     report.count("changes accepted, for later", written.len() - acknowledged);
+    let may_be_lost = |it: &&Written| {
+        let late = match it.acknowledged {
+            true => Duration::ZERO,
+            false => on_its_way(timeline, it.process, it.at),
+        };
+        timeline.may_be_lost(it.at, it.at + late)
+    };
+    let excused = written.iter().filter(may_be_lost);
+    let excused: HashSet<&str> = excused.map(|it| it.session.as_str()).collect();
+    let (at_risk, safe): (Vec<_>, Vec<_>) = written
+        .iter()
+        .partition(|it| excused.contains(it.session.as_str()));
+    report.count("changes that a failover may have lost", at_risk.len());
     let signed_out = world.signed_out.lock().unwrap().clone();
     report.count("sign-outs", signed_out.len());
-    let counters: Vec<_> = world.counters.lock().unwrap().clone().into_iter().collect();
-    report.count(
-        "counted up to",
-        counters.iter().map(|it| it.1 as usize).sum(),
-    );
+
+    let fresh = || Playground::start("playground", &["--store", &servers.url()]);
+    // Before those who have it in memory come across what is lost.
+    let first = fresh();
+    let lost = missing(&first, &at_risk).await;
+    report.count("… that L2 has lost", lost.len());
+    let last = fresh();
+    let old = world.processes.iter().map(|process| &process.playground);
+    let all: Vec<(usize, &Playground)> = old.chain([&last]).enumerate().collect();
     for (number, playground) in all {
-        let check = |it: &Written| has_change(world, number, playground, it.clone());
-        let checks = stream::iter(&written).map(check).buffer_unordered(16);
-        checks.collect::<Vec<()>>().await;
-        for session in &signed_out {
-            let left = playground.get(session, "/tokens").await;
-            if left.body != sessions::none() {
-                let how = format!("{session} at process {number}: {:?}", left.body);
-                report.violated("nobody is back after a sign-out", how);
-            }
+        for (it, found) in missing(playground, &safe).await {
+            let faults = timeline.describe(world.started, it.at, it.at + ON_ITS_WAY);
+            let when = (it.at - world.started).as_secs_f64();
+            let how = format!(
+                "{} {} at process {number}: {found}, {when:.2} s{faults}",
+                it.session, it.name
+            );
+            let rule = match it.acknowledged {
+                true => "no acknowledged change is lost",
+                false => "no accepted change is lost",
+            };
+            report.violated(rule, how);
         }
-        for (session, value) in &counters {
-            let token = playground.get(session, "/tokens/n").await.body["access_token"].clone();
+        let lost = missing(playground, &at_risk).await;
+        let what = match number < PROCESSES {
+            true => "… that a process has not",
+            false => "… that L2 has not at last",
+        };
+        report.count(what, lost.len());
+        for (session, at) in &signed_out {
+            let left = playground.get(session, "/tokens").await;
+            if left.body == sessions::none() {
+                continue;
+            }
+            if timeline.may_be_lost(*at, *at + ON_ITS_WAY) {
+                report.count("sign-outs that a failover has undone", 1);
+                continue;
+            }
+            let how = format!("{session} at process {number}: {:?}", left.body);
+            report.violated("nobody is back after a sign-out", how);
+        }
+        for (counter, values) in world.counters.iter().enumerate() {
+            let last = values.lock().unwrap().last().copied();
+            let Some(last) = last else { continue };
+            let session = load::counter(counter);
+            let token = playground.get(&session, "/tokens/n").await.body["access_token"].clone();
             let seen = token.as_str().and_then(|token| token.parse::<u64>().ok());
-            if seen.is_none_or(|seen| seen < *value) {
-                let how = format!("{session} at process {number}: {seen:?} < {value}");
+            let is_lost = seen.is_none_or(|seen| seen < last.value);
+            if is_lost && !timeline.may_be_lost(last.at, last.at) {
+                let how = format!("{session} at process {number}: {seen:?} < {}", last.value);
                 report.violated("no acknowledged change is lost", how);
             }
         }
+        // What was found to be lost is written again.
+        recovered(world).await;
     }
+    let values = world
+        .counters
+        .iter()
+        .map(|values| values.lock().unwrap().len());
+    report.count("changes of counters", values.sum());
     report.count("calls to the provider", world.provider.calls() as usize);
-    if world.provider.reuses() > 0 {
-        let how = format!("{} spent ones were", world.provider.reuses());
+    let reuses = world.provider.reuses();
+    report.count("spent refresh tokens", reuses as usize);
+    if reuses > 0 && timeline.failovers() == 0 {
+        let how = format!("{reuses} spent ones were");
         report.violated("a refresh token is redeemed once", how);
     }
     for process in world.processes.iter() {
@@ -216,30 +367,27 @@ async fn judge(world: &World, redis: &RedisServer) {
             report.count(counter, status[counter].as_u64().unwrap() as usize);
         }
     }
-    for (weather, bound) in [
-        (Weather::Alive, ALIVE_BOUND),
-        (Weather::PlaneDead, DEAD_BOUND),
-    ] {
-        if let Some(longest) = report.longest(weather).filter(|it| *it > bound) {
-            report.violated(
-                "nothing stale for long",
-                format!("{weather:?}: {longest:?}"),
-            );
-        }
+}
+
+/// Until when a change that was accepted then may have been written.
+fn on_its_way(timeline: &Timeline, process: usize, at: Instant) -> Duration {
+    match timeline.weather([process; 2], at, at + ON_ITS_WAY) {
+        Weather::L2Away => ON_ITS_WAY_BY_TROUBLE,
+        _ => ON_ITS_WAY,
     }
 }
 
-async fn has_change(world: &World, number: usize, playground: &Playground, it: Written) {
-    let answer = playground
-        .get(&it.session, &format!("/tokens/{}", it.name))
-        .await;
-    if answer.status == 200 && answer.body["access_token"] == *it.token {
-        return;
-    }
-    let how = format!("{} {} at process {number}: {answer:?}", it.session, it.name);
-    let rule = match it.acknowledged {
-        true => "no acknowledged change is lost",
-        false => "no accepted change is lost",
+/// Which of these changes a process does not know, and what it knows instead.
+async fn missing<'a>(
+    playground: &Playground,
+    written: &[&'a Written],
+) -> Vec<(&'a Written, String)> {
+    let look = async |it: &&'a Written| {
+        let path = format!("/tokens/{}", it.name);
+        let answer = playground.get(&it.session, &path).await;
+        let is_there = answer.status == 200 && answer.body["access_token"] == *it.token;
+        (!is_there).then(|| (*it, format!("{answer:?}")))
     };
-    world.report.violated(rule, how);
+    let looks = stream::iter(written).map(look).buffer_unordered(16);
+    looks.filter_map(async |missing| missing).collect().await
 }

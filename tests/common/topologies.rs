@@ -15,6 +15,7 @@ pub struct Node {
     child: Child,
     pub port: u16,
     dir: TempDir,
+    arguments: &'static [&'static str],
 }
 
 impl Node {
@@ -28,7 +29,7 @@ impl Node {
         Self::launch(config, &["--sentinel"])
     }
 
-    fn launch(config: &str, arguments: &[&str]) -> Self {
+    fn launch(config: &str, arguments: &'static [&'static str]) -> Self {
         for _ in 0..20 {
             let (dir, port) = (tempfile::tempdir().expect("a folder"), port_with_bus());
             let path = dir.path().join("redis.conf");
@@ -46,7 +47,12 @@ impl Node {
             };
             fs::write(&path, format!("{port_line}{common}{config}\n")).expect("a file");
             if let Some(child) = spawn(&path, arguments) {
-                return Self { child, port, dir };
+                return Self {
+                    child,
+                    port,
+                    dir,
+                    arguments,
+                };
             }
         }
         panic!("redis-server does not start with: {config}");
@@ -68,6 +74,12 @@ impl Node {
     pub fn kill(&mut self) {
         self.signal("-KILL");
         self.child.wait().expect("it ends");
+    }
+
+    /// Comes back on the same port with what it has on disk, after [`kill`](Self::kill).
+    pub fn restart(&mut self) {
+        let config = self.dir.path().join("redis.conf");
+        self.child = spawn(&config, self.arguments).expect("the port is still ours");
     }
 
     fn signal(&self, signal: &str) {
@@ -95,10 +107,29 @@ impl Node {
         command.query(&mut connection)
     }
 
+    /// Its name in its cluster.
+    pub fn id(&self) -> redis::RedisResult<String> {
+        self.query("CLUSTER MYID")
+    }
+
+    /// How often it has sent somebody on: by `ASK` or `MOVED`.
+    pub fn redirections(&self, how: &str) -> u64 {
+        let stats: String = self.query("INFO errorstats").unwrap_or_default();
+        let prefix = format!("errorstat_{how}:count=");
+        let count = |line: &str| line.strip_prefix(&prefix)?.trim().parse().ok();
+        stats.lines().find_map(count).unwrap_or(0)
+    }
+
     /// Of a server without a password.
     pub fn is_master(&self) -> bool {
         let info = self.query::<String>("INFO replication");
         info.is_ok_and(|info| info.contains("role:master"))
+    }
+
+    /// Whether it is a master that a replica follows, or a replica that follows its master.
+    pub fn is_in_step(&self) -> bool {
+        let info = self.query::<String>("INFO replication").unwrap_or_default();
+        info.contains("state=online") || info.contains("master_link_status:up")
     }
 
     /// Whether it is a master whose one replica has got everything.
@@ -159,9 +190,16 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
-        let config = "cluster-enabled yes\ncluster-node-timeout 1000\n\
-                      cluster-require-full-coverage no\nrepl-diskless-sync-delay 0";
-        let nodes: Vec<_> = (0..6).map(|_| Node::start(config)).collect();
+        Self::start_with("").await
+    }
+
+    /// With these further lines of configuration.
+    pub async fn start_with(config: &str) -> Self {
+        let config = format!(
+            "cluster-enabled yes\ncluster-node-timeout 1000\n\
+             cluster-require-full-coverage no\nrepl-diskless-sync-delay 0\n{config}"
+        );
+        let nodes: Vec<_> = (0..6).map(|_| Node::start(&config)).collect();
         let id = |node: &Node| node.query::<String>("CLUSTER MYID").expect("an id");
         for (i, node) in nodes.iter().take(3).enumerate() {
             let slots = (16384 * i / 3)..(16384 * (i + 1) / 3);
@@ -204,6 +242,63 @@ impl Cluster {
         format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
     }
 
+    /// The slot of a key.
+    pub fn slot_of(&self, key: &str) -> u16 {
+        let mut nodes = self.nodes.iter();
+        let slot = nodes.find_map(|node| node.query(&format!("CLUSTER KEYSLOT {key}")).ok());
+        slot.expect("a node that answers")
+    }
+
+    /// The slots of a master.
+    pub fn slots_of(&self, master: &Node) -> Vec<u16> {
+        let nodes: String = master.query("CLUSTER NODES").unwrap_or_default();
+        let own = nodes.lines().find(|line| line.contains("myself"));
+        let ranges = own.into_iter().flat_map(|own| own.split(' ').skip(8));
+        let slots = ranges.filter_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some(first.parse::<u16>().ok()?..=last.parse().ok()?)
+        });
+        slots.flatten().collect()
+    }
+
+    /// Begins to move a slot from one master to another: what is there is served by the first,
+    /// and whoever asks for something else is sent to the second.
+    pub fn begin_move(&self, slot: u16, from: &Node, to: &Node) -> redis::RedisResult<()> {
+        to.query::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", from.id()?))?;
+        from.query(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", to.id()?))
+    }
+
+    /// Moves up to so many keys of a slot; how many were left to move.
+    pub fn move_keys(
+        &self,
+        (slot, count): (u16, usize),
+        from: &Node,
+        to: &Node,
+    ) -> redis::RedisResult<usize> {
+        let keys: Vec<String> = from.query(&format!("CLUSTER GETKEYSINSLOT {slot} {count}"))?;
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", from.port))?;
+        let mut migrate = redis::cmd("MIGRATE");
+        migrate.arg("127.0.0.1").arg(to.port).arg("").arg(0);
+        migrate.arg(1000).arg("KEYS").arg(&keys);
+        migrate.exec(&mut client.get_connection()?)?;
+        Ok(keys.len())
+    }
+
+    /// Ends what [`begin_move`](Self::begin_move) has begun, once all keys are moved.
+    pub fn end_move(&self, slot: u16, from: &Node, to: &Node) -> redis::RedisResult<()> {
+        let set = format!("CLUSTER SETSLOT {slot} NODE {}", to.id()?);
+        // Its new master first: while nobody knew of it the slot would be nobody's.
+        to.query::<()>(&set)?;
+        from.query::<()>(&set)?;
+        for node in self.nodes.iter().filter(|node| node.is_master()) {
+            node.query::<()>(&set)?;
+        }
+        Ok(())
+    }
+
     /// Waits until the first three, as long as they are masters, have replicas of all they have.
     pub async fn replicated(&self) {
         eventually("all is replicated", async || {
@@ -222,11 +317,23 @@ pub struct SentinelSet {
 
 impl SentinelSet {
     pub async fn start(password: &str) -> Self {
-        let auth = format!("requirepass {password}\nmasterauth {password}");
+        Self::start_with(password, "").await
+    }
+
+    /// With these further lines of configuration for the servers.
+    pub async fn start_with(password: &str, config: &str) -> Self {
+        let auth = match password {
+            "" => config.to_owned(),
+            _ => format!("requirepass {password}\nmasterauth {password}\n{config}"),
+        };
+        let auth_pass = match password {
+            "" => String::new(),
+            _ => format!("sentinel auth-pass tokens {password}\n"),
+        };
         let master = Node::start(&format!("{auth}\nrepl-diskless-sync-delay 0"));
         let replica = Node::start(&format!("{auth}\nreplicaof 127.0.0.1 {}", master.port));
         let config = format!(
-            "sentinel monitor tokens 127.0.0.1 {} 2\nsentinel auth-pass tokens {password}\n\
+            "sentinel monitor tokens 127.0.0.1 {} 2\n{auth_pass}\
              sentinel down-after-milliseconds tokens 1000\nsentinel failover-timeout tokens 1000",
             master.port
         );

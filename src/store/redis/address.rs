@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+#[cfg(any(feature = "redis-cluster", feature = "redis-sentinel"))]
+use bb8_redis::redis::ConnectionAddr;
 use bb8_redis::redis::io::tcp::TcpSettings;
 use bb8_redis::redis::{ConnectionInfo, IntoConnectionInfo};
 
@@ -139,6 +141,21 @@ fn server(url: &str) -> Result<ConnectionInfo, ConfigError> {
         return Err(bad_url());
     }
     Ok(info.set_tcp_settings(tcp()))
+}
+
+/// Another server, reached and signed in to like this one.
+#[cfg(any(feature = "redis-cluster", feature = "redis-sentinel"))]
+pub(super) fn located(like: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+    let address = match like.addr() {
+        ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: false,
+            tls_params: None,
+        },
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    like.clone().set_addr(address)
 }
 
 /// Small answers go out at once, and a peer that vanished is noticed.

@@ -1,147 +1,260 @@
-//! Connections to the nodes of a cluster.
+//! Commands to a cluster: each goes to the node that keeps its key.
+//!
+//! This is not done by the client of the `redis` crate (1.8), which is not made for slots that move
+//! under load. It sends `ASKING` and what is to come right behind it one after the other on a
+//! connection that all share, so that others come between; and whoever waits within it while it
+//! looks for a slot may hold what it needs for that, and everybody waits until the time is up.
+
+mod nodes;
+mod slots;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bb8_redis::redis::cluster::{ClusterClient, ClusterConfig};
-use bb8_redis::redis::cluster_async::ClusterConnection;
-use bb8_redis::redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use bb8_redis::redis::{Arg, Cmd, ConnectionInfo, Pipeline, RedisError, RedisResult, Value};
+use bb8_redis::redis::{
+    Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline, RedisError, RedisResult, RetryMethod,
+    ServerErrorKind, Value,
+};
 use futures_util::future::join_all;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::address::tcp;
+use self::nodes::{Nodes, is_unanswered};
+use self::slots::{Place, Slots, slot_of};
 use super::tls::Tls;
+use crate::random;
 
-/// How often a command that was sent elsewhere, or met a node that fails over, goes out again
-/// within its time.
+/// How often a command that was sent away, or met a node that fails over, goes out again within
+/// its time.
 const RETRIES: u32 = 5;
-/// Between two of them, ms.
-const RETRY_WAIT: (u64, u64) = (5, 50);
-/// How often the connections are made anew while some node does not answer.
-const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// Before it does; doubles up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(5);
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// Between two looks at where the slots are.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// The nodes of a cluster. One multiplexed connection to each serves everybody.
+/// The nodes of a cluster.
 ///
-/// The connections follow slots that move and nodes that come back, but they keep asking a node
-/// that hangs, also when another has taken its slots over. So after a timeout all of them are made
-/// anew in the background, and the old ones serve until then.
+/// Where the slots are is looked up at first, and again in the background when a command was sent
+/// elsewhere or a node fails.
 #[derive(Clone)]
 pub(super) struct Cluster(Arc<Inner>);
 
 struct Inner {
-    client: ClusterClient,
+    /// Those of the URL.
+    seeds: Vec<Place>,
+    nodes: Nodes,
     timeout: Duration,
-    current: Mutex<Option<Current>>,
-    /// One at a time makes connections.
-    connecting: Arc<Semaphore>,
+    slots: Mutex<Arc<Slots>>,
+    /// When the last look began.
+    looked: Mutex<Option<Instant>>,
+    /// One at a time looks.
+    looking: Arc<Semaphore>,
 }
 
-#[derive(Clone)]
-struct Current {
-    connection: ClusterConnection,
-    since: Instant,
+/// A command on its way.
+struct Sent<'a> {
+    command: &'a Cmd,
+    slot: u16,
+    place: Place,
+    index: usize,
 }
 
 impl Cluster {
+    /// Looks for the slots in the background.
     pub(super) fn new(
         nodes: Vec<ConnectionInfo>,
         tls: &Tls,
         timeout: Duration,
     ) -> RedisResult<Self> {
-        let builder = ClusterClient::builder(nodes)
-            .connection_timeout(timeout)
-            .response_timeout(timeout)
-            .overall_response_timeout(Some(timeout))
-            .retries(RETRIES)
-            .min_retry_wait(RETRY_WAIT.0)
-            .max_retry_wait(RETRY_WAIT.1)
-            .tcp_settings(tcp());
-        #[cfg(feature = "redis-tls")]
-        let builder = match tls.certificates() {
-            Some(certificates) => builder.certs(certificates),
-            None => builder,
-        };
-        #[cfg(not(feature = "redis-tls"))]
-        let _ = tls;
+        let seeds = nodes.iter().filter_map(|node| match node.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Some((Arc::from(host.as_str()), *port))
+            }
+            _ => None,
+        });
+        let seeds = seeds.collect();
+        let like = nodes.into_iter().next().ok_or_else(|| {
+            let kind = ErrorKind::InvalidClientConfig;
+            RedisError::from((kind, "the URL names no server"))
+        })?;
         let cluster = Self(Arc::new(Inner {
-            client: builder.build()?,
+            seeds,
+            nodes: Nodes::new(like, tls.clone(), timeout),
             timeout,
-            current: Mutex::default(),
-            connecting: Arc::new(Semaphore::new(1)),
+            slots: Mutex::default(),
+            looked: Mutex::default(),
+            looking: Arc::new(Semaphore::new(1)),
         }));
-        cluster.renew();
+        cluster.look(None);
         Ok(cluster)
     }
 
-    /// Sends all commands at once, each to its node.
+    /// Sends all commands at once, those of a node in one message.
     pub(super) async fn send(&self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-        let current = self.current().await?;
-        let mut route = None;
-        let commands = pipeline.cmd_iter().map(|command| {
+        let deadline = Instant::now() + self.0.timeout;
+        let slots = self.slots(deadline).await?;
+        let mut groups: Vec<Vec<Sent<'_>>> = Vec::new();
+        let mut slot = 0;
+        for (index, command) in pipeline.cmd_iter().enumerate() {
             // A command without a key goes where the one before it went.
-            route = keyed(command).or_else(|| route.take());
-            let routing = route
-                .clone()
-                .unwrap_or(SingleNodeRoutingInfo::RandomPrimary);
-            let mut connection = current.connection.clone();
-            async move {
-                let routing = RoutingInfo::SingleNode(routing);
-                let answer = connection.route_command(command.clone(), routing).await;
-                answer.and_then(Value::extract_error)
+            slot = slot_of(command).unwrap_or(slot);
+            let place = slots.master(slot).ok_or_else(not_connected)?.clone();
+            let sent = Sent {
+                command,
+                slot,
+                place,
+                index,
+            };
+            match groups.iter_mut().find(|group| group[0].place == sent.place) {
+                Some(group) => group.push(sent),
+                None => groups.push(vec![sent]),
             }
+        }
+        let groups = groups
+            .into_iter()
+            .map(|group| self.send_group(group, deadline));
+        let mut answers: Vec<_> = join_all(groups).await.into_iter().flatten().collect();
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    async fn send_group(
+        &self,
+        group: Vec<Sent<'_>>,
+        deadline: Instant,
+    ) -> Vec<(usize, RedisResult<Value>)> {
+        let mut pipeline = Pipeline::with_capacity(group.len());
+        for sent in &group {
+            pipeline.add_command(sent.command.clone());
+        }
+        let sending = self.0.nodes.send(&group[0].place, &pipeline);
+        let answers = timeout_at(deadline, sending).await;
+        let answers = match answers.unwrap_or_else(|_| Err(timed_out())) {
+            Ok(answers) => answers.into_iter().map(Value::extract_error).collect(),
+            Err(error) => vec![Err(error); group.len()],
+        };
+        let answers = group.iter().zip(answers).map(|(sent, answer)| async move {
+            let answer = match answer {
+                Err(error) => self.persist(sent, error, deadline).await,
+                answer => answer,
+            };
+            (sent.index, answer)
         });
-        let answers = join_all(commands).await;
-        if answers
-            .iter()
-            .filter_map(|answer| answer.as_ref().err())
-            .any(unanswered)
-            && current.since.elapsed() >= RENEW_EVERY
-        {
-            self.renew();
-        }
-        Ok(answers)
+        join_all(answers).await
     }
 
-    /// The connections, once they are made.
-    async fn current(&self) -> RedisResult<Current> {
-        if let Some(current) = self.0.lock().clone() {
-            return Ok(current);
+    /// Sends a command again after this error: where it was sent on to, or where a node may do
+    /// better in a moment.
+    async fn persist(
+        &self,
+        sent: &Sent<'_>,
+        error: RedisError,
+        deadline: Instant,
+    ) -> RedisResult<Value> {
+        let mut error = error;
+        let mut wait = FIRST_WAIT;
+        for attempt in 0..RETRIES {
+            let place = sends_on(&error, &sent.place);
+            match (&place, error.retry_method()) {
+                (Some(place), RetryMethod::MovedRedirect) => {
+                    Arc::make_mut(&mut self.0.slots.lock()).set(sent.slot, place);
+                    self.look(Some(place));
+                }
+                (_, RetryMethod::AskRedirect) => {}
+                (_, RetryMethod::NoRetry) if !is_unanswered(&error) => return Err(error),
+                _ => self.look(None),
+            }
+            // It is known by now where it belongs.
+            if place.is_none() || attempt > 0 {
+                let until = (Instant::now() + jittered(wait)).min(deadline);
+                tokio::time::sleep_until(until).await;
+                wait = LONGEST_WAIT.min(wait * 2);
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            let mut pipeline = Pipeline::with_capacity(2);
+            if error.kind() == ErrorKind::Server(ServerErrorKind::Ask) {
+                // In one message: only what comes right behind it is answered.
+                pipeline.cmd("ASKING");
+            }
+            pipeline.add_command(sent.command.clone());
+            let place = place
+                .or_else(|| self.0.slots.lock().master(sent.slot).cloned())
+                .unwrap_or_else(|| sent.place.clone());
+            let sending = self.0.nodes.send(&place, &pipeline);
+            let answers = timeout_at(deadline, sending).await;
+            let answer = match answers.unwrap_or_else(|_| Err(timed_out())) {
+                Ok(mut answers) => answers.pop().unwrap_or(Value::Nil).extract_error(),
+                Err(error) => Err(error),
+            };
+            match answer {
+                Err(next) => error = next,
+                answer => return answer,
+            }
         }
-        self.renew();
-        let connecting = self.0.connecting.acquire();
-        if tokio::time::timeout(self.0.timeout, connecting)
-            .await
-            .is_err()
-        {
-            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-        }
-        let current = self.0.lock().clone();
-        current.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into())
+        Err(error)
     }
 
-    /// Makes the connections anew in the background, unless that is under way.
-    fn renew(&self) {
-        let Ok(permit) = self.0.connecting.clone().try_acquire_owned() else {
+    /// Where the slots are, once that is known.
+    async fn slots(&self, deadline: Instant) -> RedisResult<Arc<Slots>> {
+        let known = || Some(self.0.slots.lock().clone()).filter(|slots| !slots.is_empty());
+        if let Some(slots) = known() {
+            return Ok(slots);
+        }
+        self.look(None);
+        // Free once the look is over.
+        let looking = timeout_at(deadline, self.0.looking.acquire()).await;
+        drop(looking.map_err(|_| timed_out())?);
+        known().ok_or_else(not_connected)
+    }
+
+    /// Looks in the background where the slots are, unless that was done just now. This node knows
+    /// best.
+    fn look(&self, first: Option<&Place>) {
+        let Ok(permit) = self.0.looking.clone().try_acquire_owned() else {
             return;
         };
-        let client = self.0.client.clone();
+        let mut looked = self.0.looked.lock();
+        let recently = looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY);
+        if recently && !self.0.slots.lock().is_empty() {
+            return;
+        }
+        *looked = Some(Instant::now());
+        drop(looked);
+        let mut places: Vec<Place> = first.into_iter().cloned().collect();
+        let mut known = self.0.slots.lock().masters().to_vec();
+        if !known.is_empty() {
+            // Not always the same one first: it may be cut off from the others.
+            let turn = (random::fraction() * known.len() as f64) as usize % known.len();
+            known.rotate_left(turn);
+        }
+        places.extend(known);
+        places.extend(self.0.seeds.iter().cloned());
         let weak = Arc::downgrade(&self.0);
         tokio::spawn(async move {
-            let config = ClusterConfig::new();
-            match client.get_async_connection_with_config(config).await {
-                Ok(connection) => {
-                    let since = Instant::now();
-                    if let Some(inner) = weak.upgrade() {
-                        *inner.lock() = Some(Current { connection, since });
+            let mut slots = Pipeline::with_capacity(1);
+            slots.cmd("CLUSTER").arg("SLOTS");
+            for place in places {
+                let Some(inner) = weak.upgrade() else { return };
+                let answer = timeout(inner.timeout, inner.nodes.send(&place, &slots)).await;
+                let answer = answer.unwrap_or_else(|_| Err(timed_out()));
+                let answer = answer
+                    .and_then(|mut answers| answers.pop().unwrap_or(Value::Nil).extract_error());
+                match answer {
+                    Ok(answer) => {
+                        if let Some(slots) = Slots::parse(&answer, &place) {
+                            *inner.slots.lock() = Arc::new(slots);
+                            break;
+                        }
                     }
-                }
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::debug!(error, "no connection to the Redis cluster");
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::debug!(error, "a node of the Redis cluster failed");
+                    }
                 }
             }
             drop(permit);
@@ -149,26 +262,26 @@ impl Cluster {
     }
 }
 
-impl Inner {
-    /// No code that can panic runs under the lock.
-    fn lock(&self) -> MutexGuard<'_, Option<Current>> {
-        self.current.lock()
-    }
-}
-
-/// The master of the slot of the command's key.
-fn keyed(command: &Cmd) -> Option<SingleNodeRoutingInfo> {
-    let mut arguments = command.args_iter();
-    let key = match arguments.next()? {
-        // Before it are the script and the number of keys.
-        Arg::Simple(b"EVALSHA" | b"EVAL") => arguments.nth(2)?,
-        _ => arguments.next()?,
+/// The node that this error names. One that does not know its own name is on the host that said so.
+fn sends_on(error: &RedisError, from: &Place) -> Option<Place> {
+    let (place, _) = error.redirect_node()?;
+    let (host, port) = place.rsplit_once(':')?;
+    let host = match host.trim_start_matches('[').trim_end_matches(']') {
+        "" | "?" => from.0.clone(),
+        host => host.into(),
     };
-    let Arg::Simple(key) = key else { return None };
-    let route = Route::with_key(key, SlotAddr::Master);
-    Some(SingleNodeRoutingInfo::SpecificNode(route))
+    Some((host, port.parse().ok()?))
 }
 
-fn unanswered(error: &RedisError) -> bool {
-    error.is_timeout() || error.is_io_error() || error.is_unrecoverable_error()
+/// Half to one and a half of it.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + random::fraction())
+}
+
+fn timed_out() -> RedisError {
+    io::Error::from(io::ErrorKind::TimedOut).into()
+}
+
+fn not_connected() -> RedisError {
+    io::Error::from(io::ErrorKind::NotConnected).into()
 }

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 
-/// A store in Redis or Valkey (tested with Redis 7.0 and 8.0, Valkey 9.1): one hash per partition, under
+/// A store in Redis or Valkey (tested with Redis 6.2, 7.0 and 8.0, Valkey 9.1): one hash per partition, under
 /// `namespace:{digest}`, and one script per commit.
 ///
 /// A few multiplexed connections serve everybody. One that breaks or does not answer in time is

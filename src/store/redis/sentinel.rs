@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
-    RedisResult, Value, cmd,
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, RedisError, RedisResult, Value, cmd,
 };
 use parking_lot::{Mutex, MutexGuard};
 
 use super::access::Access;
+use super::address::located;
 use super::tls::Tls;
 
 /// How often the sentinels are asked while nothing is wrong. A master that is replaced although it
@@ -140,16 +140,7 @@ impl Sentinels {
     async fn master_by(&self, at: usize) -> RedisResult<Master> {
         let place = self.place_by(at).await?;
         let (host, port) = place.clone();
-        let address = match self.master.addr() {
-            ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure: false,
-                tls_params: None,
-            },
-            _ => ConnectionAddr::Tcp(host, port),
-        };
-        let client = self.tls.open(self.master.clone().set_addr(address))?;
+        let client = self.tls.open(located(&self.master, host, port))?;
         let mut connection = client
             .get_multiplexed_async_connection_with_config(&self.config)
             .await?;

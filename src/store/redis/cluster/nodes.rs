@@ -1,0 +1,122 @@
+//! Connections to the nodes of a cluster.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bb8_redis::redis::aio::MultiplexedConnection;
+use bb8_redis::redis::{
+    AsyncConnectionConfig, ConnectionInfo, Pipeline, RedisError, RedisResult, Value,
+};
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use super::slots::Place;
+use crate::store::redis::address::located;
+use crate::store::redis::tls::Tls;
+
+/// Nodes that connections are kept to: as many as a cluster can sensibly have.
+const MAX_NODES: usize = 1000;
+
+/// One multiplexed connection to each node that was asked. It serves everybody, and is replaced
+/// when it fails.
+pub(super) struct Nodes {
+    /// How to sign in. It names some node.
+    like: ConnectionInfo,
+    tls: Tls,
+    timeout: Duration,
+    config: AsyncConnectionConfig,
+    connections: Mutex<HashMap<Place, Arc<Node>>>,
+}
+
+/// Whoever comes first connects, and the others wait for it.
+type Node = OnceCell<MultiplexedConnection>;
+
+impl Nodes {
+    pub(super) fn new(like: ConnectionInfo, tls: Tls, timeout: Duration) -> Self {
+        Self {
+            like,
+            tls,
+            timeout,
+            config: AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(timeout))
+                .set_response_timeout(Some(timeout)),
+            connections: Mutex::default(),
+        }
+    }
+
+    /// Sends all commands of a pipeline to a node, in one message. Each has an answer of its own.
+    pub(super) async fn send(&self, place: &Place, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        let node = self.node(place);
+        let mut suspect = Suspect {
+            nodes: self,
+            place,
+            node: &node,
+            since: Instant::now(),
+            failed: None,
+        };
+        let connection = node.get_or_try_init(|| self.connect(place)).await;
+        suspect.failed = Some(connection.is_err());
+        let mut connection = connection?.clone();
+        suspect.failed = None;
+        let answers = connection
+            .send_packed_commands(pipeline, 0, pipeline.len())
+            .await;
+        suspect.failed = Some(answers.as_ref().is_err_and(is_unanswered));
+        answers
+    }
+
+    fn node(&self, place: &Place) -> Arc<Node> {
+        let mut connections = self.connections.lock();
+        if let Some(node) = connections.get(place) {
+            return node.clone();
+        }
+        if connections.len() >= MAX_NODES {
+            connections.clear();
+        }
+        let node = Arc::default();
+        connections.insert(place.clone(), Arc::clone(&node));
+        node
+    }
+
+    async fn connect(&self, (host, port): &Place) -> RedisResult<MultiplexedConnection> {
+        let info = located(&self.like, host.to_string(), *port);
+        let client = self.tls.open(info)?;
+        client
+            .get_multiplexed_async_connection_with_config(&self.config)
+            .await
+    }
+}
+
+/// A connection that has not answered yet. Who gives up after a fair time waiting for it, has the next
+/// one try another.
+struct Suspect<'a> {
+    nodes: &'a Nodes,
+    place: &'a Place,
+    node: &'a Arc<Node>,
+    since: Instant,
+    /// Whether it is to blame, once that is known.
+    failed: Option<bool>,
+}
+
+impl Drop for Suspect<'_> {
+    fn drop(&mut self) {
+        let waited = || self.since.elapsed() >= self.nodes.timeout / 2;
+        if self.failed.unwrap_or_else(waited) {
+            let mut connections = self.nodes.connections.lock();
+            let current = connections.get(self.place);
+            if current.is_some_and(|current| Arc::ptr_eq(current, self.node)) {
+                connections.remove(self.place);
+            }
+        }
+    }
+}
+
+/// Whether the connection is to blame, and not what was asked.
+pub(super) fn is_unanswered(error: &RedisError) -> bool {
+    error.is_timeout()
+        || error.is_io_error()
+        || error.is_connection_dropped()
+        || error.is_unrecoverable_error()
+}
