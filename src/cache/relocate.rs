@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Engine;
+use super::coherence::STALE;
 use super::l2::L2Error;
 use super::partition::Pin;
 use super::read::MAX_READS;
@@ -10,7 +11,7 @@ use crate::codec::Value;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
-use crate::store::{Commit, CommitId, Origin, Outcome, Revision};
+use crate::store::{Commit, CommitId, Origin, Outcome, PartitionId, Revision};
 
 /// A partition to be moved.
 struct Whole {
@@ -59,8 +60,15 @@ impl Engine {
                 version: source.version,
             };
             let commit = self.commit_of(id, to, target.generation, &source.entries);
-            let outcome = self.l2.relocate(&origin, &commit).await;
-            match outcome.map_err(|failure| Error::Unavailable(failure.error))? {
+            let outcome = match self.l2.relocate(&origin, &commit).await {
+                Ok(outcome) => outcome,
+                Err(failure) => {
+                    self.doubt(from, origin.partition, source.generation);
+                    self.doubt(to, commit.partition, target.generation);
+                    return Err(Error::Unavailable(failure.error));
+                }
+            };
+            match outcome {
                 Outcome::Committed { version, .. } => {
                     let ended = Revision {
                         generation: source.generation + 1,
@@ -89,6 +97,17 @@ impl Engine {
             }
         }
         Err(Error::unavailable())
+    }
+
+    /// Perhaps L2 has another state of this partition: nobody is to use what memory has unasked.
+    fn doubt(&self, key: &PartitionKey, id: PartitionId, generation: u64) {
+        self.partitions.with(key, |_, state| state.epoch = STALE);
+        let perhaps = Revision {
+            generation,
+            version: u64::MAX,
+            commit: None,
+        };
+        self.coherence.announce([(id, perhaps)]);
     }
 
     async fn read_both(

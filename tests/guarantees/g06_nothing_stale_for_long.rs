@@ -320,3 +320,20 @@ async fn a_version_that_is_counted_anew_is_another_one() {
     tokens.commit().await.unwrap();
     assert_eq!(access(&tokens, "mail").await.as_deref(), Some("m"));
 }
+
+#[tokio::test]
+async fn a_move_whose_answer_is_lost_leaves_nobody_with_what_was() {
+    let (store, wire) = (TestStore::default(), Wire::new());
+    let (one, other) = pair(&store, &wire).await;
+    put(&one, "a").await;
+    assert_eq!(seen(&other).await.as_deref(), Some("a"));
+    store.set_losing_answers(true);
+    let moved = one.tokens(session("s")).move_to(session("new")).await;
+    assert!(matches!(moved, Err(Error::Unavailable(_))));
+    store.set_losing_answers(false);
+    for cache in [one, other] {
+        eventually("it is gone", async || seen(&cache).await.is_none()).await;
+        let new = access(&cache.tokens(session("new")), "graph").await;
+        assert_eq!(new.as_deref(), Some("a"));
+    }
+}
