@@ -383,10 +383,9 @@ impl Tokens {
     /// Writes the partition's pending changes to L2 now.
     ///
     /// # Errors
-    /// [`Error::NoPartition`], [`Error::SignedOut`] when the partition was signed out since this
-    /// handle changed it, here or on another instance: its changes are gone; and
-    /// [`Error::Unavailable`] under [`FailurePolicy::Strict`]: the changes are kept and replayed
-    /// all the same.
+    /// [`Error::NoPartition`]; [`Error::SignedOut`] when a sign-out here or on another instance has
+    /// ended what this handle has changed before L2 took it; and [`Error::Unavailable`] under
+    /// [`FailurePolicy::Strict`]: the changes are kept and replayed all the same.
     pub async fn commit(&self) -> Result<Durability, Error> {
         let partition = self.partition()?;
         let ended = self.0.engine.commit(partition).await;

@@ -19,6 +19,7 @@ mod flush;
 mod l1;
 mod l2;
 mod lease;
+mod load;
 mod partition;
 mod pending;
 mod protection;

@@ -1,0 +1,185 @@
+//! What a flight brings home: an answer that L2 has before anybody sees it, or a failure that every
+//! instance remembers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::Flight;
+use crate::cache::acquire::{Landed, Outcome};
+use crate::cache::acquired::Seen;
+use crate::cache::budget::Permit;
+use crate::cache::l2::L2Error;
+use crate::cache::pending::{Batch, Landing, PendingChange};
+use crate::cache::setback::Setback;
+use crate::codec::Value;
+use crate::error::{Error, StoreErrorKind};
+use crate::key::{ID_TOKEN, REFRESH_TOKEN, TokenKey};
+use crate::lookup::Durability;
+use crate::sabotage::{self, Sabotage};
+use crate::store::Expected;
+use crate::token::TokenSet;
+
+/// Attempts to write the answer to a store that has lost what it was to replace.
+const MAX_ATTEMPTS: u32 = 3;
+
+impl Flight {
+    /// Makes what the provider gave durable, and then visible.
+    pub(super) async fn keep(
+        &self,
+        mut landed: Landed,
+        set: TokenSet,
+        seen: &Seen,
+        permits: Option<Vec<Permit>>,
+    ) -> Outcome {
+        let engine = &self.engine;
+        let replaced = match seen.refresh_token.is_hit() {
+            true => engine.l2.entry_id(REFRESH_TOKEN),
+            false => engine.l2.entry_id(self.need.key.as_ref()),
+        };
+        let changes = set.into_changes(self.need.key.clone());
+        let Some(permits) = permits else {
+            let now = engine.clock.now();
+            let changes = changes.map(|(name, value)| (name, Some(value), None));
+            engine.partitions.with(&self.id.partition, |_, state| {
+                state.change(changes.collect(), now);
+            });
+            return Ok(landed);
+        };
+        let since = engine.clock.now();
+        let permits: Vec<_> = permits.into_iter().map(Arc::new).collect();
+        let pending = |((name, value), permit): ((TokenKey, Value), &Arc<Permit>)| {
+            let change = PendingChange {
+                value: Some(value),
+                since,
+                _permit: permit.clone(),
+            };
+            (name, change)
+        };
+        let changes: BTreeMap<_, _> = changes.zip(permits.iter()).map(pending).collect();
+        let mut version = seen.version(replaced);
+        for _ in 0..MAX_ATTEMPTS {
+            let expected = version.map(|version| Expected {
+                entry: replaced,
+                version,
+            });
+            let expected = expected.filter(|_| !sabotage::is(Sabotage::LeaseWithoutCompareAndSet));
+            match self.commit(changes.clone(), expected, seen).await? {
+                Ok(Landing::Stored) => {
+                    landed.durability = Some(Durability::Stored);
+                    return Ok(landed);
+                }
+                Err(failure) => {
+                    engine.degrade(self.policy, failure)?;
+                    landed.durability = Some(Durability::Pending);
+                    return Ok(landed);
+                }
+                Ok(Landing::Conflict) => {
+                    let now = self.look_or_remember().await?;
+                    let known = now.version(replaced);
+                    if known >= version {
+                        // Somebody was faster: theirs counts, and ours is good for this once.
+                        return match self.answered_by(&now, Some(0)) {
+                            Some(Ok(newer)) => Ok(newer),
+                            _ => Ok(landed),
+                        };
+                    }
+                    // The store has lost what was to be replaced.
+                    version = known;
+                }
+            }
+        }
+        Ok(landed)
+    }
+
+    /// Commits what was acquired; nobody sees it before L2 has it, or has failed to take it.
+    async fn commit(
+        &self,
+        changes: BTreeMap<TokenKey, PendingChange>,
+        expected: Option<Expected>,
+        seen: &Seen,
+    ) -> Result<Result<Landing, L2Error>, Error> {
+        let engine = &self.engine;
+        let (landing, landed) = oneshot::channel();
+        engine
+            .partitions
+            .with(&self.id.partition, |partition, state| {
+                if state.signed_out_since(&seen.pin) {
+                    return Err(Error::SignedOut);
+                }
+                state.adopt(&seen.pin);
+                let batch = Batch {
+                    changes,
+                    expected,
+                    landing: Some(landing),
+                };
+                if sabotage::is(Sabotage::AcquiredSeenEarly) {
+                    for (name, change) in &batch.changes {
+                        state.lay(name.clone(), change.value.clone(), false);
+                    }
+                }
+                state.take_acquired(batch, seen);
+                engine.push(partition, state);
+                Ok(())
+            })?;
+        engine.wake();
+        match timeout(engine.l2.hard_timeout, landed).await {
+            Ok(Ok(landing)) => Ok(landing),
+            // Dropped, because the partition was signed out.
+            Ok(Err(_)) => Err(Error::SignedOut),
+            Err(_) => {
+                engine
+                    .partitions
+                    .with(&self.id.partition, |_, state| state.reveal());
+                Ok(Err(L2Error::of(StoreErrorKind::Timeout)))
+            }
+        }
+    }
+
+    /// Remembers a failure, for every instance.
+    pub(super) async fn remember(
+        &self,
+        setback: &Setback,
+        seen: &Seen,
+        concerns_all: bool,
+        permits: Option<Vec<Permit>>,
+    ) {
+        let engine = &self.engine;
+        let name = match seen.refresh_token.is_hit() && concerns_all {
+            true => REFRESH_TOKEN,
+            false => self.need.key.as_ref(),
+        };
+        let now = engine.clock.now();
+        let local = permits.is_none();
+        let permit = permits.into_iter().flatten().next();
+        engine.partitions.with(&self.id.partition, |_, state| {
+            if !state.signed_out_since(&seen.pin) {
+                state.adopt(&seen.pin);
+                let change = (Setback::entry(name), Some(setback.to_value()), permit);
+                state.change(vec![change], now);
+            }
+        });
+        if !local {
+            // Others wait for the lease: they must find it when they get that.
+            let _ = engine.commit(&self.id.partition).await;
+        }
+    }
+}
+
+impl TokenSet {
+    /// The entries that this answer changes.
+    pub(crate) fn into_changes(self, key: TokenKey) -> impl Iterator<Item = (TokenKey, Value)> {
+        let secret = |name, secret| (TokenKey::from_canonical(name), Value::Secret(secret));
+        let refresh_token = self.refresh_token.map(|token| secret(REFRESH_TOKEN, token));
+        let id_token = self.id_token.map(|token| secret(ID_TOKEN, token));
+        [
+            Some((key, Value::Token(self.access))),
+            refresh_token,
+            id_token,
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
