@@ -45,7 +45,7 @@ impl Names {
         });
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
-        EntryId(id)
+        EntryId::from(id)
     }
 
     fn digest(&self, feed: impl FnOnce(&mut dyn FnMut(&[u8]))) -> [u8; 32] {

@@ -1,0 +1,113 @@
+//! What a store is told, and what becomes of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{EntryId, PartitionId, Remaining};
+use crate::time::Timestamp;
+
+/// The changes of one partition.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Identifies this commit when it is repeated.
+    pub id: CommitId,
+    /// The generation under which the changes were made.
+    pub generation: u64,
+    /// What must hold for the changes to be applied. It is not looked at when they are
+    /// [`Stale`](Outcome::Stale), or were applied before.
+    pub expected: Option<Expected>,
+    /// The changed entries, each named once.
+    pub changes: Vec<Change>,
+    /// How long the partition lives.
+    pub lifetime: Lifetime,
+}
+
+/// An entry as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Which entry.
+    pub entry: EntryId,
+    /// Its version; 0 when it is absent or has expired. One that has expired matches the version
+    /// that it was written with, too, until the store frees it.
+    pub version: u64,
+}
+
+/// A random number that identifies a commit, or a sign-out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId(pub [u8; 8]);
+
+/// What a commit does to one entry.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Which entry.
+    pub entry: EntryId,
+    /// Its new value; `None` removes it.
+    pub put: Option<Put>,
+}
+
+/// A new value of an entry. `Debug` shows its size only.
+#[derive(Clone)]
+pub struct Put {
+    /// The sealed bytes.
+    pub value: Bytes,
+    /// When the entry expires; `None` if it lives as long as its partition.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl fmt::Debug for Put {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Put")
+            .field("bytes", &self.value.len())
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The limits on a partition's life. The earliest one wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Since the last commit or touch.
+    pub sliding: Option<Duration>,
+    /// Since the last commit.
+    pub absolute: Option<Duration>,
+    /// Since the partition was created.
+    pub max_age: Option<Duration>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is applied, now or when it was first sent.
+    Committed {
+        /// The partition's version now. More than one above the version that the writer knew
+        /// says that others have committed in between.
+        version: u64,
+        /// The id of the commit or sign-out that came before this one; `None` if there is none that
+        /// counts or is remembered.
+        previous: Option<CommitId>,
+        /// How long the partition lives from now on.
+        remaining: Remaining,
+    },
+    /// The partition was signed out since: nothing is changed.
+    Stale {
+        /// The generation in force.
+        generation: u64,
+    },
+    /// The expected entry has another version: nothing is changed, and the commit is not
+    /// remembered.
+    Conflict,
+}
+
+/// The answer to [`TokenStore::clear`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cleared {
+    /// The generation in force.
+    pub generation: u64,
+    /// Whether this sign-out has raised it, now or when it was first sent. `false` says that
+    /// another one had ended the expected generation before.
+    pub ended: bool,
+}

@@ -1,0 +1,85 @@
+//! What a store says of a partition.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{CommitId, EntryId};
+use crate::time::Timestamp;
+
+/// A partition as the store holds it. The default is an absent partition.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// How often the partition was signed out; 0 when absent.
+    pub generation: u64,
+    /// The version of the last commit; 0 when absent.
+    pub version: u64,
+    /// The id of the last commit or sign-out; `None` when absent.
+    pub commit: Option<CommitId>,
+    /// When the partition was last signed out, while its tombstone is kept.
+    pub cleared_at: Option<Timestamp>,
+    /// How long the partition lives from now on.
+    pub remaining: Remaining,
+    /// The entries that have not expired, in any order.
+    pub entries: Vec<StoredEntry>,
+    /// How many damaged records or entries were passed over.
+    pub damaged: usize,
+}
+
+impl Loaded {
+    /// What tells it from other states of the partition.
+    pub fn revision(&self) -> Revision {
+        Revision {
+            generation: self.generation,
+            version: self.version,
+            commit: self.commit,
+        }
+    }
+}
+
+/// A state of a partition. Later ones are greater, unless the store has lost data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision {
+    /// How often the partition was signed out; 0 when absent.
+    pub generation: u64,
+    /// The version of the last commit; 0 when absent.
+    pub version: u64,
+    /// The id of the last commit or sign-out; `None` when absent. A store that has lost data
+    /// comes to the same version again, but not to the same id.
+    pub commit: Option<CommitId>,
+}
+
+/// One entry as the store holds it. `Debug` shows the size of the value only.
+#[derive(Clone)]
+pub struct StoredEntry {
+    /// Which entry.
+    pub entry: EntryId,
+    /// The version of the commit that wrote it.
+    pub version: u64,
+    /// When it expires; `None` if it lives as long as its partition.
+    pub expires_at: Option<Timestamp>,
+    /// The sealed bytes.
+    pub value: Bytes,
+}
+
+impl fmt::Debug for StoredEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without encryption the value holds tokens.
+        f.debug_struct("StoredEntry")
+            .field("entry", &self.entry)
+            .field("version", &self.version)
+            .field("expires_at", &self.expires_at)
+            .field("bytes", &self.value.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long a partition lives from now on; `None` is without end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remaining {
+    /// Unless it is used again.
+    pub idle: Option<Duration>,
+    /// Unless something is committed; never shorter than `idle`.
+    pub hard: Option<Duration>,
+}
