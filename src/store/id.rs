@@ -7,8 +7,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::Names;
-
 /// Names a partition in the store: a namespace and a digest, which tells nothing of the key.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PartitionId {
@@ -89,7 +87,7 @@ impl EntryId {
     /// The id of an entry by name, where no key is involved.
     #[cfg(any(test, feature = "test-util"))]
     pub(crate) fn of(name: &str) -> Self {
-        Names::default().entry(name)
+        super::Names::default().entry(name)
     }
 
     /// The id as stored.
