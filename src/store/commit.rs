@@ -102,7 +102,7 @@ pub enum Outcome {
     Conflict,
 }
 
-/// The answer to [`TokenStore::clear`].
+/// The answer to [`TokenStore::clear`](super::TokenStore::clear).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cleared {
     /// The generation in force.

@@ -77,7 +77,11 @@ mod tests {
             id(&names, "ada").encoded(),
             "Lg13JExykJ_QqMCv8WS-iFXtfyOmWsyLMpGuoJ18Kfc"
         );
-        let entry: String = names.entry("graph").0.map(|b| format!("{b:02x}")).concat();
+        let entry: String = names
+            .entry("graph")
+            .as_bytes()
+            .map(|b| format!("{b:02x}"))
+            .concat();
         assert_eq!(entry, "a0167225228c10066768ae73692d94e6");
     }
 
@@ -85,7 +89,11 @@ mod tests {
     #[cfg(feature = "seal")]
     fn with_a_key_names_are_hmac_sha256() {
         let names = Names::keyed(&[7; 32]);
-        let entry: String = names.entry("graph").0.map(|b| format!("{b:02x}")).concat();
+        let entry: String = names
+            .entry("graph")
+            .as_bytes()
+            .map(|b| format!("{b:02x}"))
+            .concat();
         assert_eq!(entry, "37c6688d4b863954daf08af683b421a0");
         assert_eq!(
             id(&names, "ada").encoded(),

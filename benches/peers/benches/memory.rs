@@ -11,8 +11,8 @@ use peers::process::resident;
 use peers::report::bar;
 use peers::users::{PAYLOAD, scaled_set, session_id};
 use tower_token_cache::store::{
-    Change, Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    StoreFuture, StoredEntry,
+    Change, Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
+    Remaining, StoreFuture, StoredEntry,
 };
 use tower_token_cache::{L1, PartitionKey, StoreError, StoreErrorKind, TokenCache, TokenStore};
 
@@ -136,10 +136,11 @@ impl TokenStore for Template {
 
     fn clear<'a>(
         &'a self,
-        id: &'a PartitionId,
+        partition: &'a PartitionId,
         expected: Option<u64>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        self.0.clear(id, expected)
+        id: CommitId,
+    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
+        self.0.clear(partition, expected, id)
     }
 
     fn relocate<'a>(
