@@ -1,18 +1,20 @@
 //! `Tokens`: the request-scoped handle.
 
+mod acquire;
 mod head;
+mod request;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use self::head::Head;
-use crate::acquire::{BoxError, Metadata, Prior};
-use crate::acquisition::Acquisition;
-use crate::cache::{CommitWait, Engine, Pin};
+pub(crate) use self::request::RequestGuard;
+use crate::acquire::Metadata;
+use crate::cache::{Engine, Pin};
 use crate::codec::Value;
 use crate::error::Error;
 use crate::key::{ID_TOKEN, PartitionKey, REFRESH_TOKEN, TokenKey};
@@ -214,98 +216,6 @@ impl Tokens {
         }
     }
 
-    /// A usable token under this key: from L1, from L2, or from one call to `acquire` that the
-    /// whole fleet shares.
-    ///
-    /// For one refresh token at most one call is under way, on all instances; everyone else waits
-    /// for its answer. The answer is in L2 before anybody gets it. A call runs to its end even when
-    /// this future is dropped. A token that will expire soon is returned at once, and replaced in
-    /// the background.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use tower_token_cache::{BoxError, MemoryStore, PartitionKey, Prior, Token, TokenCache, TokenSet};
-    /// # async fn redeem(_: &str) -> Result<TokenSet, BoxError> {
-    /// #     Ok(TokenSet::from(Token::new("new").with_expires_in(Duration::from_secs(3600))))
-    /// # }
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let cache = TokenCache::builder(MemoryStore::new()).build()?;
-    /// # let tokens = cache.tokens(PartitionKey::user("ada")?);
-    /// # tokens.insert("other", TokenSet::from(Token::new("a")).with_refresh_token("r")).await?;
-    /// let token = tokens
-    ///     .get_or_acquire("graph", async |prior: Prior| {
-    ///         let refresh_token = prior.refresh_token().ok_or("sign in first")?;
-    ///         redeem(refresh_token.expose()).await
-    ///     })
-    ///     .await?;
-    /// assert_eq!(token.access_token(), "new");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Acquire`] when `acquire` failed, for this caller or for the one whose call it
-    /// shared; the provider is then left alone [for a while](crate::AcquireError::retry_at).
-    /// [`Error::SignedOut`], [`Error::Overloaded`], [`Error::ShutDown`], and those of
-    /// [`get`](Self::get). Under [`FailurePolicy::Strict`] also [`Error::Unavailable`] when L2 did
-    /// not take the new token in time; it is kept all the same, and replayed.
-    pub async fn get_or_acquire<K, F, Fut, E>(&self, key: K, acquire: F) -> Result<Token, Error>
-    where
-        K: TryInto<TokenKey>,
-        Error: From<K::Error>,
-        F: FnOnce(Prior) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<TokenSet, E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
-        let acquisition = self.acquire(key)?;
-        match acquisition.hit() {
-            Some((token, false)) => Ok(token),
-            // Of a session in cookies, what is acquired after the head is lost.
-            Some(_) if self.is_in_cookies() => Ok(acquisition.with(acquire).await?.token),
-            Some((token, true)) => {
-                acquisition.refresh_ahead(&token, acquire);
-                Ok(token)
-            }
-            None => Ok(acquisition.with(acquire).await?.token),
-        }
-    }
-
-    /// The same with more to say: how long the token has to last, which claims it needs, that it
-    /// has to be new; and with the [metadata](crate::Metadata) of how it was come by.
-    ///
-    /// # Errors
-    /// [`Error::InvalidKey`].
-    pub fn acquire<K>(&self, key: K) -> Result<Acquisition<'_>, Error>
-    where
-        K: TryInto<TokenKey>,
-        Error: From<K::Error>,
-    {
-        Ok(Acquisition::new(self, key.try_into()?))
-    }
-
-    /// Another token than this one, which a service has just rejected (401): L2's if it has
-    /// another, else one that is acquired, once for everybody who had it rejected.
-    ///
-    /// # Errors
-    /// As for [`get_or_acquire`](Self::get_or_acquire).
-    pub async fn rejected<K, F, Fut, E>(
-        &self,
-        key: K,
-        token: &Token,
-        acquire: F,
-    ) -> Result<Token, Error>
-    where
-        K: TryInto<TokenKey>,
-        Error: From<K::Error>,
-        F: FnOnce(Prior) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<TokenSet, E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
-        let acquisition = self.acquire(key)?.rejected(token);
-        Ok(acquisition.with(acquire).await?.token)
-    }
-
     /// The token under this key with the metadata of the read.
     ///
     /// # Errors
@@ -443,44 +353,6 @@ impl Tokens {
         self.0.write_mode.store(mode as u8, Ordering::Relaxed);
     }
 
-    /// Whether no clone is left. What they did is then seen.
-    fn is_alone(&self) -> bool {
-        let alone = Arc::strong_count(&self.0) == 1;
-        if alone {
-            // Pairs with the release of their references.
-            fence(Ordering::Acquire);
-        }
-        alone
-    }
-
-    /// The request is over: what it has changed goes to L2.
-    pub(crate) fn end(&self) {
-        if !self.is_alone() {
-            self.0.ended.store(true, Ordering::SeqCst);
-        }
-        if self.0.changed.load(Ordering::SeqCst)
-            && let Some(partition) = &self.0.partition
-        {
-            self.0.engine.enqueue(partition);
-        }
-    }
-
-    /// The commit for which the response head has to wait, if any.
-    pub(crate) fn commit_before_head(&self) -> Option<CommitWait> {
-        let handle = &*self.0;
-        let before = handle.write_mode.load(Ordering::Relaxed) == WriteMode::BeforeResponse as u8
-            || self.failure_policy() == FailurePolicy::Strict;
-        let due = handle.urgent.load(Ordering::Acquire)
-            || (before && handle.changed.load(Ordering::Acquire));
-        let partition = handle.partition.as_ref().filter(|_| due)?;
-        Some(handle.engine.commit(partition))
-    }
-
-    /// Whether the response may go out after this end of a commit.
-    pub(crate) fn may_respond(&self, ended: <CommitWait as Future>::Output) -> bool {
-        self.0.engine.finish(self.failure_policy(), ended).is_ok()
-    }
-
     async fn read(&self, name: &str) -> Result<Lookup<Value>, Error> {
         let partition = self.partition()?;
         let policy = self.failure_policy();
@@ -603,22 +475,5 @@ impl fmt::Debug for Tokens {
             .field("failure_policy", &self.failure_policy())
             .field("last_read", &self.last_read())
             .finish_non_exhaustive()
-    }
-}
-
-/// Ends its request on drop, whatever dropped it: the end of the body, a disconnect, a panic.
-#[derive(Debug)]
-pub(crate) struct RequestGuard(pub(crate) Tokens);
-
-impl RequestGuard {
-    /// Whether nothing was changed, and nobody is left who could.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.0.is_alone() && !self.0.0.changed.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        self.0.end();
     }
 }

@@ -1,0 +1,65 @@
+//! The end of the request that a handle was made for.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use super::Tokens;
+use crate::cache::CommitWait;
+use crate::policy::{FailurePolicy, WriteMode};
+
+impl Tokens {
+    /// Whether no clone is left. What they did is then seen.
+    fn is_alone(&self) -> bool {
+        let alone = Arc::strong_count(&self.0) == 1;
+        if alone {
+            // Pairs with the release of their references.
+            fence(Ordering::Acquire);
+        }
+        alone
+    }
+
+    /// The request is over: what it has changed goes to L2.
+    pub(crate) fn end(&self) {
+        if !self.is_alone() {
+            self.0.ended.store(true, Ordering::SeqCst);
+        }
+        if self.0.changed.load(Ordering::SeqCst)
+            && let Some(partition) = &self.0.partition
+        {
+            self.0.engine.enqueue(partition);
+        }
+    }
+
+    /// The commit for which the response head has to wait, if any.
+    pub(crate) fn commit_before_head(&self) -> Option<CommitWait> {
+        let handle = &*self.0;
+        let before = handle.write_mode.load(Ordering::Relaxed) == WriteMode::BeforeResponse as u8
+            || self.failure_policy() == FailurePolicy::Strict;
+        let due = handle.urgent.load(Ordering::Acquire)
+            || (before && handle.changed.load(Ordering::Acquire));
+        let partition = handle.partition.as_ref().filter(|_| due)?;
+        Some(handle.engine.commit(partition))
+    }
+
+    /// Whether the response may go out after this end of a commit.
+    pub(crate) fn may_respond(&self, ended: <CommitWait as Future>::Output) -> bool {
+        self.0.engine.finish(self.failure_policy(), ended).is_ok()
+    }
+}
+
+/// Ends its request on drop, whatever dropped it: the end of the body, a disconnect, a panic.
+#[derive(Debug)]
+pub(crate) struct RequestGuard(pub(crate) Tokens);
+
+impl RequestGuard {
+    /// Whether nothing was changed, and nobody is left who could.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.is_alone() && !self.0.0.changed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
