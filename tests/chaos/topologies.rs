@@ -1,11 +1,14 @@
 //! Faults of servers that stand in for each other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::common::topologies::{Cluster, Node};
 use super::random::Random;
 use super::servers::Servers;
 use super::timeline::{Scope, Timeline};
+
+/// How long a cluster may take to be whole again.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Slots that move in one go.
 const MOVED_SLOTS: usize = 40;
@@ -179,14 +182,23 @@ async fn move_slots(
     }
     let first = random.below(slots.len() - MOVED_SLOTS);
     for slot in &slots[first..first + MOVED_SLOTS] {
-        let begun = tokio::task::block_in_place(|| cluster.begin_move(*slot, from, to));
-        assert!(begun.is_ok(), "{begun:?}");
+        persist(|| cluster.begin_move(*slot, from, to)).await;
     }
     tokio::time::sleep(pause.min(Duration::from_secs(1))).await;
     for slot in &slots[first..first + MOVED_SLOTS] {
-        tokio::task::block_in_place(|| {
-            while cluster.move_keys((*slot, 10), from, to).expect("they move") > 0 {}
-            cluster.end_move(*slot, from, to).expect("it has moved");
-        });
+        while persist(|| cluster.move_keys((*slot, 10), from, to)).await > 0 {}
+        persist(|| cluster.end_move(*slot, from, to)).await;
+    }
+}
+
+/// Does what a cluster refuses while it does not yet know of all its masters again.
+async fn persist<T>(act: impl Fn() -> redis::RedisResult<T>) -> T {
+    let started = Instant::now();
+    loop {
+        match tokio::task::block_in_place(&act) {
+            Ok(done) => return done,
+            Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
