@@ -3,7 +3,7 @@
 use bb8_redis::redis::{Pipeline, Value};
 use zeroize::Zeroizing;
 
-use super::{RedisStore, store_error, unexpected};
+use super::{RedisStore, record, store_error, unexpected};
 use crate::error::StoreError;
 use crate::seal::{KeyFuture, KeyRecord, KeyRepository};
 
@@ -40,14 +40,7 @@ impl KeyRepository for RedisKeys {
         Box::pin(async {
             let mut pipeline = Pipeline::with_capacity(1);
             pipeline.cmd("HGETALL").arg(&self.key);
-            let pairs: Vec<(Value, Value)> = match self.ask(pipeline).await? {
-                Value::Map(pairs) => pairs,
-                Value::Array(items) => {
-                    let mut items = items.into_iter();
-                    std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
-                }
-                _ => return Err(unexpected().into()),
-            };
+            let pairs = record::pairs(self.ask(pipeline).await?).ok_or_else(unexpected)?;
             let record = |pair| match pair {
                 (Value::BulkString(name), Value::BulkString(content)) => Some(KeyRecord {
                     name: String::from_utf8(name).ok()?,

@@ -52,17 +52,22 @@ pub(super) fn revision(answer: Value) -> Option<Revision> {
     })
 }
 
+/// The answer of `HGETALL`, in either version of the protocol; `None` when it is none.
+pub(super) fn pairs(answer: Value) -> Option<Vec<(Value, Value)>> {
+    match answer {
+        Value::Map(pairs) => Some(pairs),
+        Value::Array(items) => {
+            let mut items = items.into_iter();
+            Some(std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect())
+        }
+        _ => None,
+    }
+}
+
 /// A partition's hash. Fields that are not as this crate writes them are counted as damaged;
 /// `None` when the answer is no hash at all.
 pub(super) fn load(answer: Value, now: Timestamp) -> Option<Loaded> {
-    let fields: Vec<(Value, Value)> = match answer {
-        Value::Map(pairs) => pairs,
-        Value::Array(items) => {
-            let mut items = items.into_iter();
-            std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
-        }
-        _ => return None,
-    };
+    let fields = pairs(answer)?;
     if fields.is_empty() {
         return Some(Loaded::default());
     }
