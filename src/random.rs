@@ -2,6 +2,7 @@
 
 #[cfg(feature = "test-util")]
 use std::cell::Cell;
+use std::time::Duration;
 
 #[cfg(feature = "test-util")]
 thread_local! {
@@ -38,6 +39,16 @@ pub(crate) fn number() -> Result<u64, getrandom::Error> {
 /// A random number from 0 to 1, for jitter; 0.5 on a system without random numbers.
 pub(crate) fn fraction() -> f64 {
     number().map_or(0.5, |number| (number >> 32) as f64 / f64::from(u32::MAX))
+}
+
+/// Enough that instances do not march in step.
+pub(crate) const SLIGHTLY: f64 = 0.1;
+/// Enough that those who were stopped together do not come back together.
+pub(crate) const WIDELY: f64 = 0.5;
+
+/// `duration`, longer or shorter by up to this share of it.
+pub(crate) fn jittered(duration: Duration, share: f64) -> Duration {
+    duration.mul_f64(1.0 - share + 2.0 * share * fraction())
 }
 
 /// Sixteen random bytes.

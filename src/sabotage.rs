@@ -1,6 +1,6 @@
 //! Ways to break the engine on purpose, for the tests that must notice. Without feature
 //! `test-util` there is none of it.
-#![cfg_attr(not(feature = "test-util"), allow(unreachable_pub, dead_code))]
+#![cfg_attr(not(feature = "test-util"), allow(unreachable_pub))]
 
 #[cfg(feature = "test-util")]
 use std::cell::Cell;

@@ -74,7 +74,8 @@ impl Driver {
                     tracing::debug!(error, "the link to the backplane failed again");
                 }
             }
-            let pause = jittered((FIRST_PAUSE * 2_u32.pow(attempts)).min(LONGEST_PAUSE));
+            let pause = (FIRST_PAUSE * 2_u32.pow(attempts)).min(LONGEST_PAUSE);
+            let pause = random::jittered(pause, random::WIDELY);
             attempts = (attempts + 1).min(8);
             race(self.shared.outbox.closed(), sleep(pause)).await;
         }
@@ -204,9 +205,4 @@ impl Drop for Joined<'_> {
     fn drop(&mut self) {
         self.0.with(|monitor, now| monitor.left(now));
     }
-}
-
-/// Half to one and a half of it.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + random::fraction())
 }

@@ -132,7 +132,7 @@ impl Attempt<'_> {
         let now = Instant::now();
         state.open = Some(Open {
             since: now,
-            until: now + jittered(pause),
+            until: now + random::jittered(pause, random::SLIGHTLY),
             pause,
             probing: false,
         });
@@ -147,11 +147,6 @@ impl Drop for Attempt<'_> {
             open.probing = false;
         }
     }
-}
-
-/// `duration`, up to a tenth longer or shorter, so that instances do not march in step.
-pub(crate) fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(0.9 + 0.2 * random::fraction())
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::breaker::{Breaker, jittered};
+use super::breaker::Breaker;
 use super::protection::Protection;
 use super::revocation::Prefix;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
+use crate::random::{SLIGHTLY, jittered};
 use crate::store::{
     Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Loaded, Names, Origin, Outcome,
     PartitionId, Remaining, Revision, StoreFuture, TokenStore,
@@ -194,7 +195,7 @@ impl L2 {
             };
             attempt.failed();
             let decision = self.failed(operation, partition, number, &error);
-            let backoff = jittered(FIRST_BACKOFF * 2_u32.pow(number - 1));
+            let backoff = jittered(FIRST_BACKOFF * 2_u32.pow(number - 1), SLIGHTLY);
             let again = decision == OnFailure::Retry
                 && number < MAX_ATTEMPTS
                 && Instant::now() + backoff < deadline;

@@ -12,11 +12,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::breaker::jittered;
 use super::partition::{Partition, State};
 use super::{Engine, TokenCache};
 use crate::key::PartitionKey;
 use crate::random;
+use crate::random::{SLIGHTLY, jittered};
 use crate::store::CommitId;
 
 /// Partitions in one group: a round-trip of about a megabyte.
@@ -222,7 +222,7 @@ async fn retry(engine: Weak<Engine>) {
     let mut failures = 0;
     loop {
         let pause = (FIRST_RETRY * 2_u32.pow(failures)).min(LAST_RETRY);
-        tokio::time::sleep(jittered(pause)).await;
+        tokio::time::sleep(jittered(pause, SLIGHTLY)).await;
         let Some(engine) = engine.upgrade() else {
             return;
         };

@@ -9,12 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::breaker::jittered;
 use super::entries::Entries;
 use crate::acquire::{AcquireError, AcquireErrorKind};
 use crate::codec::Value;
 use crate::key::{REFRESH_TOKEN, TokenKey};
 use crate::lookup::Lookup;
+use crate::random::{SLIGHTLY, jittered};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::Token;
@@ -54,7 +54,10 @@ impl Setback {
         let pause = match (kind, asked) {
             (_, Some(asked)) => asked.min(LONGEST_ASKED),
             (AcquireErrorKind::ReauthenticationRequired, None) => REFUSED,
-            (_, None) => jittered((FIRST_PAUSE * 2_u32.pow(count.min(8) - 1)).min(LONGEST_PAUSE)),
+            (_, None) => jittered(
+                (FIRST_PAUSE * 2_u32.pow(count.min(8) - 1)).min(LONGEST_PAUSE),
+                SLIGHTLY,
+            ),
         };
         Self {
             kind,

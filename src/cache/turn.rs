@@ -8,11 +8,11 @@ use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout};
 
 use super::Engine;
-use super::breaker::jittered;
 use super::l2::L2Error;
 use super::lease::HeldLease;
 use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
+use crate::random::{SLIGHTLY, jittered};
 
 /// How often those who wait for another instance look whether it is done.
 const FIRST_POLL: Duration = Duration::from_millis(20);
@@ -69,7 +69,7 @@ impl Turn {
 
     /// Waits for a while, or until something is announced.
     pub(super) async fn pause(&mut self, changed: Pin<&mut Notified<'_>>) {
-        let _ = timeout(jittered(self.pause), changed).await;
+        let _ = timeout(jittered(self.pause, SLIGHTLY), changed).await;
         self.pause = (self.pause * 3 / 2).min(LAST_POLL);
     }
 

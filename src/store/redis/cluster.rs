@@ -169,7 +169,7 @@ impl Cluster {
             }
             // It is known by now where it belongs.
             if place.is_none() || attempt > 0 {
-                let until = (Instant::now() + jittered(wait)).min(deadline);
+                let until = (Instant::now() + random::jittered(wait, random::WIDELY)).min(deadline);
                 tokio::time::sleep_until(until).await;
                 wait = LONGEST_WAIT.min(wait * 2);
             }
@@ -271,11 +271,6 @@ fn sends_on(error: &RedisError, from: &Place) -> Option<Place> {
         host => host.into(),
     };
     Some((host, port.parse().ok()?))
-}
-
-/// Half to one and a half of it.
-fn jittered(wait: Duration) -> Duration {
-    wait.mul_f64(0.5 + random::fraction())
 }
 
 fn timed_out() -> RedisError {
