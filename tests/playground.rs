@@ -282,17 +282,23 @@ async fn with_redis_hung_policies_differ_and_nothing_is_lost() {
     }
 }
 
+/// A server with changes that wait, because its Redis hangs.
+async fn full_of_changes(example: &str) -> (RedisServer, Playground) {
+    let redis = RedisServer::start();
+    let server = Playground::start(example, &["--store", &redis.url()]);
+    server.put("warm", "/tokens/a", "t").await;
+    redis.hang();
+    for number in 0..20 {
+        let session = number.to_string();
+        assert_eq!(server.put(&session, "/tokens/a", "t").await, Some(204));
+    }
+    (redis, server)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_drains_what_waits() {
     for example in PLAYGROUNDS {
-        let redis = RedisServer::start();
-        let server = Playground::start(example, &["--store", &redis.url()]);
-        server.put("warm", "/tokens/a", "t").await;
-        redis.hang();
-        for number in 0..20 {
-            let session = number.to_string();
-            assert_eq!(server.put(&session, "/tokens/a", "t").await, Some(204));
-        }
+        let (redis, server) = full_of_changes(example).await;
         redis.wake();
         let last = server.terminate();
         assert!(last.ends_with("abandoned=0\n"), "{last:?}");
@@ -309,14 +315,7 @@ async fn sigterm_drains_what_waits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_with_a_full_queue_ends_within_the_deadline() {
     for example in PLAYGROUNDS {
-        let redis = RedisServer::start();
-        let server = Playground::start(example, &["--store", &redis.url()]);
-        server.put("warm", "/tokens/a", "t").await;
-        redis.hang();
-        for number in 0..20 {
-            let session = number.to_string();
-            assert_eq!(server.put(&session, "/tokens/a", "t").await, Some(204));
-        }
+        let (_redis, server) = full_of_changes(example).await;
         let asked = Instant::now();
         let last = server.terminate();
         assert!(last.contains("abandoned=") && !last.contains("abandoned=0\n"));

@@ -71,7 +71,7 @@ impl Service {
         self.admin("CLIENT KILL TYPE normal SKIPME yes");
     }
 
-    /// Users come, change and leave while the fault lasts.
+    /// Users come, change and leave while the fault lasts, and it is one.
     async fn endure(&mut self) {
         let fault = Instant::now();
         while fault.elapsed() < FAULT {
@@ -83,6 +83,7 @@ impl Service {
         let leaver = self.cache.tokens(session("leaver"));
         in_time("a sign-out", leaver.sign_out()).await.unwrap();
         assert_eq!(access(&leaver, "graph").await, None, "gone at once");
+        self.was_hurt();
     }
 
     async fn users_in_l1_are_served(&self) {
@@ -180,7 +181,6 @@ async fn it_dies() {
     let mut service = Service::over(RedisServer::start_persistent()).await;
     service.server.kill();
     service.endure().await;
-    service.was_hurt();
     service.server.restart();
     service.recovers().await;
 }
@@ -190,7 +190,6 @@ async fn it_hangs() {
     let mut service = Service::new().await;
     service.server.hang();
     service.endure().await;
-    service.was_hurt();
     service.server.wake();
     service.recovers().await;
 }
@@ -200,7 +199,6 @@ async fn its_connections_are_half_open() {
     let mut service = Service::new().await;
     service.proxy.set(Mode::BlackHole);
     service.endure().await;
-    service.was_hurt();
     service.proxy.reset().await;
     service.recovers().await;
 }
@@ -227,7 +225,6 @@ async fn its_answers_never_come() {
     let mut service = Service::new().await;
     service.proxy.set(Mode::BlackHoleAnswers);
     service.endure().await;
-    service.was_hurt();
     service.recovers().await;
 }
 
@@ -236,7 +233,6 @@ async fn bytes_trickle() {
     let mut service = Service::new().await;
     service.proxy.set(Mode::Drip(Duration::from_millis(50)));
     service.endure().await;
-    service.was_hurt();
     service.recovers().await;
 }
 
@@ -245,7 +241,6 @@ async fn connections_are_reset() {
     let mut service = Service::new().await;
     service.proxy.set(Mode::Reset);
     service.endure().await;
-    service.was_hurt();
     service.recovers().await;
 }
 
@@ -257,7 +252,6 @@ async fn it_has_become_a_replica() {
         service.admin(&format!("CONFIG SET replica-serve-stale-data {stale}"));
         service.admin("REPLICAOF 127.0.0.1 1");
         service.endure().await;
-        service.was_hurt();
         service.admin("REPLICAOF NO ONE");
         service.recovers().await;
     }
@@ -268,7 +262,6 @@ async fn it_is_out_of_memory() {
     let mut service = Service::new().await;
     service.admin("CONFIG SET maxmemory 1");
     service.endure().await;
-    service.was_hurt();
     service.admin("CONFIG SET maxmemory 0");
     service.recovers().await;
 }
@@ -291,7 +284,6 @@ async fn it_is_loading() {
     let answer: redis::RedisResult<String> = redis::cmd("GET").arg("x").query(&mut loading);
     assert_eq!(answer.unwrap_err().code(), Some("LOADING"));
     service.endure().await;
-    service.was_hurt();
     service.recovers().await;
 }
 
@@ -323,7 +315,6 @@ async fn it_takes_no_more_clients() {
     service.admin("CONFIG SET maxclients 1");
     service.disconnect();
     service.endure().await;
-    service.was_hurt();
     service.admin("CONFIG SET maxclients 1000");
     service.recovers().await;
 }
@@ -334,7 +325,6 @@ async fn its_password_was_changed() {
     service.admin("CONFIG SET requirepass secret");
     service.disconnect();
     service.endure().await;
-    service.was_hurt();
     service.admin("CONFIG SET requirepass ");
     service.recovers().await;
 }
@@ -345,7 +335,6 @@ async fn it_is_paused() {
         let mut service = Service::new().await;
         service.admin(&format!("CLIENT PAUSE 2000 {what}"));
         service.endure().await;
-        service.was_hurt();
         service.recovers().await;
     }
 }

@@ -157,6 +157,19 @@ mod tests {
         breaker.attempt().expect("may ask").failed();
     }
 
+    /// One that has reached its longest pause.
+    async fn long_open() -> Breaker {
+        let breaker = Breaker::default();
+        for _ in 0..5 {
+            fail(&breaker);
+        }
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_secs(34)).await;
+            fail(&breaker);
+        }
+        breaker
+    }
+
     #[tokio::test(start_paused = true)]
     async fn opens_after_five_failures_and_probes_once_after_a_pause() {
         let breaker = Breaker::default();
@@ -188,14 +201,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sign_of_life_ends_the_pause_but_for_its_first_second() {
-        let breaker = Breaker::default();
-        for _ in 0..5 {
-            fail(&breaker);
-        }
-        for _ in 0..10 {
-            tokio::time::advance(Duration::from_secs(34)).await;
-            fail(&breaker);
-        }
+        let breaker = long_open().await;
         tokio::time::advance(Duration::from_millis(900)).await;
         breaker.hasten();
         assert!(breaker.attempt().is_none(), "it has failed just now");
@@ -212,14 +218,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_pause_ends_at_thirty_seconds() {
-        let breaker = Breaker::default();
-        for _ in 0..5 {
-            fail(&breaker);
-        }
-        for _ in 0..10 {
-            tokio::time::advance(Duration::from_secs(34)).await;
-            fail(&breaker);
-        }
+        let breaker = long_open().await;
         tokio::time::advance(Duration::from_secs(26)).await;
         assert!(breaker.attempt().is_none());
         tokio::time::advance(Duration::from_secs(8)).await;

@@ -14,6 +14,7 @@ pub mod issuer;
 pub mod leaks;
 pub mod oidc;
 pub mod playground;
+pub mod process;
 pub mod provider;
 pub mod proxy;
 pub mod redis;

@@ -1,15 +1,17 @@
 //! A real `redis-server` of the test's own.
 
-use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::ops::{Deref, DerefMut};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::process::Process;
+
 /// A server on a free loopback port. Killed on drop.
 pub struct RedisServer {
-    child: Child,
+    process: Process,
     port: u16,
     dir: TempDir,
     persistent: bool,
@@ -30,9 +32,9 @@ impl RedisServer {
         for _ in 0..20 {
             let dir = tempfile::tempdir().expect("a temporary folder");
             let port = super::free_port();
-            if let Some(child) = spawn(port, &dir, persistent) {
+            if let Some(process) = spawn(port, &dir, persistent) {
                 return Self {
-                    child,
+                    process,
                     port,
                     dir,
                     persistent,
@@ -46,27 +48,13 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Hangs: accepts connections, answers nothing.
-    pub fn hang(&self) {
-        self.signal("-STOP");
-    }
-
-    pub fn wake(&self) {
-        self.signal("-CONT");
-    }
-
-    /// Dies at once.
-    pub fn kill(&mut self) {
-        self.signal("-KILL");
-        self.child.wait().expect("it ends");
-    }
-
-    /// Comes back on the same port, after [`kill`](Self::kill).
+    /// Comes back on the same port, after [`kill`](Process::kill).
     pub fn restart(&mut self) {
-        self.child = spawn(self.port, &self.dir, self.persistent).expect("the port is still ours");
+        self.process =
+            spawn(self.port, &self.dir, self.persistent).expect("the port is still ours");
     }
 
-    /// Comes back after [`kill`](Self::kill) with what it last saved, and loads that slowly: until
+    /// Comes back after [`kill`](Process::kill) with what it last saved, and loads that slowly: until
     /// then it answers `LOADING`. Returns once it listens.
     pub fn restart_loading_slowly(&mut self) {
         let slowly = [
@@ -75,22 +63,14 @@ impl RedisServer {
             "--loading-process-events-interval-bytes",
             "1024",
         ];
-        let mut command = command(self.port, &self.dir, self.persistent);
-        self.child = command
-            .args(slowly)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("it starts");
+        self.process = Process::spawn_redis(|command| {
+            configure(command, self.port, &self.dir, self.persistent);
+            command.args(slowly);
+        });
         let deadline = Instant::now() + Duration::from_secs(5);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < deadline, "the port is still ours");
         }
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status();
-        assert!(status.expect("kill runs").success());
     }
 
     /// Runs a command over a connection of its own.
@@ -128,48 +108,33 @@ impl RedisServer {
     }
 }
 
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Deref for RedisServer {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 
-fn command(port: u16, dir: &TempDir, persistent: bool) -> Command {
-    // Another server of the same protocol can be tested by its path.
-    let server = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
-    let mut command = Command::new(server);
+impl DerefMut for RedisServer {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+fn configure(command: &mut Command, port: u16, dir: &TempDir, persistent: bool) {
     command
-        .args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-        ])
+        .args(["--port", &port.to_string()])
+        .args(["--bind", "127.0.0.1", "--save", ""])
         .args(["--appendonly", if persistent { "yes" } else { "no" }])
         .args(["--appendfsync", "always"])
         .arg("--dir")
-        .arg(dir.path())
-        .stderr(Stdio::null());
-    command
+        .arg(dir.path());
 }
 
-fn spawn(port: u16, dir: &TempDir, persistent: bool) -> Option<Child> {
-    let mut child = command(port, dir, persistent)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("redis-server is missing: run ./scripts/test, or `apt-get install redis-server`");
-    let output = BufReader::new(child.stdout.take().expect("piped"));
-    for line in output.lines().map_while(Result::ok) {
-        if line.contains("Ready to accept connections") {
-            // Nobody reads its log from here on; the pipe's end is closed, which it tolerates.
-            let deadline = Instant::now() + Duration::from_secs(5);
-            while TcpStream::connect(("127.0.0.1", port)).is_err() && Instant::now() < deadline {}
-            return Some(child);
-        }
-    }
-    let _ = child.wait();
-    None
+fn spawn(port: u16, dir: &TempDir, persistent: bool) -> Option<Process> {
+    let process = Process::redis(|command| configure(command, port, dir, persistent))?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() && Instant::now() < deadline {}
+    Some(process)
 }

@@ -1,18 +1,19 @@
 //! Real Redis servers in the forms that operators run them in. All end with the value.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::process::Process;
 use super::{eventually, free_port};
 
 /// One server.
 pub struct Node {
-    child: Child,
+    process: Process,
     pub port: u16,
     dir: TempDir,
     arguments: &'static [&'static str],
@@ -46,9 +47,9 @@ impl Node {
                 _ => common.replace("save \"\"\n", ""),
             };
             fs::write(&path, format!("{port_line}{common}{config}\n")).expect("a file");
-            if let Some(child) = spawn(&path, arguments) {
+            if let Some(process) = spawn(&path, arguments) {
                 return Self {
-                    child,
+                    process,
                     port,
                     dir,
                     arguments,
@@ -62,30 +63,10 @@ impl Node {
         self.dir.path().join(name)
     }
 
-    pub fn hang(&self) {
-        self.signal("-STOP");
-    }
-
-    pub fn wake(&self) {
-        self.signal("-CONT");
-    }
-
-    /// Dies at once.
-    pub fn kill(&mut self) {
-        self.signal("-KILL");
-        self.child.wait().expect("it ends");
-    }
-
-    /// Comes back on the same port with what it has on disk, after [`kill`](Self::kill).
+    /// Comes back on the same port with what it has on disk, after [`kill`](Process::kill).
     pub fn restart(&mut self) {
         let config = self.dir.path().join("redis.conf");
-        self.child = spawn(&config, self.arguments).expect("the port is still ours");
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status();
-        assert!(status.expect("kill runs").success());
+        self.process = spawn(&config, self.arguments).expect("the port is still ours");
     }
 
     /// A command of words, over a connection of its own.
@@ -145,31 +126,24 @@ impl Node {
     }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Deref for Node {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 
-fn spawn(config: &Path, arguments: &[&str]) -> Option<Child> {
-    let server = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
-    let mut child = Command::new(server)
-        .arg(config)
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("redis-server is missing: run ./scripts/test, or `apt-get install redis-server`");
-    let output = BufReader::new(child.stdout.take().expect("piped"));
-    for line in output.lines().map_while(Result::ok) {
-        if line.contains("Ready to accept connections") || line.contains("Sentinel ID is") {
-            // Nobody reads its log from here on; the pipe's end is closed, which it tolerates.
-            return Some(child);
-        }
+impl DerefMut for Node {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
-    let _ = child.wait();
-    None
+}
+
+fn spawn(config: &Path, arguments: &[&str]) -> Option<Process> {
+    Process::redis(|command| {
+        command.arg(config).args(arguments);
+    })
 }
 
 /// A free port whose cluster bus, 10000 above it, is free as well.

@@ -1,4 +1,6 @@
-use tower_token_cache::{Durability, Error, L1, Lookup};
+use std::time::Duration;
+
+use tower_token_cache::{Clock, Durability, Error, L1, Lookup, Timestamp, TokenCache};
 
 use crate::common::support::*;
 
@@ -178,20 +180,22 @@ async fn it_ends_what_another_instance_has_begun_since() {
     assert_eq!(stored(store, "s", "graph").await, None);
 }
 
-#[tokio::test]
-async fn a_sign_in_on_an_instance_that_has_missed_it_is_kept() {
-    use std::time::Duration;
-    let clock = tower_token_cache::Clock::manual(tower_token_cache::Timestamp::now());
+/// A store, and an instance that has missed a sign-out there: past the bound on what is served
+/// unseen.
+async fn after_an_unseen_sign_out() -> (TestStore, TokenCache) {
+    let clock = Clock::manual(Timestamp::now());
     let store = seeded().await;
     let stale = builder(store.clone()).clock(clock.clone()).build().unwrap();
     assert!(access(&stale.tokens(session("s")), "graph").await.is_some());
-    cache(store.clone())
-        .tokens(session("s"))
-        .sign_out()
-        .await
-        .unwrap();
-    // Past the bound on what is served unseen.
+    let elsewhere = cache(store.clone()).tokens(session("s"));
+    elsewhere.sign_out().await.unwrap();
     clock.advance(Duration::from_secs(60));
+    (store, stale)
+}
+
+#[tokio::test]
+async fn a_sign_in_on_an_instance_that_has_missed_it_is_kept() {
+    let (store, stale) = after_an_unseen_sign_out().await;
     let again = stale.tokens(session("s"));
     again.insert("graph", token("again")).await.unwrap();
     again.commit().await.unwrap();
@@ -265,18 +269,7 @@ async fn what_begins_after_it_does_not_wait_for_a_call_from_before() {
 
 #[tokio::test]
 async fn a_forced_refresh_on_an_instance_that_has_missed_it_succeeds() {
-    use std::time::Duration;
-    let clock = tower_token_cache::Clock::manual(tower_token_cache::Timestamp::now());
-    let store = seeded().await;
-    let stale = builder(store.clone()).clock(clock.clone()).build().unwrap();
-    assert!(access(&stale.tokens(session("s")), "graph").await.is_some());
-    cache(store.clone())
-        .tokens(session("s"))
-        .sign_out()
-        .await
-        .unwrap();
-    // Past the bound on what is served unseen.
-    clock.advance(Duration::from_secs(60));
+    let (_, stale) = after_an_unseen_sign_out().await;
     let tokens = stale.tokens(session("s"));
     let call = async |_| Ok::<_, tower_token_cache::ProviderError>(token("new").into());
     let forced = tokens.acquire("graph").unwrap().force_refresh();

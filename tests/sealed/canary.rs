@@ -35,6 +35,14 @@ fn secrets() -> Vec<&'static [u8]> {
     texts.chain([NAME.as_bytes(), &KEY[..]]).collect()
 }
 
+fn assert_no_secret(contents: &[u8]) {
+    assert!(contents.len() > 1000);
+    for secret in secrets() {
+        let text = String::from_utf8_lossy(secret);
+        assert!(!shows(contents, secret), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn redis_holds_no_secret() {
     let server = RedisServer::start();
@@ -51,14 +59,7 @@ async fn redis_holds_no_secret() {
     let ring = ring.await.unwrap();
     fill(&sealed(store, &ring)).await;
     let contents = redis_contents(&server);
-    assert!(contents.len() > 1000);
-    for secret in secrets() {
-        assert!(
-            !shows(&contents, secret),
-            "{}",
-            String::from_utf8_lossy(secret)
-        );
-    }
+    assert_no_secret(&contents);
 }
 
 #[tokio::test]
@@ -80,12 +81,5 @@ async fn sqlite_holds_no_secret() {
     let ring = KeyRing::open_in_store(store.keys("ttc"), RingKey::from_bytes(KEY));
     fill(&sealed(store, &ring.await.unwrap())).await;
     let contents = contents("sealed.db");
-    assert!(contents.len() > 1000);
-    for secret in secrets() {
-        assert!(
-            !shows(&contents, secret),
-            "{}",
-            String::from_utf8_lossy(secret)
-        );
-    }
+    assert_no_secret(&contents);
 }

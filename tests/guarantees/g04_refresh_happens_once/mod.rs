@@ -5,6 +5,7 @@ mod failures;
 mod landing;
 mod need;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -52,7 +53,7 @@ async fn held(tokens: &Tokens, issuer: &Issuer) -> JoinHandle<Result<String, Err
     request
 }
 
-async fn kind_of(outcome: Result<String, Error>) -> AcquireErrorKind {
+fn kind_of<T: fmt::Debug>(outcome: Result<T, Error>) -> AcquireErrorKind {
     match outcome {
         Err(Error::Acquire(error)) => error.kind(),
         other => panic!("not a failed acquisition: {other:?}"),

@@ -1,0 +1,62 @@
+//! A server's process.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// Ends with the value.
+pub struct Process(Child);
+
+impl Process {
+    /// A Redis server that is ready to work; `None` if it ends instead.
+    pub fn redis(arguments: impl FnOnce(&mut Command)) -> Option<Self> {
+        let mut process = Self::spawn_redis(|command| {
+            arguments(command.stdout(Stdio::piped()));
+        });
+        let output = BufReader::new(process.0.stdout.take().expect("piped"));
+        let mut lines = output.lines().map_while(Result::ok);
+        // Nobody reads its log after that; the pipe's end is closed, which it tolerates.
+        let ready = |line: String| {
+            line.contains("Ready to accept connections") || line.contains("Sentinel ID is")
+        };
+        lines.any(ready).then_some(process)
+    }
+
+    /// A Redis server that may not be ready yet.
+    pub fn spawn_redis(arguments: impl FnOnce(&mut Command)) -> Self {
+        // Another server of the same protocol can be tested by its path.
+        let server = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new(server);
+        arguments(command.stdout(Stdio::null()).stderr(Stdio::null()));
+        let missing =
+            "redis-server is missing: run ./scripts/test, or `apt-get install redis-server`";
+        Self(command.spawn().expect(missing))
+    }
+
+    /// Hangs: accepts connections, answers nothing.
+    pub fn hang(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn wake(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Dies at once.
+    pub fn kill(&mut self) {
+        self.signal("-KILL");
+        self.0.wait().expect("it ends");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.0.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.expect("kill runs").success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
