@@ -453,10 +453,12 @@ impl Tokens {
         *self.lock_pin()
     }
 
-    /// Keeps what was seen first.
+    /// Keeps what was seen first, and how L2 fared last.
     pub(crate) fn keep(&self, pin: Option<Pin>) {
-        let mut kept = self.lock_pin();
-        *kept = kept.or(pin);
+        match (&mut *self.lock_pin(), pin) {
+            (Some(kept), Some(pin)) => kept.follow(&pin),
+            (kept, pin) => *kept = kept.or(pin),
+        }
     }
 
     fn keep_new(&self, pin: Option<Pin>) {

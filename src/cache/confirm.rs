@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::Engine;
 use super::l2::L2Error;
@@ -13,6 +15,10 @@ use crate::store::{PartitionId, Revision};
 
 /// Questions in one round-trip.
 const MAX_GROUP: usize = 256;
+
+/// How long the next group waits for the answers to this one: not for those of a store that hangs,
+/// perhaps with one of several servers.
+const PATIENCE: Duration = Duration::from_millis(25);
 
 /// Questions that wait to be asked.
 #[derive(Default)]
@@ -64,25 +70,32 @@ impl Engine {
         answered.await.unwrap_or_else(|_| Err(L2Error::lost()))
     }
 
-    async fn ask_revisions(&self) {
+    async fn ask_revisions(self: &Arc<Self>) {
         loop {
             let group = self.confirmations.take_group();
             if group.is_empty() {
                 return;
             }
-            let partitions: Vec<_> = group.iter().map(|asked| asked.partition.clone()).collect();
-            self.counters.l2_reads.add(partitions.len() as u64);
-            let answers = match self.l2.revisions(&partitions).await {
-                Ok(answers) => answers
-                    .into_iter()
-                    .map(|a| a.map_err(L2Error::from))
-                    .collect(),
-                Err(failure) => vec![Err(failure); group.len()],
-            };
-            for (question, answer) in group.into_iter().zip(answers) {
-                // Who has gone needs no answer.
-                let _ = question.answer.send(answer);
-            }
+            let engine = self.clone();
+            let asking = self.runtime.spawn(async move { engine.ask(group).await });
+            // Beyond that it goes on by itself.
+            let _ = timeout(PATIENCE, asking).await;
+        }
+    }
+
+    async fn ask(&self, group: Vec<Question>) {
+        let partitions: Vec<_> = group.iter().map(|asked| asked.partition.clone()).collect();
+        self.counters.l2_reads.add(partitions.len() as u64);
+        let answers = match self.l2.revisions(&partitions).await {
+            Ok(answers) => answers
+                .into_iter()
+                .map(|a| a.map_err(L2Error::from))
+                .collect(),
+            Err(failure) => vec![Err(failure); group.len()],
+        };
+        for (question, answer) in group.into_iter().zip(answers) {
+            // Who has gone needs no answer.
+            let _ = question.answer.send(answer);
         }
     }
 }

@@ -132,6 +132,8 @@ pub(crate) struct Pin {
     prefix: Option<u64>,
     sign_outs: u32,
     since: Timestamp,
+    /// When L2 last failed the handle.
+    l2_failed_at: Option<Timestamp>,
 }
 
 impl Pin {
@@ -140,6 +142,21 @@ impl Pin {
         if !state.is_clearing() {
             self.generation = self.generation.or(state.generation);
         }
+    }
+
+    /// Takes over what another pin of the same handle has seen later.
+    pub(crate) fn follow(&mut self, later: &Self) {
+        self.l2_failed_at = self.l2_failed_at.max(later.l2_failed_at);
+    }
+
+    pub(super) fn note_l2_failure(&mut self, now: Timestamp) {
+        self.l2_failed_at = Some(now);
+    }
+
+    /// Whether L2 has failed the handle so recently that it should not wait for it again.
+    pub(super) fn gave_up_on_l2(&self, now: Timestamp) -> bool {
+        let failed = self.l2_failed_at.map(|at| at.saturating_add(RECHECK));
+        failed.is_some_and(|until| now < until)
     }
 }
 
@@ -204,6 +221,7 @@ impl State {
             prefix: self.prefix,
             sign_outs: self.sign_outs,
             since: now,
+            l2_failed_at: None,
         }
     }
 

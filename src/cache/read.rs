@@ -6,7 +6,7 @@ use super::Engine;
 use super::l2::L2Error;
 use super::partition::{Answer, Due, Partition, Pin};
 use crate::codec::Value;
-use crate::error::Error;
+use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Lookup};
 use crate::policy::{FailurePolicy, OnFailure};
@@ -82,7 +82,7 @@ impl Engine {
             });
         }
         self.counters.l1_misses.add(1);
-        let (partition, outcome) = self.load(key).await;
+        let (partition, outcome) = self.load_once(key, policy, pin).await;
         let (answer, due) = {
             let mut state = partition.lock();
             pin.get_or_insert_with(|| state.pin(now));
@@ -134,7 +134,7 @@ impl Engine {
             || partition.lock().absences_are_known(now, &self.rules);
         let (partition, outcome) = match known {
             true => (partition, Ok(())),
-            false => self.load(key).await,
+            false => self.load_once(key, policy, pin).await,
         };
         let state = partition.lock();
         pin.get_or_insert_with(|| state.pin(now));
@@ -180,7 +180,7 @@ impl Engine {
         };
         let (partition, outcome) = match known {
             true => (partition, Ok(())),
-            false => self.load(key).await,
+            false => self.load_once(key, policy, pin).await,
         };
         let now = self.clock.now();
         {
@@ -193,6 +193,30 @@ impl Engine {
             pin.learn(&state);
         }
         outcome.or_else(|failure| self.degrade(policy, failure))
+    }
+
+    /// Reads the partition from L2, but for a handle that L2 has just failed and that goes on all the
+    /// same: no request waits for one outage more than once.
+    async fn load_once(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> (Arc<Partition>, Result<(), L2Error>) {
+        let now = self.clock.now();
+        let degrades = policy == FailurePolicy::Degrade;
+        if degrades && pin.is_some_and(|pin| pin.gave_up_on_l2(now)) {
+            let failure = L2Error::of(StoreErrorKind::CircuitOpen);
+            return (self.find(key), Err(failure));
+        }
+        let (partition, outcome) = self.load(key).await;
+        if let Err(failure) = &outcome
+            && self.degrade(policy, failure.clone()).is_ok()
+        {
+            pin.get_or_insert_with(|| partition.lock().pin(now))
+                .note_l2_failure(self.clock.now());
+        }
+        (partition, outcome)
     }
 
     /// Whether a request goes on after this failure, by the hook's answer and its policy.

@@ -60,13 +60,16 @@ impl Servers {
         (!masters.is_empty()).then(|| random.one_of(&masters))
     }
 
-    /// Waits until each server follows its master, or is followed. Otherwise the next failover would
-    /// lose everything, and no client could help it.
+    /// Waits until each server follows its master, or is followed, and all agree on who has what.
+    /// Otherwise the next failover would lose everything, and no client could help it.
     pub(crate) async fn in_step(&mut self) -> bool {
         let since = Instant::now();
         while since.elapsed() < IN_STEP_WITHIN {
-            let nodes = self.nodes();
-            if tokio::task::block_in_place(|| nodes.iter().all(Node::is_in_step)) {
+            let in_step = tokio::task::block_in_place(|| {
+                let agreed = !matches!(self, Self::Cluster(cluster) if !cluster.is_agreed());
+                agreed && self.nodes().iter().all(Node::is_in_step)
+            });
+            if in_step {
                 return true;
             }
             self.lead_back();

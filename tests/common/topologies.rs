@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -228,11 +228,31 @@ impl Cluster {
         let nodes: String = master.query("CLUSTER NODES").unwrap_or_default();
         let own = nodes.lines().find(|line| line.contains("myself"));
         let ranges = own.into_iter().flat_map(|own| own.split(' ').skip(8));
-        let slots = ranges.filter_map(|range| {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            Some(first.parse::<u16>().ok()?..=last.parse().ok()?)
+        ranges.filter_map(slots_of_range).flatten().collect()
+    }
+
+    /// Whether all nodes, the replicas too, know the same masters of all slots. A replica that has
+    /// not yet heard of a slot would not take it over with the others, and the slot be nobody's.
+    pub fn is_agreed(&self) -> bool {
+        let mut views = self.nodes.iter().map(|node| {
+            let nodes: String = node.query("CLUSTER NODES").unwrap_or_default();
+            let masters = nodes.lines().filter_map(|line| {
+                let mut words = line.split(' ');
+                let (id, slots) = (words.next()?.to_owned(), words.skip(7));
+                let slots: Vec<_> = slots.filter_map(slots_of_range).collect();
+                (!slots.is_empty()).then_some((id, slots))
+            });
+            masters.collect::<std::collections::BTreeMap<_, _>>()
         });
-        slots.flatten().collect()
+        let Some(view) = views.next() else {
+            return true;
+        };
+        let known: usize = view
+            .values()
+            .flatten()
+            .map(|range| range.clone().count())
+            .sum();
+        known == 16384 && views.all(|other| other == view)
     }
 
     /// Begins to move a slot from one master to another: what is there is served by the first,
@@ -281,6 +301,12 @@ impl Cluster {
         })
         .await;
     }
+}
+
+/// As `CLUSTER NODES` prints them: `7` or `7-9`, but not `[7->-…]`, which is on its way.
+fn slots_of_range(range: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    Some(first.parse().ok()?..=last.parse().ok()?)
 }
 
 /// A master, a replica and three sentinels.

@@ -76,6 +76,76 @@ async fn the_engine_keeps_time_whatever_the_store_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_waits_for_a_hung_store_once() {
+    let store = TestStore::default();
+    let clock = Clock::manual(Timestamp::now());
+    let cache = builder(store.clone()).clock(clock.clone()).build();
+    let cache = cache.unwrap();
+    let known = cache.tokens(session("known"));
+    known.insert("graph", token("t")).await.unwrap();
+    known.commit().await.unwrap();
+    store.hang();
+    // Past the bound on staleness, so that memory alone will not do.
+    clock.advance(Duration::from_secs(61));
+    let all = async |tokens: &Tokens| {
+        let started = tokio::time::Instant::now();
+        let lookup = tokens.get("graph").await.unwrap();
+        let refresh_token = tokens.refresh_token().await.unwrap();
+        assert_eq!(refresh_token, Lookup::Unavailable);
+        assert_eq!(tokens.last_read(), CacheLevel::Unavailable);
+        tokens.insert("other", token("o")).await.unwrap();
+        (lookup.is_hit(), started.elapsed())
+    };
+    let soft_timeout = Duration::from_millis(250);
+    let unknown = cache.tokens(session("unknown"));
+    for (tokens, is_hit) in [(&known, true), (&unknown, false)] {
+        let (hit, elapsed) = all(tokens).await;
+        assert_eq!(hit, is_hit);
+        assert!(
+            elapsed <= soft_timeout + Duration::from_millis(10),
+            "{elapsed:?}"
+        );
+    }
+    // A moment later it may be back, which only who asks finds out.
+    clock.advance(Duration::from_secs(1));
+    store.wake();
+    assert_eq!(unknown.get("graph").await.unwrap(), Lookup::Absent);
+
+    // Strict has no answer without L2, and asks each time.
+    unknown.set_failure_policy(FailurePolicy::Strict);
+    store.set_down(true);
+    clock.advance(Duration::from_secs(2));
+    for _ in 0..2 {
+        let errors = cache.stats().l2_errors;
+        unknown.get("graph").await.unwrap_err();
+        assert!(cache.stats().l2_errors > errors);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_behind_a_question_that_hangs() {
+    let store = TestStore::default();
+    let clock = Clock::manual(Timestamp::now());
+    let cache = builder(store.clone()).clock(clock.clone()).build();
+    let cache = cache.unwrap();
+    let users = ["first", "second"].map(|user| cache.tokens(session(user)));
+    for user in &users {
+        user.insert("graph", token("t")).await.unwrap();
+        user.commit().await.unwrap();
+    }
+    store.hang();
+    clock.advance(Duration::from_secs(61));
+    let [first, second] = users;
+    let first = tokio::spawn(async move { access(&first, "graph").await });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let started = tokio::time::Instant::now();
+    assert_eq!(access(&second, "graph").await.as_deref(), Some("t"));
+    let elapsed = started.elapsed();
+    assert!(elapsed <= Duration::from_millis(300), "{elapsed:?}");
+    assert_eq!(first.await.unwrap().as_deref(), Some("t"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn once_the_breaker_is_open_users_in_l1_do_not_even_wait_for_the_probe() {
     let store = TestStore::default();
     let clock = Clock::manual(Timestamp::now());
