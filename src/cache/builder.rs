@@ -10,9 +10,10 @@ use super::coherence::{Coherence, Epoch};
 use super::confirm::Confirmations;
 #[cfg(feature = "seal")]
 use super::encryption::Encryption;
-use super::l1::{L1, Partitions};
+use super::l1::L1;
 use super::l2::L2;
 use super::partition::Rules;
+use super::partitions::Partitions;
 use super::protection::Protection;
 use super::queue::Queue;
 use super::revocation::Prefix;

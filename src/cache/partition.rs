@@ -3,6 +3,7 @@
 //! A `State` is guarded by its partition's lock and never held across an await. It is the only
 //! place that decides what a read may answer, and (in `admission`) what may enter memory.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 #[cfg(feature = "seal")]
 use std::sync::atomic::AtomicBool;
@@ -35,14 +36,16 @@ const INDEX_FOOTPRINT: usize = 480;
 
 #[repr(C)]
 pub(crate) struct Partition {
-    // Comes first, and in it what a hit reads: the reference count of an `Arc` is beside it.
-    state: Mutex<State>,
+    // First what a hit reads, in this order.
+    /// When L1 last heard that it was used; see `Bound`.
+    pub(super) used: AtomicU32,
     /// The footprint that L1 was last told; 0 before it first was.
     pub(super) weight: AtomicU32,
+    pub(crate) key: PartitionKey,
+    state: Mutex<State>,
     /// Whether L2 has it, if it does, under the name that it has with encryption.
     #[cfg(feature = "seal")]
     pub(super) moved: AtomicBool,
-    pub(crate) key: PartitionKey,
 }
 
 impl Partition {
@@ -52,11 +55,12 @@ impl Partition {
             ..State::default()
         };
         Arc::new(Self {
-            state: Mutex::new(state),
+            used: AtomicU32::new(0),
             weight: AtomicU32::new(0),
+            key,
+            state: Mutex::new(state),
             #[cfg(feature = "seal")]
             moved: AtomicBool::new(false),
-            key,
         })
     }
 
@@ -128,19 +132,36 @@ impl Unopened {
 /// was signed out after that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pin {
-    pub(super) generation: Option<u64>,
-    prefix: Option<u64>,
+    generation: Option<Count>,
+    prefix: Option<Count>,
     sign_outs: u32,
     since: Timestamp,
     /// When L2 last failed the handle.
     l2_failed_at: Option<Timestamp>,
 }
 
+/// A generation; an `Option` of it is no larger, which every request pays for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Count(NonZeroU64); // one more
+
+impl From<u64> for Count {
+    fn from(count: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(count))
+    }
+}
+
+impl From<Count> for u64 {
+    fn from(count: Count) -> Self {
+        count.0.get() - 1
+    }
+}
+
 impl Pin {
     /// Takes over the generation, if it was not known when the pin was taken.
     pub(super) fn learn(&mut self, state: &State) {
         if !state.is_clearing() {
-            self.generation = self.generation.or(state.generation);
+            let known = state.generation.map(Count::from);
+            self.generation = self.generation.or(known);
         }
     }
 
@@ -217,8 +238,8 @@ impl State {
             None => self.generation,
         };
         Pin {
-            generation,
-            prefix: self.prefix,
+            generation: generation.map(Count::from),
+            prefix: self.prefix.map(Count::from),
             sign_outs: self.sign_outs,
             since: now,
             l2_failed_at: None,
@@ -228,11 +249,12 @@ impl State {
     /// Whether the partition was signed out after `pin` was taken.
     pub(crate) fn signed_out_since(&self, pin: &Pin) -> bool {
         let ended = match (pin.generation, self.generation) {
-            (Some(seen), Some(now)) => now > seen,
+            (Some(seen), Some(now)) => Count::from(now) > seen,
             (None, Some(_)) => self.cleared_since(pin.since),
             _ => false,
         };
-        let revoked = pin.prefix.is_some() && self.prefix > pin.prefix;
+        let prefix = self.prefix.map(Count::from);
+        let revoked = pin.prefix.is_some() && prefix > pin.prefix;
         ended || revoked || self.sign_outs > pin.sign_outs
     }
 
@@ -410,7 +432,7 @@ impl State {
     /// Takes over the generation that a handle saw, where memory has none: L1 is off, or has
     /// evicted the partition since. L2 checks it in any case.
     pub(super) fn adopt(&mut self, pin: &Pin) {
-        self.generation = self.generation.or(pin.generation);
+        self.generation = self.generation.or(pin.generation.map(u64::from));
     }
 
     /// Lays changes over the entries and, unless they have no permit, queues them for L2.

@@ -27,9 +27,8 @@ impl Engine {
         policy: FailurePolicy,
         pin: &mut Option<Pin>,
     ) -> Option<(Value, Timestamp)> {
-        let partition = self.partitions.get(key)?;
         let now = self.clock.now();
-        let (value, probes) = {
+        let (value, probes) = self.partitions.hit(key, |partition| {
             let state = partition.lock();
             let (value, probes) = match state.settled(name, now, self.rules.epoch.now()) {
                 Some(value) => (value, false),
@@ -40,8 +39,8 @@ impl Engine {
                 None => return None,
             };
             pin.get_or_insert_with(|| state.pin(now));
-            (value.clone(), probes)
-        };
+            Some((value.clone(), probes))
+        })??;
         if probes {
             self.start_load(key, false);
         }

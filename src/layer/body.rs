@@ -54,8 +54,11 @@ impl<B: Body> Body for ResponseBody<B> {
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
         };
+        if this.guard.is_none() {
+            return inner.poll_frame(cx);
+        }
         let frame = ready!(inner.as_mut().poll_frame(cx));
-        if this.guard.is_some() && (!matches!(frame, Some(Ok(_))) || inner.is_end_stream()) {
+        if !matches!(frame, Some(Ok(_))) || inner.is_end_stream() {
             *this.guard = None;
         }
         Poll::Ready(frame)

@@ -94,6 +94,7 @@ where
     }
 }
 
+#[inline]
 fn guarded<B: Body>(
     mut response: Response<B>,
     guard: RequestGuard,

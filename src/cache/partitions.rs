@@ -1,0 +1,440 @@
+//! The partitions in memory.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::bound::Bound;
+use super::l1::L1;
+use super::partition::{Partition, Rules, State};
+use super::revocation::Prefix;
+use crate::key::PartitionKey;
+use crate::time::Timestamp;
+
+/// All partitions in memory. At any time a key has at most one that counts: the *active* one, which
+/// has a load or a write under way and stays whatever happens to the others; else the *kept* one,
+/// which is in L1 while there is room; else the *empty* one, which says for a moment that there is
+/// nothing. Sessions that do not exist can so never drive out those that do.
+pub(super) struct Partitions {
+    stripes: Box<[Mutex<Stripe>]>,
+    /// Of what is kept; `None` keeps nothing.
+    bound: Option<Bound>,
+    hasher: RandomState,
+    rules: Rules,
+    prefix: Prefix,
+}
+
+/// The partitions of some keys.
+#[derive(Default)]
+struct Stripe {
+    active: Shelf,
+    kept: Shelf,
+    empty: Shelf,
+}
+
+/// Partitions by their keys, of which each knows its own.
+#[derive(Default)]
+struct Shelf(HashTable<Arc<Partition>>);
+
+const STRIPES: usize = 256;
+/// How many partitions may be known to be empty.
+const MAX_EMPTY: usize = 10_000;
+
+impl Partitions {
+    pub(super) fn new(l1: &L1, rules: Rules, prefix: Prefix) -> Self {
+        Self {
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            bound: l1.max_bytes.map(Bound::new),
+            hasher: RandomState::new(),
+            rules,
+            prefix,
+        }
+    }
+
+    /// Begins anew under another prefix generation. Returns how many changes are dropped.
+    pub(super) fn forget_all(&self) -> usize {
+        self.forget_idle();
+        let mut dropped = 0;
+        for key in self.active() {
+            let prefix = self.prefix.known();
+            dropped += self
+                .with_known(&key, |state| state.follow_prefix(prefix))
+                .unwrap_or(0);
+        }
+        // What was put back meanwhile.
+        self.forget_idle();
+        dropped
+    }
+
+    fn forget_idle(&self) {
+        if let Some(bound) = &self.bound {
+            bound.clear();
+        }
+        for stripe in &self.stripes {
+            let mut stripe = stripe.lock();
+            stripe.empty.0.clear();
+            for partition in stripe.kept.0.drain() {
+                // One that has come since: in the books alone, nobody would ever find it.
+                if let Some(bound) = &self.bound
+                    && bound.has(&partition)
+                {
+                    bound.remove(&partition);
+                }
+            }
+        }
+    }
+
+    /// Looks at the partition if L1 has it: the path of a hit.
+    pub(super) fn hit<R>(
+        &self,
+        key: &PartitionKey,
+        look: impl FnOnce(&Arc<Partition>) -> R,
+    ) -> Option<R> {
+        let bound = self.bound.as_ref()?;
+        let hash = self.hash(key);
+        let (result, used) = {
+            let stripe = self.stripe(hash);
+            let partition = stripe.kept.get(hash, key)?;
+            let used = bound.forgets(partition).then(|| partition.clone());
+            (look(partition), used)
+        };
+        if let Some(used) = used {
+            self.note_use(bound, &used);
+        }
+        Some(result)
+    }
+
+    /// The partition if L1 has it.
+    pub(super) fn get(&self, key: &PartitionKey) -> Option<Arc<Partition>> {
+        self.hit(key, Arc::clone)
+    }
+
+    /// Runs `act` on the one partition of this key, which is made if need be. All changes go this
+    /// way: nothing else can replace the partition meanwhile.
+    pub(super) fn with<R>(
+        &self,
+        key: &PartitionKey,
+        act: impl FnOnce(&Arc<Partition>, &mut State) -> R,
+    ) -> R {
+        let hash = self.hash(key);
+        let mut stripe = self.stripe(hash);
+        let known = stripe.active.get(hash, key).cloned();
+        let was_active = known.is_some();
+        let partition = known
+            .or_else(|| stripe.kept.get(hash, key).cloned())
+            .or_else(|| stripe.empty.get(hash, key).cloned())
+            .unwrap_or_else(|| Partition::new(key.clone(), self.prefix.known()));
+        let mut state = partition.lock();
+        // Where everybody was signed out between two looks at it.
+        state.follow_prefix(self.prefix.known());
+        let result = act(&partition, &mut state);
+        state.settle(&self.rules);
+        let is_active = state.is_active() && !state.is_forgettable();
+        match (was_active, is_active) {
+            (false, true) => self.put(&mut stripe.active, hash, partition.clone()),
+            (true, false) => stripe.active.remove(hash, &partition),
+            _ => {}
+        }
+        let (weight, is_empty) = (state.footprint(key), state.is_empty());
+        drop(state);
+        if let Some(bound) = &self.bound
+            && !(is_active && is_empty)
+        {
+            let was_kept = partition.weight() > 0;
+            match !was_kept && is_empty {
+                true => self.keep_empty(&mut stripe, hash, partition),
+                false => self.keep(bound, stripe, hash, &partition, weight),
+            }
+        }
+        result
+    }
+
+    /// Puts a partition into L1: once, when its contents are there, for those that are written again
+    /// and again would spread over memory, and make hits slow.
+    fn keep(
+        &self,
+        bound: &Bound,
+        mut stripe: MutexGuard<'_, Stripe>,
+        hash: u64,
+        partition: &Arc<Partition>,
+        weight: u32,
+    ) {
+        let is_there = stripe.kept.get(hash, &partition.key).is_some();
+        let listed = partition.weight();
+        // A difference of a thirtieth is not worth the trouble, and evens out.
+        if is_there && listed.abs_diff(weight) <= weight / 32 {
+            let used = bound.forgets(partition);
+            drop(stripe);
+            if used {
+                self.note_use(bound, partition);
+            }
+            return;
+        }
+        if !is_there {
+            stripe.empty.remove(hash, partition);
+            self.put(&mut stripe.kept, hash, partition.clone());
+        }
+        // Under the lock: who is found is in the books, or about to be let go.
+        bound.take(partition, weight);
+        drop(stripe);
+        self.let_go(bound);
+    }
+
+    fn keep_empty(&self, stripe: &mut Stripe, hash: u64, partition: Arc<Partition>) {
+        if stripe.empty.get(hash, &partition.key).is_some() {
+            return;
+        }
+        if stripe.empty.0.len() >= MAX_EMPTY / STRIPES {
+            // Whose does not matter: they are of use for a moment only.
+            stripe.empty.0.clear();
+        }
+        self.put(&mut stripe.empty, hash, partition);
+    }
+
+    fn note_use(&self, bound: &Bound, partition: &Arc<Partition>) {
+        bound.note_use(partition);
+        self.let_go(bound);
+    }
+
+    /// Finds no more who had to leave. Never under a stripe's lock, which it takes.
+    fn let_go(&self, bound: &Bound) {
+        for partition in bound.take_evicted() {
+            let hash = self.hash(&partition.key);
+            let mut stripe = self.stripe(hash);
+            // It may have come back meanwhile.
+            if !bound.has(&partition) {
+                stripe.kept.remove(hash, &partition);
+            }
+        }
+    }
+
+    /// Runs `act` on the partition of this key if there is one in memory.
+    pub(super) fn with_known<R>(
+        &self,
+        key: &PartitionKey,
+        act: impl FnOnce(&mut State) -> R,
+    ) -> Option<R> {
+        self.knows(key)
+            .then(|| self.with(key, |_, state| act(state)))
+    }
+
+    /// Whether there is a partition of this key in memory.
+    pub(super) fn knows(&self, key: &PartitionKey) -> bool {
+        let hash = self.hash(key);
+        let stripe = self.stripe(hash);
+        let mut shelves = [&stripe.active, &stripe.kept, &stripe.empty].into_iter();
+        shelves.any(|shelf| shelf.get(hash, key).is_some())
+    }
+
+    /// The keys of the active partitions.
+    pub(super) fn active(&self) -> Vec<PartitionKey> {
+        let mut keys = Vec::new();
+        for stripe in &self.stripes {
+            let stripe = stripe.lock();
+            keys.extend(
+                stripe
+                    .active
+                    .0
+                    .iter()
+                    .map(|partition| partition.key.clone()),
+            );
+        }
+        keys
+    }
+
+    /// Partitions in L1, and what they cost.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.bound.as_ref().map_or((0, 0), |bound| {
+            bound.settle();
+            self.let_go(bound);
+            bound.size()
+        })
+    }
+
+    /// Frees what has expired.
+    pub(super) async fn sweep(&self, now: Timestamp) {
+        let Some(bound) = &self.bound else { return };
+        for stripe in &self.stripes {
+            let over: Vec<_> = {
+                let Stripe { active, kept, .. } = &mut *stripe.lock();
+                let is_active = |it: &Arc<Partition>| active.has(self.hash(&it.key), it);
+                let over = |it: &mut Arc<Partition>| it.lock().is_over(now) && !is_active(it);
+                kept.0.extract_if(over).collect()
+            };
+            for partition in over {
+                bound.remove(&partition);
+            }
+            tokio::task::yield_now().await;
+        }
+        bound.settle();
+        self.let_go(bound);
+    }
+
+    fn put(&self, shelf: &mut Shelf, hash: u64, partition: Arc<Partition>) {
+        let rehash = |partition: &Arc<Partition>| self.hash(&partition.key);
+        shelf.0.insert_unique(hash, partition, rehash);
+    }
+
+    fn hash(&self, key: &PartitionKey) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn stripe(&self, hash: u64) -> MutexGuard<'_, Stripe> {
+        // The tables use the lowest bits, and the highest.
+        self.stripes[(hash >> 32) as usize % STRIPES].lock()
+    }
+}
+
+impl Shelf {
+    fn get(&self, hash: u64, key: &PartitionKey) -> Option<&Arc<Partition>> {
+        self.0.find(hash, |partition| partition.key == *key)
+    }
+
+    fn has(&self, hash: u64, partition: &Arc<Partition>) -> bool {
+        let found = self.0.find(hash, |other| Arc::ptr_eq(other, partition));
+        found.is_some()
+    }
+
+    fn remove(&mut self, hash: u64, partition: &Arc<Partition>) {
+        let is_it = |other: &Arc<Partition>| Arc::ptr_eq(other, partition);
+        if let Ok(found) = self.0.find_entry(hash, is_it) {
+            found.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::cache::coherence::Epoch;
+    use crate::codec::Value;
+    use crate::key::TokenKey;
+    use crate::token::Token;
+
+    const LIMIT: u64 = 1 << 20;
+
+    fn partitions() -> Partitions {
+        let rules = Rules {
+            negative_ttl: std::time::Duration::from_secs(1),
+            expiration_ratio: 1.0,
+            revalidate_every: None,
+            max_staleness: None,
+            sliding: None,
+            epoch: Epoch::default(),
+        };
+        Partitions::new(&L1::new().max_bytes(LIMIT), rules, Prefix::default())
+    }
+
+    fn user(number: usize) -> PartitionKey {
+        PartitionKey::user(number.to_string()).expect("a key")
+    }
+
+    /// Keeps a token of so many bytes.
+    fn keep(partitions: &Partitions, number: usize, size: usize) {
+        let token = Token::new("x".repeat(size));
+        let name = TokenKey::from_canonical("graph");
+        let change = vec![(name, Some(Value::Token(token)), None)];
+        partitions.with(&user(number), |_, state| {
+            state.change(change, Timestamp::now());
+        });
+    }
+
+    impl Partitions {
+        /// How many there are on the shelves; those that are kept have to be in the books, too.
+        fn count(&self) -> (u64, usize) {
+            let (booked, weight) = self.size();
+            assert!(weight <= LIMIT, "{weight}");
+            let bound = self.bound.as_ref().expect("there is L1");
+            let (mut kept, mut empty) = (0, 0);
+            for stripe in &self.stripes {
+                let stripe = stripe.lock();
+                assert!(stripe.kept.0.iter().all(|partition| bound.has(partition)));
+                kept += stripe.kept.0.len() as u64;
+                empty += stripe.empty.0.len();
+            }
+            assert_eq!(kept, booked);
+            (kept, empty)
+        }
+    }
+
+    #[test]
+    fn what_is_known_to_be_empty_is_bounded() {
+        let partitions = partitions();
+        for number in 0..2 * MAX_EMPTY {
+            partitions.with(&user(number), |_, _| ());
+            assert!(partitions.knows(&user(number)));
+        }
+        let (kept, empty) = partitions.count();
+        assert_eq!(kept, 0);
+        assert!((1..=MAX_EMPTY).contains(&empty), "{empty}");
+    }
+
+    #[test]
+    fn who_had_to_leave_is_found_no_more() {
+        let partitions = partitions();
+        for number in 0..1000 {
+            keep(&partitions, number, 7000);
+            // One that is used all the time.
+            assert!(partitions.get(&user(0)).is_some(), "after {number}");
+        }
+        let (kept, _) = partitions.count();
+        assert!((120..150).contains(&kept), "{kept}");
+        assert!(!partitions.knows(&user(1)));
+        assert!(partitions.get(&user(999)).is_some());
+    }
+
+    #[test]
+    fn a_use_counts_again_when_a_sixteenth_has_come() {
+        let partitions = partitions();
+        let bound = partitions.bound.as_ref().expect("there is L1");
+        for number in 0..64 {
+            keep(&partitions, number, 100);
+        }
+        partitions.size();
+        keep(&partitions, 64, 100);
+        let used = partitions.get(&user(0)).expect("there is room");
+        assert!(!bound.forgets(&used));
+        for number in 65..68 {
+            keep(&partitions, number, 100);
+        }
+        assert!(!bound.forgets(&used));
+        keep(&partitions, 68, 100);
+        assert!(bound.forgets(&used));
+        partitions.get(&user(0));
+        assert!(!bound.forgets(&used));
+    }
+
+    #[test]
+    fn shelves_and_books_agree_whatever_happens_at_once() {
+        let partitions = partitions();
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let partitions = &partitions;
+                scope.spawn(move || {
+                    for step in 0..20_000_usize {
+                        let number = (step * 7919 + thread) % 400;
+                        match step % 11 {
+                            0..4 => keep(partitions, number, 100 * (step % 97)),
+                            4 => partitions.with(&user(number), |_, state| {
+                                let _ = state.follow_prefix(Some(step as u64));
+                            }),
+                            5 if step % 1000 == 5 => {
+                                partitions.forget_all();
+                            }
+                            6 if step % 100 == 6 => {
+                                partitions.size();
+                            }
+                            _ => drop(partitions.get(&user(number))),
+                        }
+                    }
+                });
+            }
+        });
+        let (kept, _) = partitions.count();
+        assert!(kept > 0);
+    }
+}
