@@ -13,8 +13,9 @@ use crate::error::StoreError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum FailurePolicy {
     /// Reads serve L1, even past its freshness bound, else answer
-    /// [`Lookup::Unavailable`](crate::Lookup::Unavailable); changes are kept and replayed. The
-    /// default: an outage of L2 should not be an outage of the application.
+    /// [`Lookup::Unavailable`](crate::Lookup::Unavailable); changes are kept and replayed. A
+    /// handle that L2 has failed does not wait for it again within the next second. The default:
+    /// an outage of L2 should not be an outage of the application.
     #[default]
     Degrade,
     /// Reads that need L2 fail with [`Error::Unavailable`](crate::Error::Unavailable). Changes are

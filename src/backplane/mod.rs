@@ -16,8 +16,10 @@
 //!    (A counter does: it grows with each `Alive`, a copy remembers its value from before the
 //!    load, and is good while the channel is alive and the counter has not moved.)
 //! 3. [`Event::Invalidated`] and [`Event::EverythingChanged`] are obeyed at any time, also while
-//!    the channel is lost. They may be repeated, late or out of order: a copy that has at least
-//!    the generation and version that was named is as good as before.
+//!    the channel is lost. They may be repeated, late or out of order: a copy of the
+//!    very commit that was named is as good as before, and one of an earlier version is out of date.
+//!    One of a later or another is so, too, if L2 has lost data since and counts anew, which L2
+//!    alone knows: it is compared once.
 //! 4. A commit is published after L2 has acknowledged it, and a change that was kept during an
 //!    outage of L2 after it was replayed.
 //!
@@ -60,7 +62,7 @@
 //!
 //! | kind | body |
 //! |---|---|
-//! | 1, invalidated | how many (2 bytes, 1 to 1024), then of each the partition's digest (32), generation (8) and version (8) |
+//! | 1, invalidated | how many (2 bytes, 1 to 1024), then of each the partition's digest (32), generation (8), version (8) and commit (8, zeros if there is none) |
 //! | 2, everything changed | the generation of the prefix (8) |
 //! | 3, heartbeat | its number, which says something to its sender only (8); milliseconds to the next (4) |
 //! | 4, goodbye | none: the sender has left, with everything sent |
@@ -89,6 +91,8 @@ use std::fmt;
 
 use tokio::time::Instant;
 
+use crate::store::CommitId;
+
 pub use self::channel::{ChannelStats, Events, Publisher, open};
 pub use self::keep_alive::KeepAlive;
 pub use self::link::{Backplane, BackplaneError, BackplaneFuture, Link, LinkReceiver, LinkSender};
@@ -106,6 +110,8 @@ pub struct Invalidation {
     pub generation: u64,
     /// Its version now.
     pub version: u64,
+    /// The commit that made it; `None` where that is not known, or it was signed out.
+    pub commit: Option<CommitId>,
 }
 
 impl fmt::Debug for Invalidation {

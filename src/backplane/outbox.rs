@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::Invalidation;
 use super::wire::{Body, MAX_BATCH};
 
-/// Invalidations that wait at most: 48 bytes each, some 3 MiB. Past it all of them are dropped,
+/// Invalidations that wait at most: some 60 bytes each, 4 MiB. Past it all of them are dropped,
 /// and the others are told that they missed something: they then ask L2 about what they use, which
 /// by then is cheaper than hearing of each change.
 pub(super) const CAPACITY: usize = 65_536;

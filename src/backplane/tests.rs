@@ -23,6 +23,7 @@ fn invalidation(number: u64) -> Invalidation {
         partition: [7; 32],
         generation: 1,
         version: number,
+        commit: None,
     }
 }
 

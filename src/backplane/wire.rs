@@ -5,15 +5,18 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::Invalidation;
+use crate::store::CommitId;
 
 const MAGIC: &[u8] = b"ttcb";
 const VERSION: u8 = 1;
 const HEADER: usize = 4 + 1 + 1 + 16 + 8;
-const INVALIDATION: usize = 32 + 8 + 8;
+const INVALIDATION: usize = 32 + 8 + 8 + 8;
+/// Stands where there is none; the others are random.
+const NO_COMMIT: CommitId = CommitId([0; 8]);
 /// Invalidations in one message.
 pub(super) const MAX_BATCH: usize = 1024;
 
-/// The size of the longest message, in bytes: some 48 KiB.
+/// The size of the longest message, in bytes: some 56 KiB.
 pub const MAX_MESSAGE: usize = HEADER + 2 + MAX_BATCH * INVALIDATION;
 
 const INVALIDATED: u8 = 1;
@@ -69,6 +72,8 @@ impl Message {
                     out.put_slice(&invalidation.partition);
                     out.put_u64(invalidation.generation);
                     out.put_u64(invalidation.version);
+                    let commit = invalidation.commit.unwrap_or(NO_COMMIT);
+                    out.put_slice(&commit.0);
                 }
             }
             Body::EverythingChanged(generation) => out.put_u64(*generation),
@@ -158,6 +163,7 @@ fn invalidation(bytes: &mut &[u8]) -> Result<Invalidation, Foreign> {
         partition: array(bytes)?,
         generation: number(bytes)?,
         version: number(bytes)?,
+        commit: Some(CommitId(array(bytes)?)).filter(|commit| *commit != NO_COMMIT),
     })
 }
 
@@ -182,12 +188,12 @@ mod tests {
     use super::*;
 
     fn invalidations() -> impl Strategy<Value = Vec<Invalidation>> {
-        let one = any::<([u8; 32], u64, u64)>().prop_map(|(partition, generation, version)| {
-            Invalidation {
-                partition,
-                generation,
-                version,
-            }
+        let parts = any::<([u8; 32], u64, u64, Option<[u8; 8]>)>();
+        let one = parts.prop_map(|(partition, generation, version, commit)| Invalidation {
+            partition,
+            generation,
+            version,
+            commit: commit.map(CommitId).filter(|commit| *commit != NO_COMMIT),
         });
         prop::collection::vec(one, 1..40)
     }
@@ -269,6 +275,7 @@ mod tests {
                 partition: [9; 32],
                 generation: 1,
                 version: 2,
+                commit: Some(CommitId([3; 8])),
             }]),
         };
         let expected = [
@@ -279,6 +286,7 @@ mod tests {
             &[9; 32],
             &[0, 0, 0, 0, 0, 0, 0, 1],
             &[0, 0, 0, 0, 0, 0, 0, 2],
+            &[3; 8],
         ];
         assert_eq!(message.encode(), expected.concat());
         let heartbeat = Message {
@@ -309,6 +317,7 @@ mod tests {
                     partition: [9; 32],
                     generation: 1,
                     version: 2,
+                    commit: None,
                 };
                 count
             ]),

@@ -28,6 +28,7 @@ pub(super) struct Fetched {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Floor {
     sign_outs: u32,
+    doubts: u16,
     generation: u64,
     version: u64,
 }
@@ -58,6 +59,7 @@ impl State {
     pub(super) fn floor(&self) -> Floor {
         Floor {
             sign_outs: self.sign_outs,
+            doubts: self.doubts,
             generation: self.generation.unwrap_or(0),
             version: self.version,
         }
@@ -89,7 +91,7 @@ impl State {
         let announced = self.pending.as_ref().and_then(|pending| pending.announced);
         let overtaken = known.sign_outs != floor.sign_outs
             || (older && known != floor)
-            || announced.is_some_and(|announced| revision < announced);
+            || announced.is_some_and(|announced| revision.misses(&announced));
         if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {
             // Once: where L2 has lost what was announced, the next read has the truth.
             if let Some(pending) = &mut self.pending {
@@ -116,6 +118,7 @@ impl State {
         self.complete = true;
         self.checked_at = now;
         self.epoch = fetched.epoch;
+        self.dispelled = floor.doubts;
         self.unopenable = fetched.unopenable;
         self.set_remaining(fetched.remaining, now, rules);
         self.forget_loaded_entries();
@@ -158,6 +161,7 @@ impl State {
         if same {
             self.checked_at = now;
             self.epoch = epoch;
+            self.dispelled = floor.doubts;
         }
         same
     }
@@ -173,7 +177,18 @@ impl State {
 
     /// Another instance has committed this. Returns how many changes are lost with a sign-out.
     pub(super) fn invalidated(&mut self, revision: Revision, now: Timestamp) -> usize {
-        if self.is_clearing() || revision <= self.revision() {
+        let known = self.revision();
+        if self.is_clearing() || revision == known {
+            return 0;
+        }
+        if revision.count() <= known.count() {
+            // Late; or L2 has lost what memory has, and counts anew.
+            match revision.version {
+                0 if revision.count() == known.count() => {}
+                // A sign-out: what memory has must not be written to L2 again.
+                0 => self.distrust(),
+                _ => self.doubts = self.doubts.wrapping_add(1),
+            }
             return 0;
         }
         let noted = !sabotage::is(Sabotage::AnnouncementIgnoredDuringLoad);
@@ -192,6 +207,14 @@ impl State {
         self.forget_entries();
         self.cleared(revision.generation, now);
         dropped
+    }
+
+    /// Perhaps L2 has another state, by a move or a sign-out: it is asked before this is used, and what
+    /// it does not have is gone.
+    pub(super) fn distrust(&mut self) {
+        self.epoch = STALE;
+        // Who is asking now may get an answer from before.
+        self.doubts = self.doubts.wrapping_add(1);
     }
 
     /// What memory has and L2 has lost: it had a later version than this one. Only what was heard

@@ -109,6 +109,7 @@ impl Coherence {
             partition: *id.digest(),
             generation: revision.generation,
             version: revision.version,
+            commit: revision.commit,
         }));
     }
 
@@ -227,8 +228,7 @@ impl Engine {
         let revision = Revision {
             generation: invalidation.generation,
             version: invalidation.version,
-            // Not announced: it is older than what memory has, or it is read.
-            commit: None,
+            commit: invalidation.commit,
         };
         let now = self.clock.now();
         let dropped = self

@@ -41,8 +41,8 @@ impl L1 {
     }
 
     /// The memory that L1 may use, in bytes, index and allocator overhead included. When it is
-    /// full a new user is admitted, and the one that was used least recently goes. Defaults to
-    /// 500 MiB.
+    /// full a new user is admitted, and one that was used least recently goes: a use counts as
+    /// another once a sixteenth of L1 has come since. Defaults to 500 MiB.
     pub fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = Some(max_bytes);
         self

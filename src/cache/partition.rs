@@ -95,6 +95,10 @@ pub(crate) struct State {
     bytes: usize,
     /// Whether `entries` is all that L2 had at `version`.
     pub(super) complete: bool,
+    /// How often another instance has announced what is not after `version`, and how many of these
+    /// were when L2 was last asked. Where they differ, it is asked once more.
+    pub(super) doubts: u16,
+    pub(super) dispelled: u16,
     /// `None` while nothing is under way.
     pub(super) pending: Option<Box<Pending>>,
     /// The latest version that L2 is known to have.
@@ -289,14 +293,19 @@ impl State {
 
     /// Whether memory may say that there is no other entry.
     pub(super) fn absences_are_known(&self, now: Timestamp, rules: &Rules) -> bool {
-        let known = self.complete && self.epoch == rules.epoch.now();
+        let known = self.complete && !self.is_doubted() && self.epoch == rules.epoch.now();
         self.is_clearing() || (known && now < self.checked_at.saturating_add(rules.negative_ttl))
     }
 
     /// Whether memory can be trusted to have what L2 has, within the bound on staleness.
     pub(super) fn is_coherent(&self, now: Timestamp, rules: &Rules) -> bool {
         let bound = self.stale_at(rules);
-        self.epoch == rules.epoch.now() && bound.is_none_or(|bound| now < bound)
+        let current = self.epoch == rules.epoch.now() && !self.is_doubted();
+        current && bound.is_none_or(|bound| now < bound)
+    }
+
+    fn is_doubted(&self) -> bool {
+        self.doubts != self.dispelled
     }
 
     /// When memory has to be compared with L2 before it is used; `None` while the backplane tells.
@@ -373,7 +382,7 @@ impl State {
             self.revalidate_at(rules),
             self.touch_at(rules),
         ];
-        self.settled_until = match self.complete && !dirty {
+        self.settled_until = match self.complete && !dirty && !self.is_doubted() {
             true => limits.into_iter().flatten().min().unwrap_or(Timestamp::MAX),
             false => Timestamp::default(),
         };

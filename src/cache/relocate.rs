@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Engine;
-use super::coherence::STALE;
 use super::l2::L2Error;
 use super::load::MAX_READS;
 use super::partition::Pin;
@@ -89,6 +88,7 @@ impl Engine {
                     });
                     self.counters.signed_out_changes.add(dropped as u64);
                     // What it had is not what it has; whoever reads it next asks L2 if this fails.
+                    self.partitions.with(to, |_, state| state.distrust());
                     let _ = self.load(to).await;
                     return Ok(());
                 }
@@ -101,7 +101,7 @@ impl Engine {
 
     /// Perhaps L2 has another state of this partition: nobody is to use what memory has unasked.
     fn doubt(&self, key: &PartitionKey, id: PartitionId, generation: u64) {
-        self.partitions.with(key, |_, state| state.epoch = STALE);
+        self.partitions.with(key, |_, state| state.distrust());
         let perhaps = Revision {
             generation,
             version: u64::MAX,

@@ -73,5 +73,6 @@ pub fn invalidation(number: u64) -> Invalidation {
         partition: [7; 32],
         generation: 1,
         version: number,
+        commit: None,
     }
 }

@@ -21,6 +21,7 @@ pub struct TestStore {
 struct State {
     down: AtomicBool,
     losing_answers: AtomicBool,
+    down_after_move: AtomicBool,
     refusing_commits: AtomicBool,
     loads: AtomicU64,
     looks: AtomicU64,
@@ -45,6 +46,7 @@ impl Default for State {
         Self {
             down: AtomicBool::default(),
             losing_answers: AtomicBool::default(),
+            down_after_move: AtomicBool::default(),
             refusing_commits: AtomicBool::default(),
             loads: AtomicU64::default(),
             looks: AtomicU64::default(),
@@ -78,6 +80,11 @@ impl TestStore {
     /// Commits and moves are applied from now on, but say that they failed.
     pub fn set_losing_answers(&self, losing: bool) {
         self.state.losing_answers.store(losing, Ordering::SeqCst);
+    }
+
+    /// Every operation fails once something has been moved.
+    pub fn set_down_after_move(&self) {
+        self.state.down_after_move.store(true, Ordering::SeqCst);
     }
 
     /// Commits fail from now on, and nothing else does.
@@ -237,6 +244,9 @@ impl TokenStore for TestStore {
         Box::pin(async move {
             self.pass(&self.state.relocates, 1).await?;
             let answer = self.inner.relocate(from, commit).await;
+            if self.state.down_after_move.load(Ordering::SeqCst) {
+                self.set_down(true);
+            }
             match self.state.losing_answers.load(Ordering::SeqCst) {
                 true => Err(StoreError::new(StoreErrorKind::Timeout)),
                 false => answer,

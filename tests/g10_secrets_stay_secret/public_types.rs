@@ -100,6 +100,7 @@ fn stored(evidence: &Evidence) {
         partition: *partition.digest(),
         generation: 1,
         version: 1,
+        commit: None,
     };
     evidence.debug("an invalidation", &(invalidation, MemoryBackplane::new()));
 }

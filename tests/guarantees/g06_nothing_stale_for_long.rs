@@ -321,6 +321,62 @@ async fn a_version_that_is_counted_anew_is_another_one() {
     assert_eq!(access(&tokens, "mail").await.as_deref(), Some("m"));
 }
 
+/// Three instances, of which two have the session in memory, while L2 has lost it and the channel
+/// knows nothing of that.
+async fn after_an_unheard_loss(
+    server: &RedisServer,
+    prepare: impl AsyncFnOnce(&TokenCache),
+) -> (TokenCache, TokenCache) {
+    let wire = Wire::new();
+    let instance = async || {
+        let cache = builder(redis_store(server).await).backplane(wire.clone());
+        let cache = cache.build().unwrap();
+        alive(&cache).await;
+        cache
+    };
+    let (one, other, third) = (instance().await, instance().await, instance().await);
+    prepare(&one).await;
+    assert_eq!(seen(&other).await.as_deref(), Some("known"));
+    server.query::<()>("FLUSHALL");
+    (other, third)
+}
+
+#[tokio::test]
+async fn versions_given_again_after_a_loss_are_not_taken_for_old_ones() {
+    for versions in 1..=2 {
+        let server = RedisServer::start();
+        let (other, third) = after_an_unheard_loss(&server, async |one| {
+            for _ in 0..versions {
+                put(one, "known").await;
+            }
+        })
+        .await;
+        put(&third, "new").await;
+        eventually("the new one is seen", async || {
+            seen(&other).await.as_deref() == Some("new")
+        })
+        .await;
+        let reads = other.stats().l2_reads;
+        assert_eq!(seen(&other).await.as_deref(), Some("new"));
+        assert_eq!(other.stats().l2_reads, reads, "asked once");
+    }
+}
+
+#[tokio::test]
+async fn a_generation_given_again_after_a_loss_ends_what_memory_has() {
+    let server = RedisServer::start();
+    let (other, third) = after_an_unheard_loss(&server, async |one| {
+        one.tokens(session("s")).sign_out().await.unwrap();
+        put(one, "known").await;
+    })
+    .await;
+    third.tokens(session("s")).sign_out().await.unwrap();
+    eventually("it is signed out", async || seen(&other).await.is_none()).await;
+    drained(&other).await;
+    assert_eq!(other.stats().recovered_changes, 0);
+    assert_eq!(seen(&redis_cache(&server).await).await, None);
+}
+
 #[tokio::test]
 async fn a_move_whose_answer_is_lost_leaves_nobody_with_what_was() {
     let (store, wire) = (TestStore::default(), Wire::new());

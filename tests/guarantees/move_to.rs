@@ -37,6 +37,22 @@ async fn everything_moves_and_the_old_session_is_signed_out() {
 }
 
 #[tokio::test]
+async fn nobody_goes_on_with_what_the_target_had_when_it_cannot_be_read_again() {
+    let store = TestStore::default();
+    let here = cache(store.clone());
+    let target = here.tokens(session("target"));
+    target.insert("graph", token("before")).await.unwrap();
+    target.commit().await.unwrap();
+    let moved = here.tokens(session("moved"));
+    moved.insert("graph", token("moved")).await.unwrap();
+    store.set_down_after_move();
+    moved.move_to(session("target")).await.unwrap();
+    store.set_down(false);
+    let found = access(&here.tokens(session("target")), "graph").await;
+    assert_eq!(found.as_deref(), Some("moved"));
+}
+
+#[tokio::test]
 async fn a_session_that_was_signed_out_can_be_moved() {
     let here = cache(TestStore::default());
     let old = here.tokens(session("old"));

@@ -291,7 +291,8 @@ impl Run {
     }
 
     fn use_it(&mut self, place: usize, of: Option<(usize, usize)>) {
-        let life = &mut self.lives[place];
+        let life = &self.lives[place];
+        let mut by = life.number;
         let mut state = self.world.lock();
         let rng = &mut state.rng;
         let (number, entry) = (rng.below(PARTITIONS), rng.below(KEYS.len()));
@@ -329,12 +330,17 @@ impl Run {
                 tokio::spawn(async move { client.look(any).await })
             }
             _ => match self.old.get(kept).cloned() {
-                Some(old) => tokio::spawn(old.write(entry, false, commits)),
+                Some(old) => {
+                    by = old.by;
+                    tokio::spawn(old.write(entry, false, commits))
+                }
                 None => tokio::spawn(async move { client.look(any).await }),
             },
         };
-        life.tasks.push(task);
-        life.tasks.retain(|task| !task.is_finished());
+        if let Some(life) = self.lives.iter_mut().find(|life| life.number == by) {
+            life.tasks.push(task);
+            life.tasks.retain(|task| !task.is_finished());
+        }
     }
 
     fn break_store(&self) {
