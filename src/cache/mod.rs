@@ -1,7 +1,7 @@
 //! The engine: L1 and L2 behind one `TokenCache`.
 //!
-//! A read goes `read` → `l1` → `l2`; a change goes `write` → `l1` → `l2`. What memory may answer
-//! or take in is decided in `partition`, under its lock.
+//! A read goes `read` → `partitions` → `l2`; a change goes `write` → `partitions` → `l2`. What memory
+//! may answer or take in is decided in `partition`, under its lock.
 
 mod acquire;
 mod acquired;

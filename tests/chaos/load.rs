@@ -76,21 +76,9 @@ impl World {
     ) -> Option<Answer> {
         let sent = Instant::now();
         let playground = &self.processes[process].playground;
-        let send = async || {
-            let answer = playground.try_send(method, path, headers, body);
-            timeout(Duration::from_secs(120), answer)
-                .await
-                .ok()
-                .flatten()
-        };
-        let mut answer = send().await;
-        if answer.is_none() && method == "GET" {
-            // A server may close an idle connection just as it is used: any client asks again.
-            self.report
-                .count("connections that ended with a question on it", 1);
-            answer = send().await;
-        }
-        match answer {
+        let answer = playground.try_send(method, path, headers, body);
+        let answer = timeout(Duration::from_secs(120), answer).await;
+        match answer.ok().flatten() {
             Some(answer) => {
                 self.report.answered(kind, process, sent, answer.status);
                 Some(answer)

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -74,7 +75,10 @@ impl Playground {
             .strip_prefix("listening on ")
             .expect("the first line")
             .to_owned();
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        // Well before actix-web closes a connection that is idle, just as it might be used.
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(2))
+            .build_http();
         Self {
             child,
             output,
