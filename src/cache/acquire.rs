@@ -281,6 +281,12 @@ impl Engine {
 
     /// Whether that time has come.
     pub(crate) fn is_refresh_due(&self, token: &Token, now: Timestamp) -> bool {
+        let soon = self.terms.refresh_before.saturating_mul(2);
+        let has_long = |end: Timestamp| now.saturating_add(soon) < end;
+        if token.refresh_at().is_none() && token.expires_at().is_some_and(has_long) {
+            // Most tokens, and more is not to be worked out for them.
+            return false;
+        }
         let near = |(at, window): (Timestamp, Duration)| now >= at.saturating_sub(window / 10);
         self.refresh_window(token).is_some_and(near)
             && self.refresh_at(token).is_some_and(|at| now >= at)

@@ -47,7 +47,9 @@ impl Entries {
     pub(super) fn get(&self, name: &str) -> Option<&Entry> {
         match self {
             Self::Few(entries) => {
-                let found = entries.iter().find(|(key, _)| key.as_ref() == name)?;
+                let found = entries
+                    .iter()
+                    .find(|(key, _)| key.as_bytes() == name.as_bytes())?;
                 Some(&found.1)
             }
             Self::Many(entries) => entries.get(name),

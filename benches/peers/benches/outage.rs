@@ -168,6 +168,8 @@ fn main() {
     let holds = report(&cases);
     drop(cases);
     drop(runtime);
+    // Stopped ones would stay.
+    drop(servers);
     std::process::exit(i32::from(!holds));
 }
 
