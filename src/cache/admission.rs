@@ -187,7 +187,7 @@ impl State {
                 0 if revision.count() == known.count() => {}
                 // A sign-out: what memory has must not be written to L2 again.
                 0 => self.distrust(),
-                _ => self.doubts = self.doubts.wrapping_add(1),
+                _ => self.doubt(),
             }
             return 0;
         }
@@ -213,7 +213,11 @@ impl State {
     /// it does not have is gone.
     pub(super) fn distrust(&mut self) {
         self.epoch = STALE;
-        // Who is asking now may get an answer from before.
+        self.doubt();
+    }
+
+    /// L2 is asked once more before this is used; who is asking now may get an answer from before.
+    fn doubt(&mut self) {
         self.doubts = self.doubts.wrapping_add(1);
     }
 

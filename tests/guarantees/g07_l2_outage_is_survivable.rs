@@ -7,10 +7,26 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tower_token_cache::{
     BreakerState, CacheLevel, Clock, Durability, Error, FailurePolicy, L2Operation, Lookup,
-    OnFailure, RequestHead, StoreErrorKind, Timestamp, TokenCacheLayer, Tokens, key,
+    OnFailure, RequestHead, StoreErrorKind, Timestamp, TokenCache, TokenCacheLayer, Tokens, key,
 };
 
 use crate::common::support::*;
+
+/// An instance whose clock stands still, with these users in L1 and in L2.
+async fn with_known<const N: usize>(
+    store: &TestStore,
+    users: [&str; N],
+) -> (TokenCache, Clock, [Tokens; N]) {
+    let clock = Clock::manual(Timestamp::now());
+    let cache = builder(store.clone()).clock(clock.clone()).build();
+    let cache = cache.unwrap();
+    let users = users.map(|user| cache.tokens(session(user)));
+    for user in &users {
+        user.insert("graph", token("t")).await.unwrap();
+        user.commit().await.unwrap();
+    }
+    (cache, clock, users)
+}
 
 /// The default hard timeout, and some room for a busy machine.
 const NOBODY_WAITS_LONGER: Duration = Duration::from_millis(1500);
@@ -78,12 +94,7 @@ async fn the_engine_keeps_time_whatever_the_store_does() {
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_for_a_hung_store_once() {
     let store = TestStore::default();
-    let clock = Clock::manual(Timestamp::now());
-    let cache = builder(store.clone()).clock(clock.clone()).build();
-    let cache = cache.unwrap();
-    let known = cache.tokens(session("known"));
-    known.insert("graph", token("t")).await.unwrap();
-    known.commit().await.unwrap();
+    let (cache, clock, [known]) = with_known(&store, ["known"]).await;
     store.hang();
     // Past the bound on staleness, so that memory alone will not do.
     clock.advance(Duration::from_secs(61));
@@ -125,17 +136,9 @@ async fn a_request_waits_for_a_hung_store_once() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_behind_a_question_that_hangs() {
     let store = TestStore::default();
-    let clock = Clock::manual(Timestamp::now());
-    let cache = builder(store.clone()).clock(clock.clone()).build();
-    let cache = cache.unwrap();
-    let users = ["first", "second"].map(|user| cache.tokens(session(user)));
-    for user in &users {
-        user.insert("graph", token("t")).await.unwrap();
-        user.commit().await.unwrap();
-    }
+    let (_cache, clock, [first, second]) = with_known(&store, ["first", "second"]).await;
     store.hang();
     clock.advance(Duration::from_secs(61));
-    let [first, second] = users;
     let first = tokio::spawn(async move { access(&first, "graph").await });
     tokio::time::sleep(Duration::from_millis(10)).await;
     let started = tokio::time::Instant::now();
@@ -148,12 +151,7 @@ async fn nobody_waits_behind_a_question_that_hangs() {
 #[tokio::test(start_paused = true)]
 async fn once_the_breaker_is_open_users_in_l1_do_not_even_wait_for_the_probe() {
     let store = TestStore::default();
-    let clock = Clock::manual(Timestamp::now());
-    let cache = builder(store.clone()).clock(clock.clone()).build();
-    let cache = cache.unwrap();
-    let known = cache.tokens(session("known"));
-    known.insert("graph", token("t")).await.unwrap();
-    known.commit().await.unwrap();
+    let (cache, clock, [known]) = with_known(&store, ["known"]).await;
     store.hang();
     for number in 0..5 {
         let tokens = cache.tokens(session(&format!("unknown-{number}")));
