@@ -13,7 +13,7 @@ use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watc
 
 use super::Engine;
 use super::flight::Flight;
-use super::partition::Pin;
+use super::pin::Pin;
 use super::told;
 use crate::acquire::{AcquireFuture, Prior, RefreshReason, TokenSource};
 use crate::error::Error;

@@ -1,7 +1,8 @@
 //! What a partition in memory tells an acquisition, and how it takes the answer in.
 
-use super::partition::{Pin, State};
+use super::partition::State;
 use super::pending::Batch;
+use super::pin::Pin;
 use super::setback::Setback;
 use crate::codec::Value;
 use crate::key::{ID_TOKEN, REFRESH_TOKEN};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::l2::L2Error;
-use super::partition::{Answer, Due, Partition, Pin};
+use super::partition::{Answer, Due, Partition};
+use super::pin::Pin;
 use crate::codec::Value;
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Engine;
 use super::l2::L2Error;
 use super::load::MAX_READS;
-use super::partition::Pin;
+use super::pin::Pin;
 use crate::codec::Value;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
