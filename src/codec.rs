@@ -45,12 +45,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::key::{ID_TOKEN, REFRESH_TOKEN, TokenKey};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::Token;
+use crate::wipe::Wiped;
 
 pub(crate) const MARK: u8 = 0xC7;
 pub(crate) const VERSION: u8 = 1;
@@ -160,7 +160,7 @@ pub(crate) fn encode(name: &str, value: &Value) -> Bytes {
 }
 
 /// Writes an entry's payload, after `before` zeros and with room for `after` bytes more.
-pub(crate) fn write(name: &str, value: &Value, before: usize, after: usize) -> Zeroizing<Vec<u8>> {
+pub(crate) fn write(name: &str, value: &Value, before: usize, after: usize) -> Wiped<Vec<u8>> {
     let empty = BTreeMap::new();
     let (secret, token) = match value {
         Value::Token(token) => (token.access_token(), Some(token)),
@@ -183,7 +183,7 @@ pub(crate) fn write(name: &str, value: &Value, before: usize, after: usize) -> Z
     let texts: usize = texts.iter().flatten().map(|text| text.len() + 7).sum();
     let extra: usize = payload.x.iter().map(|(k, v)| k.len() + v.len() + 10).sum();
     let room = before + texts + extra + 64 + after;
-    let mut buffer = Zeroizing::new(Vec::with_capacity(room));
+    let mut buffer = Wiped::new(Vec::with_capacity(room));
     buffer.resize(before, 0);
     let written = rmp_serde::encode::write_named(&mut *buffer, &payload);
     debug_assert!(written.is_ok(), "strings and integers always encode");

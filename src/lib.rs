@@ -76,6 +76,7 @@ mod telemetry;
 mod time;
 mod token;
 mod tokens;
+mod wipe;
 
 #[cfg(feature = "actix")]
 pub mod actix;
@@ -135,7 +136,7 @@ pub fn open_value(bytes: &[u8]) -> bool {
         LazyLock::new(|| seal::Bench::new(seal::RingKey::from_bytes([9; 32])));
     BENCH
         .open(bytes)
-        .is_some_and(|payload| codec::read(&payload, |_| true).is_ok())
+        .is_some_and(|payload| codec::read(payload.as_ref(), |_| true).is_ok())
 }
 
 /// Reads what a browser has sent in the cookies of a known store, and the same bytes as what was

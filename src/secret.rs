@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
+
+use crate::wipe::Wiped;
 
 /// A secret string: an access, refresh or id token.
 ///
@@ -12,7 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 /// clone is dropped, and `Debug` prints `[redacted]`. Reading the text takes an explicit
 /// [`expose`](Secret::expose).
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Arc<Zeroizing<Box<str>>>);
+pub struct Secret(Arc<Wiped<Box<str>>>);
 
 impl Secret {
     /// The text itself. Do not log it.
@@ -34,7 +36,7 @@ impl Secret {
     pub(crate) fn json(value: &impl Serialize) -> serde_json::Result<Self> {
         let mut length = Length(0);
         serde_json::to_writer(&mut length, value)?;
-        let mut text = Zeroizing::new(Vec::with_capacity(length.0));
+        let mut text = Wiped::new(Vec::with_capacity(length.0));
         serde_json::to_writer(&mut *text, value)?;
         let text = std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?;
         Ok(text.into())
@@ -43,7 +45,7 @@ impl Secret {
     /// The same of a value that is wiped.
     pub(crate) fn json_of(mut value: serde_json::Value) -> serde_json::Result<Self> {
         let json = Self::json(&value);
-        wipe(&mut value);
+        wipe_json(&mut value);
         json
     }
 
@@ -67,29 +69,29 @@ impl io::Write for Length {
     }
 }
 
-fn wipe(value: &mut serde_json::Value) {
+fn wipe_json(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::String(text) => text.zeroize(),
-        serde_json::Value::Array(items) => items.iter_mut().for_each(wipe),
-        serde_json::Value::Object(members) => members.values_mut().for_each(wipe),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(wipe_json),
+        serde_json::Value::Object(members) => members.values_mut().for_each(wipe_json),
         _ => {}
     }
 }
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self(Arc::new(Zeroizing::new(text.into())))
+        Self(Arc::new(Wiped::new(text.into())))
     }
 }
 
 impl From<String> for Secret {
     /// Takes the text over, and wipes the source when it had to be copied to fit.
-    fn from(mut text: String) -> Self {
+    fn from(text: String) -> Self {
         if text.len() == text.capacity() {
-            return Self(Arc::new(Zeroizing::new(text.into_boxed_str())));
+            return Self(Arc::new(Wiped::new(text.into_boxed_str())));
         }
         let secret = Self::from(text.as_str());
-        text.zeroize();
+        drop(Wiped::new(text.into_bytes()));
         secret
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::cache::ALLOCATION;
 use crate::secret::Secret;
 use crate::time::Timestamp;
+use crate::wipe::Wiped;
 
 /// The longest lifetime that `expires_in` can give a token: ten years. Providers that answer more
 /// (or a negative number) are clamped, never refused.
@@ -34,7 +34,7 @@ pub struct Token(Arc<Fields>);
 #[repr(C)]
 struct Fields {
     // Comes first, beside the reference count: this is what most readers want.
-    access_token: Zeroizing<Box<str>>,
+    access_token: Wiped<Box<str>>,
     token_type: Option<Box<str>>,
     scope: Option<Box<str>>,
     expires_at: Option<Timestamp>,
@@ -50,7 +50,7 @@ impl Token {
     /// A token that never expires by itself, of no declared type or scope.
     pub fn new(access_token: impl Into<Box<str>>) -> Self {
         Self(Arc::new(Fields {
-            access_token: Zeroizing::new(access_token.into()),
+            access_token: Wiped::new(access_token.into()),
             token_type: None,
             scope: None,
             expires_at: None,
@@ -313,7 +313,7 @@ impl TryFrom<Response> for TokenSet {
             .collect::<Result<_, serde_json::Error>>()?;
         Ok(Self {
             access: Token(Arc::new(Fields {
-                access_token: Zeroizing::new(response.access_token.expose().into()),
+                access_token: Wiped::new(response.access_token.expose().into()),
                 token_type: response.token_type,
                 scope: response.scope,
                 expires_at: after(&response.expires_in),

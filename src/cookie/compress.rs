@@ -8,7 +8,8 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use parking_lot::Mutex;
-use zeroize::Zeroizing;
+
+use crate::wipe::Wiped;
 
 /// With less room than this the compressor goes through a buffer of its own.
 const ROOM: usize = 90 * 1024;
@@ -31,15 +32,15 @@ pub(super) struct Compressor(Mutex<Option<Box<CompressorOxide>>>);
 
 impl Compressor {
     /// Packs `plain` after `before` zeros, with room for `after` bytes more.
-    pub(super) fn pack(&self, plain: &[u8], before: usize, after: usize) -> Zeroizing<Vec<u8>> {
-        let mut room = Zeroizing::new(vec![0; plain.len() + ROOM]);
+    pub(super) fn pack(&self, plain: &[u8], before: usize, after: usize) -> Wiped<Vec<u8>> {
+        let mut room = Wiped::new(vec![0; plain.len() + ROOM]);
         let deflated = self.deflate(plain, &mut room);
         let (method, data) = match deflated {
             Some(length) if length < plain.len() => (DEFLATED, &room[..length]),
             _ => (PLAIN, plain),
         };
         let length = (HEADER + data.len()).next_multiple_of(BLOCK);
-        let mut packed = Zeroizing::new(Vec::with_capacity(before + length + after));
+        let mut packed = Wiped::new(Vec::with_capacity(before + length + after));
         packed.resize(before, 0);
         packed.push(method);
         packed.extend_from_slice(&(data.len() as u32).to_be_bytes());
@@ -69,7 +70,7 @@ pub(super) fn max_packed(plain: usize) -> usize {
 }
 
 /// What was packed; `None` when it was not packed by this.
-pub(super) fn unpack(packed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+pub(super) fn unpack(packed: &[u8]) -> Option<Wiped<Vec<u8>>> {
     let (header, rest) = packed.split_at_checked(HEADER)?;
     let length = |at: usize| -> Option<usize> {
         let bytes = header.get(at..at + 4)?.try_into().ok()?;
@@ -80,7 +81,7 @@ pub(super) fn unpack(packed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     if plain_length > MAX_PLAIN {
         return None;
     }
-    let mut plain = Zeroizing::new(vec![0; plain_length]);
+    let mut plain = Wiped::new(vec![0; plain_length]);
     match header[0] {
         PLAIN if data.len() == plain_length => plain.copy_from_slice(data),
         DEFLATED => {

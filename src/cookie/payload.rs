@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use zeroize::Zeroizing;
 
 use crate::store::{EntryId, Snapshot, StoredEntry};
 use crate::time::{Timestamp, millis};
+use crate::wipe::Wiped;
 
 /// What is sealed, as a MessagePack array in this order; times are in milliseconds since the Unix
 /// epoch.
@@ -64,7 +64,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
 }
 
 /// Writes a partition.
-pub(super) fn write(snapshot: &Snapshot, issued_at: Timestamp) -> Zeroizing<Vec<u8>> {
+pub(super) fn write(snapshot: &Snapshot, issued_at: Timestamp) -> Wiped<Vec<u8>> {
     let at = |time: Option<Timestamp>| time.map(Timestamp::as_millis);
     let rows = snapshot.entries.iter().map(|stored| Row {
         id: Raw(stored.entry.as_bytes()),
@@ -86,7 +86,7 @@ pub(super) fn write(snapshot: &Snapshot, issued_at: Timestamp) -> Zeroizing<Vec<
     };
     // Large enough, so that the buffer never grows and leaves a copy behind.
     let room = max_written(snapshot);
-    let mut buffer = Zeroizing::new(Vec::with_capacity(room));
+    let mut buffer = Wiped::new(Vec::with_capacity(room));
     let written = rmp_serde::encode::write(&mut *buffer, &payload);
     debug_assert!(written.is_ok(), "numbers and bytes always encode");
     debug_assert!(buffer.len() <= room, "the buffer never grows");
@@ -113,7 +113,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Snapshot, Timestamp)> {
             version: row.version,
             expires_at: at(row.expires_at),
             // Wiped when the last clone is dropped.
-            value: Bytes::from_owner(Zeroizing::new(row.value.0.to_vec())),
+            value: Bytes::from_owner(Wiped::new(row.value.0.to_vec())),
         })
     });
     let snapshot = Snapshot {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap};
 use http::{Extensions, HeaderValue};
-use zeroize::Zeroizing;
 
 use super::TokenError;
 use crate::acquire::Acquire;
 use crate::key::TokenKey;
 use crate::token::Token;
 use crate::tokens::Tokens;
+use crate::wipe::Wiped;
 
 /// Which token requests get, and where it comes from.
 #[derive(Clone)]
@@ -74,7 +74,7 @@ pub(super) fn header(token: &Token) -> Result<HeaderValue, TokenError> {
         return Err(TokenError::NotBearer);
     }
     let text = token.access_token();
-    let mut value = Zeroizing::new(Vec::with_capacity(SCHEME.len() + text.len()));
+    let mut value = Wiped::new(Vec::with_capacity(SCHEME.len() + text.len()));
     value.extend_from_slice(SCHEME.as_bytes());
     value.extend_from_slice(text.as_bytes());
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))

@@ -4,11 +4,12 @@ use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::key::{KeyId, RingKey};
 use crate::codec::{MARK, PROTECTION_SEALED, VERSION};
 use crate::store::{EntryId, PartitionId};
+use crate::wipe::Wiped;
 
 const HEADER: [u8; 3] = [MARK, VERSION, PROTECTION_SEALED];
 const NONCE: usize = 12;
@@ -78,13 +79,13 @@ impl SealingKey {
 
     /// The payload of an envelope with this key's id; `None` when it was sealed elsewhere or is
     /// not as it was sealed.
-    pub(super) fn open(&self, place: Place<'_>, envelope: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn open(&self, place: Place<'_>, envelope: &[u8]) -> Option<Wiped<Vec<u8>>> {
         let (head, rest) = envelope.split_at_checked(BEFORE)?;
         let (payload, tag) = rest.split_at_checked(rest.len().checked_sub(AFTER)?)?;
         let nonce = Nonce::try_from(&head[11..]).ok()?;
         let tag = Tag::try_from(tag).ok()?;
         let data = place.associated_data(self.id);
-        let mut payload = Zeroizing::new(payload.to_vec());
+        let mut payload = Wiped::new(payload.to_vec());
         self.cipher(place.partition)
             .decrypt_inout_detached(&nonce, &data, payload.as_mut_slice().into(), &tag)
             .ok()?;
@@ -103,7 +104,7 @@ impl PartitionSealer {
     /// Seals what stands in `buffer` after [`BEFORE`] bytes, in place; the place is in the partition
     /// that this is for. There must be room for [`AFTER`] bytes more. `None` when the payload is too
     /// long for the cipher.
-    pub(crate) fn seal(&self, place: Place<'_>, buffer: &mut Zeroizing<Vec<u8>>) -> Option<()> {
+    pub(crate) fn seal(&self, place: Place<'_>, buffer: &mut Wiped<Vec<u8>>) -> Option<()> {
         debug_assert!(buffer.len() >= BEFORE && buffer.capacity() >= buffer.len() + AFTER);
         let nonce = random_nonce();
         let data = place.associated_data(self.id);

@@ -28,7 +28,7 @@ fn place<'a>(partition: &'a PartitionId, generation: u64, name: &str) -> Place<'
 }
 
 fn sealed(key: &SealingKey, place: Place<'_>, payload: &[u8]) -> Vec<u8> {
-    let mut buffer = Zeroizing::new(Vec::with_capacity(BEFORE + payload.len() + AFTER));
+    let mut buffer = Wiped::new(Vec::with_capacity(BEFORE + payload.len() + AFTER));
     buffer.resize(BEFORE, 0);
     buffer.extend_from_slice(payload);
     let (at, room) = (buffer.as_ptr(), buffer.capacity());

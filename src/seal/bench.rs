@@ -1,12 +1,11 @@
 //! Sealing alone, without an engine around it, for the benchmark and the fuzzer.
 
-use zeroize::Zeroizing;
-
 use super::aead::{AFTER, BEFORE, Place};
 use super::key::RingKey;
 use super::ring::KeyRing;
 use crate::key::PartitionKey;
 use crate::store::{EntryId, PartitionId};
+use crate::wipe::Wiped;
 
 /// A ring, and a place to seal values for.
 #[derive(Debug)]
@@ -37,8 +36,8 @@ impl Bench {
     }
 
     /// A sealed value of this payload.
-    pub fn seal(&self, payload: &[u8]) -> Zeroizing<Vec<u8>> {
-        let mut buffer = Zeroizing::new(Vec::with_capacity(BEFORE + payload.len() + AFTER));
+    pub fn seal(&self, payload: &[u8]) -> impl AsRef<[u8]> + use<> {
+        let mut buffer = Wiped::new(Vec::with_capacity(BEFORE + payload.len() + AFTER));
         buffer.resize(BEFORE, 0);
         buffer.extend_from_slice(payload);
         let sealer = self.ring.sealer(&self.partition);
@@ -48,7 +47,7 @@ impl Bench {
     }
 
     /// The payload of a sealed value.
-    pub fn open(&self, value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub fn open(&self, value: &[u8]) -> Option<impl AsRef<[u8]> + use<>> {
         self.ring.open_sealed(self.place(), value).ok()
     }
 }

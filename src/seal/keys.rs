@@ -1,13 +1,12 @@
 //! The keys that a ring has at one moment.
 
-use zeroize::Zeroizing;
-
 use super::aead::{self, Place, SealingKey};
 use super::key::{KeyId, RingKey};
 use super::record::{Kind, StoredKey};
 use crate::codec::Unopenable;
 use crate::store::Names;
 use crate::time::Timestamp;
+use crate::wipe::Wiped;
 
 const NAMING: &[u8] = b"tower-token-cache naming v1\0";
 
@@ -114,7 +113,7 @@ impl Keys {
         &self,
         place: Place<'_>,
         envelope: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, Unopenable> {
+    ) -> Result<Wiped<Vec<u8>>, Unopenable> {
         let id = aead::key_id(envelope).ok_or(Unopenable::Tampered)?;
         if self.is_revoked(id) {
             return Err(Unopenable::RevokedKey);

@@ -22,6 +22,7 @@ use super::synchronise::Vault;
 use crate::codec::Unopenable;
 use crate::store::{Names, PartitionId};
 use crate::time::{Clock, Timestamp};
+use crate::wipe::Wiped;
 
 /// The keys that seal what goes to L2: one is active, older ones still open what they have sealed.
 ///
@@ -264,7 +265,7 @@ impl KeyRing {
         &self,
         place: Place<'_>,
         envelope: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, Unopenable> {
+    ) -> Result<Wiped<Vec<u8>>, Unopenable> {
         self.0.keys().open(place, envelope)
     }
 

@@ -14,7 +14,7 @@ fn id(ring: &KeyRing) -> PartitionId {
 }
 
 fn sealed(ring: &KeyRing) -> Vec<u8> {
-    let mut buffer = Zeroizing::new(Vec::with_capacity(BEFORE + 7 + AFTER));
+    let mut buffer = Wiped::new(Vec::with_capacity(BEFORE + 7 + AFTER));
     buffer.resize(BEFORE, 0);
     buffer.extend_from_slice(b"payload");
     let id = id(ring);

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bb8_redis::redis::Value;
 use bytes::Bytes;
-use zeroize::Zeroizing;
 
 use crate::store::{
     Cleared, CommitId, EntryId, LeaseState, Loaded, Outcome, Remaining, Revision, StoredEntry,
 };
 use crate::time::Timestamp;
+use crate::wipe::Wiped;
 
 /// Version and expiry before each value, 8 bytes each.
 const ENTRY_HEADER: usize = 16;
@@ -126,7 +126,7 @@ fn entry(id: &[u8], value: Vec<u8>) -> Option<StoredEntry> {
         version,
         expires_at: (expiry > 0).then(|| Timestamp::from_millis(expiry)),
         // Without encryption it holds tokens.
-        value: Bytes::from_owner(Zeroizing::new(value)).slice(ENTRY_HEADER..),
+        value: Bytes::from_owner(Wiped::new(value)).slice(ENTRY_HEADER..),
     })
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
-use zeroize::Zeroizing;
 
 use crate::store::record::Record;
 use crate::store::{
     Change, EntryId, Loaded, PartitionId, REMEMBERED_COMMITS, Revision, StoredEntry,
 };
 use crate::time::{Timestamp, millis};
+use crate::wipe::Wiped;
 
 /// Why a row was passed over.
 struct Damaged;
@@ -250,7 +250,7 @@ fn decode_entry(row: &SqliteRow) -> Result<Option<StoredEntry>, Damaged> {
         version: required(row, "entry_version")?,
         expires_at: optional(row, "expires_at")?.map(Timestamp::from_millis),
         // Without encryption it holds tokens.
-        value: Bytes::from_owner(Zeroizing::new(row.try_get::<Vec<u8>, _>("value")?)),
+        value: Bytes::from_owner(Wiped::new(row.try_get::<Vec<u8>, _>("value")?)),
     }))
 }
 
