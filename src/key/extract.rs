@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
-use memchr::memchr_iter;
+use memchr::memchr;
 
 use super::{KeyError, PartitionKey, PartitionKind, RequestHead};
 
@@ -61,8 +61,7 @@ impl<'a> Unanimous<'a> {
     }
 
     fn key(self, kind: PartitionKind) -> Result<Option<PartitionKey>, KeyError> {
-        let key = self.0.map(|value| PartitionKey::from_header(kind, value));
-        key.transpose()
+        PartitionKey::from_header(kind, self.0.unwrap_or_default())
     }
 }
 
@@ -103,40 +102,44 @@ impl KeyExtractor for Header {
 /// The value of a cookie; see [`cookie`].
 #[derive(Clone, Debug)]
 pub struct Cookie {
-    name: Box<str>,
+    /// The name and `=`.
+    prefix: Box<[u8]>,
 }
 
 /// The session named by a cookie (RFC 6265 §5.4). The value is taken as it is, less surrounding
 /// double quotes; its name is compared case-sensitively.
 pub fn cookie(name: impl Into<Box<str>>) -> Cookie {
-    Cookie { name: name.into() }
+    let mut prefix = name.into().into_string().into_bytes();
+    prefix.push(b'=');
+    Cookie {
+        prefix: prefix.into(),
+    }
 }
 
 impl Cookie {
-    /// The value of a pair `name=value` of this name.
-    fn value<'a>(&self, pair: &'a [u8]) -> Option<&'a [u8]> {
-        let pair = pair.trim_ascii();
-        let value = pair
-            .strip_prefix(self.name.as_bytes())?
-            .strip_prefix(b"=")?;
+    /// Takes the value of a pair of this name.
+    #[inline]
+    fn add<'a>(&self, pair: &'a [u8], found: &mut Unanimous<'a>) -> Result<(), KeyError> {
+        let Some(value) = pair.trim_ascii_start().strip_prefix(&*self.prefix) else {
+            return Ok(());
+        };
+        let value = value.trim_ascii_end();
         let unquoted = value
             .strip_prefix(b"\"")
             .and_then(|v| v.strip_suffix(b"\""));
-        Some(unquoted.unwrap_or(value))
+        found.add(unquoted.unwrap_or(value))
     }
 }
 
 impl KeyExtractor for Cookie {
     fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
         let mut found = Unanimous::default();
-        for header in request.headers(&COOKIE) {
-            let mut start = 0;
-            for end in memchr_iter(b';', header).chain([header.len()]) {
-                if let Some(value) = self.value(&header[start..end]) {
-                    found.add(value)?;
-                }
-                start = end + 1;
+        for mut rest in request.headers(&COOKIE) {
+            while let Some(end) = memchr(b';', rest) {
+                self.add(&rest[..end], &mut found)?;
+                rest = &rest[end + 1..];
             }
+            self.add(rest, &mut found)?;
         }
         found.key(PartitionKind::Session)
     }

@@ -88,6 +88,23 @@ fn an_over_long_or_non_ascii_key_is_an_error() {
 }
 
 #[test]
+fn no_place_in_a_key_is_overlooked() {
+    for length in 1..=50 {
+        let good = vec![b'~'; length];
+        let key = session(std::str::from_utf8(&good).unwrap());
+        assert_eq!(extract(x_session(), &[("x-session", &good)]), key);
+        for place in 0..length {
+            let mut bad = good.clone();
+            bad[place] = 0xe9;
+            assert_eq!(
+                extract(x_session(), &[("x-session", &bad)]),
+                Err(KeyError::InvalidCharacter)
+            );
+        }
+    }
+}
+
+#[test]
 fn or_asks_the_second_only_when_the_first_finds_nothing() {
     let both = || x_session().or(sid());
     assert_eq!(extract(both(), &[("cookie", b"sid=c")]), session("c"));

@@ -6,11 +6,11 @@ use std::hash::{Hash, Hasher};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroize;
 
 use super::KeyError;
 use super::short::Short;
 use crate::secret::Secret;
+use crate::wipe::wipe;
 
 /// What a partition belongs to. Keys of different kinds are never equal, whatever their text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ impl Drop for Key {
     fn drop(&mut self) {
         match self {
             Self::Short(_, text) => text.wipe(),
-            Self::Long(_, text) => text.zeroize(),
+            Self::Long(_, text) => wipe(text),
         }
     }
 }
@@ -152,15 +152,15 @@ impl PartitionKey {
     }
 
     /// A key of this kind from what a header has: printable ASCII, or it is refused.
-    pub(super) fn from_header(kind: PartitionKind, value: &[u8]) -> Result<Self, KeyError> {
-        let is_printable = |all, byte: &u8| all & matches!(byte, b' '..=b'~');
+    #[inline]
+    pub(super) fn from_header(kind: PartitionKind, value: &[u8]) -> Result<Option<Self>, KeyError> {
         match value.len() {
-            0 => Err(KeyError::Empty),
+            0 => Ok(None),
             length if length > Self::MAX_LEN => Err(KeyError::TooLong {
                 limit: Self::MAX_LEN,
             }),
-            _ if !value.iter().fold(true, is_printable) => Err(KeyError::InvalidCharacter),
-            _ => Ok(Self::from_bytes(kind, value)),
+            _ if !is_printable(value) => Err(KeyError::InvalidCharacter),
+            _ => Ok(Some(Self::from_bytes(kind, value))),
         }
     }
 
@@ -169,10 +169,14 @@ impl PartitionKey {
     }
 
     fn from_bytes(kind: PartitionKind, value: &[u8]) -> Self {
-        Self(match Short::new(value) {
-            Some(text) => Key::Short(kind, text),
-            None => Key::Long(kind, value.into()),
-        })
+        // Filled where it stands: each move of bytes just written waits for them.
+        let mut key = Self(Key::Short(kind, Short::default()));
+        if let Key::Short(_, text) = &mut key.0
+            && text.fill(value)
+        {
+            return key;
+        }
+        Self(Key::Long(kind, value.into()))
     }
 
     /// What the partition belongs to.
@@ -206,6 +210,20 @@ impl PartitionKey {
         update(namespace.as_bytes());
         update(self.kind().tag().encode_utf8(&mut kind).as_bytes());
         update(self.value());
+    }
+}
+
+/// Whether this is printable ASCII. Most keys are of 16 to 64 bytes: the last 16 are looked at as
+/// a whole, so that there is no rest to look at byte by byte.
+#[inline]
+fn is_printable(text: &[u8]) -> bool {
+    let all = |part: &[u8]| {
+        part.iter()
+            .fold(true, |all, byte| all & matches!(byte, b' '..=b'~'))
+    };
+    match text.last_chunk::<16>() {
+        Some(last) => text.as_chunks::<16>().0.iter().all(|part| all(part)) && all(last),
+        None => all(text),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Short texts, kept in place: most keys are, and cost neither an allocation nor a cache miss.
 
-use zeroize::Zeroize;
+use crate::wipe::wipe;
 
 /// Text of at most `N` bytes.
 #[derive(Clone, Copy)]
@@ -9,13 +9,31 @@ pub(super) struct Short<const N: usize> {
     bytes: [u8; N],
 }
 
+impl<const N: usize> Default for Short<N> {
+    fn default() -> Self {
+        Self {
+            len: 0,
+            bytes: [0; N],
+        }
+    }
+}
+
 impl<const N: usize> Short<N> {
     /// `None` when the text is too long.
     pub(super) fn new(text: &[u8]) -> Option<Self> {
-        let len = u8::try_from(text.len()).ok()?;
-        let mut bytes = [0; N];
-        bytes.get_mut(..text.len())?.copy_from_slice(text);
-        Some(Self { len, bytes })
+        let mut short = Self::default();
+        short.fill(text).then_some(short)
+    }
+
+    /// Takes this text over. `false` when it is too long.
+    pub(super) fn fill(&mut self, text: &[u8]) -> bool {
+        let (Ok(len), Some(room)) = (text.len().try_into(), self.bytes.get_mut(..text.len()))
+        else {
+            return false;
+        };
+        room.copy_from_slice(text);
+        self.len = len;
+        true
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -28,6 +46,6 @@ impl<const N: usize> Short<N> {
     }
 
     pub(super) fn wipe(&mut self) {
-        self.bytes[..self.len.into()].zeroize();
+        wipe(&mut self.bytes);
     }
 }
