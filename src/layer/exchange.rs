@@ -11,6 +11,7 @@ pub(crate) struct Exchange(
 
 impl Exchange {
     /// The values of the `Set-Cookie` lines that the response needs. Later changes are too late.
+    #[inline]
     pub(crate) fn finish(self) -> Vec<String> {
         #[cfg(feature = "cookie")]
         if let Some(exchange) = self.0 {
@@ -20,18 +21,23 @@ impl Exchange {
     }
 
     /// Adds them to the head of a response.
+    #[inline]
     pub(super) fn set(self, headers: &mut HeaderMap) {
         let lines = self.finish();
         if !lines.is_empty() {
-            // No cache between here and the browser may keep them.
-            let entry = headers.entry(CACHE_CONTROL);
-            entry.or_insert(HeaderValue::from_static("no-store"));
+            add(lines, headers);
         }
-        for line in lines {
-            if let Ok(mut value) = HeaderValue::try_from(line) {
-                value.set_sensitive(true);
-                headers.append(SET_COOKIE, value);
-            }
+    }
+}
+
+fn add(lines: Vec<String>, headers: &mut HeaderMap) {
+    // No cache between here and the browser may keep them.
+    let entry = headers.entry(CACHE_CONTROL);
+    entry.or_insert(HeaderValue::from_static("no-store"));
+    for line in lines {
+        if let Ok(mut value) = HeaderValue::try_from(line) {
+            value.set_sensitive(true);
+            headers.append(SET_COOKIE, value);
         }
     }
 }

@@ -29,17 +29,23 @@ pin_project! {
             future: F,
             guard: Option<(RequestGuard, Exchange)>,
         },
-        /// The response is ready and waits for its changes to be written.
-        Committing {
-            #[pin]
-            commit: CommitWait,
-            response: Option<(Response<B>, RequestGuard, Exchange)>,
-        },
+        /// The response waits for its changes. Few do: the others carry no room for it.
+        Committing { response: Pin<Box<Committing<B>>> },
         Refused { refusal: Refusal },
     }
 }
 
+pin_project! {
+    /// A response that is ready but for its changes, which have to be written first.
+    struct Committing<B> {
+        #[pin]
+        commit: CommitWait,
+        response: Option<(Response<B>, RequestGuard, Exchange)>,
+    }
+}
+
 impl<F, B> ResponseFuture<F, B> {
+    #[inline]
     pub(super) fn inner(future: F, guard: RequestGuard, exchange: Exchange) -> Self {
         let guard = Some((guard, exchange));
         Self {
@@ -61,6 +67,7 @@ where
 {
     type Output = Result<Response<ResponseBody<B>>, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
@@ -68,29 +75,38 @@ where
                 StateProj::Inner { future, guard } => {
                     let outcome = ready!(future.poll(cx));
                     let (guard, exchange) = guard.take().expect("polled after completion");
-                    let response = outcome?;
                     let Some(commit) = guard.0.commit_before_head() else {
-                        return Poll::Ready(Ok(guarded(response, guard, exchange)));
+                        return Poll::Ready(
+                            outcome.map(|response| guarded(response, guard, exchange)),
+                        );
                     };
-                    let response = Some((response, guard, exchange));
-                    state.set(State::Committing { commit, response });
+                    let response = Some((outcome?, guard, exchange));
+                    let response = Box::pin(Committing { commit, response });
+                    state.set(State::Committing { response });
                 }
-                StateProj::Committing { commit, response } => {
-                    let ended = ready!(commit.poll(cx));
-                    let response = response.take();
-                    let (response, guard, exchange) = response.expect("polled after completion");
-                    return Poll::Ready(Ok(match guard.0.may_respond(ended) {
-                        true => guarded(response, guard, exchange),
-                        false => {
-                            let mut refused = empty(StatusCode::SERVICE_UNAVAILABLE);
-                            exchange.set(refused.headers_mut());
-                            refused
-                        }
-                    }));
-                }
+                StateProj::Committing { response } => return response.as_mut().poll(cx).map(Ok),
                 StateProj::Refused { refusal } => return Poll::Ready(Ok(empty(refusal.status()))),
             }
         }
+    }
+}
+
+impl<B: Body> Future for Committing<B> {
+    type Output = Response<ResponseBody<B>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let ended = ready!(this.commit.poll(cx));
+        let response = this.response.take();
+        let (response, guard, exchange) = response.expect("polled after completion");
+        Poll::Ready(match guard.0.may_respond(ended) {
+            true => guarded(response, guard, exchange),
+            false => {
+                let mut refused = empty(StatusCode::SERVICE_UNAVAILABLE);
+                exchange.set(refused.headers_mut());
+                refused
+            }
+        })
     }
 }
 

@@ -43,13 +43,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        match self.settings.begin(&RequestHead::from(&request)) {
-            Ok((guard, exchange)) => {
-                request.extensions_mut().insert(guard.0.clone());
-                ResponseFuture::inner(self.inner.call(request), guard, exchange)
-            }
-            Err(refusal) => ResponseFuture::refused(refusal),
-        }
+        let (guard, exchange) = match self.settings.begin(&RequestHead::from(&request)) {
+            Ok(begun) => begun,
+            Err(refusal) => return ResponseFuture::refused(refusal),
+        };
+        request.extensions_mut().insert(guard.0.clone());
+        ResponseFuture::inner(self.inner.call(request), guard, exchange)
     }
 }
 

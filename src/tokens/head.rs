@@ -42,6 +42,7 @@ impl Tokens {
     }
 
     /// Whether the response head carries what changes.
+    #[inline]
     pub(crate) fn is_in_cookies(&self) -> bool {
         #[cfg(feature = "cookie")]
         return self.0.head.pinned.is_some();
@@ -50,6 +51,7 @@ impl Tokens {
     }
 
     /// The response head is on its way.
+    #[inline]
     pub(crate) fn close(&self) {
         if self.is_in_cookies() {
             self.0.head.sent.store(true, Ordering::SeqCst);

@@ -33,10 +33,12 @@ impl Tokens {
     /// The commit for which the response head has to wait, if any.
     pub(crate) fn commit_before_head(&self) -> Option<CommitWait> {
         let handle = &*self.0;
-        let before = handle.write_mode.load(Ordering::Relaxed) == WriteMode::BeforeResponse as u8
-            || self.failure_policy() == FailurePolicy::Strict;
+        if !handle.changed.load(Ordering::Acquire) {
+            return None;
+        }
         let due = handle.urgent.load(Ordering::Acquire)
-            || (before && handle.changed.load(Ordering::Acquire));
+            || handle.write_mode.load(Ordering::Relaxed) == WriteMode::BeforeResponse as u8
+            || self.failure_policy() == FailurePolicy::Strict;
         let partition = handle.partition.as_ref().filter(|_| due)?;
         Some(handle.engine.commit(partition))
     }
