@@ -19,7 +19,7 @@ use peers::process::cpu_time;
 use peers::redis::Redis;
 use peers::report::{bar, median};
 use peers::users::{ACCESS, STRIDE, USERS, UserTokens, issue_set, session_id};
-use tower::Service;
+use tower::ServiceExt;
 use tower_sessions::{CachingSessionStore, MemoryStore as SessionMemory, Session};
 use tower_token_cache::{
     Error, L1, MemoryStore, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, Tokens, key,
@@ -73,15 +73,30 @@ enum Work {
 }
 
 impl Case {
+    /// The first round: everything is warm after it, and its allocations are counted.
+    async fn first_round(&mut self) {
+        let requests = self.requests;
+        self.count = alloc::count_per_call(requests, self.run(requests)).await;
+        self.drain().await;
+    }
+
     async fn round(&mut self) {
         if self.path != "/write" {
             // Once over all users: the processor's caches hold what they can of this stack's
             // memory, whichever stack had its turn before.
             self.run(USERS).await;
         }
-        let (cpu, count, start) = (cpu_time(), alloc::count(), Instant::now());
+        let (cpu, start) = (cpu_time(), Instant::now());
         self.run(self.requests).await;
-        let (elapsed, after) = (start.elapsed(), alloc::count());
+        let elapsed = start.elapsed();
+        self.drain().await;
+        let requests = self.requests as f64;
+        self.ns.push(elapsed.as_nanos() as f64 / requests);
+        self.cpu
+            .push((cpu_time() - cpu).as_nanos() as f64 / requests);
+    }
+
+    async fn drain(&self) {
         if let Work::Requests {
             drain: Some(cache), ..
         } = &self.work
@@ -90,14 +105,6 @@ impl Case {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
-        let requests = self.requests as f64;
-        self.ns.push(elapsed.as_nanos() as f64 / requests);
-        self.cpu
-            .push((cpu_time() - cpu).as_nanos() as f64 / requests);
-        self.count = Count {
-            allocations: (after.allocations - count.allocations) / self.requests as u64,
-            bytes: (after.bytes - count.bytes) / self.requests as u64,
-        };
     }
 
     async fn run(&mut self, requests: usize) {
@@ -115,7 +122,7 @@ impl Case {
                         .header(COOKIE, cookies[self.next].clone())
                         .body(Body::empty())
                         .unwrap();
-                    let response = router.call(request).await.unwrap();
+                    let response = router.clone().oneshot(request).await.unwrap();
                     assert!(response.status().is_success());
                     black_box(to_bytes(response.into_body(), 1024).await.unwrap());
                     self.next = (self.next + STRIDE) % self.users;
@@ -339,14 +346,10 @@ fn main() {
         if let Some(only) = &only {
             cases.retain(|case| format!("{}{}", case.stack, case.path).contains(only));
         }
-        for round in 0..=ROUNDS {
-            if round == 1 {
-                // The first round warms up.
-                for case in &mut cases {
-                    case.ns.clear();
-                    case.cpu.clear();
-                }
-            }
+        for case in &mut cases {
+            case.first_round().await;
+        }
+        for round in 0..ROUNDS {
             for index in 0..cases.len() {
                 let turn = (index + round) % cases.len();
                 cases[turn].round().await;
@@ -365,17 +368,18 @@ fn report(cases: &[Case], filtered: bool) {
             .find(|c| c.stack == stack && c.path == path)
             .unwrap()
     };
-    // Over the no-op layer, round by round.
-    let added = |case: &Case| -> f64 {
+    // Beside the no-op layer, round by round.
+    let beside_no_op = |case: &Case, compare: fn(f64, f64) -> f64| -> f64 {
         let Some(base) = cases
             .iter()
             .find(|c| c.stack == NO_OP && c.path == case.path)
         else {
             return f64::NAN;
         };
-        let mut differences: Vec<f64> = case.ns.iter().zip(&base.ns).map(|(a, b)| a - b).collect();
-        median(&mut differences)
+        let rounds = case.ns.iter().zip(&base.ns);
+        median(&mut rounds.map(|(a, b)| compare(*a, *b)).collect::<Vec<_>>())
     };
+    let added = |case: &Case| beside_no_op(case, |ours, no_op| ours - no_op);
     let ns = |case: &Case| median(&mut case.ns.clone());
     println!(
         "{USERS} users of 7 KiB; {ROUNDS} rounds; medians; allocations of the requesting thread;"
@@ -404,7 +408,7 @@ fn report(cases: &[Case], filtered: bool) {
     let hit = case(OURS, "/read");
     let mut holds = bar(
         "untouched / no-op layer, in total",
-        ns(case(OURS, "/untouched")) / ns(case(NO_OP, "/untouched")),
+        beside_no_op(case(OURS, "/untouched"), |ours, no_op| ours / no_op),
         1.25,
         false,
     );

@@ -1,9 +1,11 @@
-//! The system allocator, counting what the current thread asks of it.
+//! The system allocator, counting what a piece of work asks of it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Counts allocations per thread, so that background work is not charged to the request.
+/// Counts allocations per thread, so that background work is not charged to the request; and only
+/// within [`count_per_call`], so that counting is not charged to what is timed.
 pub struct Counting;
 
 /// Allocations and their bytes.
@@ -17,12 +19,25 @@ thread_local! {
     static COUNT: Cell<Count> = const { Cell::new(Count { allocations: 0, bytes: 0 }) };
 }
 
-/// What this thread has allocated so far.
-pub fn count() -> Count {
-    COUNT.with(Cell::get)
+static ON: AtomicBool = AtomicBool::new(false);
+
+/// What this thread allocates for each of so many calls.
+pub async fn count_per_call(calls: usize, work: impl Future<Output = ()>) -> Count {
+    COUNT.set(Count::default());
+    ON.store(true, Ordering::Relaxed);
+    work.await;
+    ON.store(false, Ordering::Relaxed);
+    let Count { allocations, bytes } = COUNT.get();
+    Count {
+        allocations: allocations / calls as u64,
+        bytes: bytes / calls as u64,
+    }
 }
 
 fn add(bytes: usize) {
+    if !ON.load(Ordering::Relaxed) {
+        return;
+    }
     // Fails only while the thread ends, when nobody measures.
     let _ = COUNT.try_with(|count| {
         let Count {

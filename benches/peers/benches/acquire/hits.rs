@@ -64,21 +64,17 @@ pub async fn measure() -> bool {
 async fn table(name: &str, users: &[Tokens]) -> f64 {
     let mut ns = CALLS_OF.map(|_| Vec::new());
     let mut counts = CALLS_OF.map(|_| alloc::Count::default());
-    for round in 0..=ROUNDS {
+    for (turn, (_, call)) in CALLS_OF.iter().enumerate() {
+        counts[turn] = alloc::count_per_call(CALLS, run(*call, users, CALLS)).await;
+    }
+    for round in 0..ROUNDS {
         for index in 0..CALLS_OF.len() {
             let turn = (index + round) % CALLS_OF.len();
             // Once untimed, so that no call pays for what the one before has left.
             run(CALLS_OF[turn].1, users, users.len()).await;
-            let (count, start) = (alloc::count(), Instant::now());
+            let start = Instant::now();
             run(CALLS_OF[turn].1, users, CALLS).await;
-            let (elapsed, after) = (start.elapsed(), alloc::count());
-            if round > 0 {
-                ns[turn].push(elapsed.as_nanos() as f64 / CALLS as f64);
-            }
-            counts[turn] = alloc::Count {
-                allocations: (after.allocations - count.allocations) / CALLS as u64,
-                bytes: (after.bytes - count.bytes) / CALLS as u64,
-            };
+            ns[turn].push(start.elapsed().as_nanos() as f64 / CALLS as f64);
         }
     }
     let ratios = |turn: usize| -> f64 {
