@@ -6,10 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use self::leases::Leases;
 use super::partition::Partition;
@@ -19,6 +18,9 @@ use super::{
 };
 use crate::error::{StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
+
+/// Enough that writers seldom wait for one another.
+const TURNS: usize = 64;
 
 /// A store in the memory of this process: nothing survives a restart, and other instances do not
 /// see it. It holds at most a number of bytes (500 MiB unless [`with_max_bytes`] says otherwise)
@@ -30,6 +32,8 @@ use crate::time::{Clock, Timestamp};
 #[derive(Clone)]
 pub struct MemoryStore {
     partitions: Cache<PartitionId, Arc<Partition>>,
+    /// Whoever changes a partition holds its turn. Many partitions share one.
+    turns: Arc<[Mutex<()>; TURNS]>,
     /// Whoever moves a partition holds it alone, so that nobody sees one half of the move.
     moving: Arc<RwLock<()>>,
     leases: Arc<Leases>,
@@ -50,6 +54,7 @@ impl MemoryStore {
                 .weigher(|_, partition: &Arc<Partition>| partition.footprint())
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
+            turns: Arc::new([const { Mutex::new(()) }; TURNS]),
             moving: Arc::default(),
             leases: Arc::default(),
             clock: Clock::system(),
@@ -73,32 +78,29 @@ impl MemoryStore {
         &self,
         id: &PartitionId,
         change: impl FnOnce(Option<Partition>, Timestamp) -> (Option<Partition>, R),
-    ) -> Option<R> {
+    ) -> R {
+        let _turn = self.turn(id);
         let now = self.clock.now();
-        let mut answer = None;
-        self.partitions.entry_by_ref(id).and_compute_with(|stored| {
-            let stored = stored.map(|entry| Partition::clone(&entry.into_value()));
-            let kept = stored.filter(|p| !p.is_forgotten(now));
-            let (next, result) = change(kept, now);
-            answer = Some(result);
-            next.map_or(Op::Nop, |partition| Op::Put(Arc::new(partition)))
-        });
-        answer
+        let stored = self.stored(id, now);
+        let (next, result) = change(stored.as_deref().cloned(), now);
+        if let Some(partition) = next {
+            self.partitions.insert(id.clone(), Arc::new(partition));
+        }
+        result
+    }
+
+    fn turn(&self, id: &PartitionId) -> MutexGuard<'_, ()> {
+        self.turns[usize::from(id.digest()[0]) % TURNS].lock()
     }
 
     /// Applies a commit, unless it is stale, in conflict, or not `allowed` by more than itself.
-    fn commit_one(&self, commit: &Commit, allowed: bool) -> Option<Outcome> {
+    fn commit_one(&self, commit: &Commit, allowed: bool) -> Outcome {
         self.update(&commit.partition, |stored, now| {
             Partition::commit(stored, commit, allowed, now)
         })
     }
 
-    fn clear_one(
-        &self,
-        partition: &PartitionId,
-        expected: Option<u64>,
-        id: CommitId,
-    ) -> Option<Cleared> {
+    fn clear_one(&self, partition: &PartitionId, expected: Option<u64>, id: CommitId) -> Cleared {
         self.update(partition, |stored, now| {
             let (next, cleared) = Partition::clear(stored, expected, id, now);
             (Some(next), cleared)
@@ -107,13 +109,13 @@ impl MemoryStore {
 
     fn relocate_one(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
         if from.partition == commit.partition {
-            return Err(refused());
+            return Err(StoreError::new(StoreErrorKind::Refused));
         }
         let _alone = self.moving.write();
         let now = self.clock.now();
         let stored = self.stored(&from.partition, now);
         let unmoved = from.unmoved(stored.as_ref().map(|p| &p.record), now);
-        let outcome = self.commit_one(commit, unmoved).ok_or_else(refused)?;
+        let outcome = self.commit_one(commit, unmoved);
         if let Outcome::Committed { .. } = outcome {
             self.clear_one(&from.partition, Some(from.generation), commit.id);
         }
@@ -123,10 +125,6 @@ impl MemoryStore {
     fn together(&self) -> RwLockReadGuard<'_, ()> {
         self.moving.read()
     }
-}
-
-fn refused() -> StoreError {
-    StoreError::new(StoreErrorKind::Refused)
 }
 
 impl Default for MemoryStore {
@@ -159,19 +157,17 @@ impl TokenStore for MemoryStore {
         group: &'a [Commit],
     ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
         let _together = self.together();
-        let commit = |commit| self.commit_one(commit, true);
-        let outcomes = group.iter().filter_map(commit);
-        Box::pin(std::future::ready(outcomes.map(Ok).collect()))
+        let commit = |commit| Ok(self.commit_one(commit, true));
+        Box::pin(std::future::ready(group.iter().map(commit).collect()))
     }
 
     fn touch<'a>(
         &'a self,
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        let touch = |id| self.update(id, Partition::touch);
+        let touch = |id| Ok(self.update(id, Partition::touch));
         let _together = self.together();
-        let remaining = group.iter().filter_map(touch).map(Ok);
-        Box::pin(std::future::ready(remaining.collect()))
+        Box::pin(std::future::ready(group.iter().map(touch).collect()))
     }
 
     fn clear<'a>(
@@ -181,10 +177,10 @@ impl TokenStore for MemoryStore {
         id: CommitId,
     ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
         let _together = self.together();
-        let cleared = self.clear_one(partition, expected, id).ok_or_else(refused);
+        let cleared = self.clear_one(partition, expected, id);
         // Until then the map holds on to what it had, and to the tokens in it.
         self.partitions.run_pending_tasks();
-        Box::pin(std::future::ready(cleared))
+        Box::pin(std::future::ready(Ok(cleared)))
     }
 
     fn relocate<'a>(
