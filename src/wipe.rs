@@ -16,7 +16,7 @@ pub(crate) fn wipe(bytes: &mut [u8]) {
 }
 
 /// A buffer that is wiped on drop.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Wiped<T: Wipe>(T);
 
 /// What can be wiped.

@@ -109,8 +109,7 @@ impl Exchange {
                     return Vec::new();
                 };
                 let life = life(&snapshot, now).min(inner.max_age);
-                let seconds = life.as_millis().div_ceil(1000) as u64;
-                chunks.set(&text, seconds, self.present)
+                chunks.set(&text, max_age(life), self.present)
             }
             None if self.spared => Vec::new(),
             None => chunks.remove(self.present).collect(),
@@ -159,6 +158,12 @@ fn life(snapshot: &Snapshot, now: Timestamp) -> Duration {
     snapshot.end.map_or(Duration::MAX, |end| end.since(now))
 }
 
+/// To the nearest second, since clocks are not that exact; none at all would remove the cookie.
+fn max_age(life: Duration) -> u64 {
+    let seconds = life.saturating_add(Duration::from_millis(500)).as_secs();
+    seconds.max(1)
+}
+
 fn partition(session: &SessionId) -> PartitionKey {
     PartitionKey::of_session(&URL_SAFE_NO_PAD.encode(session))
 }
@@ -174,4 +179,16 @@ fn new_session() -> SessionId {
         }
     }
     session
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_late_adds_no_second() {
+        for (millis, seconds) in [(0, 1), (400, 1), (3_599_996, 3600), (3_600_004, 3600)] {
+            assert_eq!(max_age(Duration::from_millis(millis)), seconds);
+        }
+    }
 }
