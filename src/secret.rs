@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
-use zeroize::Zeroize;
 
 use crate::wipe::Wiped;
 
@@ -71,7 +70,7 @@ impl io::Write for Length {
 
 fn wipe_json(value: &mut serde_json::Value) {
     match value {
-        serde_json::Value::String(text) => text.zeroize(),
+        serde_json::Value::String(text) => drop(Wiped::new(std::mem::take(text).into_bytes())),
         serde_json::Value::Array(items) => items.iter_mut().for_each(wipe_json),
         serde_json::Value::Object(members) => members.values_mut().for_each(wipe_json),
         _ => {}

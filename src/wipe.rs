@@ -1,8 +1,8 @@
 //! Memory that is overwritten before it is given back.
 //!
 //! As by `zeroize`, whose barrier keeps the compiler from leaving the overwriting out; but all at
-//! once, where `Zeroize` goes byte by byte, at a byte a cycle: requests that replace tokens of
-//! several kilobytes notice the difference.
+//! once, where `Zeroize` goes byte by byte: requests that replace tokens of several kilobytes notice
+//! the difference.
 
 use std::ops::{Deref, DerefMut};
 

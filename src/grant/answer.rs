@@ -8,10 +8,10 @@ use http::header::{HeaderMap, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use oauth2::HttpRequest;
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use crate::acquire::ProviderError;
 use crate::token::TokenSet;
+use crate::wipe::Wiped;
 
 /// The largest answer that is read, in bytes: a hundred times what providers send.
 const MAX_ANSWER: usize = 1 << 20;
@@ -26,7 +26,7 @@ pub(super) async fn fetch(
     request: HttpRequest,
     timeout: Duration,
 ) -> Result<TokenSet, ProviderError> {
-    let request = request.map(|form| Bytes::from_owner(Zeroizing::new(form)));
+    let request = request.map(|form| Bytes::from_owner(Wiped::new(form)));
     let mut request = reqwest::Request::try_from(request).map_err(unreachable)?;
     *request.timeout_mut() = Some(timeout);
     let mut response = http.execute(request).await.map_err(unreachable)?;
@@ -42,7 +42,7 @@ pub(super) async fn fetch(
 }
 
 /// The whole body, in a buffer that is wiped and never grew.
-async fn read(response: &mut reqwest::Response) -> Result<Zeroizing<Vec<u8>>, ProviderError> {
+async fn read(response: &mut reqwest::Response) -> Result<Wiped<Vec<u8>>, ProviderError> {
     let mut chunks: Vec<Bytes> = Vec::new();
     let mut size = 0;
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
@@ -52,7 +52,7 @@ async fn read(response: &mut reqwest::Response) -> Result<Zeroizing<Vec<u8>>, Pr
         }
         chunks.push(chunk);
     }
-    let mut body = Zeroizing::new(Vec::with_capacity(size));
+    let mut body = Wiped::new(Vec::with_capacity(size));
     for chunk in chunks {
         body.extend_from_slice(&chunk);
     }

@@ -5,11 +5,11 @@ use std::fmt;
 
 use http::header::AUTHORIZATION;
 use oauth2::{HttpRequest, HttpResponse, Scope, SyncHttpClient};
-use zeroize::Zeroizing;
 
 use super::client::Provider;
 use crate::acquire::ProviderError;
 use crate::secret::Secret;
+use crate::wipe::Wiped;
 
 /// By which grant a token is asked for.
 pub(super) enum GrantType<'a> {
@@ -41,7 +41,7 @@ pub(super) fn build(provider: &Provider, form: &Form<'_>) -> Result<HttpRequest,
             let request = provider.exchange_refresh_token(&spent).add_scopes(scopes);
             let request = params.fold(request, |request, (n, v)| request.add_extra_param(n, v));
             let built = request.request(&taken);
-            drop(Zeroizing::new(spent.into_secret()));
+            drop(Wiped::new(spent.into_secret().into_bytes()));
             built
         }
         GrantType::ClientCredentials | GrantType::Extension(_) => {
@@ -62,7 +62,7 @@ pub(super) fn build(provider: &Provider, form: &Form<'_>) -> Result<HttpRequest,
 
 /// Makes the form of a client-credentials request one of another grant.
 fn rename_grant(form: &mut Vec<u8>, name: &str) -> Option<()> {
-    let old = Zeroizing::new(std::mem::take(form));
+    let old = Wiped::new(std::mem::take(form));
     let rest = old.strip_prefix(b"grant_type=client_credentials")?;
     let name: String = oauth2::url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
     form.reserve_exact("grant_type=".len() + name.len() + rest.len());
