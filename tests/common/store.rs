@@ -23,6 +23,7 @@ struct State {
     losing_answers: AtomicBool,
     down_after_move: AtomicBool,
     refusing_commits: AtomicBool,
+    panics_once: AtomicBool,
     loads: AtomicU64,
     looks: AtomicU64,
     groups: AtomicU64,
@@ -48,6 +49,7 @@ impl Default for State {
             losing_answers: AtomicBool::default(),
             down_after_move: AtomicBool::default(),
             refusing_commits: AtomicBool::default(),
+            panics_once: AtomicBool::default(),
             loads: AtomicU64::default(),
             looks: AtomicU64::default(),
             groups: AtomicU64::default(),
@@ -92,6 +94,11 @@ impl TestStore {
         self.state
             .refusing_commits
             .store(refusing, Ordering::SeqCst);
+    }
+
+    /// The next commit panics.
+    pub fn panic_once(&self) {
+        self.state.panics_once.store(true, Ordering::SeqCst);
     }
 
     /// Operations that begin from now on wait.
@@ -196,6 +203,9 @@ impl TokenStore for TestStore {
     ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
         Box::pin(async move {
             self.state.groups.fetch_add(1, Ordering::SeqCst);
+            if self.state.panics_once.swap(false, Ordering::SeqCst) {
+                std::panic::resume_unwind(Box::new("the store's own"));
+            }
             match self.pass(&self.state.commits, group.len() as u64).await {
                 Ok(()) if self.state.refusing_commits.load(Ordering::SeqCst) => {
                     vec![Err(StoreError::new(StoreErrorKind::Refused)); group.len()]

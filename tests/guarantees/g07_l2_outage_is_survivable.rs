@@ -215,6 +215,24 @@ async fn changes_made_while_redis_is_dead_are_replayed() {
 }
 
 #[tokio::test]
+async fn a_store_that_panics_loses_nothing_and_stops_nobody() {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    store.panic_once();
+    for sid in ["one", "another"] {
+        let tokens = cache.tokens(session(sid));
+        tokens.insert("graph", token(sid)).await.unwrap();
+        // Whoever waits for the one that panics is told.
+        let _ = tokens.commit().await;
+    }
+    drained(&cache).await;
+    for sid in ["one", "another"] {
+        let found = stored(store.clone(), sid, "graph").await;
+        assert_eq!(found.as_deref(), Some(sid));
+    }
+}
+
+#[tokio::test]
 async fn l1_eviction_never_drops_a_change_that_l2_has_not_got() {
     let store = TestStore::default();
     let l1 = tower_token_cache::L1::new().max_bytes(50_000);
