@@ -6,9 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use hashlink::LruCache;
+use parking_lot::Mutex;
 
 use self::leases::Leases;
 use super::partition::Partition;
@@ -19,9 +18,6 @@ use super::{
 use crate::error::{StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
 
-/// Enough that writers seldom wait for one another.
-const TURNS: usize = 64;
-
 /// A store in the memory of this process: nothing survives a restart, and other instances do not
 /// see it. It holds at most a number of bytes (500 MiB unless [`with_max_bytes`] says otherwise)
 /// and drops what was used least recently; clones share their contents.
@@ -31,13 +27,16 @@ const TURNS: usize = 64;
 /// [`with_max_bytes`]: MemoryStore::with_max_bytes
 #[derive(Clone)]
 pub struct MemoryStore {
-    partitions: Cache<PartitionId, Arc<Partition>>,
-    /// Whoever changes a partition holds its turn. Many partitions share one.
-    turns: Arc<[Mutex<()>; TURNS]>,
-    /// Whoever moves a partition holds it alone, so that nobody sees one half of the move.
-    moving: Arc<RwLock<()>>,
+    shelf: Arc<Mutex<Shelf>>,
     leases: Arc<Leases>,
     clock: Clock,
+}
+
+/// The partitions, in the order of their last use.
+struct Shelf {
+    partitions: LruCache<PartitionId, Partition>,
+    bytes: u64,
+    max_bytes: u64,
 }
 
 impl MemoryStore {
@@ -49,13 +48,11 @@ impl MemoryStore {
     /// A store of at most this many bytes.
     pub fn with_max_bytes(max_bytes: u64) -> Self {
         Self {
-            partitions: Cache::builder()
-                .max_capacity(max_bytes)
-                .weigher(|_, partition: &Arc<Partition>| partition.footprint())
-                .eviction_policy(EvictionPolicy::lru())
-                .build(),
-            turns: Arc::new([const { Mutex::new(()) }; TURNS]),
-            moving: Arc::default(),
+            shelf: Arc::new(Mutex::new(Shelf {
+                partitions: LruCache::new_unbounded(),
+                bytes: 0,
+                max_bytes,
+            })),
             leases: Arc::default(),
             clock: Clock::system(),
         }
@@ -67,63 +64,71 @@ impl MemoryStore {
         self
     }
 
-    /// The partition, unless it is forgotten by now.
-    fn stored(&self, id: &PartitionId, now: Timestamp) -> Option<Arc<Partition>> {
-        let stored = self.partitions.get(id);
-        stored.filter(|p| !p.is_forgotten(now))
-    }
-
-    /// Replaces a partition by what `change` makes of it, atomically. The caller holds `moving`.
-    fn update<R>(
-        &self,
-        id: &PartitionId,
-        change: impl FnOnce(Option<Partition>, Timestamp) -> (Option<Partition>, R),
-    ) -> R {
-        let _turn = self.turn(id);
-        let now = self.clock.now();
-        let stored = self.stored(id, now);
-        let (next, result) = change(stored.as_deref().cloned(), now);
-        if let Some(partition) = next {
-            self.partitions.insert(id.clone(), Arc::new(partition));
-        }
-        result
-    }
-
-    fn turn(&self, id: &PartitionId) -> MutexGuard<'_, ()> {
-        self.turns[usize::from(id.digest()[0]) % TURNS].lock()
-    }
-
-    /// Applies a commit, unless it is stale, in conflict, or not `allowed` by more than itself.
-    fn commit_one(&self, commit: &Commit, allowed: bool) -> Outcome {
-        self.update(&commit.partition, |stored, now| {
-            Partition::commit(stored, commit, allowed, now)
-        })
-    }
-
-    fn clear_one(&self, partition: &PartitionId, expected: Option<u64>, id: CommitId) -> Cleared {
-        self.update(partition, |stored, now| {
-            let (next, cleared) = Partition::clear(stored, expected, id, now);
-            (Some(next), cleared)
-        })
-    }
-
     fn relocate_one(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
         if from.partition == commit.partition {
             return Err(StoreError::new(StoreErrorKind::Refused));
         }
-        let _alone = self.moving.write();
         let now = self.clock.now();
-        let stored = self.stored(&from.partition, now);
-        let unmoved = from.unmoved(stored.as_ref().map(|p| &p.record), now);
-        let outcome = self.commit_one(commit, unmoved);
+        let mut shelf = self.shelf.lock();
+        let stored = shelf.stored(&from.partition, now);
+        let unmoved = from.unmoved(stored.map(|partition| &partition.record), now);
+        let outcome = shelf.commit(commit, unmoved, now);
         if let Outcome::Committed { .. } = outcome {
-            self.clear_one(&from.partition, Some(from.generation), commit.id);
+            shelf.clear(&from.partition, Some(from.generation), commit.id, now);
         }
         Ok(outcome)
     }
+}
 
-    fn together(&self) -> RwLockReadGuard<'_, ()> {
-        self.moving.read()
+impl Shelf {
+    /// The partition, unless it is forgotten by now.
+    fn stored(&mut self, id: &PartitionId, now: Timestamp) -> Option<&mut Partition> {
+        let stored = self.partitions.get_mut(id);
+        stored.filter(|partition| !partition.is_forgotten(now))
+    }
+
+    /// Applies a commit, unless it is stale, in conflict, or not `allowed` by more than itself.
+    fn commit(&mut self, commit: &Commit, allowed: bool, now: Timestamp) -> Outcome {
+        self.update(&commit.partition, now, |stored| {
+            Partition::commit(stored, commit, allowed, now)
+        })
+    }
+
+    fn clear(
+        &mut self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+        now: Timestamp,
+    ) -> Cleared {
+        self.update(partition, now, |stored| {
+            Partition::clear(stored, expected, id, now)
+        })
+    }
+
+    /// Takes a partition out, changes it, and puts it back where there is room.
+    fn update<R>(
+        &mut self,
+        id: &PartitionId,
+        now: Timestamp,
+        change: impl FnOnce(&mut Option<Partition>) -> R,
+    ) -> R {
+        let taken = self.partitions.remove(id);
+        self.bytes -= taken.as_ref().map_or(0, Partition::footprint);
+        let mut stored = taken.filter(|partition| !partition.is_forgotten(now));
+        let result = change(&mut stored);
+        // One that is larger than the whole store drives nobody else out.
+        let fits = |partition: &Partition| partition.footprint() <= self.max_bytes;
+        if let Some(partition) = stored.filter(fits) {
+            self.bytes += partition.footprint();
+            self.partitions.insert(id.clone(), partition);
+        }
+        while self.bytes > self.max_bytes
+            && let Some((_, oldest)) = self.partitions.remove_lru()
+        {
+            self.bytes -= oldest.footprint();
+        }
+        result
     }
 }
 
@@ -136,7 +141,7 @@ impl Default for MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore")
-            .field("partitions", &self.partitions.entry_count())
+            .field("partitions", &self.shelf.lock().partitions.len())
             .finish_non_exhaustive()
     }
 }
@@ -144,10 +149,8 @@ impl fmt::Debug for MemoryStore {
 impl TokenStore for MemoryStore {
     fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
         let now = self.clock.now();
-        let stored = {
-            let _together = self.together();
-            self.stored(id, now)
-        };
+        let mut shelf = self.shelf.lock();
+        let stored = shelf.stored(id, now);
         let loaded = stored.map_or_else(Loaded::default, |partition| partition.loaded(now));
         Box::pin(std::future::ready(Ok(loaded)))
     }
@@ -156,8 +159,8 @@ impl TokenStore for MemoryStore {
         &'a self,
         group: &'a [Commit],
     ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        let _together = self.together();
-        let commit = |commit| Ok(self.commit_one(commit, true));
+        let now = self.clock.now();
+        let commit = |commit| Ok(self.shelf.lock().commit(commit, true, now));
         Box::pin(std::future::ready(group.iter().map(commit).collect()))
     }
 
@@ -165,9 +168,13 @@ impl TokenStore for MemoryStore {
         &'a self,
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        let touch = |id| Ok(self.update(id, Partition::touch));
-        let _together = self.together();
-        Box::pin(std::future::ready(group.iter().map(touch).collect()))
+        let now = self.clock.now();
+        let mut shelf = self.shelf.lock();
+        let mut touch = |id| {
+            let touched = shelf.stored(id, now).and_then(|stored| stored.touch(now));
+            Ok(touched.unwrap_or_default())
+        };
+        Box::pin(std::future::ready(group.iter().map(&mut touch).collect()))
     }
 
     fn clear<'a>(
@@ -176,10 +183,8 @@ impl TokenStore for MemoryStore {
         expected: Option<u64>,
         id: CommitId,
     ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
-        let _together = self.together();
-        let cleared = self.clear_one(partition, expected, id);
-        // Until then the map holds on to what it had, and to the tokens in it.
-        self.partitions.run_pending_tasks();
+        let now = self.clock.now();
+        let cleared = self.shelf.lock().clear(partition, expected, id, now);
         Box::pin(std::future::ready(Ok(cleared)))
     }
 

@@ -28,43 +28,45 @@ impl Entry {
 }
 
 impl Partition {
-    /// What a commit makes of a partition, unless it is stale, in conflict, or not `allowed` by
-    /// more than itself; `None` leaves it as it is.
+    /// Applies a commit, unless it is stale, in conflict, or not `allowed` by more than itself:
+    /// then the partition stays as it is.
     pub(super) fn commit(
-        stored: Option<Self>,
+        stored: &mut Option<Self>,
         commit: &Commit,
         allowed: bool,
         now: Timestamp,
-    ) -> (Option<Self>, Outcome) {
-        let (record, entries) = stored.map(|p| (p.record, p.entries)).unzip();
-        let mut entries = entries.unwrap_or_default();
+    ) -> Outcome {
+        let record = stored.as_ref().map(|partition| partition.record.clone());
         let (mut record, admission) = Record::admit(record, commit.id, commit.generation, now);
         match admission {
             Admission::Stale => {
                 let generation = record.generation;
-                return (None, Outcome::Stale { generation });
+                return Outcome::Stale { generation };
             }
             Admission::Repeated => {}
             Admission::Apply { fresh } => {
                 let met = commit.expected.is_none_or(|expected| {
-                    let found = entries.get(&expected.entry).filter(|_| !fresh);
+                    let held = stored.as_ref().filter(|_| !fresh);
+                    let found = held.and_then(|partition| partition.entries.get(&expected.entry));
                     expected.met(found.map(|entry| (entry.version, entry.expires_at)), now)
                 });
                 if !met || !allowed {
-                    return (None, Outcome::Conflict);
+                    return Outcome::Conflict;
                 }
+                let Self { entries, .. } = stored.get_or_insert_default();
                 entries.retain(|_, entry| !fresh && entry.lives(now));
                 for change in &commit.changes {
-                    entries.remove(&change.entry);
-                    if let Some(put) = &change.put {
-                        record.wrote(put.expires_at);
-                        let entry = Entry {
-                            version: record.version,
-                            expires_at: put.expires_at,
-                            value: put.value.clone(),
-                        };
-                        entries.insert(change.entry, entry);
-                    }
+                    let Some(put) = &change.put else {
+                        entries.remove(&change.entry);
+                        continue;
+                    };
+                    record.wrote(put.expires_at);
+                    let entry = Entry {
+                        version: record.version,
+                        expires_at: put.expires_at,
+                        value: put.value.clone(),
+                    };
+                    entries.insert(change.entry, entry);
                 }
                 record.renew(commit.lifetime, now);
             }
@@ -74,37 +76,34 @@ impl Partition {
             previous: record.before(commit.id),
             remaining: record.remaining(now),
         };
-        (Some(Self { record, entries }), outcome)
+        stored.get_or_insert_default().record = record;
+        outcome
     }
 
-    /// What a sign-out makes of a partition.
+    /// Signs a partition out.
     pub(super) fn clear(
-        stored: Option<Self>,
+        stored: &mut Option<Self>,
         expected: Option<u64>,
         id: CommitId,
         now: Timestamp,
-    ) -> (Self, Cleared) {
+    ) -> Cleared {
         let before = stored.as_ref().map(|partition| partition.record.clone());
         let (record, cleared) = Record::cleared(before, expected, id, now);
-        let entries = match stored {
-            Some(partition) if partition.record.generation == record.generation => {
-                partition.entries
-            }
-            _ => BTreeMap::new(),
-        };
-        (Self { record, entries }, cleared)
+        let partition = stored.get_or_insert_default();
+        if partition.record.generation != record.generation {
+            partition.entries.clear();
+        }
+        partition.record = record;
+        cleared
     }
 
-    /// What a touch makes of a partition; `None` leaves it as it is.
-    pub(super) fn touch(stored: Option<Self>, now: Timestamp) -> (Option<Self>, Remaining) {
-        match stored {
-            Some(mut partition) if !partition.record.ended(now) => {
-                partition.record.slide(now);
-                let remaining = partition.record.remaining(now);
-                (Some(partition), remaining)
-            }
-            _ => (None, Remaining::default()),
+    /// Starts the sliding lifetime anew; `None` once the partition has ended.
+    pub(super) fn touch(&mut self, now: Timestamp) -> Option<Remaining> {
+        if self.record.ended(now) {
+            return None;
         }
+        self.record.slide(now);
+        Some(self.record.remaining(now))
     }
 
     pub(super) fn loaded(&self, now: Timestamp) -> Loaded {
@@ -137,8 +136,8 @@ impl Partition {
     }
 
     /// Memory, in bytes.
-    pub(super) fn footprint(&self) -> u32 {
+    pub(super) fn footprint(&self) -> u64 {
         let entries = self.entries.values().map(|entry| entry.value.len() + 160);
-        u32::try_from(512 + entries.sum::<usize>()).unwrap_or(u32::MAX)
+        512 + entries.sum::<usize>() as u64
     }
 }

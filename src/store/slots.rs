@@ -137,14 +137,14 @@ impl Slots {
 
     fn commit_if(&self, table: &mut Table, commit: &Commit, allowed: bool) -> Outcome {
         self.update(table, &commit.partition, |slot, now| {
-            let stored = slot.stored(now);
-            let known = stored.as_ref().map(|stored| stored.record.version);
-            let (next, outcome) = Partition::commit(stored, commit, allowed, now);
-            let Some(next) = next else { return outcome };
-            if known == Some(next.record.version) {
-                // Repeated.
+            let mut next = slot.stored(now);
+            let version = |stored: &Option<Partition>| stored.as_ref().map(|p| p.record.version);
+            let known = version(&next);
+            let outcome = Partition::commit(&mut next, commit, allowed, now);
+            let changed = version(&next) != known;
+            let Some(next) = next.filter(|_| changed) else {
                 return outcome;
-            }
+            };
             let changed_at = slot.next_change(now);
             let snapshot = next.snapshot(changed_at, now);
             if let Err(size) = (self.0.fits)(&snapshot) {
@@ -166,12 +166,12 @@ impl Slots {
 
     pub(crate) fn touch(&self, id: &PartitionId) -> Remaining {
         self.update(&mut self.table(), id, |slot, now| {
-            let (next, remaining) = Partition::touch(slot.stored(now), now);
-            if let Some(next) = next {
+            let stored = slot.partition.as_mut().filter(|p| !p.is_forgotten(now));
+            let touched = stored.and_then(|partition| partition.touch(now));
+            if touched.is_some() {
                 slot.changed_at = slot.next_change(now);
-                slot.partition = Some(next);
             }
-            remaining
+            touched.unwrap_or_default()
         })
     }
 
@@ -192,10 +192,9 @@ impl Slots {
         id: CommitId,
     ) -> Cleared {
         self.update(table, partition, |slot, now| {
-            let (next, cleared) = Partition::clear(slot.stored(now), expected, id, now);
+            slot.partition = slot.stored(now);
             slot.changed_at = slot.next_change(now);
-            slot.partition = Some(next);
-            cleared
+            Partition::clear(&mut slot.partition, expected, id, now)
         })
     }
 

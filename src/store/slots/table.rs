@@ -1,19 +1,19 @@
 //! The slots by partition, and which of them are in nobody's use.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
+
+use hashlink::LruCache;
 
 use crate::store::PartitionId;
 use crate::store::partition::Partition;
 use crate::time::Timestamp;
 
-#[derive(Default)]
 pub(super) struct Table {
     pub(super) slots: HashMap<PartitionId, Slot>,
-    /// The slots without a pin, in the order of their last use.
-    idle: BTreeMap<u64, PartitionId>,
+    /// The bytes of the slots without a pin, in the order of their last use.
+    idle: LruCache<PartitionId, u64>,
     idle_bytes: u64,
-    tick: u64,
 }
 
 #[derive(Default)]
@@ -29,39 +29,40 @@ pub(super) struct Slot {
     pub(super) refused_size: usize,
     /// Whether the rest of the fleet was asked for its generation since the last pin.
     pub(super) verified: bool,
-    /// Its place among the idle.
-    idle: Option<(u64, u64)>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            slots: HashMap::new(),
+            idle: LruCache::new_unbounded(),
+            idle_bytes: 0,
+        }
+    }
 }
 
 impl Table {
     pub(super) fn take_from_idle(&mut self, id: &PartitionId) {
-        if let Some((tick, bytes)) = self.slots.get_mut(id).and_then(|slot| slot.idle.take()) {
-            self.idle.remove(&tick);
-            self.idle_bytes -= bytes;
-        }
+        self.idle_bytes -= self.idle.remove(id).unwrap_or(0);
     }
 
     /// Puts a slot that nobody pins among the idle, and drops those that were used least recently
     /// when there are too many.
     pub(super) fn rest(&mut self, id: &PartitionId, max_bytes: u64) {
-        let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.pins == 0) else {
+        let Some(slot) = self.slots.get(id).filter(|slot| slot.pins == 0) else {
             return;
         };
         let Some(partition) = &slot.partition else {
             self.slots.remove(id);
             return;
         };
-        let bytes = u64::from(partition.footprint());
-        self.tick += 1;
-        slot.idle = Some((self.tick, bytes));
-        self.idle.insert(self.tick, id.clone());
+        let bytes = partition.footprint();
         self.idle_bytes += bytes;
-        while self.idle_bytes > max_bytes {
-            let Some((_, oldest)) = self.idle.first_key_value() else {
-                return;
-            };
-            let oldest = oldest.clone();
-            self.take_from_idle(&oldest);
+        self.idle.insert(id.clone(), bytes);
+        while self.idle_bytes > max_bytes
+            && let Some((oldest, bytes)) = self.idle.remove_lru()
+        {
+            self.idle_bytes -= bytes;
             self.slots.remove(&oldest);
         }
     }
