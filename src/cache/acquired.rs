@@ -85,17 +85,17 @@ impl State {
     /// acquisition has `seen`; newer ones stay, and go after it.
     pub(super) fn take_acquired(&mut self, batch: Batch, seen: &Seen) {
         let changes = &mut self.pending().changes;
-        for name in batch.changes.keys() {
+        for (name, _) in batch.changes.iter() {
             let known = match name.as_ref() {
                 REFRESH_TOKEN => hit(&seen.refresh_token).map(Value::Secret),
                 ID_TOKEN => hit(&seen.id_token).map(Value::Secret),
                 _ => seen.token.clone().map(Value::Token),
             };
             if changes
-                .get(name)
+                .get(name.as_ref())
                 .is_some_and(|change| change.value == known)
             {
-                changes.remove(name);
+                changes.remove(name.as_ref());
             }
         }
         self.pending().acquired.push_back(batch);

@@ -2,63 +2,103 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// Room for a number of changes and for their bytes, whichever is used up first.
-pub(super) struct Budget {
-    changes: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+pub(super) struct Budget(Arc<Room>);
+
+#[derive(Debug)]
+struct Room {
+    changes: Semaphore,
+    bytes: Semaphore,
     max_changes: u32,
     max_bytes: u32,
 }
 
-/// One change's room, given back on drop.
+/// Room for some changes, given back on drop.
 #[derive(Debug)]
 pub(super) struct Permit {
-    _change: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
+    room: Arc<Room>,
+    changes: u32,
+    bytes: u32,
 }
 
 impl Budget {
     pub(super) fn new(max_changes: u32, max_bytes: u32) -> Self {
-        Self {
-            changes: Arc::new(Semaphore::new(max_changes as usize)),
-            bytes: Arc::new(Semaphore::new(max_bytes as usize)),
+        Self(Arc::new(Room {
+            changes: Semaphore::new(max_changes as usize),
+            bytes: Semaphore::new(max_bytes as usize),
             max_changes,
             max_bytes,
-        }
+        }))
     }
 
-    /// Room for a change of this size, if there is any now.
-    pub(super) fn try_reserve(&self, bytes: usize) -> Option<Permit> {
-        let bytes = self.clamp(bytes);
-        Some(Permit {
-            _change: self.changes.clone().try_acquire_owned().ok()?,
-            _bytes: self.bytes.clone().try_acquire_many_owned(bytes).ok()?,
-        })
+    /// Room for so many changes of so many bytes, if there is any now.
+    pub(super) fn try_reserve(&self, changes: usize, bytes: usize) -> Option<Permit> {
+        let Self(room) = self;
+        let (changes, bytes) = self.clamp(changes, bytes);
+        let taken = room.changes.try_acquire_many(changes).ok()?;
+        room.bytes.try_acquire_many(bytes).ok()?.forget();
+        taken.forget();
+        Some(self.permit(changes, bytes))
     }
 
-    /// Room for a change of this size, as soon as there is any.
-    pub(super) async fn reserve(&self, bytes: usize) -> Option<Permit> {
-        let bytes = self.clamp(bytes);
-        Some(Permit {
-            _change: self.changes.clone().acquire_owned().await.ok()?,
-            _bytes: self.bytes.clone().acquire_many_owned(bytes).await.ok()?,
-        })
+    /// Room for so many changes of so many bytes, as soon as there is any.
+    pub(super) async fn reserve(&self, changes: usize, bytes: usize) -> Option<Permit> {
+        let Self(room) = self;
+        let (changes, bytes) = self.clamp(changes, bytes);
+        let taken = room.changes.acquire_many(changes).await.ok()?;
+        room.bytes.acquire_many(bytes).await.ok()?.forget();
+        taken.forget();
+        Some(self.permit(changes, bytes))
     }
 
     /// How many changes hold room now.
     pub(super) fn pending(&self) -> u64 {
-        u64::from(self.max_changes) - self.changes.available_permits() as u64
+        u64::from(self.0.max_changes) - self.0.changes.available_permits() as u64
     }
 
     /// Waits until all room is free.
     pub(super) async fn drained(&self) {
         // Fails only when closed, which it never is.
-        let _ = self.changes.acquire_many(self.max_changes).await;
+        let _ = self.0.changes.acquire_many(self.0.max_changes).await;
     }
 
-    fn clamp(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes).unwrap_or(u32::MAX).min(self.max_bytes)
+    fn permit(&self, changes: u32, bytes: u32) -> Permit {
+        Permit {
+            room: self.0.clone(),
+            changes,
+            bytes,
+        }
+    }
+
+    /// What is too large for the whole budget takes all of it.
+    fn clamp(&self, changes: usize, bytes: usize) -> (u32, u32) {
+        let clamp = |wanted, max| u32::try_from(wanted).unwrap_or(u32::MAX).min(max);
+        (
+            clamp(changes, self.0.max_changes),
+            clamp(bytes, self.0.max_bytes),
+        )
+    }
+}
+
+impl Permit {
+    /// One change's room out of this, as far as it goes.
+    pub(super) fn split(&mut self, bytes: usize) -> Self {
+        let part = Self {
+            room: self.room.clone(),
+            changes: self.changes.min(1),
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes),
+        };
+        self.changes -= part.changes;
+        self.bytes -= part.bytes;
+        part
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.room.changes.add_permits(self.changes as usize);
+        self.room.bytes.add_permits(self.bytes as usize);
     }
 }

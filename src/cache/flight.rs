@@ -30,8 +30,9 @@ use crate::random;
 use crate::store::Lease;
 use crate::tokens::MAX_TOKEN_SET;
 
-/// Room for an answer that is not there yet: an access, a refresh and an id token.
-const ROOM: [usize; 3] = [4096, 2048, 2048];
+/// Room for an answer that is not there yet, in changes and bytes: an access, a refresh and an id
+/// token.
+const ROOM: (usize, usize) = (3, 8192);
 
 pub(super) struct Flight {
     engine: Arc<Engine>,
@@ -258,9 +259,9 @@ impl Flight {
     /// Asks the provider.
     async fn ask(&self, call: Call, seen: &Seen, exclusion: &mut Exclusion) -> Outcome {
         let engine = self.engine.clone();
-        let permits = match self.policy {
+        let permit = match self.policy {
             FailurePolicy::Bypass => None,
-            _ => Some(engine.reserve(ROOM.into_iter()).await?.0),
+            _ => Some(engine.reserve(ROOM.0, ROOM.1).await?.0),
         };
         let reason = self.reason(seen);
         let prior = Prior {
@@ -300,7 +301,7 @@ impl Flight {
                     durability: None,
                     exclusive: exclusion.lease.is_some(),
                 };
-                return self.keep(landed, set, seen, permits).await;
+                return self.keep(landed, set, seen, permit).await;
             }
             Ok(Guarded::Done(Ok(Ok(set)))) => {
                 let (size, limit) = (set.size(), MAX_TOKEN_SET);
@@ -325,7 +326,7 @@ impl Flight {
             &setback,
             seen,
             concerns_all || kind != AcquireErrorKind::Failed,
-            permits,
+            permit,
         )
         .await;
         if let Some(error) = error {

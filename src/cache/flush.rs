@@ -105,7 +105,7 @@ impl Engine {
             let mut bytes = 0;
             for work in works.iter() {
                 let commit = self.encode(work);
-                bytes += commit.iter().map(size).sum::<usize>();
+                bytes += commit.as_ref().map_or(0, Commit::bytes);
                 if bytes > MAX_BYTES && !commits.is_empty() {
                     break;
                 }
@@ -312,15 +312,6 @@ impl Engine {
             work.failure = None;
         }
     }
-}
-
-/// Bytes of values in a commit.
-fn size(commit: &Commit) -> usize {
-    let puts = commit
-        .changes
-        .iter()
-        .filter_map(|change| change.put.as_ref());
-    puts.map(|put| put.value.len()).sum()
 }
 
 /// One partition's turn. Whatever ends it, the partition is free for its next turn and those who

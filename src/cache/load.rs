@@ -8,6 +8,7 @@ use super::acquired::Seen;
 use super::admission::{Admission, Fetched};
 use super::l2::L2Error;
 use super::partition::{Partition, State, Unopened};
+use super::pending::PendingChange;
 use super::told;
 use crate::codec::{Unopenable, Value};
 use crate::error::StoreErrorKind;
@@ -132,15 +133,15 @@ impl Engine {
 
     /// Writes what L2 has lost to it again.
     fn recover(&self, partition: &Arc<Partition>, state: &mut State, lost: Vec<(TokenKey, Value)>) {
-        let changes = lost.into_iter().filter_map(|(name, value)| {
+        let now = self.clock.now();
+        for (name, value) in lost {
+            let size = PendingChange::size(&name, Some(&value));
             // Past the bound it stays lost: the user signs in again.
-            let permit = self.budget.try_reserve(value.footprint())?;
-            Some((name, Some(value), Some(permit)))
-        });
-        let changes: Vec<_> = changes.collect();
-        if !changes.is_empty() {
-            self.counters.recovered_changes.add(changes.len() as u64);
-            state.change(changes, self.clock.now());
+            let Some(permit) = self.budget.try_reserve(1, size) else {
+                return;
+            };
+            self.counters.recovered_changes.add(1);
+            state.change([(name, Some(value))], Some(permit), now);
             self.push(partition, state);
         }
     }

@@ -10,11 +10,11 @@ mod bound;
 mod breaker;
 mod budget;
 mod builder;
+mod by_name;
 mod coherence;
 mod confirm;
 #[cfg(feature = "seal")]
 mod encryption;
-mod entries;
 mod flight;
 mod flush;
 mod l1;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::budget::Permit;
+use super::by_name::ByName;
 use super::coherence::{Channel, Epoch};
-use super::entries::{Entries, Entry};
 use super::pending::{Pending, PendingChange};
 use crate::codec::Value;
 use crate::key::{PartitionKey, TokenKey};
@@ -89,7 +89,7 @@ pub(crate) struct State {
     /// The prefix generation of all of this; `None` until it is known.
     pub(super) prefix: Option<u64>,
     // With the first of them ends what most hits read.
-    pub(super) entries: Entries,
+    pub(super) entries: ByName<Entry>,
     /// What the entries own, in bytes.
     bytes: usize,
     /// Whether `entries` is all that L2 had at `version`.
@@ -114,6 +114,28 @@ pub(crate) struct State {
     pub(super) end: Option<Timestamp>,
     pub(super) hard_end: Option<Timestamp>,
     pub(super) unopenable: Unopened,
+}
+
+pub(super) struct Entry {
+    pub(super) value: Value,
+    /// [`Timestamp::MAX`] when it has no expiry of its own.
+    expires_at: Timestamp,
+    /// Lives in memory only; L2 has not heard of it.
+    pub(super) local: bool,
+}
+
+impl Entry {
+    fn new(value: Value, local: bool) -> Self {
+        Self {
+            expires_at: value.expires_at().unwrap_or(Timestamp::MAX),
+            value,
+            local,
+        }
+    }
+
+    pub(super) fn is_usable(&self, now: Timestamp) -> bool {
+        now < self.expires_at
+    }
 }
 
 /// Entries that L2 has and that cannot be opened. They are known by the names of L2 only.
@@ -355,10 +377,11 @@ impl State {
             && self.pending.as_ref().is_some_and(|p| p.only_waits())
     }
 
-    /// Lays changes over the entries and, unless they have no permit, queues them for L2.
+    /// Lays changes over the entries and, where room for them was reserved, queues them for L2.
     pub(super) fn change(
         &mut self,
-        changes: Vec<(TokenKey, Option<Value>, Option<Permit>)>,
+        changes: impl IntoIterator<Item = (TokenKey, Option<Value>)>,
+        mut reserved: Option<Permit>,
         now: Timestamp,
     ) {
         if self.ended(now) && !self.is_active() {
@@ -367,14 +390,10 @@ impl State {
             // L2 may have forgotten it since, and begun to count anew.
             self.complete = false;
         }
-        for (name, value, permit) in changes {
-            self.lay(name.clone(), value.clone(), permit.is_none());
-            if let Some(permit) = permit {
-                let change = PendingChange {
-                    value,
-                    since: now,
-                    _permit: Arc::new(permit),
-                };
+        for (name, value) in changes {
+            self.lay(name.clone(), value.clone(), reserved.is_none());
+            if let Some(reserved) = &mut reserved {
+                let change = PendingChange::new(&name, value, now, reserved);
                 self.pending().changes.insert(name, change);
             }
         }
@@ -402,7 +421,7 @@ impl State {
     }
 
     pub(super) fn forget_entries(&mut self) {
-        self.entries = Entries::default();
+        self.entries = ByName::default();
         self.unopenable = Unopened::default();
         self.bytes = 0;
     }
@@ -416,7 +435,7 @@ impl State {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.iter().next().is_none()
+        self.entries.is_empty()
     }
 
     /// Whether nothing here is of use any more.

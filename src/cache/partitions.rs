@@ -337,9 +337,9 @@ mod tests {
     fn keep(partitions: &Partitions, number: usize, size: usize) {
         let token = Token::new("x".repeat(size));
         let name = TokenKey::from_canonical("graph");
-        let change = vec![(name, Some(Value::Token(token)), None)];
+        let change = [(name, Some(Value::Token(token)))];
         partitions.with(&user(number), |_, state| {
-            state.change(change, Timestamp::now());
+            state.change(change, None, Timestamp::now());
         });
     }
 

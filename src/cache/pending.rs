@@ -1,11 +1,12 @@
 //! What a partition has under way: changes that L2 has not got, a load, and who waits for them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::budget::Permit;
+use super::by_name::ByName;
 use super::l2::L2Error;
 use super::told;
 use crate::codec::Value;
@@ -27,7 +28,7 @@ pub(super) struct Pending {
     pub(super) clear_id: CommitId,
     /// L2 was asked for that generation since.
     pub(super) clear_confirmed: bool,
-    pub(super) changes: BTreeMap<TokenKey, PendingChange>,
+    pub(super) changes: ByName<PendingChange>,
     /// Tokens that were acquired; they go before the changes.
     pub(super) acquired: VecDeque<Batch>,
     /// A commit that was sent, and whose answer is awaited or was lost.
@@ -67,18 +68,17 @@ pub(crate) enum Written {
     Ended,
 }
 
-#[derive(Clone)]
 pub(super) struct PendingChange {
     /// `None` removes the entry.
     pub(super) value: Option<Value>,
     pub(super) since: Timestamp,
-    /// The change's place in the budget, given back when the last copy is dropped.
-    pub(super) _permit: Arc<Permit>,
+    /// The change's place in the budget.
+    pub(super) _permit: Permit,
 }
 
 /// Tokens that were acquired, which are committed together and on a condition.
 pub(super) struct Batch {
-    pub(super) changes: BTreeMap<TokenKey, PendingChange>,
+    pub(super) changes: Arc<ByName<PendingChange>>,
     pub(super) expected: Option<Expected>,
     /// Who waits. Nobody sees the changes as long as somebody does.
     pub(super) landing: Option<LandingSender>,
@@ -97,7 +97,7 @@ pub(super) enum Landing {
 pub(super) struct InFlight {
     pub(super) id: CommitId,
     pub(super) expected: Option<Expected>,
-    pub(super) changes: Arc<BTreeMap<TokenKey, PendingChange>>,
+    pub(super) changes: Arc<ByName<PendingChange>>,
     /// What memory had when it was first sent. If L2 says that it came right after, it has had no
     /// other commit since.
     pub(super) base: Base,
@@ -110,15 +110,37 @@ pub(super) struct Base {
     pub(super) commit: Option<CommitId>,
 }
 
+impl PendingChange {
+    /// A change, with its room out of what was reserved.
+    pub(super) fn new(
+        name: &TokenKey,
+        value: Option<Value>,
+        since: Timestamp,
+        reserved: &mut Permit,
+    ) -> Self {
+        let size = Self::size(name, value.as_ref());
+        Self {
+            value,
+            since,
+            _permit: reserved.split(size),
+        }
+    }
+
+    /// The room that a change takes, in bytes.
+    pub(super) fn size(name: &TokenKey, value: Option<&Value>) -> usize {
+        name.as_bytes().len() + value.map_or(64, Value::footprint)
+    }
+}
+
 impl Pending {
     /// Whether a change of `name` waits that may be seen.
     pub(super) fn holds(&self, name: &str) -> bool {
         let in_flight = self.in_flight.as_ref().filter(|_| self.landing.is_none());
-        self.changes.contains_key(name)
-            || in_flight.is_some_and(|commit| commit.changes.contains_key(name))
+        self.changes.get(name).is_some()
+            || in_flight.is_some_and(|commit| commit.changes.get(name).is_some())
             || self
                 .seen_batches()
-                .any(|batch| batch.changes.contains_key(name))
+                .any(|batch| batch.changes.get(name).is_some())
     }
 
     /// The changes that L2 has not got and that may be seen: those in flight, then the newer ones.
@@ -126,8 +148,8 @@ impl Pending {
         let in_flight = self.in_flight.iter().filter(|_| self.landing.is_none());
         in_flight
             .flat_map(|commit| commit.changes.iter())
-            .chain(self.seen_batches().flat_map(|batch| &batch.changes))
-            .chain(&self.changes)
+            .chain(self.seen_batches().flat_map(|batch| batch.changes.iter()))
+            .chain(self.changes.iter())
     }
 
     fn seen_batches(&self) -> impl Iterator<Item = &Batch> {
@@ -162,13 +184,10 @@ impl Pending {
         let in_flight = self
             .in_flight
             .iter()
-            .flat_map(|commit| commit.changes.values());
-        let acquired = self
-            .acquired
-            .iter()
-            .flat_map(|batch| batch.changes.values());
-        let all = in_flight.chain(acquired).chain(self.changes.values());
-        all.map(|change| change.since).min()
+            .flat_map(|commit| commit.changes.iter());
+        let acquired = self.acquired.iter().flat_map(|batch| batch.changes.iter());
+        let all = in_flight.chain(acquired).chain(self.changes.iter());
+        all.map(|(_, change)| change.since).min()
     }
 
     /// Forgets the changes that wait; how many there were.
@@ -243,14 +262,11 @@ impl Pending {
             .take_while(fits)
             .count()
             .max(1);
-        let rest = match self.changes.keys().nth(count).cloned() {
-            Some(first_left) => self.changes.split_off(&first_left),
-            None => {
-                self.riders.append(&mut self.waiters);
-                BTreeMap::new()
-            }
-        };
-        let changes = std::mem::replace(&mut self.changes, rest);
+        let rest = self.changes.split_off(count);
+        if rest.is_empty() {
+            self.riders.append(&mut self.waiters);
+        }
+        let changes = Arc::new(std::mem::replace(&mut self.changes, rest));
         self.send_off(next_id(), base, changes, None)
     }
 
@@ -258,13 +274,13 @@ impl Pending {
         &mut self,
         id: CommitId,
         base: Base,
-        changes: BTreeMap<TokenKey, PendingChange>,
+        changes: Arc<ByName<PendingChange>>,
         expected: Option<Expected>,
     ) -> InFlight {
         let commit = InFlight {
             id,
             expected,
-            changes: Arc::new(changes),
+            changes,
             base,
         };
         self.in_flight = Some(commit.clone());

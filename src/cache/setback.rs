@@ -9,7 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::entries::Entries;
+use super::by_name::ByName;
+use super::partition::Entry;
 use crate::acquire::{AcquireError, AcquireErrorKind};
 use crate::codec::Value;
 use crate::key::{REFRESH_TOKEN, TokenKey};
@@ -103,7 +104,7 @@ impl Setback {
 
     /// What is remembered of failures that concern `name` and this refresh token.
     pub(super) fn find(
-        entries: &Entries,
+        entries: &ByName<Entry>,
         name: &str,
         refresh_token: &Lookup<Secret>,
     ) -> Option<Self> {

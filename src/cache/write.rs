@@ -10,7 +10,7 @@ use super::Engine;
 use super::budget::Permit;
 use super::l2::L2Error;
 use super::partition::State;
-use super::pending::Written;
+use super::pending::{PendingChange, Written};
 use super::pin::Pin;
 use crate::codec::Value;
 use crate::error::{Error, StoreErrorKind};
@@ -37,22 +37,15 @@ impl Engine {
         if !local {
             self.know_generation(key, policy, pin).await?;
         }
-        let (permits, crowded) = match local {
+        let (permit, crowded) = match local {
             true => (None, false),
             false => {
                 let sizes = changes.iter();
-                let sizes = sizes.map(|(name, value)| {
-                    name.as_ref().len() + value.as_ref().map_or(64, Value::footprint)
-                });
-                let (permits, crowded) = self.reserve(sizes).await?;
-                (Some(permits), crowded)
+                let sizes = sizes.map(|(name, value)| PendingChange::size(name, value.as_ref()));
+                let (permit, crowded) = self.reserve(changes.len(), sizes.sum()).await?;
+                (Some(permit), crowded)
             }
         };
-        let mut permits = permits.into_iter().flatten();
-        let changes = changes
-            .into_iter()
-            .map(|(name, value)| (name, value, permits.next()))
-            .collect();
         let now = self.clock.now();
         self.partitions.with(key, |_, state| {
             let pin = pin.get_or_insert_with(|| state.pin(now));
@@ -61,7 +54,7 @@ impl Engine {
                 return Err(Error::SignedOut);
             }
             state.adopt(pin);
-            state.change(changes, now);
+            state.change(changes, permit, now);
             Ok(())
         })?;
         if crowded {
@@ -74,33 +67,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Room for changes of these sizes. Where there is none now, waits for it, and says that the changes
-    /// should be committed in line.
+    /// Room for so many changes of so many bytes. Where there is none now, waits for it, and says
+    /// that the changes should be committed in line.
     pub(super) async fn reserve(
         self: &Arc<Self>,
-        sizes: impl Iterator<Item = usize>,
-    ) -> Result<(Vec<Permit>, bool), Error> {
-        let mut permits = Vec::with_capacity(3);
-        let mut crowded = false;
-        for size in sizes {
-            let permit = match self.budget.try_reserve(size) {
-                Some(permit) => permit,
-                None => {
-                    crowded = true;
-                    // While L2 fails, all that can be sent is being sent again anyway.
-                    if self.queue.is_flowing() {
-                        self.queue_all();
-                    }
-                    timeout(self.l2.hard_timeout, self.budget.reserve(size))
-                        .await
-                        .ok()
-                        .flatten()
-                        .ok_or(Error::Overloaded)?
-                }
-            };
-            permits.push(permit);
+        changes: usize,
+        bytes: usize,
+    ) -> Result<(Permit, bool), Error> {
+        if let Some(permit) = self.budget.try_reserve(changes, bytes) {
+            return Ok((permit, false));
         }
-        Ok((permits, crowded))
+        // While L2 fails, all that can be sent is being sent again anyway.
+        if self.queue.is_flowing() {
+            self.queue_all();
+        }
+        let room = timeout(self.l2.hard_timeout, self.budget.reserve(changes, bytes)).await;
+        let permit = room.ok().flatten().ok_or(Error::Overloaded)?;
+        Ok((permit, true))
     }
 
     /// Signs the partition out, in memory at once. `pin` is of the time after it.

@@ -26,6 +26,14 @@ pub struct Commit {
     pub lifetime: Lifetime,
 }
 
+impl Commit {
+    /// The bytes of its values.
+    pub(crate) fn bytes(&self) -> usize {
+        let puts = self.changes.iter().filter_map(|it| it.put.as_ref());
+        puts.map(|put| put.value.len()).sum()
+    }
+}
+
 /// An entry as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {

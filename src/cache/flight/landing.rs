@@ -1,7 +1,6 @@
 //! What a flight brings home: an answer that L2 has before anybody sees it, or a failure that every
 //! instance remembers.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -11,6 +10,7 @@ use super::Flight;
 use crate::cache::acquire::{Landed, Outcome};
 use crate::cache::acquired::Seen;
 use crate::cache::budget::Permit;
+use crate::cache::by_name::ByName;
 use crate::cache::l2::L2Error;
 use crate::cache::pending::{Batch, Landing, PendingChange};
 use crate::cache::setback::Setback;
@@ -32,7 +32,7 @@ impl Flight {
         mut landed: Landed,
         set: TokenSet,
         seen: &Seen,
-        permits: Option<Vec<Permit>>,
+        permit: Option<Permit>,
     ) -> Outcome {
         let engine = &self.engine;
         let replaced = match seen.refresh_token.is_hit() {
@@ -40,25 +40,19 @@ impl Flight {
             false => engine.l2.entry_id(self.need.key.as_ref()),
         };
         let changes = set.into_changes(self.need.key.clone());
-        let Some(permits) = permits else {
-            let now = engine.clock.now();
-            let changes = changes.map(|(name, value)| (name, Some(value), None));
+        let now = engine.clock.now();
+        let Some(mut permit) = permit else {
+            let changes = changes.map(|(name, value)| (name, Some(value)));
             engine.partitions.with(&self.id.partition, |_, state| {
-                state.change(changes.collect(), now);
+                state.change(changes, None, now);
             });
             return Ok(landed);
         };
-        let since = engine.clock.now();
-        let permits: Vec<_> = permits.into_iter().map(Arc::new).collect();
-        let pending = |((name, value), permit): ((TokenKey, Value), &Arc<Permit>)| {
-            let change = PendingChange {
-                value: Some(value),
-                since,
-                _permit: permit.clone(),
-            };
+        let pending = |(name, value)| {
+            let change = PendingChange::new(&name, Some(value), now, &mut permit);
             (name, change)
         };
-        let changes: BTreeMap<_, _> = changes.zip(permits.iter()).map(pending).collect();
+        let changes: Arc<ByName<_>> = Arc::new(changes.map(pending).collect());
         let mut version = seen.version(replaced);
         for _ in 0..MAX_ATTEMPTS {
             let expected = version.map(|version| Expected {
@@ -97,7 +91,7 @@ impl Flight {
     /// Commits what was acquired; nobody sees it before L2 has it, or has failed to take it.
     async fn commit(
         &self,
-        changes: BTreeMap<TokenKey, PendingChange>,
+        changes: Arc<ByName<PendingChange>>,
         expected: Option<Expected>,
         seen: &Seen,
     ) -> Result<Result<Landing, L2Error>, Error> {
@@ -116,7 +110,7 @@ impl Flight {
                     landing: Some(landing),
                 };
                 if sabotage::is(Sabotage::AcquiredSeenEarly) {
-                    for (name, change) in &batch.changes {
+                    for (name, change) in batch.changes.iter() {
                         state.lay(name.clone(), change.value.clone(), false);
                     }
                 }
@@ -144,7 +138,7 @@ impl Flight {
         setback: &Setback,
         seen: &Seen,
         concerns_all: bool,
-        permits: Option<Vec<Permit>>,
+        permit: Option<Permit>,
     ) {
         let engine = &self.engine;
         let name = match seen.refresh_token.is_hit() && concerns_all {
@@ -152,13 +146,12 @@ impl Flight {
             false => self.need.key.as_ref(),
         };
         let now = engine.clock.now();
-        let local = permits.is_none();
-        let permit = permits.into_iter().flatten().next();
+        let local = permit.is_none();
         engine.partitions.with(&self.id.partition, |_, state| {
             if !state.signed_out_since(&seen.pin) {
                 state.adopt(&seen.pin);
-                let change = (Setback::entry(name), Some(setback.to_value()), permit);
-                state.change(vec![change], now);
+                let change = (Setback::entry(name), Some(setback.to_value()));
+                state.change([change], permit, now);
             }
         });
         if !local {

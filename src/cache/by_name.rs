@@ -1,4 +1,4 @@
-//! The entries of one partition in memory.
+//! What a partition has by token key.
 //!
 //! Most partitions have an access, a refresh and an id token: they stand in place, next to what a
 //! read looks at first. One with many entries (an application's tokens for a thousand tenants) has
@@ -9,42 +9,18 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::ALLOCATION;
-use crate::codec::Value;
 use crate::key::TokenKey;
-use crate::time::Timestamp;
 
 /// Entries that are looked through one by one.
 const FEW: usize = 16;
 
-pub(super) enum Entries {
-    Few(SmallVec<[(TokenKey, Entry); 3]>),
-    Many(BTreeMap<TokenKey, Entry>),
+pub(super) enum ByName<V> {
+    Few(SmallVec<[(TokenKey, V); 3]>),
+    Many(BTreeMap<TokenKey, V>),
 }
 
-pub(super) struct Entry {
-    pub(super) value: Value,
-    /// [`Timestamp::MAX`] when it has no expiry of its own.
-    expires_at: Timestamp,
-    /// Lives in memory only; L2 has not heard of it.
-    pub(super) local: bool,
-}
-
-impl Entry {
-    pub(super) fn new(value: Value, local: bool) -> Self {
-        Self {
-            expires_at: value.expires_at().unwrap_or(Timestamp::MAX),
-            value,
-            local,
-        }
-    }
-
-    pub(super) fn is_usable(&self, now: Timestamp) -> bool {
-        now < self.expires_at
-    }
-}
-
-impl Entries {
-    pub(super) fn get(&self, name: &str) -> Option<&Entry> {
+impl<V> ByName<V> {
+    pub(super) fn get(&self, name: &str) -> Option<&V> {
         match self {
             Self::Few(entries) => {
                 let found = entries
@@ -56,8 +32,19 @@ impl Entries {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Few(entries) => entries.len(),
+            Self::Many(entries) => entries.len(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Puts an entry in the place of what had its name.
-    pub(super) fn insert(&mut self, name: TokenKey, entry: Entry) -> Option<Entry> {
+    pub(super) fn insert(&mut self, name: TokenKey, entry: V) -> Option<V> {
         if let Self::Few(entries) = self {
             if let Some((_, old)) = entries.iter_mut().find(|(key, _)| *key == name) {
                 return Some(std::mem::replace(old, entry));
@@ -74,7 +61,7 @@ impl Entries {
         }
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> Option<Entry> {
+    pub(super) fn remove(&mut self, name: &str) -> Option<V> {
         match self {
             Self::Few(entries) => {
                 let at = entries.iter().position(|(key, _)| key.as_ref() == name)?;
@@ -84,16 +71,27 @@ impl Entries {
         }
     }
 
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) {
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
         match self {
             Self::Few(entries) => entries.retain(|(_, entry)| keep(entry)),
             Self::Many(entries) => entries.retain(|_, entry| keep(entry)),
         }
     }
 
+    /// Takes all but so many of the entries out.
+    pub(super) fn split_off(&mut self, at: usize) -> Self {
+        match self {
+            Self::Few(entries) => Self::Few(entries.drain(at.min(entries.len())..).collect()),
+            Self::Many(entries) => match entries.keys().nth(at).cloned() {
+                Some(first) => Self::Many(entries.split_off(&first)),
+                None => Self::default(),
+            },
+        }
+    }
+
     /// Memory of the list or tree, without what the entries own, in bytes.
     pub(super) fn footprint(&self) -> usize {
-        let entry = std::mem::size_of::<(TokenKey, Entry)>();
+        let entry = std::mem::size_of::<(TokenKey, V)>();
         match self {
             Self::Few(entries) if !entries.spilled() => 0,
             Self::Few(entries) => entries.capacity() * entry + ALLOCATION,
@@ -103,7 +101,7 @@ impl Entries {
     }
 
     /// In no particular order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&TokenKey, &Entry)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&TokenKey, &V)> {
         let (few, many) = match self {
             Self::Few(entries) => (Some(entries), None),
             Self::Many(entries) => (None, Some(entries)),
@@ -113,34 +111,60 @@ impl Entries {
     }
 }
 
-impl Default for Entries {
+impl<V> Default for ByName<V> {
     fn default() -> Self {
         Self::Few(SmallVec::new())
+    }
+}
+
+impl<V> FromIterator<(TokenKey, V)> for ByName<V> {
+    fn from_iter<I: IntoIterator<Item = (TokenKey, V)>>(entries: I) -> Self {
+        let mut all = Self::default();
+        for (name, entry) in entries {
+            all.insert(name, entry);
+        }
+        all
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::Token;
+
+    fn name(number: usize) -> TokenKey {
+        TokenKey::from_canonical(&format!("name-{number}"))
+    }
 
     #[test]
     fn few_and_many_behave_alike() {
-        let name = |number: usize| TokenKey::from_canonical(&format!("name-{number}"));
-        let entry = |text: &str| Entry::new(Value::Token(Token::new(text)), false);
-        let mut entries = Entries::default();
+        let mut entries = ByName::default();
         for number in 0..3 * FEW {
-            assert!(entries.insert(name(number), entry("old")).is_none());
-            assert!(entries.insert(name(number), entry("new")).is_some());
+            assert!(entries.insert(name(number), "old").is_none());
+            assert_eq!(entries.insert(name(number), "new"), Some("old"));
             assert_eq!(entries.iter().count(), number + 1);
+            assert_eq!(entries.len(), number + 1);
         }
         for number in 0..3 * FEW {
-            let found = entries.get(name(number).as_ref()).expect("inserted");
-            assert_eq!(found.value, Value::Token(Token::new("new")));
+            assert_eq!(entries.get(name(number).as_ref()), Some(&"new"));
         }
         assert!(entries.remove("name-0").is_some());
         assert!(entries.remove("name-0").is_none());
         entries.retain(|_| false);
-        assert_eq!(entries.iter().count(), 0);
+        assert!(entries.is_empty());
+    }
+
+    #[test]
+    fn few_and_many_split_alike() {
+        for count in [1, 3, FEW, 3 * FEW] {
+            for at in [0, 1, count - 1, count, count + 1] {
+                let mut entries: ByName<_> = (0..count).map(|it| (name(it), it)).collect();
+                let rest = entries.split_off(at);
+                assert_eq!(entries.len(), at.min(count), "{count} at {at}");
+                let both = entries.iter().chain(rest.iter());
+                let mut all: Vec<_> = both.map(|(_, number)| *number).collect();
+                all.sort_unstable();
+                assert_eq!(all, Vec::from_iter(0..count), "{count} at {at}");
+            }
+        }
     }
 }
