@@ -60,8 +60,15 @@ impl Lua {
     }
 
     fn on(&self, keys: &[String]) -> Cmd {
-        let mut command = cmd("EVALSHA");
-        command.arg(&self.hash).arg(keys.len()).arg(keys);
+        self.with_room(keys, 0, 0)
+    }
+
+    /// With room for so many arguments more, of so many bytes.
+    fn with_room(&self, keys: &[String], arguments: usize, bytes: usize) -> Cmd {
+        let own = 64 + keys.iter().map(String::len).sum::<usize>();
+        let mut command = Cmd::with_capacity(3 + keys.len() + arguments, own + bytes);
+        command.arg("EVALSHA").arg(&self.hash).arg(keys.len());
+        command.arg(keys);
         command
     }
 
@@ -84,7 +91,10 @@ pub(super) fn hash_key(id: &PartitionId) -> String {
 }
 
 pub(super) fn commit(commit: &Commit) -> Cmd {
-    let mut command = COMMIT.on(&[hash_key(&commit.partition)]);
+    // The values are not to be copied once more because the command grows.
+    let arguments = 8 + 3 * commit.changes.len();
+    let bytes = 192 + 48 * commit.changes.len() + commit.bytes();
+    let mut command = COMMIT.with_room(&[hash_key(&commit.partition)], arguments, bytes);
     commit_arguments(&mut command, commit);
     command
 }
