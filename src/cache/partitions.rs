@@ -72,6 +72,10 @@ impl Partitions {
         if let Some(bound) = &self.bound {
             bound.clear();
         }
+        self.clear_shelves();
+    }
+
+    fn clear_shelves(&self) {
         for stripe in &self.stripes {
             let mut stripe = stripe.lock();
             stripe.empty.0.clear();
@@ -200,7 +204,11 @@ impl Partitions {
 
     /// Finds no more who had to leave. Never under a stripe's lock, which it takes.
     fn let_go(&self, bound: &Bound) {
-        for partition in bound.take_evicted() {
+        self.forget(bound, bound.take_evicted());
+    }
+
+    fn forget(&self, bound: &Bound, evicted: Vec<Arc<Partition>>) {
+        for partition in evicted {
             let hash = self.hash(&partition.key);
             let mut stripe = self.stripe(hash);
             // It may have come back meanwhile.
@@ -406,6 +414,40 @@ mod tests {
         assert!(bound.forgets(&used));
         partitions.get(&user(0));
         assert!(!bound.forgets(&used));
+    }
+
+    #[test]
+    fn who_comes_back_while_being_let_go_stays() {
+        let partitions = partitions();
+        let bound = partitions.bound.as_ref().expect("there is L1");
+        keep(&partitions, 0, 7000);
+        let first = partitions.get(&user(0)).expect("there is room");
+        for number in 1..100 {
+            keep(&partitions, number, 7000);
+        }
+        // More than there is room for, as another thread would bring it.
+        for number in 100..200 {
+            let newcomer = Partition::new(user(number), None);
+            bound.take(&newcomer, 7000);
+        }
+        bound.settle();
+        let evicted = bound.take_evicted();
+        assert!(evicted.iter().any(|it| Arc::ptr_eq(it, &first)));
+        keep(&partitions, 0, 9000);
+        partitions.forget(bound, evicted);
+        assert!(bound.has(&first));
+        assert!(partitions.knows(&user(0)));
+        assert!(!partitions.knows(&user(1)), "the others have left");
+    }
+
+    #[test]
+    fn who_comes_while_all_are_forgotten_is_not_left_in_the_books() {
+        let partitions = partitions();
+        keep(&partitions, 0, 100);
+        partitions.bound.as_ref().expect("there is L1").clear();
+        keep(&partitions, 1, 100);
+        partitions.clear_shelves();
+        assert_eq!(partitions.count(), (0, 0));
     }
 
     #[test]
