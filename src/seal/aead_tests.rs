@@ -129,3 +129,12 @@ proptest! {
         prop_assert!(key().open(place(&ada, 0, "graph"), &framed).is_none());
     }
 }
+
+#[test]
+fn no_nonce_is_given_twice() {
+    let draw = || (0..200).map(|_| random_nonce()).collect::<Vec<_>>();
+    let mut all = draw();
+    all.extend(std::thread::spawn(draw).join().expect("no panic"));
+    let distinct: std::collections::HashSet<_> = all.iter().collect();
+    assert_eq!(distinct.len(), 400);
+}
