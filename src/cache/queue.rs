@@ -22,10 +22,10 @@ use crate::random;
 use crate::random::{SLIGHTLY, jittered};
 use crate::store::CommitId;
 
-/// Partitions in one group: a round-trip of about a megabyte.
-const MAX_GROUP: usize = 128;
-/// Groups on their way at a time: one is encoded while L2 works on the other.
-const MAX_GROUPS: usize = 2;
+/// Partitions in one group: a round-trip of about half a megabyte.
+const MAX_GROUP: usize = 64;
+/// Groups on their way at a time: L2 has others to work on while one is encoded.
+const MAX_GROUPS: usize = 4;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 /// The interval between sweeps of expired partitions out of L1.
@@ -178,7 +178,7 @@ impl Engine {
             }
             match groups.len() {
                 0 => return,
-                // The queue is looked at again in any case: nobody needs to wake this task for it.
+                // The queue is looked at again after the next one: nobody needs to say so.
                 MAX_GROUPS => drop(groups.next().await),
                 _ => drop(select(groups.next(), std::pin::pin!(wakeups.recv())).await),
             }
