@@ -134,9 +134,8 @@ pub fn open_value(bytes: &[u8]) -> bool {
     use std::sync::LazyLock;
     static BENCH: LazyLock<seal::Bench> =
         LazyLock::new(|| seal::Bench::new(seal::RingKey::from_bytes([9; 32])));
-    BENCH
-        .open(bytes)
-        .is_some_and(|payload| codec::read(payload.as_ref(), |_| true).is_ok())
+    let [payload] = BENCH.open([bytes]);
+    payload.is_some_and(|payload| codec::read(payload.as_ref(), |_| true).is_ok())
 }
 
 /// Reads what a browser has sent in the cookies of a known store, and the same bytes as what was

@@ -167,8 +167,9 @@ impl Engine {
         let mut unopenable = Vec::new();
         let mut entries = Vec::with_capacity(loaded.entries.len());
         // What was read is dropped as a whole, so that the next read finds the same room free.
+        let mut reader = self.l2.protection.reader(id, loaded.generation);
         for stored in &loaded.entries {
-            match self.l2.protection.decode(id, loaded.generation, stored) {
+            match reader.read(stored) {
                 Ok((name, value)) => entries.push((name, value)),
                 Err(_) => unopenable.push(stored.entry),
             }

@@ -19,7 +19,7 @@ use crate::codec::{self, Unopenable, Value};
 use crate::key::PartitionKey;
 use crate::key::TokenKey;
 #[cfg(feature = "seal")]
-use crate::seal::{self, KeyId, KeyRing, PartitionSealer, Place};
+use crate::seal::{self, KeyId, KeyRing, PartitionCipher, PartitionOpener, Place};
 use crate::store::{Change, EntryId, Names, PartitionId, Put, StoredEntry};
 #[cfg(feature = "seal")]
 use crate::store::{Commit, Loaded, Origin, Outcome};
@@ -94,19 +94,48 @@ impl Protection {
         }
     }
 
-    /// Reads an entry that stands at this place in L2.
-    pub(super) fn decode(
-        &self,
-        partition: &PartitionId,
+    /// What reads the entries of a partition in L2: those of one load, not to be kept.
+    pub(super) fn reader<'a>(&'a self, partition: &'a PartitionId, generation: u64) -> Reader<'a> {
+        self.reader_by(self.names(), partition, generation)
+    }
+
+    /// The same of a partition that stands there by these names.
+    fn reader_by<'a>(
+        &'a self,
+        names: Names,
+        partition: &'a PartitionId,
         generation: u64,
-        stored: &StoredEntry,
-    ) -> Result<(TokenKey, Value), Unopenable> {
-        let decoded = self.decode_with(&self.names(), partition, generation, stored);
+    ) -> Reader<'a> {
+        Reader {
+            names,
+            #[cfg(feature = "seal")]
+            sealing: self.sealing().map(|it| (it, it.ring.opener(partition))),
+            counters: &self.counters,
+            partition,
+            generation,
+        }
+    }
+}
+
+/// Reads entries of one partition in one generation. What they have in common is worked out once.
+pub(super) struct Reader<'a> {
+    names: Names,
+    #[cfg(feature = "seal")]
+    sealing: Option<(&'a Sealing, PartitionOpener<'a>)>,
+    counters: &'a Counters,
+    partition: &'a PartitionId,
+    generation: u64,
+}
+
+impl Reader<'_> {
+    /// Reads an entry. One that cannot be is counted and logged, without its content.
+    pub(super) fn read(&mut self, stored: &StoredEntry) -> Result<(TokenKey, Value), Unopenable> {
+        let decoded = self.decode(stored);
         if let Err(reason) = decoded {
             tracing::warn!(
                 reason = reason.as_str(),
                 entry = ?stored.entry,
-                partition = partition.short(),
+                partition = self.partition.short(),
                 "an entry in L2 is unopenable"
             );
             self.counters.unopenable(reason as usize);
@@ -114,26 +143,20 @@ impl Protection {
         decoded
     }
 
-    fn decode_with(
-        &self,
-        names: &Names,
-        partition: &PartitionId,
-        generation: u64,
-        stored: &StoredEntry,
-    ) -> Result<(TokenKey, Value), Unopenable> {
-        let belongs = |name: &str| names.entry(name) == stored.entry;
+    fn decode(&mut self, stored: &StoredEntry) -> Result<(TokenKey, Value), Unopenable> {
+        let belongs = |name: &str| self.names.entry(name) == stored.entry;
         #[cfg(feature = "seal")]
-        if let Some(sealing) = self.sealing() {
+        if let Some((sealing, opener)) = &mut self.sealing {
             if stored.value.len() > codec::MAX_ENVELOPE {
                 return Err(Unopenable::TooLarge);
             }
             if seal::is_sealed(&stored.value) {
                 let place = Place {
-                    partition,
-                    generation,
+                    partition: self.partition,
+                    generation: self.generation,
                     entry: stored.entry,
                 };
-                let payload = sealing.ring.open_sealed(place, &stored.value)?;
+                let payload = opener.open(place, &stored.value)?;
                 return codec::read(&payload, belongs);
             }
             let decoded = codec::decode(&stored.value, belongs)?;
@@ -143,7 +166,7 @@ impl Protection {
             self.counters.accepted_plaintext.add(1);
             return Ok(decoded);
         }
-        let _ = (partition, generation);
+        let _ = self.generation;
         codec::decode(&stored.value, belongs)
     }
 }
@@ -152,7 +175,7 @@ impl Protection {
 pub(super) struct Writer<'a> {
     names: Names,
     #[cfg(feature = "seal")]
-    sealer: Option<PartitionSealer>,
+    sealer: Option<PartitionCipher>,
     partition: &'a PartitionId,
     generation: u64,
 }
@@ -263,10 +286,10 @@ impl Engine {
         let generation = found.generation;
         let mut changes = Vec::with_capacity(found.entries.len());
         let writer = protection.writer(id, generation);
+        let mut reader = protection.reader_by(plain, &from, generation);
         for stored in &found.entries {
-            // One that cannot be read is left behind, and was counted.
-            let decoded = protection.decode_with(&plain, &from, generation, stored);
-            match decoded {
+            // One that cannot be read is left behind.
+            match reader.decode(stored) {
                 Ok((name, value)) => {
                     let mut change = writer.change(name.as_ref(), Some(&value));
                     if let Some(put) = &mut change.put {

@@ -110,7 +110,8 @@ impl Sealer {
         let session: SessionId = head[1..].try_into().map_err(|_| Unopenable::Foreign)?;
         let key = seal::key_id(envelope).ok_or(Unopenable::Foreign)?;
         let partition = self.partition(&session);
-        let packed = self.ring.open_sealed(Self::place(&partition), envelope);
+        let mut opener = self.ring.opener(&partition);
+        let packed = opener.open(Self::place(&partition), envelope);
         if let Err(Unopenable::UnknownKey) = packed {
             // Perhaps this instance is behind, and the next request need not find it so.
             self.ring.learn_soon(key);

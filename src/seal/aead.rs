@@ -71,38 +71,23 @@ impl SealingKey {
         cipher
     }
 
-    /// What seals for one partition.
-    pub(super) fn of_partition(&self, partition: &PartitionId) -> PartitionSealer {
-        PartitionSealer {
+    /// What seals and opens for one partition.
+    pub(super) fn of_partition(&self, partition: &PartitionId) -> PartitionCipher {
+        PartitionCipher {
             id: self.id,
             cipher: self.cipher(partition),
         }
     }
-
-    /// The payload of an envelope with this key's id; `None` when it was sealed elsewhere or is
-    /// not as it was sealed.
-    pub(super) fn open(&self, place: Place<'_>, envelope: &[u8]) -> Option<Wiped<Vec<u8>>> {
-        let (head, rest) = envelope.split_at_checked(BEFORE)?;
-        let (payload, tag) = rest.split_at_checked(rest.len().checked_sub(AFTER)?)?;
-        let nonce = Nonce::try_from(&head[11..]).ok()?;
-        let tag = Tag::try_from(tag).ok()?;
-        let data = place.associated_data(self.id);
-        let mut payload = Wiped::new(payload.to_vec());
-        self.cipher(place.partition)
-            .decrypt_inout_detached(&nonce, &data, payload.as_mut_slice().into(), &tag)
-            .ok()?;
-        Some(payload)
-    }
 }
 
-/// Seals for one partition, with the key that is derived for it.
-pub(crate) struct PartitionSealer {
-    id: KeyId,
+/// Seals and opens for one partition, with the key that is derived for it.
+pub(crate) struct PartitionCipher {
+    pub(super) id: KeyId,
     /// Wiped on drop.
     cipher: Aes256GcmSiv,
 }
 
-impl PartitionSealer {
+impl PartitionCipher {
     /// Seals what stands in `buffer` after [`BEFORE`] bytes, in place; the place is in the partition
     /// that this is for. There must be room for [`AFTER`] bytes more. `None` when the payload is too
     /// long for the cipher.
@@ -120,6 +105,21 @@ impl PartitionSealer {
             .ok()?;
         buffer.extend_from_slice(&tag);
         Some(())
+    }
+
+    /// The payload of an envelope with this key's id; `None` when it was sealed elsewhere or is
+    /// not as it was sealed.
+    pub(super) fn open(&self, place: Place<'_>, envelope: &[u8]) -> Option<Wiped<Vec<u8>>> {
+        let (head, rest) = envelope.split_at_checked(BEFORE)?;
+        let (payload, tag) = rest.split_at_checked(rest.len().checked_sub(AFTER)?)?;
+        let nonce = Nonce::try_from(&head[11..]).ok()?;
+        let tag = Tag::try_from(tag).ok()?;
+        let data = place.associated_data(self.id);
+        let mut payload = Wiped::new(payload.to_vec());
+        self.cipher
+            .decrypt_inout_detached(&nonce, &data, payload.as_mut_slice().into(), &tag)
+            .ok()?;
+        Some(payload)
     }
 }
 

@@ -35,19 +35,25 @@ impl Bench {
         }
     }
 
-    /// A sealed value of this payload.
-    pub fn seal(&self, payload: &[u8]) -> impl AsRef<[u8]> + use<> {
-        let mut buffer = Wiped::new(Vec::with_capacity(BEFORE + payload.len() + AFTER));
-        buffer.resize(BEFORE, 0);
-        buffer.extend_from_slice(payload);
+    /// Seals these payloads, as for one commit.
+    pub fn seal<const N: usize>(&self, payloads: [&[u8]; N]) -> [impl AsRef<[u8]> + use<N>; N] {
         let sealer = self.ring.sealer(&self.partition);
-        let sealed = sealer.seal(self.place(), &mut buffer);
-        debug_assert!(sealed.is_some());
-        buffer
+        payloads.map(|payload| {
+            let mut buffer = Wiped::new(Vec::with_capacity(BEFORE + payload.len() + AFTER));
+            buffer.resize(BEFORE, 0);
+            buffer.extend_from_slice(payload);
+            let sealed = sealer.seal(self.place(), &mut buffer);
+            debug_assert!(sealed.is_some());
+            buffer
+        })
     }
 
-    /// The payload of a sealed value.
-    pub fn open(&self, value: &[u8]) -> Option<impl AsRef<[u8]> + use<>> {
-        self.ring.open_sealed(self.place(), value).ok()
+    /// Opens these values, as those of one load. `None` for one that does not open.
+    pub fn open<const N: usize>(
+        &self,
+        values: [&[u8]; N],
+    ) -> [Option<impl AsRef<[u8]> + use<N>>; N] {
+        let mut opener = self.ring.opener(&self.partition);
+        values.map(|value| opener.open(self.place(), value).ok())
     }
 }

@@ -112,7 +112,7 @@ mod schedule;
 mod source;
 mod synchronise;
 
-pub(crate) use self::aead::{AFTER, BEFORE, PartitionSealer, Place, is_sealed, key_id};
+pub(crate) use self::aead::{AFTER, BEFORE, PartitionCipher, Place, is_sealed, key_id};
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub use self::bench::Bench;
@@ -126,4 +126,5 @@ pub use self::key::{KeyId, RingKey};
 pub use self::passphrase::PassphraseProtector;
 pub use self::protector::KeyProtector;
 pub use self::repository::{KeyFuture, KeyRecord, KeyRepository};
+pub(crate) use self::ring::PartitionOpener;
 pub use self::ring::{KeyInfo, KeyRing};

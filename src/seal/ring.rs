@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
-use super::aead::{PartitionSealer, Place};
+use super::aead::{self, PartitionCipher, Place};
 use super::builder::KeyRingBuilder;
 use super::dir::{Blocking, DirRepository};
 use super::error::{KeyRingError, KeyRingErrorKind};
@@ -255,23 +255,49 @@ impl KeyRing {
     }
 
     /// What seals for a partition now: for the values of one commit, not to be kept.
-    pub(crate) fn sealer(&self, partition: &PartitionId) -> PartitionSealer {
+    pub(crate) fn sealer(&self, partition: &PartitionId) -> PartitionCipher {
         let keys = self.0.keys();
         keys.active(self.0.now()).sealing.of_partition(partition)
     }
 
-    /// The payload of a sealed envelope.
-    pub(crate) fn open_sealed(
-        &self,
-        place: Place<'_>,
-        envelope: &[u8],
-    ) -> Result<Wiped<Vec<u8>>, Unopenable> {
-        self.0.keys().open(place, envelope)
+    /// What opens values of a partition now: those of one load, not to be kept.
+    pub(crate) fn opener<'a>(&self, partition: &'a PartitionId) -> PartitionOpener<'a> {
+        PartitionOpener {
+            keys: self.0.keys(),
+            partition,
+            latest: None,
+        }
     }
 
     /// Whether a key is in the ring, or was revoked.
     pub(crate) fn knows(&self, id: KeyId) -> bool {
         self.0.keys().knows(id)
+    }
+}
+
+/// Opens values of one partition. Most have the same key, which is derived once.
+pub(crate) struct PartitionOpener<'a> {
+    keys: Arc<Keys>,
+    partition: &'a PartitionId,
+    latest: Option<PartitionCipher>,
+}
+
+impl PartitionOpener<'_> {
+    /// The payload of a sealed envelope; the place is in the partition that this is for.
+    pub(crate) fn open(
+        &mut self,
+        place: Place<'_>,
+        envelope: &[u8],
+    ) -> Result<Wiped<Vec<u8>>, Unopenable> {
+        debug_assert_eq!(place.partition, self.partition);
+        let id = aead::key_id(envelope).ok_or(Unopenable::Tampered)?;
+        let cipher = match self.latest.take() {
+            Some(latest) if latest.id == id => latest,
+            _ => self.keys.opening(id)?.of_partition(self.partition),
+        };
+        let payload = cipher.open(place, envelope);
+        self.latest = Some(cipher);
+        payload.ok_or(Unopenable::Tampered)
     }
 }
 

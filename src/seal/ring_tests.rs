@@ -31,7 +31,27 @@ fn place(partition: &PartitionId) -> Place<'_> {
 }
 
 fn opens(ring: &KeyRing, value: &[u8]) -> Result<(), Unopenable> {
-    ring.open_sealed(place(&id(ring)), value).map(drop)
+    let id = id(ring);
+    ring.opener(&id).open(place(&id), value).map(drop)
+}
+
+#[test]
+fn values_of_one_load_may_have_different_keys() {
+    let rolled = |active, other| {
+        let text = format!("{},{},names={}", key(active), key(other), key(1));
+        KeyRing::parse(&text).unwrap()
+    };
+    let (old, new) = (rolled(1, 2), rolled(2, 1));
+    let id = id(&new);
+    let mut opener = new.opener(&id);
+    let values = [&old, &new, &new, &old].map(sealed);
+    for value in &values {
+        assert!(opener.open(place(&id), value).is_ok());
+        assert_eq!(
+            opener.open(place(&id), b"").err(),
+            Some(Unopenable::Tampered)
+        );
+    }
 }
 
 #[test]
