@@ -102,3 +102,43 @@ impl Drop for Permit {
         self.room.bytes.add_permits(self.bytes as usize);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_several_changes_is_taken_at_once_or_not_at_all() {
+        let budget = Budget::new(3, 100);
+        let first = budget.try_reserve(2, 10).expect("there is room");
+        assert!(budget.try_reserve(2, 10).is_none());
+        assert!(budget.try_reserve(1, 91).is_none());
+        assert_eq!(budget.pending(), 2, "who waits holds nothing");
+        drop(first);
+        assert!(budget.try_reserve(3, 100).is_some());
+    }
+
+    #[test]
+    fn each_change_gives_its_own_room_back() {
+        let budget = Budget::new(3, 100);
+        let mut reserved = budget.try_reserve(3, 60).expect("there is room");
+        let (one, other) = (reserved.split(10), reserved.split(20));
+        assert_eq!(budget.pending(), 3);
+        drop(one);
+        assert_eq!(budget.pending(), 2);
+        assert!(budget.try_reserve(1, 51).is_none());
+        drop(other);
+        drop(reserved);
+        assert!(budget.try_reserve(3, 100).is_some());
+    }
+
+    #[test]
+    fn what_is_larger_than_the_budget_takes_all_of_it() {
+        let budget = Budget::new(2, 100);
+        let mut all = budget.try_reserve(3, 1000).expect("there is room");
+        let parts = [200, 700, 100].map(|bytes| all.split(bytes));
+        assert!(budget.try_reserve(1, 0).is_none());
+        drop((parts, all));
+        assert!(budget.try_reserve(2, 100).is_some());
+    }
+}

@@ -219,3 +219,61 @@ impl TokenStore for MemoryStore {
         Box::pin(std::future::ready(Ok(released)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::PartitionKey;
+    use crate::store::{Change, Lifetime, Names, Put};
+
+    fn id(user: usize) -> PartitionId {
+        let user = PartitionKey::user(user.to_string()).expect("a key");
+        Names::default().partition(&"test".into(), &user)
+    }
+
+    fn commit(store: &MemoryStore, user: usize, bytes: usize) {
+        let put = Put {
+            value: vec![0; bytes].into(),
+            expires_at: None,
+        };
+        let change = Change {
+            entry: [0; 16].into(),
+            put: Some(put),
+        };
+        let commit = Commit {
+            partition: id(user),
+            id: CommitId([user as u8; 8]),
+            generation: 0,
+            expected: None,
+            changes: vec![change],
+            lifetime: Lifetime::default(),
+        };
+        store.shelf.lock().commit(&commit, true, store.clock.now());
+    }
+
+    fn holds(store: &MemoryStore, user: usize) -> bool {
+        let mut shelf = store.shelf.lock();
+        shelf.stored(&id(user), store.clock.now()).is_some()
+    }
+
+    #[test]
+    fn who_was_used_least_recently_leaves() {
+        let store = MemoryStore::with_max_bytes(20_000);
+        for user in 0..50 {
+            commit(&store, user, 1000);
+            assert!(holds(&store, 0), "used after {user}");
+            assert!(store.shelf.lock().bytes <= 20_000);
+        }
+        assert!(holds(&store, 49));
+        assert!(!holds(&store, 1));
+    }
+
+    #[test]
+    fn who_is_too_large_for_the_store_drives_nobody_out() {
+        let store = MemoryStore::with_max_bytes(20_000);
+        commit(&store, 0, 1000);
+        commit(&store, 1, 30_000);
+        assert!(holds(&store, 0));
+        assert!(!holds(&store, 1));
+    }
+}
