@@ -35,13 +35,19 @@ pin_project! {
             future: F,
             guard: Option<(RequestGuard, Exchange)>,
         },
-        /// The response, or the error that becomes one, waits for its changes to be written.
-        Committing {
-            #[pin]
-            commit: CommitWait,
-            outcome: Option<(Outcome<B>, RequestGuard, Exchange)>,
-        },
+        /// The response waits for its changes. Few do: the others carry no room for it.
+        Committing { response: Pin<Box<Committing<B>>> },
         Refused { refusal: Refusal, request: Option<HttpRequest> },
+    }
+}
+
+pin_project! {
+    /// A response, or the error that becomes one, that is ready but for its changes, which have to
+    /// be written first.
+    struct Committing<B> {
+        #[pin]
+        commit: CommitWait,
+        outcome: Option<(Outcome<B>, RequestGuard, Exchange)>,
     }
 }
 
@@ -79,17 +85,10 @@ where
                         return Poll::Ready(guarded(outcome, guard, exchange));
                     };
                     let outcome = Some((outcome, guard, exchange));
-                    state.set(State::Committing { commit, outcome });
+                    let response = Box::pin(Committing { commit, outcome });
+                    state.set(State::Committing { response });
                 }
-                StateProj::Committing { commit, outcome } => {
-                    let ended = ready!(commit.poll(cx));
-                    let outcome = outcome.take();
-                    let (outcome, guard, exchange) = outcome.expect("polled after completion");
-                    return Poll::Ready(match guard.0.may_respond(ended) {
-                        true => guarded(outcome, guard, exchange),
-                        false => set_cookies(unavailable(outcome), exchange.finish()),
-                    });
-                }
+                StateProj::Committing { response } => return response.as_mut().poll(cx),
                 StateProj::Refused { refusal, request } => {
                     let request = request.take().expect("polled after completion");
                     let response = empty(refusal.status());
@@ -97,6 +96,21 @@ where
                 }
             }
         }
+    }
+}
+
+impl<B: MessageBody> Future for Committing<B> {
+    type Output = Outcome<ResponseBody<B>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let ended = ready!(this.commit.poll(cx));
+        let outcome = this.outcome.take();
+        let (outcome, guard, exchange) = outcome.expect("polled after completion");
+        Poll::Ready(match guard.0.may_respond(ended) {
+            true => guarded(outcome, guard, exchange),
+            false => set_cookies(unavailable(outcome), exchange.finish()),
+        })
     }
 }
 
