@@ -5,6 +5,7 @@
 //! defer or delegate (ours: the flush to L2; tower-sessions: the Redis client's I/O).
 
 use std::hint::black_box;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,12 @@ const READS: usize = 10_000;
 const UNTOUCHED: usize = 100;
 /// Few enough to fit the bound on pending changes, so that no request waits for L2.
 const WRITES: usize = 2_000;
+
+/// In so many processes the untouched request is compared with the no-op layer's: where code and
+/// data come to lie in one of them moves the ratio by a tenth.
+const PROCESSES: usize = 7;
+/// The argument of such a process.
+const RATIO: &str = "--ratio";
 
 struct Case {
     stack: &'static str,
@@ -335,6 +342,7 @@ fn main() {
     let only = std::env::args()
         .skip(1)
         .find(|argument| argument != "--bench");
+    let is_ratio = only.as_deref() == Some(RATIO);
     let redis = Redis::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -343,7 +351,9 @@ fn main() {
         .unwrap();
     let cases = runtime.block_on(async {
         let mut cases = cases(&redis).await;
-        if let Some(only) = &only {
+        if is_ratio {
+            cases.retain(|case| case.path == "/untouched" && [NO_OP, OURS].contains(&case.stack));
+        } else if let Some(only) = &only {
             cases.retain(|case| format!("{}{}", case.stack, case.path).contains(only));
         }
         for case in &mut cases {
@@ -358,7 +368,32 @@ fn main() {
         cases
     });
     drop(redis);
-    report(&cases, only.is_some());
+    match is_ratio {
+        true => println!(
+            "{}",
+            beside_no_op(&cases, &cases[1], |ours, no_op| ours / no_op)
+        ),
+        false => report(&cases, only.is_some()),
+    }
+}
+
+/// What another process of this benchmark measures.
+fn ratio() -> f64 {
+    let program = std::env::current_exe().expect("this program");
+    let mut process = Command::new(program);
+    let output = process.arg(RATIO).stderr(Stdio::inherit()).output();
+    let text = String::from_utf8(output.expect("it runs").stdout).expect("a number");
+    text.trim().parse().expect("a number")
+}
+
+/// A case beside the no-op layer's, round by round.
+fn beside_no_op(cases: &[Case], case: &Case, compare: fn(f64, f64) -> f64) -> f64 {
+    let base = cases
+        .iter()
+        .find(|it| it.stack == NO_OP && it.path == case.path);
+    let Some(base) = base else { return f64::NAN };
+    let rounds = case.ns.iter().zip(&base.ns);
+    median(&mut rounds.map(|(a, b)| compare(*a, *b)).collect::<Vec<_>>())
 }
 
 fn report(cases: &[Case], filtered: bool) {
@@ -368,18 +403,7 @@ fn report(cases: &[Case], filtered: bool) {
             .find(|c| c.stack == stack && c.path == path)
             .unwrap()
     };
-    // Beside the no-op layer, round by round.
-    let beside_no_op = |case: &Case, compare: fn(f64, f64) -> f64| -> f64 {
-        let Some(base) = cases
-            .iter()
-            .find(|c| c.stack == NO_OP && c.path == case.path)
-        else {
-            return f64::NAN;
-        };
-        let rounds = case.ns.iter().zip(&base.ns);
-        median(&mut rounds.map(|(a, b)| compare(*a, *b)).collect::<Vec<_>>())
-    };
-    let added = |case: &Case| beside_no_op(case, |ours, no_op| ours - no_op);
+    let added = |case: &Case| beside_no_op(cases, case, |ours, no_op| ours - no_op);
     let ns = |case: &Case| median(&mut case.ns.clone());
     println!(
         "{USERS} users of 7 KiB; {ROUNDS} rounds; medians; allocations of the requesting thread;"
@@ -405,10 +429,13 @@ fn report(cases: &[Case], filtered: bool) {
     if filtered {
         return;
     }
+    let mut ratios: Vec<_> = (0..PROCESSES).map(|_| ratio()).collect();
+    let middle = median(&mut ratios);
+    println!("untouched / no-op layer in {PROCESSES} processes: {ratios:.3?}");
     let hit = case(OURS, "/read");
     let mut holds = bar(
-        "untouched / no-op layer, in total",
-        beside_no_op(case(OURS, "/untouched"), |ours, no_op| ours / no_op),
+        "untouched / no-op layer, in total, in the middle one",
+        middle,
         1.25,
         false,
     );
