@@ -6,8 +6,6 @@ use super::world::{BASE, State};
 
 /// Clocks differ by two seconds at most, and are late by moments.
 const CLOCKS: u64 = 3000;
-/// The longest fault: as long may a commit wait for its answer, and others for news of it.
-const UNTOLD: u64 = 8000;
 
 /// A read that has ended.
 pub struct Read {
@@ -101,16 +99,6 @@ impl State {
         if own {
             return (overwritten && !moved).then(|| format!("v{number} was overwritten here"));
         }
-        let known = partition.between(read.entry, from, self.now);
-        // Whoever has no answer to a commit cannot tell the others that it was made.
-        let untold = known.iter().flatten().any(|value| {
-            let by = self.model.values[*value].by;
-            by != read.by && self.disturbed_since(by, from)
-        });
-        let from = match untold {
-            true => from.saturating_sub(UNTOLD),
-            false => from,
-        };
         let known = partition.between(read.entry, from, self.now);
         (read.clean && !known.contains(&Some(number)))
             .then(|| format!("v{number} is stale, or never was"))
