@@ -74,10 +74,9 @@ impl Budget {
 
     /// What is too large for the whole budget takes all of it.
     fn clamp(&self, changes: usize, bytes: usize) -> (u32, u32) {
-        let clamp = |wanted, max| u32::try_from(wanted).unwrap_or(u32::MAX).min(max);
         (
-            clamp(changes, self.0.max_changes),
-            clamp(bytes, self.0.max_bytes),
+            at_most(changes, self.0.max_changes),
+            at_most(bytes, self.0.max_bytes),
         )
     }
 }
@@ -88,12 +87,16 @@ impl Permit {
         let part = Self {
             room: self.room.clone(),
             changes: self.changes.min(1),
-            bytes: u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes),
+            bytes: at_most(bytes, self.bytes),
         };
         self.changes -= part.changes;
         self.bytes -= part.bytes;
         part
     }
+}
+
+fn at_most(wanted: usize, limit: u32) -> u32 {
+    u32::try_from(wanted).unwrap_or(u32::MAX).min(limit)
 }
 
 impl Drop for Permit {
