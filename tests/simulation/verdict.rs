@@ -6,6 +6,8 @@ use super::world::{BASE, State};
 
 /// Clocks differ by two seconds at most, and are late by moments.
 const CLOCKS: u64 = 3000;
+/// The longest fault: as long may a commit wait for its answer, and others for news of it.
+const UNTOLD: u64 = 8000;
 
 /// A read that has ended.
 pub struct Read {
@@ -99,6 +101,16 @@ impl State {
         if own {
             return (overwritten && !moved).then(|| format!("v{number} was overwritten here"));
         }
+        let known = partition.between(read.entry, from, self.now);
+        // Whoever has no answer to a commit cannot tell the others that it was made.
+        let untold = known.iter().flatten().any(|value| {
+            let by = self.model.values[*value].by;
+            by != read.by && self.disturbed_since(by, from)
+        });
+        let from = match untold {
+            true => from.saturating_sub(UNTOLD),
+            false => from,
+        };
         let known = partition.between(read.entry, from, self.now);
         (read.clean && !known.contains(&Some(number)))
             .then(|| format!("v{number} is stale, or never was"))
@@ -228,11 +240,25 @@ impl State {
             .removals
             .iter()
             .any(|(by, partition, entry, at)| same(*by, *partition, *entry) && *at >= value.began);
+        // Something else has this name in what the instance has moved here, over what it had.
+        let moved_over = self.model.values.iter().any(|one| {
+            one.partition != value.partition
+                && one.entry == value.entry
+                && self.model.partitions[one.partition]
+                    .sign_outs
+                    .iter()
+                    .any(|away| {
+                        away.by == value.by
+                            && away.moved_to == Some(value.partition)
+                            && away.start >= one.written
+                            && away.acknowledged.is_none_or(|at| at >= value.written)
+                    })
+        });
         let mut sign_outs = partition.sign_outs.iter();
         let ended = sign_outs.any(|one| one.by == value.by && one.start >= value.began)
             || partition.cleared_since(value.began.saturating_sub(BOUND))
             || (self.is_blind(number) && !partition.clears.is_empty());
-        (!replaced && !removed && !ended).then(|| "is not in L2".into())
+        (!replaced && !moved_over && !removed && !ended).then(|| "is not in L2".into())
     }
 }
 
