@@ -5,12 +5,15 @@
 //! is back the others follow.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::{FutureExt, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::partition::{Partition, State};
 use super::{Engine, TokenCache};
@@ -19,10 +22,10 @@ use crate::random;
 use crate::random::{SLIGHTLY, jittered};
 use crate::store::CommitId;
 
-/// Partitions in one group: a round-trip of about a megabyte.
-const MAX_GROUP: usize = 128;
-/// Groups on their way at a time: one is encoded while L2 works on the other.
-const MAX_GROUPS: usize = 2;
+/// Partitions in one group: a round-trip of about half a megabyte.
+const MAX_GROUP: usize = 64;
+/// Groups on their way at a time: L2 has others to work on while one is encoded.
+const MAX_GROUPS: usize = 4;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 /// The interval between sweeps of expired partitions out of L1.
@@ -41,7 +44,6 @@ pub(super) struct Queue {
     /// Tries since anything was written.
     failures: AtomicU32,
     wake: mpsc::Sender<Wakeup>,
-    groups: Arc<Semaphore>,
     closed: AtomicBool,
     next_commit: AtomicU64,
 }
@@ -55,7 +57,6 @@ impl Queue {
             retrying: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             wake,
-            groups: Arc::new(Semaphore::new(MAX_GROUPS)),
             closed: AtomicBool::new(false),
             // Unique among instances by its random start, within one by counting.
             next_commit: AtomicU64::new(random::number().unwrap_or_default()),
@@ -99,7 +100,7 @@ impl Engine {
     pub(super) fn start(self: &Arc<Self>, mut wakeups: mpsc::Receiver<Wakeup>) {
         self.runtime.spawn(async move {
             while let Some(engine) = wakeups.recv().await {
-                engine.write_queued().await;
+                engine.write_queued(&mut wakeups).await;
             }
         });
         self.watch_prefix();
@@ -162,20 +163,25 @@ impl Engine {
         let _ = self.queue.wake.try_send(self.clone());
     }
 
-    async fn write_queued(self: Arc<Self>) {
+    /// Writes until nothing is queued. All groups share one task, so that the flush takes one core
+    /// at most and leaves the others to requests.
+    async fn write_queued(self: Arc<Self>, wakeups: &mut mpsc::Receiver<Wakeup>) {
+        let mut groups = FuturesUnordered::new();
         loop {
-            let Ok(slot) = self.queue.groups.clone().acquire_owned().await else {
-                return;
-            };
-            let group = self.queue.take_group();
-            if group.is_empty() {
-                return;
+            while groups.len() < MAX_GROUPS {
+                let group = self.queue.take_group();
+                if group.is_empty() {
+                    break;
+                }
+                // A store that panics ends its group only; what was in it is tried again.
+                groups.push(AssertUnwindSafe(self.clone().write_group(group)).catch_unwind());
             }
-            let engine = self.clone();
-            self.runtime.spawn(async move {
-                engine.write_group(group).await;
-                drop(slot);
-            });
+            match groups.len() {
+                0 => return,
+                // The queue is looked at again after the next one: nobody needs to say so.
+                MAX_GROUPS => drop(groups.next().await),
+                _ => drop(select(groups.next(), std::pin::pin!(wakeups.recv())).await),
+            }
         }
     }
 

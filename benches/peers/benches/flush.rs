@@ -17,9 +17,9 @@ const SCRIPT: &str = concat!(
 const ROUNDS: usize = 9;
 /// Few enough to fit the bound on pending changes.
 const COMMITS: usize = 5_000;
-/// The engine has two groups of at most 128 partitions on their way at a time.
-const PIPELINE: &str = "128";
-const CONNECTIONS: &str = "2";
+/// The engine has four groups of at most 64 partitions on their way at a time.
+const PIPELINE: &str = "64";
+const CONNECTIONS: &str = "4";
 
 fn main() {
     let redis = Redis::start();
