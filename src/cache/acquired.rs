@@ -39,6 +39,15 @@ impl Seen {
         let found = versions.iter().find(|(id, _)| *id == entry);
         Some(found.map_or(0, |(_, version)| *version))
     }
+
+    /// What an acquisition of the token `name` must find as it was: the refresh token that it
+    /// redeems, or without one the token. Whoever writes the token only, spends no refresh token.
+    pub(super) fn at_stake<'a>(&self, name: &'a str) -> &'a str {
+        match self.refresh_token.is_hit() {
+            true => REFRESH_TOKEN,
+            false => name,
+        }
+    }
 }
 
 impl State {

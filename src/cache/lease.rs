@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Engine;
 use super::acquired::Seen;
 use super::l2::L2Error;
+use super::turn::LAST_POLL;
 use crate::acquire::AcquireFuture;
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::race::{Either, race};
@@ -127,22 +128,24 @@ impl HeldLease {
         }
     }
 
-    /// Takes a lease again that has run out; whether nobody has made use of it meanwhile.
+    /// Takes a lease again that has run out; whether nobody has made use of it meanwhile. Another
+    /// holder is waited for: if it fails, what the provider has given here may be all that is left.
     async fn regain(&mut self, about: About<'_>) -> Result<bool, L2Error> {
         let pause = self.engine.terms.lease_ttl / 10;
         let mut attempt = 1;
         loop {
-            let regained = match self.take().await {
-                Ok(None) => self.is_untouched(about).await,
-                Ok(Some(_)) => Ok(false),
-                Err(failure) => Err(failure),
+            let taken = self.take().await;
+            let untouched = match &taken {
+                Ok(_) => self.is_untouched(about).await,
+                Err(failure) => Err(failure.clone()),
             };
-            match regained {
-                Err(_) if attempt < LAST_ATTEMPTS => {
+            match (taken, untouched) {
+                (Ok(Some(remaining)), Ok(true)) => sleep(remaining.min(LAST_POLL)).await,
+                (_, Err(_)) if attempt < LAST_ATTEMPTS => {
                     attempt += 1;
                     sleep(pause).await;
                 }
-                outcome => return outcome,
+                (_, outcome) => return outcome,
             }
         }
     }
@@ -150,12 +153,10 @@ impl HeldLease {
     /// Whether L2 still has what was seen.
     async fn is_untouched(&self, about: About<'_>) -> Result<bool, L2Error> {
         let now = self.engine.look(about.partition, about.name).await?;
-        let untouched = |name: &str| {
-            let entry = self.engine.l2.entry_id(name);
-            // A lower version is of a store that has lost data.
-            now.version(entry) <= about.seen.version(entry)
-        };
-        Ok(untouched(REFRESH_TOKEN) && untouched(about.name.as_ref()))
+        let entry = about.seen.at_stake(about.name.as_ref());
+        let entry = self.engine.l2.entry_id(entry);
+        // A lower version is of a store that has lost data.
+        Ok(now.version(entry) <= about.seen.version(entry))
     }
 
     /// Whether L2 has all that is known of these tokens.

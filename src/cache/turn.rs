@@ -16,7 +16,7 @@ use crate::random::{SLIGHTLY, jittered};
 
 /// How often those who wait for another instance look whether it is done.
 const FIRST_POLL: Duration = Duration::from_millis(20);
-const LAST_POLL: Duration = Duration::from_millis(250);
+pub(super) const LAST_POLL: Duration = Duration::from_millis(250);
 
 /// What keeps others away; given back on drop.
 #[derive(Default)]

@@ -35,10 +35,8 @@ impl Flight {
         permit: Option<Permit>,
     ) -> Outcome {
         let engine = &self.engine;
-        let replaced = match seen.refresh_token.is_hit() {
-            true => engine.l2.entry_id(REFRESH_TOKEN),
-            false => engine.l2.entry_id(self.need.key.as_ref()),
-        };
+        let replaced = seen.at_stake(self.need.key.as_ref());
+        let replaced = engine.l2.entry_id(replaced);
         let changes = set.into_changes(self.need.key.clone());
         let now = engine.clock.now();
         let Some(mut permit) = permit else {

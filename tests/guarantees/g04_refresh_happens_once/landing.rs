@@ -149,3 +149,58 @@ async fn without_l2_by_policy_nothing_is_written() {
     assert_eq!(access(&tokens, "graph").await.as_deref(), Some("a1"));
     assert_eq!((store.groups(), store.leases()), (groups, leases));
 }
+
+/// A store in which leases run out at a word, and a request whose call stands still while its lease
+/// has run out.
+async fn without_lease() -> (TestStore, Clock, Issuer, JoinHandle<Result<String, Error>>) {
+    let clock = Clock::manual(Timestamp::now());
+    let store = TestStore::new(MemoryStore::new().with_clock(clock.clone()));
+    keep_expired(&cache(store.clone()).tokens(session("s"))).await;
+    let issuer = Issuer::new();
+    let request = held(&cache(store.clone()).tokens(session("s")), &issuer).await;
+    clock.advance(Duration::from_secs(60));
+    (store, clock, issuer, request)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_lease_runs_out_is_good_as_long_as_its_refresh_token_stands() {
+    let (store, _, issuer, request) = without_lease().await;
+    let other = cache(store.clone()).tokens(session("s"));
+    other.insert("graph", token("other")).await.unwrap();
+    other.commit().await.unwrap();
+    let leases = store.leases();
+    eventually("it has a lease again", async || store.leases() > leases).await;
+    issuer.release();
+    assert_eq!(request.await.unwrap().unwrap(), "a1");
+    assert_eq!((issuer.calls(), issuer.reuses()), (1, 0));
+    let refresh_token = cache(store).tokens(session("s")).refresh_token().await;
+    assert_eq!(refresh_token.unwrap().hit().unwrap().expose(), "r1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_lease_is_taken_by_one_that_fails_is_still_good() {
+    let (store, _, issuer, request) = without_lease().await;
+    let failing = Issuer::new();
+    failing.hold();
+    let taker = tokio::spawn({
+        let (tokens, failing) = (cache(store.clone()).tokens(session("s")), failing.clone());
+        async move {
+            let call = move |_: Prior| async move {
+                failing.arrived_without_token().await;
+                Err::<TokenSet, _>(ProviderError::unreachable("the wire is cut"))
+            };
+            tokens.get_or_acquire("graph", call).await
+        }
+    });
+    failing.arrival().await;
+    let leases = store.leases();
+    eventually("it is turned away", async || store.leases() > leases + 1).await;
+    failing.release();
+    taker.await.unwrap().unwrap_err();
+    let releases = store.releases();
+    issuer.release();
+    assert_eq!(request.await.unwrap().unwrap(), "a1");
+    eventually("it had a lease again", async || store.releases() > releases).await;
+    let refresh_token = cache(store).tokens(session("s")).refresh_token().await;
+    assert_eq!(refresh_token.unwrap().hit().unwrap().expose(), "r1");
+}
