@@ -348,6 +348,13 @@ impl State {
         }
     }
 
+    /// Others have signed the partition out as well, perhaps after what has begun here since. Returns
+    /// how many changes are dropped; what is still under way is refused.
+    pub(super) fn end_what_began(&mut self) -> usize {
+        self.sign_outs += 1;
+        self.drop_changes()
+    }
+
     /// L2 has signed the partition out.
     pub(super) fn cleared(&mut self, generation: u64, now: Timestamp) {
         self.pending().clear = None;

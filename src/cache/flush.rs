@@ -275,16 +275,15 @@ impl Engine {
         self.coherence.announce([(id, revision)]);
         let now = self.clock.now();
         let dropped = self.partitions.with(key, |_, state| {
-            let dropped = match overlaps {
-                true => state.drop_changes(),
-                false => 0,
-            };
             state.cleared(generation, now);
             if state.sign_outs != sign_outs {
                 // Signed out again meanwhile, perhaps after L2 had done this.
                 state.pending().clear = Some(Some(generation));
             }
-            dropped
+            match overlaps {
+                true => state.end_what_began(),
+                false => 0,
+            }
         });
         self.counters.signed_out_changes.add(dropped as u64);
         Ok(())

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tower_token_cache::{Clock, Durability, Error, L1, Lookup, Timestamp, TokenCache};
+use tower_token_cache::{Clock, Durability, Error, L1, Lookup, MemoryStore, Timestamp, TokenCache};
 
 use crate::common::support::*;
 
@@ -231,6 +231,50 @@ async fn what_is_acquired_blindly_meanwhile_is_dropped() {
     let _ = request.await.unwrap();
     drained(&cut_off).await;
     assert_eq!(stored(store, "s", "graph").await, None);
+}
+
+#[tokio::test]
+async fn it_ends_a_call_that_began_after_one_that_l2_had_yet_to_hear_of() {
+    use crate::common::issuer::Issuer;
+    let (memory, issuer) = (MemoryStore::new(), Issuer::new());
+    let store = TestStore::new(memory.clone());
+    let cut_off = cache(store.clone());
+    let tokens = cut_off.tokens(session("s"));
+    tokens.insert("graph", token("t")).await.unwrap();
+    tokens.commit().await.unwrap();
+    // L2 says which generation is to end, and is gone.
+    store.hang_loads();
+    let loads = store.loads();
+    let sign_out = tokio::spawn(async move { tokens.sign_out().await });
+    eventually("L2 is asked", async || store.loads() > loads).await;
+    store.set_down(true);
+    store.wake_loads();
+    assert_eq!(sign_out.await.unwrap().unwrap(), Durability::Pending);
+    issuer.hold();
+    let request = tokio::spawn({
+        let (tokens, issuer) = (cut_off.tokens(session("s")), issuer.clone());
+        async move {
+            let call = move |_| async move {
+                issuer.arrived_without_token().await;
+                Ok::<_, tower_token_cache::ProviderError>(token("between").into())
+            };
+            tokens.get_or_acquire("graph", call).await
+        }
+    });
+    issuer.arrival().await;
+    let elsewhere = cache(memory.clone()).tokens(session("s"));
+    assert_eq!(elsewhere.sign_out().await.unwrap(), Durability::Stored);
+    store.set_down(false);
+    eventually("L2 has heard of the first", async || {
+        let fresh = cut_off.tokens(session("s"));
+        fresh.commit().await.unwrap() == Durability::Stored
+    })
+    .await;
+    issuer.release();
+    let refused = request.await.unwrap();
+    assert!(matches!(refused, Err(Error::SignedOut)), "{refused:?}");
+    drained(&cut_off).await;
+    assert_eq!(stored(memory, "s", "graph").await, None);
 }
 
 #[tokio::test]
