@@ -16,7 +16,7 @@ use super::world::World;
 
 /// Instances whose first heartbeats nobody has heard are out of the gap protocol's reach: they are
 /// spared for so many milliseconds.
-const SPARED: u64 = 4000;
+pub const SPARED: u64 = 4000;
 
 /// All links there are.
 #[derive(Clone, Default)]

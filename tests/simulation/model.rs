@@ -60,6 +60,9 @@ pub struct Partition {
     barrier: u64,
     /// The store has lost something of it: what it may hold is not known for certain.
     pub tainted: bool,
+    /// A commit that the store had lost was sent again, after others: what came of it may have the
+    /// same revision as before, and something else in it.
+    pub repeated: bool,
     /// The latest generation that there was.
     pub latest: u64,
     /// It has lost everything, then.
@@ -208,6 +211,13 @@ impl State {
         let value = &self.model.values[new];
         let strayed = value.moved && self.model.partitions[number].tainted;
         if value.partition != number {
+            let left = self.model.partitions[number].sign_outs.iter();
+            let mut moves =
+                left.filter(|one| one.moved_to == Some(value.partition) && one.by == by);
+            if moves.any(|one| !self.model.partitions[number].cleared_since(one.start)) {
+                // Sent before it was moved away in memory, and late: it is still to be cleared.
+                return;
+            }
             let sign_outs = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
             let mut moves = sign_outs.filter(|one| one.moved_to == Some(number) && one.by == by);
             match moves.next_back() {
@@ -295,8 +305,9 @@ impl State {
             return;
         }
         partition.revision = revision;
-        partition.tainted = true;
-        partition.wiped = everything.then_some(now);
+        // An earlier loss may have been of the sign-out itself.
+        let first = !std::mem::replace(&mut partition.tainted, true);
+        partition.wiped = (first && everything).then_some(now);
         partition.past.clear();
         for (entry, value) in found.into_iter().enumerate() {
             if partition.current(entry) != value {

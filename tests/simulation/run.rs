@@ -388,7 +388,12 @@ impl Run {
             return;
         }
         instance.cut = true;
-        instance.gaps.push((now, now + length + 4000));
+        let end = now + length + 4000;
+        match instance.gaps.last_mut().filter(|last| last.1 >= now) {
+            // To the instance it is one gap.
+            Some(last) => last.1 = last.1.max(end),
+            None => instance.gaps.push((now, end)),
+        }
         instance.redraw.notify_waiters();
         state.note(format_args!("i{number} is cut off for {length} ms"));
         state.later(
@@ -425,7 +430,7 @@ impl Run {
             let mut state = self.world.lock();
             let number = self.lives[place].number;
             let now = state.now;
-            if now < state.instances[number].started + 4500 {
+            if now < state.instances[number].started + 4500 || state.is_unheard_of(number) {
                 return;
             }
             state.instances[number].ended = Some(now);
@@ -443,7 +448,8 @@ impl Run {
     async fn shut_down(&mut self, place: usize) {
         {
             let state = self.world.lock();
-            if state.now < state.instances[self.lives[place].number].started + 4500 {
+            let number = self.lives[place].number;
+            if state.now < state.instances[number].started + 4500 || state.is_unheard_of(number) {
                 return;
             }
         }

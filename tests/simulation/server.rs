@@ -13,6 +13,8 @@ pub struct Server {
     pub clock: Clock,
     /// What was done, from which a state of the past can be had.
     journal: Vec<(u64, Deed)>,
+    /// Commits that it has lost.
+    lost: Vec<CommitId>,
 }
 
 enum Deed {
@@ -39,6 +41,7 @@ impl Server {
             store: MemoryStore::with_max_bytes(1 << 24).with_clock(clock.clone()),
             clock,
             journal: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -57,6 +60,7 @@ impl State {
                     commit.id.0, commit.generation, commit.expected,
                 ));
                 if matches!(answer, Ok(Outcome::Committed { .. })) {
+                    self.model.partitions[number].repeated |= self.server.lost.contains(&commit.id);
                     self.observe(number, Cause::Commit(by));
                 }
             }
@@ -126,10 +130,14 @@ impl State {
     pub fn lose(&mut self, last: Option<u64>) {
         let since = last.map_or(0, |last| self.now.saturating_sub(last));
         let mut server = Server::new();
+        server.lost = std::mem::take(&mut self.server.lost);
         let (mut at, mut lost) = (0, 0);
         for (time, deed) in std::mem::take(&mut self.server.journal) {
             if time >= since {
                 lost += 1;
+                if let Deed::Commit(commit) = deed {
+                    server.lost.push(commit.id);
+                }
                 continue;
             }
             server.clock.advance(Duration::from_millis(time - at));

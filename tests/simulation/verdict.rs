@@ -101,6 +101,10 @@ impl State {
         if own {
             return (overwritten && !moved).then(|| format!("v{number} was overwritten here"));
         }
+        if moved && value.partition != read.partition {
+            // It came with a move in memory of which L2 has not heard.
+            return None;
+        }
         let known = partition.between(read.entry, from, self.now);
         // Whoever has no answer to a commit cannot tell the others that it was made.
         let untold = known.iter().flatten().any(|value| {
@@ -164,6 +168,7 @@ impl State {
         // the past for whoever remembers that.
         let forgotten = partition.tainted && partition.revision.0 < partition.latest;
         let doubtful = doubtful || (forgotten && read.answer == Answer::Absent);
+        let doubtful = doubtful || partition.repeated;
         let answer = expected.map_or(Answer::Absent, Answer::Hit);
         if answer != read.answer && !doubtful {
             self.violated(format!(

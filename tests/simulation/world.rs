@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_token_cache::{Clock, Timestamp};
 
+use super::channel::SPARED;
 use super::model::Model;
 use super::provider::Provider;
 use super::rng::Rng;
@@ -184,6 +185,16 @@ impl State {
     /// Whether it has ended since then.
     pub fn ended_since(&self, instance: usize, time: u64) -> bool {
         self.instances[instance].ended.is_some_and(|at| at >= time)
+    }
+
+    /// Whether it, or another, has begun when it could not be heard: who has never heard of it does
+    /// not miss it, so that it must not end before it has told what it did.
+    pub fn is_unheard_of(&self, instance: usize) -> bool {
+        let own = &self.instances[instance];
+        let cut = own.gaps.last().filter(|_| own.cut);
+        let since = cut.map(|(since, _)| since.saturating_sub(SPARED));
+        let mut others = self.instances.iter();
+        since.is_some_and(|since| others.any(|one| one.ended.is_none() && one.started > since))
     }
 
     pub fn note(&mut self, event: fmt::Arguments<'_>) {
