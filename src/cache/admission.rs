@@ -321,7 +321,7 @@ impl State {
 
     /// Empties the partition; until L2 acknowledges it, nothing that L2 holds counts. Returns how
     /// many changes that waited are dropped.
-    pub(super) fn sign_out(&mut self, id: CommitId) -> usize {
+    pub(super) fn sign_out(&mut self, id: CommitId, now: Timestamp) -> usize {
         let dropped = self.drop_changes();
         self.forget_entries();
         self.sign_outs += 1;
@@ -329,27 +329,33 @@ impl State {
         let pending = self.pending();
         pending.clear.get_or_insert(generation);
         pending.clear_confirmed = false;
+        pending.clear_since = now;
         // What came after an earlier one, which L2 may have, is not spared as of a repeated one.
         pending.clear_id = id;
         dropped
     }
 
     /// The sign-out that waits is to end this generation, which L2 has. Returns how many changes
-    /// are dropped that were made after it, and before one on another instance.
+    /// are dropped that were made after it, and before one on another instance; what has begun in
+    /// between is refused.
     pub(super) fn ends(&mut self, latest: Option<u64>, cleared_at: Option<Timestamp>) -> usize {
         let since = self.pending.as_ref().and_then(|pending| pending.since());
         let known = self.pending().clear.replace(latest).flatten();
+        let signed_out_at = self.pending().clear_since;
         self.pending().clear_confirmed = true;
         self.cleared_at = cleared_at;
         let ended = latest > known.or(Some(0));
+        if ended && self.cleared_since(signed_out_at) {
+            self.sign_outs += 1;
+        }
         match ended && since.is_some_and(|since| self.cleared_since(since)) {
             true => self.drop_changes(),
             false => 0,
         }
     }
 
-    /// Others have signed the partition out as well, perhaps after what has begun here since. Returns
-    /// how many changes are dropped; what is still under way is refused.
+    /// Others have signed the partition out, perhaps after what has begun here since the sign-out that
+    /// waits. Returns how many changes are dropped; what is still under way is refused.
     pub(super) fn end_what_began(&mut self) -> usize {
         self.sign_outs += 1;
         self.drop_changes()

@@ -250,10 +250,10 @@ impl Engine {
                 Err(_) => None,
             },
         };
-        let sign_outs = self.partitions.with(key, |_, state| state.sign_outs);
         let mut cleared = self.clear(&id, ends, sign_out).await?;
-        // Whether others have signed it out meanwhile, perhaps after what was changed here since.
-        let mut overlaps = !cleared.ended;
+        if !cleared.ended {
+            self.end_what_began(key);
+        }
         for _ in 0..MAX_READS {
             // What another one has let begin may be from before this one, unless L2 was asked long
             // ago: then it may be a session that has begun since.
@@ -266,27 +266,30 @@ impl Engine {
             cleared = self.clear(&id, next, sign_out).await?;
         }
         let generation = cleared.generation;
-        // Where L2 could not be asked for the generation, what memory knew has to do.
-        overlaps |= generation > ends.or(expected).unwrap_or(0) + 1;
         let revision = Revision {
             generation,
             ..Revision::default()
         };
         self.coherence.announce([(id, revision)]);
         let now = self.clock.now();
-        let dropped = self.partitions.with(key, |_, state| {
+        self.partitions.with(key, |_, state| {
             state.cleared(generation, now);
-            if state.sign_outs != sign_outs {
+            if state.pending().clear_id != sign_out {
                 // Signed out again meanwhile, perhaps after L2 had done this.
                 state.pending().clear = Some(Some(generation));
             }
-            match overlaps {
-                true => state.end_what_began(),
-                false => 0,
-            }
         });
-        self.counters.signed_out_changes.add(dropped as u64);
+        // Where L2 could not be asked for the generation, what memory knew has to do.
+        if generation > ends.or(expected).unwrap_or(0) + 1 {
+            self.end_what_began(key);
+        }
         Ok(())
+    }
+
+    /// Others have signed this partition out, perhaps after what has begun here since.
+    fn end_what_began(&self, key: &PartitionKey) {
+        let dropped = self.partitions.with(key, |_, state| state.end_what_began());
+        self.counters.signed_out_changes.add(dropped as u64);
     }
 
     async fn touch_group(&self, mut works: Vec<Work>) {

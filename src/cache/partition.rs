@@ -82,7 +82,8 @@ pub(crate) struct State {
     settled_until: Timestamp,
     /// The epoch of the backplane in which the entries were compared with L2.
     pub(super) epoch: u32,
-    /// How often the partition was signed out through this process.
+    /// Grows when what has begun here is over: the partition was signed out through this process, or
+    /// by others while this one could not tell L2.
     pub(super) sign_outs: u32,
     /// `None` until L2 was asked.
     pub(super) generation: Option<u64>,

@@ -26,6 +26,8 @@ pub(super) struct Pending {
     pub(super) clear: Option<Option<u64>>,
     /// Identifies the sign-out when it is repeated.
     pub(super) clear_id: CommitId,
+    /// When the partition was signed out.
+    pub(super) clear_since: Timestamp,
     /// L2 was asked for that generation since.
     pub(super) clear_confirmed: bool,
     pub(super) changes: ByName<PendingChange>,

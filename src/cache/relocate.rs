@@ -82,7 +82,7 @@ impl Engine {
                     self.coherence.announce(moved);
                     let now = self.clock.now();
                     let dropped = self.partitions.with(from, |_, state| {
-                        let dropped = state.sign_out(id);
+                        let dropped = state.sign_out(id, now);
                         state.cleared(source.generation + 1, now);
                         dropped
                     });

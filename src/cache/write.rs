@@ -97,7 +97,7 @@ impl Engine {
         }
         let (now, id) = (self.clock.now(), self.queue.next_id());
         let dropped = self.partitions.with(key, |_, state| {
-            let dropped = state.sign_out(id);
+            let dropped = state.sign_out(id, now);
             *pin = Some(state.pin(now));
             dropped
         });

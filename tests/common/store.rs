@@ -79,7 +79,7 @@ impl TestStore {
         self.state.down.store(down, Ordering::SeqCst);
     }
 
-    /// Commits and moves are applied from now on, but say that they failed.
+    /// Commits, sign-outs and moves are applied from now on, but say that they failed.
     pub fn set_losing_answers(&self, losing: bool) {
         self.state.losing_answers.store(losing, Ordering::SeqCst);
     }
@@ -242,7 +242,11 @@ impl TokenStore for TestStore {
     ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
         Box::pin(async move {
             self.pass(&self.state.clears, 1).await?;
-            self.inner.clear(partition, expected, id).await
+            let answer = self.inner.clear(partition, expected, id).await;
+            match self.state.losing_answers.load(Ordering::SeqCst) {
+                true => Err(StoreError::new(StoreErrorKind::Timeout)),
+                false => answer,
+            }
         })
     }
 

@@ -234,6 +234,34 @@ async fn what_is_acquired_blindly_meanwhile_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_second_one_while_the_first_is_repeated_ends_what_came_between() {
+    let memory = MemoryStore::new();
+    let store = TestStore::new(memory.clone());
+    let here = cache(store.clone());
+    let tokens = here.tokens(session("s"));
+    // L2 cannot say what is to end, ends it, and its answer is lost.
+    store.hang_loads();
+    store.set_losing_answers(true);
+    assert_eq!(tokens.sign_out().await.unwrap(), Durability::Pending);
+    eventually("L2 has it", async || store.clears() > 0).await;
+    let elsewhere = cache(memory.clone()).tokens(session("s"));
+    elsewhere.insert("graph", token("between")).await.unwrap();
+    elsewhere.commit().await.unwrap();
+
+    let loads = store.loads();
+    eventually("the first is repeated", async || store.loads() > loads).await;
+    let mut second = std::pin::pin!(tokens.sign_out());
+    let made = tokio::time::timeout(Duration::ZERO, second.as_mut()).await;
+    assert!(made.is_err(), "it waits for L2");
+    store.set_losing_answers(false);
+    second.await.unwrap();
+    eventually("L2 has the second", async || {
+        stored(memory.clone(), "s", "graph").await.is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn it_ends_a_call_that_began_after_one_that_l2_had_yet_to_hear_of() {
     use crate::common::issuer::Issuer;
     let (memory, issuer) = (MemoryStore::new(), Issuer::new());
