@@ -14,7 +14,7 @@ use super::verdict::{Answer, Read};
 use super::world::{BASE, State, World};
 
 /// Nobody waits longer for L2, in milliseconds: the hard timeout, and what timers are late.
-const HARD: u64 = 1000 + 60;
+pub const HARD: u64 = 1000 + 60;
 
 /// A user of one partition on one instance.
 #[derive(Clone)]

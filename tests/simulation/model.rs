@@ -60,9 +60,9 @@ pub struct Partition {
     barrier: u64,
     /// The store has lost something of it: what it may hold is not known for certain.
     pub tainted: bool,
-    /// A commit that the store had lost was sent again, after others: what came of it may have the
-    /// same revision as before, and something else in it.
-    pub repeated: bool,
+    /// Others cannot know what it is: an instance changed it that had ended, or a commit that the store
+    /// had lost was sent again, and made a revision that there was before.
+    pub untold: bool,
     /// The latest generation that there was.
     pub latest: u64,
     /// It has lost everything, then.
@@ -156,6 +156,9 @@ impl State {
             ));
         }
         let cleared = revision.0 > before.0;
+        if let Cause::Commit(by) | Cause::Clear(by, _) | Cause::MovedAway(by) = cause {
+            self.model.partitions[number].untold |= self.instances[by].ended.is_some();
+        }
         match cause {
             Cause::Clear(by, sent) if cleared => self.cleared(number, by, Some(sent)),
             Cause::MovedAway(by) if cleared => self.cleared(number, by, None),
@@ -211,19 +214,21 @@ impl State {
         let value = &self.model.values[new];
         let strayed = value.moved && self.model.partitions[number].tainted;
         if value.partition != number {
-            let left = self.model.partitions[number].sign_outs.iter();
-            let mut moves =
-                left.filter(|one| one.moved_to == Some(value.partition) && one.by == by);
-            if moves.any(|one| !self.model.partitions[number].cleared_since(one.start)) {
-                // Sent before it was moved away in memory, and late: it is still to be cleared.
-                return;
-            }
-            let sign_outs = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
-            let mut moves = sign_outs.filter(|one| one.moved_to == Some(number) && one.by == by);
-            match moves.next_back() {
-                Some(_) => return self.moved(number, new),
-                None if strayed => {}
-                None => self.violated(format!("v{new} came to p{number}, where it is not at home")),
+            let partition = &self.model.partitions[number];
+            let mut left = partition.sign_outs.iter();
+            // Sent before it was moved away in memory, and late: it is still to be cleared.
+            let is_late = left.any(|one| {
+                let cleared = |at: u64| partition.cleared_since(at);
+                (one.by, one.moved_to) == (by, Some(value.partition))
+                    && !one.acknowledged.is_some_and(cleared)
+            });
+            match self.has_moved(by, number, 0) {
+                true => return self.moved(number, new),
+                false if is_late => return,
+                false if strayed => {}
+                false => {
+                    self.violated(format!("v{new} came to p{number}, where it is not at home"));
+                }
             }
         }
         let partition = &self.model.partitions[number];
@@ -232,12 +237,12 @@ impl State {
         if partition.tainted {
             return self.judge_recovery(number, new, by);
         }
-        // Moved away and back in memory: what is written here has come with the second move.
+        // What an instance moves in memory is as old as its memory, and may have been here before.
         let mut moves = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
         let moved = moves.any(|one| {
             one.by == by && one.moved_to == Some(number) && one.start >= partition.barrier
         });
-        if age < partition.barrier && moved {
+        if moved && (age < partition.barrier || partition.past.contains(&new)) {
             return self.moved(number, new);
         }
         if age < partition.barrier {

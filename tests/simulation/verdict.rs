@@ -1,5 +1,6 @@
 //! Whether what an instance says can be true.
 
+use super::client::HARD;
 use super::model::BOUND;
 use super::names::{PARTITIONS, REFRESH};
 use super::world::{BASE, State};
@@ -67,8 +68,7 @@ impl State {
         }
         let ready = value.ready.unwrap_or(u64::MAX);
         // What came with a move in memory is as old as it was there.
-        let mut all = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
-        let moved = all.any(|one| one.by == read.by && one.moved_to == Some(read.partition));
+        let moved = self.has_moved(read.by, read.partition, 0);
         let ended = partition.sign_outs.iter().any(|one| {
             one.by == read.by
                 && one.start > ready
@@ -101,16 +101,18 @@ impl State {
         if own {
             return (overwritten && !moved).then(|| format!("v{number} was overwritten here"));
         }
-        if moved && value.partition != read.partition {
-            // It came with a move in memory of which L2 has not heard.
+        // It came with a move in memory of which L2 has not heard.
+        let came = moved && value.partition != read.partition;
+        if came || partition.untold {
             return None;
         }
         let known = partition.between(read.entry, from, self.now);
-        // Whoever has no answer to a commit cannot tell the others that it was made.
-        let untold = known.iter().flatten().any(|value| {
-            let by = self.model.values[*value].by;
-            by != read.by && self.disturbed_since(by, from)
-        });
+        // Whoever has no answer from the store cannot tell the others what it has done.
+        let untold = |by: usize| by != read.by && self.disturbed_since(by, from);
+        let mut writers = known.iter().flatten();
+        let mut sign_outs = partition.sign_outs.iter();
+        let untold = writers.any(|value| untold(self.model.values[*value].by))
+            || sign_outs.any(|one| one.acknowledged.is_none() && untold(one.by));
         let from = match untold {
             true => from.saturating_sub(UNTOLD),
             false => from,
@@ -141,10 +143,14 @@ impl State {
             || removals.any(|(by, number, entry, at)| {
                 (*by, *number, *entry) == (read.by, read.partition, read.entry) && removed(*at)
             });
-        // What it wrote and could not tell L2 has expired.
+        // What it wrote and could not tell L2, or has no answer to, has expired.
+        let unanswered = |at: Option<u64>| at.is_none_or(|at| self.disturbed_since(read.by, at));
+        let moved = self.has_moved(read.by, read.partition, 0);
         let expired = self.model.values.iter().any(|one| {
-            (one.by, one.partition, one.entry) == (read.by, read.partition, read.entry)
-                && one.applied.is_none()
+            let own = (one.by, one.partition) == (read.by, read.partition);
+            (own || moved)
+                && one.entry == read.entry
+                && unanswered(one.applied)
                 && one.expires.is_some_and(|end| end <= self.now + CLOCKS)
         });
         let own = own || expired;
@@ -168,7 +174,7 @@ impl State {
         // the past for whoever remembers that.
         let forgotten = partition.tainted && partition.revision.0 < partition.latest;
         let doubtful = doubtful || (forgotten && read.answer == Answer::Absent);
-        let doubtful = doubtful || partition.repeated;
+        let doubtful = doubtful || partition.untold;
         let answer = expected.map_or(Answer::Absent, Answer::Hit);
         if answer != read.answer && !doubtful {
             self.violated(format!(
@@ -222,6 +228,15 @@ impl State {
         value.blind || others.any(|one| with(one) && one.blind && one.applied.is_none())
     }
 
+    /// Whether this instance has moved something to this partition, and was not done with it before.
+    pub fn has_moved(&self, by: usize, to: usize, since: u64) -> bool {
+        let mut moves = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
+        moves.any(|one| {
+            let going = one.acknowledged.is_none_or(|at| at >= since);
+            one.by == by && one.moved_to == Some(to) && going
+        })
+    }
+
     /// Why a value should have reached L2, if it should have and has not.
     fn missing(&self, number: usize) -> Option<String> {
         let value = &self.model.values[number];
@@ -244,21 +259,15 @@ impl State {
             .model
             .removals
             .iter()
-            .any(|(by, partition, entry, at)| same(*by, *partition, *entry) && *at >= value.began);
+            .any(|(by, partition, entry, at)| {
+                // It may have waited for L2 before it took effect.
+                same(*by, *partition, *entry) && *at + 2 * HARD >= value.began
+            });
         // Something else has this name in what the instance has moved here, over what it had.
-        let moved_over = self.model.values.iter().any(|one| {
-            one.partition != value.partition
-                && one.entry == value.entry
-                && self.model.partitions[one.partition]
-                    .sign_outs
-                    .iter()
-                    .any(|away| {
-                        away.by == value.by
-                            && away.moved_to == Some(value.partition)
-                            && away.start >= one.written
-                            && away.acknowledged.is_none_or(|at| at >= value.written)
-                    })
-        });
+        let mut others = self.model.values.iter();
+        let moved_over = others
+            .any(|one| (one.moved || one.partition != value.partition) && one.entry == value.entry)
+            && self.has_moved(value.by, value.partition, value.written);
         let mut sign_outs = partition.sign_outs.iter();
         let ended = sign_outs.any(|one| one.by == value.by && one.start >= value.began)
             || partition.cleared_since(value.began.saturating_sub(BOUND))

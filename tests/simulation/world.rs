@@ -190,9 +190,9 @@ impl State {
     /// Whether it, or another, has begun when it could not be heard: who has never heard of it does
     /// not miss it, so that it must not end before it has told what it did.
     pub fn is_unheard_of(&self, instance: usize) -> bool {
-        let own = &self.instances[instance];
-        let cut = own.gaps.last().filter(|_| own.cut);
-        let since = cut.map(|(since, _)| since.saturating_sub(SPARED));
+        let gap = self.instances[instance].gaps.last();
+        let gap = gap.filter(|(_, until)| self.now <= *until);
+        let since = gap.map(|(since, _)| since.saturating_sub(SPARED));
         let mut others = self.instances.iter();
         since.is_some_and(|since| others.any(|one| one.ended.is_none() && one.started > since))
     }
