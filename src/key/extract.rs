@@ -134,12 +134,13 @@ impl Cookie {
 impl KeyExtractor for Cookie {
     fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
         let mut found = Unanimous::default();
-        for mut rest in request.headers(&COOKIE) {
-            while let Some(end) = memchr(b';', rest) {
-                self.add(&rest[..end], &mut found)?;
-                rest = &rest[end + 1..];
+        for line in request.headers(&COOKIE) {
+            let mut rest = Some(line);
+            while let Some(pairs) = rest {
+                let (pair, others) = pairs.split_at(memchr(b';', pairs).unwrap_or(pairs.len()));
+                self.add(pair, &mut found)?;
+                rest = others.get(1..);
             }
-            self.add(rest, &mut found)?;
         }
         found.key(PartitionKind::Session)
     }
