@@ -86,8 +86,8 @@ impl HeldLease {
     }
 
     /// Runs `work` while this lease is held, and renews it. A process that was paused for longer
-    /// than its lease finds that out before the work takes another step; then the work goes on only
-    /// if nobody has the lease, and what it is about is in L2 as it was seen.
+    /// than its lease finds that out before the work takes another step; then the work waits until
+    /// nobody else has the lease, and goes on only if what it is about is in L2 as it was seen.
     pub(super) async fn guard(
         &mut self,
         mut work: AcquireFuture,

@@ -9,7 +9,7 @@ use super::{Exchange, TokenCacheService};
 use crate::cache::TokenCache;
 #[cfg(feature = "cookie")]
 use crate::cookie::CookieStore;
-use crate::key::{KeyExtractor, PartitionKey, RequestHead};
+use crate::key::{KeyError, KeyExtractor, PartitionKey, RequestHead};
 use crate::policy::{FailurePolicy, MissingKey, WriteMode};
 use crate::tokens::{RequestGuard, Tokens};
 
@@ -164,10 +164,7 @@ impl Settings {
         let key = match extractor.extract(head) {
             Ok(None) if self.missing_key == MissingKey::Reject => return Err(Refusal::Missing),
             Ok(key) => key,
-            Err(error) => {
-                tracing::debug!(%error, "a request has an invalid partition key");
-                return Err(Refusal::Invalid);
-            }
+            Err(error) => return Err(Refusal::invalid(error)),
         };
         Ok((RequestGuard(self.tokens(key, head)), Exchange::default()))
     }
@@ -188,6 +185,12 @@ impl Settings {
 }
 
 impl Refusal {
+    #[cold]
+    fn invalid(error: KeyError) -> Self {
+        tracing::debug!(%error, "a request has an invalid partition key");
+        Self::Invalid
+    }
+
     pub(crate) fn status(self) -> http::StatusCode {
         match self {
             Self::Missing => http::StatusCode::UNAUTHORIZED,
