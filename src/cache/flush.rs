@@ -252,7 +252,9 @@ impl Engine {
         };
         let mut cleared = self.clear(&id, ends, sign_out).await?;
         if !cleared.ended {
-            self.end_what_began(key);
+            // Now, because the next step may fail.
+            let dropped = self.partitions.with(key, |_, state| state.end_what_began());
+            self.counters.signed_out_changes.add(dropped as u64);
         }
         for _ in 0..MAX_READS {
             // What another one has let begin may be from before this one, unless L2 was asked long
@@ -272,24 +274,22 @@ impl Engine {
         };
         self.coherence.announce([(id, revision)]);
         let now = self.clock.now();
-        self.partitions.with(key, |_, state| {
+        // Where L2 could not be asked for the generation, what memory knew has to do.
+        let overlaps = generation > ends.or(expected).unwrap_or(0) + 1;
+        let dropped = self.partitions.with(key, |_, state| {
             state.cleared(generation, now);
             if state.pending().clear_id != sign_out {
                 // Signed out again meanwhile, perhaps after L2 had done this.
                 state.pending().clear = Some(Some(generation));
             }
+            // In the same step: what begins after it belongs to the next session.
+            match overlaps {
+                true => state.end_what_began(),
+                false => 0,
+            }
         });
-        // Where L2 could not be asked for the generation, what memory knew has to do.
-        if generation > ends.or(expected).unwrap_or(0) + 1 {
-            self.end_what_began(key);
-        }
-        Ok(())
-    }
-
-    /// Others have signed this partition out, perhaps after what has begun here since.
-    fn end_what_began(&self, key: &PartitionKey) {
-        let dropped = self.partitions.with(key, |_, state| state.end_what_began());
         self.counters.signed_out_changes.add(dropped as u64);
+        Ok(())
     }
 
     async fn touch_group(&self, mut works: Vec<Work>) {
