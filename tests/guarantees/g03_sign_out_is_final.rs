@@ -1,7 +1,12 @@
 use std::time::Duration;
 
-use tower_token_cache::{Clock, Durability, Error, L1, Lookup, MemoryStore, Timestamp, TokenCache};
+use tokio::task::JoinHandle;
+use tower_token_cache::{
+    Clock, Durability, Error, L1, Lookup, MemoryStore, ProviderError, Timestamp, Token, TokenCache,
+    Tokens,
+};
 
+use crate::common::issuer::Issuer;
 use crate::common::support::*;
 
 #[tokio::test]
@@ -202,24 +207,33 @@ async fn a_sign_in_on_an_instance_that_has_missed_it_is_kept() {
     assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("again"));
 }
 
-#[tokio::test]
-async fn what_is_acquired_blindly_meanwhile_is_dropped() {
-    use crate::common::issuer::Issuer;
-    let (store, issuer) = (TestStore::default(), Issuer::new());
-    let cut_off = builder(store.clone()).l1(L1::disabled()).build().unwrap();
-    store.set_down(true);
+/// A request whose call to the provider stands still, and will then bring this token.
+async fn held(
+    tokens: Tokens,
+    issuer: &Issuer,
+    access: &'static str,
+) -> JoinHandle<Result<Token, Error>> {
     issuer.hold();
     let request = tokio::spawn({
-        let (tokens, issuer) = (cut_off.tokens(session("s")), issuer.clone());
+        let issuer = issuer.clone();
         async move {
             let call = move |_| async move {
                 issuer.arrived_without_token().await;
-                Ok::<_, tower_token_cache::ProviderError>(token("late").into())
+                Ok::<_, ProviderError>(token(access).into())
             };
             tokens.get_or_acquire("graph", call).await
         }
     });
     issuer.arrival().await;
+    request
+}
+
+#[tokio::test]
+async fn what_is_acquired_blindly_meanwhile_is_dropped() {
+    let (store, issuer) = (TestStore::default(), Issuer::new());
+    let cut_off = builder(store.clone()).l1(L1::disabled()).build().unwrap();
+    store.set_down(true);
+    let request = held(cut_off.tokens(session("s")), &issuer, "late").await;
     store.set_down(false);
     // The breaker of the instance that is cut off need not have noticed.
     cache(store.clone())
@@ -263,7 +277,6 @@ async fn a_second_one_while_the_first_is_repeated_ends_what_came_between() {
 
 #[tokio::test]
 async fn it_ends_a_call_that_began_after_one_that_l2_had_yet_to_hear_of() {
-    use crate::common::issuer::Issuer;
     let (memory, issuer) = (MemoryStore::new(), Issuer::new());
     let store = TestStore::new(memory.clone());
     let cut_off = cache(store.clone());
@@ -278,18 +291,7 @@ async fn it_ends_a_call_that_began_after_one_that_l2_had_yet_to_hear_of() {
     store.set_down(true);
     store.wake_loads();
     assert_eq!(sign_out.await.unwrap().unwrap(), Durability::Pending);
-    issuer.hold();
-    let request = tokio::spawn({
-        let (tokens, issuer) = (cut_off.tokens(session("s")), issuer.clone());
-        async move {
-            let call = move |_| async move {
-                issuer.arrived_without_token().await;
-                Ok::<_, tower_token_cache::ProviderError>(token("between").into())
-            };
-            tokens.get_or_acquire("graph", call).await
-        }
-    });
-    issuer.arrival().await;
+    let request = held(cut_off.tokens(session("s")), &issuer, "between").await;
     let elsewhere = cache(memory.clone()).tokens(session("s"));
     assert_eq!(elsewhere.sign_out().await.unwrap(), Durability::Stored);
     store.set_down(false);
@@ -307,30 +309,18 @@ async fn it_ends_a_call_that_began_after_one_that_l2_had_yet_to_hear_of() {
 
 #[tokio::test]
 async fn what_begins_after_it_does_not_wait_for_a_call_from_before() {
-    use crate::common::issuer::Issuer;
     let (store, issuer) = (TestStore::default(), Issuer::new());
     let cache = cache(store);
     let tokens = cache.tokens(session("s"));
     let set = tower_token_cache::TokenSet::from(token("mail")).with_refresh_token("r0");
     tokens.insert("mail", set).await.unwrap();
     tokens.commit().await.unwrap();
-    issuer.hold();
-    let request = tokio::spawn({
-        let (tokens, issuer) = (cache.tokens(session("s")), issuer.clone());
-        async move {
-            let call = move |_| async move {
-                issuer.arrived_without_token().await;
-                Ok::<_, tower_token_cache::ProviderError>(token("before").into())
-            };
-            tokens.get_or_acquire("graph", call).await
-        }
-    });
-    issuer.arrival().await;
+    let request = held(cache.tokens(session("s")), &issuer, "before").await;
     cache.tokens(session("s")).sign_out().await.unwrap();
 
     let tokens = cache.tokens(session("s"));
     tokens.insert("mail", token("again")).await.unwrap();
-    let call = async |_| Ok::<_, tower_token_cache::ProviderError>(token("after").into());
+    let call = async |_| Ok::<_, ProviderError>(token("after").into());
     let acquired = tokens.get_or_acquire("graph", call).await.unwrap();
     assert_eq!(acquired.access_token(), "after");
     issuer.release();
@@ -343,7 +333,7 @@ async fn what_begins_after_it_does_not_wait_for_a_call_from_before() {
 async fn a_forced_refresh_on_an_instance_that_has_missed_it_succeeds() {
     let (_, stale) = after_an_unseen_sign_out().await;
     let tokens = stale.tokens(session("s"));
-    let call = async |_| Ok::<_, tower_token_cache::ProviderError>(token("new").into());
+    let call = async |_| Ok::<_, ProviderError>(token("new").into());
     let forced = tokens.acquire("graph").unwrap().force_refresh();
     assert_eq!(forced.with(call).await.unwrap().token.access_token(), "new");
 }

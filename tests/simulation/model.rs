@@ -334,6 +334,15 @@ impl State {
         sign_outs.len() - 1
     }
 
+    /// Whether this instance has moved something to this partition, and was not done with it before.
+    pub fn has_moved(&self, by: usize, to: usize, since: u64) -> bool {
+        let mut moves = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
+        moves.any(|one| {
+            let going = one.acknowledged.is_none_or(|at| at >= since);
+            one.by == by && one.moved_to == Some(to) && going
+        })
+    }
+
     /// A sign-out was acknowledged: from now on it is final.
     pub fn end_sign_out(&mut self, number: usize, place: usize) {
         let now = self.now;

@@ -8,7 +8,7 @@ use super::world::{BASE, State};
 /// Clocks differ by two seconds at most, and are late by moments.
 const CLOCKS: u64 = 3000;
 /// The longest fault: as long may a commit wait for its answer, and others for news of it.
-const UNTOLD: u64 = 8000;
+const LONGEST_FAULT: u64 = 8000;
 
 /// A read that has ended.
 pub struct Read {
@@ -108,16 +108,15 @@ impl State {
         }
         let known = partition.between(read.entry, from, self.now);
         // Whoever has no answer from the store cannot tell the others what it has done.
-        let untold = |by: usize| by != read.by && self.disturbed_since(by, from);
+        let waits = |by: usize| by != read.by && self.disturbed_since(by, from);
         let mut writers = known.iter().flatten();
         let mut sign_outs = partition.sign_outs.iter();
-        let untold = writers.any(|value| untold(self.model.values[*value].by))
-            || sign_outs.any(|one| one.acknowledged.is_none() && untold(one.by));
-        let from = match untold {
-            true => from.saturating_sub(UNTOLD),
-            false => from,
+        let is_late = writers.any(|value| waits(self.model.values[*value].by))
+            || sign_outs.any(|one| one.acknowledged.is_none() && waits(one.by));
+        let known = match is_late {
+            true => partition.between(read.entry, from.saturating_sub(LONGEST_FAULT), self.now),
+            false => known,
         };
-        let known = partition.between(read.entry, from, self.now);
         (read.clean && !known.contains(&Some(number)))
             .then(|| format!("v{number} is stale, or never was"))
     }
@@ -226,15 +225,6 @@ impl State {
         };
         let mut others = self.model.values.iter();
         value.blind || others.any(|one| with(one) && one.blind && one.applied.is_none())
-    }
-
-    /// Whether this instance has moved something to this partition, and was not done with it before.
-    pub fn has_moved(&self, by: usize, to: usize, since: u64) -> bool {
-        let mut moves = self.model.partitions.iter().flat_map(|one| &one.sign_outs);
-        moves.any(|one| {
-            let going = one.acknowledged.is_none_or(|at| at >= since);
-            one.by == by && one.moved_to == Some(to) && going
-        })
     }
 
     /// Why a value should have reached L2, if it should have and has not.

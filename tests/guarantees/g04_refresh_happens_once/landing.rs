@@ -18,6 +18,11 @@ async fn the_answer_is_in_l2_before_anybody_has_it() {
     assert_eq!(access_in_memory(&tokens).await.as_deref(), Some("a1"));
 }
 
+async fn stored_refresh_token(store: TestStore) -> String {
+    let refresh_token = cache(store).tokens(session("s")).refresh_token().await;
+    refresh_token.unwrap().hit().unwrap().expose().to_owned()
+}
+
 async fn access_in_memory(tokens: &Tokens) -> Option<String> {
     let tokens = tokens.clone();
     let policy = tokens.failure_policy();
@@ -99,8 +104,7 @@ async fn a_sign_in_elsewhere_during_the_call_wins() {
     other.commit().await.unwrap();
     issuer.release();
     assert_eq!(request.await.unwrap().unwrap(), "a70");
-    let refresh_token = cache(store).tokens(session("s")).refresh_token().await;
-    assert_eq!(refresh_token.unwrap().hit().unwrap().expose(), "r70");
+    assert_eq!(stored_refresh_token(store).await, "r70");
 }
 
 #[tokio::test]
@@ -120,8 +124,7 @@ async fn a_sign_in_here_during_the_call_wins() {
         stored(store.clone(), "s", "graph").await.as_deref(),
         Some("a70")
     );
-    let refresh_token = cache(store).tokens(session("s")).refresh_token().await;
-    assert_eq!(refresh_token.unwrap().hit().unwrap().expose(), "r70");
+    assert_eq!(stored_refresh_token(store).await, "r70");
 }
 
 #[tokio::test]
@@ -152,19 +155,19 @@ async fn without_l2_by_policy_nothing_is_written() {
 
 /// A store in which leases run out at a word, and a request whose call stands still while its lease
 /// has run out.
-async fn without_lease() -> (TestStore, Clock, Issuer, JoinHandle<Result<String, Error>>) {
+async fn without_lease() -> (TestStore, Issuer, JoinHandle<Result<String, Error>>) {
     let clock = Clock::manual(Timestamp::now());
     let store = TestStore::new(MemoryStore::new().with_clock(clock.clone()));
     keep_expired(&cache(store.clone()).tokens(session("s"))).await;
     let issuer = Issuer::new();
     let request = held(&cache(store.clone()).tokens(session("s")), &issuer).await;
     clock.advance(Duration::from_secs(60));
-    (store, clock, issuer, request)
+    (store, issuer, request)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_lease_runs_out_is_good_as_long_as_its_refresh_token_stands() {
-    let (store, _, issuer, request) = without_lease().await;
+    let (store, issuer, request) = without_lease().await;
     let other = cache(store.clone()).tokens(session("s"));
     other.insert("graph", token("other")).await.unwrap();
     other.commit().await.unwrap();
@@ -173,13 +176,12 @@ async fn a_call_whose_lease_runs_out_is_good_as_long_as_its_refresh_token_stands
     issuer.release();
     assert_eq!(request.await.unwrap().unwrap(), "a1");
     assert_eq!((issuer.calls(), issuer.reuses()), (1, 0));
-    let refresh_token = cache(store).tokens(session("s")).refresh_token().await;
-    assert_eq!(refresh_token.unwrap().hit().unwrap().expose(), "r1");
+    assert_eq!(stored_refresh_token(store).await, "r1");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_lease_is_taken_by_one_that_fails_is_still_good() {
-    let (store, _, issuer, request) = without_lease().await;
+    let (store, issuer, request) = without_lease().await;
     let failing = Issuer::new();
     failing.hold();
     let taker = tokio::spawn({
@@ -201,6 +203,5 @@ async fn a_call_whose_lease_is_taken_by_one_that_fails_is_still_good() {
     issuer.release();
     assert_eq!(request.await.unwrap().unwrap(), "a1");
     eventually("it had a lease again", async || store.releases() > releases).await;
-    let refresh_token = cache(store).tokens(session("s")).refresh_token().await;
-    assert_eq!(refresh_token.unwrap().hit().unwrap().expose(), "r1");
+    assert_eq!(stored_refresh_token(store).await, "r1");
 }
