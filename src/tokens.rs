@@ -55,6 +55,7 @@ struct Handle {
 }
 
 impl Tokens {
+    #[inline]
     pub(crate) fn new(
         engine: Arc<Engine>,
         partition: Option<PartitionKey>,

@@ -31,6 +31,8 @@ fn a_cookie_is_found_among_others() {
         "a=b; sid=abc; c=d",
         "xsid=no; sid=\"abc\"",
         "sid=abc;",
+        "\tsid= abc ;a=b",
+        "sid=\" abc \"",
     ] {
         assert_eq!(
             extract(sid(), &[("cookie", header.as_bytes())]),
@@ -43,6 +45,7 @@ fn a_cookie_is_found_among_others() {
         "sid",
         "sid=",
         "sid=; sid=",
+        "sid= ; sid=\"\"; sid=\" \"",
         "xsid=abc",
         "asid=1; side=2",
     ] {

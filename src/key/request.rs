@@ -42,6 +42,10 @@ impl<'a> RequestHead<'a> {
     /// The values of all headers of this name, in order.
     pub fn headers(&self, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
         match self.0 {
+            // No name has a second value, as in most heads: there is nothing to go on to.
+            Source::Http { headers, .. } if headers.len() == headers.keys_len() => {
+                Values::One(headers.get(name))
+            }
             Source::Http { headers, .. } => Values::Http(headers.get_all(name).iter()),
             #[cfg(feature = "actix")]
             Source::Actix(request) => Values::Actix(request.headers().get_all(name.as_str())),
@@ -71,6 +75,7 @@ impl<'a> RequestHead<'a> {
 
 /// The values of the headers of one name.
 enum Values<'a> {
+    One(Option<&'a http::HeaderValue>),
     Http(ValueIter<'a, http::HeaderValue>),
     #[cfg(feature = "actix")]
     Actix(std::slice::Iter<'a, actix_web::http::header::HeaderValue>),
@@ -81,6 +86,7 @@ impl<'a> Iterator for Values<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         match self {
+            Self::One(value) => value.take().map(http::HeaderValue::as_bytes),
             Self::Http(values) => values.next().map(http::HeaderValue::as_bytes),
             #[cfg(feature = "actix")]
             Self::Actix(values) => values.next().map(|value| value.as_bytes()),

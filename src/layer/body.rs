@@ -22,6 +22,7 @@ pin_project! {
 }
 
 impl<B: Body> ResponseBody<B> {
+    #[inline]
     pub(super) fn new(inner: B, guard: RequestGuard) -> Self {
         // A body that is at its end may never be polled, and be kept for long.
         let is_over = guard.is_idle() || inner.is_end_stream();
@@ -46,6 +47,7 @@ impl<B: Body> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -80,14 +80,26 @@ where
                             outcome.map(|response| guarded(response, guard, exchange)),
                         );
                     };
-                    let response = Some((outcome?, guard, exchange));
-                    let response = Box::pin(Committing { commit, response });
+                    let response = Committing::new(commit, outcome?, guard, exchange);
                     state.set(State::Committing { response });
                 }
                 StateProj::Committing { response } => return response.as_mut().poll(cx).map(Ok),
                 StateProj::Refused { refusal } => return Poll::Ready(Ok(empty(refusal.status()))),
             }
         }
+    }
+}
+
+impl<B> Committing<B> {
+    #[cold]
+    fn new(
+        commit: CommitWait,
+        response: Response<B>,
+        guard: RequestGuard,
+        exchange: Exchange,
+    ) -> Pin<Box<Self>> {
+        let response = Some((response, guard, exchange));
+        Box::pin(Self { commit, response })
     }
 }
 

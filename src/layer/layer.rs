@@ -142,6 +142,7 @@ impl TokenCacheLayer {
 
 impl Settings {
     /// The handle of this request, the guard that ends it, and what it owes to its cookies.
+    #[inline]
     pub(crate) fn begin(
         &self,
         head: &RequestHead<'_>,
@@ -169,18 +170,20 @@ impl Settings {
         Ok((RequestGuard(self.tokens(key, head)), Exchange::default()))
     }
 
+    #[inline]
     fn tokens(&self, key: Option<PartitionKey>, head: &RequestHead<'_>) -> Tokens {
-        let policy = self
-            .failure_policy_for
-            .as_ref()
-            .and_then(|choose| choose(head));
-        let mode = self.write_mode_for.as_ref().and_then(|choose| choose(head));
-        Tokens::new(
-            self.cache.0.clone(),
-            key,
-            policy.unwrap_or(self.failure_policy),
-            mode.unwrap_or(self.write_mode),
-        )
+        let policy = chosen(&self.failure_policy_for, head, self.failure_policy);
+        let mode = chosen(&self.write_mode_for, head, self.write_mode);
+        Tokens::new(self.cache.0.clone(), key, policy, mode)
+    }
+}
+
+/// What is chosen for this request, or else the default.
+#[inline]
+fn chosen<T>(choice: &Option<Choice<T>>, head: &RequestHead<'_>, default: T) -> T {
+    match choice {
+        Some(choose) => choose(head).unwrap_or(default),
+        None => default,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::policy::{FailurePolicy, WriteMode};
 
 impl Tokens {
     /// Whether no clone is left. What they did is then seen.
+    #[inline]
     fn is_alone(&self) -> bool {
         let alone = Arc::strong_count(&self.0) == 1;
         if alone {
@@ -31,11 +32,16 @@ impl Tokens {
     }
 
     /// The commit for which the response head has to wait, if any.
+    #[inline]
     pub(crate) fn commit_before_head(&self) -> Option<CommitWait> {
-        let handle = &*self.0;
-        if !handle.changed.load(Ordering::Acquire) {
-            return None;
+        match self.0.changed.load(Ordering::Acquire) {
+            true => self.commit_if_due(),
+            false => None,
         }
+    }
+
+    fn commit_if_due(&self) -> Option<CommitWait> {
+        let handle = &*self.0;
         let due = handle.urgent.load(Ordering::Acquire)
             || handle.write_mode.load(Ordering::Relaxed) == WriteMode::BeforeResponse as u8
             || self.failure_policy() == FailurePolicy::Strict;
@@ -55,6 +61,7 @@ pub(crate) struct RequestGuard(pub(crate) Tokens);
 
 impl RequestGuard {
     /// Whether nothing was changed, and nobody is left who could.
+    #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.0.is_alone() && !self.0.0.changed.load(Ordering::Relaxed)
     }
