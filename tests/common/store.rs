@@ -21,6 +21,8 @@ pub struct TestStore {
 struct State {
     down: AtomicBool,
     losing_answers: AtomicBool,
+    /// Which sign-out's answer is lost, of all that there have been.
+    lost_clear: AtomicU64,
     down_after_move: AtomicBool,
     refusing_commits: AtomicBool,
     panics_once: AtomicBool,
@@ -47,6 +49,7 @@ impl Default for State {
         Self {
             down: AtomicBool::default(),
             losing_answers: AtomicBool::default(),
+            lost_clear: AtomicU64::default(),
             down_after_move: AtomicBool::default(),
             refusing_commits: AtomicBool::default(),
             panics_once: AtomicBool::default(),
@@ -82,6 +85,13 @@ impl TestStore {
     /// Commits, sign-outs and moves are applied from now on, but say that they failed.
     pub fn set_losing_answers(&self, losing: bool) {
         self.state.losing_answers.store(losing, Ordering::SeqCst);
+    }
+
+    /// The n-th sign-out from now on, from 1, is applied, but says that it failed.
+    pub fn lose_clear(&self, n: u64) {
+        self.state
+            .lost_clear
+            .store(self.clears() + n, Ordering::SeqCst);
     }
 
     /// Every operation fails once something has been moved.
@@ -243,7 +253,8 @@ impl TokenStore for TestStore {
         Box::pin(async move {
             self.pass(&self.state.clears, 1).await?;
             let answer = self.inner.clear(partition, expected, id).await;
-            match self.state.losing_answers.load(Ordering::SeqCst) {
+            let lost = self.clears() == self.state.lost_clear.load(Ordering::SeqCst);
+            match lost || self.state.losing_answers.load(Ordering::SeqCst) {
                 true => Err(StoreError::new(StoreErrorKind::Timeout)),
                 false => answer,
             }

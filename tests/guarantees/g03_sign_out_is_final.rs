@@ -276,6 +276,33 @@ async fn a_second_one_while_the_first_is_repeated_ends_what_came_between() {
 }
 
 #[tokio::test]
+async fn what_another_one_ended_stays_ended_when_the_answer_to_its_repetition_is_lost() {
+    let memory = MemoryStore::new();
+    let store = TestStore::new(memory.clone());
+    let here = cache(store.clone());
+    let tokens = here.tokens(session("s"));
+    tokens.insert("graph", token("t")).await.unwrap();
+    tokens.commit().await.unwrap();
+    // L2 is slow to say which generation is to end.
+    store.hang_loads();
+    let loads = store.loads();
+    let sign_out = tokio::spawn(async move { tokens.sign_out().await.unwrap() });
+    eventually("L2 is asked", async || store.loads() > loads).await;
+    let between = here.tokens(session("s"));
+    between.insert("graph", token("between")).await.unwrap();
+    let elsewhere = cache(memory.clone()).tokens(session("s"));
+    assert_eq!(elsewhere.sign_out().await.unwrap(), Durability::Stored);
+
+    // So the first step finds another generation, which the second one ends.
+    store.lose_clear(2);
+    store.wake_loads();
+    assert_eq!(sign_out.await.unwrap(), Durability::Pending);
+    eventually("it is repeated", async || store.clears() > 2).await;
+    drained(&here).await;
+    assert_eq!(stored(memory, "s", "graph").await, None);
+}
+
+#[tokio::test]
 async fn it_ends_a_call_that_began_after_one_that_l2_had_yet_to_hear_of() {
     let (memory, issuer) = (MemoryStore::new(), Issuer::new());
     let store = TestStore::new(memory.clone());
