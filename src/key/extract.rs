@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
-use memchr::memchr;
 
+use super::partition::position;
 use super::{KeyError, PartitionKey, PartitionKind, RequestHead};
 
 /// Finds the partition key of a request.
@@ -140,7 +140,8 @@ impl KeyExtractor for Cookie {
         for line in request.headers(&COOKIE) {
             let mut rest = Some(line);
             while let Some(pairs) = rest {
-                let (pair, others) = pairs.split_at(memchr(b';', pairs).unwrap_or(pairs.len()));
+                let end = position(pairs, |byte| byte == b';').unwrap_or(pairs.len());
+                let (pair, others) = pairs.split_at(end);
                 self.add(pair, &mut found)?;
                 rest = others.get(1..);
             }

@@ -159,7 +159,9 @@ impl PartitionKey {
             length if length > Self::MAX_LEN => Err(KeyError::TooLong {
                 limit: Self::MAX_LEN,
             }),
-            _ if !is_printable(value) => Err(KeyError::InvalidCharacter),
+            _ if position(value, |byte| !matches!(byte, b' '..=b'~')).is_some() => {
+                Err(KeyError::InvalidCharacter)
+            }
             _ => Ok(Some(Self::from_bytes(kind, value))),
         }
     }
@@ -213,17 +215,18 @@ impl PartitionKey {
     }
 }
 
-/// Whether this is printable ASCII. Most keys are of 16 to 64 bytes: the last 16 are looked at as
-/// a whole, so that there is no rest to look at byte by byte.
+/// Where the first such byte is. Most texts here are of 16 to 64 bytes: 16 at a time are looked at,
+/// and the last 16 as a whole, so that there is no rest to look at byte by byte.
 #[inline]
-fn is_printable(text: &[u8]) -> bool {
-    let all = |part: &[u8]| {
-        part.iter()
-            .fold(true, |all, byte| all & matches!(byte, b' '..=b'~'))
+pub(super) fn position(text: &[u8], is: impl Fn(u8) -> bool) -> Option<usize> {
+    let any = |part: &[u8]| part.iter().fold(false, |any, byte| any | is(*byte));
+    let found = match text.last_chunk::<16>() {
+        Some(last) => text.as_chunks::<16>().0.iter().any(|part| any(part)) || any(last),
+        None => any(text),
     };
-    match text.last_chunk::<16>() {
-        Some(last) => text.as_chunks::<16>().0.iter().all(|part| all(part)) && all(last),
-        None => all(text),
+    match found {
+        true => text.iter().position(|byte| is(*byte)),
+        false => None,
     }
 }
 
@@ -290,6 +293,18 @@ mod tests {
                 assert_eq!(digest(a, "n") == digest(b, "n"), i == j);
             }
             assert_ne!(digest(a, "n"), digest(a, "other"));
+        }
+    }
+
+    #[test]
+    fn a_byte_is_found_wherever_it_is() {
+        for len in 0..70 {
+            let mut text = vec![b'x'; len];
+            assert_eq!(position(&text, |byte| byte == b';'), None);
+            for place in (0..len).rev() {
+                text[place] = b';';
+                assert_eq!(position(&text, |byte| byte == b';'), Some(place));
+            }
         }
     }
 

@@ -29,10 +29,15 @@ pin_project! {
             future: F,
             guard: Option<(RequestGuard, Exchange)>,
         },
-        /// The response waits for its changes. Few do: the others carry no room for it.
-        Committing { response: Pin<Box<Committing<B>>> },
-        Refused { refusal: Refusal },
+        /// The response is up to this layer.
+        Own { answer: Answer<B> },
     }
+}
+
+enum Answer<B> {
+    /// The response waits for its changes. Few do: the others carry no room for it.
+    Committing(Pin<Box<Committing<B>>>),
+    Refused(Refusal),
 }
 
 pin_project! {
@@ -55,7 +60,9 @@ impl<F, B> ResponseFuture<F, B> {
 
     pub(super) fn refused(refusal: Refusal) -> Self {
         Self {
-            state: State::Refused { refusal },
+            state: State::Own {
+                answer: Answer::Refused(refusal),
+            },
         }
     }
 }
@@ -70,36 +77,42 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        loop {
-            match state.as_mut().project() {
-                StateProj::Inner { future, guard } => {
-                    let outcome = ready!(future.poll(cx));
-                    let (guard, exchange) = guard.take().expect("polled after completion");
-                    let Some(commit) = guard.0.commit_before_head() else {
-                        return Poll::Ready(
-                            outcome.map(|response| guarded(response, guard, exchange)),
-                        );
-                    };
-                    let response = Committing::new(commit, outcome?, guard, exchange);
-                    state.set(State::Committing { response });
+        match state.as_mut().project() {
+            StateProj::Inner { future, guard } => {
+                let outcome = ready!(future.poll(cx));
+                let (guard, exchange) = guard.take().expect("polled after completion");
+                let Some(commit) = guard.0.commit_before_head() else {
+                    return Poll::Ready(outcome.map(|response| guarded(response, guard, exchange)));
+                };
+                let mut answer = Answer::committing(commit, outcome?, guard, exchange);
+                let response = answer.poll(cx);
+                if response.is_pending() {
+                    state.set(State::Own { answer });
                 }
-                StateProj::Committing { response } => return response.as_mut().poll(cx).map(Ok),
-                StateProj::Refused { refusal } => return Poll::Ready(Ok(empty(refusal.status()))),
+                response.map(Ok)
             }
+            StateProj::Own { answer } => answer.poll(cx).map(Ok),
         }
     }
 }
 
-impl<B> Committing<B> {
+impl<B: Body> Answer<B> {
     #[cold]
-    fn new(
+    fn committing(
         commit: CommitWait,
         response: Response<B>,
         guard: RequestGuard,
         exchange: Exchange,
-    ) -> Pin<Box<Self>> {
+    ) -> Self {
         let response = Some((response, guard, exchange));
-        Box::pin(Self { commit, response })
+        Self::Committing(Box::pin(Committing { commit, response }))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<ResponseBody<B>>> {
+        match self {
+            Self::Committing(response) => response.as_mut().poll(cx),
+            Self::Refused(refusal) => Poll::Ready(empty(refusal.status())),
+        }
     }
 }
 

@@ -49,7 +49,7 @@ const WRITES: usize = 2_000;
 
 /// In so many processes the untouched request is compared with the no-op layer's: where code and
 /// data come to lie in one of them moves the ratio by a tenth.
-const PROCESSES: usize = 7;
+const PROCESSES: usize = 21;
 /// The argument of such a process.
 const RATIO: &str = "--ratio";
 
