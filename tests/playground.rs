@@ -330,7 +330,9 @@ async fn sigterm_with_a_full_queue_ends_within_the_deadline() {
 async fn sigterm_under_load_loses_nothing_that_was_accepted() {
     for example in PLAYGROUNDS {
         let redis = RedisServer::start();
-        let server = Playground::start(example, &["--store", &redis.url()]);
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let options = ["--store", &redis.url()];
+        let server = Playground::start_logging(example, &options, log.reopen().unwrap());
         server.put("warm", "/tokens/a", "t").await;
         let accepted = std::sync::Mutex::new(Vec::new());
         let load = async |worker: usize| {
@@ -354,12 +356,17 @@ async fn sigterm_under_load_loses_nothing_that_was_accepted() {
                 TcpStream::connect(server.address()).is_err()
             })
             .await;
+            let logged = || std::fs::read_to_string(log.path()).unwrap();
+            eventually("the drain begins", async || logged().contains("draining")).await;
             redis.wake();
         };
         tokio::join!(stop, futures_util::future::join_all((0..8).map(load)));
         let (code, last) = server.ended();
         assert_eq!(code, Some(0));
         assert!(last.ends_with("abandoned=0\n"), "{last:?}");
+        let flushed = last.trim().strip_prefix("drained flushed=").unwrap();
+        let flushed = flushed.split(' ').next().unwrap().parse::<u64>().unwrap();
+        assert!(flushed >= 50, "{last:?}");
         let fresh = Playground::start(example, &["--store", &redis.url()]);
         for session in accepted.into_inner().unwrap() {
             let answer = fresh.get(&session, "/tokens/a").await;

@@ -295,7 +295,9 @@ pub(crate) fn announce(address: std::net::SocketAddr) {
 
 /// Writes what is left to the store, and then the last line of the output.
 pub(crate) async fn drain(cache: &TokenCache) {
-    let report = cache.shutdown(DEADLINE).await;
+    // Logged once it has begun.
+    let begun = async { tracing::info!("draining") };
+    let (report, ()) = futures_util::future::join(cache.shutdown(DEADLINE), begun).await;
     say(format_args!(
         "drained flushed={} abandoned={}",
         report.flushed, report.abandoned

@@ -1,5 +1,6 @@
 //! The playgrounds as processes, and a client for them.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -59,12 +60,21 @@ impl Playground {
 
     /// With these environment variables.
     pub fn start_with(example: &str, options: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(binary(example))
+        let mut command = Command::new(binary(example));
+        command.args(options).envs(variables.iter().copied());
+        Self::launch(command.stderr(Stdio::null()))
+    }
+
+    /// With its log in this file.
+    pub fn start_logging(example: &str, options: &[&str], log: File) -> Self {
+        let mut command = Command::new(binary(example));
+        Self::launch(command.args(options).stderr(log))
+    }
+
+    fn launch(command: &mut Command) -> Self {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0"])
-            .args(options)
-            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());

@@ -275,19 +275,25 @@ async fn a_second_one_while_the_first_is_repeated_ends_what_came_between() {
     .await;
 }
 
-#[tokio::test]
-async fn what_another_one_ended_stays_ended_when_the_answer_to_its_repetition_is_lost() {
+/// What is in L2, an instance over it, and its sign-out, to which L2 has yet to say which generation
+/// is to end: its loads hang.
+async fn asking_what_to_end() -> (MemoryStore, TestStore, TokenCache, JoinHandle<Durability>) {
     let memory = MemoryStore::new();
     let store = TestStore::new(memory.clone());
-    let here = cache(store.clone());
-    let tokens = here.tokens(session("s"));
+    let cache = cache(store.clone());
+    let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
     tokens.commit().await.unwrap();
-    // L2 is slow to say which generation is to end.
     store.hang_loads();
     let loads = store.loads();
     let sign_out = tokio::spawn(async move { tokens.sign_out().await.unwrap() });
     eventually("L2 is asked", async || store.loads() > loads).await;
+    (memory, store, cache, sign_out)
+}
+
+#[tokio::test]
+async fn what_another_one_ended_stays_ended_when_the_answer_to_its_repetition_is_lost() {
+    let (memory, store, here, sign_out) = asking_what_to_end().await;
     let between = here.tokens(session("s"));
     between.insert("graph", token("between")).await.unwrap();
     let elsewhere = cache(memory.clone()).tokens(session("s"));
@@ -304,20 +310,12 @@ async fn what_another_one_ended_stays_ended_when_the_answer_to_its_repetition_is
 
 #[tokio::test]
 async fn it_ends_a_call_that_began_after_one_that_l2_had_yet_to_hear_of() {
-    let (memory, issuer) = (MemoryStore::new(), Issuer::new());
-    let store = TestStore::new(memory.clone());
-    let cut_off = cache(store.clone());
-    let tokens = cut_off.tokens(session("s"));
-    tokens.insert("graph", token("t")).await.unwrap();
-    tokens.commit().await.unwrap();
+    let (memory, store, cut_off, sign_out) = asking_what_to_end().await;
+    let issuer = Issuer::new();
     // L2 says which generation is to end, and is gone.
-    store.hang_loads();
-    let loads = store.loads();
-    let sign_out = tokio::spawn(async move { tokens.sign_out().await });
-    eventually("L2 is asked", async || store.loads() > loads).await;
     store.set_down(true);
     store.wake_loads();
-    assert_eq!(sign_out.await.unwrap().unwrap(), Durability::Pending);
+    assert_eq!(sign_out.await.unwrap(), Durability::Pending);
     let request = held(cut_off.tokens(session("s")), &issuer, "between").await;
     let elsewhere = cache(memory.clone()).tokens(session("s"));
     assert_eq!(elsewhere.sign_out().await.unwrap(), Durability::Stored);
