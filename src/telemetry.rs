@@ -130,7 +130,7 @@ impl Counters {
 ///
 /// | metric | kind | is |
 /// |---|---|---|
-/// | `tower_token_cache_l1_entries`, `…_l1_bytes`, `…_pending_changes` | gauge | the field of this type, as of the last [`stats`](crate::TokenCache::stats) or sweep |
+/// | `tower_token_cache_l1_entries`, `…_l1_bytes`, `…_pending_changes`, `…_waiting_acquisitions` | gauge | the field of this type, as of the last [`stats`](crate::TokenCache::stats) or sweep |
 /// | `tower_token_cache_l1_hits_total`, and so on for the other fields | counter | the field of this type |
 /// | `tower_token_cache_duration_total_seconds` | histogram | [`duration_total`](crate::Metadata::duration_total) of each acquisition |
 /// | `tower_token_cache_duration_in_cache_seconds` | histogram | [`duration_in_cache`](crate::Metadata::duration_in_cache) |
@@ -192,6 +192,8 @@ pub struct Stats {
     pub acquisitions: u64,
     /// Calls to the provider that did not.
     pub failed_acquisitions: u64,
+    /// Acquisitions under way now: calls to the provider, and those that wait for their turn.
+    pub waiting_acquisitions: u64,
     /// Changes given up: still pending at the end of a shutdown, or for longer than a tombstone
     /// could protect a sign-out from them.
     pub abandoned_changes: u64,

@@ -3,25 +3,19 @@
 //! A request that finds no token it can use joins the *flight* that gets one, or starts it. What a
 //! flight does is in `flight`; here is who joins which.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
-
-use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Engine;
 use super::flight::Flight;
+use super::flights::{FlightId, Waiter};
 use super::pin::Pin;
-use super::told;
 use crate::acquire::{AcquireFuture, Prior, RefreshReason, TokenSource};
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
-use crate::race::{Either, race};
-use crate::random;
 use crate::time::Timestamp;
 use crate::token::Token;
 
@@ -95,99 +89,6 @@ pub(super) enum Grounded {
 
 pub(super) type Outcome = Result<Landed, Grounded>;
 
-/// What flights are for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct FlightId {
-    pub(super) partition: PartitionKey,
-    pub(super) name: TokenKey,
-    pub(super) claims: Option<Arc<str>>,
-}
-
-/// The flights of this process.
-pub(super) struct Flights {
-    flying: Mutex<HashMap<FlightId, Flying>>,
-    /// Whoever redeems a partition's refresh token holds its lock.
-    locks: Mutex<HashMap<PartitionKey, Weak<tokio::sync::Mutex<()>>>>,
-    slots: Arc<Semaphore>,
-    /// Those ahead of time leave some for those that are waited for.
-    slots_ahead: Arc<Semaphore>,
-    /// How many there are.
-    count: watch::Sender<usize>,
-    /// Moves the refresh times of this instance apart from those of others.
-    jitter: u64,
-}
-
-/// One flight, seen by those who wait for it.
-#[derive(Clone)]
-struct Flying {
-    number: u64,
-    /// Told when somebody waits for it.
-    awaited: Arc<Notify>,
-    outcome: told::Receiver<Outcome>,
-    /// When it was started. What began after a sign-out does not wait for what one has ended.
-    pin: Pin,
-}
-
-impl Flights {
-    pub(super) fn new(max_acquisitions: u32) -> Self {
-        let slots = max_acquisitions as usize;
-        Self {
-            flying: Mutex::default(),
-            locks: Mutex::default(),
-            slots: Arc::new(Semaphore::new(slots)),
-            slots_ahead: Arc::new(Semaphore::new((slots / 4).max(1))),
-            count: watch::Sender::new(0),
-            jitter: random::number().unwrap_or_default(),
-        }
-    }
-
-    /// Leave to ask the provider, of which there is only so much. A flight ahead of time that
-    /// comes to be waited for leaves the queue of those that are not.
-    pub(super) async fn slot(
-        &self,
-        awaited: &Notify,
-    ) -> (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
-        // Neither is ever closed.
-        let slot = self.slots_ahead.clone().acquire_owned();
-        let ahead = match race(awaited.notified(), slot).await {
-            Either::First(()) => None,
-            Either::Second(slot) => slot.ok(),
-        };
-        (ahead, self.slots.clone().acquire_owned().await.ok())
-    }
-
-    /// The right to redeem this partition's refresh token, within this process.
-    pub(super) async fn lock(&self, partition: &PartitionKey) -> OwnedMutexGuard<()> {
-        let mutex = {
-            let mut locks = self.locks.lock();
-            locks.retain(|key, mutex| key == partition || mutex.strong_count() > 0);
-            let known = locks.get(partition).and_then(Weak::upgrade);
-            known.unwrap_or_else(|| {
-                let mutex = Arc::default();
-                locks.insert(partition.clone(), Arc::downgrade(&mutex));
-                mutex
-            })
-        };
-        mutex.lock_owned().await
-    }
-
-    /// A flight has ended: its place is free, unless another has taken it.
-    pub(super) fn remove(&self, id: &FlightId, number: u64) {
-        let mut flying = self.flying.lock();
-        if flying.get(id).is_some_and(|flight| flight.number == number) {
-            flying.remove(id);
-        }
-        drop(flying);
-        self.count.send_modify(|count| *count -= 1);
-    }
-
-    /// Waits until no flight is left.
-    pub(super) async fn landed(&self) {
-        // The sender lives in this.
-        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
-    }
-}
-
 impl Engine {
     /// A token from the provider, or from whoever asks the provider meanwhile.
     pub(crate) async fn acquire(
@@ -212,9 +113,10 @@ impl Engine {
             if let Some(error) = setback.and_then(|setback| setback.error(now)) {
                 return Err(error.into());
             }
-            let outcome = self.join(partition, need, policy, seen, &mut call)?;
-            // The flight goes on when this caller goes away.
-            let landed = outcome.outcome().await;
+            // A call that has begun goes on when this caller goes away.
+            let flight = self.join(partition, need, policy, seen, &mut call)?;
+            let landed = flight.outcome().await;
+            drop(flight);
             let signed_out = self.find(partition).lock().signed_out_since(&seen);
             let started = call.is_none();
             match landed {
@@ -261,7 +163,7 @@ impl Engine {
             reason: Some(RefreshReason::ProactivelyRefreshed),
             stale: None,
         };
-        // Shut down: the token is still good.
+        // Shut down or too busy: the token is still good.
         let _ = self.join(partition, &need, policy, seen.pin, &mut Some(call));
     }
 
@@ -273,7 +175,7 @@ impl Engine {
         let text = token.access_token().as_bytes();
         let end = &text[text.len().saturating_sub(DISTINCT)..];
         let mut hasher = DefaultHasher::new();
-        (self.flights.jitter, end).hash(&mut hasher);
+        (self.flights.jitter(), end).hash(&mut hasher);
         let hash = hasher.finish() as u32;
         let shift = window.mul_f64(0.2 * f64::from(hash) / f64::from(u32::MAX));
         Some(at.saturating_sub(window / 10).saturating_add(shift))
@@ -316,46 +218,32 @@ impl Engine {
         policy: FailurePolicy,
         pin: Pin,
         call: &mut Option<Call>,
-    ) -> Result<told::Receiver<Outcome>, Error> {
+    ) -> Result<Waiter<'_>, Error> {
         let id = FlightId {
             partition: partition.clone(),
             name: need.key.clone(),
             claims: need.claims.clone(),
         };
-        let mut flying = self.flights.flying.lock();
-        let begun = flying.get(&id);
-        let over = |flight: &Flying| self.find(partition).lock().signed_out_since(&flight.pin);
-        if let Some(flight) = begun.filter(|flight| !over(flight)) {
-            if !need.is_ahead() {
-                flight.awaited.notify_one();
-            }
-            return Ok(flight.outcome.clone());
+        let is_ahead = need.is_ahead();
+        let mut flying = self.flights.lock();
+        let over = |pin: &Pin| self.find(partition).lock().signed_out_since(pin);
+        if let Some(flight) = flying.join(&id, is_ahead, over) {
+            return Ok(flight);
         }
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
         }
-        let Some(call) = call.take() else {
+        if call.is_none() {
             return Err(super::flight::overtaken());
-        };
-        let (done, outcome) = told::channel();
-        let number = u64::from_be_bytes(self.queue.next_id().0);
-        let awaited = Arc::<Notify>::default();
-        if !need.is_ahead() {
-            awaited.notify_one();
         }
-        let flight = Flight::new(self.clone(), id.clone(), number, policy, need.clone(), done);
-        self.flights.count.send_modify(|count| *count += 1);
-        flying.insert(
-            id,
-            Flying {
-                number,
-                awaited: awaited.clone(),
-                outcome: outcome.clone(),
-                pin,
-            },
-        );
+        let number = u64::from_be_bytes(self.queue.next_id().0);
+        let (boarding, flight) = flying.start(id.clone(), number, is_ahead, pin)?;
         drop(flying);
-        self.runtime.spawn(flight.run(call, awaited));
-        Ok(outcome)
+        if let Some(call) = call.take() {
+            let (engine, need) = (self.clone(), need.clone());
+            let flight = Flight::new(engine, id, number, policy, need, boarding);
+            self.runtime.spawn(flight.run(call));
+        }
+        Ok(flight)
     }
 }

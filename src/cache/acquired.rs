@@ -20,6 +20,8 @@ pub(super) struct Seen {
     pub(super) id_token: Lookup<Secret>,
     /// Why it failed last time, if that is remembered.
     pub(super) setback: Option<Setback>,
+    /// Whether the partition is known to be there: L2 has it, or is to have it.
+    pub(super) exists: bool,
     /// Changes of these tokens are on their way to L2.
     pub(super) waits: bool,
     pub(super) pin: Pin,
@@ -56,7 +58,11 @@ impl State {
         let token = self.token(name);
         let refresh_token = self.seen_secret(REFRESH_TOKEN, now);
         let setback = Setback::find(&self.entries, name, &refresh_token);
+        let rebuff = self.rebuff.as_deref();
+        let rebuff = rebuff.and_then(|rebuff| rebuff.setback(name, &refresh_token, now));
+        let setback = setback.or_else(|| rebuff.cloned());
         Seen {
+            exists: self.exists(),
             token,
             id_token: self.seen_secret(ID_TOKEN, now),
             setback,
@@ -67,6 +73,12 @@ impl State {
             versions: None,
             refresh_token,
         }
+    }
+
+    /// Whether the partition is known to be there.
+    pub(super) fn exists(&self) -> bool {
+        let pending = self.pending.as_ref();
+        self.version > 0 || !self.is_empty() || pending.is_some_and(|pending| pending.has_changes())
     }
 
     /// The token, expired or not.

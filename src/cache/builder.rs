@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acquire::{Flights, Terms};
+use super::acquire::Terms;
 use super::budget::Budget;
 use super::coherence::{Coherence, Epoch};
 use super::confirm::Confirmations;
 #[cfg(feature = "seal")]
 use super::encryption::Encryption;
+use super::flights::Flights;
 use super::l1::L1;
 use super::l2::L2;
 use super::partition::Rules;

@@ -3,14 +3,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Engine;
+use super::in_use::{InUse, Use};
 use super::partition::RECHECK;
 use crate::backplane::{Event, Events, Invalidation, Publisher};
 use crate::key::PartitionKey;
@@ -81,7 +82,7 @@ pub(super) struct Coherence {
     /// The keys of the partitions in memory, by the beginning of their digest.
     index: Mutex<HashMap<u64, PartitionKey>>,
     /// Flights that wait for another instance to bring a token.
-    waiting: Mutex<HashMap<PartitionKey, Weak<Notify>>>,
+    waiting: InUse<Notify>,
 }
 
 impl Coherence {
@@ -89,7 +90,7 @@ impl Coherence {
         Self {
             publisher,
             index: Mutex::default(),
-            waiting: Mutex::default(),
+            waiting: InUse::default(),
         }
     }
 
@@ -121,15 +122,8 @@ impl Coherence {
     }
 
     /// Notified when another instance has changed this partition.
-    pub(super) fn changes(&self, key: &PartitionKey) -> Arc<Notify> {
-        let mut waiting = self.waiting.lock();
-        if let Some(known) = waiting.get(key).and_then(Weak::upgrade) {
-            return known;
-        }
-        waiting.retain(|_, notify| notify.strong_count() > 0);
-        let notify = Arc::default();
-        waiting.insert(key.clone(), Arc::downgrade(&notify));
-        notify
+    pub(super) fn changes(&self, key: &PartitionKey) -> Use<Notify> {
+        self.waiting.enter(key)
     }
 
     fn find(&self, digest: &[u8; 32]) -> Option<PartitionKey> {
@@ -237,13 +231,7 @@ impl Engine {
         self.counters
             .signed_out_changes
             .add(dropped.unwrap_or(0) as u64);
-        if let Some(waiting) = self
-            .coherence
-            .waiting
-            .lock()
-            .get(&key)
-            .and_then(Weak::upgrade)
-        {
+        if let Some(waiting) = self.coherence.waiting.get(&key) {
             waiting.notify_waiters();
         }
     }

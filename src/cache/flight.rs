@@ -8,26 +8,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Engine;
-use super::acquire::{Call, FlightId, Grounded, Landed, Need, Outcome};
+use super::acquire::{Call, Grounded, Landed, Need, Outcome};
 use super::acquired::Seen;
+use super::budget::Permit;
+use super::flights::{Boarding, FlightId};
 use super::l2::L2Error;
-use super::lease::{About, Guarded, HeldLease, finish};
+use super::lease::{About, Guarded, HeldLease, Panicked, Work, finish};
 use super::load::Reading;
 use super::setback::Setback;
 use super::told;
 use super::turn::{Exclusion, Turn};
 use crate::acquire::{
-    AcquireError, AcquireErrorKind, Prior, ProviderError, RefreshReason, TokenSource, classify,
+    AcquireError, AcquireErrorKind, BoxError, Prior, ProviderError, RefreshReason, TokenSource,
+    classify,
 };
 use crate::error::Error;
-use crate::key::REFRESH_TOKEN;
+use crate::key::{PartitionKind, REFRESH_TOKEN};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
+use crate::race::{Either, race};
 use crate::random;
 use crate::store::Lease;
+use crate::token::TokenSet;
 use crate::tokens::MAX_TOKEN_SET;
 
 /// Room for an answer that is not there yet, in changes and bytes: an access, a refresh and an id
@@ -43,8 +48,30 @@ pub(super) struct Flight {
     done: told::Sender<Outcome>,
     outcome: Outcome,
     told: bool,
+    /// Told when nobody waits for this any more, and it has not begun to ask.
+    abandoned: Arc<Notify>,
+    /// Until then it may wait for its turn.
+    begin_by: Instant,
     /// Whose the leases are.
     owner: [u8; 16],
+}
+
+/// What became of a call that had to wait for its place.
+enum Asked {
+    /// Nobody waits for it any more.
+    Abandoned,
+    /// There was none in time.
+    NoPlace,
+    NoRoom(Error),
+    Answered(Result<TokenSet, BoxError>),
+    TimedOut,
+}
+
+/// What a call leaves behind, however it ends.
+#[derive(Default)]
+struct Begun {
+    permit: Option<Permit>,
+    at: Option<Instant>,
 }
 
 impl From<Error> for Grounded {
@@ -59,6 +86,11 @@ impl From<AcquireError> for Grounded {
     }
 }
 
+/// A flight has waited for too long.
+fn timed_out() -> AcquireError {
+    AcquireError::new(AcquireErrorKind::TimedOut)
+}
+
 /// Another instance has taken over, and has not brought a token.
 pub(super) fn overtaken() -> Error {
     AcquireError::new(AcquireErrorKind::Failed).into()
@@ -71,34 +103,37 @@ impl Flight {
         number: u64,
         policy: FailurePolicy,
         need: Need,
-        done: told::Sender<Outcome>,
+        boarding: Boarding,
     ) -> Self {
         Self {
+            begin_by: Instant::now() + engine.terms.timeout,
             engine,
             id,
             number,
             policy,
             need,
-            done,
+            done: boarding.done,
+            abandoned: boarding.abandoned,
             outcome: Err(AcquireError::new(AcquireErrorKind::Panicked).into()),
             told: false,
             owner: owner(number),
         }
     }
 
-    /// `awaited` is told when somebody waits for this.
-    pub(super) async fn run(mut self, call: Call, awaited: Arc<Notify>) {
+    pub(super) async fn run(mut self, call: Call) {
         let mut exclusion = Exclusion::default();
-        let slots = self.engine.flights.slot(&awaited).await;
-        self.outcome = self.fly(call, &mut exclusion).await;
-        drop(slots);
+        let flight = Box::pin(self.fly(call, &mut exclusion));
+        self.outcome = match race(self.abandoned.notified(), flight).await {
+            Either::First(()) => Err(Grounded::Overtaken),
+            Either::Second(outcome) => outcome,
+        };
         if let Err(Grounded::Failed(Error::Acquire(error))) = &self.outcome {
             tracing::warn!(kind = ?error.kind(), reason = ?self.need.reason, "no token was acquired");
         }
         self.tell();
         let id = self.id.clone();
         drop(self);
-        exclusion.end_when_written(id.partition, id.name).await;
+        Box::pin(exclusion.end_when_written(id.partition, id.name)).await;
     }
 
     async fn fly(&self, call: Call, exclusion: &mut Exclusion) -> Outcome {
@@ -106,11 +141,11 @@ impl Flight {
         let _held = Reading::hold(&engine, &self.id.partition);
         let mut seen = self.remembered();
         if self.policy == FailurePolicy::Bypass {
-            return self.ask(call, &seen, exclusion).await;
+            return Box::pin(self.ask(call, &seen, exclusion)).await;
         }
         let mut floor = None;
         if self.need.force || self.need.replaces.is_some() {
-            seen = self.look_or_remember().await?;
+            seen = Box::pin(self.look_or_remember()).await?;
             if let Some(outcome) = self.answered_by(&seen, None) {
                 return outcome;
             }
@@ -121,17 +156,24 @@ impl Flight {
         let mut call = Some(call);
         loop {
             let refreshes = seen.refresh_token.is_hit();
+            let alone = self.needs_no_lease(&seen);
             if refreshes && exclusion.lock.is_none() {
-                exclusion.lock = Some(engine.flights.lock(&self.id.partition).await);
+                let lock = engine.flights.lock_partition(&self.id.partition);
+                let lock = timeout_at(self.begin_by, lock).await;
+                exclusion.lock = Some(lock.map_err(|_| timed_out())?);
             }
             // From before the look, so that no announcement falls in between.
-            let mut changed = pin!(changes.notified());
+            let mut changed = pin!(changes.value().notified());
             changed.as_mut().enable();
-            let looked = match self.take_lease(exclusion, refreshes).await {
-                Ok(None) => self.look().await.map(|seen| (seen, true)),
+            let taken = match alone {
+                true => Ok(None),
+                false => Box::pin(self.take_lease(exclusion, refreshes)).await,
+            };
+            let looked = match taken {
+                Ok(None) => Box::pin(self.look()).await.map(|seen| (seen, true)),
                 Ok(Some(remaining)) => {
                     turn.is_held(remaining, changed.as_mut()).await;
-                    self.look().await.map(|seen| (seen, false))
+                    Box::pin(self.look()).await.map(|seen| (seen, false))
                 }
                 Err(failure) => Err(failure),
             };
@@ -151,23 +193,32 @@ impl Flight {
             if let Some(outcome) = self.answered_by(&seen, floor) {
                 return outcome;
             }
-            if ours && seen.refresh_token.is_hit() != refreshes {
+            let is_known_now = alone && !self.needs_no_lease(&seen);
+            if ours && (seen.refresh_token.is_hit() != refreshes || is_known_now) {
                 // It is another lease that is needed.
-                exclusion.end().await;
+                Box::pin(exclusion.end()).await;
             } else if ours {
                 seen.token = seen.token.or_else(|| self.need.stale.clone());
                 let Some(call) = call.take() else {
                     return Err(Grounded::Overtaken);
                 };
-                match self.ask(call, &seen, exclusion).await {
+                match Box::pin(self.ask(call, &seen, exclusion)).await {
                     // Who has taken over may bring the token.
                     Err(Grounded::Overtaken) => exclusion.lease = None,
                     outcome => return outcome,
                 }
             } else if turn.is_over() {
-                return Err(AcquireError::new(AcquireErrorKind::TimedOut).into());
+                return Err(timed_out().into());
             }
         }
+    }
+
+    /// Whether other instances need not be kept from doing the same: there is no such session or user
+    /// as far as is known, and so nothing that could be redeemed twice. Invented ids leave no lease.
+    fn needs_no_lease(&self, seen: &Seen) -> bool {
+        let kind = self.id.partition.kind();
+        let invented = matches!(kind, PartitionKind::Session | PartitionKind::User);
+        invented && !seen.exists && !seen.refresh_token.is_hit()
     }
 
     /// Asks for the lease; how long it is another's if it is.
@@ -258,11 +309,7 @@ impl Flight {
 
     /// Asks the provider.
     async fn ask(&self, call: Call, seen: &Seen, exclusion: &mut Exclusion) -> Outcome {
-        let engine = self.engine.clone();
-        let permit = match self.policy {
-            FailurePolicy::Bypass => None,
-            _ => Some(engine.reserve(ROOM.0, ROOM.1).await?.0),
-        };
+        let engine = &self.engine;
         let reason = self.reason(seen);
         let prior = Prior {
             key: self.need.key.clone(),
@@ -272,25 +319,34 @@ impl Flight {
             id_token: seen.id_token.clone(),
             claims: self.need.claims.clone(),
         };
-        let started = Instant::now();
-        // The call itself may panic as well as its future.
-        let work = Box::pin(async move { call(prior).await });
+        let mut begun = Begun::default();
         let about = About {
             partition: &self.id.partition,
             name: &self.need.key,
             seen,
         };
-        let answer = timeout(engine.terms.timeout, async {
+        // The lease is kept while the call waits for its place.
+        let work: Work<'_, Asked> = Box::pin(self.call(call, prior, &mut begun));
+        let limit = self.begin_by.max(Instant::now()) + engine.terms.timeout;
+        let answer = timeout_at(limit, async {
             match &mut exclusion.lease {
                 Some(lease) => lease.guard(work, about).await,
                 None => Guarded::Done(finish(work).await),
             }
         });
-        let answer = answer.await;
-        let in_http = started.elapsed();
-        let (kind, asked, error) = match answer {
+        let answer = match answer.await {
             Ok(Guarded::Overtaken) => return Err(Grounded::Overtaken),
-            Ok(Guarded::Done(Ok(Ok(set)))) if set.size() <= MAX_TOKEN_SET => {
+            Ok(Guarded::Done(answer)) => answer,
+            Err(_) => Ok(Asked::TimedOut),
+        };
+        let Begun { permit, at } = begun;
+        let in_http = at.map_or(Duration::ZERO, |at| at.elapsed());
+        let (kind, asked, error) = match answer {
+            Ok(Asked::Abandoned) => return Err(Grounded::Overtaken),
+            Ok(Asked::NoPlace) => return Err(timed_out().into()),
+            Ok(Asked::NoRoom(error)) => return Err(error.into()),
+            Ok(Asked::TimedOut) if at.is_none() => return Err(timed_out().into()),
+            Ok(Asked::Answered(Ok(set))) if set.size() <= MAX_TOKEN_SET => {
                 engine.counters.acquisitions.add(1);
                 let landed = Landed {
                     token: set.access().clone(),
@@ -301,19 +357,19 @@ impl Flight {
                     durability: None,
                     exclusive: exclusion.lease.is_some(),
                 };
-                return self.keep(landed, set, seen, permit).await;
+                return Box::pin(self.keep(landed, set, seen, permit)).await;
             }
-            Ok(Guarded::Done(Ok(Ok(set)))) => {
+            Ok(Asked::Answered(Ok(set))) => {
                 let (size, limit) = (set.size(), MAX_TOKEN_SET);
                 let error = Box::new(Error::TooLarge { size, limit });
                 (AcquireErrorKind::Failed, None, Some(error as _))
             }
-            Ok(Guarded::Done(Ok(Err(error)))) => {
+            Ok(Asked::Answered(Err(error))) => {
                 let (kind, asked) = classify(&*error);
                 (kind, asked, Some(error))
             }
-            Ok(Guarded::Done(Err(_))) => (AcquireErrorKind::Panicked, None, None),
-            Err(_) => (AcquireErrorKind::TimedOut, None, None),
+            Err(Panicked) => (AcquireErrorKind::Panicked, None, None),
+            Ok(Asked::TimedOut) => (AcquireErrorKind::TimedOut, None, None),
         };
         engine.counters.failed_acquisitions.add(1);
         let now = engine.clock.now();
@@ -322,17 +378,39 @@ impl Flight {
             .error(now)
             .unwrap_or_else(|| AcquireError::new(kind));
         let concerns_all = error.as_deref().is_none_or(|error| !is_refusal(error));
-        self.remember(
-            &setback,
-            seen,
-            concerns_all || kind != AcquireErrorKind::Failed,
-            permit,
-        )
-        .await;
+        let concerns_all = concerns_all || kind != AcquireErrorKind::Failed;
+        Box::pin(self.remember(setback, seen, concerns_all, permit)).await;
         if let Some(error) = error {
             failure = failure.with_source(error);
         }
         Err(failure.into())
+    }
+
+    /// One call, once there is a place for it.
+    async fn call(&self, call: Call, prior: Prior, begun: &mut Begun) -> Asked {
+        let engine = &self.engine;
+        let Some(mut place) = engine.flights.queue_up(&self.id, self.number) else {
+            return Asked::Abandoned;
+        };
+        if timeout_at(self.begin_by, place.granted()).await.is_err() {
+            return Asked::NoPlace;
+        }
+        if !engine.flights.begin(&self.id, self.number) {
+            return Asked::Abandoned;
+        }
+        if self.policy != FailurePolicy::Bypass {
+            match Box::pin(engine.reserve(ROOM.0, ROOM.1)).await {
+                Ok((permit, _)) => begun.permit = Some(permit),
+                Err(error) => return Asked::NoRoom(error),
+            }
+        }
+        begun.at = Some(Instant::now());
+        // The call itself may panic as well as its future.
+        let work = Box::pin(async move { call(prior).await });
+        match timeout(engine.terms.timeout, place.run(work)).await {
+            Ok(answer) => Asked::Answered(answer),
+            Err(_) => Asked::TimedOut,
+        }
     }
 
     fn tell(&mut self) {

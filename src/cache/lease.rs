@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,7 +14,6 @@ use super::Engine;
 use super::acquired::Seen;
 use super::l2::L2Error;
 use super::turn::LAST_POLL;
-use crate::acquire::AcquireFuture;
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::race::{Either, race};
 use crate::sabotage::{self, Sabotage};
@@ -49,6 +49,9 @@ pub(super) enum Guarded<T> {
     /// It was stopped, because another instance may be doing the same.
     Overtaken,
 }
+
+/// Work that can be guarded.
+pub(super) type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Work that panicked.
 pub(super) struct Panicked;
@@ -88,16 +91,16 @@ impl HeldLease {
     /// Runs `work` while this lease is held, and renews it. A process that was paused for longer
     /// than its lease finds that out before the work takes another step; then the work waits until
     /// nobody else has the lease, and goes on only if what it is about is in L2 as it was seen.
-    pub(super) async fn guard(
+    pub(super) async fn guard<T>(
         &mut self,
-        mut work: AcquireFuture,
+        mut work: Work<'_, T>,
         about: About<'_>,
-    ) -> Guarded<Result<<AcquireFuture as Future>::Output, Panicked>> {
+    ) -> Guarded<Result<T, Panicked>> {
         let (engine, lease) = (self.engine.clone(), self.lease.clone());
         let ttl = engine.terms.lease_ttl;
         loop {
             let until = self.until;
-            let renewal = async {
+            let renewal = Box::pin(async {
                 sleep_until(until - ttl * 2 / 3).await;
                 let asked = Instant::now();
                 let renewed = match sabotage::is(Sabotage::LeaseNotRenewed) {
@@ -105,7 +108,7 @@ impl HeldLease {
                     false => engine.l2.renew_lease(&lease, ttl).await,
                 };
                 (asked, renewed)
-            };
+            });
             let (asked, renewed) = match race(renewal, step(&mut work, until)).await {
                 Either::First(renewal) => renewal,
                 Either::Second(done) => return Guarded::Done(done),
@@ -118,7 +121,7 @@ impl HeldLease {
                         return Guarded::Done(done);
                     }
                 }
-                _ => match self.regain(about).await {
+                _ => match Box::pin(self.regain(about)).await {
                     Ok(true) => {}
                     Ok(false) => return Guarded::Overtaken,
                     // No instance can reach L2: this one goes on, as it would have begun.
@@ -214,10 +217,7 @@ impl Drop for HeldLease {
 }
 
 /// Goes on with the work as long as it is before `until`.
-async fn step(
-    work: &mut AcquireFuture,
-    until: Instant,
-) -> Result<<AcquireFuture as Future>::Output, Panicked> {
+async fn step<T>(work: &mut Work<'_, T>, until: Instant) -> Result<T, Panicked> {
     poll_fn(|context| match Instant::now() < until {
         true => poll(work, context),
         false => Poll::Pending,
@@ -226,16 +226,14 @@ async fn step(
 }
 
 /// The end of work that nothing guards.
-pub(super) async fn finish(
-    mut work: AcquireFuture,
-) -> Result<<AcquireFuture as Future>::Output, Panicked> {
+pub(super) async fn finish<T>(mut work: Work<'_, T>) -> Result<T, Panicked> {
     poll_fn(|context| poll(&mut work, context)).await
 }
 
-fn poll(
-    work: &mut AcquireFuture,
+fn poll<T>(
+    work: &mut Work<'_, T>,
     context: &mut std::task::Context<'_>,
-) -> Poll<Result<<AcquireFuture as Future>::Output, Panicked>> {
+) -> Poll<Result<T, Panicked>> {
     // Work that panicked is not polled again.
     match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
         Ok(Poll::Pending) => Poll::Pending,

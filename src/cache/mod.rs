@@ -16,7 +16,9 @@ mod confirm;
 #[cfg(feature = "seal")]
 mod encryption;
 mod flight;
+mod flights;
 mod flush;
+mod in_use;
 mod l1;
 mod l2;
 mod lease;
@@ -25,6 +27,7 @@ mod partition;
 mod partitions;
 mod pending;
 mod pin;
+mod places;
 mod protection;
 mod queue;
 mod read;
@@ -43,13 +46,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use self::acquire::Terms;
 pub(crate) use self::acquire::{Call, Landed, Need};
-use self::acquire::{Flights, Terms};
 pub use self::breaker::BreakerState;
 use self::budget::Budget;
 pub use self::builder::Builder;
 use self::coherence::Coherence;
 use self::confirm::Confirmations;
+use self::flights::Flights;
 pub use self::l1::L1;
 use self::l2::L2;
 use self::partition::Rules;
@@ -165,6 +169,7 @@ impl TokenCache {
             superseded_changes: counters.superseded_changes.get(),
             acquisitions: counters.acquisitions.get(),
             failed_acquisitions: counters.failed_acquisitions.get(),
+            waiting_acquisitions: engine.flights.count() as u64,
             recovered_changes: counters.recovered_changes.get(),
             l2_state: engine.l2.breaker.state(),
             backplane_alive: engine.coherence.is_alive(),

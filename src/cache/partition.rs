@@ -15,6 +15,7 @@ use super::budget::Permit;
 use super::by_name::ByName;
 use super::coherence::{Channel, Epoch};
 use super::pending::{Pending, PendingChange};
+use super::setback::Rebuff;
 use crate::codec::Value;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Lookup;
@@ -115,6 +116,8 @@ pub(crate) struct State {
     pub(super) end: Option<Timestamp>,
     pub(super) hard_end: Option<Timestamp>,
     pub(super) unopenable: Unopened,
+    /// Why the last acquisition failed, where the partition is not known to be there.
+    pub(super) rebuff: Option<Box<Rebuff>>,
 }
 
 pub(super) struct Entry {
@@ -424,6 +427,7 @@ impl State {
     pub(super) fn forget_entries(&mut self) {
         self.entries = ByName::default();
         self.unopenable = Unopened::default();
+        self.rebuff = None;
         self.bytes = 0;
     }
 

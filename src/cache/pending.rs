@@ -209,10 +209,11 @@ impl Pending {
 
     /// Whether changes or a sign-out wait.
     pub(super) fn is_dirty(&self) -> bool {
-        self.clear.is_some()
-            || !self.changes.is_empty()
-            || !self.acquired.is_empty()
-            || self.in_flight.is_some()
+        self.clear.is_some() || self.has_changes()
+    }
+
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty() || !self.acquired.is_empty() || self.in_flight.is_some()
     }
 
     /// Whether changes wait, and nothing else is under way.

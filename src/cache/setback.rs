@@ -42,6 +42,31 @@ pub(super) struct Setback {
     about: Box<str>,
 }
 
+/// A failure for a partition that is not there, as an invented id: of it nothing is kept that could
+/// drive out one that is.
+pub(super) struct Rebuff {
+    name: TokenKey,
+    setback: Setback,
+}
+
+impl Rebuff {
+    pub(super) fn new(name: TokenKey, setback: Setback) -> Box<Self> {
+        Box::new(Self { name, setback })
+    }
+
+    /// What is remembered of failures that concern `name` and this refresh token.
+    pub(super) fn setback(
+        &self,
+        name: &str,
+        refresh_token: &Lookup<Secret>,
+        now: Timestamp,
+    ) -> Option<&Setback> {
+        let over = self.setback.retry_at.saturating_add(MEMORY) <= now;
+        let concerns = self.name.as_ref() == name && self.setback.about == digest(refresh_token);
+        (concerns && !over).then_some(&self.setback)
+    }
+}
+
 impl Setback {
     /// A failure now, after `previous` ones.
     pub(super) fn new(

@@ -3,11 +3,11 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::sync::OwnedMutexGuard;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout};
 
 use super::Engine;
+use super::flights::Lock;
 use super::l2::L2Error;
 use super::lease::HeldLease;
 use crate::error::StoreErrorKind;
@@ -22,7 +22,7 @@ pub(super) const LAST_POLL: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub(super) struct Exclusion {
     pub(super) lease: Option<HeldLease>,
-    pub(super) lock: Option<OwnedMutexGuard<()>>,
+    pub(super) lock: Option<Lock>,
 }
 
 impl Exclusion {

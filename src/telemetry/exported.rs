@@ -43,6 +43,7 @@ pub(super) struct Exported {
     l1_entries: Part,
     l1_bytes: Part,
     pending_changes: Part,
+    waiting_acquisitions: Part,
     /// By source, level and reason; made when the first of a kind comes.
     durations: [OnceLock<[Histogram; 3]>; SOURCES * LEVELS * REASONS],
 }
@@ -61,6 +62,11 @@ impl Exported {
                 Unit::Count,
                 "Changes that wait to be committed.",
             ),
+            waiting_acquisitions: Part::new(
+                "waiting_acquisitions",
+                Unit::Count,
+                "Acquisitions under way.",
+            ),
             durations: [const { OnceLock::new() }; SOURCES * LEVELS * REASONS],
         }
     }
@@ -69,6 +75,7 @@ impl Exported {
         self.l1_entries.set(stats.l1_entries);
         self.l1_bytes.set(stats.l1_bytes);
         self.pending_changes.set(stats.pending_changes);
+        self.waiting_acquisitions.set(stats.waiting_acquisitions);
     }
 
     pub(super) fn record(&self, metadata: &Metadata, outcome: &'static str) {

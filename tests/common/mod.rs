@@ -8,6 +8,7 @@
 )]
 
 pub mod browser;
+pub mod dropped;
 pub mod http_client;
 pub mod instance;
 pub mod issuer;

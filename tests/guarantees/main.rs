@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod acquisitions_wait_their_turn;
 mod g01_an_l1_hit_costs_no_l2_round_trip;
 mod g02_no_lost_update;
 mod g03_sign_out_is_final;
@@ -16,6 +17,7 @@ mod g08_absent_unavailable_and_unopenable_differ;
 mod g09_shutdown_drains;
 mod g11_the_byte_limit_holds;
 mod g12_bounded_everything;
+mod invented_ids_leave_no_trace;
 mod move_to;
 mod revoke_all;
 mod sessions;

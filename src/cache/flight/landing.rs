@@ -13,10 +13,10 @@ use crate::cache::budget::Permit;
 use crate::cache::by_name::ByName;
 use crate::cache::l2::L2Error;
 use crate::cache::pending::{Batch, Landing, PendingChange};
-use crate::cache::setback::Setback;
+use crate::cache::setback::{Rebuff, Setback};
 use crate::codec::Value;
 use crate::error::{Error, StoreErrorKind};
-use crate::key::{ID_TOKEN, REFRESH_TOKEN, TokenKey};
+use crate::key::{ID_TOKEN, PartitionKind, REFRESH_TOKEN, TokenKey};
 use crate::lookup::Durability;
 use crate::sabotage::{self, Sabotage};
 use crate::store::Expected;
@@ -130,29 +130,39 @@ impl Flight {
         }
     }
 
-    /// Remembers a failure, for every instance.
+    /// Remembers a failure: for every instance where the partition is there, or is the application's
+    /// own; else here only, and while there is room for what is not there.
     pub(super) async fn remember(
         &self,
-        setback: &Setback,
+        setback: Setback,
         seen: &Seen,
         concerns_all: bool,
         permit: Option<Permit>,
     ) {
         let engine = &self.engine;
-        let name = match seen.refresh_token.is_hit() && concerns_all {
+        let key = &self.need.key;
+        let refreshes = seen.refresh_token.is_hit();
+        let name = match refreshes && concerns_all {
             true => REFRESH_TOKEN,
-            false => self.need.key.as_ref(),
+            false => key.as_ref(),
         };
         let now = engine.clock.now();
         let local = permit.is_none();
-        engine.partitions.with(&self.id.partition, |_, state| {
-            if !state.signed_out_since(&seen.pin) {
-                state.adopt(&seen.pin);
-                let change = (Setback::entry(name), Some(setback.to_value()));
-                state.change([change], permit, now);
+        let is_own = self.id.partition.kind() == PartitionKind::Application;
+        let shared = engine.partitions.with(&self.id.partition, |_, state| {
+            if state.signed_out_since(&seen.pin) {
+                return false;
             }
+            if !(is_own || refreshes || state.exists()) {
+                state.rebuff = Some(Rebuff::new(key.clone(), setback));
+                return false;
+            }
+            state.adopt(&seen.pin);
+            let change = (Setback::entry(name), Some(setback.to_value()));
+            state.change([change], permit, now);
+            !local
         });
-        if !local {
+        if shared {
             // Others wait for the lease: they must find it when they get that.
             let _ = engine.commit(&self.id.partition).await;
         }

@@ -1,0 +1,91 @@
+//! What those who work on one partition share: made by the first of them, gone with the last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::key::PartitionKey;
+
+/// Cheap to clone; clones share everything.
+pub(super) struct InUse<V>(Arc<Mutex<HashMap<PartitionKey, (usize, Arc<V>)>>>);
+
+/// A use of what is shared; ends on drop.
+pub(super) struct Use<V> {
+    table: InUse<V>,
+    key: PartitionKey,
+    value: Arc<V>,
+}
+
+impl<V: Default> InUse<V> {
+    pub(super) fn enter(&self, key: &PartitionKey) -> Use<V> {
+        let mut table = self.0.lock();
+        let (uses, value) = table.entry(key.clone()).or_default();
+        *uses += 1;
+        Use {
+            table: self.clone(),
+            key: key.clone(),
+            value: value.clone(),
+        }
+    }
+}
+
+impl<V> InUse<V> {
+    pub(super) fn get(&self, key: &PartitionKey) -> Option<Arc<V>> {
+        let table = self.0.lock();
+        table.get(key).map(|(_, value)| value.clone())
+    }
+}
+
+impl<V> Use<V> {
+    pub(super) fn value(&self) -> &Arc<V> {
+        &self.value
+    }
+}
+
+impl<V> Drop for Use<V> {
+    fn drop(&mut self) {
+        let mut table = self.table.0.lock();
+        if let Some((uses, _)) = table.get_mut(&self.key) {
+            *uses -= 1;
+            if *uses == 0 {
+                table.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl<V> Clone for InUse<V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<V> Default for InUse<V> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_gone_with_its_last_use() {
+        let table = InUse::<Mutex<u32>>::default();
+        let [one, other] = ["one", "other"].map(|id| PartitionKey::user(id).expect("a key"));
+        let first = table.enter(&one);
+        *first.value().lock() = 1;
+        let second = table.enter(&one);
+        let elsewhere = table.enter(&other);
+        drop(first);
+        assert_eq!(*second.value().lock(), 1);
+        assert_eq!(*elsewhere.value().lock(), 0);
+        drop(second);
+        assert!(table.get(&one).is_none());
+        assert_eq!(*table.enter(&one).value().lock(), 0);
+        drop(elsewhere);
+        assert!(table.0.lock().is_empty());
+    }
+}
