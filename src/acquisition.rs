@@ -80,7 +80,7 @@ impl<'a> Acquisition<'a> {
 
     /// The token, from the cache or from one call to `acquire` that the whole fleet shares.
     ///
-    /// The call runs to its end even when this future is dropped. It is told what is known *after*
+    /// A call that has begun runs to its end even when this future is dropped. It is told what is known *after*
     /// other instances were kept from doing the same.
     ///
     /// # Errors

@@ -22,7 +22,10 @@ pub enum Error {
     Unavailable(StoreError),
     /// The partition was signed out after this handle first used it: the change was dropped.
     SignedOut,
-    /// The bound on pending changes is reached and L2 does not take them: nothing was changed.
+    /// A bound is reached: on [pending changes](crate::Builder::max_pending_changes) that L2 does not
+    /// take, or on [acquisitions](crate::Builder::max_acquisitions) that wait. Nothing was changed, and
+    /// the provider was not asked: try again later. (Whoever had a place in the queue and waited in
+    /// vain gets [`TimedOut`](crate::AcquireErrorKind::TimedOut).)
     Overloaded,
     /// A token key is empty, too long or has control characters.
     InvalidKey(KeyError),
@@ -95,7 +98,7 @@ impl fmt::Display for Error {
             Self::NoPartition => f.write_str("the request has no partition key"),
             Self::Unavailable(_) => f.write_str("the token store is unavailable"),
             Self::SignedOut => f.write_str("the partition was signed out"),
-            Self::Overloaded => f.write_str("too many changes wait for the token store"),
+            Self::Overloaded => f.write_str("too many changes or acquisitions wait"),
             Self::InvalidKey(_) => f.write_str("the token key is not valid"),
             Self::TooLarge { size, limit } => {
                 write!(f, "the tokens take {size} bytes, the limit is {limit}")

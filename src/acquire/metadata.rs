@@ -89,6 +89,7 @@ pub struct Metadata {
     /// Whether L2 has the token.
     pub durability: Option<Durability>,
     /// Whether L2 kept other instances from asking the provider at the same time. `false` when it
-    /// could not be asked: then only this process was kept from it.
+    /// could not be asked, and for a session or user that L2 does not have and that has nothing to
+    /// redeem: then only this process was kept from it.
     pub exclusive: bool,
 }

@@ -191,8 +191,12 @@ impl Builder {
         self
     }
 
-    /// How long one call to the provider may take. Defaults to 60 s: a provider that answers later
-    /// has lost the browser. Keep the timeout of your own HTTP client below it.
+    /// How long a token may wait to be asked for, and how long one call to the provider may then
+    /// take; the error of both is [`TimedOut`](crate::AcquireErrorKind::TimedOut). A call that has
+    /// begun is not cut short by the wait before it: it may have spent the refresh token. While
+    /// another instance has the lease, the wait may take up to [`lease_ttl`](Self::lease_ttl)
+    /// longer, for it may have died. Defaults to 60 s: a provider that answers later has lost the
+    /// browser. Keep the timeout of your own HTTP client below it.
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.terms.timeout = timeout;
         self
@@ -205,8 +209,21 @@ impl Builder {
         self
     }
 
-    /// How many calls to the provider this instance makes at a time, a quarter of them ahead of
-    /// need. Defaults to 64: some hundreds a second, below what providers allow.
+    /// How many calls to the provider this instance makes at a time. Defaults to 64: some hundreds a
+    /// second, below what providers allow.
+    ///
+    /// A call counts only while it runs. Calls that are waited for go first; a quarter of the places
+    /// at most goes to refreshes ahead of need, and a quarter to one partition, unless it is an
+    /// [application's](crate::PartitionKey::application). Partitions take turns, and a call that
+    /// everybody who waited for it has given up before it began is not made.
+    ///
+    /// A call that has taken a second no longer counts, until there are seven times as many of these
+    /// as this: a provider that hangs does not stop the users of another one. So at most eight times
+    /// as many calls are open, 512 by default.
+    ///
+    /// Up to 16,384 acquisitions wait or are under way, of which 4,096 ahead of need and 1,024 of one
+    /// partition (some 4 KB each, besides the requests that wait for them); past it the answer is
+    /// [`Error::Overloaded`](crate::Error::Overloaded) at once.
     pub fn max_acquisitions(mut self, calls: u32) -> Self {
         self.max_acquisitions = calls;
         self

@@ -8,7 +8,10 @@ use parking_lot::Mutex;
 use crate::key::PartitionKey;
 
 /// Cheap to clone; clones share everything.
-pub(super) struct InUse<V>(Arc<Mutex<HashMap<PartitionKey, (usize, Arc<V>)>>>);
+pub(super) struct InUse<V>(Arc<Mutex<Table<V>>>);
+
+/// How many use it, and what it is.
+type Table<V> = HashMap<PartitionKey, (usize, Arc<V>)>;
 
 /// A use of what is shared; ends on drop.
 pub(super) struct Use<V> {

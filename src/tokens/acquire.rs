@@ -12,9 +12,15 @@ impl Tokens {
     /// whole fleet shares.
     ///
     /// For one refresh token at most one call is under way, on all instances; everyone else waits
-    /// for its answer. The answer is in L2 before anybody gets it. A call runs to its end even when
-    /// this future is dropped. A token that will expire soon is returned at once, and replaced in
+    /// for its answer. The answer is in L2 before anybody gets it. A call that has begun runs to its
+    /// end even when this future is dropped; one that waits for its turn is not made when nobody
+    /// waits for it any more. A token that will expire soon is returned at once, and replaced in
     /// the background.
+    ///
+    /// Of a session or user that L2 does not have nothing is kept when the acquisition fails, but for
+    /// a short memory of this process that cannot grow; and other instances are not kept from
+    /// asking as well, for there is nothing to redeem. Ids that somebody makes up cost two
+    /// reads of L2 each: limit their rate before they come here.
     ///
     /// ```
     /// # use std::time::Duration;
