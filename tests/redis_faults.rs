@@ -8,6 +8,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::proxy::{Mode, Proxy};
+use common::store::load_one;
 use common::support::*;
 use tower_token_cache::store::{
     Change, Commit, CommitId, EntryId, Lifetime, Outcome, PartitionId, Put,
@@ -427,9 +428,7 @@ async fn a_store_says_so_when_an_answer_is_lost_and_takes_the_commit_again() {
     let answer = store.commit(std::slice::from_ref(&commit)).await;
     assert!(answer[0].is_err(), "{answer:?}");
     assert_eq!(
-        redis_store(&server)
-            .await
-            .load(&partition)
+        load_one(&redis_store(&server).await, &partition)
             .await
             .unwrap()
             .version,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::instance::{Instance, RECOVERED};
+use common::store::load_one;
 use common::topologies::{Certificates, Cluster, Node, SentinelSet};
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::store::{
@@ -91,7 +92,7 @@ async fn a_move_within_a_cluster_can_be_repeated_until_it_is_made() {
     let origin = Origin {
         partition: from.clone(),
         generation: 0,
-        version: store.load(&from).await.unwrap().version,
+        version: load_one(&store, &from).await.unwrap().version,
     };
     let moved = commit(2, 1);
     // Its server takes the check, and not the commit.
@@ -100,9 +101,9 @@ async fn a_move_within_a_cluster_can_be_repeated_until_it_is_made() {
     for _ in 0..2 {
         let error = store.relocate(&origin, &moved).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Refused, "{error:?}");
-        let left = store.load(&from).await.unwrap();
+        let left = load_one(&store, &from).await.unwrap();
         assert_eq!((left.generation, left.entries.len()), (1, 0));
-        assert_eq!(store.load(&to).await.unwrap().entries.len(), 1);
+        assert_eq!(load_one(&store, &to).await.unwrap().entries.len(), 1);
     }
     // Another move of the same partition comes too late.
     let other = store.relocate(&origin, &commit(3, 1)).await.unwrap();
@@ -113,8 +114,8 @@ async fn a_move_within_a_cluster_can_be_repeated_until_it_is_made() {
         let made = matches!(outcome, Outcome::Committed { version: 2, .. });
         assert!(made, "{outcome:?}");
     }
-    assert_eq!(store.load(&to).await.unwrap().entries.len(), 2);
-    assert_eq!(store.load(&from).await.unwrap().generation, 1);
+    assert_eq!(load_one(&store, &to).await.unwrap().entries.len(), 2);
+    assert_eq!(load_one(&store, &from).await.unwrap().generation, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -409,7 +410,7 @@ async fn users_databases_and_sockets_conform() {
 }
 
 async fn load(store: &RedisStore) -> Result<(), StoreError> {
-    store.load(&user(0)).await.map(drop)
+    load_one(store, &user(0)).await.map(drop)
 }
 
 fn user(number: usize) -> PartitionId {
@@ -478,7 +479,7 @@ async fn under_load(
     }
     assert_eq!(put_all(store, round).await, 0, "writes have resumed");
     for number in 0..USERS {
-        let loaded = store.load(&user(number)).await.unwrap();
+        let loaded = load_one(store, &user(number)).await.unwrap();
         for round in 0..=round {
             let entry = EntryId::from([round; 16]);
             let mut entries = loaded.entries.iter();

@@ -64,7 +64,8 @@ async fn send(store: &SqliteStore, commit: Commit) -> Result<Outcome, StoreError
 }
 
 async fn load(store: &SqliteStore, partition: &PartitionId) -> Loaded {
-    store.load(partition).await.unwrap()
+    let mut loaded = store.load(std::slice::from_ref(partition)).await;
+    loaded.remove(0).unwrap()
 }
 
 async fn raw(path: &Path) -> SqliteConnection {

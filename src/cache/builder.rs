@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::acquire::Terms;
 use super::budget::Budget;
 use super::coherence::{Coherence, Epoch};
-use super::confirm::Confirmations;
 #[cfg(feature = "seal")]
 use super::encryption::Encryption;
 use super::flights::Flights;
@@ -16,6 +15,7 @@ use super::l2::L2;
 use super::partition::Rules;
 use super::partitions::Partitions;
 use super::protection::Protection;
+use super::questions::Questions;
 use super::queue::Queue;
 use super::revocation::Prefix;
 use super::{Engine, TokenCache};
@@ -280,7 +280,8 @@ impl Builder {
         let engine = Arc::new(Engine {
             partitions: Partitions::new(&self.l1, rules.clone(), prefix.clone()),
             coherence: Coherence::new(publisher),
-            confirmations: Confirmations::default(),
+            loads: Questions::default(),
+            confirmations: Questions::default(),
             l2: L2 {
                 store: self.store,
                 protection: Protection {

@@ -201,7 +201,7 @@ impl Engine {
         if !sabotage::is(Sabotage::SignOutWithoutTombstone) {
             return self.l2.clear(partition, expected, id).await;
         }
-        let loaded = self.l2.load(partition).await?;
+        let loaded = self.l2.load_one(partition).await?;
         let changes = loaded.entries.iter().map(|stored| Change {
             entry: stored.entry,
             put: None,
@@ -237,7 +237,7 @@ impl Engine {
             .with(key, |_, state| state.pending().clear_confirmed);
         let ends = match confirmed {
             true => expected,
-            false => match self.l2.load(&id).await {
+            false => match self.l2.load_one(&id).await {
                 Ok(loaded) => {
                     let latest = expected.max(Some(loaded.generation));
                     let dropped = self

@@ -79,12 +79,34 @@ impl L2 {
         self.protection.entry(name)
     }
 
-    pub(crate) async fn load(&self, partition: &PartitionId) -> Result<Loaded, L2Error> {
-        self.counters.l2_reads.add(1);
-        self.call(L2Operation::Load, Some(partition), || {
-            self.store.load(partition)
-        })
-        .await
+    /// One round-trip for the whole group. Fails as a whole when every load in it failed.
+    pub(crate) async fn load(
+        &self,
+        group: &[PartitionId],
+    ) -> Result<Vec<Result<Loaded, L2Error>>, L2Error> {
+        self.counters.l2_reads.add(group.len() as u64);
+        let alone = (group.len() == 1).then(|| &group[0]);
+        let load = || -> StoreFuture<'_, _> {
+            Box::pin(async move { all_failed(self.store.load(group).await) })
+        };
+        let answers = self.call(L2Operation::Load, alone, load).await?;
+        // The store has answered: of these alone it says that it cannot.
+        let answers = group.iter().zip(answers).map(|(partition, answer)| {
+            answer.map_err(|error| {
+                let decision = self.failed(L2Operation::Load, Some(partition), 1, &error);
+                L2Error { error, decision }
+            })
+        });
+        Ok(answers.collect())
+    }
+
+    /// A load that goes out on its own.
+    pub(crate) async fn load_one(&self, partition: &PartitionId) -> Result<Loaded, L2Error> {
+        let answers = self.load(std::slice::from_ref(partition)).await?;
+        answers
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| Err(L2Error::lost()))
     }
 
     /// One round-trip for the whole group.

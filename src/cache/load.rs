@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Engine;
 use super::acquired::Seen;
-use super::admission::{Admission, Fetched};
+use super::admission::{Admission, Fetched, Floor};
 use super::l2::L2Error;
 use super::partition::{Partition, State, Unopened};
 use super::pending::PendingChange;
@@ -13,7 +15,7 @@ use super::told;
 use crate::codec::{Unopenable, Value};
 use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
-use crate::store::{EntryId, Loaded, PartitionId};
+use crate::store::{EntryId, Loaded, PartitionId, Revision};
 use crate::time::Timestamp;
 
 /// Reads of L2 that commits and sign-outs may overtake before a load gives up.
@@ -50,23 +52,33 @@ impl Engine {
         key: &PartitionKey,
         thorough: bool,
     ) -> (Arc<Partition>, Loading) {
-        let (partition, loading, done) = self.partitions.with(key, |partition, state| {
-            if let Some(loading) = &state.pending().loading {
+        let now = self.clock.now();
+        let (partition, loading, begun) = self.partitions.with(key, |partition, state| {
+            let compares = !thorough && state.is_comparable(now);
+            let floor = state.floor();
+            let pending = state.pending();
+            if let Some(loading) = &pending.loading {
                 return (partition.clone(), loading.clone(), None);
             }
             let (done, loading) = told::channel();
-            state.pending().loading = Some(loading.clone());
-            (partition.clone(), loading, Some(done))
+            pending.loading = Some(loading.clone());
+            // As long as it is under way it looks at L2.
+            pending.reads += 1;
+            (partition.clone(), loading, Some((done, compares, floor)))
         });
-        if let Some(done) = done {
+        if let Some((done, compares, floor)) = begun {
             let loader = Loader {
                 engine: self.clone(),
                 partition: partition.clone(),
                 done,
                 outcome: Err(L2Error::lost()),
-                thorough,
+                is_over: false,
+                deadline: Instant::now() + self.l2.hard_timeout,
             };
-            self.runtime.spawn(loader.run());
+            match compares || !self.knows_ids() {
+                true => drop(self.runtime.spawn(loader.run(compares))),
+                false => loader.ask(floor),
+            }
         }
         (partition, loading)
     }
@@ -100,9 +112,11 @@ impl Engine {
         let id = self.id(key).await?;
         let _reading = Reading::begin(self, &id, key);
         for _ in 0..MAX_READS {
-            let floor = self.partitions.with(key, |_, state| state.floor());
-            let epoch = self.rules.epoch.now();
-            let loaded = self.l2.load(&id).await?;
+            let begun = Begun {
+                floor: self.partitions.with(key, |_, state| state.floor()),
+                epoch: self.rules.epoch.now(),
+            };
+            let loaded = self.ask::<Loaded>(id.clone()).await?;
             #[cfg(feature = "seal")]
             let loaded = match self.prepare(key, &id, &loaded).await? {
                 Some(moved) => moved,
@@ -111,24 +125,40 @@ impl Engine {
             let versions = loaded.entries.iter();
             let versions = versions.map(|stored| (stored.entry, stored.version));
             let versions = versions.collect();
-            let fetched = self.decode(&id, loaded, epoch);
-            let now = self.clock.now();
-            let admitted = self.partitions.with(key, |partition, state| {
-                match state.admit(fetched, floor, now, &self.rules) {
-                    Admission::Overtaken => None,
-                    Admission::Admitted { dropped, lost } => {
-                        self.counters.signed_out_changes.add(dropped as u64);
-                        self.recover(partition, state, lost);
-                        Some(see(state, now))
-                    }
-                }
-            });
-            if let Some(seen) = admitted {
-                self.wake();
+            if let Some(seen) = self.admit(key, &id, loaded, begun, |state, now| see(state, now)) {
                 return Ok((seen, versions));
             }
         }
         Err(L2Error::lost())
+    }
+
+    /// Takes what L2 has into memory. Returns what `see` makes of it there; `None` when a commit or
+    /// sign-out has overtaken the read.
+    fn admit<R>(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        id: &PartitionId,
+        loaded: Loaded,
+        begun: Begun,
+        see: impl FnOnce(&mut State, Timestamp) -> R,
+    ) -> Option<R> {
+        let fetched = self.decode(id, loaded, begun.epoch);
+        let now = self.clock.now();
+        let (seen, wakes) = self.partitions.with(key, |partition, state| {
+            match state.admit(fetched, begun.floor, now, &self.rules) {
+                Admission::Overtaken => None,
+                Admission::Admitted { dropped, lost } => {
+                    self.counters.signed_out_changes.add(dropped as u64);
+                    let wakes = dropped > 0 || !lost.is_empty();
+                    self.recover(partition, state, lost);
+                    Some((see(state, now), wakes))
+                }
+            }
+        })?;
+        if wakes {
+            self.wake();
+        }
+        Some(seen)
     }
 
     /// Writes what L2 has lost to it again.
@@ -156,7 +186,7 @@ impl Engine {
         });
         let Some(floor) = floor else { return Ok(false) };
         let epoch = self.rules.epoch.now();
-        let revision = self.revision(id).await?;
+        let revision = self.ask::<Revision>(id).await?;
         let now = self.clock.now();
         Ok(self
             .partitions
@@ -198,28 +228,67 @@ impl Engine {
     }
 }
 
+/// What was known when L2 began to be asked.
+#[derive(Clone, Copy)]
+struct Begun {
+    floor: Floor,
+    /// Of the backplane.
+    epoch: u32,
+}
+
 /// One load under way. Whatever ends it, the partition is free again and its waiters are told.
 struct Loader {
     engine: Arc<Engine>,
     partition: Arc<Partition>,
     done: told::Sender<Result<(), L2Error>>,
     outcome: Result<(), L2Error>,
-    /// Also if L2 has nothing new.
-    thorough: bool,
+    /// The partition is free.
+    is_over: bool,
+    /// Several questions, each with a time of its own, must not add up to more than anybody waits.
+    deadline: Instant,
 }
 
 impl Loader {
-    /// Several questions, each with a time of its own, must not add up to more than anybody waits.
-    async fn run(mut self) {
-        let limit = self.engine.l2.hard_timeout;
-        let outcome = tokio::time::timeout(limit, self.load()).await;
+    /// One question is nearly always all that it takes: no task is needed to wait for its answer.
+    fn ask(self, floor: Floor) {
+        let engine = self.engine.clone();
+        let id = engine.l2.id(&self.partition.key);
+        engine.coherence.listen(&id, &self.partition.key);
+        let epoch = engine.rules.epoch.now();
+        let begun = Begun { floor, epoch };
+        engine.ask_for::<Loaded>(id.clone(), move |answer| self.answered(&id, answer, begun));
+    }
+
+    fn answered(mut self, id: &PartitionId, answer: Result<Loaded, L2Error>, begun: Begun) {
+        let engine = &self.engine;
+        let key = &self.partition.key;
+        match answer {
+            Err(failure) => self.outcome = Err(failure),
+            #[cfg(feature = "seal")]
+            Ok(loaded) if !engine.is_ready(&self.partition, &loaded) => self.go_on(),
+            Ok(loaded) => match engine.admit(key, id, loaded, begun, |state, _| state.end_load()) {
+                Some(()) => {
+                    self.is_over = true;
+                    self.outcome = Ok(());
+                }
+                None => self.go_on(),
+            },
+        }
+    }
+
+    /// It takes more than that question.
+    fn go_on(self) {
+        let runtime = self.engine.runtime.clone();
+        runtime.spawn(self.run(false));
+    }
+
+    async fn run(mut self, compares: bool) {
+        let outcome = tokio::time::timeout_at(self.deadline, self.load(compares)).await;
         self.outcome = outcome.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout)));
     }
 
-    async fn load(&self) -> Result<(), L2Error> {
+    async fn load(&self, compares: bool) -> Result<(), L2Error> {
         let key = &self.partition.key;
-        let now = self.engine.clock.now();
-        let compares = !self.thorough && self.partition.lock().is_comparable(now);
         if !compares || !self.engine.confirm(key).await? {
             self.engine.fetch(key, |_, _| ()).await?;
         }
@@ -229,10 +298,12 @@ impl Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        let key = &self.partition.key;
-        self.engine
-            .partitions
-            .with(key, |_, state| state.pending().loading = None);
+        if !self.is_over {
+            let key = &self.partition.key;
+            self.engine
+                .partitions
+                .with(key, |_, state| state.end_load());
+        }
         self.done.tell(self.outcome.clone());
     }
 }
@@ -261,11 +332,7 @@ impl<'a> Reading<'a> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         self.engine.partitions.with(self.key, |_, state| {
-            let pending = state.pending();
-            pending.reads -= 1;
-            if pending.reads == 0 {
-                pending.announced = None;
-            }
+            state.pending().end_read();
         });
     }
 }

@@ -12,7 +12,6 @@ mod budget;
 mod builder;
 mod by_name;
 mod coherence;
-mod confirm;
 #[cfg(feature = "seal")]
 mod encryption;
 mod flight;
@@ -29,6 +28,7 @@ mod pending;
 mod pin;
 mod places;
 mod protection;
+mod questions;
 mod queue;
 mod read;
 mod relocate;
@@ -52,19 +52,19 @@ pub use self::breaker::BreakerState;
 use self::budget::Budget;
 pub use self::builder::Builder;
 use self::coherence::Coherence;
-use self::confirm::Confirmations;
 use self::flights::Flights;
 pub use self::l1::L1;
 use self::l2::L2;
 use self::partition::Rules;
 use self::partitions::Partitions;
 pub(crate) use self::pin::Pin;
+use self::questions::Questions;
 use self::queue::Queue;
 pub(crate) use self::write::CommitWait;
 use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::sabotage::{self, Sabotage};
-use crate::store::{Lifetime, PartitionId, TokenStore};
+use crate::store::{Lifetime, Loaded, PartitionId, Revision, TokenStore};
 use crate::telemetry::{Counters, Stats, UnopenableReasons};
 use crate::time::Clock;
 use crate::tokens::Tokens;
@@ -84,7 +84,8 @@ pub struct TokenCache(pub(crate) Arc<Engine>);
 pub(crate) struct Engine {
     partitions: Partitions,
     coherence: Coherence,
-    confirmations: Confirmations,
+    loads: Questions<Loaded>,
+    confirmations: Questions<Revision>,
     l2: L2,
     queue: Queue,
     budget: Budget,

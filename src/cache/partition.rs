@@ -356,6 +356,13 @@ impl State {
         self.pending.get_or_insert_default()
     }
 
+    /// The load under way is over.
+    pub(super) fn end_load(&mut self) {
+        let pending = self.pending();
+        pending.loading = None;
+        pending.end_read();
+    }
+
     /// Whether a change of `name` waits for L2.
     pub(super) fn waits(&self, name: &str) -> bool {
         let waits = |pending: &Pending| pending.clear.is_some() || pending.holds(name);

@@ -240,6 +240,14 @@ impl Pending {
         receiver
     }
 
+    /// A look at L2 is over.
+    pub(super) fn end_read(&mut self) {
+        self.reads -= 1;
+        if self.reads == 0 {
+            self.announced = None;
+        }
+    }
+
     /// The changes that wait, as one commit. One whose answer was lost goes out again as it was,
     /// before anything newer.
     pub(super) fn depart(&mut self, base: Base, next_id: impl FnOnce() -> CommitId) -> InFlight {

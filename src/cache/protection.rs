@@ -213,6 +213,19 @@ impl Writer<'_> {
 
 #[cfg(feature = "seal")]
 impl Engine {
+    /// Whether a partition can be read as it is, and needs no [preparation](Self::prepare).
+    pub(super) fn is_ready(&self, partition: &Partition, loaded: &Loaded) -> bool {
+        let Some(sealing) = self.l2.protection.sealing() else {
+            return true;
+        };
+        let moves = is_absent(loaded) && sealing.accepts_plaintext();
+        let ready = !moves && sealing.unknown_key(loaded).is_none();
+        if ready {
+            partition.moved.store(true, Ordering::Relaxed);
+        }
+        ready
+    }
+
     /// Prepares to read a partition: gets keys that are not known, and moves a partition here that
     /// stands under its name from before encryption. `None` when `loaded` is to be read as it is.
     pub(super) async fn prepare(
@@ -263,7 +276,7 @@ impl Engine {
             return Ok(None);
         }
         let id = self.l2.id(&partition.key);
-        let loaded = self.l2.load(&id).await?;
+        let loaded = self.l2.load_one(&id).await?;
         let moved = self.prepare(&partition.key, &id, &loaded).await?;
         Ok(Some(moved.unwrap_or(loaded).generation))
     }
@@ -279,7 +292,7 @@ impl Engine {
         let protection = &self.l2.protection;
         let plain = Names::default();
         let from = self.l2.named(&plain, key);
-        let found = self.l2.load(&from).await?;
+        let found = self.l2.load_one(&from).await?;
         if found.generation == 0 && found.version == 0 {
             return Ok(None);
         }
@@ -302,7 +315,7 @@ impl Engine {
         }
         if changes.is_empty() {
             // It was signed out, or moved by another instance, which the store does in one step.
-            let loaded = self.l2.load(id).await?;
+            let loaded = self.l2.load_one(id).await?;
             return Ok(Some(match is_absent(&loaded) {
                 true => Loaded {
                     generation,
@@ -328,7 +341,7 @@ impl Engine {
         // Whatever the outcome, what stands at `id` now is the truth: when the partition has
         // changed, another instance has moved it, or does with the next read.
         self.l2.relocate(&origin, &commit).await?;
-        self.l2.load(id).await.map(Some)
+        self.l2.load_one(id).await.map(Some)
     }
 
     /// Signs a partition out under its plain name, where it may not have been moved yet.

@@ -58,15 +58,19 @@ impl Engine {
         pin: &mut Option<Pin>,
     ) -> Result<(Lookup<Value>, CacheLevel), Error> {
         let now = self.clock.now();
-        let partition = self.find(key);
-        let (answer, due) = {
-            let mut state = partition.lock();
-            let answer = state.answer(name, now, &self.rules);
-            // What is out of date may be from before a sign-out that this handle comes after.
-            if matches!(answer, Answer::Known(_)) {
-                pin.get_or_insert_with(|| state.pin(now));
+        let kept = self.partitions.get(key);
+        let known = kept.or_else(|| self.partitions.knows(key).then(|| self.find(key)));
+        let (answer, due) = match known {
+            None => (Answer::Unknown, Due::default()),
+            Some(partition) => {
+                let mut state = partition.lock();
+                let answer = state.answer(name, now, &self.rules);
+                // What is out of date may be from before a sign-out that this handle comes after.
+                if matches!(answer, Answer::Known(_)) {
+                    pin.get_or_insert_with(|| state.pin(now));
+                }
+                (answer, state.take_due(now, &self.rules))
             }
-            (answer, state.take_due(now, &self.rules))
         };
         if let Answer::Known(lookup) = answer {
             self.keep_up(key, due);

@@ -63,6 +63,11 @@ impl Engine {
         Ok(self.l2.id(key))
     }
 
+    /// Whether [`id`](Self::id) has nothing to ask.
+    pub(super) fn knows_ids(&self) -> bool {
+        self.l2.prefix.known().is_some()
+    }
+
     /// Asks L2 for the prefix generation.
     pub(super) async fn look_up_prefix(&self) -> Result<(), L2Error> {
         let answers = self.l2.revisions(&[self.prefix_id()]).await?;

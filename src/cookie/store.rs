@@ -89,17 +89,44 @@ impl CookieStore {
         Ok(TokenCacheLayer::with_cookies(cache, self.clone()))
     }
 
+    /// What is here, and from the fleet what is not. Of what is here the fleet is asked once whether
+    /// it knows of a later sign-out than the cookies.
+    async fn load_from(
+        &self,
+        store: &dyn TokenStore,
+        group: &[PartitionId],
+    ) -> Vec<Result<Loaded, StoreError>> {
+        let slots = &self.0.slots;
+        let asks = |id: &PartitionId| !slots.holds(id) || slots.unverified(id).is_some();
+        let asked = group.iter().enumerate().filter(|(_, id)| asks(id));
+        let (places, asked): (Vec<_>, Vec<_>) = asked.map(|(at, id)| (at, id.clone())).unzip();
+        let mut fleet = vec![None; group.len()];
+        if !asked.is_empty() {
+            let answers = store.load(&asked).await;
+            for (at, answer) in places.into_iter().zip(answers) {
+                fleet[at] = Some(answer);
+            }
+        }
+        let answer = |(id, fleet): (&PartitionId, Option<Result<Loaded, _>>)| match fleet {
+            Some(answer) if slots.holds(id) => {
+                self.verify(id, answer?.generation);
+                Ok(slots.load(id))
+            }
+            Some(answer) => answer,
+            None => Ok(slots.load(id)),
+        };
+        group.iter().zip(fleet).map(answer).collect()
+    }
+
     /// What a sign-out has left of older cookies: refused where the fleet knows of it.
-    async fn verify(&self, store: &dyn TokenStore, id: &PartitionId) -> Result<(), StoreError> {
+    fn verify(&self, id: &PartitionId, known: u64) {
         let slots = &self.0.slots;
         if let Some(generation) = slots.unverified(id) {
-            let known = store.load(id).await?.generation;
             if known > generation {
                 slots.clear(id, Some(known - 1), CommitId::default());
             }
             slots.verify(id);
         }
-        Ok(())
     }
 
     /// Tells the fleet that a session was signed out to this generation, or signs it out there
@@ -152,16 +179,19 @@ fn ready<'a, T: Send + 'a>(answer: T) -> StoreFuture<'a, T> {
 }
 
 impl TokenStore for CookieStore {
-    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
-        let slots = &self.0.slots;
+    fn load<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
         match &self.0.sign_outs {
-            None => ready(Ok(slots.load(id))),
-            Some(store) if slots.holds(id) => Box::pin(async move {
-                self.verify(&**store, id).await?;
-                Ok(slots.load(id))
-            }),
-            Some(store) => store.load(id),
+            None => ready(group.iter().map(|id| Ok(self.0.slots.load(id))).collect()),
+            Some(store) => Box::pin(self.load_from(&**store, group)),
         }
+    }
+
+    fn server(&self, partition: &PartitionId) -> usize {
+        let store = self.0.sign_outs.as_ref();
+        store.map_or(0, |store| store.server(partition))
     }
 
     fn commit<'a>(

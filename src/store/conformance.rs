@@ -44,6 +44,7 @@ pub async fn all<S: TokenStore>(harness: &Harness<S>) {
     versions_rise_by_one(harness).await;
     partitions_stand_alone(harness).await;
     groups_are_answered_in_order(harness).await;
+    loads_are_answered_in_order(harness).await;
     repeated_commits_are_not_applied_again(harness).await;
     sixteen_commits_are_remembered(harness).await;
     concurrent_commits_all_survive(harness).await;

@@ -147,12 +147,17 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl TokenStore for MemoryStore {
-    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+    fn load<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
         let now = self.clock.now();
-        let mut shelf = self.shelf.lock();
-        let stored = shelf.stored(id, now);
-        let loaded = stored.map_or_else(Loaded::default, |partition| partition.loaded(now));
-        Box::pin(std::future::ready(Ok(loaded)))
+        let load = |id| {
+            let mut shelf = self.shelf.lock();
+            let stored = shelf.stored(id, now);
+            Ok(stored.map_or_else(Loaded::default, |partition| partition.loaded(now)))
+        };
+        Box::pin(std::future::ready(group.iter().map(load).collect()))
     }
 
     fn commit<'a>(

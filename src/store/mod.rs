@@ -84,11 +84,21 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// or foreign data under one of the store's keys is no error: it is loaded as absent and
 /// [counted](Loaded::damaged), and replaced by the next commit.
 pub trait TokenStore: Send + Sync + 'static {
-    /// Reads one partition, whole.
+    /// Reads these partitions, each whole and as of one moment, in one round-trip where the store
+    /// can. The answers come in the same order and number; one that fails or is damaged leaves the
+    /// others' as they are.
     fn load<'a>(
         &'a self,
-        partition: &'a PartitionId,
-    ) -> StoreFuture<'a, Result<Loaded, StoreError>>;
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>>;
+
+    /// Which of its servers keeps a partition, by any number that is the same for those that one
+    /// of them keeps. The engine asks for partitions of one server at a time, so that a server that
+    /// hangs keeps nobody waiting but its own users. Defaults to 0: there is one.
+    fn server(&self, partition: &PartitionId) -> usize {
+        let _ = partition;
+        0
+    }
 
     /// The revisions of these partitions, without their entries, in one round-trip
     /// where the store can. A partition that has ended may be answered either way.
@@ -97,12 +107,9 @@ pub trait TokenStore: Send + Sync + 'static {
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
         Box::pin(async move {
-            let mut answers = Vec::with_capacity(group.len());
-            for partition in group {
-                let loaded = self.load(partition).await;
-                answers.push(loaded.map(|loaded| loaded.revision()));
-            }
-            answers
+            let loaded = self.load(group).await.into_iter();
+            let revision = |loaded: Result<Loaded, _>| loaded.map(|loaded| loaded.revision());
+            loaded.map(revision).collect()
         })
     }
 

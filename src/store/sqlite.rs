@@ -238,10 +238,22 @@ async fn pool(size: u32, options: SqliteConnectOptions) -> Result<SqlitePool, Co
 }
 
 impl TokenStore for SqliteStore {
-    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+    fn load<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
         Box::pin(async move {
-            let loaded = rows::load(&self.readers, id, self.clock.now()).await;
-            loaded.map_err(store_error)
+            let mut connection = match self.readers.acquire().await {
+                Ok(connection) => connection,
+                Err(error) => return vec![Err(store_error(error)); group.len()],
+            };
+            let now = self.clock.now();
+            let mut answers = Vec::with_capacity(group.len());
+            for id in group {
+                let loaded = rows::load(&mut connection, id, now).await;
+                answers.push(loaded.map_err(store_error));
+            }
+            answers
         })
     }
 

@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// What happens to bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ struct State {
     mode: watch::Sender<Mode>,
     connections: watch::Sender<usize>,
     accepted: AtomicUsize,
+    /// How much later answers come, in milliseconds.
+    delay: AtomicU64,
     /// What connections before this one carry vanishes.
     stranded: AtomicUsize,
 }
@@ -67,6 +70,7 @@ impl Proxy {
             mode: watch::Sender::new(Mode::Pass),
             connections: watch::Sender::new(0),
             accepted: AtomicUsize::new(0),
+            delay: AtomicU64::new(0),
             stranded: AtomicUsize::new(0),
         });
         let mut tasks = JoinSet::new();
@@ -80,6 +84,12 @@ impl Proxy {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Answers come so many milliseconds later from now on, whatever is under way side by side, as
+    /// on a long line.
+    pub fn delay(&self, millis: u64) {
+        self.state.delay.store(millis, Ordering::SeqCst);
     }
 
     /// What happens to bytes from now on, also to those that a black hole has kept.
@@ -175,22 +185,57 @@ async fn serve(client: TcpStream, server: SocketAddr, counted: Counted) {
 
 /// Carries bytes one way until the end; whether it ends with a reset.
 async fn carry(
+    from: OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    counted: &Counted,
+    answers: bool,
+) -> bool {
+    let (sender, arrived) = mpsc::unbounded_channel();
+    let pass = pass_on(arrived, to, counted, answers);
+    tokio::pin!(pass);
+    tokio::select! {
+        reset = &mut pass => return reset,
+        () = take_in(from, sender, &counted.state, answers) => {}
+    }
+    pass.await
+}
+
+/// Takes bytes in until the end, each with the time when they are due.
+async fn take_in(
     mut from: OwnedReadHalf,
+    sender: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
+    state: &State,
+    answers: bool,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let millis = u64::from(answers) * state.delay.load(Ordering::SeqCst);
+        let due = Instant::now() + Duration::from_millis(millis);
+        if sender.send((due, buffer[..read].to_vec())).is_err() {
+            return;
+        }
+    }
+}
+
+async fn pass_on(
+    mut arrived: mpsc::UnboundedReceiver<(Instant, Vec<u8>)>,
     to: &mut OwnedWriteHalf,
     counted: &Counted,
     answers: bool,
 ) -> bool {
     let Counted { number, state } = counted;
     let mut mode = state.mode.subscribe();
-    let mut buffer = vec![0; 64 * 1024];
     loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else {
+        let Some((due, bytes)) = arrived.recv().await else {
             return false;
         };
+        if due > Instant::now() {
+            tokio::time::sleep_until(due).await;
+        }
         if *number < state.stranded.load(Ordering::SeqCst) {
             continue;
         }
-        let mut rest = &buffer[..read];
+        let mut rest = &bytes[..];
         while !rest.is_empty() {
             let now = *mode.borrow_and_update();
             let count = match now {

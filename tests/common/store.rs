@@ -1,7 +1,7 @@
 //! A store in memory that counts, waits and fails on demand.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -40,7 +40,15 @@ struct State {
     gate: Semaphore,
     /// The same for loads only, after they have their answer.
     load_gate: Semaphore,
+    load_groups: AtomicU64,
+    /// Partitions on a server that no longer answers.
+    dead: Mutex<Vec<PartitionId>>,
+    /// The partition whose loads are refused.
+    refused: Mutex<Option<PartitionId>>,
 }
+
+/// The number of the server that no longer answers.
+const DEAD: usize = 1;
 
 const OPEN: usize = 1_000;
 
@@ -65,8 +73,19 @@ impl Default for State {
             releases: AtomicU64::default(),
             gate: Semaphore::new(OPEN),
             load_gate: Semaphore::new(OPEN),
+            load_groups: AtomicU64::default(),
+            dead: Mutex::default(),
+            refused: Mutex::default(),
         }
     }
+}
+
+/// Loads one partition.
+pub async fn load_one(
+    store: &impl TokenStore,
+    partition: &PartitionId,
+) -> Result<Loaded, StoreError> {
+    store.load(std::slice::from_ref(partition)).await.remove(0)
 }
 
 impl TestStore {
@@ -136,6 +155,22 @@ impl TestStore {
         self.state.loads.load(Ordering::SeqCst)
     }
 
+    /// In how many round-trips partitions were loaded.
+    pub fn load_groups(&self) -> u64 {
+        self.state.load_groups.load(Ordering::SeqCst)
+    }
+
+    /// These partitions are kept by a server of their own, which no longer answers loads.
+    pub fn kill_server_of(&self, partitions: impl IntoIterator<Item = PartitionId>) {
+        let dead = partitions.into_iter().collect();
+        *self.state.dead.lock().expect("whole") = dead;
+    }
+
+    /// Loads of this partition fail from now on, and no others.
+    pub fn refuse_loads_of(&self, partition: PartitionId) {
+        *self.state.refused.lock().expect("whole") = Some(partition);
+    }
+
     /// How often revisions were asked for.
     pub fn looks(&self) -> u64 {
         self.state.looks.load(Ordering::SeqCst)
@@ -185,14 +220,33 @@ impl TestStore {
 }
 
 impl TokenStore for TestStore {
-    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+    fn load<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
         Box::pin(async move {
+            self.state.load_groups.fetch_add(1, Ordering::SeqCst);
             // The answer is of the moment when the operation began, as over a slow network.
-            let answer = self.inner.load(id).await;
-            self.pass(&self.state.loads, 1).await?;
+            let answers = self.inner.load(group).await;
+            if let Err(error) = self.pass(&self.state.loads, group.len() as u64).await {
+                return vec![Err(error); group.len()];
+            }
             let _permit = self.state.load_gate.acquire().await.expect("never closed");
-            answer
+            if group.iter().any(|id| self.server(id) == DEAD) {
+                std::future::pending::<()>().await;
+            }
+            let refused = self.state.refused.lock().expect("whole").clone();
+            let answer = |(id, answer)| match Some(id) == refused.as_ref() {
+                true => Err(StoreError::new(StoreErrorKind::Refused)),
+                false => answer,
+            };
+            group.iter().zip(answers).map(answer).collect()
         })
+    }
+
+    fn server(&self, partition: &PartitionId) -> usize {
+        let dead = self.state.dead.lock().expect("whole");
+        usize::from(dead.contains(partition)) * DEAD
     }
 
     fn revisions<'a>(

@@ -17,6 +17,7 @@ mod g08_absent_unavailable_and_unopenable_differ;
 mod g09_shutdown_drains;
 mod g11_the_byte_limit_holds;
 mod g12_bounded_everything;
+mod g13_l2_is_far_away;
 mod invented_ids_leave_no_trace;
 mod move_to;
 mod revoke_all;

@@ -72,8 +72,11 @@ async fn what_other_instances_write_to_the_old_session_moves_or_is_refused() {
     let elsewhere = other.tokens(session("old"));
     elsewhere.insert("mail", token("m")).await.unwrap();
     elsewhere.commit().await.unwrap();
+    // It has not reached L2 when the session moves.
+    store.set_refusing_commits(true);
     elsewhere.insert("files", token("f")).await.unwrap();
     let new = old.move_to(session("new")).await.unwrap();
+    store.set_refusing_commits(false);
     let refused = elsewhere.commit().await;
     assert!(matches!(refused, Err(Error::SignedOut)), "{refused:?}");
     assert_eq!(access(&new, "mail").await.as_deref(), Some("m"));

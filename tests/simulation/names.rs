@@ -98,8 +98,11 @@ impl Watched {
 }
 
 impl TokenStore for Watched {
-    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
-        self.0.load(id)
+    fn load<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
+        self.0.load(group)
     }
 
     fn commit<'a>(

@@ -46,7 +46,9 @@ impl Server {
     }
 
     pub fn content(&self, partition: usize) -> Loaded {
-        at_once(self.store.load(names().id(partition))).expect("memory never fails")
+        at_once(self.store.load(std::slice::from_ref(names().id(partition))))
+            .remove(0)
+            .expect("memory never fails")
     }
 }
 

@@ -125,11 +125,16 @@ impl SimStore {
         Ok(answer)
     }
 
-    async fn ask_group<F, T>(&self, count: usize, apply: F) -> Vec<Result<T, StoreError>>
+    async fn ask_group<F, T>(
+        &self,
+        may_be_late: bool,
+        count: usize,
+        apply: F,
+    ) -> Vec<Result<T, StoreError>>
     where
         F: FnOnce(&mut State) -> Vec<Result<T, StoreError>> + Send + 'static,
     {
-        match self.ask(true, apply).await {
+        match self.ask(may_be_late, apply).await {
             Ok(answers) => answers,
             Err(error) => vec![(); count]
                 .into_iter()
@@ -140,11 +145,16 @@ impl SimStore {
 }
 
 impl TokenStore for SimStore {
-    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
-        let id = id.clone();
+    fn load<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
+        let group = group.to_vec();
         Box::pin(async move {
-            self.ask(false, move |state| at_once(state.server.store.load(&id)))
-                .await?
+            self.ask_group(false, group.len(), move |state| {
+                at_once(state.server.store.load(&group))
+            })
+            .await
         })
     }
 
@@ -154,7 +164,7 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
         let group = group.to_vec();
         Box::pin(async move {
-            self.ask_group(group.len(), move |state| {
+            self.ask_group(true, group.len(), move |state| {
                 at_once(state.server.store.revisions(&group))
             })
             .await
@@ -167,7 +177,7 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
         let (group, by) = (group.to_vec(), self.instance);
         Box::pin(async move {
-            self.ask_group(group.len(), move |state| state.commit(by, group))
+            self.ask_group(true, group.len(), move |state| state.commit(by, group))
                 .await
         })
     }
@@ -178,7 +188,7 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
         let group = group.to_vec();
         Box::pin(async move {
-            self.ask_group(group.len(), move |state| state.touch(group))
+            self.ask_group(true, group.len(), move |state| state.touch(group))
                 .await
         })
     }

@@ -301,7 +301,7 @@ async fn cases(redis: &Redis) -> Vec<Case> {
 
     let (ids, layer) = sessions::layer(CachingSessionStore::new(
         tower_sessions_moka_store::MokaStore::new(Some(2 * USERS as u64)),
-        sessions::redis(redis).await,
+        sessions::redis(&redis.url()).await,
     ))
     .await;
     add(

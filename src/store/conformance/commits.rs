@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::harness::{Draft, Harness, entry, send_group};
+use super::harness::{Draft, Harness, entry, load_group, send_group};
 use crate::store::{Commit, CommitId, Outcome, REMEMBERED_COMMITS, Remaining, TokenStore};
 
 /// A partition that was never written is loaded as absent.
@@ -308,6 +308,36 @@ pub async fn concurrent_commits_all_survive<S: TokenStore>(harness: &Harness<S>)
             "no lost update (entry {i})"
         );
     }
+}
+
+/// A group of loads is answered in its order, whatever is absent, signed out or asked for twice.
+pub async fn loads_are_answered_in_order<S: TokenStore>(harness: &Harness<S>) {
+    let mut group = Vec::new();
+    for i in 0..12 {
+        let subject = harness.partition(&format!("load {i}"));
+        match i % 3 {
+            0 => drop(
+                subject
+                    .commit(&harness.draft(&subject).put("a", i.to_string()))
+                    .await,
+            ),
+            1 => drop(subject.clear(None).await),
+            _ => {}
+        }
+        group.push(subject.id.clone());
+    }
+    group.push(group[0].clone());
+    let loaded = load_group(harness.partition("load 0").store(), &group).await;
+    for (i, loaded) in loaded.iter().enumerate() {
+        let i = i % 12;
+        let value = entry(loaded, "a").map(|entry| entry.value.to_vec());
+        let expected = (i % 3 == 0).then(|| i.to_string().into_bytes());
+        assert_eq!(value, expected, "loads are answered in order");
+        let signed_out = u64::from(i % 3 == 1);
+        assert_eq!(loaded.generation, signed_out, "loads are answered in order");
+    }
+    let none = load_group(harness.partition("load 0").store(), &[]).await;
+    assert!(none.is_empty(), "nothing asked, nothing answered");
 }
 
 /// States of one number are told apart by the id of what came last, and a commit says what came

@@ -156,8 +156,8 @@ impl<S: TokenStore> Subject<S> {
     }
 
     pub(super) async fn load(&self) -> Loaded {
-        let loaded = self.store.load(&self.id).await;
-        let loaded = loaded.unwrap_or_else(|error| panic!("a load failed: {error:?}"));
+        let mut loaded = load_group(&*self.store, std::slice::from_ref(&self.id)).await;
+        let loaded = loaded.remove(0);
         assert_eq!(
             loaded.damaged, 0,
             "what the checks write must not be loaded as damaged"
@@ -234,6 +234,19 @@ impl<S: TokenStore> Subject<S> {
         let cleared = self.store.clear(&self.id, expected, id).await;
         cleared.unwrap_or_else(|error| panic!("a sign-out failed: {error:?}"))
     }
+}
+
+pub(super) async fn load_group<S: TokenStore>(store: &S, group: &[PartitionId]) -> Vec<Loaded> {
+    let answers = store.load(group).await;
+    assert_eq!(
+        answers.len(),
+        group.len(),
+        "a group must be answered once per partition"
+    );
+    let answers = answers.into_iter();
+    let answers =
+        answers.map(|answer| answer.unwrap_or_else(|error| panic!("a load failed: {error:?}")));
+    answers.collect()
 }
 
 pub(super) async fn send_group<S: TokenStore>(store: &S, group: &[Commit]) -> Vec<Outcome> {

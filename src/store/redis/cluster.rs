@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::nodes::{Nodes, is_unanswered};
-use self::slots::{Place, Slots, slot_of};
+use self::slots::{Place, Slots, slot, slot_of};
 use super::tls::Tls;
 use crate::random;
 
@@ -119,6 +119,11 @@ impl Cluster {
         let mut answers: Vec<_> = join_all(groups).await.into_iter().flatten().collect();
         answers.sort_unstable_by_key(|(index, _)| *index);
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    /// The number of the node that keeps this hash tag, as far as it is known.
+    pub(super) fn server(&self, tag: &[u8]) -> usize {
+        self.0.slots.lock().number(slot(tag))
     }
 
     async fn send_group(

@@ -9,10 +9,11 @@ use super::access::Access;
 use super::address::{Address, bad_url};
 #[cfg(feature = "redis-cluster")]
 use super::cluster::Cluster;
-use super::pool::{Pool, Target, pool};
+use super::pool::{Connection, Pool, Target, pool};
 #[cfg(feature = "redis-sentinel")]
 use super::sentinel::Sentinels;
 use crate::error::ConfigError;
+use crate::store::PartitionId;
 
 /// Clones share the connections.
 #[derive(Clone)]
@@ -56,24 +57,37 @@ impl Link {
     /// Sends the commands at once. Each has an answer of its own.
     pub(super) async fn send(&self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         match self {
-            Self::Server(pool) => match pool.get().await {
-                // A clone, so that the next request need not wait for this one to end.
-                Ok(connection) => {
-                    let mut connection = connection.clone();
-                    connection.send(pipeline).await
-                }
-                Err(RunError::User(error)) => Err(error),
-                Err(RunError::TimedOut) => {
-                    Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into())
-                }
-            },
+            Self::Server(pool) => connection(pool).await?.send(pipeline).await,
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => cluster.send(pipeline).await,
+        }
+    }
+
+    /// Which server keeps a partition.
+    pub(super) fn server(&self, id: &PartitionId) -> usize {
+        #[cfg(not(feature = "redis-cluster"))]
+        let _ = id;
+        match self {
+            Self::Server(_) => 0,
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(cluster) => cluster.server(id.encoded().as_bytes()),
         }
     }
 
     /// Whether two partitions may be kept by two servers.
     pub(super) fn is_cluster(&self) -> bool {
         !matches!(self, Self::Server(_))
+    }
+}
+
+/// A clone of a connection, which is back in the pool at once: any number of pipelines are under way
+/// on it.
+async fn connection(pool: &Pool) -> RedisResult<Connection> {
+    match pool.get().await {
+        Ok(connection) => Ok(connection.clone()),
+        Err(RunError::User(error)) => Err(error),
+        Err(RunError::TimedOut) => {
+            Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into())
+        }
     }
 }

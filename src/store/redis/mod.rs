@@ -34,6 +34,7 @@ use super::{
     Revision, StoreFuture, TokenStore,
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
+use crate::time::Timestamp;
 
 /// A store in Redis or Valkey (tested with Redis 6.2, 7.0 and 8.0, Valkey 9.1): one hash per partition, under
 /// `namespace:{digest}`, and one script per commit.
@@ -85,6 +86,46 @@ impl RedisStore {
 
     async fn send(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
         self.link.send(pipeline).await.map_err(store_error)
+    }
+
+    /// Each server that is asked also says what time it is, once: right behind the first of its
+    /// partitions, for a command without a key goes where the one before it goes.
+    async fn load_group(
+        &self,
+        group: &[PartitionId],
+    ) -> Result<Vec<Result<Loaded, StoreError>>, StoreError> {
+        if group.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(group.len() + 1);
+        let mut asked = Vec::with_capacity(1);
+        let mut servers = Vec::with_capacity(group.len());
+        for id in group {
+            pipeline.cmd("HGETALL").arg(hash_key(id));
+            let server = self.link.server(id);
+            let first = !asked.contains(&server);
+            if first {
+                asked.push(server);
+                pipeline.cmd("TIME");
+            }
+            servers.push((server, first));
+        }
+        let mut answers = self.send(&pipeline).await?.into_iter();
+        let mut times = Vec::with_capacity(asked.len());
+        let mut loaded = Vec::with_capacity(group.len());
+        for (server, first) in servers {
+            let hash = answers.next().ok_or_else(unexpected)?;
+            if first {
+                times.push((server, time(answers.next().ok_or_else(unexpected)?)));
+            }
+            let now = times.iter().find(|(of, _)| *of == server);
+            let (_, now) = now.ok_or_else(unexpected)?;
+            loaded.push(match now {
+                Ok(now) => partition(hash, *now),
+                Err(error) => Err(error.clone()),
+            });
+        }
+        Ok(loaded)
     }
 
     /// Runs one script per command. Where a server does not know it, it goes out in full, which
@@ -149,25 +190,18 @@ impl RedisStore {
 }
 
 impl TokenStore for RedisStore {
-    fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
+    fn load<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
         Box::pin(async move {
-            let mut pipeline = Pipeline::with_capacity(2);
-            pipeline.cmd("HGETALL").arg(hash_key(id)).cmd("TIME");
-            let mut answers = self.send(&pipeline).await?.into_iter();
-            let (Some(hash), Some(time)) = (answers.next(), answers.next()) else {
-                return Err(unexpected());
-            };
-            let now = record::time(time.map_err(store_error)?).ok_or_else(unexpected)?;
-            match hash {
-                Ok(hash) => record::load(hash, now).ok_or_else(unexpected),
-                // Something that is no hash stands in the partition's place.
-                Err(error) if lacks_type(&error) => Ok(Loaded {
-                    damaged: 1,
-                    ..Loaded::default()
-                }),
-                Err(error) => Err(store_error(error)),
-            }
+            let loaded = self.load_group(group).await;
+            loaded.unwrap_or_else(|error| vec![Err(error); group.len()])
         })
+    }
+
+    fn server(&self, partition: &PartitionId) -> usize {
+        self.link.server(partition)
     }
 
     fn revisions<'a>(
@@ -296,6 +330,22 @@ impl TokenStore for RedisStore {
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").finish_non_exhaustive()
+    }
+}
+
+fn time(answer: RedisResult<Value>) -> Result<Timestamp, StoreError> {
+    record::time(answer.map_err(store_error)?).ok_or_else(unexpected)
+}
+
+fn partition(answer: RedisResult<Value>, now: Timestamp) -> Result<Loaded, StoreError> {
+    match answer {
+        Ok(hash) => record::load(hash, now).ok_or_else(unexpected),
+        // Something that is no hash stands in the partition's place.
+        Err(error) if lacks_type(&error) => Ok(Loaded {
+            damaged: 1,
+            ..Loaded::default()
+        }),
+        Err(error) => Err(store_error(error)),
     }
 }
 

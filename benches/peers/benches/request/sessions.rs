@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
-use peers::redis::Redis;
 use peers::users::{USERS, UserTokens};
 use tower_sessions::session::{Id, Record};
 use tower_sessions::{SessionManagerLayer, SessionStore};
@@ -36,8 +35,8 @@ pub async fn layer<S: SessionStore + Clone>(
     (cookies.into(), layer)
 }
 
-pub async fn redis(redis: &Redis) -> RedisStore<Pool> {
-    let pool = Pool::new(Config::from_url(&redis.url()).unwrap(), None, None, None, 6).unwrap();
+pub async fn redis(url: &str) -> RedisStore<Pool> {
+    let pool = Pool::new(Config::from_url(url).unwrap(), None, None, None, 6).unwrap();
     pool.connect();
     pool.wait_for_connect().await.unwrap();
     RedisStore::new(pool)

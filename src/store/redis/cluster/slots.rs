@@ -64,9 +64,13 @@ impl Slots {
 
     /// The master of a slot; of one that nobody keeps some other, who says so.
     pub(super) fn master(&self, slot: u16) -> Option<&Place> {
+        self.masters.get(self.number(slot))
+    }
+
+    /// Which of the masters it is.
+    pub(super) fn number(&self, slot: u16) -> usize {
         let known = self.of.get(usize::from(slot % COUNT)).copied();
-        let index = known.unwrap_or_default().saturating_sub(1);
-        self.masters.get(usize::from(index))
+        usize::from(known.unwrap_or_default().saturating_sub(1))
     }
 
     /// A slot has moved.
@@ -100,7 +104,12 @@ pub(super) fn slot_of(command: &Cmd) -> Option<u16> {
         _ => arguments.next()?,
     };
     let Arg::Simple(key) = key else { return None };
-    Some(crc16(tag(key)) % COUNT)
+    Some(slot(tag(key)))
+}
+
+/// The slot of a hash tag.
+pub(super) fn slot(tag: &[u8]) -> u16 {
+    crc16(tag) % COUNT
 }
 
 /// What of a key decides its slot: what is between the first braces, if anything.
