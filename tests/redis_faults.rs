@@ -397,6 +397,29 @@ async fn an_answer_is_lost_and_the_commit_is_applied_once() {
 }
 
 #[tokio::test]
+async fn what_is_damaged_leaves_the_rest_of_its_group_as_it_is() {
+    let server = RedisServer::start();
+    let cache = redis_cache(&server).await;
+    let mut group = Vec::new();
+    for number in 0..5 {
+        let key = session(&number.to_string());
+        group.push(cache.partition_id(&key));
+        let tokens = cache.tokens(key);
+        tokens.insert("graph", token("t")).await.unwrap();
+        tokens.commit().await.unwrap();
+    }
+    let name = |id: &PartitionId| format!("{}:{{{}}}", id.namespace(), id.encoded());
+    // No hash, no record, and nothing.
+    server.query::<()>(&format!("SET {} x", name(&group[0])));
+    server.query::<()>(&format!("HSET {} v x", name(&group[2])));
+    server.query::<()>(&format!("DEL {}", name(&group[3])));
+    let loaded = redis_store(&server).await.load(&group).await;
+    let loaded = loaded.into_iter().map(|it| it.unwrap());
+    let loaded: Vec<_> = loaded.map(|it| (it.damaged, it.entries.len())).collect();
+    assert_eq!(loaded, [(1, 0), (0, 1), (1, 0), (0, 0), (0, 1)]);
+}
+
+#[tokio::test]
 async fn a_store_says_so_when_an_answer_is_lost_and_takes_the_commit_again() {
     let server = RedisServer::start();
     let (proxy, url) = Proxy::before(&server.url()).await;

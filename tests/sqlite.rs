@@ -269,6 +269,11 @@ async fn damaged_records_are_counted_and_replaced() {
             (loaded.generation, loaded.version, loaded.entries.len()),
             (0, 0, 0)
         );
+        let sound = partition("sound");
+        send(&store, put(&sound, 3, "sound")).await.unwrap();
+        let both = store.load(&[id.clone(), sound]).await;
+        let entries = both.into_iter().map(|it| it.unwrap().entries.len());
+        assert_eq!(entries.collect::<Vec<_>>(), [0, 1], "{damage}");
         store
             .touch(std::slice::from_ref(&id))
             .await

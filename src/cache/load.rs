@@ -73,7 +73,7 @@ impl Engine {
                 done,
                 outcome: Err(L2Error::lost()),
                 is_over: false,
-                deadline: Instant::now() + self.l2.hard_timeout,
+                began: Instant::now(),
             };
             match compares || !self.knows_ids() {
                 true => drop(self.runtime.spawn(loader.run(compares))),
@@ -244,8 +244,7 @@ struct Loader {
     outcome: Result<(), L2Error>,
     /// The partition is free.
     is_over: bool,
-    /// Several questions, each with a time of its own, must not add up to more than anybody waits.
-    deadline: Instant,
+    began: Instant,
 }
 
 impl Loader {
@@ -282,8 +281,11 @@ impl Loader {
         runtime.spawn(self.run(false));
     }
 
+    /// Several questions, each with a time of its own, must not add up to more than anybody waits.
     async fn run(mut self, compares: bool) {
-        let outcome = tokio::time::timeout_at(self.deadline, self.load(compares)).await;
+        let limit = self.engine.l2.hard_timeout;
+        let left = limit.saturating_sub(self.began.elapsed());
+        let outcome = tokio::time::timeout(left, self.load(compares)).await;
         self.outcome = outcome.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout)));
     }
 
