@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection, SqlitePool};
+use sqlx::{Row, SqliteConnection};
 
 use crate::store::record::Record;
 use crate::store::{
@@ -24,7 +24,7 @@ impl From<sqlx::Error> for Damaged {
 
 /// Reads a partition with its entries, in one statement and so from one snapshot.
 pub(super) async fn load(
-    pool: &SqlitePool,
+    connection: &mut SqliteConnection,
     id: &PartitionId,
     now: Timestamp,
 ) -> sqlx::Result<Loaded> {
@@ -35,7 +35,7 @@ pub(super) async fn load(
                  AND (e.expires_at IS NULL OR e.expires_at > ?2 OR e.expires_at < 0) \
                  WHERE p.id = ?1";
     let query = sqlx::query(query).bind(&id.digest()[..]).bind(time(now));
-    let rows = query.fetch_all(pool).await?;
+    let rows = query.fetch_all(connection).await?;
     let record = match rows.first().map(decode_record) {
         None => return Ok(Loaded::default()),
         Some(Ok(record)) if forgotten(&record, now) => return Ok(Loaded::default()),
