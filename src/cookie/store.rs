@@ -36,6 +36,12 @@ pub(super) struct Inner {
 }
 
 impl CookieStore {
+    /// How long a session lives since it began, however it is used, unless
+    /// [`layer_with`](Self::layer_with) says otherwise: 30 days. Whoever has copied cookies can
+    /// renew them as their owner does; without
+    /// [`sign_outs_in`](CookieStoreBuilder::sign_outs_in) this is all that ends them.
+    pub const MAX_SESSION_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+
     /// Sets up a store whose cookies are sealed with the keys of this ring.
     pub fn builder(ring: KeyRing) -> CookieStoreBuilder {
         CookieStoreBuilder::new(ring)
@@ -75,7 +81,8 @@ impl CookieStore {
     }
 
     /// The same with other settings of the cache. L1 stays off, and a [`Builder::key_ring`] of its
-    /// own would only make the cookies larger.
+    /// own would only make the cookies larger. [`Builder::max_session_age`] is
+    /// [`CookieStore::MAX_SESSION_AGE`] unless it is set here.
     ///
     /// # Errors
     /// As for [`Builder::build`].
@@ -83,7 +90,9 @@ impl CookieStore {
         &self,
         adjust: impl FnOnce(Builder) -> Builder,
     ) -> Result<TokenCacheLayer, ConfigError> {
-        let builder = TokenCache::builder(self.clone()).clock(self.0.clock.clone());
+        let builder = TokenCache::builder(self.clone())
+            .clock(self.0.clock.clone())
+            .max_session_age(Self::MAX_SESSION_AGE);
         let cache = adjust(builder).l1(L1::disabled()).build()?;
         cache.keep_fresh(self.0.sealer.ring());
         Ok(TokenCacheLayer::with_cookies(cache, self.clone()))
@@ -97,8 +106,8 @@ impl CookieStore {
             if known > generation {
                 slots.clear(id, Some(known - 1), CommitId::default());
             }
-            slots.verify(id);
         }
+        slots.verify(id);
         Ok(())
     }
 
@@ -126,7 +135,8 @@ impl CookieStore {
                 }),
             }],
             lifetime: Lifetime {
-                absolute: Some(self.0.max_age.saturating_add(SKEW)),
+                // The clocks of who sets a cookie, of who reads it and of this store differ.
+                absolute: Some(self.0.max_age.saturating_add(3 * SKEW)),
                 ..Lifetime::default()
             },
         };
@@ -152,10 +162,18 @@ fn ready<'a, T: Send + 'a>(answer: T) -> StoreFuture<'a, T> {
 }
 
 impl TokenStore for CookieStore {
+    /// Cookies leave it sealed.
+    fn is_persistent(&self) -> bool {
+        false
+    }
+
     fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
         let slots = &self.0.slots;
         match &self.0.sign_outs {
-            None => ready(Ok(slots.load(id))),
+            None => {
+                slots.verify(id);
+                ready(Ok(slots.load(id)))
+            }
             Some(store) if slots.holds(id) => Box::pin(async move {
                 self.verify(&**store, id).await?;
                 Ok(slots.load(id))
