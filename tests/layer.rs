@@ -529,7 +529,10 @@ async fn what_is_no_token_key_is_refused_by_every_operation() {
             tokens.get_or_acquire(name, failed).await.map(drop),
         ];
         for answer in answers {
-            assert!(matches!(answer, Err(Error::InvalidKey(_))), "{name:?}: {answer:?}");
+            assert!(
+                matches!(answer, Err(Error::InvalidKey(_))),
+                "{name:?}: {answer:?}"
+            );
         }
     }
     // A key that is none by name.
@@ -538,4 +541,53 @@ async fn what_is_no_token_key_is_refused_by_every_operation() {
     assert!(tokens.get(&scoped).await.unwrap().is_hit());
     assert!(tokens.contains(scoped).await.unwrap());
     assert!(tokens.contains(String::from("other")).await.unwrap());
+}
+
+/// Layers that answer by themselves need a body to answer with.
+#[tokio::test]
+async fn layers_that_answer_by_themselves_go_on_either_side() {
+    use tower::ServiceBuilder;
+    use tower_http::cors::CorsLayer;
+    use tower_http::timeout::TimeoutLayer;
+
+    let cache = cache(MemoryStore::new());
+    let cors = || CorsLayer::permissive();
+    let timeout = || {
+        let status = StatusCode::GATEWAY_TIMEOUT;
+        TimeoutLayer::with_status_code(status, Duration::from_millis(10))
+    };
+    let slow = async |request: Request<()>| {
+        tokens(&request).insert("graph", token("t")).await.unwrap();
+        if request.uri().path() == "/slow" {
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("done")))
+    };
+    let outside = ServiceBuilder::new()
+        .layer(cors())
+        .layer(timeout())
+        .layer(layer(&cache))
+        .service(service_fn(slow));
+    let inside = ServiceBuilder::new()
+        .layer(layer(&cache))
+        .layer(cors())
+        .layer(timeout())
+        .service(service_fn(slow));
+    let slow = || {
+        let request = Request::get("/slow").header("x-session", "slow");
+        request.body(()).unwrap()
+    };
+    let late = outside.clone().oneshot(slow()).await.unwrap();
+    assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
+    let late = inside.clone().oneshot(slow()).await.unwrap();
+    assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
+    let preflight = || Request::options("/").body(()).unwrap();
+    let answer = outside.clone().oneshot(preflight()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let answer = inside.clone().oneshot(preflight()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let done = outside.oneshot(request("a")).await.unwrap();
+    assert_eq!(done.into_body().collect().await.unwrap().to_bytes(), "done");
+    let done = inside.oneshot(request("b")).await.unwrap();
+    assert_eq!(done.into_body().collect().await.unwrap().to_bytes(), "done");
 }
