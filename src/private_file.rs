@@ -6,7 +6,7 @@
 //! other than Unix access control lists are the administrator's to set, and nothing is checked.
 
 use std::error::Error as StdError;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
@@ -113,10 +113,10 @@ pub(crate) fn check_folder(path: &Path) -> io::Result<()> {
 
 /// Opens a file for reading, and checks what was opened.
 #[cfg(feature = "seal")]
-pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
+pub(crate) fn open(path: &Path) -> io::Result<(fs::File, Metadata)> {
     let named = fs::symlink_metadata(path)?;
     is_private(path, &named, named.is_file(), "file", 0o600)?;
-    let file = File::open(path)?;
+    let file = fs::File::open(path)?;
     let opened = file.metadata()?;
     is_private(path, &opened, opened.is_file(), "file", 0o600)?;
     Ok((file, opened))
