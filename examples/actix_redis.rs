@@ -1,6 +1,7 @@
 //! Sign-in, a page that needs the user's token, sign-out; every instance shares tokens in Redis.
 //!
 //! ```sh
+//! export KEYS=$(openssl rand -base64 32) # the same for every instance, from a secret store
 //! REDIS_URL=redis://127.0.0.1 cargo run --example actix_redis
 //! ```
 
@@ -11,7 +12,8 @@ use actix_web::web::{Data, get, post};
 use actix_web::{App, HttpResponse, HttpServer};
 use tower_token_cache::backplane::RedisBackplane;
 use tower_token_cache::{
-    Error, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
+    Error, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet,
+    Tokens, key,
 };
 
 #[actix_web::main]
@@ -20,6 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Built once: all workers share its memory, and it outlives them.
     let cache = TokenCache::builder(RedisStore::connect(redis.as_str()).await?)
         .backplane(RedisBackplane::connect(redis).await?)
+        .key_ring(KeyRing::from_env("KEYS")?)
         .build()?;
     let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
     let data = Data::new(cache.clone());

@@ -1,6 +1,7 @@
 //! Sign-in, a page that needs the user's token, sign-out; every instance shares tokens in Redis.
 //!
 //! ```sh
+//! export KEYS=$(openssl rand -base64 32) # the same for every instance, from a secret store
 //! REDIS_URL=redis://127.0.0.1 cargo run --example axum_redis
 //! ```
 
@@ -15,7 +16,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower_token_cache::backplane::RedisBackplane;
 use tower_token_cache::{
-    Error, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
+    Error, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet,
+    Tokens, key,
 };
 
 #[tokio::main]
@@ -23,6 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let redis = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
     let cache = TokenCache::builder(RedisStore::connect(redis.as_str()).await?)
         .backplane(RedisBackplane::connect(redis).await?)
+        .key_ring(KeyRing::from_env("KEYS")?)
         .build()?;
     let app = Router::new()
         .route("/sign-in", post(sign_in))

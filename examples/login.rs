@@ -2,6 +2,7 @@
 //! server, and calls an API with them. All that a browser gets is a session id.
 //!
 //! ```sh
+//! export KEYS=$(openssl rand -base64 32) # which seal the tokens; the same for every instance
 //! ISSUER=https://… CLIENT_ID=… CLIENT_SECRET=… cargo run --example login
 //! ```
 //!
@@ -18,7 +19,7 @@ use oauth2::{CsrfToken, PkceCodeChallenge, url::Url, url::form_urlencoded::byte_
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_token_cache::{
-    Error, PartitionKey, Prior, ProviderError, RedisStore, Timestamp, Token, TokenCache,
+    Error, KeyRing, PartitionKey, Prior, ProviderError, RedisStore, Timestamp, Token, TokenCache,
     TokenCacheLayer, TokenSet, Tokens, key,
 };
 
@@ -51,7 +52,8 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let client = (required("CLIENT_ID")?, required("CLIENT_SECRET")?);
     let (issuer, base) = (required("ISSUER")?, or("BASE_URL", "http://127.0.0.1:3000"));
     let redis = RedisStore::connect(or("REDIS_URL", "redis://127.0.0.1")).await?;
-    let cache = TokenCache::builder(redis).build()?;
+    let ring = KeyRing::from_env("KEYS")?;
+    let cache = TokenCache::builder(redis).key_ring(ring).build()?;
     // No redirects: an answer of the provider must not send secrets elsewhere.
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     let http = http.timeout(Duration::from_secs(10)).build()?;

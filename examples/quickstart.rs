@@ -3,6 +3,8 @@
 //! ```sh
 //! cargo run --example quickstart [tokens.db]
 //! ```
+//!
+//! The tokens are sealed, with keys in the folder `tokens.keys` beside them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,14 +17,17 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower_token_cache::{
-    Error, Lookup, PartitionKey, SqliteStore, TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
+    Error, KeyRing, Lookup, PartitionKey, SqliteStore, TokenCache, TokenCacheLayer, TokenSet,
+    Tokens, key,
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args().nth(1).map(PathBuf::from);
-    let file = file.unwrap_or_else(|| std::env::temp_dir().join("tokens.db"));
-    let cache = TokenCache::builder(SqliteStore::open(&file).await?).build()?;
+    let file = file.unwrap_or_else(|| PathBuf::from("tokens.db"));
+    let ring = KeyRing::open_dir(file.with_extension("keys"))?;
+    let store = SqliteStore::open(&file).await?;
+    let cache = TokenCache::builder(store).key_ring(ring).build()?;
     let app = Router::new()
         .route("/sign-in", post(sign_in))
         .route("/me", get(me))

@@ -14,6 +14,8 @@ pub(crate) use self::classify::classify;
 pub use self::error::{AcquireError, AcquireErrorKind};
 pub use self::metadata::{Acquired, Metadata, RefreshReason, TokenSource};
 pub use self::provider_error::ProviderError;
+#[cfg(feature = "grants")]
+pub(crate) use self::provider_error::is_code;
 use crate::key::TokenKey;
 use crate::lookup::Lookup;
 use crate::secret::Secret;

@@ -59,6 +59,8 @@ mod lookup;
 mod oauth2;
 pub mod outgoing;
 mod policy;
+#[cfg(any(feature = "seal", feature = "sqlite"))]
+mod private_file;
 mod race;
 mod random;
 #[cfg(any(feature = "axum", feature = "actix"))]

@@ -191,6 +191,16 @@ mod tests {
         assert!(!format!("{refused:?}{other:?}").contains("canary"));
     }
 
+    #[test]
+    fn a_code_that_is_none_is_not_shown() {
+        use oauth2::basic::BasicErrorResponse;
+        type Plain = BasicRequestTokenError<std::io::Error>;
+        let json = r#"{"error":"canary\nand \u001b[31mmore"}"#;
+        let answer: BasicErrorResponse = serde_json::from_str(json).unwrap();
+        let error = ProviderError::from(Plain::ServerResponse(answer));
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+
     /// As `openidconnect` has it.
     #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
     struct IdTokenFields {

@@ -87,9 +87,14 @@ impl Tokens {
     /// The token under this key: a name, or a [`TokenKey`]. Never one that has expired.
     ///
     /// # Errors
-    /// [`Error::NoPartition`] for an anonymous request; [`Error::Unavailable`] under
-    /// [`FailurePolicy::Strict`].
-    pub async fn get(&self, key: impl AsRef<str>) -> Result<Lookup, Error> {
+    /// [`Error::InvalidKey`] for a text that is no key; [`Error::NoPartition`] for an anonymous
+    /// request; [`Error::Unavailable`] under [`FailurePolicy::Strict`].
+    pub async fn get<K>(&self, key: K) -> Result<Lookup, Error>
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+    {
+        let key = key.try_into()?;
         let lookup = self.read(key.as_ref()).await?;
         Ok(lookup.filter_map(|value| match value {
             Value::Token(token) => Some(token),
@@ -117,7 +122,11 @@ impl Tokens {
     ///
     /// # Errors
     /// As for [`get`](Self::get), and [`Error::Unavailable`] when nobody knows.
-    pub async fn contains(&self, key: impl AsRef<str>) -> Result<bool, Error> {
+    pub async fn contains<K>(&self, key: K) -> Result<bool, Error>
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+    {
         match self.get(key).await? {
             Lookup::Hit(_) => Ok(true),
             Lookup::Absent | Lookup::Unopenable => Ok(false),
@@ -221,10 +230,11 @@ impl Tokens {
     ///
     /// # Errors
     /// As for [`get`](Self::get).
-    pub async fn get_with_metadata(
-        &self,
-        key: impl AsRef<str>,
-    ) -> Result<(Lookup, Metadata), Error> {
+    pub async fn get_with_metadata<K>(&self, key: K) -> Result<(Lookup, Metadata), Error>
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+    {
         let started = Instant::now();
         let lookup = self.get(key).await?;
         let duration_total = started.elapsed();

@@ -17,7 +17,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_token_cache::{
-    FailurePolicy, MissingKey, TokenCache, TokenCacheLayer, Tokens, WriteMode, key,
+    BoxError, Error, FailurePolicy, MemoryStore, MissingKey, Prior, TokenCache, TokenCacheLayer,
+    TokenKey, TokenSet, Tokens, WriteMode, key,
 };
 
 fn layer(cache: &TokenCache) -> TokenCacheLayer {
@@ -496,4 +497,97 @@ where
             inner.call(request).await
         })
     }
+}
+
+/// A name may come from a path: what is no key is refused on reads as on writes, and the cache's own
+/// entries cannot be had by their names.
+#[tokio::test]
+async fn what_is_no_token_key_is_refused_by_every_operation() {
+    let cache = cache(MemoryStore::new());
+    let tokens = cache.tokens(session("s"));
+    let set = TokenSet::from(token("a")).with_refresh_token("r");
+    tokens.insert("other", set).await.unwrap();
+    let failed = async |_: Prior| Err::<TokenSet, BoxError>("x".into());
+    let _ = tokens.get_or_acquire("graph", failed).await;
+    let long = "x".repeat(4097);
+    for name in [
+        "",
+        "\u{1}refresh_token",
+        "\u{1}setback\u{1}graph",
+        "\u{1}setback\u{1}\u{1}refresh_token",
+        "a\nb",
+        "\u{1f}r\u{1f}s",
+        "\u{7f}",
+        &long,
+    ] {
+        let answers = [
+            tokens.get(name).await.map(drop),
+            tokens.contains(name).await.map(drop),
+            tokens.get_with_metadata(name).await.map(drop),
+            tokens.remove(name).await,
+            tokens.insert(name, token("t")).await,
+            tokens.get_or_acquire(name, failed).await.map(drop),
+        ];
+        for answer in answers {
+            assert!(
+                matches!(answer, Err(Error::InvalidKey(_))),
+                "{name:?}: {answer:?}"
+            );
+        }
+    }
+    // A key that is none by name.
+    let scoped = TokenKey::scoped("r", ["s"]).unwrap();
+    tokens.insert(&scoped, token("t")).await.unwrap();
+    assert!(tokens.get(&scoped).await.unwrap().is_hit());
+    assert!(tokens.contains(scoped).await.unwrap());
+    assert!(tokens.contains(String::from("other")).await.unwrap());
+}
+
+/// Layers that answer by themselves need a body to answer with.
+#[tokio::test]
+async fn layers_that_answer_by_themselves_go_on_either_side() {
+    use tower::ServiceBuilder;
+    use tower_http::cors::CorsLayer;
+    use tower_http::timeout::TimeoutLayer;
+
+    let cache = cache(MemoryStore::new());
+    let cors = || CorsLayer::permissive();
+    let timeout = || {
+        let status = StatusCode::GATEWAY_TIMEOUT;
+        TimeoutLayer::with_status_code(status, Duration::from_millis(10))
+    };
+    let slow = async |request: Request<()>| {
+        tokens(&request).insert("graph", token("t")).await.unwrap();
+        if request.uri().path() == "/slow" {
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("done")))
+    };
+    let outside = ServiceBuilder::new()
+        .layer(cors())
+        .layer(timeout())
+        .layer(layer(&cache))
+        .service(service_fn(slow));
+    let inside = ServiceBuilder::new()
+        .layer(layer(&cache))
+        .layer(cors())
+        .layer(timeout())
+        .service(service_fn(slow));
+    let slow = || {
+        let request = Request::get("/slow").header("x-session", "slow");
+        request.body(()).unwrap()
+    };
+    let late = outside.clone().oneshot(slow()).await.unwrap();
+    assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
+    let late = inside.clone().oneshot(slow()).await.unwrap();
+    assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
+    let preflight = || Request::options("/").body(()).unwrap();
+    let answer = outside.clone().oneshot(preflight()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let answer = inside.clone().oneshot(preflight()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let done = outside.oneshot(request("a")).await.unwrap();
+    assert_eq!(done.into_body().collect().await.unwrap().to_bytes(), "done");
+    let done = inside.oneshot(request("b")).await.unwrap();
+    assert_eq!(done.into_body().collect().await.unwrap().to_bytes(), "done");
 }

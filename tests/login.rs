@@ -15,10 +15,13 @@ use common::{eventually, free_port, support};
 use futures_util::future::join_all;
 use oauth2::url::Url;
 use reqwest::{Method, StatusCode};
-use tower_token_cache::{Lookup, Tokens};
+use tower_token_cache::seal::RingKey;
+use tower_token_cache::{KeyRing, Lookup, Tokens};
 
 const CLIENT: (&str, &str) = ("app", "the app's secret");
 const COOKIE: &str = "__Host-sid";
+/// What seals the tokens.
+const KEYS: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// One process of the example. Killed on drop.
 struct Server {
@@ -35,6 +38,7 @@ impl Server {
             .env("BASE_URL", format!("http://127.0.0.1:{base}"))
             .env("LISTEN", format!("127.0.0.1:{port}"))
             .env("REDIS_URL", redis.url())
+            .env("KEYS", KEYS)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -89,9 +93,10 @@ impl Site {
     /// What is stored for this browser.
     async fn tokens(&self, browser: &Browser) -> Tokens {
         let session = self.first.session(browser).expect("signed in");
-        support::redis_cache(&self.redis)
-            .await
-            .tokens(support::session(&session))
+        let store = support::redis_store(&self.redis).await;
+        let ring = KeyRing::from_keys(RingKey::from_base64(KEYS).unwrap(), []);
+        let cache = support::builder(store).key_ring(ring).build().unwrap();
+        cache.tokens(support::session(&session))
     }
 
     /// The browser takes both processes for one server.

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer, Service, ServiceExt};
-use tower_token_cache::outgoing::{BearerLayer, CallError, TokenError};
+use tower_token_cache::outgoing::{BearerLayer, CallError, Origins, TokenError};
 use tower_token_cache::{
     Acquire, AcquireErrorKind, BoxError, Error, MemoryStore, Prior, ProviderError, TokenCache,
     TokenSet, Tokens,
@@ -110,8 +110,12 @@ fn http_client() -> Client<hyper_util::client::legacy::connect::HttpConnector, F
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-fn layer(source: &Source) -> BearerLayer {
-    BearerLayer::new("api", source.acquire()).unwrap()
+fn layer(source: &Source, url: &str) -> BearerLayer {
+    BearerLayer::new("api", source.acquire(), only(url)).unwrap()
+}
+
+fn only(url: &str) -> Origins {
+    Origins::new([url]).unwrap()
 }
 
 async fn body<B: http_body::Body<Error: std::fmt::Debug>>(response: Response<B>) -> String {
@@ -126,7 +130,7 @@ mod tower_client {
     async fn a_request_carries_the_token_of_its_user() {
         let (api, source, cache) = (Api::knowing(&["old"]), Source::default(), memory());
         let url = api.start().await;
-        let client = layer(&source).layer(http_client());
+        let client = layer(&source, &url).layer(http_client());
         let user = user(&cache, "u").await;
         let response = client.oneshot(post(&url, Some(&user))).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -139,7 +143,7 @@ mod tower_client {
     async fn a_user_without_a_token_gets_one_from_the_source() {
         let (api, source, cache) = (Api::knowing(&["new-1"]), Source::default(), memory());
         let url = api.start().await;
-        let client = layer(&source).layer(http_client());
+        let client = layer(&source, &url).layer(http_client());
         let user = cache.tokens(session("u"));
         let response = client.oneshot(post(&url, Some(&user))).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -150,7 +154,7 @@ mod tower_client {
     async fn a_rejected_token_is_replaced_and_the_request_sent_again() {
         let (api, source, cache) = (Api::knowing(&["new-1"]), Source::default(), memory());
         let url = api.start().await;
-        let client = layer(&source).layer(http_client());
+        let client = layer(&source, &url).layer(http_client());
         let user = user(&cache, "u").await;
         let request = post(&url, Some(&user));
         let response = client.clone().oneshot(request).await.unwrap();
@@ -170,7 +174,7 @@ mod tower_client {
     async fn the_second_rejection_is_the_answer() {
         let (api, source, cache) = (Api::knowing(&[]), Source::default(), memory());
         let url = api.start().await;
-        let client = layer(&source).layer(http_client());
+        let client = layer(&source, &url).layer(http_client());
         let user = user(&cache, "u").await;
         let response = client.oneshot(post(&url, Some(&user))).await.unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
@@ -183,7 +187,7 @@ mod tower_client {
     async fn many_rejections_of_one_token_make_one_acquisition() {
         let (api, source, cache) = (Api::knowing(&["new-1"]), Source::default(), memory());
         let url = api.start().await;
-        let client = layer(&source).layer(http_client());
+        let client = layer(&source, &url).layer(http_client());
         let user = user(&cache, "u").await;
         let calls = (0..50).map(|_| client.clone().oneshot(post(&url, Some(&user))));
         for answer in futures_util::future::join_all(calls).await {
@@ -196,7 +200,7 @@ mod tower_client {
     async fn a_header_that_is_there_is_kept() {
         let (api, source, cache) = (Api::knowing(&[]), Source::default(), memory());
         let url = api.start().await;
-        let client = layer(&source).layer(http_client());
+        let client = layer(&source, &url).layer(http_client());
         let user = user(&cache, "u").await;
         for tokens in [None, Some(&user)] {
             let mut request = post(&url, tokens);
@@ -213,7 +217,7 @@ mod tower_client {
     async fn a_request_of_nobody_is_not_sent() {
         let (api, source) = (Api::knowing(&[]), Source::default());
         let url = api.start().await;
-        let client = layer(&source).layer(http_client());
+        let client = layer(&source, &url).layer(http_client());
         let error = client.oneshot(post(&url, None)).await.unwrap_err();
         assert!(matches!(error, CallError::Token(TokenError::NoTokens)));
         assert!(api.seen().is_empty());
@@ -225,7 +229,7 @@ mod tower_client {
         let url = api.start().await;
         let app = cache.tokens(session("app"));
         app.insert("api", token("app")).await.unwrap();
-        let client = layer(&source).for_tokens(app).layer(http_client());
+        let client = layer(&source, &url).for_tokens(app).layer(http_client());
         let user = user(&cache, "u").await;
         for tokens in [None, Some(&user)] {
             let response = client.clone().oneshot(post(&url, tokens)).await.unwrap();
@@ -239,7 +243,7 @@ mod tower_client {
         let (api, cache) = (Api::knowing(&["new-1"]), memory());
         let (general, own) = (Source::default(), Source::default());
         let url = api.start().await;
-        let client = layer(&general).layer(http_client());
+        let client = layer(&general, &url).layer(http_client());
         let mut request = post(&url, Some(&cache.tokens(session("u"))));
         let source: Arc<dyn Acquire> = Arc::new(own.acquire());
         request.extensions_mut().insert(source);
@@ -253,7 +257,7 @@ mod tower_client {
         let (api, cache) = (Api::knowing(&[]), memory());
         let url = api.start().await;
         let refused = async |_: Prior| Err::<TokenSet, _>(ProviderError::refused("invalid_grant"));
-        let client = BearerLayer::new("api", refused).unwrap();
+        let client = BearerLayer::new("api", refused, only(&url)).unwrap();
         let client = client.layer(http_client());
         let user = user(&cache, "u").await;
         let error = client.oneshot(post(&url, Some(&user))).await.unwrap_err();
@@ -268,7 +272,7 @@ mod tower_client {
     async fn a_token_of_another_type_is_not_sent() {
         let (api, source, cache) = (Api::knowing(&[]), Source::default(), memory());
         let url = api.start().await;
-        let client = layer(&source).layer(http_client());
+        let client = layer(&source, &url).layer(http_client());
         let user = cache.tokens(session("u"));
         let bound = token("bound").with_token_type("DPoP");
         user.insert("api", bound).await.unwrap();
@@ -281,7 +285,7 @@ mod tower_client {
     async fn a_body_that_cannot_be_replayed_is_sent_once_and_its_token_replaced() {
         let (api, source, cache) = (Api::knowing(&["new-1"]), Source::default(), memory());
         let url = api.start().await;
-        let layer = layer(&source).replay_body(|_: &Full<Bytes>| None);
+        let layer = layer(&source, &url).replay_body(|_: &Full<Bytes>| None);
         let client = layer.layer(http_client());
         let user = user(&cache, "u").await;
         let request = post(&url, Some(&user));
@@ -348,7 +352,8 @@ impl Service<Request<String>> for Strict {
 async fn the_first_response_is_gone_and_the_service_ready_before_the_second_call() {
     let (source, cache) = (Source::default(), memory());
     let calls = Arc::<AtomicUsize>::default();
-    let client = layer(&source).layer(Strict {
+    let layer = BearerLayer::new("api", source.acquire(), Origins::relative()).unwrap();
+    let client = layer.layer(Strict {
         ready: false,
         dropped: Arc::default(),
         calls: calls.clone(),
@@ -363,8 +368,9 @@ async fn the_first_response_is_gone_and_the_service_ready_before_the_second_call
 #[test]
 fn debug_shows_no_secret_and_bad_keys_are_errors() {
     let source = Source::default();
-    assert!(!format!("{:?}", layer(&source)).contains("api"));
-    let error = BearerLayer::new("", source.acquire()).unwrap_err();
+    let layer = BearerLayer::new("api", source.acquire(), Origins::relative()).unwrap();
+    assert!(!format!("{layer:?}").contains("api"));
+    let error = BearerLayer::new("", source.acquire(), Origins::relative()).unwrap_err();
     assert!(matches!(error, Error::InvalidKey(_)));
 }
 
@@ -376,7 +382,7 @@ async fn a_cache_that_is_shut_down_is_a_typed_error() {
     cache.shutdown(std::time::Duration::from_secs(1)).await;
     let api = Api::knowing(&[]);
     let url = api.start().await;
-    let client = layer(&source).layer(http_client());
+    let client = layer(&source, &url).layer(http_client());
     let error = client.oneshot(post(&url, Some(&tokens))).await.unwrap_err();
     let error = std::error::Error::source(&error).expect("a TokenError");
     let source = error.downcast_ref::<TokenError>();
@@ -405,7 +411,7 @@ mod reqwest_client {
     async fn a_rejected_token_is_replaced_and_the_request_sent_again() {
         let (api, source, cache) = (Api::knowing(&["new-1"]), Source::default(), memory());
         let url = api.start().await;
-        let client = client(layer(&source));
+        let client = client(layer(&source, &url));
         let user = user(&cache, "u").await;
         for _ in 0..2 {
             let request = client.post(&url).body("hello").with_extension(user.clone());
@@ -423,7 +429,7 @@ mod reqwest_client {
     async fn the_second_rejection_is_the_answer() {
         let (api, source, cache) = (Api::knowing(&[]), Source::default(), memory());
         let url = api.start().await;
-        let client = client(layer(&source));
+        let client = client(layer(&source, &url));
         let request = client.get(&url).with_extension(user(&cache, "u").await);
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
@@ -434,7 +440,7 @@ mod reqwest_client {
     async fn a_body_that_streams_is_sent_once_and_its_token_replaced() {
         let (api, source, cache) = (Api::knowing(&["new-1"]), Source::default(), memory());
         let url = api.start().await;
-        let client = client(layer(&source));
+        let client = client(layer(&source, &url));
         let user = user(&cache, "u").await;
         for status in [StatusCode::UNAUTHORIZED, StatusCode::OK] {
             let stream = reqwest::Body::wrap(Full::new(Bytes::from("hello")));
@@ -448,7 +454,7 @@ mod reqwest_client {
     async fn a_request_of_nobody_is_not_sent_and_a_header_is_kept() {
         let (api, source) = (Api::knowing(&[]), Source::default());
         let url = api.start().await;
-        let client = client(layer(&source));
+        let client = client(layer(&source, &url));
         let error = client.get(&url).send().await.unwrap_err();
         assert!(matches!(token_error(&error), TokenError::NoTokens));
         assert!(api.seen().is_empty());
@@ -462,8 +468,93 @@ mod reqwest_client {
     async fn a_layer_for_some_tokens_needs_no_extension() {
         let (api, source, cache) = (Api::knowing(&["old"]), Source::default(), memory());
         let url = api.start().await;
-        let client = client(layer(&source).for_tokens(user(&cache, "app").await));
+        let client = client(layer(&source, &url).for_tokens(user(&cache, "app").await));
         let response = client.get(&url).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
+    }
+}
+
+/// Who follows redirects outside of the layer takes the header away when it goes to another origin,
+/// and sends a request that looks like any other.
+mod redirects {
+    use tower::ServiceBuilder;
+    use tower_http::follow_redirect::FollowRedirectLayer;
+
+    use super::*;
+
+    /// Sends everybody on.
+    async fn redirecting_to(target: &str) -> String {
+        let target = target.to_owned();
+        let handler = async move || axum::response::Redirect::to(&target);
+        let app = Router::new().fallback(axum::routing::any(handler));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async { axum::serve(listener, app).await });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_redirect_to_another_origin_gets_no_token() {
+        let (elsewhere, source, cache) = (Api::default(), Source::default(), memory());
+        let target = elsewhere.start().await;
+        let url = redirecting_to(&target).await;
+        let layer = layer(&source, &url).for_tokens(user(&cache, "u").await);
+        let client = ServiceBuilder::new()
+            .layer(FollowRedirectLayer::new())
+            .layer(layer)
+            .service(http_client());
+        let response = client.oneshot(post(&url, None)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(elsewhere.headers(), ["none"]);
+        assert_eq!(source.calls(), 0, "its answer is no rejection of a token");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_within_the_origins_keeps_it() {
+        let (api, source, cache) = (Api::knowing(&["old"]), Source::default(), memory());
+        let target = api.start().await;
+        let url = redirecting_to(&target).await;
+        let origins = Origins::new([&url, &target]).unwrap();
+        let layer = BearerLayer::new("api", source.acquire(), origins).unwrap();
+        let client = ServiceBuilder::new()
+            .layer(FollowRedirectLayer::new())
+            .layer(layer.for_tokens(user(&cache, "u").await))
+            .service(http_client());
+        let response = client.oneshot(post(&url, None)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+
+    /// Middleware of `reqwest-middleware` that follows one redirect.
+    struct Follow;
+
+    #[async_trait::async_trait]
+    impl reqwest_middleware::Middleware for Follow {
+        async fn handle(
+            &self,
+            request: reqwest::Request,
+            extensions: &mut http::Extensions,
+            next: reqwest_middleware::Next<'_>,
+        ) -> reqwest_middleware::Result<reqwest::Response> {
+            let mut again = request.try_clone().unwrap();
+            let response = next.clone().run(request, extensions).await?;
+            let target = response.headers()["location"].to_str().unwrap();
+            *again.url_mut() = target.parse().unwrap();
+            next.run(again, extensions).await
+        }
+    }
+
+    #[tokio::test]
+    async fn nor_does_one_that_a_middleware_of_reqwest_follows() {
+        let (elsewhere, source, cache) = (Api::default(), Source::default(), memory());
+        let target = elsewhere.start().await;
+        let url = redirecting_to(&target).await;
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        let client = reqwest_middleware::ClientBuilder::new(http.build().unwrap())
+            .with(Follow)
+            .with(layer(&source, &url).for_tokens(user(&cache, "u").await))
+            .build();
+        let response = client.get(&url).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(elsewhere.headers(), ["none"]);
     }
 }

@@ -68,7 +68,17 @@ async fn load(store: &SqliteStore, partition: &PartitionId) -> Loaded {
     loaded.remove(0).unwrap()
 }
 
+/// The file as this crate would have made it: for its owner alone.
+fn create(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).unwrap();
+}
+
 async fn raw(path: &Path) -> SqliteConnection {
+    create(path);
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true);
@@ -137,6 +147,7 @@ async fn a_foreign_database_is_refused_and_left_alone() {
     refused(&path).await;
 
     let (_directory, path) = file();
+    create(&path);
     std::fs::write(
         &path,
         "this is no database, and it is not to become one".repeat(50),
@@ -548,4 +559,205 @@ async fn times_beyond_sqlites_integers_are_the_end_of_time() {
             .generation,
         u64::MAX
     );
+}
+
+/// Files that others could read, write or have put there.
+#[cfg(unix)]
+mod private_files {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Refused with an error whose sources say which file it is and what to do about it.
+    async fn refused_with(path: &Path, file: &str, advice: &str) {
+        let error = refused(path).await;
+        let source = std::error::Error::source(&error)
+            .expect("a reason")
+            .to_string();
+        assert!(source.contains(file), "{source}");
+        assert!(source.contains(advice), "{source}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_others_can_open_is_refused() {
+        for mode in [0o666, 0o640, 0o604, 0o620, 0o601] {
+            let (_directory, path) = file();
+            fs::write(&path, b"").unwrap();
+            set_mode(&path, mode);
+            refused_with(&path, "tokens.db", "chmod 600").await;
+            assert_eq!(fs::read(&path).unwrap(), b"", "and left as it is");
+            set_mode(&path, 0o600);
+            SqliteStore::open(&path).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn side_files_that_others_can_open_are_refused() {
+        for side in ["tokens.db-wal", "tokens.db-shm"] {
+            let (directory, path) = file();
+            let side_file = directory.path().join(side);
+            fs::write(&side_file, b"").unwrap();
+            set_mode(&side_file, 0o644);
+            refused_with(&path, side, "chmod 600").await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_symbolic_link_is_refused() {
+        let (directory, path) = file();
+        drop(SqliteStore::open(&path).await.unwrap());
+        let link = directory.path().join("link.db");
+        symlink(&path, &link).unwrap();
+        refused_with(&link, "link.db", "symbolic link").await;
+        let dangling = directory.path().join("dangling.db");
+        symlink(directory.path().join("elsewhere.db"), &dangling).unwrap();
+        refused_with(&dangling, "dangling.db", "symbolic link").await;
+        assert!(!directory.path().join("elsewhere.db").exists());
+    }
+
+    #[tokio::test]
+    async fn a_folder_in_which_others_can_replace_files_is_refused() {
+        for mode in [0o777, 0o775, 0o2777] {
+            let (directory, path) = file();
+            set_mode(directory.path(), mode);
+            refused_with(&path, directory.path().to_str().unwrap(), "folder").await;
+            assert!(!path.exists());
+        }
+        // As the system's folder for temporary files: there files are their owners'.
+        let (directory, path) = file();
+        set_mode(directory.path(), 0o1777);
+        SqliteStore::open(&path).await.unwrap();
+    }
+
+    /// Only root can give files away, which is what many containers run as.
+    #[tokio::test]
+    async fn a_file_of_somebody_else_is_refused() {
+        for planted in ["tokens.db", "tokens.db-wal", "tokens.db-shm"] {
+            let (directory, path) = file();
+            let planted_file = directory.path().join(planted);
+            fs::write(&planted_file, b"").unwrap();
+            set_mode(&planted_file, 0o600);
+            if chown(&planted_file, Some(65_534), Some(65_534)).is_err() {
+                return;
+            }
+            refused_with(&path, planted, "owner").await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_deleted_or_replaced_is_an_error_and_no_lost_write() {
+        let (directory, path) = file();
+        let store = SqliteStore::open(&path).await.unwrap();
+        let id = partition("a");
+        send(&store, put(&id, 1, "x")).await.unwrap();
+        let away = directory.path().join("away.db");
+        let gone = async |what: &str| {
+            let written = send(&store, put(&id, 2, "y")).await.expect_err(what);
+            assert_eq!(written.kind(), StoreErrorKind::Unreachable, "{what}");
+            let source = std::error::Error::source(&written).expect("a reason");
+            assert!(
+                source.to_string().contains("deleted or replaced"),
+                "{source}"
+            );
+            store.load(&id).await.expect_err(what);
+            store
+                .clear(&id, None, CommitId([9; 8]))
+                .await
+                .expect_err(what);
+            store
+                .acquire_lease(&lease(&id, 1), MINUTE)
+                .await
+                .expect_err(what);
+            assert!(
+                store.touch(std::slice::from_ref(&id)).await[0].is_err(),
+                "{what}"
+            );
+            assert!(
+                store.revisions(std::slice::from_ref(&id)).await[0].is_err(),
+                "{what}"
+            );
+        };
+        fs::rename(&path, &away).unwrap();
+        gone("deleted").await;
+        fs::write(&path, b"").unwrap();
+        gone("replaced").await;
+        // It is the same file again.
+        fs::rename(&away, &path).unwrap();
+        send(&store, put(&id, 2, "y")).await.unwrap();
+    }
+}
+
+/// Sessions that have ended leave no byte of their tokens in any file.
+mod remains {
+    use tower_token_cache::{PartitionKey, Token, TokenCache, TokenSet};
+
+    use super::*;
+
+    fn files_with(directory: &Path, needle: &str) -> Vec<String> {
+        let holds = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            bytes
+                .windows(needle.len())
+                .any(|part| part == needle.as_bytes())
+        };
+        let files = std::fs::read_dir(directory)
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        let files = files.filter(|path| holds(path));
+        files.map(|path| path.display().to_string()).collect()
+    }
+
+    fn tokens(number: usize) -> TokenSet {
+        let access = format!("CANARY-ACCESS-{number}").repeat(300);
+        let token = Token::new(access).with_expires_in(60 * MINUTE);
+        TokenSet::from(token).with_refresh_token("CANARY-REFRESH".repeat(50))
+    }
+
+    /// While the store lives on: neither its connections' end nor a restart cleans up for it.
+    #[tokio::test]
+    async fn of_a_session_that_was_signed_out_nothing_is_left_in_any_file() {
+        let (directory, path) = file();
+        let store = SqliteStore::open(&path).await.unwrap();
+        let cache = TokenCache::builder(store.clone()).build().unwrap();
+        let sessions = (0..8).map(|number| PartitionKey::session(number.to_string()).unwrap());
+        let sessions: Vec<_> = sessions.map(|session| cache.tokens(session)).collect();
+        for session in &sessions {
+            for number in 0..4 {
+                // Replaced ones, too.
+                session.insert("graph", tokens(number)).await.unwrap();
+                session.commit().await.unwrap();
+            }
+        }
+        assert!(!files_with(directory.path(), "CANARY").is_empty());
+        for session in &sessions {
+            session.sign_out().await.unwrap();
+        }
+        cache.shutdown(Duration::from_secs(5)).await;
+        // What the last sign-outs have left goes with the next operation a moment later.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        store
+            .acquire_lease(&lease(&partition("other"), 1), MINUTE)
+            .await
+            .unwrap();
+        assert_eq!(files_with(directory.path(), "CANARY"), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_store_leaves_nothing_either() {
+        let (directory, path) = file();
+        let store = SqliteStore::open(&path).await.unwrap();
+        let cache = TokenCache::builder(store).build().unwrap();
+        let session = cache.tokens(PartitionKey::session("s").unwrap());
+        session.insert("graph", tokens(0)).await.unwrap();
+        session.commit().await.unwrap();
+        session.sign_out().await.unwrap();
+        cache.shutdown(Duration::from_secs(5)).await;
+        drop((session, cache));
+        assert_eq!(files_with(directory.path(), "CANARY"), [""; 0]);
+    }
 }

@@ -28,10 +28,12 @@ impl ProviderError {
     /// `invalid_grant`, `interaction_required`, `login_required` and `consent_required` say that
     /// the user has to sign in again; `temporarily_unavailable` and `slow_down` ask for time.
     ///
-    /// It is shown by `Display` and `Debug`: give no description, and nothing that was not checked
-    /// to be a code.
+    /// It is shown by `Display` and `Debug`, so it must not be a description. What is no code (1 to 64
+    /// letters, digits, `_`, `-` and `.`, as all registered ones are) is replaced by
+    /// `malformed_error_code`.
     pub fn refused(code: impl Into<Box<str>>) -> Self {
-        let code = code.into();
+        let code = Some(code.into()).filter(|code| is_code(code));
+        let code = code.unwrap_or_else(|| "malformed_error_code".into());
         let kind = match &*code {
             "invalid_grant" | "interaction_required" | "login_required" | "consent_required" => {
                 AcquireErrorKind::ReauthenticationRequired
@@ -110,6 +112,16 @@ impl ProviderError {
     }
 }
 
+/// The longest error code that is believed to be one.
+const MAX_CODE: usize = 64;
+
+/// Whether a text of a provider's answer can be shown. RFC 6749 allows more characters, spaces and
+/// all punctuation; nobody uses them, and a text with them is more likely something else.
+pub(crate) fn is_code(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    (1..=MAX_CODE).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 impl fmt::Debug for ProviderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProviderError")
@@ -129,5 +141,25 @@ impl fmt::Display for ProviderError {
 impl StdError for ProviderError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_error_code_is_not_repeated() {
+        for code in ["invalid_grant", "AADSTS50076", "a.b-c", &"x".repeat(64)] {
+            assert_eq!(ProviderError::refused(code).code(), code);
+        }
+        let long = "x".repeat(65);
+        for odd in ["", "a b", "a\nb", "\u{1b}[31mred", "é", "\"", &long] {
+            let error = ProviderError::refused(odd);
+            assert_eq!(error.code(), "malformed_error_code", "{odd:?}");
+            assert!(!error.to_string().contains(char::is_control));
+            assert_eq!(error.kind(), AcquireErrorKind::Failed);
+            assert!(error.is_refusal());
+        }
     }
 }

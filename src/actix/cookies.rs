@@ -7,6 +7,8 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE};
 use actix_web::{HttpResponse, ResponseError};
 
+use crate::layer::{FOR_SHARED_CACHES, KEPT_BY_NO_CACHE, forbids_storing};
+
 /// Adds the lines to the head of a response.
 pub(super) fn set_cookies<B>(
     outcome: Result<ServiceResponse<B>, actix_web::Error>,
@@ -25,9 +27,11 @@ pub(super) fn set_cookies<B>(
 }
 
 fn add(headers: &mut HeaderMap, lines: &[String]) {
-    // No cache between here and the browser may keep them.
-    if !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if !forbids_storing(headers.get_all(CACHE_CONTROL).map(HeaderValue::as_bytes)) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(KEPT_BY_NO_CACHE));
+    }
+    for name in FOR_SHARED_CACHES {
+        headers.remove(name);
     }
     for line in lines {
         if let Ok(mut value) = HeaderValue::from_str(line) {

@@ -45,6 +45,7 @@ pub struct Builder {
     max_pending_bytes: u32,
     max_acquisitions: u32,
     terms: Terms,
+    plaintext: bool,
     clock: Clock,
     runtime: Option<tokio::runtime::Handle>,
     #[cfg(feature = "seal")]
@@ -76,6 +77,7 @@ impl Builder {
                 lease_ttl: Duration::from_secs(30),
                 timeout: Duration::from_secs(60),
             },
+            plaintext: false,
             clock: Clock::system(),
             runtime: None,
             #[cfg(feature = "seal")]
@@ -121,6 +123,14 @@ impl Builder {
     /// enough against bursts, short enough for a sign-in on another instance.
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = ttl;
+        self
+    }
+
+    /// Says that tokens are meant to be stored in the clear: whoever reads L2, its backups or its
+    /// disk has them. Without this word, and without a `key_ring` (feature `seal`), a cache over a
+    /// store that [leaves the process](TokenStore::is_persistent) says so in the log, once.
+    pub fn plaintext(mut self) -> Self {
+        self.plaintext = true;
         self
     }
 
@@ -249,13 +259,18 @@ impl Builder {
     /// call this inside of tokio, or set one.
     pub fn build(self) -> Result<TokenCache, ConfigError> {
         self.validate()?;
-        let runtime = match self.runtime {
+        let runtime = match self.runtime.clone() {
             Some(runtime) => runtime,
             None => tokio::runtime::Handle::try_current().map_err(|error| {
                 ConfigError::new("runtime", "must be set outside of a tokio runtime")
                     .with_source(error)
             })?,
         };
+        if self.store.is_persistent() && !self.plaintext && !self.is_sealed() {
+            tracing::warn!(
+                "tokens are stored in the clear: set a key_ring, or say that it is meant: plaintext()"
+            );
+        }
         let rules = Rules {
             negative_ttl: self.negative_ttl,
             expiration_ratio: self.l1.expiration_ratio,
@@ -314,6 +329,13 @@ impl Builder {
             engine.follow(events);
         }
         Ok(TokenCache(engine))
+    }
+
+    fn is_sealed(&self) -> bool {
+        #[cfg(feature = "seal")]
+        return self.encryption.is_on();
+        #[cfg(not(feature = "seal"))]
+        false
     }
 
     fn validate(&self) -> Result<(), ConfigError> {

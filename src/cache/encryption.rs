@@ -19,6 +19,12 @@ pub(super) struct Encryption {
     plaintext_until: Option<Timestamp>,
 }
 
+impl Encryption {
+    pub(super) fn is_on(&self) -> bool {
+        self.ring.is_some()
+    }
+}
+
 impl Builder {
     /// Seals everything that goes to L2 with the keys of this ring, and takes from L2 only what
     /// opens with them: see [`seal`](crate::seal). Off by default: keys have to come from somewhere.

@@ -128,7 +128,8 @@ impl Flight {
             Either::Second(outcome) => outcome,
         };
         if let Err(Grounded::Failed(Error::Acquire(error))) = &self.outcome {
-            tracing::warn!(kind = ?error.kind(), reason = ?self.need.reason, "no token was acquired");
+            // As many as requests ask for: metrics and `Stats` count them.
+            tracing::debug!(kind = ?error.kind(), reason = ?self.need.reason, "no token was acquired");
         }
         self.tell();
         let id = self.id.clone();

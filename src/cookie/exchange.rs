@@ -26,6 +26,9 @@ pub(crate) struct Exchange {
     had: Option<Had>,
     /// They could not be opened, but another time they may.
     spared: bool,
+    /// When the request came. Cookies that it sets count as set then: what it knows of sign-outs
+    /// is from later.
+    began: Timestamp,
 }
 
 /// What tells one state of a session from another.
@@ -50,7 +53,8 @@ impl Exchange {
         let mut spared = false;
         let opened = match opened {
             Some(Err(reason)) => {
-                tracing::warn!(
+                // Anybody can send such cookies: they are counted, and logged where that is wanted.
+                tracing::debug!(
                     reason = reason.as_str(),
                     "the cookies of a request are unopenable"
                 );
@@ -76,6 +80,7 @@ impl Exchange {
             present: brought.present,
             had,
             spared,
+            began: now,
         };
         (exchange, key)
     }
@@ -89,7 +94,9 @@ impl Exchange {
         self.store.0.max_size
     }
 
-    /// The values of the `Set-Cookie` lines that the response needs.
+    /// The values of the `Set-Cookie` lines that the response needs. Cookies are sealed anew, and
+    /// begin another age, only where this request has used the session: its generation was then
+    /// checked. A copy that is sent to a page without tokens stays as old as it is.
     pub(crate) fn finish(self) -> Vec<String> {
         let inner = &self.store.0;
         let now = inner.clock.now();
@@ -102,10 +109,10 @@ impl Exchange {
                     changed_at: snapshot.changed_at,
                     key: inner.sealer.ring().active(),
                 };
-                if self.had.as_ref() == Some(&has) {
+                if self.had.as_ref() == Some(&has) || !self.pinned.was_checked() {
                     return Vec::new();
                 }
-                let Some(text) = inner.sealer.seal(&self.session, &snapshot, now) else {
+                let Some(text) = inner.sealer.seal(&self.session, &snapshot, self.began) else {
                     return Vec::new();
                 };
                 let life = life(&snapshot, now).min(inner.max_age);

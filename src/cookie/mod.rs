@@ -31,8 +31,8 @@
 //! A session has a random id, which stands with its tokens inside of the cookies. The layer opens
 //! the cookies of a request into a *slot* of the [`CookieStore`], under a partition that this id
 //! names; the engine reads and writes the slot like any other L2, with L1 off. When the handler has
-//! answered, and the partition has changed since the cookies were made, the layer seals it and adds
-//! `Set-Cookie` lines to the response head. Requests of one session that run at the same time on
+//! answered, has used the session, and the partition has changed since the cookies were made, the
+//! layer seals it and adds `Set-Cookie` lines to the response head. Requests of one session that run at the same time on
 //! one instance share the slot: they see each other's changes, and a refresh token is redeemed
 //! once. A slot that no request uses any more is kept while there is
 //! [room](CookieStoreBuilder::memory): what was changed by a request whose client hung up is in
@@ -56,11 +56,14 @@
 //!   refresh tokens and a browser sends requests to several instances at once, use a store on the
 //!   server, or session affinity. A lease in a store would not help: the winner's token is in a
 //!   response, where nobody else can read it.
-//! - **Sign-out removes the cookies, and whoever has copied them can send them again**, until they
-//!   are [too old](CookieStoreBuilder::max_age). This instance refuses them as long as it remembers
-//!   the sign-out; with [`sign_outs_in`](CookieStoreBuilder::sign_outs_in) every instance does, for
-//!   as long as the cookies could live. That also makes
-//!   [`sign_out_user`](crate::TokenCache::sign_out_user) work.
+//! - **Sign-out removes the cookies, and whoever has copied them can send them again.** With
+//!   [`sign_outs_in`](CookieStoreBuilder::sign_outs_in) every instance refuses them, for as long as
+//!   they could live; that also makes [`sign_out_user`](crate::TokenCache::sign_out_user) work.
+//!   Without it, only an instance that remembers the sign-out does. A copy that is not used is then
+//!   worth something until it is [too old](CookieStoreBuilder::max_age), 14 days after it was set;
+//!   one that is used is renewed like its owner's, until the session is
+//!   [`MAX_SESSION_AGE`](CookieStore::MAX_SESSION_AGE) old, 30 days. What is in it is worth what the
+//!   provider gives for it: have it revoke the refresh token at sign-out (RFC 7009).
 //! - **Sign out before you sign in** (`tokens.sign_out().await?`, then insert): cookies that an
 //!   attacker has planted in the browser then have no part in what comes. It takes the place of
 //!   [`move_to`](crate::Tokens::move_to), which is an error here.
@@ -76,7 +79,8 @@
 //!
 //! The attributes are `HttpOnly`, `Secure`, `SameSite=Lax`, `Path=/`, `Max-Age` with what is left of
 //! the partition's life, and no `Domain`; browsers hold a name with `__Host-` to that. A response
-//! that sets them has `Cache-Control: no-store` unless the handler says something else.
+//! that sets them has `Cache-Control: private, no-store`, whatever the handler says; a `no-store` of
+//! its own stays as it is. Requests that use no token set no cookies, so their pages can be cached.
 //!
 //! # Compression
 //!

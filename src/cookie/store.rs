@@ -36,6 +36,12 @@ pub(super) struct Inner {
 }
 
 impl CookieStore {
+    /// How long a session lives since it began, however it is used, unless
+    /// [`layer_with`](Self::layer_with) says otherwise: 30 days. Whoever has copied cookies can
+    /// renew them as their owner does; without
+    /// [`sign_outs_in`](CookieStoreBuilder::sign_outs_in) this is all that ends them.
+    pub const MAX_SESSION_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+
     /// Sets up a store whose cookies are sealed with the keys of this ring.
     pub fn builder(ring: KeyRing) -> CookieStoreBuilder {
         CookieStoreBuilder::new(ring)
@@ -75,7 +81,8 @@ impl CookieStore {
     }
 
     /// The same with other settings of the cache. L1 stays off, and a [`Builder::key_ring`] of its
-    /// own would only make the cookies larger.
+    /// own would only make the cookies larger. [`Builder::max_session_age`] is
+    /// [`CookieStore::MAX_SESSION_AGE`] unless it is set here.
     ///
     /// # Errors
     /// As for [`Builder::build`].
@@ -83,7 +90,9 @@ impl CookieStore {
         &self,
         adjust: impl FnOnce(Builder) -> Builder,
     ) -> Result<TokenCacheLayer, ConfigError> {
-        let builder = TokenCache::builder(self.clone()).clock(self.0.clock.clone());
+        let builder = TokenCache::builder(self.clone())
+            .clock(self.0.clock.clone())
+            .max_session_age(Self::MAX_SESSION_AGE);
         let cache = adjust(builder).l1(L1::disabled()).build()?;
         cache.keep_fresh(self.0.sealer.ring());
         Ok(TokenCacheLayer::with_cookies(cache, self.clone()))
@@ -110,10 +119,10 @@ impl CookieStore {
         let answer = |(id, fleet): (&PartitionId, Option<Result<Loaded, _>>)| match fleet {
             Some(answer) if slots.holds(id) => {
                 self.verify(id, answer?.generation);
-                Ok(slots.load(id))
+                Ok(self.load_verified(id))
             }
             Some(answer) => answer,
-            None => Ok(slots.load(id)),
+            None => Ok(self.load_verified(id)),
         };
         group.iter().zip(fleet).map(answer).collect()
     }
@@ -121,12 +130,15 @@ impl CookieStore {
     /// What a sign-out has left of older cookies: refused where the fleet knows of it.
     fn verify(&self, id: &PartitionId, known: u64) {
         let slots = &self.0.slots;
-        if let Some(generation) = slots.unverified(id) {
-            if known > generation {
-                slots.clear(id, Some(known - 1), CommitId::default());
-            }
-            slots.verify(id);
+        if slots.unverified(id).is_some_and(|generation| known > generation) {
+            slots.clear(id, Some(known - 1), CommitId::default());
         }
+    }
+
+    /// What is here, which nothing speaks against.
+    fn load_verified(&self, id: &PartitionId) -> Loaded {
+        self.0.slots.verify(id);
+        self.0.slots.load(id)
     }
 
     /// Tells the fleet that a session was signed out to this generation, or signs it out there
@@ -153,7 +165,8 @@ impl CookieStore {
                 }),
             }],
             lifetime: Lifetime {
-                absolute: Some(self.0.max_age.saturating_add(SKEW)),
+                // The clocks of who sets a cookie, of who reads it and of this store differ.
+                absolute: Some(self.0.max_age.saturating_add(3 * SKEW)),
                 ..Lifetime::default()
             },
         };
@@ -179,12 +192,17 @@ fn ready<'a, T: Send + 'a>(answer: T) -> StoreFuture<'a, T> {
 }
 
 impl TokenStore for CookieStore {
+    /// Cookies leave it sealed.
+    fn is_persistent(&self) -> bool {
+        false
+    }
+
     fn load<'a>(
         &'a self,
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
         match &self.0.sign_outs {
-            None => ready(group.iter().map(|id| Ok(self.0.slots.load(id))).collect()),
+            None => ready(group.iter().map(|id| Ok(self.load_verified(id))).collect()),
             Some(store) => Box::pin(self.load_from(&**store, group)),
         }
     }

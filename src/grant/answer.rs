@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 use oauth2::HttpRequest;
 use serde::Deserialize;
 
-use crate::acquire::ProviderError;
+use crate::acquire::{ProviderError, is_code};
 use crate::token::TokenSet;
 use crate::wipe::Wiped;
 
@@ -17,8 +17,6 @@ use crate::wipe::Wiped;
 const MAX_ANSWER: usize = 1 << 20;
 /// The longest pause that a provider can ask for: a day. A longer one is a mistake.
 const MAX_PAUSE: Duration = Duration::from_secs(24 * 3600);
-/// The longest error code that is believed to be one.
-const MAX_CODE: usize = 64;
 
 /// Sends the request and reads the answer, all within `timeout`.
 pub(super) async fn fetch(
@@ -87,8 +85,7 @@ fn error_code(body: &[u8]) -> Option<Box<str>> {
         error: Box<str>,
     }
     let code = serde_json::from_slice::<Refusal>(body).ok()?.error;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    ((1..=MAX_CODE).contains(&code.len()) && code.bytes().all(allowed)).then_some(code)
+    is_code(&code).then_some(code)
 }
 
 /// The pause that the headers ask for, in seconds or until a date (RFC 9110 §10.2.3).

@@ -82,6 +82,10 @@ impl Client {
     fn over(token_url: TokenUrl, client_id: String) -> Result<Self, ConfigError> {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
+            // Also not that of the environment: it would see what goes to this machine in the clear.
+            .no_proxy()
+            // Other crates of the application may have turned another implementation on.
+            .use_rustls_tls()
             .build()
             .map_err(|error| {
                 ConfigError::new("http_client", "cannot be made").with_source(error)

@@ -487,3 +487,41 @@ async fn the_error_of_an_own_call_of_oauth2_is_understood() {
     let (kind, _) = classify(&*error);
     assert_eq!(kind, AcquireErrorKind::ReauthenticationRequired);
 }
+
+const ENDPOINT: &str = "TEST_TOKEN_ENDPOINT";
+
+/// The process that is started with a proxy in its environment.
+#[tokio::test]
+#[ignore = "started by the test below"]
+async fn asks_with_the_environment_of_this_process() {
+    let url = std::env::var(ENDPOINT).unwrap();
+    let client = Client::new(url, "app").unwrap().secret("s");
+    let tokens = ask(ClientCredentials::new(client)).await.unwrap();
+    assert_eq!(tokens.access().access_token(), "ours");
+}
+
+/// A proxy would see the client's secret, and could answer with a token of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_proxy_of_the_environment_is_not_used() {
+    let endpoint = Endpoint::answering(200, r#"{"access_token":"ours"}"#).await;
+    let proxy = Endpoint::answering(200, r#"{"access_token":"theirs"}"#).await;
+    let proxy_url = proxy.url.trim_end_matches("/token");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        child.env(name, proxy_url);
+    }
+    child
+        .env_remove("REQUEST_METHOD")
+        .env(ENDPOINT, &endpoint.url);
+    let name = "grant::tests::asks_with_the_environment_of_this_process";
+    child.args(["--exact", name, "--ignored"]);
+    let child = tokio::task::spawn_blocking(move || child.output().unwrap());
+    let output = child.await.unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    assert!(proxy.asked.lock().unwrap().is_empty());
+    assert!(endpoint.asked().headers.contains_key("authorization"));
+}

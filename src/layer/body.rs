@@ -43,6 +43,17 @@ impl<B> ResponseBody<B> {
     }
 }
 
+/// The inner body's default, of no request: what layers outside of this one answer with in its
+/// place, such as `CorsLayer` and `TimeoutLayer` of tower-http.
+impl<B: Default> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self {
+            inner: Some(B::default()),
+            guard: None,
+        }
+    }
+}
+
 impl<B: Body> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;

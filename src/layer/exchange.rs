@@ -31,13 +31,34 @@ impl Exchange {
 }
 
 fn add(lines: Vec<String>, headers: &mut HeaderMap) {
-    // No cache between here and the browser may keep them.
-    let entry = headers.entry(CACHE_CONTROL);
-    entry.or_insert(HeaderValue::from_static("no-store"));
+    let said = headers.get_all(CACHE_CONTROL).iter();
+    if !forbids_storing(said.map(HeaderValue::as_bytes)) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(KEPT_BY_NO_CACHE));
+    }
+    for name in FOR_SHARED_CACHES {
+        headers.remove(name);
+    }
     for line in lines {
         if let Ok(mut value) = HeaderValue::try_from(line) {
             value.set_sensitive(true);
             headers.append(SET_COOKIE, value);
         }
     }
+}
+
+/// What a response with a session in it says to caches: a shared one that kept it would hand the
+/// session to others. It takes the place of what the handler says of its page.
+pub(crate) const KEPT_BY_NO_CACHE: &str = "private, no-store";
+
+/// What goes before `Cache-Control` where there is a cache that it is meant for (RFC 9213).
+pub(crate) const FOR_SHARED_CACHES: [&str; 2] = ["cdn-cache-control", "surrogate-control"];
+
+/// Whether these values of `Cache-Control` hold the directive `no-store`. Where quotes make that
+/// doubtful, they do not.
+pub(crate) fn forbids_storing<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    values.into_iter().any(|value| {
+        let mut directives = value.split(|byte| *byte == b',');
+        !value.contains(&b'"')
+            && directives.any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-store"))
+    })
 }

@@ -26,6 +26,8 @@ mod service;
 
 pub use self::body::ResponseBody;
 pub(crate) use self::exchange::Exchange;
+#[cfg(feature = "actix")]
+pub(crate) use self::exchange::{FOR_SHARED_CACHES, KEPT_BY_NO_CACHE, forbids_storing};
 pub use self::future::ResponseFuture;
 pub(crate) use self::layer::Refusal;
 #[cfg(feature = "actix")]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap};
-use http::{Extensions, HeaderValue};
+use http::{Extensions, HeaderValue, Uri};
 
-use super::TokenError;
+use super::{Origins, TokenError};
 use crate::acquire::Acquire;
 use crate::key::TokenKey;
 use crate::token::Token;
@@ -17,6 +17,7 @@ use crate::wipe::Wiped;
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) key: TokenKey,
+    pub(super) origins: Origins,
     pub(super) source: Arc<dyn Acquire>,
     pub(super) tokens: Option<Tokens>,
 }
@@ -30,14 +31,19 @@ pub(super) struct Bearer {
 }
 
 impl Settings {
-    /// What a request with these headers and extensions needs: nothing when it has a header of
-    /// its own.
+    /// What a request to this place with these headers and extensions needs: nothing when it has a
+    /// header of its own, or when the token must not go there.
     pub(super) fn bearer(
         &self,
+        uri: &Uri,
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Option<Bearer>, TokenError> {
         if headers.contains_key(AUTHORIZATION) {
+            return Ok(None);
+        }
+        if !self.origins.allow(uri) {
+            tracing::debug!("a request to an origin that is not listed is sent without a token");
             return Ok(None);
         }
         let tokens = self.tokens.as_ref().or_else(|| extensions.get());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use super::bearer::Settings;
-use super::{BearerService, CloneBody};
+use super::{BearerService, CloneBody, Origins};
 use crate::acquire::Acquire;
 use crate::error::Error;
 use crate::key::TokenKey;
@@ -20,19 +20,20 @@ pub struct BearerLayer<C = CloneBody> {
 }
 
 impl BearerLayer {
-    /// A layer that sends the token under this key: a name, or a [`TokenKey`]. When the cache has
-    /// none, it comes from this source, or from the `Arc<dyn Acquire>` in the extensions of the
-    /// outgoing request, if there is one: for sources that are made per request.
+    /// A layer that sends the token under this key, a name or a [`TokenKey`], to these origins. When
+    /// the cache has none, it comes from this source, or from the `Arc<dyn Acquire>` in the
+    /// extensions of the outgoing request, if there is one: for sources that are made per request.
     ///
     /// # Errors
     /// [`Error::InvalidKey`] for a text that is no key.
-    pub fn new<K>(key: K, source: impl Acquire) -> Result<Self, Error>
+    pub fn new<K>(key: K, source: impl Acquire, origins: Origins) -> Result<Self, Error>
     where
         K: TryInto<TokenKey>,
         Error: From<K::Error>,
     {
         let settings = Settings {
             key: key.try_into()?,
+            origins,
             source: Arc::new(source),
             tokens: None,
         };
@@ -76,6 +77,7 @@ impl<S, C: Clone> Layer<S> for BearerLayer<C> {
 impl<C> fmt::Debug for BearerLayer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BearerLayer")
+            .field("origins", &self.settings.origins)
             .field("tokens", &self.settings.tokens)
             .finish_non_exhaustive()
     }

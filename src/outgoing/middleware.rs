@@ -19,7 +19,9 @@ impl Middleware for BearerLayer {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let bearer = self.settings().bearer(request.headers(), extensions);
+        // A URL that is no URI names no origin.
+        let uri = request.url().as_str().parse().unwrap_or_default();
+        let bearer = self.settings().bearer(&uri, request.headers(), extensions);
         let Some(bearer) = bearer.map_err(failed)? else {
             return next.run(request, extensions).await;
         };

@@ -12,13 +12,15 @@
 //!
 //! That of the [`Tokens`](crate::Tokens) handle in the extensions of the outgoing request, or of
 //! the one that the layer was [made with](BearerLayer::for_tokens). A request with neither fails
-//! with [`TokenError::NoTokens`]; none is ever sent without a token. One that already has an
-//! `Authorization` header is sent as it is.
+//! with [`TokenError::NoTokens`]; none goes to a listed origin without a token. One that already has
+//! an `Authorization` header is sent as it is.
 //!
 //! # Where to
 //!
-//! The token goes wherever the client sends the request. Give each service a client of its own,
-//! and do not use one with this layer for addresses that users choose.
+//! To the [`Origins`] that the layer is made with, over TLS or to this machine, and nowhere else: a
+//! request to another origin is sent without a token. So it does not matter whether redirects are
+//! followed outside of this layer, where it sees each request, or inside, where clients drop the
+//! header of a request that goes to another host.
 //!
 //! # What is sent twice
 //!
@@ -27,13 +29,14 @@
 //!
 //! ```
 //! use tower::{ServiceBuilder, service_fn};
-//! use tower_token_cache::outgoing::BearerLayer;
+//! use tower_token_cache::outgoing::{BearerLayer, Origins};
 //! use tower_token_cache::{BoxError, Prior, Token, TokenSet};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let source = async |_: Prior| Ok::<TokenSet, BoxError>(Token::new("t").into());
+//! let graph = Origins::new(["https://graph.example"])?;
 //! let client = ServiceBuilder::new()
-//!     .layer(BearerLayer::new("graph", source)?)
+//!     .layer(BearerLayer::new("graph", source, graph)?)
 //!     .service(service_fn(async |request: http::Request<String>| {
 //!         // … send it …
 //!         Ok::<_, BoxError>(http::Response::new(request.into_body()))
@@ -52,11 +55,13 @@ mod future;
 mod layer;
 #[cfg(feature = "reqwest-middleware")]
 mod middleware;
+mod origins;
 mod replay;
 mod service;
 
 pub use self::error::{CallError, TokenError};
 pub use self::future::ResponseFuture;
 pub use self::layer::BearerLayer;
+pub use self::origins::Origins;
 pub use self::replay::{CloneBody, ReplayBody};
 pub use self::service::BearerService;

@@ -6,10 +6,10 @@
 ///
 /// ```
 /// use axum::body::{Body, HttpBody};
-/// use tower_token_cache::outgoing::BearerLayer;
+/// use tower_token_cache::outgoing::{BearerLayer, Origins};
 /// # use tower_token_cache::{BoxError, Prior, TokenSet};
-/// # fn layer(source: impl tower_token_cache::Acquire) -> Result<(), tower_token_cache::Error> {
-/// let layer = BearerLayer::new("graph", source)?
+/// # fn layer(source: impl tower_token_cache::Acquire) -> Result<(), BoxError> {
+/// let layer = BearerLayer::new("graph", source, Origins::new(["https://graph.example"])?)?
 ///     .replay_body(|body: &Body| body.is_end_stream().then(Body::empty));
 /// # let _ = layer;
 /// # Ok(())

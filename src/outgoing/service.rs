@@ -53,7 +53,7 @@ where
         let inner = std::mem::replace(&mut self.inner, clone);
         let bearer = self
             .settings
-            .bearer(request.headers(), request.extensions());
+            .bearer(request.uri(), request.headers(), request.extensions());
         match bearer {
             Ok(Some(bearer)) => {
                 let (head, body) = request.into_parts();

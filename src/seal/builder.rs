@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::KeyRingError;
+use super::error::{KeyRingError, KeyRingErrorKind};
 use super::protector::KeyProtector;
 use super::repository::KeyRepository;
 use super::ring::KeyRing;
@@ -16,6 +16,7 @@ use crate::time::Clock;
 pub struct KeyRingBuilder {
     repository: Arc<dyn KeyRepository>,
     protectors: Vec<Arc<dyn KeyProtector>>,
+    unprotected: bool,
     schedule: Schedule,
     clock: Clock,
 }
@@ -25,6 +26,7 @@ impl KeyRingBuilder {
         Self {
             repository,
             protectors: Vec::new(),
+            unprotected: false,
             schedule: Schedule::default(),
             clock: Clock::system(),
         }
@@ -33,9 +35,17 @@ impl KeyRingBuilder {
     /// Wraps the keys at rest. The first protector that is set wraps; it and all others unwrap, so
     /// that one kind of protection can be replaced by another. Keys in the clear are refused.
     ///
-    /// None by default: the repository then has to keep the keys secret by itself.
+    /// None by default: the repository then has to keep the keys secret by itself. One that keeps
+    /// them beside what they seal (`RedisStore::keys`, `SqliteStore::keys`) cannot, and needs one.
     pub fn protector(mut self, protector: impl KeyProtector) -> Self {
         self.protectors.push(Arc::new(protector));
+        self
+    }
+
+    /// Leaves the keys in the clear in the store that holds what they seal: whoever reads the store
+    /// can open everything in it. For tests, and for a store whose keys are protected otherwise.
+    pub fn unprotected(mut self) -> Self {
+        self.unprotected = true;
         self
     }
 
@@ -71,8 +81,13 @@ impl KeyRingBuilder {
     ///
     /// # Errors
     /// [`KeyRingError`] for a schedule that contradicts itself, when the repository cannot be read
-    /// or written, or when its keys cannot be unwrapped.
+    /// or written, or when its keys cannot be unwrapped; [`KeyRingErrorKind::NoProtector`] for keys
+    /// in the clear beside what they seal, unless that is [meant](Self::unprotected).
     pub async fn open(self) -> Result<KeyRing, KeyRingError> {
+        let in_the_clear = self.protectors.is_empty() && !self.unprotected;
+        if in_the_clear && self.repository.is_beside_data() {
+            return Err(KeyRingErrorKind::NoProtector.into());
+        }
         let vault = Vault {
             repository: self.repository,
             protectors: self.protectors,

@@ -1,6 +1,6 @@
 //! A folder of keys: the repository of a single machine, or of a shared mount.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::error::{KeyRingError, KeyRingErrorKind};
 use super::record::MAX_CONTENT;
 use super::repository::{KeyFuture, KeyRecord, KeyRepository};
+use crate::private_file;
 
 const EXTENSION: &str = "key";
 /// More files than any ring has.
@@ -28,8 +29,10 @@ impl DirRepository {
     /// The folder of this path, which is created if it is missing.
     ///
     /// # Errors
-    /// [`KeyRingErrorKind::Permissions`] when others than the owner have any right to the folder or
-    /// it is none, and [`KeyRingErrorKind::Unreachable`] when it cannot be created.
+    /// [`KeyRingErrorKind::Permissions`] when the folder belongs to another user than this process's,
+    /// is open to others, is none or a symbolic link, or when others can replace what is in the
+    /// folder around it; the source says what to do. [`KeyRingErrorKind::Unreachable`] when it
+    /// cannot be created.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, KeyRingError> {
         let path = std::path::absolute(path).map_err(unreachable)?;
         let mut builder = DirBuilder::new();
@@ -43,11 +46,7 @@ impl DirRepository {
     }
 
     fn check(&self) -> Result<(), KeyRingError> {
-        let found = fs::metadata(&self.path).map_err(unreachable)?;
-        match found.is_dir() && is_private(&found) {
-            true => Ok(()),
-            false => Err(KeyRingErrorKind::Permissions.into()),
-        }
+        private_file::check_folder(&self.path).map_err(unreachable)
     }
 
     pub(super) fn list_now(&self) -> Result<Vec<KeyRecord>, KeyRingError> {
@@ -77,11 +76,9 @@ impl DirRepository {
         let random =
             getrandom::u64().map_err(|error| KeyRingErrorKind::Randomness.because(error))?;
         let draft = Draft(self.path.join(format!(".{random:016x}.tmp")));
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&draft.0).map_err(unreachable)?;
+        let mut file = private_file::new_file()
+            .open(&draft.0)
+            .map_err(unreachable)?;
         file.write_all(&record.content).map_err(unreachable)?;
         file.sync_all().map_err(unreachable)?;
         let place = self.path.join(format!("{}.{EXTENSION}", record.name));
@@ -93,7 +90,7 @@ impl DirRepository {
         drop(draft);
         // The name is durable too before anybody seals with the key.
         #[cfg(unix)]
-        File::open(&self.path)
+        fs::File::open(&self.path)
             .and_then(|dir| dir.sync_all())
             .map_err(unreachable)?;
         Ok(added)
@@ -110,29 +107,13 @@ impl Drop for Draft {
     }
 }
 
+/// A file that is larger than any record is read up to where that is seen.
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyRingError> {
-    let mut file = File::open(path).map_err(unreachable)?;
-    let found = file.metadata().map_err(unreachable)?;
-    if !found.is_file() || !is_private(&found) {
-        return Err(KeyRingErrorKind::Permissions.into());
-    }
-    let size = found.len() as usize;
-    if size > MAX_CONTENT {
-        return Err(KeyRingErrorKind::TooLarge.into());
-    }
+    let (mut file, found) = private_file::open(path).map_err(unreachable)?;
+    let size = found.len().min(MAX_CONTENT as u64 + 1) as usize;
     let mut content = Zeroizing::new(vec![0; size]);
     file.read_exact(&mut content).map_err(unreachable)?;
     Ok(content)
-}
-
-#[cfg(unix)]
-fn is_private(found: &fs::Metadata) -> bool {
-    std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o077 == 0
-}
-
-#[cfg(not(unix))]
-fn is_private(_: &fs::Metadata) -> bool {
-    true
 }
 
 fn unreachable(error: io::Error) -> KeyRingError {

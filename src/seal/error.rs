@@ -21,7 +21,8 @@ pub enum KeyRingErrorKind {
     Missing,
     /// A key is not 32 bytes in base64; a certificate or private key cannot be read.
     Malformed,
-    /// The folder or a file in it can be read by others than its owner, or is none.
+    /// The folder or a file in it belongs to another user, is open to others, or is a symbolic
+    /// link. The source says which, and what to do.
     Permissions,
     /// The repository could not be read or written.
     Unreachable,
@@ -32,6 +33,10 @@ pub enum KeyRingErrorKind {
     Protector,
     /// The repository holds a key that is not protected, where a protector is set.
     Unprotected,
+    /// The keys would lie in the clear beside what they seal. Set a
+    /// [protector](super::KeyRingBuilder::protector), or say that this is meant:
+    /// [`unprotected`](super::KeyRingBuilder::unprotected).
+    NoProtector,
     /// More records than any ring has.
     TooLarge,
     /// The settings of the schedule contradict each other.
@@ -84,12 +89,15 @@ impl fmt::Display for KeyRingError {
             KeyRingErrorKind::Missing => "the environment variable holds no keys",
             KeyRingErrorKind::Malformed => "a key is malformed",
             KeyRingErrorKind::Permissions => {
-                "the key folder or a file in it is open to others than its owner"
+                "the key folder or a file in it is not for this process's user alone"
             }
             KeyRingErrorKind::Unreachable => "the key repository failed",
             KeyRingErrorKind::Damaged => "a record in the key repository is damaged",
             KeyRingErrorKind::Protector => "a key cannot be wrapped or unwrapped",
             KeyRingErrorKind::Unprotected => "a key in the repository is not protected",
+            KeyRingErrorKind::NoProtector => {
+                "keys beside what they seal need a protector, or the word `unprotected()`"
+            }
             KeyRingErrorKind::TooLarge => "the key repository holds more than a key ring",
             KeyRingErrorKind::Schedule => {
                 "the activation delay must be at least twice the refresh interval, and the rotation \

@@ -1,10 +1,12 @@
 //! `PassphraseProtector`: the ring's keys wrapped under a passphrase.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::error::{KeyRingError, KeyRingErrorKind};
@@ -21,6 +23,9 @@ const COST: (u32, u32, u32) = (64 << 10, 3, 4);
 const MIN_LEN: usize = 12;
 /// Keys that are remembered, so that each salt is worked out once.
 const REMEMBERED: usize = 32;
+/// Texts that did not unwrap and are remembered, so that each costs its work once. More than a
+/// repository holds records.
+const REFUSED: usize = 1024;
 
 /// Wraps the ring's keys under a passphrase, with Argon2id (64 MiB, 3 passes, 4 lanes: the second
 /// recommendation of RFC 9106). What it yields is as strong as the passphrase: take one that a
@@ -30,13 +35,31 @@ const REMEMBERED: usize = 32;
 ///
 /// Version 1 (one byte), salt (16 bytes), then nonce (12), the key encrypted with AES-256-GCM-SIV
 /// (32) and tag (16), which covers version and salt too. The parameters belong to the version.
+///
+/// The salt is random, one for each repository: that of the first record that unwraps. The
+/// [`id`](KeyProtector::id) is a digest of the key that the passphrase and this salt give: it tells
+/// a guess no sooner than a wrapped key does.
 pub struct PassphraseProtector {
     /// The first one wraps.
     passphrases: Arc<[Secret]>,
-    /// Salt and key of what this process wraps.
-    own: ([u8; SALT], RingKey),
-    id: String,
-    remembered: Arc<Mutex<Vec<Remembered>>>,
+    own: Arc<RwLock<Own>>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What this process wraps with.
+struct Own {
+    salt: [u8; SALT],
+    key: RingKey,
+    /// Whether the salt is that of a repository.
+    settled: bool,
+}
+
+/// What was worked out.
+#[derive(Default)]
+struct Known {
+    keys: Vec<Remembered>,
+    /// Digests of what did not unwrap.
+    refused: HashSet<[u8; 32]>,
 }
 
 struct Remembered {
@@ -55,14 +78,15 @@ impl PassphraseProtector {
         let passphrase = checked(passphrase.into())?;
         let mut salt = [0; SALT];
         getrandom::fill(&mut salt).map_err(|error| KeyRingErrorKind::Randomness.because(error))?;
-        let own = (salt, derive(&passphrase, &salt)?);
-        // Worked out as slowly as any key of it, so that it gives an attacker nothing.
-        let id = derive(&passphrase, b"tower-token-cache passphrase id")?;
+        let own = Own {
+            salt,
+            key: derive(&passphrase, &salt)?,
+            settled: false,
+        };
         Ok(Self {
             passphrases: [passphrase].into(),
-            own,
-            id: format!("passphrase:{}", KeyId::of(&id)),
-            remembered: Arc::default(),
+            own: Arc::new(RwLock::new(own)),
+            known: Arc::default(),
         })
     }
 
@@ -74,15 +98,16 @@ impl PassphraseProtector {
         let accepted = checked(passphrase.into())?;
         let passphrases = self.passphrases.iter().cloned();
         self.passphrases = passphrases.chain([accepted]).collect();
+        self.known.lock().refused.clear();
         Ok(self)
     }
 
     fn wrap(&self, key: &[u8; 32]) -> Result<Vec<u8>, KeyRingError> {
-        let (salt, by) = &self.own;
+        let own = self.own.read();
         let mut wrapped = Vec::with_capacity(1 + SALT + 12 + 32 + 16);
         wrapped.push(VERSION);
-        wrapped.extend_from_slice(salt);
-        let inner = wrap(by, &wrapped, key)?;
+        wrapped.extend_from_slice(&own.salt);
+        let inner = wrap(&own.key, &wrapped, key)?;
         wrapped.extend_from_slice(&inner);
         Ok(wrapped)
     }
@@ -113,46 +138,82 @@ fn derive(passphrase: &Secret, salt: &[u8]) -> Result<RingKey, KeyRingError> {
 
 fn opened(
     passphrases: &[Secret],
-    remembered: &Mutex<Vec<Remembered>>,
+    own: &RwLock<Own>,
+    known: &Mutex<Known>,
     wrapped: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, KeyRingError> {
     let refused = || KeyRingError::new(KeyRingErrorKind::Protector);
     let (head, inner) = wrapped.split_at_checked(1 + SALT).ok_or_else(refused)?;
     let salt = <[u8; SALT]>::try_from(&head[1..]).map_err(|_| refused())?;
-    if head[0] != VERSION {
+    let digest = Sha256::digest(wrapped).into();
+    // Held while a key is worked out, so that it is worked out once.
+    let mut known = known.lock();
+    if head[0] != VERSION || known.refused.contains(&digest) {
         return Err(refused());
     }
-    // Held while a key is worked out, so that it is worked out once.
-    let mut remembered = remembered.lock();
+    let mut derived = Vec::with_capacity(passphrases.len());
     for (number, passphrase) in passphrases.iter().enumerate() {
-        let known = remembered
-            .iter()
-            .find(|known| known.salt == salt && known.passphrase == number);
-        let key = match known {
-            Some(known) => known.key.clone(),
-            None => {
-                let key = derive(passphrase, &salt)?;
-                if remembered.len() == REMEMBERED {
-                    remembered.remove(0);
-                }
-                remembered.push(Remembered {
-                    salt,
-                    passphrase: number,
-                    key: key.clone(),
-                });
-                key
-            }
+        let found = known.find(salt, number);
+        let by = match found {
+            Some(by) => by,
+            None => derive(passphrase, &salt)?,
         };
-        if let Ok(key) = unwrap(&key, head, inner) {
+        derived.push(by);
+        if let Ok(key) = unwrap(&derived[number], head, inner) {
+            known.remember(salt, &derived);
+            own.write().settle(salt, &derived[0]);
             return Ok(key);
         }
     }
+    // Salts are cheap to invent: those that open nothing push out none that do.
+    if known.refused.len() == REFUSED {
+        known.refused.clear();
+    }
+    known.refused.insert(digest);
     Err(refused())
+}
+
+impl Known {
+    fn find(&self, salt: [u8; SALT], passphrase: usize) -> Option<RingKey> {
+        let mut keys = self.keys.iter();
+        let found = keys.find(|known| known.salt == salt && known.passphrase == passphrase);
+        found.map(|known| known.key.clone())
+    }
+
+    fn remember(&mut self, salt: [u8; SALT], derived: &[RingKey]) {
+        for (passphrase, key) in derived.iter().enumerate() {
+            if self.find(salt, passphrase).is_some() {
+                continue;
+            }
+            if self.keys.len() == REMEMBERED {
+                self.keys.remove(0);
+            }
+            self.keys.push(Remembered {
+                salt,
+                passphrase,
+                key: key.clone(),
+            });
+        }
+    }
+}
+
+impl Own {
+    /// Takes the salt of a repository over, once: all instances that read the same first record wrap
+    /// with the same key, and are called the same.
+    fn settle(&mut self, salt: [u8; SALT], key: &RingKey) {
+        if !self.settled {
+            *self = Self {
+                salt,
+                key: key.clone(),
+                settled: true,
+            };
+        }
+    }
 }
 
 impl KeyProtector for PassphraseProtector {
     fn id(&self) -> String {
-        self.id.clone()
+        format!("passphrase:{}", KeyId::of(&self.own.read().key))
     }
 
     fn protect<'a>(&'a self, key: &'a [u8; 32]) -> KeyFuture<'a, Vec<u8>> {
@@ -160,10 +221,11 @@ impl KeyProtector for PassphraseProtector {
     }
 
     fn unprotect<'a>(&'a self, wrapped: &'a [u8]) -> KeyFuture<'a, Zeroizing<Vec<u8>>> {
-        let (passphrases, remembered) = (self.passphrases.clone(), self.remembered.clone());
+        let passphrases = self.passphrases.clone();
+        let (own, known) = (self.own.clone(), self.known.clone());
         let wrapped = wrapped.to_vec();
         Box::pin(super::dir::blocking(move || {
-            opened(&passphrases, &remembered, &wrapped)
+            opened(&passphrases, &own, &known, &wrapped)
         }))
     }
 }

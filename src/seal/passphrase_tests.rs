@@ -16,6 +16,7 @@ async fn passphrases_can_be_rolled() {
     assert_eq!(refused.kind(), KeyRingErrorKind::Protector);
     let by_both = both.protect(&KEY).await.unwrap();
     assert_eq!(new.unprotect(&by_both).await.unwrap()[..], KEY);
+    // `both` has the salt of what it read first, and `new` that of what `both` has wrapped.
     assert_eq!(both.id(), new.id());
     assert_ne!(both.id(), old.id());
 }

@@ -32,6 +32,7 @@ const KEY: &str = "key-";
 const REVOKED: &str = "revoked-";
 /// Names above this number are not ours, and are not counted on from.
 const MAX_NUMBER: u32 = 99_999_999;
+/// The largest content of a record, in bytes.
 pub(super) const MAX_CONTENT: usize = 16 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +181,9 @@ pub(super) async fn read(
     protectors: &[std::sync::Arc<dyn KeyProtector>],
 ) -> Result<StoredKey, KeyRingError> {
     let damaged = || KeyRingError::new(KeyRingErrorKind::Damaged);
+    if record.content.len() > MAX_CONTENT {
+        return Err(KeyRingErrorKind::TooLarge.into());
+    }
     let content: Content<'_> = serde_json::from_slice(&record.content)
         // What is wrong with it is not said: the text may hold a key.
         .map_err(|_| damaged())?;

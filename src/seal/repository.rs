@@ -43,6 +43,13 @@ pub trait KeyRepository: Send + Sync + 'static {
     /// that add one of the same name, one gets `true` and all others `false`. A record is seen
     /// whole or not at all.
     fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool>;
+
+    /// Whether the keys lie beside what they seal: keys in the clear then protect nothing, and
+    /// [`KeyRingBuilder::open`](super::KeyRingBuilder::open) refuses to be without a
+    /// [protector](super::KeyRingBuilder::protector). Defaults to no.
+    fn is_beside_data(&self) -> bool {
+        false
+    }
 }
 
 impl<R: KeyRepository + ?Sized> KeyRepository for Arc<R> {
@@ -52,5 +59,9 @@ impl<R: KeyRepository + ?Sized> KeyRepository for Arc<R> {
 
     fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
         (**self).add(record)
+    }
+
+    fn is_beside_data(&self) -> bool {
+        (**self).is_beside_data()
     }
 }

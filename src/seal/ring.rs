@@ -232,13 +232,15 @@ impl KeyRing {
     /// [`refresh`](Self::refresh).
     pub async fn rotate(&self) -> Result<KeyId, KeyRingError> {
         let source = self.0.source.as_ref().ok_or(KeyRingErrorKind::Fixed)?;
-        let id = source.vault.rotate(self.0.now()).await?;
+        let known = self.0.keys();
+        let id = source.vault.rotate(&known, self.0.now()).await?;
         self.0.refresh().await?;
         Ok(id)
     }
 
     /// Revokes a key, for ever: what it has sealed opens nowhere from the next refresh of each
-    /// instance on, and its users sign in again. If no other key is left, one is made that seals
+    /// instance on, and its users sign in again. An instance that knows of it puts it back when the
+    /// repository loses it. If no other key is left, one is made that seals
     /// at once; the others learn of it when they meet it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use super::error::{KeyRingError, KeyRingErrorKind};
 use super::key::{KeyId, RingKey};
 use super::keys::{HeldKey, Keys};
 use super::protector::KeyProtector;
-use super::record::{self, Kind, MAX_CONTENT, NAMING, StoredKey};
+use super::record::{self, Kind, NAMING, StoredKey};
 use super::repository::{KeyRecord, KeyRepository};
 use super::schedule::Schedule;
 use crate::time::Timestamp;
@@ -53,10 +53,12 @@ impl Vault {
                 if let (None, Some(error)) = (&keys, unreadable) {
                     return Err(error);
                 }
-                self.add_key(next_number(&found), activates, now).await?;
+                let number = next_number(&found, keys.as_ref());
+                self.add_key(number, activates, now).await?;
                 continue;
             }
             if let Some(keys) = keys {
+                self.put_back(&found, &keys, now).await;
                 self.copy(&found, &keys).await;
                 return Ok(keys);
             }
@@ -66,10 +68,10 @@ impl Vault {
     }
 
     /// Adds a key besides what the schedule asks for.
-    pub(super) async fn rotate(&self, now: Timestamp) -> Result<KeyId, KeyRingError> {
+    pub(super) async fn rotate(&self, known: &Keys, now: Timestamp) -> Result<KeyId, KeyRingError> {
         for _ in 0..MAX_ROUNDS {
             let activates = now.saturating_add(self.schedule.activation_delay);
-            let number = next_number(&self.list().await?);
+            let number = next_number(&self.list().await?, Some(known));
             if let Some(id) = self.add_key(number, activates, now).await? {
                 return Ok(id);
             }
@@ -84,8 +86,7 @@ impl Vault {
 
     async fn list(&self) -> Result<Found, KeyRingError> {
         let records = self.repository.list().await?;
-        let too_large = |record: &KeyRecord| record.content.len() > MAX_CONTENT;
-        if records.len() > MAX_RECORDS || records.iter().any(too_large) {
+        if records.len() > MAX_RECORDS {
             return Err(KeyRingErrorKind::TooLarge.into());
         }
         let mut found = Found::default();
@@ -154,44 +155,82 @@ impl Vault {
         self.repository.add(&record).await
     }
 
-    /// The keys among the records. A sealing key that cannot be read is passed over, so that one
-    /// damaged record does not stop a fleet; without the names' key there is no ring.
+    /// The keys among the records, and what is known already: a repository that has lost a key or a
+    /// revocation does not make a ring forget it. A sealing key that cannot be read is passed over,
+    /// so that one damaged record does not stop a fleet; without the names' key there is no ring.
     async fn read(
         &self,
         found: &Found,
         known: Option<&Keys>,
     ) -> Result<(Option<Keys>, Option<KeyRingError>), KeyRingError> {
+        let mut known = known;
         let naming = match known.and_then(|keys| keys.naming.as_ref()) {
-            // Compared with the record before it is believed: another ring may stand there now.
             Some(naming) if self.is_same(naming, &found.naming) => naming.clone(),
-            _ => self.read_any(&found.naming).await?,
+            naming => match (self.read_any(&found.naming).await, naming) {
+                // Another ring stands there now.
+                (Ok(other), _) => {
+                    known = None;
+                    other
+                }
+                (Err(error), None) => return Err(error),
+                (Err(_), Some(naming)) => {
+                    tracing::warn!("the key of the names is unreadable: the known one stays");
+                    naming.clone()
+                }
+            },
         };
-        let mut keys = Vec::with_capacity(found.keys.len());
+        let held = known.map_or(&[][..], |keys| &keys.keys);
+        let mut keys = held.to_vec();
         let mut unreadable = None;
+        let mut count = 0;
         for records in found.keys.values() {
-            let held = known.into_iter().flat_map(|keys| &keys.keys);
-            let mut held = held.filter(|held| self.is_same(&held.stored, records));
-            if let Some(held) = held.next() {
-                keys.push(held.clone());
+            if held.iter().any(|held| self.is_same(&held.stored, records)) {
                 continue;
             }
             match self.read_any(records).await {
                 Ok(key) => keys.push(HeldKey::new(key)),
                 Err(error) => {
-                    let name = records.first().map(|record| record.name.as_str());
-                    tracing::warn!(
-                        name,
-                        error = &error as &dyn std::error::Error,
-                        "a key of the ring is unreadable"
-                    );
-                    unreadable = Some(error);
+                    count += 1;
+                    unreadable = unreadable.or(Some((error, records)));
                 }
             }
         }
-        Ok((
-            Keys::stored(naming, keys, found.revoked.clone()),
-            unreadable,
-        ))
+        if let Some((error, records)) = &unreadable {
+            tracing::warn!(
+                count,
+                first = records.first().map(|record| record.name.as_str()),
+                error = error as &dyn std::error::Error,
+                "keys of the ring are unreadable"
+            );
+        }
+        let mut revoked = found.revoked.clone();
+        let known = known.into_iter().flat_map(|keys| &keys.revoked);
+        for id in known {
+            // Ids of no key mean nothing, and are not collected.
+            if !revoked.contains(id) && keys.iter().any(|key| key.stored.id == *id) {
+                revoked.push(*id);
+            }
+        }
+        let unreadable = unreadable.map(|(error, _)| error);
+        Ok((Keys::stored(naming, keys, revoked), unreadable))
+    }
+
+    /// Adds records again that the repository has lost. What fails is tried again at the next
+    /// refresh.
+    async fn put_back(&self, found: &Found, keys: &Keys, now: Timestamp) {
+        for id in &keys.revoked {
+            if !found.revoked.contains(id) {
+                let added = self.revoke(*id, now).await.map(|()| true);
+                log_put_back("the revocation of a key", &id.to_string(), added);
+            }
+        }
+        for key in keys.keys.iter().map(|key| &key.stored) {
+            let number = record::key_number(&key.name);
+            let records = number.and_then(|number| found.keys.get(&number));
+            if !records.is_some_and(|records| self.is_same(key, records)) {
+                log_put_back("a key", &key.name, self.add(key).await);
+            }
+        }
     }
 
     /// Whether the records say that they hold this key, so that nobody needs to be asked to unwrap
@@ -246,9 +285,27 @@ impl Vault {
     }
 }
 
-fn next_number(found: &Found) -> u32 {
-    found
-        .keys
-        .last_key_value()
-        .map_or(1, |(number, _)| number + 1)
+fn log_put_back(what: &str, name: &str, added: Result<bool, KeyRingError>) {
+    match added {
+        Ok(true) => tracing::warn!(name, "the key repository had lost {what}: it is put back"),
+        // Something else has its name.
+        Ok(false) => tracing::warn!(name, "the key repository has lost {what}"),
+        Err(error) => tracing::warn!(
+            name,
+            error = &error as &dyn std::error::Error,
+            "the key repository has lost {what}, and does not take it back"
+        ),
+    }
+}
+
+/// The first free number after the keys of the ring. Records that are no keys of it are not counted
+/// on from: anybody who can write there can make one with the highest number.
+fn next_number(found: &Found, keys: Option<&Keys>) -> u32 {
+    let keys = keys.into_iter().flat_map(|keys| &keys.keys);
+    let numbers = keys.filter_map(|key| record::key_number(&key.stored.name));
+    let mut next = numbers.max().unwrap_or(0) + 1;
+    while found.keys.contains_key(&next) {
+        next += 1;
+    }
+    next
 }

@@ -147,6 +147,10 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl TokenStore for MemoryStore {
+    fn is_persistent(&self) -> bool {
+        false
+    }
+
     fn load<'a>(
         &'a self,
         group: &'a [PartitionId],

@@ -84,6 +84,13 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// or foreign data under one of the store's keys is no error: it is loaded as absent and
 /// [counted](Loaded::damaged), and replaced by the next commit.
 pub trait TokenStore: Send + Sync + 'static {
+    /// Whether what is stored leaves this process: without a
+    /// [`key_ring`](crate::Builder::key_ring) a cache over such a store says in the log that tokens
+    /// are stored in the clear, unless that is [meant](crate::Builder::plaintext). Defaults to yes.
+    fn is_persistent(&self) -> bool {
+        true
+    }
+
     /// Reads these partitions, each whole and as of one moment, in one round-trip where the store
     /// can. The answers come in the same order and number; one that fails or is damaged leaves the
     /// others' as they are.

@@ -46,6 +46,8 @@ pub(crate) struct SignedOut;
 pub(crate) struct Pinned {
     slots: Slots,
     id: PartitionId,
+    /// The slot's [`checks`](Slot::checks) when it was pinned.
+    checks: u64,
 }
 
 impl Slots {
@@ -100,6 +102,7 @@ impl Slots {
         Pinned {
             slots: self.clone(),
             id: id.clone(),
+            checks: slot.checks,
         }
     }
 
@@ -116,10 +119,11 @@ impl Slots {
         Some(partition.map_or(0, |partition| partition.record.generation))
     }
 
-    /// The fleet's generation was asked for.
+    /// The fleet's generation was asked for, or there is no fleet to ask.
     pub(crate) fn verify(&self, id: &PartitionId) {
         if let Some(slot) = self.table().slots.get_mut(id) {
             slot.verified = true;
+            slot.checks += 1;
         }
     }
 
@@ -160,6 +164,7 @@ impl Slots {
             }
             slot.partition = Some(next);
             slot.changed_at = changed_at;
+            slot.checks += 1;
             outcome
         })
     }
@@ -255,6 +260,14 @@ impl Pinned {
         let slot = table.slots.get(&self.id)?;
         let partition = slot.partition.as_ref()?;
         Some(partition.snapshot(slot.changed_at, now))
+    }
+
+    /// Whether the partition was verified or changed since it was pinned: by this request, or by
+    /// another that shares the slot.
+    pub(crate) fn was_checked(&self) -> bool {
+        let table = self.slots.table();
+        let slot = table.slots.get(&self.id);
+        slot.is_some_and(|slot| slot.checks != self.checks)
     }
 
     /// From now on this request cannot take the partition away.

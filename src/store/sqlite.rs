@@ -6,6 +6,7 @@ mod keys;
 mod leases;
 mod rows;
 mod schema;
+mod scrub;
 
 use std::fmt;
 use std::path::Path;
@@ -13,11 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection, Sqlite, SqlitePool, Transaction};
 
 #[cfg(feature = "seal")]
 pub use self::keys::SqliteKeys;
+use self::schema::DatabaseFile;
+use self::scrub::Scrubber;
 use super::{
     Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
     Revision, StoreFuture, TokenStore,
@@ -44,10 +48,20 @@ const SWEEP_LIMIT: u32 = 100;
 /// The file is in WAL mode with `synchronous = NORMAL`: a commit survives the end of the process;
 /// after a power failure the file is intact, but the latest commits and sign-outs may be missing.
 /// Keep the file on a local disk; WAL does not work over network file systems.
+///
+/// The file and its side files (`-wal`, `-shm`) are for the user of this process alone. What is
+/// deleted is overwritten: when a sign-out returns, no file holds a byte of the session's tokens,
+/// unless another process reads an older state just then; the next sign-out, or the sweep after
+/// at most a minute of use, makes up for it. (Copies that a file system or a disk keeps of blocks
+/// are beyond it: seal what is stored.) A file that is deleted or replaced while it is open is an
+/// error of every operation from then on, until it is back or the process has opened the new one:
+/// nothing is written to a file that has no name any more.
 #[derive(Clone)]
 pub struct SqliteStore {
+    file: Arc<DatabaseFile>,
     writer: SqlitePool,
     readers: SqlitePool,
+    scrubber: Arc<Scrubber>,
     clock: Clock,
     swept_at: Arc<AtomicU64>,
 }
@@ -57,25 +71,29 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`ConfigError`] for `path`: the file cannot be opened or created, is no database, belongs
-    /// to another application, or was written by a newer version of this crate.
+    /// to another application, or was written by a newer version of this crate. On Unix also when
+    /// it or a side file is a symbolic link, belongs to another user or is open to others, and when
+    /// others can replace what is in its folder; the error's source says what to do.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         // Absolute, because SQLite gives `:memory:` and `file:` a meaning of their own.
         let path = std::path::absolute(path)
             .map_err(|error| ConfigError::new("path", "must name a file").with_source(error))?;
-        schema::create_file(&path).map_err(|error| {
-            ConfigError::new("path", "must name a file that can be created").with_source(error)
-        })?;
+        let file = DatabaseFile::create(&path)?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .busy_timeout(BUSY)
             .foreign_keys(true)
+            .pragma("secure_delete", "ON")
             .disable_statement_logging();
         schema::prepare(&options).await?;
         let options = options.pragma("synchronous", "NORMAL");
         let readers = options.clone().pragma("query_only", "ON");
+        let scrubber = options.clone().busy_timeout(scrub::PATIENCE);
         Ok(Self {
+            file: Arc::new(file),
             writer: pool(1, options).await?,
             readers: pool(READERS, readers).await?,
+            scrubber: Arc::new(Scrubber::new(pool(1, scrubber).await?)),
             clock: Clock::system(),
             swept_at: Arc::default(),
         })
@@ -90,7 +108,13 @@ impl SqliteStore {
     /// Takes the write lock at once: a transaction that reads first could not be upgraded after
     /// another process has written.
     async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
+        self.file.check()?;
         self.writer.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    async fn reader(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
+        self.file.check()?;
+        self.readers.acquire().await
     }
 
     /// Applies these commits in one transaction: all or, on an error, none.
@@ -125,7 +149,7 @@ impl SqliteStore {
     }
 
     async fn read_revisions(&self, group: &[PartitionId]) -> sqlx::Result<Vec<Revision>> {
-        let mut connection = self.readers.acquire().await?;
+        let mut connection = self.reader().await?;
         let now = self.clock.now();
         let mut answers = Vec::with_capacity(group.len());
         for id in group {
@@ -155,6 +179,7 @@ impl SqliteStore {
         let now = self.clock.now();
         let cleared = changes::clear(&mut transaction, partition, expected, id, now).await?;
         transaction.commit().await?;
+        self.scrubber.scrub().await;
         Ok(cleared)
     }
 
@@ -163,6 +188,7 @@ impl SqliteStore {
         let now = self.clock.now();
         let outcome = changes::relocate(&mut transaction, from, commit, now).await?;
         transaction.commit().await?;
+        self.scrubber.scrub().await;
         Ok(outcome)
     }
 
@@ -215,6 +241,8 @@ impl SqliteStore {
         let mut transaction = self.begin().await?;
         let full = rows::sweep(&mut transaction, now, SWEEP_LIMIT).await?;
         transaction.commit().await?;
+        // Of tokens that were replaced, too.
+        self.scrubber.scrub().await;
         Ok(full)
     }
 }
@@ -243,7 +271,7 @@ impl TokenStore for SqliteStore {
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
         Box::pin(async move {
-            let mut connection = match self.readers.acquire().await {
+            let mut connection = match self.reader().await {
                 Ok(connection) => connection,
                 Err(error) => return vec![Err(store_error(error)); group.len()],
             };

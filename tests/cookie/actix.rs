@@ -78,7 +78,7 @@ async fn sessions_in_cookies_work_in_actix() {
         assert_eq!(jar.0.len(), chunks);
         let end = "; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=3600";
         assert!(answer.lines[0].ends_with(end), "{answer:?}");
-        assert_eq!(answer.cache_control.as_deref(), Some("no-store"));
+        assert_eq!(answer.cache_control.as_deref(), Some("private, no-store"));
         let found = jar.get(at, "/tokens/a").await;
         assert_eq!((found.body, found.lines.len()), (token, 0));
     }

@@ -15,7 +15,9 @@ pub struct Answer {
     pub status: StatusCode,
     pub body: String,
     pub lines: Vec<String>,
+    /// All lines of it.
     pub cache_control: Option<String>,
+    pub headers: reqwest::header::HeaderMap,
 }
 
 impl Jar {
@@ -54,6 +56,12 @@ impl Jar {
         }
         let response = request.body(body.to_owned()).send().await.unwrap();
         let header = |value: &reqwest::header::HeaderValue| value.to_str().unwrap().to_owned();
+        let headers = response.headers().clone();
+        let said: Vec<_> = headers
+            .get_all("cache-control")
+            .iter()
+            .map(header)
+            .collect();
         Answer {
             status: response.status(),
             lines: response
@@ -62,7 +70,8 @@ impl Jar {
                 .iter()
                 .map(header)
                 .collect(),
-            cache_control: response.headers().get("cache-control").map(header),
+            cache_control: (!said.is_empty()).then(|| said.join(", ")),
+            headers,
             body: response.text().await.unwrap(),
         }
     }

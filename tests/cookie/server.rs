@@ -84,12 +84,14 @@ impl Server {
         let provider = Arc::new(provider);
         let cache = layer.cache().clone();
         let routes = Router::new()
-            .route("/tokens/{name}", get(read).post(put).delete(remove))
+            .route("/tokens/{name}", get(read).post(put_route).delete(remove))
             .route("/session", post(sign_in).delete(sign_out))
             .route("/refresh", post(seed))
             .route("/acquire", get(acquire))
             .route("/move", post(move_to))
             .route("/late", post(late))
+            .route("/page", get(page))
+            .route("/cached/{name}", post(put_cached))
             .with_state(provider.clone())
             .layer(layer);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -120,10 +122,52 @@ async fn read(tokens: Tokens, Path(name): Path<String>) -> Answer {
     shown(&tokens, &name).await.map_err(failed)
 }
 
+/// Changes something, and answers only when it is told to if the body says so.
+async fn put_route(
+    tokens: Tokens,
+    name: Path<String>,
+    State(provider): State<Arc<Provider>>,
+    body: String,
+) -> Answer {
+    let held = provider.held && body == "held";
+    let done = put(tokens, name, body).await;
+    if held {
+        provider.asked.notify_one();
+        provider.open.notified().await;
+    }
+    done
+}
+
 async fn put(tokens: Tokens, Path(name): Path<String>, body: String) -> Answer {
     let token = Token::new(body).with_expires_in(HOUR);
     let done = tokens.insert(name.as_str(), token).await;
     done.map(|()| String::new()).map_err(failed)
+}
+
+/// A page that any cache may keep, and that has nothing to do with tokens.
+async fn page() -> impl axum::response::IntoResponse {
+    ([("cache-control", PUBLIC)], "a page")
+}
+
+pub const PUBLIC: &str = "public, max-age=86400, immutable";
+
+/// A handler that changes the session, and says this of caches.
+async fn put_cached(
+    tokens: Tokens,
+    Path(name): Path<String>,
+    cache_control: String,
+) -> axum::response::Response {
+    put(tokens, Path(name), "t".into()).await.unwrap();
+    let lines = cache_control.lines().map(|line| {
+        let (name, value) = line.split_once(": ").unwrap();
+        let name: axum::http::HeaderName = name.parse().unwrap();
+        (name, axum::http::HeaderValue::try_from(value).unwrap())
+    });
+    let mut response = axum::response::Response::default();
+    for (name, value) in lines {
+        response.headers_mut().append(name, value);
+    }
+    response
 }
 
 async fn remove(tokens: Tokens, Path(name): Path<String>) -> Answer {

@@ -56,7 +56,7 @@ async fn attributes_are_these() {
         attributes,
         "Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=3600"
     );
-    assert_eq!(answer.cache_control.as_deref(), Some("no-store"));
+    assert_eq!(answer.cache_control.as_deref(), Some("private, no-store"));
 
     let other = builder().name("sid").same_site(SameSite::Strict);
     let server = Server::new(other.insecure_for_localhost()).await;
@@ -308,4 +308,96 @@ async fn cookies_that_are_too_old_are_not_taken() {
         assert_eq!(copied.0, BTreeMap::new());
         assert_eq!(jar.clone().get(at, "/tokens/graph").await.body, "first");
     }
+}
+
+/// A cache that everybody shares must not hand one user's session to others, whatever the handler
+/// has said of its page.
+#[tokio::test]
+async fn a_response_that_sets_cookies_is_kept_by_no_cache() {
+    let server = Server::new(builder()).await;
+    for (said, sent) in [
+        (
+            "cache-control: public, max-age=86400, immutable",
+            "private, no-store",
+        ),
+        ("cache-control: private, max-age=60", "private, no-store"),
+        ("cache-control: no-cache", "private, no-store"),
+        (
+            "cache-control: public\ncache-control: max-age=60",
+            "private, no-store",
+        ),
+        // Words within words, and within quotes, are no such words.
+        ("cache-control: x-no-store", "private, no-store"),
+        (
+            "cache-control: community=\"a, no-store\"",
+            "private, no-store",
+        ),
+        // What is as strict stays.
+        ("cache-control: no-store", "no-store"),
+        (
+            "cache-control: max-age=0\ncache-control: No-Store",
+            "max-age=0, No-Store",
+        ),
+    ] {
+        let answer = Jar::default().post(server.address, "/cached/a", said).await;
+        assert_eq!(answer.lines.len(), 1);
+        assert_eq!(answer.cache_control.as_deref(), Some(sent), "{said}");
+    }
+    // These go before it where there is a cache that they are meant for.
+    for name in ["cdn-cache-control", "surrogate-control"] {
+        let said = format!("{name}: max-age=600");
+        let answer = Jar::default()
+            .post(server.address, "/cached/a", &said)
+            .await;
+        assert_eq!(answer.cache_control.as_deref(), Some("private, no-store"));
+        assert_eq!(answer.headers.get(name), None);
+    }
+}
+
+/// After a rotation, and on an instance that has a newer state, too.
+#[tokio::test]
+async fn a_request_that_uses_no_token_sets_no_cookies() {
+    let key = |byte| RingKey::from_bytes([byte; 32]);
+    let old = KeyRing::from_keys_named_by(key(1), key(1), []);
+    let new = KeyRing::from_keys_named_by(key(1), key(2), [key(1)]);
+    let one = Server::new(CookieStore::builder(old)).await;
+    let two = Server::new(CookieStore::builder(new)).await;
+    let mut ada = Jar::default();
+    ada.post(one.address, "/tokens/graph", "t").await;
+    let page = ada.get(two.address, "/page").await;
+    assert_eq!((page.body.as_str(), page.lines.len()), ("a page", 0));
+    assert_eq!(page.cache_control.as_deref(), Some(super::server::PUBLIC));
+    let mut behind = ada.clone();
+    ada.post(one.address, "/tokens/mail", "t").await;
+    assert_eq!(behind.get(one.address, "/page").await.lines.len(), 0);
+    // The first use of a token brings them up to date.
+    assert_eq!(
+        behind.get(one.address, "/tokens/graph").await.lines.len(),
+        1
+    );
+    assert_eq!(behind.get(two.address, "/tokens/mail").await.lines.len(), 1);
+}
+
+/// What a copied cookie is worth is bounded, also where nobody knows that its session was signed out.
+#[tokio::test]
+async fn a_session_ends_a_month_after_it_began_however_it_is_used() {
+    let clock = Clock::manual(Timestamp::now());
+    let cookies = builder().clock(clock.clone());
+    let (one, two) = (
+        Server::new(cookies.clone()).await,
+        Server::new(cookies).await,
+    );
+    let mut ada = Jar::default();
+    ada.post(one.address, "/refresh", "360000000").await;
+    let mut thief = ada.clone();
+    ada.send(one.address, Method::DELETE, "/session").await;
+    for day in 0..30 {
+        let answer = thief.get(two.address, "/tokens/graph").await;
+        assert_eq!(answer.body, "first", "day {day}");
+        clock.advance(HOUR * 24);
+        thief.post(two.address, "/tokens/visit", "t").await;
+    }
+    clock.advance(HOUR);
+    let answer = thief.get(two.address, "/tokens/graph").await;
+    assert_eq!(answer.body, "Absent");
 }

@@ -2,12 +2,13 @@
 
 use reqwest::{Method, StatusCode};
 use tower_token_cache::cookie::CookieStore;
+use tower_token_cache::seal::RingKey;
 use tower_token_cache::{Clock, KeyRing, MemoryStore, Timestamp};
 
 use super::common::eventually;
 use super::common::store::TestStore;
 use super::jar::Jar;
-use super::server::{HOUR, Server, builder};
+use super::server::{HOUR, Provider, Server, builder};
 
 #[tokio::test]
 async fn sign_out_removes_the_cookies_and_refuses_copies() {
@@ -134,4 +135,64 @@ async fn without_an_answer_nobody_is_believed_and_nothing_is_lost_silently() {
     .await;
     copied.get(server.address, "/tokens/graph").await;
     assert_eq!(copied.0.len(), 0);
+}
+
+/// Copied cookies are renewed by nothing that does not ask the fleet whether they are still good: a
+/// page without tokens, an instance that has a newer state of the session, another key of the ring,
+/// a request that begins before the sign-out and ends long after it.
+#[tokio::test]
+async fn the_mark_of_a_sign_out_outlives_every_copy() {
+    let key = |byte| RingKey::from_bytes([byte; 32]);
+    let rings = [
+        KeyRing::from_keys_named_by(key(1), key(1), []),
+        KeyRing::from_keys_named_by(key(1), key(2), [key(1)]),
+    ];
+    for use_of_session in ["none", "newer state", "another key", "long request"] {
+        let clock = Clock::manual(Timestamp::now());
+        let marks = MemoryStore::new().with_clock(clock.clone());
+        let cookies = |ring: &KeyRing| {
+            CookieStore::builder(ring.clone())
+                .max_age(HOUR * 48)
+                .sign_outs_in(marks.clone())
+                .clock(clock.clone())
+        };
+        let held = Provider {
+            held: true,
+            ..Provider::default()
+        };
+        let one = Server::new(cookies(&rings[0])).await;
+        let two = Server::with(cookies(&rings[0]), held).await;
+        let three = Server::new(cookies(&rings[1])).await;
+        let mut ada = Jar::default();
+        ada.post(one.address, "/refresh", "36000000").await;
+        let mut thief = ada.clone();
+        let at = match use_of_session {
+            "another key" => three.address,
+            _ => two.address,
+        };
+        if use_of_session == "newer state" {
+            ada.post(at, "/tokens/other", "t").await;
+        }
+        let long = match use_of_session {
+            "long request" => {
+                let jar = thief.clone();
+                let request = jar.request(at, Method::POST, "/tokens/long", "held");
+                let request = tokio::spawn(request);
+                two.provider.asked.notified().await;
+                Some(request)
+            }
+            _ => None,
+        };
+        let signed_out = ada.send(one.address, Method::DELETE, "/session").await;
+        assert_eq!(signed_out.body, "Stored");
+        clock.advance(HOUR * 24);
+        if let Some(long) = long {
+            two.provider.open.notify_one();
+            thief.take(&long.await.unwrap().lines);
+        }
+        thief.get(at, "/page").await;
+        clock.advance(HOUR * 24 + HOUR / 2);
+        let late = thief.get(two.address, "/tokens/graph").await;
+        assert_eq!(late.body, "Absent", "{use_of_session}");
+    }
 }

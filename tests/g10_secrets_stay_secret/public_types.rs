@@ -7,7 +7,7 @@ use tower_token_cache::backplane::Invalidation;
 use tower_token_cache::grant::{
     AuthStyle, Client, ClientCredentials, JwtBearer, RefreshToken, TokenExchange,
 };
-use tower_token_cache::outgoing::BearerLayer;
+use tower_token_cache::outgoing::{BearerLayer, Origins};
 use tower_token_cache::seal::{KeyRecord, RingKey};
 use tower_token_cache::store::{Change, Commit, CommitId, Lifetime, Loaded, Put, StoredEntry};
 use tower_token_cache::{
@@ -152,7 +152,9 @@ fn layers(evidence: &Evidence) {
     evidence.debug("an extractor", &extractor);
     evidence.debug("a layer", &TokenCacheLayer::new(cache.clone(), extractor));
     let source = async |_: Prior| Err::<TokenSet, _>("never");
-    let layer = BearerLayer::new("api", source).unwrap().for_tokens(handle);
+    let layer = BearerLayer::new("api", source, Origins::relative())
+        .unwrap()
+        .for_tokens(handle);
     evidence.debug("a layer", &layer);
     evidence.debug("shared", &Arc::new(Token::new(ACCESS)));
 }

@@ -12,7 +12,7 @@ use tower::{Layer, ServiceExt};
 use tower_token_cache::grant::{
     AuthStyle, Client, ClientCredentials, JwtBearer, RefreshToken, TokenExchange,
 };
-use tower_token_cache::outgoing::BearerLayer;
+use tower_token_cache::outgoing::{BearerLayer, Origins};
 use tower_token_cache::{
     Acquire, Error, KeyExtractor, MissingKey, Prior, RequestHead, Token, TokenCacheLayer, Tokens,
     key,
@@ -175,7 +175,7 @@ async fn call(evidence: &Evidence, tokens: Tokens, source: Arc<dyn Acquire>) {
     let app = Router::new().fallback(axum::routing::any(reject));
     let url = start(app).await;
     let acquire = move |prior: Prior| source.acquire(prior);
-    let layer = BearerLayer::new("graph", acquire)
+    let layer = BearerLayer::new("graph", acquire, Origins::new([&url]).unwrap())
         .unwrap()
         .for_tokens(tokens);
     let http = HttpClient::builder(TokioExecutor::new()).build_http();

@@ -8,6 +8,7 @@ mod common;
 mod attacks;
 mod canary;
 mod migration;
+mod plaintext;
 mod protection_of_keys;
 mod repositories;
 mod rotation;

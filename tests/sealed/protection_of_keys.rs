@@ -4,6 +4,8 @@ use tower_token_cache::seal::{
     CertificateProtector, KeyProtector, KeyRingErrorKind, PassphraseProtector,
 };
 
+use tower_token_cache::SqliteStore;
+
 use super::*;
 
 const OLD: &str = include_str!("../certificates/old.pem");
@@ -160,4 +162,124 @@ async fn keys_wrapped_as_documented_unwrap() {
         let unwrapped = protector.unprotect(&golden(name)).await.unwrap();
         assert_eq!(unwrapped[..], [5; 32], "{name}");
     }
+}
+
+/// A digest of the passphrase that is the same everywhere could be looked up in one dictionary for all.
+#[tokio::test]
+async fn two_repositories_do_not_show_that_they_have_the_same_passphrase() {
+    let open = async || {
+        let shared = Shared::default();
+        let protector = PassphraseProtector::new("a test passphrase").unwrap();
+        open(&shared, protector).await.unwrap();
+        let content: serde_json::Value = serde_json::from_str(&shared.text("naming")).unwrap();
+        content["protector"].as_str().unwrap().to_owned()
+    };
+    assert_ne!(open().await, open().await);
+}
+
+/// Instances that begin at the same time agree on how the passphrase is called in a repository: no
+/// copies are made of what all of them can read.
+#[tokio::test]
+async fn one_passphrase_has_one_name_in_a_repository() {
+    let shared = Shared::default();
+    let passphrase = || PassphraseProtector::new("a test passphrase").unwrap();
+    let ring = open(&shared, passphrase()).await.unwrap();
+    ring.rotate().await.unwrap();
+    for _ in 0..3 {
+        let other = open(&shared, passphrase()).await.unwrap();
+        other.rotate().await.unwrap();
+    }
+    let names = shared.names();
+    assert!(names.iter().all(|name| !name.contains('.')), "{names:?}");
+    // And when the passphrase is replaced, one copy of each.
+    for _ in 0..3 {
+        let new = PassphraseProtector::new("the next passphrase").unwrap();
+        let both = new.accept("a test passphrase").unwrap();
+        open(&shared, both).await.unwrap();
+    }
+    assert_eq!(
+        shared.names().len(),
+        2 * names.len(),
+        "{:?}",
+        shared.names()
+    );
+    let new = PassphraseProtector::new("the next passphrase").unwrap();
+    open(&shared, new).await.unwrap();
+}
+
+/// As made by the first release, where a passphrase was called the same in all repositories.
+#[tokio::test]
+async fn records_of_a_passphrase_with_the_old_name_are_read() {
+    let shared = Shared::default();
+    let passphrase = || PassphraseProtector::new("a test passphrase").unwrap();
+    let ring = open(&shared, passphrase()).await.unwrap();
+    for name in shared.names() {
+        let mut content: serde_json::Value = serde_json::from_str(&shared.text(&name)).unwrap();
+        content["protector"] = "passphrase:0011223344556677".into();
+        shared.set_text(&name, &content.to_string());
+    }
+    assert_eq!(
+        open(&shared, passphrase()).await.unwrap().keys(),
+        ring.keys()
+    );
+}
+
+/// Each derivation costs 64 MiB and a tenth of a second: what did not open once is not tried again.
+#[tokio::test]
+async fn invented_salts_cost_a_derivation_once() {
+    let shared = Shared::default();
+    let passphrase = PassphraseProtector::new("a test passphrase").unwrap();
+    let ring = open(&shared, passphrase).await.unwrap();
+    let invented: serde_json::Value = serde_json::from_str(&shared.text("key-00000001")).unwrap();
+    for number in 0..40_u8 {
+        let mut content = invented.clone();
+        let wrapped = [&[1][..], &[number; 16], &[7; 60]].concat();
+        let wrapped = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, wrapped);
+        content["key"] = wrapped.into();
+        let record = KeyRecord {
+            name: format!("key-{:08}", u32::from(number) + 2),
+            content: content.to_string().into_bytes().into(),
+        };
+        shared.add(&record).await.unwrap();
+    }
+    let timed = async || {
+        let started = std::time::Instant::now();
+        ring.refresh().await.unwrap();
+        started.elapsed()
+    };
+    let first = timed().await;
+    let again = timed().await;
+    assert!(again * 10 < first, "{first:?}, then {again:?}");
+    assert_eq!(ring.keys().len(), 1);
+}
+
+#[tokio::test]
+async fn keys_in_the_clear_beside_what_they_seal_need_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("cache.db"))
+        .await
+        .unwrap();
+    let server = RedisServer::start();
+    let redis = redis_store(&server).await;
+    for bare in [
+        KeyRing::builder(store.keys("ttc")),
+        KeyRing::builder(redis.keys("ttc")),
+        KeyRing::builder(Arc::new(redis.keys("ttc"))),
+    ] {
+        let error = bare.open().await.unwrap_err();
+        assert_eq!(error.kind(), KeyRingErrorKind::NoProtector);
+    }
+    assert!(
+        server.query::<Vec<String>>("KEYS *").is_empty(),
+        "nothing was made"
+    );
+    let keys = || KeyRing::builder(store.keys("ttc"));
+    let meant = keys().unprotected().open().await.unwrap();
+    assert_eq!(
+        keys().unprotected().open().await.unwrap().keys(),
+        meant.keys()
+    );
+    KeyRing::open_in_store(redis.keys("ttc"), key(1))
+        .await
+        .unwrap();
 }

@@ -255,3 +255,137 @@ async fn a_ring_of_the_documented_format_opens() {
     let id = sealed(MemoryStore::new(), &names).partition_id(&user("ada"));
     assert_eq!(id.encoded(), "Bsg5um4L_rZtKGJZNV5izdr9Yv-llBoGYv1RMUh1X-c");
 }
+
+/// A failover that has lost the last writes, or whoever stole the key and can write to the repository.
+#[tokio::test]
+async fn a_revocation_that_the_repository_loses_stays_and_is_put_back() {
+    let shared = Shared::default();
+    let open = || KeyRing::builder(shared.clone()).open();
+    let ring = open().await.unwrap();
+    let stolen = ring.active();
+    ring.revoke(stolen).await.unwrap();
+    let known = ring.keys();
+    let revocation = format!("revoked-{stolen}");
+    assert!(shared.0.lock().unwrap().remove(&revocation).is_some());
+    ring.refresh().await.unwrap();
+    assert_eq!(ring.keys(), known, "it opens nothing on a running instance");
+    assert!(shared.names().contains(&revocation), "nor on a new one");
+    assert_eq!(open().await.unwrap().keys(), known);
+}
+
+#[tokio::test]
+async fn a_sealing_key_that_the_repository_loses_stays_and_is_put_back() {
+    let shared = Shared::default();
+    let ring = KeyRing::open_in_store(shared.clone(), key(1))
+        .await
+        .unwrap();
+    ring.rotate().await.unwrap();
+    let known = ring.keys();
+    for lost in ["key-00000001", "key-00000002"] {
+        assert!(shared.0.lock().unwrap().remove(lost).is_some());
+        ring.refresh().await.unwrap();
+        assert_eq!(ring.keys(), known, "without {lost}");
+        assert!(shared.names().contains(&lost.to_owned()));
+    }
+    let other = KeyRing::open_in_store(shared, key(1)).await.unwrap();
+    assert_eq!(other.keys(), known);
+}
+
+/// Whoever can write to the repository and has no key cannot keep its owners from theirs.
+#[tokio::test]
+async fn records_that_nobody_can_read_block_neither_rotation_nor_revocation_nor_start() {
+    let names = [
+        "key-00000002",
+        "key-00000003.0123456789abcdef",
+        "key-99999998",
+        "key-99999999",
+        "key-4294967295",
+        "revoked-nothing",
+        "naming.0123456789abcdef",
+        "",
+        "..",
+    ];
+    let contents = ["{}", "", "no json", &"x".repeat(20_000)];
+    for name in names {
+        for content in contents {
+            let shared = Shared::default();
+            let open = || KeyRing::open_in_store(shared.clone(), key(1));
+            let ring = open().await.unwrap();
+            let content = content.as_bytes().to_vec().into();
+            let name = name.to_owned();
+            shared.add(&KeyRecord { name, content }).await.unwrap();
+            ring.refresh().await.unwrap();
+            let next = ring.rotate().await.unwrap();
+            assert!(ring.keys().iter().any(|key| key.id == next));
+            let first = ring.active();
+            ring.revoke(first).await.unwrap();
+            let again = ring.rotate().await.unwrap();
+            assert!(ring.keys().iter().any(|key| key.id == again));
+            assert_eq!(open().await.unwrap().keys(), ring.keys());
+        }
+    }
+}
+
+#[cfg(unix)]
+mod folders_of_others {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    fn set(path: &Path, mode: u32) {
+        fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    fn refused(path: &Path, advice: &str) {
+        let error = KeyRing::open_dir(path).unwrap_err();
+        assert_eq!(error.kind(), KeyRingErrorKind::Permissions, "{advice}");
+        let source = std::error::Error::source(&error)
+            .expect("a reason")
+            .to_string();
+        assert!(source.contains(advice), "{source}");
+    }
+
+    /// Only root can give files away, which is what many containers run as.
+    #[test]
+    fn a_folder_or_file_of_another_owner_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        KeyRing::open_dir(&path).unwrap();
+        let key = path.join("naming.key");
+        for theirs in [&path, &key] {
+            if chown(theirs, Some(65_534), Some(65_534)).is_err() {
+                return;
+            }
+            refused(&path, "owner");
+            chown(theirs, Some(rustix::process::geteuid().as_raw()), None).unwrap();
+        }
+        KeyRing::open_dir(&path).unwrap();
+    }
+
+    #[test]
+    fn a_symbolic_link_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        KeyRing::open_dir(&path).unwrap();
+        let link = folder.path().join("link");
+        symlink(&path, &link).unwrap();
+        refused(&link, "symbolic link");
+        let key = path.join("naming.key");
+        fs::rename(&key, folder.path().join("elsewhere")).unwrap();
+        symlink(folder.path().join("elsewhere"), &key).unwrap();
+        refused(&path, "symbolic link");
+    }
+
+    #[test]
+    fn a_folder_that_others_can_replace_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        KeyRing::open_dir(&path).unwrap();
+        for mode in [0o777, 0o770] {
+            set(folder.path(), mode);
+            refused(&path, "folder");
+        }
+        set(folder.path(), 0o1777);
+        KeyRing::open_dir(&path).unwrap();
+    }
+}

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-#[cfg(any(feature = "redis-cluster", feature = "redis-sentinel"))]
-use bb8_redis::redis::ConnectionAddr;
 use bb8_redis::redis::io::tcp::TcpSettings;
-use bb8_redis::redis::{ConnectionInfo, IntoConnectionInfo};
+use bb8_redis::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::error::ConfigError;
 
@@ -57,6 +55,27 @@ impl Address {
         };
         Ok((address, tls))
     }
+
+    /// Whether what is sent, the password among it, goes unencrypted to another machine.
+    pub(super) fn is_in_the_clear(&self) -> bool {
+        let exposed = |server: &ConnectionInfo| match server.addr() {
+            ConnectionAddr::Tcp(host, _) => !is_loopback(host),
+            _ => false,
+        };
+        match self {
+            Self::Server(server) => exposed(server),
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(servers) => servers.iter().any(exposed),
+            #[cfg(feature = "redis-sentinel")]
+            Self::Sentinel { sentinels, .. } => sentinels.iter().any(exposed),
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let address = host.parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(feature = "redis-cluster")]

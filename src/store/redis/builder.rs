@@ -82,6 +82,9 @@ impl RedisStoreBuilder {
             ConfigError::new("runtime", "a Redis store must be made inside of tokio")
                 .with_source(error)
         })?;
+        if address.is_in_the_clear() {
+            tracing::warn!("the connection to Redis is not encrypted, use rediss://");
+        }
         let timeout = self.response_timeout;
         Ok(RedisStore {
             link: Link::new(address, &self.access, timeout)?,

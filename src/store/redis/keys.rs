@@ -66,4 +66,8 @@ impl KeyRepository for RedisKeys {
             }
         })
     }
+
+    fn is_beside_data(&self) -> bool {
+        true
+    }
 }

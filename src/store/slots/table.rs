@@ -29,6 +29,8 @@ pub(super) struct Slot {
     pub(super) refused_size: usize,
     /// Whether the rest of the fleet was asked for its generation since the last pin.
     pub(super) verified: bool,
+    /// How often the partition was verified or changed.
+    pub(super) checks: u64,
 }
 
 impl Default for Table {

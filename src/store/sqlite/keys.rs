@@ -37,7 +37,7 @@ impl SqliteStore {
 
 impl SqliteKeys {
     async fn rows(&self) -> sqlx::Result<Vec<KeyRecord>> {
-        let mut connection = self.store.readers.acquire().await?;
+        let mut connection = self.store.reader().await?;
         let tables: i64 = sqlx::query_scalar(EXISTS)
             .fetch_one(&mut *connection)
             .await?;
@@ -78,5 +78,9 @@ impl KeyRepository for SqliteKeys {
 
     fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
         Box::pin(async { Ok(self.insert(record).await.map_err(store_error)?) })
+    }
+
+    fn is_beside_data(&self) -> bool {
+        true
     }
 }

@@ -1,8 +1,7 @@
 //! The database file: its creation, its schema, and whether it is ours.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
@@ -10,6 +9,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::primary_code;
 use crate::error::ConfigError;
+use crate::private_file::{self, Identity};
 
 /// Marks a database as this crate's: "TTKC".
 const APPLICATION_ID: i32 = 0x5454_4b43;
@@ -64,16 +64,54 @@ const _: () = assert!(APPLICATION_ID == 1_414_810_435 && SCHEMA_VERSION == 2);
 /// How often the switch to WAL is tried: SQLite does not wait for its lock by itself.
 const WAL_ATTEMPTS: u32 = 100;
 
-/// Creates the file for its owner alone; SQLite gives its side files the same mode.
-pub(super) fn create_file(path: &Path) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+/// The database file as it was opened.
+pub(super) struct DatabaseFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl DatabaseFile {
+    /// Creates the file for its owner alone, if there is none; SQLite gives its side files the same
+    /// mode. Those that are there are checked.
+    pub(super) fn create(path: &Path) -> Result<Self, ConfigError> {
+        let checked = || {
+            private_file::create(path)?;
+            for side in ["-wal", "-shm"] {
+                let mut name = path.as_os_str().to_owned();
+                name.push(side);
+                private_file::check_if_any(Path::new(&name))?;
+            }
+            private_file::identity(path)
+        };
+        let identity = checked().map_err(|error| {
+            let reason = match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "must name a file that this process's user can open, and nobody else"
+                }
+                _ => "must name a file that can be created",
+            };
+            ConfigError::new("path", reason).with_source(error)
+        })?;
+        let path = path.into();
+        Ok(Self { path, identity })
     }
+
+    /// Whether it still has its name. What is written to one that has not is lost.
+    pub(super) fn check(&self) -> io::Result<()> {
+        match private_file::identity(&self.path) {
+            Ok(identity) if identity == self.identity => Ok(()),
+            Ok(_) => Err(replaced()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(replaced()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn replaced() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        "the database file was deleted or replaced: put it back, or restart to begin a new one",
+    )
 }
 
 /// Checks that the database is ours, and makes it so when it is empty. One of an older schema is
