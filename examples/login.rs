@@ -18,7 +18,7 @@ use oauth2::{CsrfToken, PkceCodeChallenge, url::Url, url::form_urlencoded::byte_
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_token_cache::{
-    Error, PartitionKey, Prior, ProviderError, RedisStore, Timestamp, Token, TokenCache,
+    Durability, Error, PartitionKey, Prior, ProviderError, RedisStore, Timestamp, Token, TokenCache,
     TokenCacheLayer, TokenSet, Tokens, key,
 };
 
@@ -154,8 +154,12 @@ async fn api(app: App, tokens: Tokens) -> Result<impl IntoResponse> {
 }
 
 async fn logout(tokens: Tokens) -> Result<impl IntoResponse> {
-    tokens.sign_out().await?;
-    Ok((cookie("", 0), "signed out\n"))
+    let (status, text) = match tokens.sign_out().await? {
+        Durability::Stored => (StatusCode::OK, "signed out\n"),
+        // Other instances go on with the session until then.
+        Durability::Pending => (StatusCode::ACCEPTED, "signed out here, soon everywhere\n"),
+    };
+    Ok((status, cookie("", 0), text))
 }
 
 impl Site {

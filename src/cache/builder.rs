@@ -18,6 +18,7 @@ use super::partitions::Partitions;
 use super::protection::Protection;
 use super::queue::Queue;
 use super::revocation::Prefix;
+use super::sign_outs::SignOuts;
 use super::{Engine, TokenCache};
 use crate::backplane::{self, Backplane};
 use crate::error::ConfigError;
@@ -273,12 +274,19 @@ impl Builder {
             .transpose()?;
         let (publisher, events) = channel.unzip();
         let prefix = Prefix::default();
+        let sign_outs = SignOuts::default();
         let counters = Arc::<Counters>::default();
         #[cfg(feature = "seal")]
         let encryption = self.encryption.start(&self.clock, &runtime);
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {
-            partitions: Partitions::new(&self.l1, rules.clone(), prefix.clone()),
+            partitions: Partitions::new(
+                &self.l1,
+                rules.clone(),
+                prefix.clone(),
+                sign_outs.clone(),
+            ),
+            sign_outs,
             coherence: Coherence::new(publisher),
             confirmations: Confirmations::default(),
             l2: L2 {

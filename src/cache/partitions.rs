@@ -10,6 +10,7 @@ use super::bound::Bound;
 use super::l1::L1;
 use super::partition::{Partition, Rules, State};
 use super::revocation::Prefix;
+use super::sign_outs::SignOuts;
 use crate::key::PartitionKey;
 use crate::time::Timestamp;
 
@@ -24,6 +25,7 @@ pub(super) struct Partitions {
     hasher: RandomState,
     rules: Rules,
     prefix: Prefix,
+    sign_outs: SignOuts,
 }
 
 /// The partitions of some keys.
@@ -43,13 +45,14 @@ const STRIPES: usize = 256;
 const MAX_EMPTY: usize = 10_000;
 
 impl Partitions {
-    pub(super) fn new(l1: &L1, rules: Rules, prefix: Prefix) -> Self {
+    pub(super) fn new(l1: &L1, rules: Rules, prefix: Prefix, sign_outs: SignOuts) -> Self {
         Self {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             bound: l1.max_bytes.map(Bound::new),
             hasher: RandomState::new(),
             rules,
             prefix,
+            sign_outs,
         }
     }
 
@@ -135,6 +138,9 @@ impl Partitions {
         state.follow_prefix(self.prefix.known());
         let result = act(&partition, &mut state);
         state.settle(&self.rules);
+        if let Some(pending) = &mut state.pending {
+            pending.count_sign_out(&self.sign_outs);
+        }
         let is_active = state.is_active() && !state.is_forgettable();
         match (was_active, is_active) {
             (false, true) => self.put(&mut stripe.active, hash, partition.clone()),
@@ -334,7 +340,7 @@ mod tests {
             sliding: None,
             epoch: Epoch::default(),
         };
-        Partitions::new(&L1::new().max_bytes(LIMIT), rules, Prefix::default())
+        Partitions::new(&L1::new().max_bytes(LIMIT), rules, Prefix::default(), SignOuts::default())
     }
 
     fn user(number: usize) -> PartitionKey {

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::budget::Permit;
 use super::by_name::ByName;
 use super::l2::L2Error;
+use super::sign_outs::Untold;
 use super::told;
 use crate::codec::Value;
 use crate::key::TokenKey;
@@ -30,6 +31,8 @@ pub(super) struct Pending {
     pub(super) clear_since: Timestamp,
     /// L2 was asked for that generation since.
     pub(super) clear_confirmed: bool,
+    /// Counts the sign-out while it waits.
+    pub(super) untold: Option<Untold>,
     pub(super) changes: ByName<PendingChange>,
     /// Tokens that were acquired; they go before the changes.
     pub(super) acquired: VecDeque<Batch>,

@@ -241,11 +241,22 @@ async fn retry(engine: Weak<Engine>) {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if self.queue.is_closed() {
+            // The shutdown has told what it left.
+            return;
+        }
         let abandoned = self.budget.pending();
-        if abandoned > 0 && !self.queue.is_closed() {
+        if abandoned > 0 {
             tracing::error!(
                 abandoned,
                 "the token cache was dropped before L2 had its changes"
+            );
+        }
+        let sign_outs = self.sign_outs.pending();
+        if sign_outs > 0 {
+            tracing::error!(
+                sign_outs,
+                "the token cache was dropped before L2 had heard of its sign-outs: these sessions go on"
             );
         }
     }

@@ -1,7 +1,6 @@
 //! Changes: laid over memory at once, and queued for L2.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Timeout, timeout};
@@ -58,7 +57,8 @@ impl Engine {
             Ok(())
         })?;
         if crowded {
-            self.finish(policy, self.commit(key).await)?;
+            // Pending is what any other change is.
+            let _ = self.finish(policy, self.commit(key).await)?;
         }
         if self.queue.is_closed() {
             // Closed meanwhile, and perhaps looked for what waits before this did.
@@ -116,17 +116,6 @@ impl Engine {
         let over = |state: &mut State| state.signed_out_since(pin);
         matches!(ended, Ok(Ok(Ok(Written::Ended))))
             || self.partitions.with_known(key, over).unwrap_or(false)
-    }
-
-    /// Waits until L2 has every sign-out.
-    pub(super) async fn told_of_sign_outs(&self) {
-        let waits = |key: &PartitionKey| {
-            let clearing = self.partitions.with_known(key, |state| state.is_clearing());
-            clearing.unwrap_or(false)
-        };
-        while self.partitions.active().iter().any(waits) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 
     /// Writes what waits of this partition now. Nobody waits longer than the hard timeout.
