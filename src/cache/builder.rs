@@ -305,6 +305,7 @@ impl Builder {
                 counters: counters.clone(),
             },
             queue,
+            deferred: super::deferred::Deferred::default(),
             budget: Budget::new(self.max_pending_changes, self.max_pending_bytes),
             counters,
             clock: self.clock,

@@ -245,8 +245,12 @@ pub(super) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     fn begin(engine: &'a Engine, id: &PartitionId, key: &'a PartitionKey) -> Self {
-        engine.coherence.listen(id, key);
-        Self::hold(engine, key)
+        // In one step: what is in the index for this read cannot be forgotten before it is held.
+        engine.partitions.with(key, |partition, state| {
+            state.pending().reads += 1;
+            engine.coherence.listen(id, partition, state);
+        });
+        Self { engine, key }
     }
 
     /// Keeps the partition in memory: a sign-out must not be forgotten meanwhile.

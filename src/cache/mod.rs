@@ -13,12 +13,14 @@ mod builder;
 mod by_name;
 mod coherence;
 mod confirm;
+mod deferred;
 #[cfg(feature = "seal")]
 mod encryption;
 mod flight;
 mod flights;
 mod flush;
 mod in_use;
+mod index;
 mod l1;
 mod l2;
 mod lease;
@@ -55,6 +57,7 @@ pub use self::builder::Builder;
 use self::coherence::Coherence;
 use self::confirm::Confirmations;
 use self::flights::Flights;
+use self::deferred::Deferred;
 pub use self::l1::L1;
 use self::l2::L2;
 use self::partition::Rules;
@@ -89,6 +92,7 @@ pub(crate) struct Engine {
     confirmations: Confirmations,
     l2: L2,
     queue: Queue,
+    deferred: Deferred,
     sign_outs: SignOuts,
     budget: Budget,
     pub(crate) counters: Arc<Counters>,

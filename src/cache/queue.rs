@@ -110,8 +110,6 @@ impl Engine {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 let Some(engine) = weak.upgrade() else { return };
                 engine.partitions.sweep(engine.clock.now()).await;
-                let knows = |key: &PartitionKey| engine.partitions.knows(key);
-                engine.coherence.retain(knows);
                 // Keeps the gauges of the `metrics` crate up to date.
                 TokenCache(engine).stats();
             }
@@ -126,8 +124,8 @@ impl Engine {
     }
 
     /// Queues what waits of every partition, also for requests that are still running: their end
-    /// may come too late.
-    pub(super) fn queue_all(self: &Arc<Self>) {
+    /// may come too late. Looks at all that are active.
+    fn queue_all(self: &Arc<Self>) {
         let keys = self.partitions.active();
         // Where a simulation is repeated the order has to be the same.
         #[cfg(feature = "test-util")]
@@ -152,6 +150,7 @@ impl Engine {
 
     pub(super) fn push(&self, partition: &Arc<Partition>, state: &mut State) {
         let pending = state.pending();
+        pending.deferred = None;
         if !pending.queued && !pending.sending {
             pending.queued = true;
             self.queue.ready.lock().push_back(partition.clone());

@@ -46,7 +46,7 @@ impl Engine {
             }
         };
         let now = self.clock.now();
-        self.partitions.with(key, |_, state| {
+        self.partitions.with(key, |partition, state| {
             let pin = pin.get_or_insert_with(|| state.pin(now));
             if state.signed_out_since(pin) {
                 self.counters.signed_out_changes.add(1);
@@ -54,8 +54,14 @@ impl Engine {
             }
             state.adopt(pin);
             state.change(changes, permit, now);
+            if !local {
+                self.defer(partition, state);
+            }
             Ok(())
         })?;
+        if !local {
+            self.sweep_deferred();
+        }
         if crowded {
             // Pending is what any other change is.
             let _ = self.finish(policy, self.commit(key).await)?;
@@ -79,7 +85,7 @@ impl Engine {
         }
         // While L2 fails, all that can be sent is being sent again anyway.
         if self.queue.is_flowing() {
-            self.queue_all();
+            self.queue_deferred();
         }
         let room = timeout(self.l2.hard_timeout, self.budget.reserve(changes, bytes)).await;
         let permit = room.ok().flatten().ok_or(Error::Overloaded)?;
