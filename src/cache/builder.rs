@@ -1,6 +1,7 @@
 //! The settings of a `TokenCache`.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::confirm::Confirmations;
 #[cfg(feature = "seal")]
 use super::encryption::Encryption;
 use super::flights::Flights;
+use super::journal::Journal;
 use super::l1::L1;
 use super::l2::L2;
 use super::partition::Rules;
@@ -47,6 +49,7 @@ pub struct Builder {
     max_acquisitions: u32,
     terms: Terms,
     clock: Clock,
+    journal: Option<PathBuf>,
     runtime: Option<tokio::runtime::Handle>,
     #[cfg(feature = "seal")]
     pub(super) encryption: Encryption,
@@ -78,6 +81,7 @@ impl Builder {
                 timeout: Duration::from_secs(60),
             },
             clock: Clock::system(),
+            journal: None,
             runtime: None,
             #[cfg(feature = "seal")]
             encryption: Encryption::default(),
@@ -236,6 +240,21 @@ impl Builder {
         self
     }
 
+    /// Keeps sign-outs that L2 has not acknowledged in this file, so that they outlive the process:
+    /// before [`sign_out`](crate::Tokens::sign_out) answers
+    /// [`Durability::Pending`](crate::Durability::Pending) the file has it, durably, and the next
+    /// process that is built with the same path tells L2 before it serves the session. Off by
+    /// default: then a process that ends before L2 is back forgets them, and the sessions go on.
+    ///
+    /// The file (mode 0600) holds digests of partitions and times, no keys and no tokens. It needs a
+    /// folder that outlives the process, on a local disk; there is a second file beside it, with
+    /// `.lock` at the end, because it serves one process at a time. 100,000 sign-outs fit; one that
+    /// does not, or cannot be written within a second, is an error of `sign_out`.
+    pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
+        self
+    }
+
     /// The tokio runtime for background work. Defaults to the one in which
     /// [`build`](Self::build) is called; it must live as long as the server.
     pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
@@ -247,7 +266,8 @@ impl Builder {
     ///
     /// # Errors
     /// [`ConfigError`] that names the option at fault. `runtime` is at fault when there is none:
-    /// call this inside of tokio, or set one.
+    /// call this inside of tokio, or set one. `journal` is at fault when another process has it,
+    /// others than its owner have rights to it, or it is not a journal of this namespace.
     pub fn build(self) -> Result<TokenCache, ConfigError> {
         self.validate()?;
         let runtime = match self.runtime {
@@ -275,6 +295,10 @@ impl Builder {
         let (publisher, events) = channel.unzip();
         let prefix = Prefix::default();
         let sign_outs = SignOuts::default();
+        let journal = self.journal.map(|path| {
+            Journal::open(&path, &self.namespace, &sign_outs, runtime.clone())
+        });
+        let journal = journal.transpose()?;
         let counters = Arc::<Counters>::default();
         #[cfg(feature = "seal")]
         let encryption = self.encryption.start(&self.clock, &runtime);
@@ -287,6 +311,7 @@ impl Builder {
                 sign_outs.clone(),
             ),
             sign_outs,
+            journal,
             coherence: Coherence::new(publisher),
             confirmations: Confirmations::default(),
             l2: L2 {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -23,7 +23,9 @@ use crate::error::ConfigError;
 use crate::store::CommitId;
 
 /// Sign-outs that a journal holds at most: some 8 MB.
-const MAX_RECORDS: usize = 100_000;
+pub(super) const MAX_RECORDS: usize = 100_000;
+/// The size of one.
+const RECORD: u64 = 74;
 /// A file that is larger was not written by this.
 const MAX_FILE: u64 = 64 << 20;
 /// From this size on the file is written anew when most of it is of no use any more.
@@ -57,7 +59,8 @@ pub(super) struct Owed {
 
 /// Records of one sign-out that are in the journal. They stay in it when this is dropped.
 pub(super) struct Kept {
-    journal: Journal,
+    /// What an earlier process has left is in the journal itself.
+    journal: Weak<Inner>,
     /// In the order of being written.
     numbers: Vec<u64>,
 }
@@ -95,13 +98,13 @@ impl Journal {
         for (number, record) in left {
             let mut untold = sign_outs.begin();
             untold.keep(Kept {
-                journal: journal.clone(),
+                journal: Arc::downgrade(&journal.0),
                 numbers: vec![number],
             });
             let later = Owed { record, untold };
             // Of several of one partition the latest has it all.
-            if let Some(earlier) = owed.insert(later.record.digest, later) {
-                let earlier: Owed = earlier;
+            let earlier: Option<Owed> = owed.insert(later.record.digest, later);
+            if let Some(earlier) = earlier {
                 earlier.untold.told();
             }
         }
@@ -175,7 +178,7 @@ impl Journal {
         for (numbers, told) in added {
             let answer = match &written {
                 Ok(()) => Ok(Kept {
-                    journal: self.clone(),
+                    journal: Arc::downgrade(&self.0),
                     numbers,
                 }),
                 Err(error) => {
@@ -215,7 +218,14 @@ impl Journal {
 impl Kept {
     /// L2 has been told, or need not be.
     pub(super) fn forget(self) {
-        self.journal.push(Job::Forget(self.numbers));
+        if let Some(journal) = self.journal.upgrade() {
+            Journal(journal).push(Job::Forget(self.numbers));
+        }
+    }
+
+    /// Has the records of another one, too.
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.numbers.extend(other.numbers);
     }
 
     pub(super) fn is_later_than(&self, other: &Self) -> bool {
@@ -290,7 +300,8 @@ impl Disk {
         if text.is_empty() {
             return Ok(());
         }
-        if self.size > WORTH_REWRITING && self.live.len() < MAX_RECORDS / 20 {
+        let of_use = RECORD * self.live.len() as u64;
+        if self.size > WORTH_REWRITING.max(2 * of_use) {
             return self.rewrite();
         }
         let written = self.file.write_all(text);
@@ -361,4 +372,117 @@ fn beside(path: &Path, extension: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(extension);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+
+    fn record(number: usize) -> Record {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&number.to_be_bytes());
+        Record::new(digest, None, CommitId([7; 8]), Timestamp::from_millis(7))
+    }
+
+    fn open(path: &Path) -> Result<Journal, ConfigError> {
+        let runtime = tokio::runtime::Handle::current();
+        Journal::open(path, "ttc", &SignOuts::default(), runtime)
+    }
+
+    /// What a process that starts now finds.
+    fn left(path: &Path) -> usize {
+        let content = std::fs::read(path).expect("readable");
+        read(&content, "ttc").expect("a journal").len()
+    }
+
+    #[tokio::test]
+    async fn what_is_told_is_forgotten_and_the_rest_is_found_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let journal = open(&path).expect("created");
+        let mut all = Vec::new();
+        for number in 0..100 {
+            all.push(journal.add(vec![record(number)]).await.expect("kept"));
+        }
+        assert_eq!(left(&path), 100);
+        all.drain(10..).for_each(Kept::forget);
+        // Written in order.
+        let last = journal.add(vec![record(100)]).await;
+        assert!(last.is_ok());
+        assert_eq!(left(&path), 11);
+        drop((journal, all, last));
+        let journal = open(&path).expect("no longer in use");
+        assert!(journal.owes());
+        assert_eq!(journal.some_owed(1000).len(), 11);
+    }
+
+    #[tokio::test]
+    async fn what_was_cut_off_is_left_out_and_what_came_before_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let journal = open(&path).expect("created");
+        for number in 0..3 {
+            let kept = journal.add(vec![record(number)]).await;
+            assert!(kept.is_ok());
+        }
+        drop(journal);
+        let whole = std::fs::read(&path).expect("readable");
+        for cut in 1..=RECORD as usize {
+            std::fs::write(&path, &whole[..whole.len() - cut]).expect("written");
+            let journal = open(&path).expect("a journal");
+            assert_eq!(journal.some_owed(9).len(), 2, "{cut} bytes cut off");
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_bounded_on_disk_and_in_number() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let journal = open(&path).expect("created");
+        for round in 0..30 {
+            let records = (0..1000).map(|number| record(1000 * round + number));
+            let kept = journal.add(records.collect()).await.expect("kept");
+            kept.forget();
+        }
+        assert!(journal.add(vec![record(0)]).await.is_ok());
+        let size = std::fs::metadata(&path).expect("it is there").len();
+        assert!(size < 2 * WORTH_REWRITING, "{size}");
+        let many = (0..MAX_RECORDS - 1).map(record).collect();
+        assert!(journal.add(many).await.is_ok());
+        let one_more = journal.add(vec![record(0)]).await;
+        let refused = one_more.err().map(|error| error.kind());
+        assert_eq!(refused, Some(io::ErrorKind::StorageFull));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn it_is_a_file_of_its_own_and_its_owners_alone() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let journal = open(&path).expect("created");
+        let mode = std::fs::metadata(&path).expect("it is there").mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let second = open(&path).err().expect("one at a time");
+        assert_eq!(second.option(), "journal");
+        drop(journal);
+        let other = |name: &str| folder.path().join(name);
+        symlink(&path, other("link")).expect("linked");
+        assert!(open(&other("link")).is_err(), "a link");
+        std::fs::write(other("foreign"), "something else").expect("written");
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(other("foreign"), private).expect("its owner's");
+        assert!(open(&other("foreign")).is_err(), "not a journal");
+        assert_eq!(std::fs::read(other("foreign")).expect("there"), b"something else");
+        let shared = std::fs::Permissions::from_mode(0o640);
+        std::fs::set_permissions(&path, shared).expect("its owner's");
+        assert!(open(&path).is_err(), "others can read it");
+        assert!(open(&other("missing/journal")).is_err());
+        let runtime = tokio::runtime::Handle::current();
+        let sign_outs = SignOuts::default();
+        drop(open(&other("one")).expect("created"));
+        let another = Journal::open(&other("one"), "other", &sign_outs, runtime);
+        assert!(another.is_err(), "another namespace's");
+    }
 }

@@ -50,6 +50,7 @@ impl Engine {
         key: &PartitionKey,
         thorough: bool,
     ) -> (Arc<Partition>, Loading) {
+        self.resume_sign_out(key);
         let (partition, loading, done) = self.partitions.with(key, |partition, state| {
             if let Some(loading) = &state.pending().loading {
                 return (partition.clone(), loading.clone(), None);
@@ -97,6 +98,7 @@ impl Engine {
         key: &PartitionKey,
         see: impl Fn(&State, Timestamp) -> R,
     ) -> Result<(R, Vec<(EntryId, u64)>), L2Error> {
+        self.resume_sign_out(key);
         let id = self.id(key).await?;
         let _reading = Reading::begin(self, &id, key);
         for _ in 0..MAX_READS {

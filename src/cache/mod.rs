@@ -21,10 +21,14 @@ mod flights;
 mod flush;
 mod in_use;
 mod index;
+mod journal;
 mod l1;
 mod l2;
 mod lease;
 mod load;
+#[cfg(test)]
+mod overload_tests;
+mod owed;
 mod partition;
 mod partitions;
 mod pending;
@@ -59,6 +63,7 @@ use self::confirm::Confirmations;
 use self::flights::Flights;
 use self::deferred::Deferred;
 pub use self::l1::L1;
+use self::journal::Journal;
 use self::l2::L2;
 use self::partition::Rules;
 use self::partitions::Partitions;
@@ -94,6 +99,7 @@ pub(crate) struct Engine {
     queue: Queue,
     deferred: Deferred,
     sign_outs: SignOuts,
+    journal: Option<Journal>,
     budget: Budget,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
@@ -116,8 +122,11 @@ pub struct ShutdownReport {
     pub abandoned: u64,
     /// Sign-outs that L2 was told of during the shutdown.
     pub sign_outs_flushed: u64,
-    /// Sign-outs that it was not told of: these sessions go on.
+    /// Sign-outs that it was not told of, and that are in no [journal](Builder::journal): these
+    /// sessions go on.
     pub sign_outs_abandoned: u64,
+    /// Sign-outs that it was not told of, and that the next process with this journal will tell it.
+    pub sign_outs_journaled: u64,
 }
 
 impl TokenCache {
@@ -218,13 +227,16 @@ impl TokenCache {
             true => 0,
             false => engine.budget.pending(),
         };
-        let sign_outs_abandoned = engine.sign_outs.pending();
+        engine.journal_what_waits().await;
+        let sign_outs_journaled = engine.sign_outs.kept();
+        let sign_outs_abandoned = engine.sign_outs.pending() - sign_outs_journaled;
         engine.counters.abandoned_changes.add(abandoned);
         engine.counters.abandoned_sign_outs.add(sign_outs_abandoned);
         if !in_time {
             tracing::error!(
                 abandoned,
                 sign_outs_abandoned,
+                sign_outs_journaled,
                 "shut down before the drain ended"
             );
         }
@@ -233,6 +245,7 @@ impl TokenCache {
             abandoned,
             sign_outs_flushed: engine.sign_outs.told() - told_before,
             sign_outs_abandoned,
+            sign_outs_journaled,
         }
     }
 }

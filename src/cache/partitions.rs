@@ -137,10 +137,10 @@ impl Partitions {
         // Where everybody was signed out between two looks at it.
         state.follow_prefix(self.prefix.known());
         let result = act(&partition, &mut state);
-        state.settle(&self.rules);
         if let Some(pending) = &mut state.pending {
             pending.count_sign_out(&self.sign_outs);
         }
+        state.settle(&self.rules);
         let is_active = state.is_active() && !state.is_forgettable();
         match (was_active, is_active) {
             (false, true) => self.put(&mut stripe.active, hash, partition.clone()),

@@ -46,6 +46,9 @@ pub(super) struct Queue {
     wake: mpsc::Sender<Wakeup>,
     closed: AtomicBool,
     next_commit: AtomicU64,
+    /// How often something was to be queued.
+    #[cfg(test)]
+    pub(super) pushes: std::sync::atomic::AtomicUsize,
 }
 
 impl Queue {
@@ -60,6 +63,8 @@ impl Queue {
             closed: AtomicBool::new(false),
             // Unique among instances by its random start, within one by counting.
             next_commit: AtomicU64::new(random::number().unwrap_or_default()),
+            #[cfg(test)]
+            pushes: Default::default(),
         };
         (queue, wakeups)
     }
@@ -104,6 +109,7 @@ impl Engine {
             }
         });
         self.watch_prefix();
+        self.tell_what_is_owed();
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
             loop {
@@ -149,6 +155,8 @@ impl Engine {
     }
 
     pub(super) fn push(&self, partition: &Arc<Partition>, state: &mut State) {
+        #[cfg(test)]
+        self.queue.pushes.fetch_add(1, Ordering::Relaxed);
         let pending = state.pending();
         pending.deferred = None;
         if !pending.queued && !pending.sending {
@@ -251,7 +259,7 @@ impl Drop for Engine {
                 "the token cache was dropped before L2 had its changes"
             );
         }
-        let sign_outs = self.sign_outs.pending();
+        let sign_outs = self.sign_outs.pending() - self.sign_outs.kept();
         if sign_outs > 0 {
             tracing::error!(
                 sign_outs,

@@ -108,7 +108,11 @@ impl Engine {
             dropped
         });
         self.counters.signed_out_changes.add(dropped as u64);
-        Ok(self.commit(key))
+        let wait = self.commit(key);
+        Ok(match &self.journal {
+            Some(journal) => self.or_journal(journal, key, id, now, wait),
+            None => wait,
+        })
     }
 
     /// Whether a sign-out has ended changes that were waited for, or the partition since `pin` was
