@@ -11,7 +11,8 @@ use actix_web::web::{Data, get, post};
 use actix_web::{App, HttpResponse, HttpServer};
 use tower_token_cache::backplane::RedisBackplane;
 use tower_token_cache::{
-    Durability, Error, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
+    Durability, Error, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet,
+    Tokens, key,
 };
 
 #[actix_web::main]

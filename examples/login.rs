@@ -18,8 +18,8 @@ use oauth2::{CsrfToken, PkceCodeChallenge, url::Url, url::form_urlencoded::byte_
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_token_cache::{
-    Durability, Error, PartitionKey, Prior, ProviderError, RedisStore, Timestamp, Token, TokenCache,
-    TokenCacheLayer, TokenSet, Tokens, key,
+    Durability, Error, PartitionKey, Prior, ProviderError, RedisStore, Timestamp, Token,
+    TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
 };
 
 /// Browsers take it over TLS only, and for this host only; or from the machine they run on.

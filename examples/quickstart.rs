@@ -15,7 +15,8 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower_token_cache::{
-    Durability, Error, Lookup, PartitionKey, SqliteStore, TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
+    Durability, Error, Lookup, PartitionKey, SqliteStore, TokenCache, TokenCacheLayer, TokenSet,
+    Tokens, key,
 };
 
 #[tokio::main]

@@ -87,7 +87,12 @@ async fn a_sign_out_that_was_answered_pending_survives_a_kill() {
     assert_eq!(tokens.commit().await.unwrap(), Durability::Stored);
 
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "process_that_is_killed", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "process_that_is_killed",
+            "--ignored",
+            "--nocapture",
+        ])
         .env(CHILD, format!("{} {}", server.url(), path.display()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -116,7 +121,10 @@ async fn a_sign_out_that_was_answered_pending_survives_a_kill() {
     tokens.insert("graph", token("new")).await.unwrap();
     assert_eq!(tokens.commit().await.unwrap(), Durability::Stored);
     let report = next.shutdown(Duration::from_secs(5)).await;
-    assert_eq!((report.sign_outs_abandoned, report.sign_outs_journaled), (0, 0));
+    assert_eq!(
+        (report.sign_outs_abandoned, report.sign_outs_journaled),
+        (0, 0)
+    );
     drop((tokens, next));
     let store = TestStore::default();
     drop(started(&store, &path).await);
@@ -162,9 +170,15 @@ async fn a_shutdown_leaves_what_waits_to_the_next_process() {
     store.hang();
     let tokens = cache.tokens(session("s"));
     let waiting = tokio::spawn(async move { tokens.sign_out().await });
-    eventually("it is signed out", async || cache.stats().pending_sign_outs == 1).await;
+    eventually("it is signed out", async || {
+        cache.stats().pending_sign_outs == 1
+    })
+    .await;
     let report = cache.shutdown(Duration::from_millis(10)).await;
-    assert_eq!((report.sign_outs_abandoned, report.sign_outs_journaled), (0, 1));
+    assert_eq!(
+        (report.sign_outs_abandoned, report.sign_outs_journaled),
+        (0, 1)
+    );
     assert_eq!(waiting.await.unwrap().unwrap(), Durability::Pending);
 }
 

@@ -295,21 +295,16 @@ impl Builder {
         let (publisher, events) = channel.unzip();
         let prefix = Prefix::default();
         let sign_outs = SignOuts::default();
-        let journal = self.journal.map(|path| {
-            Journal::open(&path, &self.namespace, &sign_outs, runtime.clone())
-        });
+        let journal = self
+            .journal
+            .map(|path| Journal::open(&path, &self.namespace, &sign_outs, runtime.clone()));
         let journal = journal.transpose()?;
         let counters = Arc::<Counters>::default();
         #[cfg(feature = "seal")]
         let encryption = self.encryption.start(&self.clock, &runtime);
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {
-            partitions: Partitions::new(
-                &self.l1,
-                rules.clone(),
-                prefix.clone(),
-                sign_outs.clone(),
-            ),
+            partitions: Partitions::new(&self.l1, rules.clone(), prefix.clone(), sign_outs.clone()),
             sign_outs,
             journal,
             coherence: Coherence::new(publisher),

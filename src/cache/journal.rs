@@ -10,20 +10,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use self::record::{Line, MAGIC};
 pub(super) use self::record::Record;
+use self::record::{Line, MAGIC};
 use super::sign_outs::{SignOuts, Untold};
 use crate::error::ConfigError;
 use crate::store::CommitId;
 
 /// Sign-outs that a journal holds at most: some 8 MB.
-pub(super) const MAX_RECORDS: usize = 100_000;
+pub(super) const MAX_RECORDS: usize = if cfg!(test) { 5_000 } else { 100_000 };
 /// The size of one.
 const RECORD: u64 = 74;
 /// A file that is larger was not written by this.
@@ -261,7 +261,10 @@ impl Disk {
         let mut file = file::open(&path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
         if size > MAX_FILE {
-            return Err(ConfigError::new("journal", "must be a journal, not another file"));
+            return Err(ConfigError::new(
+                "journal",
+                "must be a journal, not another file",
+            ));
         }
         let mut content = Vec::new();
         file.read_to_end(&mut content).map_err(failed)?;
@@ -474,7 +477,10 @@ mod tests {
         let private = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(other("foreign"), private).expect("its owner's");
         assert!(open(&other("foreign")).is_err(), "not a journal");
-        assert_eq!(std::fs::read(other("foreign")).expect("there"), b"something else");
+        assert_eq!(
+            std::fs::read(other("foreign")).expect("there"),
+            b"something else"
+        );
         let shared = std::fs::Permissions::from_mode(0o640);
         std::fs::set_permissions(&path, shared).expect("its owner's");
         assert!(open(&path).is_err(), "others can read it");

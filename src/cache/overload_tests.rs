@@ -133,17 +133,22 @@ async fn a_sign_out_that_the_journal_cannot_take_is_an_error() {
     assert_eq!(reason.to_string(), "it is full");
     assert_eq!(cache.stats().pending_sign_outs, 1);
     let report = cache.shutdown(Duration::ZERO).await;
-    assert_eq!((report.sign_outs_abandoned, report.sign_outs_journaled), (1, 0));
+    assert_eq!(
+        (report.sign_outs_abandoned, report.sign_outs_journaled),
+        (1, 0)
+    );
 }
 
 /// A flight that begins as the cache shuts down is waited for, or does not begin.
 #[tokio::test]
 async fn nothing_is_acquired_after_the_shutdown_has_seen_no_flight() {
-    let cache = TokenCache::builder(Hanging).build().expect("valid settings");
+    let cache = TokenCache::builder(Hanging)
+        .build()
+        .expect("valid settings");
     let cache = Arc::new(cache);
     cache.shutdown(Duration::ZERO).await;
     let acquired = request(&cache, 1)
-        .get_or_acquire("graph", async |_| Ok::<_, std::io::Error>(Token::new("t")))
+        .get_or_acquire("graph", async |_| Ok::<_, std::io::Error>(Token::new("t").into()))
         .await;
     assert!(matches!(acquired, Err(Error::ShutDown)), "{acquired:?}");
 }

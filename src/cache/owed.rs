@@ -78,7 +78,9 @@ impl Engine {
             Ok(Err(error)) => (Err(error), None),
             Err(_) => (Err(io::ErrorKind::TimedOut.into()), None),
         };
-        let late = answer.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::TimedOut);
+        let late = answer
+            .as_ref()
+            .is_err_and(|e| e.kind() == io::ErrorKind::TimedOut);
         if let Some(kept) = kept {
             self.attach(key, kept);
         }

@@ -9,11 +9,7 @@ use std::path::Path;
 /// # Errors
 /// Of kind `PermissionDenied` where others have any right to it or own it, or it is no file.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    let file = private()
-        .read(true)
-        .append(true)
-        .create(true)
-        .open(path)?;
+    let file = private().read(true).append(true).create(true).open(path)?;
     check(&file)?;
     Ok(file)
 }
@@ -56,7 +52,9 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<File>> {
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
     #[cfg(not(unix))]
