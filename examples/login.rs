@@ -104,7 +104,8 @@ async fn login(app: App) -> Result<Page> {
     let key = PartitionKey::session(&session).map_err(Error::from)?;
     let tokens = app.cache.tokens(key);
     tokens.insert(format!("sign-in {state}"), attempt).await?;
-    tokens.commit().await?;
+    // While the store is away only this instance knows: the worst is to begin again.
+    let _ = tokens.commit().await?;
     Ok((cookie(&session, 600), Redirect::to(url.as_str())))
 }
 
@@ -134,7 +135,8 @@ async fn callback(app: App, tokens: Tokens, Query(back): Query<Back>) -> Result<
     let tokens = tokens.move_to(key).await?;
     tokens.remove(attempt_key).await?;
     tokens.insert("api", set).await?;
-    tokens.commit().await?;
+    // Now, because the browser asks for the next page at once, perhaps another instance.
+    let _ = tokens.commit().await?;
     Ok((cookie(&session, 14 * 24 * 3600), Redirect::to("/api")))
 }
 

@@ -1,5 +1,5 @@
 //! While L2 fails in part, and when it is back.
-#![allow(clippy::unwrap_used)]
+#![allow(unused_must_use, clippy::unwrap_used)]
 
 mod common;
 

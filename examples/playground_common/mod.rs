@@ -6,10 +6,10 @@
 //! | `GET /tokens/{name}` | the token as JSON, and where it was found; 404; 503 under `strict` |
 //! | `GET /tokens` | the names, a JSON array |
 //! | `DELETE /tokens/{name}` | 204 |
-//! | `DELETE /tokens` | signs out: 204 |
+//! | `DELETE /tokens` | signs out: 204, or 202 while the store cannot be told |
 //! | `POST /acquire/{name}` | a usable token as JSON, from the cache or the provider of `--issuer` |
 //! | `GET /sessions/{user}` | how many sessions are linked to a user: `{"sessions": n}`; needs no key |
-//! | `DELETE /sessions/{user}` | signs all of them out: 204; needs no key |
+//! | `DELETE /sessions/{user}` | signs all of them out: 204, or 202 as above; needs no key |
 //! | `GET /status` | what the cache has done, as JSON; needs no key |
 //!
 //! Header `x-cache-level` of a `GET` is `l1` or `l2`, and of a 404 `none` or `unavailable`; with

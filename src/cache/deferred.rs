@@ -100,14 +100,24 @@ impl Engine {
             return;
         }
         for Waiting { partition, ticket } in waiting {
+            // Most were queued long ago.
+            if !partition.lock().is_deferred(ticket) {
+                continue;
+            }
             self.partitions.with(&partition.key, |partition, state| {
-                let pending = state.pending.as_ref();
-                if pending.is_some_and(|pending| pending.deferred == Some(ticket)) {
+                if state.is_deferred(ticket) {
                     self.push(partition, state);
                 }
             });
         }
         self.wake();
+    }
+}
+
+impl State {
+    fn is_deferred(&self, ticket: u64) -> bool {
+        let pending = self.pending.as_ref();
+        pending.is_some_and(|pending| pending.deferred == Some(ticket))
     }
 }
 

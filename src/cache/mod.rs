@@ -229,7 +229,7 @@ impl TokenCache {
         };
         engine.journal_what_waits().await;
         let sign_outs_journaled = engine.sign_outs.kept();
-        let sign_outs_abandoned = engine.sign_outs.pending() - sign_outs_journaled;
+        let sign_outs_abandoned = engine.sign_outs.pending().saturating_sub(sign_outs_journaled);
         engine.counters.abandoned_changes.add(abandoned);
         engine.counters.abandoned_sign_outs.add(sign_outs_abandoned);
         if !in_time {

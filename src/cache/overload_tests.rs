@@ -148,7 +148,9 @@ async fn nothing_is_acquired_after_the_shutdown_has_seen_no_flight() {
     let cache = Arc::new(cache);
     cache.shutdown(Duration::ZERO).await;
     let acquired = request(&cache, 1)
-        .get_or_acquire("graph", async |_| Ok::<_, std::io::Error>(Token::new("t").into()))
+        .get_or_acquire("graph", async |_| {
+            Ok::<_, std::io::Error>(Token::new("t").into())
+        })
         .await;
     assert!(matches!(acquired, Err(Error::ShutDown)), "{acquired:?}");
 }

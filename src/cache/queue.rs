@@ -259,7 +259,8 @@ impl Drop for Engine {
                 "the token cache was dropped before L2 had its changes"
             );
         }
-        let sign_outs = self.sign_outs.pending() - self.sign_outs.kept();
+        let sign_outs = self.sign_outs.pending();
+        let sign_outs = sign_outs.saturating_sub(self.sign_outs.kept());
         if sign_outs > 0 {
             tracing::error!(
                 sign_outs,
