@@ -13,8 +13,8 @@ use actix_web::{App, HttpResponse, HttpServer, error, test};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Notify;
 use tower_token_cache::{
-    Durability, Error, FailurePolicy, L1, Lookup, MissingKey, PartitionKey, Token, TokenCache,
-    TokenCacheLayer, Tokens, key,
+    Error, FailurePolicy, L1, Lookup, MissingKey, PartitionKey, Token, TokenCache, TokenCacheLayer,
+    Tokens, key,
 };
 
 use self::common::eventually;

@@ -60,8 +60,8 @@ use self::budget::Budget;
 pub use self::builder::Builder;
 use self::coherence::Coherence;
 use self::confirm::Confirmations;
-use self::flights::Flights;
 use self::deferred::Deferred;
+use self::flights::Flights;
 use self::journal::Journal;
 pub use self::l1::L1;
 use self::l2::L2;
@@ -229,7 +229,10 @@ impl TokenCache {
         };
         engine.journal_what_waits().await;
         let sign_outs_journaled = engine.sign_outs.kept();
-        let sign_outs_abandoned = engine.sign_outs.pending().saturating_sub(sign_outs_journaled);
+        let sign_outs_abandoned = engine
+            .sign_outs
+            .pending()
+            .saturating_sub(sign_outs_journaled);
         engine.counters.abandoned_changes.add(abandoned);
         engine.counters.abandoned_sign_outs.add(sign_outs_abandoned);
         if !in_time {
