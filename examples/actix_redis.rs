@@ -12,8 +12,8 @@ use actix_web::web::{Data, get, post};
 use actix_web::{App, HttpResponse, HttpServer};
 use tower_token_cache::backplane::RedisBackplane;
 use tower_token_cache::{
-    Error, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet,
-    Tokens, key,
+    Durability, Error, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer,
+    TokenSet, Tokens, key,
 };
 
 #[actix_web::main]
@@ -78,9 +78,12 @@ async fn me(tokens: Tokens) -> Result<HttpResponse, Error> {
     })
 }
 
-async fn sign_out(tokens: Tokens) -> Result<&'static str, Error> {
-    tokens.sign_out().await?;
-    Ok("signed out\n")
+async fn sign_out(tokens: Tokens) -> Result<HttpResponse, Error> {
+    Ok(match tokens.sign_out().await? {
+        Durability::Stored => HttpResponse::Ok().body("signed out\n"),
+        // Other instances go on with the session until then.
+        Durability::Pending => HttpResponse::Accepted().body("signed out here, soon everywhere\n"),
+    })
 }
 
 /// An id that nobody can guess: who knows it, has the tokens.

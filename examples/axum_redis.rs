@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower_token_cache::backplane::RedisBackplane;
 use tower_token_cache::{
-    Error, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, TokenSet,
-    Tokens, key,
+    Durability, Error, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer,
+    TokenSet, Tokens, key,
 };
 
 #[tokio::main]
@@ -84,9 +84,12 @@ async fn me(tokens: Tokens) -> Result<impl IntoResponse, Error> {
     })
 }
 
-async fn sign_out(tokens: Tokens) -> Result<&'static str, Error> {
-    tokens.sign_out().await?;
-    Ok("signed out\n")
+async fn sign_out(tokens: Tokens) -> Result<(StatusCode, &'static str), Error> {
+    Ok(match tokens.sign_out().await? {
+        Durability::Stored => (StatusCode::OK, "signed out\n"),
+        // Other instances go on with the session until then.
+        Durability::Pending => (StatusCode::ACCEPTED, "signed out here, soon everywhere\n"),
+    })
 }
 
 /// An id that nobody can guess: who knows it, has the tokens.

@@ -19,8 +19,8 @@ use oauth2::{CsrfToken, PkceCodeChallenge, url::Url, url::form_urlencoded::byte_
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_token_cache::{
-    Error, KeyRing, PartitionKey, Prior, ProviderError, RedisStore, Timestamp, Token, TokenCache,
-    TokenCacheLayer, TokenSet, Tokens, key,
+    Durability, Error, KeyRing, PartitionKey, Prior, ProviderError, RedisStore, Timestamp, Token,
+    TokenCache, TokenCacheLayer, TokenSet, Tokens, key,
 };
 
 /// Browsers take it over TLS only, and for this host only; or from the machine they run on.
@@ -106,7 +106,8 @@ async fn login(app: App) -> Result<Page> {
     let key = PartitionKey::session(&session).map_err(Error::from)?;
     let tokens = app.cache.tokens(key);
     tokens.insert(format!("sign-in {state}"), attempt).await?;
-    tokens.commit().await?;
+    // While the store is away only this instance knows: the worst is to begin again.
+    let _ = tokens.commit().await?;
     Ok((cookie(&session, 600), Redirect::to(url.as_str())))
 }
 
@@ -136,7 +137,8 @@ async fn callback(app: App, tokens: Tokens, Query(back): Query<Back>) -> Result<
     let tokens = tokens.move_to(key).await?;
     tokens.remove(attempt_key).await?;
     tokens.insert("api", set).await?;
-    tokens.commit().await?;
+    // Now, because the browser asks for the next page at once, perhaps another instance.
+    let _ = tokens.commit().await?;
     Ok((cookie(&session, 14 * 24 * 3600), Redirect::to("/api")))
 }
 
@@ -156,8 +158,12 @@ async fn api(app: App, tokens: Tokens) -> Result<impl IntoResponse> {
 }
 
 async fn logout(tokens: Tokens) -> Result<impl IntoResponse> {
-    tokens.sign_out().await?;
-    Ok((cookie("", 0), "signed out\n"))
+    let (status, text) = match tokens.sign_out().await? {
+        Durability::Stored => (StatusCode::OK, "signed out\n"),
+        // Other instances go on with the session until then.
+        Durability::Pending => (StatusCode::ACCEPTED, "signed out here, soon everywhere\n"),
+    };
+    Ok((status, cookie("", 0), text))
 }
 
 impl Site {

@@ -72,7 +72,11 @@ impl CacheLevel {
 }
 
 /// How safe a change is.
+///
+/// A sign-out that is `Pending` is not over: until L2 hears of it, other instances go on with the
+/// session. Answer 202 rather than 204, and say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "what is pending is lost if this process ends before L2 has it"]
 pub enum Durability {
     /// L2 has it.
     Stored,

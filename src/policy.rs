@@ -30,7 +30,8 @@ pub enum FailurePolicy {
 /// When the changes of a request reach the L2 store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum WriteMode {
-    /// Once the response body has ended or was dropped. The default: no request waits for L2.
+    /// Once the response head is there, or a second after the change if it is not by then. The
+    /// default: no request waits for L2.
     /// Removals are committed before the response head all the same.
     #[default]
     AfterResponse,

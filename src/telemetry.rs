@@ -63,6 +63,7 @@ pub(crate) struct Counters {
     pub(crate) accepted_plaintext: Counter,
     pub(crate) signed_out_changes: Counter,
     pub(crate) abandoned_changes: Counter,
+    pub(crate) abandoned_sign_outs: Counter,
     pub(crate) flushed_changes: Counter,
     pub(crate) superseded_changes: Counter,
     pub(crate) recovered_changes: Counter,
@@ -92,6 +93,10 @@ impl Default for Counters {
                 "Changes dropped because their partition was signed out.",
             ),
             abandoned_changes: Counter::new("abandoned_changes", "Changes given up."),
+            abandoned_sign_outs: Counter::new(
+                "abandoned_sign_outs",
+                "Sign-outs that L2 was not told of by the end of a shutdown.",
+            ),
             flushed_changes: Counter::new("flushed_changes", "Changes that L2 has taken."),
             superseded_changes: Counter::new(
                 "superseded_changes",
@@ -130,7 +135,7 @@ impl Counters {
 ///
 /// | metric | kind | is |
 /// |---|---|---|
-/// | `tower_token_cache_l1_entries`, `…_l1_bytes`, `…_pending_changes`, `…_waiting_acquisitions` | gauge | the field of this type, as of the last [`stats`](crate::TokenCache::stats) or sweep |
+/// | `tower_token_cache_l1_entries`, `…_l1_bytes`, `…_pending_changes`, `…_pending_sign_outs`, `…_waiting_acquisitions` | gauge | the field of this type, as of the last [`stats`](crate::TokenCache::stats) or sweep |
 /// | `tower_token_cache_l1_hits_total`, and so on for the other fields | counter | the field of this type |
 /// | `tower_token_cache_duration_total_seconds` | histogram | [`duration_total`](crate::Metadata::duration_total) of each acquisition |
 /// | `tower_token_cache_duration_in_cache_seconds` | histogram | [`duration_in_cache`](crate::Metadata::duration_in_cache) |
@@ -167,6 +172,9 @@ pub struct Stats {
     pub l2_errors: u64,
     /// Changes that wait to be committed now.
     pub pending_changes: u64,
+    /// Sign-outs that L2 has not heard of now: until it has, other instances go on with these
+    /// sessions, and so does the next process if this one ends. Worth an alarm.
+    pub pending_sign_outs: u64,
     /// Changes that L2 has taken.
     pub flushed_changes: u64,
     /// Records and entries in L2 that could not be read: corrupt, foreign, of an unknown version.
@@ -197,6 +205,8 @@ pub struct Stats {
     /// Changes given up: still pending at the end of a shutdown, or for longer than a tombstone
     /// could protect a sign-out from them.
     pub abandoned_changes: u64,
+    /// Sign-outs that L2 had not heard of at the end of a shutdown.
+    pub abandoned_sign_outs: u64,
 }
 
 /// Why entries in L2 could not be read.

@@ -196,7 +196,9 @@ impl Tokens {
     /// answer is [`Durability::Pending`].
     ///
     /// While L2 cannot be asked, it holds in this process at once, and L2 is told as soon as it is
-    /// back; until then other instances go on with the session. What begins here in the meantime
+    /// back; until then other instances go on with the session: answer 202, and say so. If the process
+    /// ends before that, L2 is told only where a [journal](crate::Builder::journal) remembers it.
+    /// What begins here in the meantime
     /// belongs to the next session, and is kept unless L2 then says that others have signed it out,
     /// too. Of a partition that this process has never read, nobody can tell which session's
     /// refresh token an acquisition under way at that time has spent: if it was the new one's, the
@@ -205,8 +207,9 @@ impl Tokens {
     /// # Errors
     /// [`Error::NoPartition`], [`Error::ShutDown`], [`Error::ResponseSent`], and
     /// [`Error::Unavailable`] under
-    /// [`FailurePolicy::Strict`]: the partition is then signed out in this process, and L2 will be
-    /// told.
+    /// [`FailurePolicy::Strict`], or where the [journal](crate::Builder::journal) could not take what
+    /// L2 has not heard of: the partition is then signed out in this process, and L2 will be told as
+    /// long as it lives.
     pub async fn sign_out(&self) -> Result<Durability, Error> {
         let partition = self.partition()?;
         let engine = &self.0.engine;

@@ -120,7 +120,6 @@ async fn a_body_that_is_polled_to_its_last_frame_and_kept_is_flushed() {
     let cache = cache(TestStore::default());
     let service = layer(&cache).layer(service_fn(|r| put(r, Full::<Bytes>::from("x"))));
     let mut kept = service.oneshot(request("s")).await.unwrap();
-    assert_eq!(cache.stats().flushed_changes, 0);
     let frame = kept.body_mut().frame().await.unwrap().unwrap();
     assert_eq!(frame.into_data().unwrap(), "x");
     flushed(&cache).await;
@@ -298,9 +297,10 @@ async fn policy_and_write_mode_are_chosen_per_request() {
             .unwrap()
     };
     let _kept = send("GET", "get").await;
-    assert_eq!(store.commits(), 0, "after the response, which is not over");
+    assert_eq!(store.commits(), 0, "after the head of the response");
+    eventually("flushed", async || store.commits() == 1).await;
     let _kept_too = send("PUT", "put").await;
-    assert_eq!(store.commits(), 1, "before the response");
+    assert_eq!(store.commits(), 2, "before the response");
     store.set_down(true);
     assert_eq!(
         send("PUT", "put").await.status(),
@@ -314,7 +314,7 @@ async fn policy_and_write_mode_are_chosen_per_request() {
 }
 
 #[tokio::test]
-async fn removals_are_committed_before_the_head_and_other_changes_after_the_body() {
+async fn removals_are_committed_before_the_head_and_other_changes_after_it() {
     let store = TestStore::default();
     let cache = cache(store.clone());
     let inner = async |r: Request<()>| {
@@ -334,12 +334,79 @@ async fn removals_are_committed_before_the_head_and_other_changes_after_the_body
             .await
             .unwrap()
     };
-    let put = send("PUT").await;
+    let _kept_too = send("PUT").await;
     assert_eq!(store.commits(), 0);
-    drop(put);
     eventually("flushed", async || cache.stats().pending_changes == 0).await;
     let _kept = send("DELETE").await;
     assert_eq!((store.commits(), cache.stats().pending_changes), (2, 0));
+}
+
+/// A body that goes on for hours, as server-sent events do.
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_for_the_end_of_a_stream() {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    let (frames, body) = tokio::sync::mpsc::unbounded_channel::<Result<Frame<Bytes>, Infallible>>();
+    let body = tokio_stream::wrappers::UnboundedReceiverStream::new(body);
+    let mut body = Some(StreamBody::new(body));
+    let mut handle = None;
+    let inner = service_fn(|r: Request<()>| {
+        handle = Some(tokens(&r));
+        put(r, body.take().unwrap())
+    });
+    let response = layer(&cache).layer(inner).oneshot(request("s"));
+    let mut response = response.await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.commits(), 1, "what was changed before the head");
+    frames.send(Ok(Frame::data("event".into()))).unwrap();
+    assert!(response.body_mut().frame().await.is_some());
+    handle.unwrap().insert("mail", token("m")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.commits(), 2, "what was changed while it streams");
+    assert_eq!(stored(store, "s", "mail").await.as_deref(), Some("m"));
+}
+
+/// A head that comes late keeps nothing from L2 for more than a second, and costs one commit.
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_long_for_the_head_of_a_response() {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    let inner = async |r: Request<()>| {
+        let tokens = tokens(&r);
+        tokens.insert("graph", token("t")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokens.insert("mail", token("m")).await.unwrap();
+        std::future::pending::<Result<Response<Empty<Bytes>>, Infallible>>().await
+    };
+    let service = layer(&cache).layer(service_fn(inner));
+    let running = tokio::spawn(service.oneshot(request("s")));
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    assert_eq!(store.commits(), 0, "the head may come any moment");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!((store.commits(), cache.stats().pending_changes), (1, 0));
+    assert!(!running.is_finished());
+}
+
+/// An ordinary request's changes go out with its head, all at once.
+#[tokio::test(start_paused = true)]
+async fn changes_of_a_request_go_out_once() {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    let inner = async |r: Request<()>| {
+        let tokens = tokens(&r);
+        for name in ["graph", "mail", "calendar"] {
+            tokens.insert(name, token("t")).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("x")))
+    };
+    let service = layer(&cache).layer(service_fn(inner));
+    for round in 1..=20 {
+        let response = service.clone().oneshot(request("s")).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(130)).await;
+        assert_eq!(store.commits(), round);
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! their own that nobody wipes; with encryption those hold sealed bytes only, so with encryption
 //! the whole process is clean. One test in one process: nothing else may hold the tokens.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

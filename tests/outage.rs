@@ -1,14 +1,14 @@
 //! While L2 fails in part, and when it is back.
-#![allow(clippy::unwrap_used)]
+#![allow(unused_must_use, clippy::unwrap_used)]
 
 mod common;
 
 use std::time::Duration;
 
-use common::support::{TestStore, access, builder, cache, session, token};
+use common::support::{TestStore, access, builder, cache, session, stored, token};
 use common::wire::Wire;
 use tokio::time::{Instant, sleep};
-use tower_token_cache::BreakerState;
+use tower_token_cache::{BreakerState, Clock, Durability, Timestamp};
 
 /// The breaker waits for up to half a minute between its probes. The backplane is tried each second,
 /// and mostly lives on the same servers.
@@ -84,4 +84,37 @@ async fn several_slow_answers_take_no_longer_than_the_hard_timeout() {
     store.wake();
     assert_eq!(read.await.unwrap().as_deref(), Some("old"));
     assert!(asked.elapsed() < limit * 11 / 10, "{:?}", asked.elapsed());
+}
+
+/// What L2 has refused for half a day is given up: a sign-out may be forgotten by then. What came
+/// later is not.
+#[tokio::test]
+async fn old_changes_that_are_given_up_take_no_new_ones_with_them() {
+    let store = TestStore::default();
+    let clock = Clock::manual(Timestamp::now());
+    let cache = builder(store.clone()).clock(clock.clone()).build().unwrap();
+    let old = cache.tokens(session("s"));
+    store.set_refusing_commits(true);
+    old.insert("graph", token("old")).await.unwrap();
+    old.insert("mail", token("old")).await.unwrap();
+    assert_eq!(old.commit().await.unwrap(), Durability::Pending);
+    clock.advance(Duration::from_secs(13 * 3600));
+    let new = cache.tokens(session("s"));
+    let lasting = || token("new").with_expires_in(Duration::from_secs(48 * 3600));
+    new.insert("mail", lasting()).await.unwrap();
+    new.insert("calendar", lasting()).await.unwrap();
+    store.set_refusing_commits(false);
+    assert_eq!(new.commit().await.unwrap(), Durability::Stored);
+    assert_eq!(cache.stats().abandoned_changes, 2);
+    for (name, found) in [
+        ("graph", None),
+        ("mail", Some("new")),
+        ("calendar", Some("new")),
+    ] {
+        assert_eq!(
+            stored(store.clone(), "s", name).await.as_deref(),
+            found,
+            "{name}"
+        );
+    }
 }

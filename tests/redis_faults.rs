@@ -1,7 +1,7 @@
 //! Redis as it really fails, under the whole cache with the policy `Degrade`. Whatever the fault:
 //! users in L1 are served at once, nobody waits longer than the hard timeout, nothing that was
 //! acknowledged is lost, no sign-out is undone, and all is flushed after it.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Keys rotate under load, in real processes, and nobody notices.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

@@ -3,7 +3,7 @@
 //! `SOAK_SECONDS` is how long (20) it goes on after L1 is full; until then memory grows, as it should.
 //! With `SOAK_SAMPLES` set, memory is printed as it was each ten seconds.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

@@ -3,7 +3,7 @@
 //!
 //! Tokio's time is paused: a pause ends when everything that can go on has gone on. The cache's
 //! clock is moved along with it.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
 
 use std::array;
 use std::collections::BTreeMap;

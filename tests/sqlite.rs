@@ -664,7 +664,11 @@ mod private_files {
                 source.to_string().contains("deleted or replaced"),
                 "{source}"
             );
-            store.load(&id).await.expect_err(what);
+            store
+                .load(std::slice::from_ref(&id))
+                .await
+                .remove(0)
+                .expect_err(what);
             store
                 .clear(&id, None, CommitId([9; 8]))
                 .await

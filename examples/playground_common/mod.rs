@@ -6,10 +6,10 @@
 //! | `GET /tokens/{name}` | the token as JSON, and where it was found; 404; 503 under `strict` |
 //! | `GET /tokens` | the names, a JSON array |
 //! | `DELETE /tokens/{name}` | 204 |
-//! | `DELETE /tokens` | signs out: 204 |
+//! | `DELETE /tokens` | signs out: 204, or 202 while the store cannot be told |
 //! | `POST /acquire/{name}` | a usable token as JSON, from the cache or the provider of `--issuer` |
 //! | `GET /sessions/{user}` | how many sessions are linked to a user: `{"sessions": n}`; needs no key |
-//! | `DELETE /sessions/{user}` | signs all of them out: 204; needs no key |
+//! | `DELETE /sessions/{user}` | signs all of them out: 204, or 202 as above; needs no key |
 //! | `GET /status` | what the cache has done, as JSON; needs no key |
 //!
 //! Header `x-cache-level` of a `GET` is `l1` or `l2`, and of a 404 `none` or `unavailable`; with
@@ -67,7 +67,7 @@ use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower_token_cache::key::{self, KeyExtractor};
 use tower_token_cache::{
-    BreakerState, CacheLevel, Error, Lookup, RequestHead, Stats, Timestamp, TokenCache,
+    BreakerState, CacheLevel, Durability, Error, Lookup, RequestHead, Stats, Timestamp, TokenCache,
     TokenCacheLayer, Tokens,
 };
 
@@ -180,8 +180,7 @@ pub(crate) async fn remove(tokens: &Tokens, name: &str) -> Result<Answer, Error>
 
 /// `DELETE /tokens`
 pub(crate) async fn sign_out(tokens: &Tokens) -> Result<Answer, Error> {
-    tokens.sign_out().await?;
-    Ok(Answer::empty(204))
+    Ok(signed_out(tokens.sign_out().await?))
 }
 
 /// `GET /sessions/{user}`
@@ -192,8 +191,18 @@ pub(crate) async fn sessions(cache: &TokenCache, user: &str) -> Result<Answer, E
 
 /// `DELETE /sessions/{user}`
 pub(crate) async fn sign_out_user(cache: &TokenCache, user: &str) -> Result<Answer, Error> {
-    cache.sign_out_user(user).await?;
-    Ok(Answer::empty(204))
+    Ok(signed_out(cache.sign_out_user(user).await?))
+}
+
+/// 204, or 202 while other instances may not have heard of it.
+fn signed_out(durability: Durability) -> Answer {
+    match durability {
+        Durability::Stored => Answer::empty(204),
+        Durability::Pending => {
+            let body = json!({"signed_out": "here, and elsewhere once the store can be told"});
+            Answer::new(202, Content::Json(body))
+        }
+    }
 }
 
 /// `GET /status`
@@ -214,6 +223,7 @@ pub(crate) fn status(cache: &TokenCache) -> Answer {
         "l2_commits": stats.l2_commits,
         "l2_errors": stats.l2_errors,
         "pending_changes": stats.pending_changes,
+        "pending_sign_outs": stats.pending_sign_outs,
         "flushed_changes": stats.flushed_changes,
         "unopenable": stats.unopenable,
         "unopenable_reasons": {
@@ -232,6 +242,7 @@ pub(crate) fn status(cache: &TokenCache) -> Answer {
         "superseded_changes": stats.superseded_changes,
         "recovered_changes": stats.recovered_changes,
         "abandoned_changes": stats.abandoned_changes,
+        "abandoned_sign_outs": stats.abandoned_sign_outs,
         "acquisitions": stats.acquisitions,
         "failed_acquisitions": stats.failed_acquisitions,
         "l2_state": l2_state,
@@ -298,6 +309,12 @@ pub(crate) async fn drain(cache: &TokenCache) {
     // Logged once it has begun.
     let begun = async { tracing::info!("draining") };
     let (report, ()) = futures_util::future::join(cache.shutdown(DEADLINE), begun).await;
+    if report.sign_outs_abandoned > 0 {
+        say(format_args!(
+            "sign_outs_abandoned={}",
+            report.sign_outs_abandoned
+        ));
+    }
     say(format_args!(
         "drained flushed={} abandoned={}",
         report.flushed, report.abandoned

@@ -121,7 +121,8 @@ fn guarded<B: MessageBody>(
 ) -> Outcome<ResponseBody<B>> {
     guard.0.close();
     let outcome = set_cookies(outcome, exchange.finish());
-    outcome.map(|response| response.map_body(|_, body| ResponseBody::new(body, guard)))
+    drop(guard);
+    outcome.map(|response| response.map_body(|_, body| ResponseBody::new(body)))
 }
 
 /// 503 in place of what the handler has answered.

@@ -242,6 +242,10 @@ impl Engine {
         if let Some(call) = call.take() {
             let (engine, need) = (self.clone(), need.clone());
             let flight = Flight::new(engine, id, number, policy, need, boarding);
+            // It is counted by now: a shutdown sees it, or this sees the shutdown.
+            if self.queue.is_closed() {
+                return Err(Error::ShutDown);
+            }
             self.runtime.spawn(flight.run(call));
         }
         Ok(flight)

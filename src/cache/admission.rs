@@ -388,7 +388,7 @@ impl State {
             return 0;
         }
         self.complete = false;
-        self.drop_changes()
+        self.pending().drop_older_than(limit)
     }
 
     pub(super) fn drop_changes(&mut self) -> usize {

@@ -1,6 +1,7 @@
 //! The settings of a `TokenCache`.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::coherence::{Coherence, Epoch};
 #[cfg(feature = "seal")]
 use super::encryption::Encryption;
 use super::flights::Flights;
+use super::journal::Journal;
 use super::l1::L1;
 use super::l2::L2;
 use super::partition::Rules;
@@ -18,6 +20,7 @@ use super::protection::Protection;
 use super::questions::Questions;
 use super::queue::Queue;
 use super::revocation::Prefix;
+use super::sign_outs::SignOuts;
 use super::{Engine, TokenCache};
 use crate::backplane::{self, Backplane};
 use crate::error::ConfigError;
@@ -47,6 +50,7 @@ pub struct Builder {
     terms: Terms,
     plaintext: bool,
     clock: Clock,
+    journal: Option<PathBuf>,
     runtime: Option<tokio::runtime::Handle>,
     #[cfg(feature = "seal")]
     pub(super) encryption: Encryption,
@@ -79,6 +83,7 @@ impl Builder {
             },
             plaintext: false,
             clock: Clock::system(),
+            journal: None,
             runtime: None,
             #[cfg(feature = "seal")]
             encryption: Encryption::default(),
@@ -245,6 +250,21 @@ impl Builder {
         self
     }
 
+    /// Keeps sign-outs that L2 has not acknowledged in this file, so that they outlive the process:
+    /// before [`sign_out`](crate::Tokens::sign_out) answers
+    /// [`Durability::Pending`](crate::Durability::Pending) the file has it, durably, and the next
+    /// process that is built with the same path tells L2 before it serves the session. Off by
+    /// default: then a process that ends before L2 is back forgets them, and the sessions go on.
+    ///
+    /// The file (mode 0600) holds digests of partitions and times, no keys and no tokens. It needs a
+    /// folder that outlives the process, on a local disk; there is a second file beside it, with
+    /// `.lock` at the end, because it serves one process at a time. 100,000 sign-outs fit; one that
+    /// does not, or cannot be written within a second, is an error of `sign_out`.
+    pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
+        self
+    }
+
     /// The tokio runtime for background work. Defaults to the one in which
     /// [`build`](Self::build) is called; it must live as long as the server.
     pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
@@ -256,7 +276,8 @@ impl Builder {
     ///
     /// # Errors
     /// [`ConfigError`] that names the option at fault. `runtime` is at fault when there is none:
-    /// call this inside of tokio, or set one.
+    /// call this inside of tokio, or set one. `journal` is at fault when another process has it,
+    /// others than its owner have rights to it, or it is not a journal of this namespace.
     pub fn build(self) -> Result<TokenCache, ConfigError> {
         self.validate()?;
         let runtime = match self.runtime.clone() {
@@ -288,12 +309,19 @@ impl Builder {
             .transpose()?;
         let (publisher, events) = channel.unzip();
         let prefix = Prefix::default();
+        let sign_outs = SignOuts::default();
+        let journal = self
+            .journal
+            .map(|path| Journal::open(&path, &self.namespace, &sign_outs, runtime.clone()));
+        let journal = journal.transpose()?;
         let counters = Arc::<Counters>::default();
         #[cfg(feature = "seal")]
         let encryption = self.encryption.start(&self.clock, &runtime);
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {
-            partitions: Partitions::new(&self.l1, rules.clone(), prefix.clone()),
+            partitions: Partitions::new(&self.l1, rules.clone(), prefix.clone(), sign_outs.clone()),
+            sign_outs,
+            journal,
             coherence: Coherence::new(publisher),
             loads: Questions::default(),
             confirmations: Questions::default(),
@@ -313,6 +341,7 @@ impl Builder {
                 counters: counters.clone(),
             },
             queue,
+            deferred: super::deferred::Deferred::default(),
             budget: Budget::new(self.max_pending_changes, self.max_pending_bytes),
             counters,
             clock: self.clock,

@@ -111,6 +111,18 @@ impl<V> ByName<V> {
     }
 }
 
+impl<V> ByName<V> {
+    /// The entries, in no particular order.
+    pub(super) fn into_entries(self) -> impl Iterator<Item = (TokenKey, V)> {
+        let (few, many) = match self {
+            Self::Few(entries) => (Some(entries), None),
+            Self::Many(entries) => (None, Some(entries)),
+        };
+        let few = few.into_iter().flatten();
+        few.chain(many.into_iter().flatten())
+    }
+}
+
 impl<V> Default for ByName<V> {
     fn default() -> Self {
         Self::Few(SmallVec::new())

@@ -1,18 +1,17 @@
 //! Keeping memory in step with other instances: what they announce, and what to do when they
 //! cannot be heard. The contract is in [`crate::backplane`].
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Engine;
 use super::in_use::{InUse, Use};
-use super::partition::RECHECK;
+use super::index::Index;
+use super::partition::{Partition, RECHECK, State};
 use crate::backplane::{Event, Events, Invalidation, Publisher};
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
@@ -79,8 +78,8 @@ impl Epoch {
 /// The engine's end of the backplane.
 pub(super) struct Coherence {
     publisher: Option<Publisher>,
-    /// The keys of the partitions in memory, by the beginning of their digest.
-    index: Mutex<HashMap<u64, PartitionKey>>,
+    /// The partitions in memory by their digests.
+    index: Arc<Index>,
     /// Flights that wait for another instance to bring a token.
     waiting: InUse<Notify>,
 }
@@ -89,15 +88,15 @@ impl Coherence {
     pub(super) fn new(publisher: Option<Publisher>) -> Self {
         Self {
             publisher,
-            index: Mutex::default(),
+            index: Index::new(),
             waiting: InUse::default(),
         }
     }
 
     /// A partition is about to be read into memory: what is announced of it concerns us.
-    pub(super) fn listen(&self, id: &PartitionId, key: &PartitionKey) {
+    pub(super) fn listen(&self, id: &PartitionId, partition: &Arc<Partition>, state: &mut State) {
         if self.publisher.is_some() {
-            self.index.lock().insert(short(id.digest()), key.clone());
+            self.index.list(id.digest(), partition, state);
         }
     }
 
@@ -126,15 +125,6 @@ impl Coherence {
         self.waiting.enter(key)
     }
 
-    fn find(&self, digest: &[u8; 32]) -> Option<PartitionKey> {
-        self.index.lock().get(&short(digest)).cloned()
-    }
-
-    /// Forgets the keys that memory no longer has.
-    pub(super) fn retain(&self, known: impl Fn(&PartitionKey) -> bool) {
-        self.index.lock().retain(|_, key| known(key));
-    }
-
     /// Whether the channel is provably alive; `None` without a backplane.
     pub(super) fn is_alive(&self) -> Option<bool> {
         self.publisher.as_ref().map(Publisher::is_alive)
@@ -152,12 +142,6 @@ impl fmt::Debug for Coherence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Coherence").finish_non_exhaustive()
     }
-}
-
-/// Enough of a digest to tell the partitions of one process apart.
-fn short(digest: &[u8; 32]) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *digest;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 impl Engine {
@@ -216,9 +200,10 @@ impl Engine {
     }
 
     fn invalidate(&self, invalidation: &Invalidation) {
-        let Some(key) = self.coherence.find(&invalidation.partition) else {
+        let Some(partition) = self.coherence.index.find(&invalidation.partition) else {
             return;
         };
+        let key = &partition.key;
         let revision = Revision {
             generation: invalidation.generation,
             version: invalidation.version,
@@ -227,11 +212,11 @@ impl Engine {
         let now = self.clock.now();
         let dropped = self
             .partitions
-            .with_known(&key, |state| state.invalidated(revision, now));
+            .with_known(key, |state| state.invalidated(revision, now));
         self.counters
             .signed_out_changes
             .add(dropped.unwrap_or(0) as u64);
-        if let Some(waiting) = self.coherence.waiting.get(&key) {
+        if let Some(waiting) = self.coherence.waiting.get(key) {
             waiting.notify_waiters();
         }
     }

@@ -52,7 +52,9 @@ impl Engine {
         key: &PartitionKey,
         thorough: bool,
     ) -> (Arc<Partition>, Loading) {
+        self.resume_sign_out(key);
         let now = self.clock.now();
+        let id = self.knows_ids().then(|| self.l2.id(key));
         let (partition, loading, begun) = self.partitions.with(key, |partition, state| {
             let compares = !thorough && state.is_comparable(now);
             let floor = state.floor();
@@ -64,6 +66,9 @@ impl Engine {
             pending.loading = Some(loading.clone());
             // As long as it is under way it looks at L2.
             pending.reads += 1;
+            if let Some(id) = &id {
+                self.coherence.listen(id, partition, state);
+            }
             (partition.clone(), loading, Some((done, compares, floor)))
         });
         if let Some((done, compares, floor)) = begun {
@@ -75,9 +80,9 @@ impl Engine {
                 is_over: false,
                 began: Instant::now(),
             };
-            match compares || !self.knows_ids() {
-                true => drop(self.runtime.spawn(loader.run(compares))),
-                false => loader.ask(floor),
+            match id.filter(|_| !compares) {
+                Some(id) => loader.ask(id, floor),
+                None => drop(self.runtime.spawn(loader.run(compares))),
             }
         }
         (partition, loading)
@@ -109,6 +114,7 @@ impl Engine {
         key: &PartitionKey,
         see: impl Fn(&State, Timestamp) -> R,
     ) -> Result<(R, Vec<(EntryId, u64)>), L2Error> {
+        self.resume_sign_out(key);
         let id = self.id(key).await?;
         let _reading = Reading::begin(self, &id, key);
         for _ in 0..MAX_READS {
@@ -249,10 +255,8 @@ struct Loader {
 
 impl Loader {
     /// One question is nearly always all that it takes: no task is needed to wait for its answer.
-    fn ask(self, floor: Floor) {
+    fn ask(self, id: PartitionId, floor: Floor) {
         let engine = self.engine.clone();
-        let id = engine.l2.id(&self.partition.key);
-        engine.coherence.listen(&id, &self.partition.key);
         let epoch = engine.rules.epoch.now();
         let begun = Begun { floor, epoch };
         engine.ask_for::<Loaded>(id.clone(), move |answer| self.answered(&id, answer, begun));
@@ -318,8 +322,12 @@ pub(super) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     fn begin(engine: &'a Engine, id: &PartitionId, key: &'a PartitionKey) -> Self {
-        engine.coherence.listen(id, key);
-        Self::hold(engine, key)
+        // In one step: what is in the index for this read cannot be forgotten before it is held.
+        engine.partitions.with(key, |partition, state| {
+            state.pending().reads += 1;
+            engine.coherence.listen(id, partition, state);
+        });
+        Self { engine, key }
     }
 
     /// Keeps the partition in memory: a sign-out must not be forgotten meanwhile.

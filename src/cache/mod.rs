@@ -12,16 +12,22 @@ mod budget;
 mod builder;
 mod by_name;
 mod coherence;
+mod deferred;
 #[cfg(feature = "seal")]
 mod encryption;
 mod flight;
 mod flights;
 mod flush;
 mod in_use;
+mod index;
+mod journal;
 mod l1;
 mod l2;
 mod lease;
 mod load;
+#[cfg(test)]
+mod overload_tests;
+mod owed;
 mod partition;
 mod partitions;
 mod pending;
@@ -35,6 +41,7 @@ mod relocate;
 mod revocation;
 mod sessions;
 mod setback;
+mod sign_outs;
 mod told;
 mod turn;
 mod write;
@@ -52,7 +59,9 @@ pub use self::breaker::BreakerState;
 use self::budget::Budget;
 pub use self::builder::Builder;
 use self::coherence::Coherence;
+use self::deferred::Deferred;
 use self::flights::Flights;
+use self::journal::Journal;
 pub use self::l1::L1;
 use self::l2::L2;
 use self::partition::Rules;
@@ -60,6 +69,7 @@ use self::partitions::Partitions;
 pub(crate) use self::pin::Pin;
 use self::questions::Questions;
 use self::queue::Queue;
+use self::sign_outs::SignOuts;
 pub(crate) use self::write::CommitWait;
 use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
@@ -88,6 +98,9 @@ pub(crate) struct Engine {
     confirmations: Questions<Revision>,
     l2: L2,
     queue: Queue,
+    deferred: Deferred,
+    sign_outs: SignOuts,
+    journal: Option<Journal>,
     budget: Budget,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
@@ -102,11 +115,19 @@ pub(crate) struct Engine {
 
 /// What [`TokenCache::shutdown`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShutdownReport {
     /// Changes that reached L2 during the shutdown.
     pub flushed: u64,
     /// Changes that did not.
     pub abandoned: u64,
+    /// Sign-outs that L2 was told of during the shutdown.
+    pub sign_outs_flushed: u64,
+    /// Sign-outs that it was not told of, and that are in no [journal](Builder::journal): these
+    /// sessions go on.
+    pub sign_outs_abandoned: u64,
+    /// Sign-outs that it was not told of, and that the next process with this journal will tell it.
+    pub sign_outs_journaled: u64,
 }
 
 impl TokenCache {
@@ -162,6 +183,7 @@ impl TokenCache {
             l2_commits: counters.l2_commits.get(),
             l2_errors: counters.l2_errors.get(),
             pending_changes: engine.budget.pending(),
+            pending_sign_outs: engine.sign_outs.pending(),
             flushed_changes: counters.flushed_changes.get(),
             unopenable: counters.unopenable.get(),
             unopenable_reasons: UnopenableReasons::of(counters),
@@ -176,19 +198,21 @@ impl TokenCache {
             backplane_alive: engine.coherence.is_alive(),
             staleness_bound: engine.staleness_bound(),
             abandoned_changes: counters.abandoned_changes.get(),
+            abandoned_sign_outs: counters.abandoned_sign_outs.get(),
         };
         counters.report(&stats);
         stats
     }
 
-    /// Writes everything that waits to L2, and reports how many changes got there and how many
-    /// did not within the deadline. Changes made afterwards fail with
+    /// Writes everything that waits to L2, and reports how many changes and sign-outs got there and
+    /// how many did not within the deadline, which is logged as an error. Changes made afterwards fail with
     /// [`Error::ShutDown`](crate::Error::ShutDown); reads still work.
     ///
     /// Call it after the server has stopped, and before the runtime ends.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         let engine = &self.0;
         let before = engine.counters.flushed_changes.get();
+        let told_before = engine.sign_outs.told();
         engine.close();
         let drained = async {
             // Whoever has spent a refresh token has its successor to write.
@@ -196,23 +220,36 @@ impl TokenCache {
             if !sabotage::is(Sabotage::ShutdownWithoutDrain) {
                 engine.budget.drained().await;
             }
-            engine.told_of_sign_outs().await;
+            engine.sign_outs.all_told().await;
             engine.coherence.close().await;
         };
-        if tokio::time::timeout(deadline, drained).await.is_err() {
-            tracing::error!(
-                abandoned = engine.budget.pending(),
-                "shut down before the drain ended"
-            );
-        }
+        let in_time = tokio::time::timeout(deadline, drained).await.is_ok();
         let abandoned = match sabotage::is(Sabotage::ShutdownWithoutDrain) {
             true => 0,
             false => engine.budget.pending(),
         };
+        engine.journal_what_waits().await;
+        let sign_outs_journaled = engine.sign_outs.kept();
+        let sign_outs_abandoned = engine
+            .sign_outs
+            .pending()
+            .saturating_sub(sign_outs_journaled);
         engine.counters.abandoned_changes.add(abandoned);
+        engine.counters.abandoned_sign_outs.add(sign_outs_abandoned);
+        if !in_time {
+            tracing::error!(
+                abandoned,
+                sign_outs_abandoned,
+                sign_outs_journaled,
+                "shut down before the drain ended"
+            );
+        }
         ShutdownReport {
             flushed: engine.counters.flushed_changes.get() - before,
             abandoned,
+            sign_outs_flushed: engine.sign_outs.told() - told_before,
+            sign_outs_abandoned,
+            sign_outs_journaled,
         }
     }
 }

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::budget::Permit;
 use super::by_name::ByName;
 use super::coherence::{Channel, Epoch};
+use super::index::{self, Listed};
 use super::pending::{Pending, PendingChange};
 use super::setback::Rebuff;
 use crate::codec::Value;
@@ -118,6 +119,8 @@ pub(crate) struct State {
     pub(super) unopenable: Unopened,
     /// Why the last acquisition failed, where the partition is not known to be there.
     pub(super) rebuff: Option<Box<Rebuff>>,
+    /// Its place in the index of digests, where there is one.
+    pub(super) listed: Option<Listed>,
 }
 
 pub(super) struct Entry {
@@ -459,7 +462,8 @@ impl State {
     /// Memory of the partition in all, in bytes.
     pub(super) fn footprint(&self, key: &PartitionKey) -> u32 {
         // The key stands here and in L1's index.
-        let own = INDEX_FOOTPRINT + std::mem::size_of::<Partition>() + 2 * key.footprint();
+        let listed = self.listed.as_ref().map_or(0, |_| index::FOOTPRINT);
+        let own = INDEX_FOOTPRINT + std::mem::size_of::<Partition>() + 2 * key.footprint() + listed;
         let bytes = own + self.entries.footprint() + self.bytes;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }

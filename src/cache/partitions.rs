@@ -10,6 +10,7 @@ use super::bound::Bound;
 use super::l1::L1;
 use super::partition::{Partition, Rules, State};
 use super::revocation::Prefix;
+use super::sign_outs::SignOuts;
 use crate::key::PartitionKey;
 use crate::time::Timestamp;
 
@@ -21,9 +22,12 @@ pub(super) struct Partitions {
     stripes: Box<[Mutex<Stripe>]>,
     /// Of what is kept; `None` keeps nothing.
     bound: Option<Bound>,
+    /// Of one stripe.
+    empty_limit: EmptyLimit,
     hasher: RandomState,
     rules: Rules,
     prefix: Prefix,
+    sign_outs: SignOuts,
 }
 
 /// The partitions of some keys.
@@ -32,24 +36,44 @@ struct Stripe {
     active: Shelf,
     kept: Shelf,
     empty: Shelf,
+    /// What has come onto that shelf since it was last cleared, in bytes.
+    empty_bytes: usize,
 }
 
 /// Partitions by their keys, of which each knows its own.
 #[derive(Default)]
 struct Shelf(HashTable<Arc<Partition>>);
 
+/// What may be on the shelf of the empty ones.
+#[derive(Clone, Copy)]
+struct EmptyLimit {
+    partitions: usize,
+    bytes: usize,
+}
+
 const STRIPES: usize = 256;
 /// How many partitions may be known to be empty.
 const MAX_EMPTY: usize = 10_000;
+/// The part of L1's memory that they may take, at most.
+const EMPTY_PART: u64 = 16;
+/// What so many short keys take.
+const MAX_EMPTY_BYTES: u64 = 10 << 20;
 
 impl Partitions {
-    pub(super) fn new(l1: &L1, rules: Rules, prefix: Prefix) -> Self {
+    pub(super) fn new(l1: &L1, rules: Rules, prefix: Prefix, sign_outs: SignOuts) -> Self {
+        let limit = l1.max_bytes.unwrap_or_default();
+        let of_empty = (limit / EMPTY_PART).min(MAX_EMPTY_BYTES);
         Self {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
-            bound: l1.max_bytes.map(Bound::new),
+            bound: l1.max_bytes.map(|limit| Bound::new(limit - of_empty)),
+            empty_limit: EmptyLimit {
+                partitions: MAX_EMPTY / STRIPES,
+                bytes: usize::try_from(of_empty).unwrap_or(usize::MAX) / STRIPES,
+            },
             hasher: RandomState::new(),
             rules,
             prefix,
+            sign_outs,
         }
     }
 
@@ -78,7 +102,7 @@ impl Partitions {
     fn clear_shelves(&self) {
         for stripe in &self.stripes {
             let mut stripe = stripe.lock();
-            stripe.empty.0.clear();
+            stripe.clear_empty();
             for partition in stripe.kept.0.drain() {
                 // One that has come since: in the books alone, nobody would ever find it.
                 if let Some(bound) = &self.bound
@@ -134,6 +158,9 @@ impl Partitions {
         // Where everybody was signed out between two looks at it.
         state.follow_prefix(self.prefix.known());
         let result = act(&partition, &mut state);
+        if let Some(pending) = &mut state.pending {
+            pending.count_sign_out(&self.sign_outs);
+        }
         state.settle(&self.rules);
         let is_active = state.is_active() && !state.is_forgettable();
         match (was_active, is_active) {
@@ -148,7 +175,7 @@ impl Partitions {
         {
             let was_kept = partition.weight() > 0;
             match !was_kept && is_empty {
-                true => self.keep_empty(&mut stripe, hash, partition),
+                true => self.keep_empty(&mut stripe, hash, partition, weight),
                 false => self.keep(bound, stripe, hash, &partition, weight),
             }
         }
@@ -186,14 +213,17 @@ impl Partitions {
         self.let_go(bound);
     }
 
-    fn keep_empty(&self, stripe: &mut Stripe, hash: u64, partition: Arc<Partition>) {
+    fn keep_empty(&self, stripe: &mut Stripe, hash: u64, partition: Arc<Partition>, weight: u32) {
         if stripe.empty.get(hash, &partition.key).is_some() {
             return;
         }
-        if stripe.empty.0.len() >= MAX_EMPTY / STRIPES {
+        let limit = self.empty_limit;
+        let bytes = stripe.empty_bytes + weight as usize;
+        if stripe.empty.0.len() >= limit.partitions || bytes > limit.bytes {
             // Whose does not matter: they are of use for a moment only.
-            stripe.empty.0.clear();
+            stripe.clear_empty();
         }
+        stripe.empty_bytes += weight as usize;
         self.put(&mut stripe.empty, hash, partition);
     }
 
@@ -261,23 +291,30 @@ impl Partitions {
         })
     }
 
-    /// Frees what has expired.
+    /// Frees what has expired, and the room of what has left.
     pub(super) async fn sweep(&self, now: Timestamp) {
-        let Some(bound) = &self.bound else { return };
         for stripe in &self.stripes {
             let over: Vec<_> = {
-                let Stripe { active, kept, .. } = &mut *stripe.lock();
+                let stripe = &mut *stripe.lock();
+                stripe.clear_empty();
+                let Stripe { active, kept, .. } = stripe;
                 let is_active = |it: &Arc<Partition>| active.has(self.hash(&it.key), it);
                 let over = |it: &mut Arc<Partition>| it.lock().is_over(now) && !is_active(it);
-                kept.0.extract_if(over).collect()
+                let over = kept.0.extract_if(over).collect();
+                for shelf in [active, kept, &mut stripe.empty] {
+                    shelf.fit(|partition| self.hash(&partition.key));
+                }
+                over
             };
-            for partition in over {
-                bound.remove(&partition);
+            if let Some(bound) = &self.bound {
+                over.iter().for_each(|partition| bound.remove(partition));
             }
             tokio::task::yield_now().await;
         }
-        bound.settle();
-        self.let_go(bound);
+        if let Some(bound) = &self.bound {
+            bound.settle();
+            self.let_go(bound);
+        }
     }
 
     fn put(&self, shelf: &mut Shelf, hash: u64, partition: Arc<Partition>) {
@@ -295,7 +332,21 @@ impl Partitions {
     }
 }
 
+impl Stripe {
+    fn clear_empty(&mut self) {
+        self.empty.0.clear();
+        self.empty_bytes = 0;
+    }
+}
+
 impl Shelf {
+    /// Gives back the room of those that have left, where it is most of it.
+    fn fit(&mut self, hash: impl Fn(&Arc<Partition>) -> u64) {
+        if self.0.len() < self.0.capacity() / 4 {
+            self.0.shrink_to(2 * self.0.len(), hash);
+        }
+    }
+
     fn get(&self, hash: u64, key: &PartitionKey) -> Option<&Arc<Partition>> {
         self.0.find(hash, |partition| partition.key == *key)
     }
@@ -334,7 +385,12 @@ mod tests {
             sliding: None,
             epoch: Epoch::default(),
         };
-        Partitions::new(&L1::new().max_bytes(LIMIT), rules, Prefix::default())
+        Partitions::new(
+            &L1::new().max_bytes(LIMIT),
+            rules,
+            Prefix::default(),
+            SignOuts::default(),
+        )
     }
 
     fn user(number: usize) -> PartitionKey {
@@ -379,6 +435,45 @@ mod tests {
         let (kept, empty) = partitions.count();
         assert_eq!(kept, 0);
         assert!((1..=MAX_EMPTY).contains(&empty), "{empty}");
+    }
+
+    #[test]
+    fn unknown_ids_of_any_length_stay_within_the_limit() {
+        let partitions = partitions();
+        for number in 0..MAX_EMPTY {
+            let id = format!("{number}{}", "x".repeat(900));
+            partitions.with(&PartitionKey::user(id).expect("a key"), |_, _| ());
+        }
+        let stripes = partitions.stripes.iter();
+        let empty: usize = stripes.map(|stripe| stripe.lock().empty.0.len()).sum();
+        assert!(empty <= STRIPES, "{empty}: one in a stripe at most");
+    }
+
+    #[tokio::test]
+    async fn what_has_left_gives_its_room_back() {
+        let partitions = partitions();
+        for number in 0..20_000 {
+            // Under way, as all are while L2 is away.
+            partitions.with(&user(number), |_, state| state.pending().reads += 1);
+        }
+        let rooms = || {
+            let stripes = partitions.stripes.iter().map(|stripe| {
+                let stripe = stripe.lock();
+                let shelves = [&stripe.active, &stripe.kept, &stripe.empty];
+                shelves
+                    .map(|shelf| shelf.0.capacity())
+                    .iter()
+                    .sum::<usize>()
+            });
+            stripes.sum::<usize>()
+        };
+        assert!(rooms() >= 20_000);
+        for number in 0..20_000 {
+            partitions.with(&user(number), |_, state| state.pending().reads -= 1);
+        }
+        partitions.sweep(Timestamp::now()).await;
+        assert_eq!(partitions.count(), (0, 0));
+        assert!(rooms() <= 4 * STRIPES, "{}", rooms());
     }
 
     #[test]

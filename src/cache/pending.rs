@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::budget::Permit;
 use super::by_name::ByName;
 use super::l2::L2Error;
+use super::sign_outs::Untold;
 use super::told;
 use crate::codec::Value;
 use crate::key::TokenKey;
@@ -30,6 +31,8 @@ pub(super) struct Pending {
     pub(super) clear_since: Timestamp,
     /// L2 was asked for that generation since.
     pub(super) clear_confirmed: bool,
+    /// Counts the sign-out while it waits.
+    pub(super) untold: Option<Untold>,
     pub(super) changes: ByName<PendingChange>,
     /// Tokens that were acquired; they go before the changes.
     pub(super) acquired: VecDeque<Batch>,
@@ -38,6 +41,8 @@ pub(super) struct Pending {
     /// Some task is sending this partition's work now.
     pub(super) sending: bool,
     pub(super) queued: bool,
+    /// Changes wait for the head of a response, by this ticket.
+    pub(super) deferred: Option<u64>,
     pub(super) stalled: bool,
     pub(super) touch: bool,
     /// The load under way; its end wakes everyone who waits.
@@ -205,6 +210,47 @@ impl Pending {
             waiters.for_each(|waiter| waiter.ended = true);
         }
         dropped
+    }
+
+    /// Forgets the changes that were made before `limit`, and no others; how many there were.
+    pub(super) fn drop_older_than(&mut self, limit: Timestamp) -> usize {
+        let is_old = |(_, change): (&TokenKey, &PendingChange)| change.since < limit;
+        let mut dropped = 0;
+        if let Some(commit) = self
+            .in_flight
+            .take_if(|commit| commit.changes.iter().any(is_old))
+        {
+            self.landing = None;
+            dropped += commit.changes.len();
+            // The newer part goes out again, in another commit.
+            if let Some(changes) = Arc::into_inner(commit.changes) {
+                dropped -= self.put_back(changes, limit);
+            }
+        }
+        self.acquired.retain(|batch| {
+            let keep = !batch.changes.iter().any(is_old);
+            dropped += if keep { 0 } else { batch.changes.len() };
+            keep
+        });
+        let before = self.changes.len();
+        self.changes.retain(|change| change.since >= limit);
+        dropped + before - self.changes.len()
+    }
+
+    /// Puts those of the changes that are not from before `limit` back under newer ones; how many
+    /// they are.
+    fn put_back(&mut self, changes: ByName<PendingChange>, limit: Timestamp) -> usize {
+        let mut kept = 0;
+        let newer = std::mem::replace(&mut self.changes, changes);
+        self.changes.retain(|change| {
+            let keeps = change.since >= limit;
+            kept += usize::from(keeps);
+            keeps
+        });
+        for (name, change) in newer.into_entries() {
+            self.changes.insert(name, change);
+        }
+        kept
     }
 
     /// Whether changes or a sign-out wait.

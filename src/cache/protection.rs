@@ -78,6 +78,19 @@ impl Protection {
         Names::default()
     }
 
+    /// All the names by which a partition may stand in the store now or soon.
+    pub(super) fn possible_names(&self) -> Vec<Names> {
+        #[cfg(feature = "seal")]
+        if let Some(sealing) = &self.encryption {
+            let mut names = vec![sealing.ring.names()];
+            if self.sealing().is_none() || sealing.accepts_plaintext() {
+                names.push(Names::default());
+            }
+            return names;
+        }
+        vec![Names::default()]
+    }
+
     /// What the store knows an entry by.
     pub(super) fn entry(&self, name: &str) -> EntryId {
         self.names().entry(name)

@@ -46,6 +46,9 @@ pub(super) struct Queue {
     wake: mpsc::Sender<Wakeup>,
     closed: AtomicBool,
     next_commit: AtomicU64,
+    /// How often something was to be queued.
+    #[cfg(test)]
+    pub(super) pushes: std::sync::atomic::AtomicUsize,
 }
 
 impl Queue {
@@ -60,6 +63,8 @@ impl Queue {
             closed: AtomicBool::new(false),
             // Unique among instances by its random start, within one by counting.
             next_commit: AtomicU64::new(random::number().unwrap_or_default()),
+            #[cfg(test)]
+            pushes: Default::default(),
         };
         (queue, wakeups)
     }
@@ -104,14 +109,13 @@ impl Engine {
             }
         });
         self.watch_prefix();
+        self.tell_what_is_owed();
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 let Some(engine) = weak.upgrade() else { return };
                 engine.partitions.sweep(engine.clock.now()).await;
-                let knows = |key: &PartitionKey| engine.partitions.knows(key);
-                engine.coherence.retain(knows);
                 // Keeps the gauges of the `metrics` crate up to date.
                 TokenCache(engine).stats();
             }
@@ -126,8 +130,8 @@ impl Engine {
     }
 
     /// Queues what waits of every partition, also for requests that are still running: their end
-    /// may come too late.
-    pub(super) fn queue_all(self: &Arc<Self>) {
+    /// may come too late. Looks at all that are active.
+    fn queue_all(self: &Arc<Self>) {
         let keys = self.partitions.active();
         // Where a simulation is repeated the order has to be the same.
         #[cfg(feature = "test-util")]
@@ -151,7 +155,10 @@ impl Engine {
     }
 
     pub(super) fn push(&self, partition: &Arc<Partition>, state: &mut State) {
+        #[cfg(test)]
+        self.queue.pushes.fetch_add(1, Ordering::Relaxed);
         let pending = state.pending();
+        pending.deferred = None;
         if !pending.queued && !pending.sending {
             pending.queued = true;
             self.queue.ready.lock().push_back(partition.clone());
@@ -241,11 +248,23 @@ async fn retry(engine: Weak<Engine>) {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if self.queue.is_closed() {
+            // The shutdown has told what it left.
+            return;
+        }
         let abandoned = self.budget.pending();
-        if abandoned > 0 && !self.queue.is_closed() {
+        if abandoned > 0 {
             tracing::error!(
                 abandoned,
                 "the token cache was dropped before L2 had its changes"
+            );
+        }
+        let sign_outs = self.sign_outs.pending();
+        let sign_outs = sign_outs.saturating_sub(self.sign_outs.kept());
+        if sign_outs > 0 {
+            tracing::error!(
+                sign_outs,
+                "the token cache was dropped before L2 had heard of its sign-outs: these sessions go on"
             );
         }
     }

@@ -61,7 +61,8 @@ impl TokenCache {
             let policy = FailurePolicy::Strict;
             engine.change(&index, links, policy, &mut None).await?;
             let written = engine.commit(&index).await;
-            engine.finish(policy, written)?;
+            // The sessions are signed out either way.
+            let _ = engine.finish(policy, written)?;
         }
         Ok(Durability::Stored)
     }

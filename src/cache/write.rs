@@ -1,7 +1,6 @@
 //! Changes: laid over memory at once, and queued for L2.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Timeout, timeout};
@@ -47,7 +46,7 @@ impl Engine {
             }
         };
         let now = self.clock.now();
-        self.partitions.with(key, |_, state| {
+        self.partitions.with(key, |partition, state| {
             let pin = pin.get_or_insert_with(|| state.pin(now));
             if state.signed_out_since(pin) {
                 self.counters.signed_out_changes.add(1);
@@ -55,10 +54,17 @@ impl Engine {
             }
             state.adopt(pin);
             state.change(changes, permit, now);
+            if !local {
+                self.defer(partition, state);
+            }
             Ok(())
         })?;
+        if !local {
+            self.sweep_deferred();
+        }
         if crowded {
-            self.finish(policy, self.commit(key).await)?;
+            // Pending is what any other change is.
+            let _ = self.finish(policy, self.commit(key).await)?;
         }
         if self.queue.is_closed() {
             // Closed meanwhile, and perhaps looked for what waits before this did.
@@ -79,7 +85,7 @@ impl Engine {
         }
         // While L2 fails, all that can be sent is being sent again anyway.
         if self.queue.is_flowing() {
-            self.queue_all();
+            self.queue_deferred();
         }
         let room = timeout(self.l2.hard_timeout, self.budget.reserve(changes, bytes)).await;
         let permit = room.ok().flatten().ok_or(Error::Overloaded)?;
@@ -102,7 +108,11 @@ impl Engine {
             dropped
         });
         self.counters.signed_out_changes.add(dropped as u64);
-        Ok(self.commit(key))
+        let wait = self.commit(key);
+        Ok(match &self.journal {
+            Some(journal) => self.or_journal(journal, key, id, now, wait),
+            None => wait,
+        })
     }
 
     /// Whether a sign-out has ended changes that were waited for, or the partition since `pin` was
@@ -116,17 +126,6 @@ impl Engine {
         let over = |state: &mut State| state.signed_out_since(pin);
         matches!(ended, Ok(Ok(Ok(Written::Ended))))
             || self.partitions.with_known(key, over).unwrap_or(false)
-    }
-
-    /// Waits until L2 has every sign-out.
-    pub(super) async fn told_of_sign_outs(&self) {
-        let waits = |key: &PartitionKey| {
-            let clearing = self.partitions.with_known(key, |state| state.is_clearing());
-            clearing.unwrap_or(false)
-        };
-        while self.partitions.active().iter().any(waits) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 
     /// Writes what waits of this partition now. Nobody waits longer than the hard timeout.

@@ -130,7 +130,10 @@ impl CookieStore {
     /// What a sign-out has left of older cookies: refused where the fleet knows of it.
     fn verify(&self, id: &PartitionId, known: u64) {
         let slots = &self.0.slots;
-        if slots.unverified(id).is_some_and(|generation| known > generation) {
+        if slots
+            .unverified(id)
+            .is_some_and(|generation| known > generation)
+        {
             slots.clear(id, Some(known - 1), CommitId::default());
         }
     }

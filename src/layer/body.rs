@@ -1,45 +1,31 @@
 //! `ResponseBody`.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::tokens::RequestGuard;
-
 pin_project! {
-    /// The inner service's body; the request is over once it has ended or is dropped.
+    /// The inner service's body, or the empty one of a response that the layer made itself.
     ///
     /// Frames, trailers, errors and size hints pass through as they are.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
-        // `None` is the empty body of a response that the layer made itself.
+        // `None` is the empty one.
         #[pin]
         inner: Option<B>,
-        guard: Option<RequestGuard>,
-    }
-}
-
-impl<B: Body> ResponseBody<B> {
-    #[inline]
-    pub(super) fn new(inner: B, guard: RequestGuard) -> Self {
-        // A body that is at its end may never be polled, and be kept for long.
-        let is_over = guard.is_idle() || inner.is_end_stream();
-        let guard = (!is_over).then_some(guard);
-        Self {
-            inner: Some(inner),
-            guard,
-        }
     }
 }
 
 impl<B> ResponseBody<B> {
+    #[inline]
+    pub(super) fn new(inner: B) -> Self {
+        Self { inner: Some(inner) }
+    }
+
     pub(super) fn empty() -> Self {
-        Self {
-            inner: None,
-            guard: None,
-        }
+        Self { inner: None }
     }
 }
 
@@ -47,10 +33,7 @@ impl<B> ResponseBody<B> {
 /// place, such as `CorsLayer` and `TimeoutLayer` of tower-http.
 impl<B: Default> Default for ResponseBody<B> {
     fn default() -> Self {
-        Self {
-            inner: Some(B::default()),
-            guard: None,
-        }
+        Self::new(B::default())
     }
 }
 
@@ -63,18 +46,10 @@ impl<B: Body> Body for ResponseBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let mut this = self.project();
-        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
-        };
-        if this.guard.is_none() {
-            return inner.poll_frame(cx);
+        match self.project().inner.as_pin_mut() {
+            Some(inner) => inner.poll_frame(cx),
+            None => Poll::Ready(None),
         }
-        let frame = ready!(inner.as_mut().poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) || inner.is_end_stream() {
-            *this.guard = None;
-        }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -143,7 +143,8 @@ fn guarded<B: Body>(
 ) -> Response<ResponseBody<B>> {
     guard.0.close();
     exchange.set(response.headers_mut());
-    response.map(|body| ResponseBody::new(body, guard))
+    drop(guard);
+    response.map(ResponseBody::new)
 }
 
 fn empty<B>(status: StatusCode) -> Response<ResponseBody<B>> {

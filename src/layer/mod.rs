@@ -4,8 +4,9 @@
 //!
 //! The service finds the request's partition, puts a lazy [`Tokens`](crate::Tokens) handle into the
 //! extensions and calls the inner service. What the handler changes is visible to every request
-//! of this process at once, and written to L2 once the response is over: its body has ended or
-//! was dropped, or the handler's future was dropped or panicked. Removals, and changes under
+//! of this process at once, and written to L2 once the head of the response is there, or the
+//! handler's future was dropped or panicked, and after a second at the latest. A body may stream for
+//! hours: what is changed meanwhile is written as it is made. Removals, and changes under
 //! [`WriteMode::BeforeResponse`](crate::WriteMode::BeforeResponse) or
 //! [`FailurePolicy::Strict`](crate::FailurePolicy::Strict), are written before the response head.
 //!

@@ -43,9 +43,8 @@ impl PartitionId {
         }
     }
 
-    /// An id that is no partition key's.
-    #[cfg(feature = "cookie")]
-    pub(crate) fn from_digest(namespace: &str, digest: [u8; 32]) -> Self {
+    /// The id of this digest.
+    pub(crate) fn from_digest(namespace: impl Into<Arc<str>>, digest: [u8; 32]) -> Self {
         Self {
             namespace: namespace.into(),
             digest,

@@ -44,6 +44,7 @@ pub(super) struct Exported {
     l1_bytes: Part,
     pending_changes: Part,
     waiting_acquisitions: Part,
+    pending_sign_outs: Part,
     /// By source, level and reason; made when the first of a kind comes.
     durations: [OnceLock<[Histogram; 3]>; SOURCES * LEVELS * REASONS],
 }
@@ -67,6 +68,11 @@ impl Exported {
                 Unit::Count,
                 "Acquisitions under way.",
             ),
+            pending_sign_outs: Part::new(
+                "pending_sign_outs",
+                Unit::Count,
+                "Sign-outs that L2 has not heard of.",
+            ),
             durations: [const { OnceLock::new() }; SOURCES * LEVELS * REASONS],
         }
     }
@@ -76,6 +82,7 @@ impl Exported {
         self.l1_bytes.set(stats.l1_bytes);
         self.pending_changes.set(stats.pending_changes);
         self.waiting_acquisitions.set(stats.waiting_acquisitions);
+        self.pending_sign_outs.set(stats.pending_sign_outs);
     }
 
     pub(super) fn record(&self, metadata: &Metadata, outcome: &'static str) {

@@ -19,7 +19,8 @@ impl Tokens {
         alone
     }
 
-    /// The request is over: what it has changed goes to L2.
+    /// The request is over, as far as this concerns: what it has changed goes to L2, and what is
+    /// changed from now on goes as it is made.
     pub(crate) fn end(&self) {
         if !self.is_alone() {
             self.0.ended.store(true, Ordering::SeqCst);
@@ -55,17 +56,10 @@ impl Tokens {
     }
 }
 
-/// Ends its request on drop, whatever dropped it: the end of the body, a disconnect, a panic.
+/// Ends its request on drop, whatever dropped it: the head of the response, a disconnect, a panic.
+/// The body may go on for hours, and nothing waits for it.
 #[derive(Debug)]
 pub(crate) struct RequestGuard(pub(crate) Tokens);
-
-impl RequestGuard {
-    /// Whether nothing was changed, and nobody is left who could.
-    #[inline]
-    pub(crate) fn is_idle(&self) -> bool {
-        self.0.is_alone() && !self.0.0.changed.load(Ordering::Relaxed)
-    }
-}
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {

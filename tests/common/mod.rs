@@ -1,5 +1,6 @@
 //! What the integration tests share: real servers, a store that counts and fails, and waiting.
 #![allow(
+    unused_must_use,
     dead_code,
     unused_imports,
     unreachable_pub,

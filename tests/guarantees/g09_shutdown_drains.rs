@@ -4,7 +4,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use tokio::sync::Notify;
-use tower_token_cache::{Error, ShutdownReport, Tokens};
+use tower_token_cache::{Durability, Error, Tokens};
 
 use crate::common::support::*;
 
@@ -47,14 +47,56 @@ async fn what_l2_does_not_take_within_the_deadline_is_reported() {
         tokens.insert("graph", token("t")).await.unwrap();
     }
     let report = cache.shutdown(Duration::from_millis(300)).await;
-    assert_eq!(
-        report,
-        ShutdownReport {
-            flushed: 0,
-            abandoned: 7
-        }
-    );
+    assert_eq!((report.flushed, report.abandoned), (0, 7));
     assert_eq!(cache.stats().abandoned_changes, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sign_outs_that_l2_has_not_heard_of_are_counted_and_reported() {
+    let store = seeded().await;
+    let cache = cache(store.clone());
+    store.set_down(true);
+    for id in ["s", "other", "s"] {
+        let answer = cache.tokens(session(id)).sign_out().await;
+        assert_eq!(answer.unwrap(), Durability::Pending);
+    }
+    assert_eq!(cache.stats().pending_sign_outs, 2, "one each");
+    let report = cache.shutdown(Duration::from_millis(300)).await;
+    let sign_outs = (report.sign_outs_flushed, report.sign_outs_abandoned);
+    assert_eq!(sign_outs, (0, 2));
+    assert_eq!(cache.stats().abandoned_sign_outs, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_tells_l2_of_sign_outs_that_wait() {
+    let store = seeded().await;
+    let cache = cache(store.clone());
+    store.set_down(true);
+    let answer = cache.tokens(session("s")).sign_out().await;
+    assert_eq!(answer.unwrap(), Durability::Pending);
+    store.set_down(false);
+    let report = cache.shutdown(Duration::from_secs(10)).await;
+    let sign_outs = (report.sign_outs_flushed, report.sign_outs_abandoned);
+    assert_eq!(sign_outs, (1, 0));
+    assert_eq!(cache.stats().pending_sign_outs, 0);
+    assert_eq!(stored(store, "s", "graph").await, None);
+}
+
+/// Signing everybody out ends what waits to be told of one.
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_that_another_one_makes_needless_waits_no_more() {
+    let store = seeded().await;
+    let (one, other) = (cache(store.clone()), cache(store.clone()));
+    let tokens = one.tokens(session("s"));
+    assert_eq!(access(&tokens, "graph").await.as_deref(), Some("t"));
+    store.set_down(true);
+    assert_eq!(tokens.sign_out().await.unwrap(), Durability::Pending);
+    store.set_down(false);
+    other.revoke_all().await.unwrap();
+    eventually("it is not waited for", async || {
+        one.stats().pending_sign_outs == 0
+    })
+    .await;
 }
 
 /// A server stops waiting for its slowest requests at some time, but their tasks live on.
@@ -73,13 +115,7 @@ async fn changes_of_requests_that_are_still_running_are_flushed() {
     let running = tokio::spawn(async move { send(&app, "s", "/slow").await });
     changed.notified().await;
     let report = cache.shutdown(Duration::from_secs(10)).await;
-    assert_eq!(
-        report,
-        ShutdownReport {
-            flushed: 1,
-            abandoned: 0
-        }
-    );
+    assert_eq!((report.flushed, report.abandoned), (1, 0));
     assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("t"));
     assert!(!running.is_finished());
 }

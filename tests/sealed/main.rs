@@ -1,6 +1,6 @@
 //! Encryption at rest: what is in L2, what somebody who can write to L2 achieves, and the life of
 //! keys.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
 
 #[path = "../common/mod.rs"]
 mod common;
