@@ -8,6 +8,7 @@ mod rows;
 mod schema;
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -238,6 +239,13 @@ async fn pool(size: u32, options: SqliteConnectOptions) -> Result<SqlitePool, Co
 }
 
 impl TokenStore for SqliteStore {
+    fn place(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let options = self.writer.connect_options();
+        options.get_filename().hash(&mut hasher);
+        hasher.finish()
+    }
+
     fn load<'a>(&'a self, id: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
         Box::pin(async move {
             let loaded = rows::load(&self.readers, id, self.clock.now()).await;

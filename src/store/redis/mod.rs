@@ -8,6 +8,7 @@ mod cluster;
 #[cfg(feature = "seal")]
 mod keys;
 mod link;
+mod links;
 mod pool;
 mod record;
 mod scripts;
@@ -25,7 +26,7 @@ pub(crate) use self::address::{Address, bad_url};
 pub use self::builder::RedisStoreBuilder;
 #[cfg(feature = "seal")]
 pub use self::keys::RedisKeys;
-use self::link::Link;
+use self::links::Links;
 use self::scripts::{Lua, hash_key};
 #[cfg(feature = "redis-sentinel")]
 pub(crate) use self::sentinel::{Master, Sentinels};
@@ -62,14 +63,12 @@ use crate::error::{ConfigError, StoreError, StoreErrorKind};
 /// is done.
 #[derive(Clone)]
 pub struct RedisStore {
-    link: Link,
+    links: Links,
 }
 
 impl RedisStore {
     /// A store on the servers of this URL. They need not be up: connections are made, and made
     /// again, as they are needed.
-    ///
-    /// Call it on the runtime that is to drive the connections.
     ///
     /// # Errors
     /// [`ConfigError`] for a URL that cannot be used, or not without another feature of this
@@ -84,7 +83,7 @@ impl RedisStore {
     }
 
     async fn send(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
-        self.link.send(pipeline).await.map_err(store_error)
+        self.links.send(pipeline).await.map_err(store_error)
     }
 
     /// Runs one script per command. Where a server does not know it, it goes out in full, which
@@ -253,7 +252,7 @@ impl TokenStore for RedisStore {
             if from.partition == commit.partition {
                 return Err(StoreError::new(StoreErrorKind::Refused));
             }
-            if self.link.is_cluster() {
+            if self.links.is_cluster() {
                 return self.relocate_in_steps(from, commit).await;
             }
             let command = scripts::relocate(from, commit);
@@ -290,6 +289,10 @@ impl TokenStore for RedisStore {
             let command = scripts::release(lease);
             Ok(self.run_one(&scripts::RELEASE, command).await? == Value::Int(1))
         })
+    }
+
+    fn place(&self) -> u64 {
+        self.links.place()
     }
 }
 
