@@ -18,9 +18,11 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
+use tower_token_cache::backplane::MemoryBackplane;
 use tower_token_cache::{
-    BoxError, Builder, Durability, Error, Lookup, Prior, ShutdownReport, TokenCache,
-    TokenCacheLayer, TokenSet, TokenStore, Tokens, key,
+    BoxError, Builder, Durability, Error, FailurePolicy, KeyRing, L1, Lookup, MemoryStore,
+    OnFailure, Prior, RedisStore, ShutdownReport, TokenCache, TokenCacheLayer, TokenSet,
+    TokenStore, Tokens, WriteMode, key,
 };
 
 use self::common::http_client::Connection;
@@ -128,7 +130,7 @@ fn a_runtime_that_is_blocked_holds_up_nobody_else() {
     let redis = RedisServer::start();
     let url = redis.url();
     let (blocked, cache) = Blocked::after(single(), async move || {
-        let store = tower_token_cache::RedisStore::connect(url).await.unwrap();
+        let store = RedisStore::connect(url).await.unwrap();
         let cache = build(store);
         works(&cache, "before").await;
         // Under way when the runtime is blocked.
@@ -372,6 +374,77 @@ fn every_call_ends_in_time_when_the_engine_has_ended_and_stats_say_so() {
     drop(runtime);
     multi().block_on(ends_in_time(&cache));
     assert!(!cache.stats().engine_alive);
+}
+
+#[test]
+fn a_name_stands_for_one_set_of_settings() {
+    let named = |builder: Builder| TokenCache::shared("settings", builder);
+    let memory = || TokenCache::builder(TestStore::default());
+    let first = named(memory()).unwrap();
+    assert!(named(memory().hard_timeout(Duration::from_secs(1))).is_ok());
+    let others = [
+        ("store", TokenCache::builder(MemoryStore::new())),
+        ("namespace", memory().namespace("another")),
+        ("key_ring", memory().key_ring(KeyRing::generate().unwrap())),
+        ("l1", memory().l1(L1::disabled())),
+        (
+            "lifetimes",
+            memory().sliding_expiration(Duration::from_secs(60)),
+        ),
+        ("negative_ttl", memory().negative_ttl(Duration::ZERO)),
+        (
+            "failure_policy",
+            memory().failure_policy(FailurePolicy::Strict),
+        ),
+        ("write_mode", memory().write_mode(WriteMode::BeforeResponse)),
+        (
+            "on_l2_failure",
+            memory().on_l2_failure(|_| OnFailure::Policy),
+        ),
+        ("backplane", memory().backplane(MemoryBackplane::new())),
+        ("timeouts", memory().soft_timeout(Duration::from_millis(1))),
+        ("max_pending", memory().max_pending_changes(1)),
+        ("acquisitions", memory().max_acquisitions(1)),
+        ("runtime", memory().runtime(single().handle().clone())),
+    ];
+    for (option, builder) in others {
+        assert_eq!(named(builder).unwrap_err().option(), option);
+    }
+    drop(first);
+    let second = named(memory().namespace("another")).unwrap();
+    assert_eq!(named(memory()).unwrap_err().option(), "namespace");
+    block_on(second.shutdown(Duration::from_secs(5)));
+    assert!(named(memory()).is_ok(), "the name is free again");
+}
+
+#[test]
+fn one_server_is_not_taken_for_another() {
+    let named = |url: &str| {
+        let store = RedisStore::builder(url).build().unwrap();
+        TokenCache::shared("servers", TokenCache::builder(store))
+    };
+    let _first = named("redis://127.0.0.1:1").unwrap();
+    assert!(named("redis://127.0.0.1:1").is_ok());
+    let other = named("redis://127.0.0.1:2").unwrap_err();
+    assert_eq!(other.option(), "store");
+    assert!(!format!("{other} {other:?}").contains("127.0.0.1"));
+}
+
+#[test]
+fn workers_that_ask_for_a_name_at_once_get_one_cache() {
+    let threads: Vec<_> = (0..8)
+        .map(|_| thread::spawn(|| shared("at once", TokenCache::builder(TestStore::default()))))
+        .collect();
+    let caches = threads.into_iter().map(|thread| thread.join().unwrap());
+    let caches: Vec<_> = caches.collect();
+    block_on(async {
+        let tokens = caches[0].tokens(session("s"));
+        tokens.insert("graph", token("t")).await.unwrap();
+        for cache in &caches {
+            let found = access(&cache.tokens(session("s")), "graph").await;
+            assert_eq!(found.as_deref(), Some("t"));
+        }
+    });
 }
 
 /// Two workers, one cache made in the factory that each of them runs.

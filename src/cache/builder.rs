@@ -167,7 +167,11 @@ impl Builder {
         self
     }
 
-    /// How long anybody waits for L2, all attempts included. Defaults to 1 s.
+    /// How long anybody waits for L2, all attempts included: every call of [`Tokens`](crate::Tokens)
+    /// and [`TokenCache`] ends some 50 ms after it at the latest, those of several steps included.
+    /// Such a one goes on in the background, and the answer is that nobody knows. An acquisition
+    /// takes longer: its [call](Self::acquire_timeout), and another instance's
+    /// [lease](Self::lease_ttl) before it. Defaults to 1 s.
     pub fn hard_timeout(mut self, timeout: Duration) -> Self {
         self.hard_timeout = timeout;
         self
