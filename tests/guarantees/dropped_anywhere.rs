@@ -130,8 +130,11 @@ where
         );
         match end {
             End::Same => assert!(old && !new, "{what}"),
-            End::Gone => assert!(!new && !(is_done && old), "{what}"),
-            End::Moved => assert!(old != new && !(is_done && old), "{what}"),
+            End::Gone => assert!(!(new || is_done && old), "{what}"),
+            End::Moved => {
+                assert_ne!(old, new, "{what}");
+                assert!(new || !is_done, "{what}");
+            }
         }
         if !what.starts_with("revoke_all") {
             let fresh = cache(fleet.store.clone());
