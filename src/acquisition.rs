@@ -99,7 +99,8 @@ impl<'a> Acquisition<'a> {
     /// # Errors
     /// As for [`Tokens::get_or_acquire`].
     pub async fn with_source(self, source: Arc<dyn Acquire>) -> Result<Acquired, Error> {
-        self.run(Box::new(move |prior| source.acquire(prior))).await
+        let call = Call::new(move |prior| source.acquire(prior));
+        self.run(call).await
     }
 
     async fn run(self, call: Call) -> Result<Acquired, Error> {
@@ -249,7 +250,7 @@ where
     Fut: Future<Output = Result<TokenSet, E>> + Send + 'static,
     E: Into<BoxError>,
 {
-    Box::new(move |prior| {
+    Call::new(move |prior| {
         let answer = acquire(prior);
         Box::pin(async { answer.await.map_err(Into::into) })
     })

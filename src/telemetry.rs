@@ -192,6 +192,10 @@ pub struct Stats {
     pub recovered_changes: u64,
     /// Whether L2 is asked.
     pub l2_state: BreakerState,
+    /// Whether the runtime that the cache works on is there; see
+    /// [`Builder::runtime`](crate::Builder::runtime). Without it nothing is read from L2 or written
+    /// to it.
+    pub engine_alive: bool,
     /// Whether the backplane is provably alive; `None` without one.
     pub backplane_alive: Option<bool>,
     /// How long a change of another instance can go unnoticed now; `None` is without bound.

@@ -79,6 +79,15 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The longest time that a setting is taken for: longer than anything lives, and short enough that
+/// every sum of times and every store can say when it ends.
+const LONGEST: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
+
+/// A setting as calculations take it: what is longer than [`LONGEST`] is as long as that.
+pub(crate) fn setting(time: Duration) -> Duration {
+    time.min(LONGEST)
+}
+
 /// Where the cache reads the wall clock: token expiry, lifetimes and freshness follow it.
 ///
 /// The system's clock is read to the tick (a few milliseconds) where the platform has a cheap way

@@ -438,13 +438,10 @@ async fn all_partitions_that_wait_go_out_in_one_group() {
 
 #[tokio::test]
 async fn named_caches_are_shared_process_wide() {
-    let build = || TokenCache::builder(TestStore::default()).build();
-    let a = TokenCache::shared("tests", build).unwrap();
-    let b = TokenCache::shared("tests", || -> Result<_, tower_token_cache::ConfigError> {
-        unreachable!("there is one already")
-    })
-    .unwrap();
-    let other = TokenCache::shared("others", build).unwrap();
+    let builder = || TokenCache::builder(TestStore::default());
+    let a = TokenCache::shared("tests", builder()).unwrap();
+    let b = TokenCache::shared("tests", builder()).unwrap();
+    let other = TokenCache::shared("others", builder()).unwrap();
     a.tokens(session("s"))
         .insert("graph", token("t"))
         .await

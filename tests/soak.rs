@@ -57,6 +57,7 @@ async fn memory_is_flat_and_no_task_is_left() {
         .backplane(backplane)
         .l1(L1::new().max_bytes(L1_BYTES))
         .absolute_expiration(USER)
+        .runtime(Handle::current())
         .build()
         .unwrap();
     let churn = Arc::new(Churn {

@@ -178,6 +178,7 @@ async fn refreshes_of_100_000_sessions_with_the_same_expiry_are_spread() {
         // Reads in the background are off: they would tell an instance of the other's refresh. Here
         // it finds out when its own is due.
         TokenCache::builder(store.clone())
+            .runtime(tokio::runtime::Handle::current())
             .clock(clock.clone())
             .l1(L1::new().revalidate_every(None).max_staleness(None))
             .refresh_before(REFRESH_BEFORE)
@@ -265,6 +266,7 @@ async fn refreshes_of_100_000_sessions_with_the_same_expiry_are_spread() {
 async fn who_waits_for_a_refresh_that_was_ahead_of_time_does_not_queue_with_the_others() {
     let clock = Clock::manual(Timestamp::now());
     let cache = TokenCache::builder(MemoryStore::new().with_clock(clock.clone()))
+        .runtime(tokio::runtime::Handle::current())
         .clock(clock.clone())
         .max_acquisitions(4)
         .build()

@@ -1,5 +1,5 @@
 //! What `SqliteStore` does beyond the contract: files, restarts, damage, several processes.
-#![allow(clippy::unwrap_used)]
+#![allow(unused_must_use, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -27,9 +27,11 @@
 //! A request's life is that of the tower [layer](crate::layer). A middleware that was wrapped
 //! *later* runs first: wrap this one before the session middleware that makes the key.
 //!
-//! The engine runs on the tokio runtime in which the cache was built. Build it in `main`, whose
-//! runtime outlives the workers, and call [`TokenCache::shutdown`](crate::TokenCache::shutdown)
-//! after `run().await`: what the last requests have changed is then still written.
+//! Build the cache once, in `main`, or in the application factory by a
+//! [name](crate::TokenCache::shared): it works on a thread of its own, so that no handler that blocks
+//! its worker holds up the others. Keep a clone, and call
+//! [`TokenCache::shutdown`](crate::TokenCache::shutdown) after `run().await`: what the last requests
+//! have changed is then still written.
 
 mod body;
 mod cookies;

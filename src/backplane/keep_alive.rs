@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::time::setting;
 
 /// The longest interval between heartbeats that an instance is granted by others.
 const LONGEST_HEARTBEAT: Duration = Duration::from_secs(60);
@@ -53,7 +54,9 @@ impl KeepAlive {
         self
     }
 
-    pub(super) fn validate(self) -> Result<Self, ConfigError> {
+    pub(super) fn validate(mut self) -> Result<Self, ConfigError> {
+        self.lost_after = setting(self.lost_after);
+        self.forget_after = setting(self.forget_after);
         if self.heartbeat < Duration::from_millis(10) || self.heartbeat > LONGEST_HEARTBEAT {
             return Err(ConfigError::new("heartbeat", "must be 10 ms to 60 s"));
         }

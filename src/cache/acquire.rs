@@ -7,20 +7,20 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Engine;
 use super::flight::Flight;
 use super::flights::{FlightId, Waiter};
 use super::pin::Pin;
-use crate::acquire::{AcquireFuture, Prior, RefreshReason, TokenSource};
+use super::work::Call;
+use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource};
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
 use crate::time::Timestamp;
 use crate::token::Token;
-
-/// The acquire function of the request that starts a flight.
-pub(crate) type Call = Box<dyn FnOnce(Prior) -> AcquireFuture + Send>;
 
 /// Tokens differ in their last bytes, where the signature is; the rest need not be hashed.
 const DISTINCT: usize = 64;
@@ -115,8 +115,11 @@ impl Engine {
             }
             // A call that has begun goes on when this caller goes away.
             let flight = self.join(partition, need, policy, seen, &mut call)?;
-            let landed = flight.outcome().await;
+            let landed = self.awaited(self.landing(), flight.outcome()).await;
             drop(flight);
+            let Ok(landed) = landed else {
+                return Err(AcquireError::new(AcquireErrorKind::TimedOut).into());
+            };
             let signed_out = self.find(partition).lock().signed_out_since(&seen);
             let started = call.is_none();
             match landed {
@@ -133,6 +136,15 @@ impl Engine {
                 Some(Err(Grounded::Overtaken)) | None => return Err(super::flight::overtaken()),
             }
         }
+    }
+
+    /// When a flight that starts now has landed at the latest: after its turn and its place, the call,
+    /// and what is to be read and written around it.
+    fn landing(&self) -> Instant {
+        let Terms {
+            timeout, lease_ttl, ..
+        } = self.terms;
+        Instant::now() + timeout * 2 + lease_ttl + self.l2.hard_timeout * 2
     }
 
     /// Asks for a successor of a token that will expire soon; nobody waits for it.

@@ -1,8 +1,9 @@
 //! The bound on changes that wait for L2.
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// Room for a number of changes and for their bytes, whichever is used up first.
 pub(super) struct Budget(Arc<Room>);
@@ -11,6 +12,8 @@ pub(super) struct Budget(Arc<Room>);
 struct Room {
     changes: Semaphore,
     bytes: Semaphore,
+    /// Told when room is given back.
+    freed: Notify,
     max_changes: u32,
     max_bytes: u32,
 }
@@ -28,6 +31,7 @@ impl Budget {
         Self(Arc::new(Room {
             changes: Semaphore::new(max_changes as usize),
             bytes: Semaphore::new(max_bytes as usize),
+            freed: Notify::new(),
             max_changes,
             max_bytes,
         }))
@@ -60,8 +64,15 @@ impl Budget {
 
     /// Waits until all room is free.
     pub(super) async fn drained(&self) {
-        // Fails only when closed, which it never is.
-        let _ = self.0.changes.acquire_many(self.0.max_changes).await;
+        loop {
+            let mut freed = pin!(self.0.freed.notified());
+            // From before the look, so that nothing falls in between.
+            freed.as_mut().enable();
+            if self.pending() == 0 {
+                return;
+            }
+            freed.await;
+        }
     }
 
     fn permit(&self, changes: u32, bytes: u32) -> Permit {
@@ -103,6 +114,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.room.changes.add_permits(self.changes as usize);
         self.room.bytes.add_permits(self.bytes as usize);
+        self.room.freed.notify_waiters();
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::acquire::Terms;
 use super::budget::Budget;
 use super::coherence::{Coherence, Epoch};
+use super::detached::Operations;
 #[cfg(feature = "seal")]
 use super::encryption::Encryption;
 use super::flights::Flights;
@@ -20,20 +21,23 @@ use super::protection::Protection;
 use super::questions::Questions;
 use super::queue::Queue;
 use super::revocation::Prefix;
+use super::shared::Fingerprint;
 use super::sign_outs::SignOuts;
+use super::thread::EngineThread;
 use super::{Engine, TokenCache};
 use crate::backplane::{self, Backplane};
 use crate::error::ConfigError;
 use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
 use crate::store::{Lifetime, TokenStore};
 use crate::telemetry::Counters;
-use crate::time::Clock;
+use crate::time::{Clock, setting};
 
 /// Sets up a [`TokenCache`].
 ///
 /// Every setting has a default that suits a web application with a Redis nearby.
 pub struct Builder {
     store: Arc<dyn TokenStore>,
+    store_type: &'static str,
     namespace: Box<str>,
     l1: L1,
     lifetime: Lifetime,
@@ -57,9 +61,10 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new(store: Arc<dyn TokenStore>) -> Self {
+    pub(super) fn new<S: TokenStore>(store: S) -> Self {
         Self {
-            store,
+            store: Arc::new(store),
+            store_type: std::any::type_name::<S>(),
             namespace: "ttc".into(),
             l1: L1::new(),
             lifetime: Lifetime {
@@ -152,8 +157,8 @@ impl Builder {
     }
 
     /// Asked after each failed attempt at an L2 operation: retry, degrade, fail, or what the
-    /// request's policy says. It runs on the path of the request; it must not block. No hook by
-    /// default.
+    /// request's policy says. It runs where the cache [works](Self::runtime), while requests wait;
+    /// it must not block. No hook by default.
     pub fn on_l2_failure(
         mut self,
         hook: impl Fn(&L2Failure<'_>) -> OnFailure + Send + Sync + 'static,
@@ -177,7 +182,11 @@ impl Builder {
         self
     }
 
-    /// How long anybody waits for L2, all attempts included. Defaults to 1 s.
+    /// How long anybody waits for L2, all attempts included: every call of [`Tokens`](crate::Tokens)
+    /// and [`TokenCache`] ends some 50 ms after it at the latest, those of several steps included.
+    /// Such a one goes on in the background, and the answer is that nobody knows. An acquisition
+    /// takes longer: its [call](Self::acquire_timeout), and another instance's
+    /// [lease](Self::lease_ttl) before it. Defaults to 1 s.
     pub fn hard_timeout(mut self, timeout: Duration) -> Self {
         self.hard_timeout = timeout;
         self
@@ -265,27 +274,33 @@ impl Builder {
         self
     }
 
-    /// The tokio runtime for background work. Defaults to the one in which
-    /// [`build`](Self::build) is called; it must live as long as the server.
+    /// The tokio runtime that the cache works on: everything that asks the store, the backplane and
+    /// the key repository. Defaults to one of the cache's own, on a thread named `token-cache` that
+    /// ends with the last clone, so that a handler that blocks its worker, or a runtime that ends,
+    /// holds up nobody else. One that is set here has to have timers and I/O enabled, and to live as long
+    /// as the cache; what blocks it holds up every miss and every write. Set it for tests with
+    /// paused time, or where one thread has to be enough.
     pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
         self.runtime = Some(runtime);
         self
     }
 
-    /// The cache, and its background tasks.
+    /// The cache, and its background tasks. It may be called, and the cache be used, inside of any
+    /// tokio runtime that has timers enabled, and outside of one.
     ///
     /// # Errors
-    /// [`ConfigError`] that names the option at fault. `runtime` is at fault when there is none:
-    /// call this inside of tokio, or set one. `journal` is at fault when another process has it,
-    /// others than its owner have rights to it, or it is not a journal of this namespace.
-    pub fn build(self) -> Result<TokenCache, ConfigError> {
+    /// [`ConfigError`] that names the option at fault. `runtime` is at fault when the system gives
+    /// the cache no thread. `journal` is at fault when another process has it, others than its owner
+    /// have rights to it, or it is not a journal of this namespace.
+    pub fn build(mut self) -> Result<TokenCache, ConfigError> {
+        self.bound_times();
         self.validate()?;
-        let runtime = match self.runtime.clone() {
-            Some(runtime) => runtime,
-            None => tokio::runtime::Handle::try_current().map_err(|error| {
-                ConfigError::new("runtime", "must be set outside of a tokio runtime")
-                    .with_source(error)
-            })?,
+        let fingerprint = self.fingerprint();
+        let (thread, runtime) = match self.runtime.clone() {
+            Some(runtime) => (None, runtime),
+            None => EngineThread::start()
+                .map(|(thread, runtime)| (Some(thread), runtime))
+                .map_err(|error| ConfigError::new("runtime", "got no thread").with_source(error))?,
         };
         if self.store.is_persistent() && !self.plaintext && !self.is_sealed() {
             tracing::warn!(
@@ -347,11 +362,14 @@ impl Builder {
             clock: self.clock,
             rules,
             flights: Flights::new(self.max_acquisitions),
+            operations: Operations::new(),
             terms: self.terms,
             lifetime: self.lifetime,
             failure_policy: self.failure_policy,
             write_mode: self.write_mode,
+            fingerprint,
             runtime,
+            _thread: thread,
         });
         engine.start(wakeups);
         if let Some(events) = events {
@@ -365,6 +383,60 @@ impl Builder {
         return self.encryption.is_on();
         #[cfg(not(feature = "seal"))]
         false
+    }
+
+    /// Every time of the settings, as calculations take it.
+    pub(super) fn bound_times(&mut self) {
+        let times = [
+            &mut self.negative_ttl,
+            &mut self.soft_timeout,
+            &mut self.hard_timeout,
+            &mut self.terms.refresh_before,
+            &mut self.terms.lease_ttl,
+            &mut self.terms.timeout,
+        ];
+        let limits = [
+            &mut self.lifetime.absolute,
+            &mut self.lifetime.sliding,
+            &mut self.lifetime.max_age,
+            &mut self.l1.revalidate_every,
+            &mut self.l1.max_staleness,
+        ];
+        for time in times.into_iter().chain(limits.into_iter().flatten()) {
+            *time = setting(*time);
+        }
+    }
+
+    /// The settings, for whoever would set up the same cache again.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let Self { l1, terms, .. } = self;
+        let timeouts = (self.soft_timeout, self.hard_timeout);
+        let pending = (self.max_pending_changes, self.max_pending_bytes);
+        let settings = [
+            (
+                "store",
+                format!("{} {}", self.store_type, self.store.identity()),
+            ),
+            ("namespace", self.namespace.to_string()),
+            #[cfg(feature = "seal")]
+            ("key_ring", self.encryption.fingerprint()),
+            ("l1", format!("{l1:?}")),
+            ("lifetimes", format!("{:?}", self.lifetime)),
+            ("negative_ttl", format!("{:?}", self.negative_ttl)),
+            ("failure_policy", format!("{:?}", self.failure_policy)),
+            ("write_mode", format!("{:?}", self.write_mode)),
+            ("on_l2_failure", self.hook.is_some().to_string()),
+            ("backplane", self.backplane.is_some().to_string()),
+            ("timeouts", format!("{timeouts:?}")),
+            ("max_pending", format!("{pending:?}")),
+            (
+                "acquisitions",
+                format!("{terms:?} {}", self.max_acquisitions),
+            ),
+            ("journal", format!("{:?}", self.journal)),
+            ("runtime", self.runtime.is_some().to_string()),
+        ];
+        Fingerprint::new(settings)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {

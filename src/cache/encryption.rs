@@ -86,6 +86,13 @@ impl Encryption {
         }
     }
 
+    /// What is to be the same where the cache is: the ring by a name that its keys give.
+    pub(super) fn fingerprint(&self) -> String {
+        let ring = self.ring.as_ref();
+        let ring = ring.map(|ring| ring.names().entry("fingerprint"));
+        format!("{ring:?} {:?} {:?}", self.from, self.plaintext_until)
+    }
+
     /// What the engine needs of it, with the ring kept up to date.
     pub(super) fn start(self, clock: &Clock, runtime: &Handle) -> Option<Sealing> {
         let ring = self.ring?;

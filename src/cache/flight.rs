@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Engine;
-use super::acquire::{Call, Grounded, Landed, Need, Outcome};
+use super::acquire::{Grounded, Landed, Need, Outcome};
 use super::acquired::Seen;
 use super::budget::Permit;
 use super::flights::{Boarding, FlightId};
@@ -21,6 +21,7 @@ use super::load::Reading;
 use super::setback::Setback;
 use super::told;
 use super::turn::{Exclusion, Turn};
+use super::work::{Call, Gate, NoAnswer};
 use crate::acquire::{
     AcquireError, AcquireErrorKind, BoxError, Prior, ProviderError, RefreshReason, TokenSource,
     classify,
@@ -58,6 +59,7 @@ pub(super) struct Flight {
 
 /// What became of a call that had to wait for its place.
 enum Asked {
+    Panicked,
     /// Nobody waits for it any more.
     Abandoned,
     /// There was none in time.
@@ -114,13 +116,15 @@ impl Flight {
             need,
             done: boarding.done,
             abandoned: boarding.abandoned,
-            outcome: Err(AcquireError::new(AcquireErrorKind::Panicked).into()),
+            // Where the engine's runtime has ended it never runs.
+            outcome: Err(Error::unavailable().into()),
             told: false,
             owner: owner(number),
         }
     }
 
     pub(super) async fn run(mut self, call: Call) {
+        self.outcome = Err(AcquireError::new(AcquireErrorKind::Panicked).into());
         let mut exclusion = Exclusion::default();
         let flight = Box::pin(self.fly(call, &mut exclusion));
         self.outcome = match race(self.abandoned.notified(), flight).await {
@@ -327,12 +331,13 @@ impl Flight {
             seen,
         };
         // The lease is kept while the call waits for its place.
-        let work: Work<'_, Asked> = Box::pin(self.call(call, prior, &mut begun));
+        let gate = Arc::<Gate>::default();
+        let work: Work<'_, Asked> = Box::pin(self.call(call, prior, &mut begun, &gate));
         let limit = self.begin_by.max(Instant::now()) + engine.terms.timeout;
         let answer = timeout_at(limit, async {
             match &mut exclusion.lease {
-                Some(lease) => lease.guard(work, about).await,
-                None => Guarded::Done(finish(work).await),
+                Some(lease) => lease.guard(work, about, &gate).await,
+                None => Guarded::Done(finish(work, &gate).await),
             }
         });
         let answer = match answer.await {
@@ -369,7 +374,7 @@ impl Flight {
                 let (kind, asked) = classify(&*error);
                 (kind, asked, Some(error))
             }
-            Err(Panicked) => (AcquireErrorKind::Panicked, None, None),
+            Err(Panicked) | Ok(Asked::Panicked) => (AcquireErrorKind::Panicked, None, None),
             Ok(Asked::TimedOut) => (AcquireErrorKind::TimedOut, None, None),
         };
         engine.counters.failed_acquisitions.add(1);
@@ -388,7 +393,7 @@ impl Flight {
     }
 
     /// One call, once there is a place for it.
-    async fn call(&self, call: Call, prior: Prior, begun: &mut Begun) -> Asked {
+    async fn call(&self, call: Call, prior: Prior, begun: &mut Begun, gate: &Arc<Gate>) -> Asked {
         let engine = &self.engine;
         let Some(mut place) = engine.flights.queue_up(&self.id, self.number) else {
             return Asked::Abandoned;
@@ -400,16 +405,18 @@ impl Flight {
             return Asked::Abandoned;
         }
         if self.policy != FailurePolicy::Bypass {
-            match Box::pin(engine.reserve(ROOM.0, ROOM.1)).await {
+            match Box::pin(engine.reserve(ROOM.0, ROOM.1, engine.deadline())).await {
                 Ok((permit, _)) => begun.permit = Some(permit),
                 Err(error) => return Asked::NoRoom(error),
             }
         }
         begun.at = Some(Instant::now());
-        // The call itself may panic as well as its future.
-        let work = Box::pin(async move { call(prior).await });
+        let work = Box::pin(call.start(prior, &engine.runtime, gate));
         match timeout(engine.terms.timeout, place.run(work)).await {
-            Ok(answer) => Asked::Answered(answer),
+            Ok(Ok(answer)) => Asked::Answered(answer),
+            Ok(Err(NoAnswer::Panicked)) => Asked::Panicked,
+            // Whoever waits and is still there has a call of their own.
+            Ok(Err(NoAnswer::Stopped)) => Asked::Abandoned,
             Err(_) => Asked::TimedOut,
         }
     }

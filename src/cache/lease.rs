@@ -14,6 +14,7 @@ use super::Engine;
 use super::acquired::Seen;
 use super::l2::L2Error;
 use super::turn::LAST_POLL;
+use super::work::Gate;
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::race::{Either, race};
 use crate::sabotage::{self, Sabotage};
@@ -95,11 +96,13 @@ impl HeldLease {
         &mut self,
         mut work: Work<'_, T>,
         about: About<'_>,
+        gate: &Gate,
     ) -> Guarded<Result<T, Panicked>> {
         let (engine, lease) = (self.engine.clone(), self.lease.clone());
         let ttl = engine.terms.lease_ttl;
         loop {
             let until = self.until;
+            gate.allow_until(Some(until));
             let renewal = Box::pin(async {
                 sleep_until(until - ttl * 2 / 3).await;
                 let asked = Instant::now();
@@ -125,7 +128,7 @@ impl HeldLease {
                     Ok(true) => {}
                     Ok(false) => return Guarded::Overtaken,
                     // No instance can reach L2: this one goes on, as it would have begun.
-                    Err(_) => return Guarded::Done(finish(work).await),
+                    Err(_) => return Guarded::Done(finish(work, gate).await),
                 },
             }
         }
@@ -226,7 +229,8 @@ async fn step<T>(work: &mut Work<'_, T>, until: Instant) -> Result<T, Panicked> 
 }
 
 /// The end of work that nothing guards.
-pub(super) async fn finish<T>(mut work: Work<'_, T>) -> Result<T, Panicked> {
+pub(super) async fn finish<T>(mut work: Work<'_, T>, gate: &Gate) -> Result<T, Panicked> {
+    gate.allow_until(None);
     poll_fn(|context| poll(&mut work, context)).await
 }
 

@@ -39,10 +39,14 @@ impl Engine {
         key: &PartitionKey,
         thorough: bool,
     ) -> (Arc<Partition>, Result<(), L2Error>) {
+        let deadline = self.deadline();
         let (partition, loading) = self.start_load(key, thorough);
         // The load runs on its own: a caller that goes away takes nobody along.
-        let outcome = loading.outcome().await;
-        let outcome = outcome.unwrap_or_else(|| Err(L2Error::lost()));
+        let outcome = match self.awaited(deadline, loading.outcome()).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Err(L2Error::lost()),
+            Err(_) => Err(L2Error::of(StoreErrorKind::Timeout)),
+        };
         (partition, outcome)
     }
 

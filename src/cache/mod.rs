@@ -12,7 +12,9 @@ mod budget;
 mod builder;
 mod by_name;
 mod coherence;
+mod deadline;
 mod deferred;
+mod detached;
 #[cfg(feature = "seal")]
 mod encryption;
 mod flight;
@@ -41,25 +43,28 @@ mod relocate;
 mod revocation;
 mod sessions;
 mod setback;
+mod shared;
 mod sign_outs;
+mod thread;
 mod told;
 mod turn;
+mod work;
 mod write;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use self::acquire::Terms;
-pub(crate) use self::acquire::{Call, Landed, Need};
+pub(crate) use self::acquire::{Landed, Need};
 pub use self::breaker::BreakerState;
 use self::budget::Budget;
 pub use self::builder::Builder;
 use self::coherence::Coherence;
 use self::deferred::Deferred;
+use self::detached::Operations;
 use self::flights::Flights;
 use self::journal::Journal;
 pub use self::l1::L1;
@@ -69,10 +74,14 @@ use self::partitions::Partitions;
 pub(crate) use self::pin::Pin;
 use self::questions::Questions;
 use self::queue::Queue;
+use self::shared::Fingerprint;
 use self::sign_outs::SignOuts;
+use self::thread::EngineThread;
+pub(crate) use self::work::Call;
 pub(crate) use self::write::CommitWait;
 use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
+use crate::race::{Either, race};
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Lifetime, Loaded, PartitionId, Revision, TokenStore};
 use crate::telemetry::{Counters, Stats, UnopenableReasons};
@@ -106,11 +115,16 @@ pub(crate) struct Engine {
     pub(crate) clock: Clock,
     rules: Rules,
     flights: Flights,
+    operations: Operations,
     terms: Terms,
     lifetime: Lifetime,
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
+    /// What the settings were, for [`TokenCache::shared`].
+    fingerprint: Fingerprint,
     runtime: tokio::runtime::Handle,
+    /// What drives it, where it is the engine's own.
+    _thread: Option<EngineThread>,
 }
 
 /// What [`TokenCache::shutdown`] did.
@@ -133,27 +147,7 @@ pub struct ShutdownReport {
 impl TokenCache {
     /// A cache over this store; [`Builder::build`] makes it.
     pub fn builder(store: impl TokenStore) -> Builder {
-        Builder::new(Arc::new(store))
-    }
-
-    /// The cache of this name in this process, made by `build` if there is none yet.
-    ///
-    /// For frameworks that build one application per worker thread, such as actix-web: all
-    /// workers share one L1 and one queue. The name is free again once the last clone is dropped.
-    ///
-    /// # Errors
-    /// What `build` returns.
-    pub fn shared<E>(name: &str, build: impl FnOnce() -> Result<Self, E>) -> Result<Self, E> {
-        static NAMED: LazyLock<Mutex<HashMap<String, Weak<Engine>>>> =
-            LazyLock::new(Mutex::default);
-        let mut named = NAMED.lock();
-        if let Some(engine) = named.get(name).and_then(Weak::upgrade) {
-            return Ok(Self(engine));
-        }
-        let cache = build()?;
-        named.retain(|_, engine| engine.strong_count() > 0);
-        named.insert(name.into(), Arc::downgrade(&cache.0));
-        Ok(cache)
+        Builder::new(store)
     }
 
     /// A handle for this partition, outside of any request: for background jobs and
@@ -195,6 +189,7 @@ impl TokenCache {
             waiting_acquisitions: engine.flights.count() as u64,
             recovered_changes: counters.recovered_changes.get(),
             l2_state: engine.l2.breaker.state(),
+            engine_alive: !engine.queue.has_ended(),
             backplane_alive: engine.coherence.is_alive(),
             staleness_bound: engine.staleness_bound(),
             abandoned_changes: counters.abandoned_changes.get(),
@@ -208,22 +203,23 @@ impl TokenCache {
     /// how many did not within the deadline, which is logged as an error. Changes made afterwards fail with
     /// [`Error::ShutDown`](crate::Error::ShutDown); reads still work.
     ///
-    /// Call it after the server has stopped, and before the runtime ends.
+    /// Call it after the server has stopped, from any runtime or none. It returns at the deadline,
+    /// whatever L2 and the engine do.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         let engine = &self.0;
         let before = engine.counters.flushed_changes.get();
         let told_before = engine.sign_outs.told();
         engine.close();
-        let drained = async {
-            // Whoever has spent a refresh token has its successor to write.
-            engine.flights.landed().await;
-            if !sabotage::is(Sabotage::ShutdownWithoutDrain) {
-                engine.budget.drained().await;
+        let (mut waiting, drained) = oneshot::channel();
+        let drains = engine.clone();
+        engine.runtime.spawn(async move {
+            // An L2 that stays away must not keep the engine for ever.
+            if let Either::Second(()) = race(waiting.closed(), drains.drain()).await {
+                // Nobody waits any more otherwise.
+                let _ = waiting.send(());
             }
-            engine.sign_outs.all_told().await;
-            engine.coherence.close().await;
-        };
-        let in_time = tokio::time::timeout(deadline, drained).await.is_ok();
+        });
+        let in_time = matches!(engine.bounded(deadline, drained).await, Ok(Ok(())));
         let abandoned = match sabotage::is(Sabotage::ShutdownWithoutDrain) {
             true => 0,
             false => engine.budget.pending(),
@@ -251,6 +247,20 @@ impl TokenCache {
             sign_outs_abandoned,
             sign_outs_journaled,
         }
+    }
+}
+
+impl Engine {
+    /// Waits until L2 has everything.
+    async fn drain(&self) {
+        self.operations.ended().await;
+        // Whoever has spent a refresh token has its successor to write.
+        self.flights.landed().await;
+        if !sabotage::is(Sabotage::ShutdownWithoutDrain) {
+            self.budget.drained().await;
+        }
+        self.sign_outs.all_told().await;
+        self.coherence.close().await;
     }
 }
 

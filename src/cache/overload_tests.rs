@@ -27,8 +27,12 @@ fn never<'a, T: Send + 'a>() -> StoreFuture<'a, T> {
 }
 
 impl TokenStore for Hanging {
-    fn load<'a>(&'a self, _: &'a PartitionId) -> StoreFuture<'a, Result<Loaded, StoreError>> {
-        Box::pin(async { Ok(Loaded::default()) })
+    fn load<'a>(
+        &'a self,
+        group: &'a [PartitionId],
+    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
+        let absent = group.iter().map(|_| Ok(Loaded::default()));
+        Box::pin(std::future::ready(absent.collect()))
     }
 
     fn commit<'a>(&'a self, _: &'a [Commit]) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {

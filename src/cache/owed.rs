@@ -60,7 +60,7 @@ impl Engine {
                 .journal_sign_out(&journal, &key, sign_out, since, told, failure)
                 .await;
         });
-        timeout(self.l2.hard_timeout + 2 * PATIENCE, ended)
+        self.bounded(self.l2.hard_timeout + 2 * PATIENCE, ended)
     }
 
     async fn journal_sign_out(

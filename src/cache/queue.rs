@@ -5,16 +5,17 @@
 //! is back the others follow.
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::{FutureExt, select};
+use futures_util::future::select;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
+use super::detached::step;
 use super::partition::{Partition, State};
 use super::{Engine, TokenCache};
 use crate::key::PartitionKey;
@@ -44,6 +45,8 @@ pub(super) struct Queue {
     /// Tries since anything was written.
     failures: AtomicU32,
     wake: mpsc::Sender<Wakeup>,
+    /// That nobody wakes up was said.
+    ended: AtomicBool,
     closed: AtomicBool,
     next_commit: AtomicU64,
     /// How often something was to be queued.
@@ -60,6 +63,7 @@ impl Queue {
             retrying: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             wake,
+            ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             // Unique among instances by its random start, within one by counting.
             next_commit: AtomicU64::new(random::number().unwrap_or_default()),
@@ -72,6 +76,11 @@ impl Queue {
     /// Whether no more changes are taken.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing is written any more: the runtime that it was written on has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.wake.is_closed()
     }
 
     /// Whether nothing has failed lately that was not tried again since.
@@ -105,7 +114,10 @@ impl Engine {
     pub(super) fn start(self: &Arc<Self>, mut wakeups: mpsc::Receiver<Wakeup>) {
         self.runtime.spawn(async move {
             while let Some(engine) = wakeups.recv().await {
-                engine.write_queued(&mut wakeups).await;
+                let written = step("flush", engine.clone().write_queued(&mut wakeups)).await;
+                if written.is_none() {
+                    engine.wake();
+                }
             }
         });
         self.watch_prefix();
@@ -115,9 +127,12 @@ impl Engine {
             loop {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 let Some(engine) = weak.upgrade() else { return };
-                engine.partitions.sweep(engine.clock.now()).await;
-                // Keeps the gauges of the `metrics` crate up to date.
-                TokenCache(engine).stats();
+                let sweep = async {
+                    engine.partitions.sweep(engine.clock.now()).await;
+                    // Keeps the gauges of the `metrics` crate up to date.
+                    TokenCache(engine.clone()).stats();
+                };
+                step("sweep", sweep).await;
             }
         });
     }
@@ -167,7 +182,15 @@ impl Engine {
 
     pub(super) fn wake(self: &Arc<Self>) {
         // Full: a wake-up is on its way already.
-        let _ = self.queue.wake.try_send(self.clone());
+        if let Err(TrySendError::Closed(_)) = self.queue.wake.try_send(self.clone())
+            && !self.queue.ended.swap(true, Ordering::Relaxed)
+        {
+            self.counters.l2_errors.add(1);
+            tracing::error!(
+                pending = self.budget.pending(),
+                "the runtime of the token cache has ended: nothing is read from L2 or written to it any more"
+            );
+        }
     }
 
     /// Writes until nothing is queued. All groups share one task, so that the flush takes one core
@@ -181,7 +204,7 @@ impl Engine {
                     break;
                 }
                 // A store that panics ends its group only; what was in it is tried again.
-                groups.push(AssertUnwindSafe(self.clone().write_group(group)).catch_unwind());
+                groups.push(step("write", self.clone().write_group(group)));
             }
             match groups.len() {
                 0 => return,
@@ -239,7 +262,8 @@ async fn retry(engine: Weak<Engine>) {
         let Some(engine) = engine.upgrade() else {
             return;
         };
-        if !engine.retry_stalled() {
+        let left = step("retry", async { engine.retry_stalled() }).await;
+        if left == Some(false) {
             return;
         }
         failures = engine.queue.failures.load(Ordering::Relaxed).min(8);

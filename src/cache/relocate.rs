@@ -23,7 +23,30 @@ struct Whole {
 impl Engine {
     /// Moves everything from one partition to another, in one step of the store; `from` is signed
     /// out. While L2 cannot be asked it is done in memory, and both halves are replayed.
+    ///
+    /// A caller that goes away leaves it to end: once L2 has moved the tokens, memory has to know.
     pub(crate) async fn relocate(
+        self: &Arc<Self>,
+        from: &PartitionKey,
+        to: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<(), Error> {
+        let (from, to, mut seen) = (from.clone(), to.clone(), *pin);
+        let moves = |engine: Arc<Self>| async move {
+            let moved = engine.relocate_here(&from, &to, policy, &mut seen).await;
+            (moved, seen)
+        };
+        match self.detached(self.deadline(), moves).await {
+            Ok((moved, seen)) => {
+                *pin = seen;
+                moved
+            }
+            Err(failure) => Err(Error::Unavailable(failure.error)),
+        }
+    }
+
+    async fn relocate_here(
         self: &Arc<Self>,
         from: &PartitionKey,
         to: &PartitionKey,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::coherence::Channel;
+use super::detached::step;
 use super::l2::L2Error;
 use super::{Engine, TokenCache};
 use crate::error::{Error, StoreErrorKind};
@@ -46,15 +47,21 @@ impl TokenCache {
     /// [`Error::Unavailable`] when it is not known whether L2 has it: repeat it.
     pub async fn revoke_all(&self) -> Result<(), Error> {
         let engine = &self.0;
-        let raised = engine.raise_prefix().await;
-        let generation = raised.map_err(|failure| Error::Unavailable(failure.error))?;
-        engine.learn_prefix(generation);
-        engine.coherence.announce_everything(generation);
-        Ok(())
+        let revokes = |engine: Arc<Engine>| async move { engine.revoke_all().await };
+        let revoked = engine.detached(engine.deadline(), revokes).await;
+        let revoked = revoked.and_then(|revoked| revoked);
+        revoked.map_err(|failure| Error::Unavailable(failure.error))
     }
 }
 
 impl Engine {
+    async fn revoke_all(&self) -> Result<(), L2Error> {
+        let generation = self.raise_prefix().await?;
+        self.learn_prefix(generation);
+        self.coherence.announce_everything(generation);
+        Ok(())
+    }
+
     /// What the store knows a partition by, once the prefix generation is known.
     pub(super) async fn id(&self, key: &PartitionKey) -> Result<PartitionId, L2Error> {
         if self.l2.prefix.known().is_none() {
@@ -134,7 +141,7 @@ impl Engine {
                 let Some(engine) = weak.upgrade() else { return };
                 if engine.l2.prefix.known().is_some() && !engine.queue.is_closed() {
                     // While L2 is away nobody can have raised it.
-                    let _ = engine.look_up_prefix().await;
+                    let _ = step("prefix", engine.look_up_prefix()).await;
                 }
             }
         });

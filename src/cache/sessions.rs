@@ -28,7 +28,10 @@ impl TokenCache {
     /// [`Error::InvalidKey`], and [`Error::Unavailable`] when L2 cannot be asked.
     pub async fn sessions_of(&self, user: &str) -> Result<Vec<PartitionKey>, Error> {
         let index = PartitionKey::sessions_of(user)?;
-        let linked = self.0.linked(&index).await?;
+        let engine = &self.0;
+        let looks = |engine: Arc<Engine>| async move { engine.linked(&index).await };
+        let linked = engine.detached(engine.deadline(), looks).await;
+        let linked = linked.map_err(|failure| Error::Unavailable(failure.error))??;
         Ok(linked.into_iter().map(|(_, session)| session).collect())
     }
 
@@ -41,6 +44,15 @@ impl TokenCache {
     pub async fn sign_out_user(&self, user: &str) -> Result<Durability, Error> {
         let engine = &self.0;
         let index = PartitionKey::sessions_of(user)?;
+        let ends = |engine: Arc<Engine>| async move { engine.sign_out_linked(index).await };
+        let ended = engine.detached(engine.deadline(), ends).await;
+        ended.map_err(|failure| Error::Unavailable(failure.error))?
+    }
+}
+
+impl Engine {
+    async fn sign_out_linked(self: &Arc<Self>, index: PartitionKey) -> Result<Durability, Error> {
+        let engine = self;
         for _ in 0..MAX_ROUNDS {
             let linked = engine.linked(&index).await?;
             if linked.is_empty() {
@@ -66,9 +78,7 @@ impl TokenCache {
         }
         Ok(Durability::Stored)
     }
-}
 
-impl Engine {
     /// Notes that a session belongs to a user. On return L2 has it.
     pub(crate) async fn link(
         self: &Arc<Self>,
@@ -84,9 +94,13 @@ impl Engine {
         let name = self.l2.id(session).encoded();
         let name = TokenKey::from_canonical(&format!("\u{1}session\u{1}{name}"));
         let change = vec![(name, Some(Value::Token(link)))];
-        self.change(&index, change, policy, &mut None).await?;
-        let written = self.commit(&index).await;
-        self.finish(policy, written).map(|_| ())
+        let links = |engine: Arc<Self>| async move {
+            engine.change(&index, change, policy, &mut None).await?;
+            let written = engine.commit(&index).await;
+            engine.finish(policy, written).map(|_| ())
+        };
+        let linked = self.detached(self.deadline(), links).await;
+        linked.map_err(|failure| Error::Unavailable(failure.error))?
     }
 
     /// The sessions in an index, and the names of their entries.

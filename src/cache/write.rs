@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tokio::time::{Timeout, timeout};
+use tokio::time::Instant;
 
 use super::Engine;
 use super::budget::Permit;
+use super::deadline::Bounded;
 use super::l2::L2Error;
 use super::partition::State;
 use super::pending::{PendingChange, Written};
@@ -18,7 +19,7 @@ use crate::lookup::Durability;
 use crate::policy::FailurePolicy;
 
 /// Resolves when the changes that waited are written, or could not be.
-pub(crate) type CommitWait = Timeout<oneshot::Receiver<Result<Written, L2Error>>>;
+pub(crate) type CommitWait = Bounded<oneshot::Receiver<Result<Written, L2Error>>>;
 
 impl Engine {
     /// Changes entries: `None` removes one. Visible to everybody in this process on return.
@@ -32,6 +33,7 @@ impl Engine {
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
         }
+        let deadline = self.deadline();
         let local = policy == FailurePolicy::Bypass;
         if !local {
             self.know_generation(key, policy, pin).await?;
@@ -41,7 +43,7 @@ impl Engine {
             false => {
                 let sizes = changes.iter();
                 let sizes = sizes.map(|(name, value)| PendingChange::size(name, value.as_ref()));
-                let (permit, crowded) = self.reserve(changes.len(), sizes.sum()).await?;
+                let (permit, crowded) = self.reserve(changes.len(), sizes.sum(), deadline).await?;
                 (Some(permit), crowded)
             }
         };
@@ -64,7 +66,7 @@ impl Engine {
         }
         if crowded {
             // Pending is what any other change is.
-            let _ = self.finish(policy, self.commit(key).await)?;
+            let _ = self.finish(policy, self.commit_until(key, deadline).await)?;
         }
         if self.queue.is_closed() {
             // Closed meanwhile, and perhaps looked for what waits before this did.
@@ -79,6 +81,7 @@ impl Engine {
         self: &Arc<Self>,
         changes: usize,
         bytes: usize,
+        deadline: Instant,
     ) -> Result<(Permit, bool), Error> {
         if let Some(permit) = self.budget.try_reserve(changes, bytes) {
             return Ok((permit, false));
@@ -87,7 +90,10 @@ impl Engine {
         if self.queue.is_flowing() {
             self.queue_deferred();
         }
-        let room = timeout(self.l2.hard_timeout, self.budget.reserve(changes, bytes)).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let room = self
+            .bounded(left, self.budget.reserve(changes, bytes))
+            .await;
         let permit = room.ok().flatten().ok_or(Error::Overloaded)?;
         Ok((permit, true))
     }
@@ -130,6 +136,10 @@ impl Engine {
 
     /// Writes what waits of this partition now. Nobody waits longer than the hard timeout.
     pub(crate) fn commit(self: &Arc<Self>, key: &PartitionKey) -> CommitWait {
+        self.commit_until(key, self.deadline())
+    }
+
+    fn commit_until(self: &Arc<Self>, key: &PartitionKey, deadline: Instant) -> CommitWait {
         let wait = self.partitions.with(key, |partition, state| {
             let wait = state.pending().wait();
             state.pending().tell_written();
@@ -137,7 +147,13 @@ impl Engine {
             wait
         });
         self.wake();
-        timeout(self.l2.hard_timeout, wait)
+        let wait = match self.queue.has_ended() {
+            // There is nothing to wait for: its sender is dropped.
+            true => oneshot::channel().1,
+            false => wait,
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.bounded(left, wait)
     }
 
     /// Writes what waits of this partition now, and reports how that ended.

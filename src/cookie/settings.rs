@@ -7,7 +7,7 @@ use super::store::CookieStore;
 use crate::error::ConfigError;
 use crate::seal::KeyRing;
 use crate::store::TokenStore;
-use crate::time::Clock;
+use crate::time::{Clock, setting};
 
 /// Which requests from other sites carry the cookies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -138,7 +138,8 @@ impl CookieStoreBuilder {
     ///
     /// # Errors
     /// [`ConfigError`] that names the option at fault.
-    pub fn build(self) -> Result<CookieStore, ConfigError> {
+    pub fn build(mut self) -> Result<CookieStore, ConfigError> {
+        self.max_age = setting(self.max_age);
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         if !(1..=64).contains(&self.name.len()) || !self.name.bytes().all(allowed) {
             let reason = "must be 1 to 64 letters, digits, '-' or '_'";

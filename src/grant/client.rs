@@ -13,6 +13,7 @@ use super::request::{self, Form, GrantType};
 use crate::acquire::{AcquireFuture, Prior};
 use crate::error::ConfigError;
 use crate::secret::Secret;
+use crate::time::setting;
 
 /// The `oauth2` crate's client, with a token endpoint and no other.
 pub(super) type Provider =
@@ -119,7 +120,7 @@ impl Client {
     /// How long an answer may take, from connecting to its last byte. Defaults to 10 s: far more
     /// than a healthy provider needs, and less than browsers and proxies wait.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.set(|settings| settings.timeout = timeout)
+        self.set(|settings| settings.timeout = setting(timeout))
     }
 
     /// The scopes to ask for when the token's key names none. Defaults to none: the provider

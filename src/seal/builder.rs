@@ -10,7 +10,7 @@ use super::repository::KeyRepository;
 use super::ring::KeyRing;
 use super::schedule::Schedule;
 use super::synchronise::Vault;
-use crate::time::Clock;
+use crate::time::{Clock, setting};
 
 /// Sets up a [`KeyRing`] that is kept in a repository.
 pub struct KeyRingBuilder {
@@ -91,7 +91,11 @@ impl KeyRingBuilder {
         let vault = Vault {
             repository: self.repository,
             protectors: self.protectors,
-            schedule: self.schedule,
+            schedule: Schedule {
+                rotate_every: self.schedule.rotate_every.map(setting),
+                activation_delay: setting(self.schedule.activation_delay),
+                refresh_every: setting(self.schedule.refresh_every),
+            },
         };
         KeyRing::open(vault, self.clock).await
     }

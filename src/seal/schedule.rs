@@ -28,10 +28,10 @@ impl Default for Schedule {
 
 impl Schedule {
     pub(super) fn validate(&self) -> Result<(), KeyRingError> {
-        let known_in_time = self.refresh_every.checked_mul(2) <= Some(self.activation_delay);
+        let known_in_time = self.refresh_every.saturating_mul(2) <= self.activation_delay;
         let known_for_long = self
             .rotate_every
-            .is_none_or(|every| self.activation_delay.checked_mul(2) <= Some(every));
+            .is_none_or(|every| self.activation_delay.saturating_mul(2) <= every);
         match !self.refresh_every.is_zero() && known_in_time && known_for_long {
             true => Ok(()),
             false => Err(KeyRingErrorKind::Schedule.into()),

@@ -1,6 +1,5 @@
 //! `Source`: where a ring's keys come from while it lives.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -32,7 +31,8 @@ pub(super) struct Source {
     /// Until when nobody asks for an unknown key again. Set when an answer has come, and not before:
     /// a process that was stopped meanwhile has to ask again at once.
     quiet_until: Mutex<Option<Instant>>,
-    started: AtomicBool,
+    /// When the repository was last asked on schedule.
+    refreshed: Mutex<Option<Instant>>,
 }
 
 impl Source {
@@ -41,13 +41,23 @@ impl Source {
             vault,
             turn: Arc::default(),
             quiet_until: Mutex::default(),
-            started: AtomicBool::new(false),
+            refreshed: Mutex::default(),
         }
     }
 
     fn is_quiet(&self) -> bool {
         let until = *self.quiet_until.lock();
         until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether nobody has asked on schedule for this long; then it is taken to be asked now.
+    fn is_due(&self, pause: Duration) -> bool {
+        let mut refreshed = self.refreshed.lock();
+        let due = refreshed.is_none_or(|last| last.elapsed() >= pause / 2);
+        if due {
+            *refreshed = Some(Instant::now());
+        }
+        due
     }
 
     fn keep_quiet(&self, pause: Duration) {
@@ -83,15 +93,14 @@ impl KeyRing {
         }
     }
 
-    /// Keeps the ring up to date for as long as it lives. Once is enough.
+    /// Keeps the ring up to date for as long as it and the runtime live. Of several runtimes, one at
+    /// a time asks the repository.
     pub(crate) fn start(&self, runtime: &Handle) {
         let Some(source) = &self.0.source else {
             return;
         };
-        if !source.started.swap(true, Ordering::Relaxed) {
-            let every = source.vault.schedule.refresh_every;
-            runtime.spawn(keep_fresh(Arc::downgrade(&self.0), every));
-        }
+        let every = source.vault.schedule.refresh_every;
+        runtime.spawn(keep_fresh(Arc::downgrade(&self.0), every));
     }
 }
 
@@ -139,10 +148,18 @@ async fn keep_fresh(ring: Weak<Ring>, every: Duration) {
     loop {
         let random = getrandom::u32().unwrap_or(u32::MAX / 2);
         let share = 0.8 + 0.2 * f64::from(random) / f64::from(u32::MAX);
-        tokio::time::sleep(every.mul_f64(share)).await;
+        let pause = every.mul_f64(share);
+        tokio::time::sleep(pause).await;
         let Some(ring) = ring.upgrade() else {
             return;
         };
+        if ring
+            .source
+            .as_ref()
+            .is_some_and(|source| !source.is_due(pause))
+        {
+            continue;
+        }
         if let Err(error) = in_time(ring.refresh()).await {
             log(&error);
         }

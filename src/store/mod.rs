@@ -155,6 +155,13 @@ pub trait TokenStore: Send + Sync + 'static {
         commit: &'a Commit,
     ) -> StoreFuture<'a, Result<Outcome, StoreError>>;
 
+    /// What tells this store from others of its type: the same for stores that hold the same
+    /// records. [`TokenCache::shared`](crate::TokenCache::shared) compares it; it is never shown.
+    /// Defaults to 0: all of a type are the same.
+    fn identity(&self) -> u64 {
+        0
+    }
+
     /// Takes a lease for `ttl` if it is free, has run out, or is this owner's already.
     fn acquire_lease<'a>(
         &'a self,

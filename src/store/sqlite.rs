@@ -9,6 +9,7 @@ mod schema;
 mod scrub;
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -266,6 +267,13 @@ async fn pool(size: u32, options: SqliteConnectOptions) -> Result<SqlitePool, Co
 }
 
 impl TokenStore for SqliteStore {
+    fn identity(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let options = self.writer.connect_options();
+        options.get_filename().hash(&mut hasher);
+        hasher.finish()
+    }
+
     fn load<'a>(
         &'a self,
         group: &'a [PartitionId],

@@ -17,6 +17,11 @@ impl Tokens {
     /// waits for it any more. A token that will expire soon is returned at once, and replaced in
     /// the background.
     ///
+    /// The call is a task of the tokio runtime that it was made on: `acquire` finds the timers and
+    /// tasks of its caller there, and one that blocks holds up nobody else's cache. If that runtime
+    /// ends, those who wait make their own call. Outside of tokio it runs where the cache
+    /// [works](crate::Builder::runtime), and must not block.
+    ///
     /// Of a session or user that L2 does not have nothing is kept when the acquisition fails, but for
     /// a short memory of this process that cannot grow; and other instances are not kept from
     /// asking as well, for there is nothing to redeem. Ids that somebody makes up cost two

@@ -20,6 +20,7 @@ pub mod process;
 pub mod provider;
 pub mod proxy;
 pub mod redis;
+pub mod stepping;
 pub mod store;
 pub mod support;
 pub mod topologies;

@@ -16,11 +16,16 @@ pub use super::redis::RedisServer;
 pub use super::store::TestStore;
 
 pub fn cache(store: impl TokenStore) -> TokenCache {
-    TokenCache::builder(store).build().expect("valid settings")
+    builder(store).build().expect("valid settings")
 }
 
+/// On the test's own runtime, if there is one: time may be paused there, and one thread gives an order.
 pub fn builder(store: impl TokenStore) -> Builder {
-    TokenCache::builder(store)
+    let builder = TokenCache::builder(store);
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => builder.runtime(runtime),
+        Err(_) => builder,
+    }
 }
 
 pub async fn redis_cache(server: &RedisServer) -> TokenCache {

@@ -11,6 +11,7 @@
 mod common;
 
 mod acquisitions_wait_their_turn;
+mod dropped_anywhere;
 mod g01_an_l1_hit_costs_no_l2_round_trip;
 mod g02_no_lost_update;
 mod g03_sign_out_is_final;

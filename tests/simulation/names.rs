@@ -56,7 +56,9 @@ impl Names {
 
 async fn learn() -> Names {
     let watched = Watched::default();
-    let cache = TokenCache::builder(watched.clone()).build().expect("valid");
+    let builder = TokenCache::builder(watched.clone());
+    let builder = builder.runtime(tokio::runtime::Handle::current());
+    let cache = builder.build().expect("valid");
     let mut names = Names {
         partitions: Vec::new(),
         entries: Vec::new(),

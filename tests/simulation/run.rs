@@ -194,7 +194,8 @@ impl Run {
         .clock(self.world.lock().instances[number].clock.clone())
         .lease_ttl(Duration::from_secs(2))
         .refresh_before(Duration::from_secs(1))
-        .acquire_timeout(Duration::from_secs(12));
+        .acquire_timeout(Duration::from_secs(12))
+        .runtime(tokio::runtime::Handle::current());
         if self.profile.backplane {
             builder = builder.backplane(SimChannel {
                 world: self.world.clone(),

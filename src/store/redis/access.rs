@@ -58,6 +58,11 @@ impl Access {
         Ok(address)
     }
 
+    /// Where the servers are, for [`TokenStore::place`](crate::TokenStore::place).
+    pub(super) fn hash_place(&self, hasher: &mut impl std::hash::Hasher) {
+        std::hash::Hash::hash(&self.url, hasher);
+    }
+
     /// A client for this server.
     pub(crate) fn open(&self, info: ConnectionInfo) -> RedisResult<Client> {
         self.tls.open(info)

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::RedisStore;
 use super::access::Access;
-use super::link::Link;
+use super::links::Links;
 use crate::error::ConfigError;
+use crate::time::setting;
 
 /// Sets up a [`RedisStore`].
 pub struct RedisStoreBuilder {
@@ -67,27 +68,21 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The store. It connects in the background.
+    /// The store. It connects when it is first used, on the runtime that uses it.
     ///
     /// # Errors
     /// [`ConfigError`] for a URL that cannot be used, or not without another feature of this
-    /// crate, for certificates that cannot be read, for settings that this URL has no use for, a
-    /// timeout of zero, or a call outside of a tokio runtime.
+    /// crate, for certificates that cannot be read, for settings that this URL has no use for, or
+    /// a timeout of zero.
     pub fn build(self) -> Result<RedisStore, ConfigError> {
-        let address = self.access.address()?;
         if self.response_timeout.is_zero() {
             return Err(ConfigError::new("response_timeout", "must be above 0"));
         }
-        tokio::runtime::Handle::try_current().map_err(|error| {
-            ConfigError::new("runtime", "a Redis store must be made inside of tokio")
-                .with_source(error)
-        })?;
-        if address.is_in_the_clear() {
+        if self.access.address()?.is_in_the_clear() {
             tracing::warn!("the connection to Redis is not encrypted, use rediss://");
         }
-        let timeout = self.response_timeout;
         Ok(RedisStore {
-            link: Link::new(address, &self.access, timeout)?,
+            links: Links::new(self.access, setting(self.response_timeout))?,
         })
     }
 }

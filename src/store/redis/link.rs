@@ -25,6 +25,27 @@ pub(super) enum Link {
 }
 
 impl Link {
+    /// Whether a link can be made, and then whether to a cluster.
+    pub(super) fn check(address: Address, access: &Access) -> Result<bool, ConfigError> {
+        let bad = |error: RedisError| bad_url().with_source(error);
+        match address {
+            Address::Server(info) => access.open(*info).map(|_| false).map_err(bad),
+            #[cfg(feature = "redis-cluster")]
+            Address::Cluster(nodes) => match nodes.is_empty() {
+                true => Err(bad_url()),
+                false => Ok(true),
+            },
+            #[cfg(feature = "redis-sentinel")]
+            Address::Sentinel {
+                sentinels,
+                service,
+                master,
+            } => Sentinels::new(sentinels, service, *master, access, Duration::ZERO)
+                .map(|_| false)
+                .map_err(bad),
+        }
+    }
+
     /// Connects in the background.
     pub(super) fn new(
         address: Address,
@@ -72,11 +93,6 @@ impl Link {
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => cluster.server(id.encoded().as_bytes()),
         }
-    }
-
-    /// Whether two partitions may be kept by two servers.
-    pub(super) fn is_cluster(&self) -> bool {
-        !matches!(self, Self::Server(_))
     }
 }
 

@@ -8,6 +8,7 @@ mod cluster;
 #[cfg(feature = "seal")]
 mod keys;
 mod link;
+mod links;
 mod pool;
 mod record;
 mod scripts;
@@ -25,7 +26,7 @@ pub(crate) use self::address::{Address, bad_url};
 pub use self::builder::RedisStoreBuilder;
 #[cfg(feature = "seal")]
 pub use self::keys::RedisKeys;
-use self::link::Link;
+use self::links::Links;
 use self::scripts::{Lua, hash_key};
 #[cfg(feature = "redis-sentinel")]
 pub(crate) use self::sentinel::{Master, Sentinels};
@@ -63,14 +64,12 @@ use crate::time::Timestamp;
 /// is done.
 #[derive(Clone)]
 pub struct RedisStore {
-    link: Link,
+    links: Links,
 }
 
 impl RedisStore {
     /// A store on the servers of this URL. They need not be up: connections are made, and made
     /// again, as they are needed.
-    ///
-    /// Call it on the runtime that is to drive the connections.
     ///
     /// # Errors
     /// [`ConfigError`] for a URL that cannot be used, or not without another feature of this
@@ -85,7 +84,7 @@ impl RedisStore {
     }
 
     async fn send(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
-        self.link.send(pipeline).await.map_err(store_error)
+        self.links.send(pipeline).await.map_err(store_error)
     }
 
     /// Each server that is asked also says what time it is, once: right behind the first of its
@@ -102,7 +101,7 @@ impl RedisStore {
         let mut servers = Vec::with_capacity(group.len());
         for id in group {
             pipeline.cmd("HGETALL").arg(hash_key(id));
-            let server = self.link.server(id);
+            let server = self.links.server(id);
             let first = !asked.contains(&server);
             if first {
                 asked.push(server);
@@ -201,7 +200,7 @@ impl TokenStore for RedisStore {
     }
 
     fn server(&self, partition: &PartitionId) -> usize {
-        self.link.server(partition)
+        self.links.server(partition)
     }
 
     fn revisions<'a>(
@@ -287,7 +286,7 @@ impl TokenStore for RedisStore {
             if from.partition == commit.partition {
                 return Err(StoreError::new(StoreErrorKind::Refused));
             }
-            if self.link.is_cluster() {
+            if self.links.is_cluster() {
                 return self.relocate_in_steps(from, commit).await;
             }
             let command = scripts::relocate(from, commit);
@@ -324,6 +323,10 @@ impl TokenStore for RedisStore {
             let command = scripts::release(lease);
             Ok(self.run_one(&scripts::RELEASE, command).await? == Value::Int(1))
         })
+    }
+
+    fn identity(&self) -> u64 {
+        self.links.identity()
     }
 }
 

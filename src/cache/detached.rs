@@ -1,0 +1,85 @@
+//! Operations of several steps: they run where the engine runs, to their end, whatever becomes of
+//! those who wait for them.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::future::FutureExt;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::Engine;
+use super::l2::L2Error;
+use crate::error::StoreErrorKind;
+
+/// How many operations are under way.
+pub(super) struct Operations(watch::Sender<usize>);
+
+/// One of them, until it is dropped.
+struct UnderWay(Arc<Engine>);
+
+impl Operations {
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(0))
+    }
+
+    /// Waits until there is none.
+    pub(super) async fn ended(&self) {
+        // The sender lives in this.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+impl UnderWay {
+    fn begin(engine: &Arc<Engine>) -> Self {
+        engine.operations.0.send_modify(|count| *count += 1);
+        Self(engine.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.operations.0.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Engine {
+    /// Runs `work` on the engine's runtime, and waits for it until `deadline`. It runs to its end
+    /// all the same; a shutdown waits for that.
+    pub(super) async fn detached<W, F>(
+        self: &Arc<Self>,
+        deadline: Instant,
+        work: W,
+    ) -> Result<F::Output, L2Error>
+    where
+        W: FnOnce(Arc<Self>) -> F,
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        let (done, ended) = oneshot::channel();
+        let under_way = UnderWay::begin(self);
+        let work = work(self.clone());
+        self.runtime.spawn(async move {
+            let _under_way = under_way;
+            // Who has gone needs no answer.
+            let _ = done.send(work.await);
+        });
+        match self.awaited(deadline, ended).await {
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(_)) => Err(L2Error::lost()),
+            Err(_) => Err(L2Error::of(StoreErrorKind::Timeout)),
+        }
+    }
+}
+
+/// One step of a background task. A panic in it is an error in the log, and ends this step only.
+pub(super) async fn step<F: Future>(task: &'static str, work: F) -> Option<F::Output> {
+    let output = AssertUnwindSafe(work).catch_unwind().await;
+    if output.is_err() {
+        tracing::error!(
+            task,
+            "a background task of the token cache panicked, and goes on"
+        );
+    }
+    output.ok()
+}

@@ -1,0 +1,69 @@
+//! Caches with a name, of which a process has one each.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Weak};
+
+use parking_lot::Mutex;
+
+use super::{Builder, Engine, TokenCache};
+use crate::error::ConfigError;
+
+/// The cache of a name, if there is one. Locked while it is built.
+type Slot = Mutex<Weak<Engine>>;
+
+/// Settings in words: the options and their values, without secrets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint(Vec<(&'static str, String)>);
+
+impl Fingerprint {
+    pub(super) fn new(settings: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        Self(settings.into_iter().collect())
+    }
+
+    /// The first option of which the values differ.
+    fn differs_in(&self, other: &Self) -> Option<&'static str> {
+        let mut both = self.0.iter().zip(&other.0);
+        both.find(|(a, b)| a != b).map(|((option, _), _)| *option)
+    }
+}
+
+impl TokenCache {
+    /// The cache of this name in this process, [built](Builder::build) if there is none yet.
+    ///
+    /// For frameworks that set up one application per worker thread, such as actix-web: all
+    /// workers share one L1 and one queue. The name is free again once the cache was
+    /// [shut down](Self::shutdown) or its last clone is dropped.
+    ///
+    /// # Errors
+    /// What [`build`](Builder::build) returns, and [`ConfigError`] for the first option that the
+    /// cache of this name was built with another value of. `store` differs by type and place, as
+    /// [`TokenStore::place`](crate::TokenStore::place) says; `on_l2_failure`, `backplane` and
+    /// `runtime` differ when one has it and the other has not, and the clock is not compared.
+    pub fn shared(name: &str, mut builder: Builder) -> Result<Self, ConfigError> {
+        let slot = slot(name);
+        let mut known = slot.lock();
+        if let Some(engine) = known.upgrade().filter(|engine| !engine.queue.is_closed()) {
+            builder.bound_times();
+            let asked = builder.fingerprint();
+            return match engine.fingerprint.differs_in(&asked) {
+                Some(option) => Err(ConfigError::new(
+                    option,
+                    "must be as the cache of this name has it",
+                )),
+                None => Ok(Self(engine)),
+            };
+        }
+        let cache = builder.build()?;
+        *known = Arc::downgrade(&cache.0);
+        Ok(cache)
+    }
+}
+
+fn slot(name: &str) -> Arc<Slot> {
+    static NAMED: LazyLock<Mutex<HashMap<String, Arc<Slot>>>> = LazyLock::new(Mutex::default);
+    let mut named = NAMED.lock();
+    // One that is locked is being built.
+    let is_used = |slot: &Slot| slot.try_lock().is_none_or(|it| it.strong_count() > 0);
+    named.retain(|_, slot| Arc::strong_count(slot) > 1 || is_used(slot));
+    named.entry(name.into()).or_default().clone()
+}

@@ -1,0 +1,112 @@
+//! The call of an acquire function: it runs on the runtime it was made on, and only while a lease is
+//! held.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::acquire::{AcquireFuture, Prior};
+
+type Function = Box<dyn FnOnce(Prior) -> AcquireFuture + Send>;
+
+/// What came of the work.
+pub(super) type Answer = <AcquireFuture as Future>::Output;
+
+/// The acquire function of the request that starts a flight, and the runtime of that request.
+pub(crate) struct Call {
+    function: Function,
+    runtime: Option<Handle>,
+}
+
+/// A call under way; dropped, it is stopped.
+pub(super) struct Work {
+    task: JoinHandle<Answer>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoAnswer {
+    Panicked,
+    /// The runtime that it ran on has ended.
+    Stopped,
+}
+
+/// Until when the work may take its next step; `None` is without end. Shut at first.
+pub(super) struct Gate {
+    until: Mutex<Option<Instant>>,
+    worker: AtomicWaker,
+}
+
+impl Call {
+    pub(crate) fn new(function: impl FnOnce(Prior) -> AcquireFuture + Send + 'static) -> Self {
+        Self {
+            function: Box::new(function),
+            runtime: Handle::try_current().ok(),
+        }
+    }
+
+    /// Makes the call, on `engine` if it has no runtime of its own. It takes a step while the gate is
+    /// open.
+    pub(super) fn start(self, prior: Prior, engine: &Handle, gate: &Arc<Gate>) -> Work {
+        let (function, gate) = (self.function, gate.clone());
+        // The call itself may panic as well as its future.
+        let mut work: AcquireFuture = Box::pin(async move { function(prior).await });
+        let task = poll_fn(move |context| gate.poll(&mut work, context));
+        Work {
+            task: self.runtime.as_ref().unwrap_or(engine).spawn(task),
+        }
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            until: Mutex::new(Some(Instant::now())),
+            worker: AtomicWaker::new(),
+        }
+    }
+}
+
+impl Gate {
+    /// Lets the work go on until then; `None` is without end.
+    pub(super) fn allow_until(&self, until: Option<Instant>) {
+        *self.until.lock() = until;
+        self.worker.wake();
+    }
+
+    fn poll(&self, work: &mut AcquireFuture, context: &mut Context<'_>) -> Poll<Answer> {
+        // From before the look, so that no opening falls in between.
+        self.worker.register(context.waker());
+        let until = *self.until.lock();
+        match until.is_none_or(|until| Instant::now() < until) {
+            true => work.as_mut().poll(context),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl Future for Work {
+    type Output = Result<Answer, NoAnswer>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.task)
+            .poll(context)
+            .map_err(|error| match error.is_panic() {
+                true => NoAnswer::Panicked,
+                false => NoAnswer::Stopped,
+            })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
