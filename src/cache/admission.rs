@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::coherence::STALE;
-use super::partition::{CLOCK_SKEW, Rules, State, Unopened};
+use super::partition::{CLOCK_SKEW, Rules, SignOut, State, Unopened};
 use super::pending::{Landing, Pending};
 use crate::codec::Value;
 use crate::key::TokenKey;
@@ -27,7 +27,7 @@ pub(super) struct Fetched {
 /// What was known of a partition when a read of L2 began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Floor {
-    sign_outs: u32,
+    sign_out: SignOut,
     doubts: u16,
     generation: u64,
     version: u64,
@@ -58,7 +58,7 @@ pub(super) enum Admission {
 impl State {
     pub(super) fn floor(&self) -> Floor {
         Floor {
-            sign_outs: self.sign_outs,
+            sign_out: self.sign_out,
             doubts: self.doubts,
             generation: self.generation.unwrap_or(0),
             version: self.version,
@@ -89,7 +89,7 @@ impl State {
             commit: fetched.commit,
         };
         let announced = self.pending.as_ref().and_then(|pending| pending.announced);
-        let overtaken = known.sign_outs != floor.sign_outs
+        let overtaken = known.sign_out != floor.sign_out
             || (older && known != floor)
             || announced.is_some_and(|announced| revision.misses(&announced));
         if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {
@@ -324,7 +324,7 @@ impl State {
     pub(super) fn sign_out(&mut self, id: CommitId, now: Timestamp) -> usize {
         let dropped = self.drop_changes();
         self.forget_entries();
-        self.sign_outs += 1;
+        self.sign_out = SignOut::next();
         let generation = self.generation;
         let pending = self.pending();
         pending.clear.get_or_insert(generation);
@@ -346,7 +346,7 @@ impl State {
         self.cleared_at = cleared_at;
         let ended = latest > known.or(Some(0));
         if ended && self.cleared_since(signed_out_at) {
-            self.sign_outs += 1;
+            self.sign_out = SignOut::next();
         }
         match ended && since.is_some_and(|since| self.cleared_since(since)) {
             true => self.drop_changes(),
@@ -357,7 +357,7 @@ impl State {
     /// Others have signed the partition out, perhaps after what has begun here since the sign-out that
     /// waits. Returns how many changes are dropped; what is still under way is refused.
     pub(super) fn end_what_began(&mut self) -> usize {
-        self.sign_outs += 1;
+        self.sign_out = SignOut::next();
         self.drop_changes()
     }
 
@@ -374,10 +374,11 @@ impl State {
         self.hard_end = None;
     }
 
-    /// L2 has started the sliding lifetime anew.
+    /// L2 has started the sliding lifetime anew, or says that there is none.
     pub(super) fn touched(&mut self, remaining: Remaining, now: Timestamp, rules: &Rules) {
-        if remaining != Remaining::default() {
-            self.set_remaining(remaining, now, rules);
+        match remaining == Remaining::default() {
+            true => self.distrust(),
+            false => self.set_remaining(remaining, now, rules),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 #[cfg(feature = "seal")]
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -33,6 +33,22 @@ pub(super) const RECHECK: Duration = Duration::from_secs(1);
 /// Memory of a partition besides itself and what its entries own: its share of L1's index and of
 /// the allocator. Measured; see `benches/peers/benches/memory.rs`.
 const INDEX_FOOTPRINT: usize = 480;
+
+/// How long what has expired stays at least: an acquisition is told what it replaces.
+const EXPIRED_KEPT: Duration = Duration::from_secs(60);
+
+/// A sign-out, by its number in this process. Handles outlive the [`State`] that they have seen,
+/// so that no count may begin anew with one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SignOut(u64);
+
+impl SignOut {
+    /// One after all others.
+    pub(super) fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
 
 #[repr(C)]
 pub(crate) struct Partition {
@@ -83,9 +99,9 @@ pub(crate) struct State {
     settled_until: Timestamp,
     /// The epoch of the backplane in which the entries were compared with L2.
     pub(super) epoch: u32,
-    /// Grows when what has begun here is over: the partition was signed out through this process, or
-    /// by others while this one could not tell L2.
-    pub(super) sign_outs: u32,
+    /// When what had begun here was over last: the partition was signed out through this process, or
+    /// by others while this one could not tell L2. 0 is not since it is in memory.
+    pub(super) sign_out: SignOut,
     /// `None` until L2 was asked.
     pub(super) generation: Option<u64>,
     /// The prefix generation of all of this; `None` until it is known.
@@ -94,6 +110,8 @@ pub(crate) struct State {
     pub(super) entries: ByName<Entry>,
     /// What the entries own, in bytes.
     bytes: usize,
+    /// When some of them have expired for long enough; `None` if none ever will.
+    prune_at: Option<Timestamp>,
     /// Whether `entries` is all that L2 had at `version`.
     pub(super) complete: bool,
     /// How often another instance has announced what is not after `version`, and how many of these
@@ -283,18 +301,29 @@ impl State {
             .collect()
     }
 
-    /// Upkeep that is due now, and marks it as taken care of.
-    pub(super) fn take_due(&mut self, now: Timestamp, rules: &Rules) -> Due {
+    /// Upkeep that is due now.
+    pub(super) fn due(&self, now: Timestamp, rules: &Rules) -> Due {
         let revalidate = !self.is_active() && self.revalidate_at(rules).is_some_and(|at| at <= now);
         let touch = self.touch_at(rules).is_some_and(|at| at <= now);
-        if touch {
-            self.touched_at = now;
-            // Users of L1 stay signed in while L2 cannot be told that they were here.
-            let idle_end = rules.sliding.map(|sliding| now.saturating_add(sliding));
-            self.end = [self.hard_end, idle_end].into_iter().flatten().min();
-            self.settle(rules);
-        }
+        // Use does not undo an end that has passed.
+        let touch = touch && !self.ended(now);
         Due { touch, revalidate }
+    }
+
+    /// Hands a touch that was found due on to the flush, in the step that marks it as taken care of:
+    /// one that was marked and not handed on would end a session that is in use. `false` where
+    /// somebody has done so meanwhile.
+    pub(super) fn hand_on_touch(&mut self, now: Timestamp, rules: &Rules) -> bool {
+        let is_early = self.touch_at(rules).is_some_and(|at| now < at);
+        if is_early || self.ended(now) {
+            return false;
+        }
+        self.touched_at = now;
+        // Users of L1 stay signed in while L2 cannot be told that they were here.
+        let idle_end = rules.sliding.map(|sliding| now.saturating_add(sliding));
+        self.end = [self.hard_end, idle_end].into_iter().flatten().min();
+        self.pending().touch = true;
+        true
     }
 
     fn revalidate_at(&self, rules: &Rules) -> Option<Timestamp> {
@@ -394,6 +423,7 @@ impl State {
             // L2 may have forgotten it since, and begun to count anew.
             self.complete = false;
         }
+        self.prune(now);
         for (name, value) in changes {
             self.lay(name.clone(), value.clone(), reserved.is_none());
             if let Some(reserved) = &mut reserved {
@@ -408,6 +438,9 @@ impl State {
         let replaced = match value {
             Some(value) => {
                 self.bytes += own + value.footprint();
+                let end = value.expires_at();
+                let end = end.map(|at| at.saturating_add(EXPIRED_KEPT));
+                self.prune_at = [self.prune_at, end].into_iter().flatten().min();
                 self.entries.insert(name, Entry::new(value, local))
             }
             None => self.entries.remove(name.as_ref()),
@@ -417,11 +450,32 @@ impl State {
 
     /// Forgets what L2 knows as well.
     pub(super) fn forget_loaded_entries(&mut self) {
-        self.entries.retain(|entry| entry.local);
-        let entries = self.entries.iter();
-        self.bytes = entries
-            .map(|(name, entry)| name.footprint() + entry.value.footprint())
-            .sum();
+        self.retain(|entry| entry.local);
+    }
+
+    pub(super) fn is_to_be_pruned(&self, now: Timestamp) -> bool {
+        self.prune_at.is_some_and(|at| at <= now)
+    }
+
+    /// Frees what has expired, now and then: each time all entries are looked at.
+    pub(super) fn prune(&mut self, now: Timestamp) {
+        if self.is_to_be_pruned(now) {
+            self.retain(|entry| entry.is_usable(now));
+            let next = now.saturating_add(EXPIRED_KEPT);
+            self.prune_at = self.prune_at.map(|at| at.max(next));
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
+        self.entries.retain(keep);
+        self.bytes = 0;
+        self.prune_at = None;
+        for (name, entry) in self.entries.iter() {
+            self.bytes += name.footprint() + entry.value.footprint();
+            let end = entry.value.expires_at();
+            let end = end.map(|at| at.saturating_add(EXPIRED_KEPT));
+            self.prune_at = [self.prune_at, end].into_iter().flatten().min();
+        }
     }
 
     pub(super) fn forget_entries(&mut self) {
@@ -429,6 +483,7 @@ impl State {
         self.unopenable = Unopened::default();
         self.rebuff = None;
         self.bytes = 0;
+        self.prune_at = None;
     }
 
     pub(super) fn ended(&self, now: Timestamp) -> bool {

@@ -265,14 +265,19 @@ impl Partitions {
     pub(super) async fn sweep(&self, now: Timestamp) {
         let Some(bound) = &self.bound else { return };
         for stripe in &self.stripes {
-            let over: Vec<_> = {
+            let (over, grown): (Vec<_>, Vec<_>) = {
                 let Stripe { active, kept, .. } = &mut *stripe.lock();
                 let is_active = |it: &Arc<Partition>| active.has(self.hash(&it.key), it);
                 let over = |it: &mut Arc<Partition>| it.lock().is_over(now) && !is_active(it);
-                kept.0.extract_if(over).collect()
+                let over = kept.0.extract_if(over).collect();
+                let grown = kept.0.iter().filter(|it| it.lock().is_to_be_pruned(now));
+                (over, grown.map(|it| it.key.clone()).collect())
             };
             for partition in over {
                 bound.remove(&partition);
+            }
+            for key in grown {
+                self.with_known(&key, |state| state.prune(now));
             }
             tokio::task::yield_now().await;
         }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use super::partition::{RECHECK, State};
+use super::partition::{RECHECK, SignOut, State};
 use crate::time::Timestamp;
 
 /// What a handle saw when it first used the partition. Its changes are refused once the partition
@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 pub(crate) struct Pin {
     generation: Option<Count>,
     prefix: Option<Count>,
-    sign_outs: u32,
+    sign_out: SignOut,
     since: Timestamp,
     /// When L2 last failed the handle.
     l2_failed_at: Option<Timestamp>,
@@ -70,7 +70,7 @@ impl State {
         Pin {
             generation: generation.map(Count::from),
             prefix: self.prefix.map(Count::from),
-            sign_outs: self.sign_outs,
+            sign_out: self.sign_out,
             since: now,
             l2_failed_at: None,
         }
@@ -85,7 +85,7 @@ impl State {
         };
         let prefix = self.prefix.map(Count::from);
         let revoked = pin.prefix.is_some() && prefix > pin.prefix;
-        ended || revoked || self.sign_outs > pin.sign_outs
+        ended || revoked || self.sign_out > pin.sign_out
     }
 
     /// Takes over the generation that a handle saw, where memory has none: L1 is off, or has

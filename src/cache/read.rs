@@ -60,13 +60,13 @@ impl Engine {
         let now = self.clock.now();
         let partition = self.find(key);
         let (answer, due) = {
-            let mut state = partition.lock();
+            let state = partition.lock();
             let answer = state.answer(name, now, &self.rules);
             // What is out of date may be from before a sign-out that this handle comes after.
             if matches!(answer, Answer::Known(_)) {
                 pin.get_or_insert_with(|| state.pin(now));
             }
-            (answer, state.take_due(now, &self.rules))
+            (answer, state.due(now, &self.rules))
         };
         if let Answer::Known(lookup) = answer {
             self.keep_up(key, due);
@@ -83,11 +83,13 @@ impl Engine {
         }
         self.counters.l1_misses.add(1);
         let (partition, outcome) = self.load_once(key, policy, pin).await;
+        // What expired while it was waited for is not served.
+        let now = self.clock.now();
         let (answer, due) = {
-            let mut state = partition.lock();
+            let state = partition.lock();
             pin.get_or_insert_with(|| state.pin(now));
             let answer = state.answer(name, now, &self.rules);
-            (answer, state.take_due(now, &self.rules))
+            (answer, state.due(now, &self.rules))
         };
         self.keep_up(
             key,
@@ -136,6 +138,7 @@ impl Engine {
             true => (partition, Ok(())),
             false => self.load_once(key, policy, pin).await,
         };
+        let now = self.clock.now();
         let state = partition.lock();
         pin.get_or_insert_with(|| state.pin(now));
         match outcome {
@@ -239,9 +242,11 @@ impl Engine {
 
     fn keep_up(self: &Arc<Self>, key: &PartitionKey, due: Due) {
         if due.touch {
+            let now = self.clock.now();
             self.partitions.with(key, |partition, state| {
-                state.pending().touch = true;
-                self.push(partition, state);
+                if state.hand_on_touch(now, &self.rules) {
+                    self.push(partition, state);
+                }
             });
             self.wake();
         }
