@@ -7,13 +7,14 @@ use super::Engine;
 use super::acquired::Seen;
 use super::admission::{Admission, Fetched};
 use super::l2::L2Error;
+use super::life::Life;
 use super::partition::{Partition, State, Unopened};
 use super::pending::PendingChange;
 use super::told;
 use crate::codec::{Unopenable, Value};
 use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
-use crate::store::{EntryId, Loaded, PartitionId};
+use crate::store::{CommitId, EntryId, Loaded, PartitionId};
 use crate::time::Timestamp;
 
 /// Reads of L2 that commits and sign-outs may overtake before a load gives up.
@@ -111,7 +112,15 @@ impl Engine {
             let versions = loaded.entries.iter();
             let versions = versions.map(|stored| (stored.entry, stored.version));
             let versions = versions.collect();
-            let fetched = self.decode(&id, loaded, epoch);
+            let mut fetched = self.decode(&id, loaded, epoch);
+            let losses = self.partitions.with(key, |_, state| {
+                let now = self.clock.now();
+                let gone = state.has_lost_life(fetched.generation, fetched.life, now);
+                gone.then_some(state.losses)
+            });
+            if let Some(losses) = losses {
+                fetched.emptied = self.l2_has_lost_everything(losses).await?;
+            }
             let now = self.clock.now();
             let admitted = self.partitions.with(key, |partition, state| {
                 match state.admit(fetched, floor, now, &self.rules) {
@@ -189,12 +198,19 @@ impl Engine {
             generation: loaded.generation,
             version: loaded.version,
             commit: loaded.commit,
+            life: self.life(loaded.life),
             cleared_at: loaded.cleared_at,
             remaining: loaded.remaining,
             entries,
             unopenable: Unopened::new(unopenable, || self.l2.protection.names()),
             epoch,
+            emptied: false,
         }
+    }
+
+    pub(super) fn life(&self, id: Option<CommitId>) -> Option<Life> {
+        let sealed = self.l2.protection.seals();
+        id.map(|id| Life { id, sealed })
     }
 }
 

@@ -22,6 +22,7 @@ mod in_use;
 mod l1;
 mod l2;
 mod lease;
+mod life;
 mod load;
 mod partition;
 mod partitions;

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::budget::Permit;
 use super::by_name::ByName;
 use super::coherence::{Channel, Epoch};
+use super::life::{Life, Losses};
 use super::pending::{Pending, PendingChange};
 use super::setback::Rebuff;
 use crate::codec::Value;
@@ -122,6 +123,10 @@ pub(crate) struct State {
     pub(super) pending: Option<Box<Pending>>,
     /// The latest version that L2 is known to have.
     pub(super) version: u64,
+    /// The life of the partition in L2, if it is known to have one.
+    pub(super) life: Option<Life>,
+    /// How often L2 had lost everything by then.
+    pub(super) losses: u32,
     /// The commit that made it, which tells it from the same version of an L2 that has lost data.
     pub(super) commit: Option<CommitId>,
     /// When L2 last confirmed that.
@@ -194,6 +199,7 @@ pub(super) struct Rules {
     pub(super) max_staleness: Option<Duration>,
     pub(super) sliding: Option<Duration>,
     pub(super) epoch: Epoch,
+    pub(super) losses: Losses,
 }
 
 /// Upkeep that a read found due.
@@ -299,6 +305,17 @@ impl State {
         usable
             .map(|(name, entry)| (name.clone(), entry.value.clone()))
             .collect()
+    }
+
+    /// Everything that can be used and that L2 is to have.
+    pub(super) fn stored_entries(&self, now: Timestamp) -> Vec<(TokenKey, Value)> {
+        let local = |name: &TokenKey| {
+            let found = self.entries.get(name.as_ref());
+            found.is_some_and(|entry| entry.local)
+        };
+        let mut entries = self.usable_entries(now);
+        entries.retain(|(name, _)| !local(name));
+        entries
     }
 
     /// Upkeep that is due now.
@@ -419,9 +436,11 @@ impl State {
     ) {
         if self.ended(now) && !self.is_active() {
             self.forget_entries();
-            self.end = None;
             // L2 may have forgotten it since, and begun to count anew.
-            self.complete = false;
+            if self.has_outlived_generation(now) {
+                self.generation = None;
+            }
+            self.forget_life();
         }
         self.prune(now);
         for (name, value) in changes {

@@ -338,6 +338,7 @@ mod tests {
             max_staleness: None,
             sliding: None,
             epoch: Epoch::default(),
+            losses: crate::cache::life::Losses::default(),
         };
         Partitions::new(&L1::new().max_bytes(LIMIT), rules, Prefix::default())
     }

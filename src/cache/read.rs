@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Engine;
+use super::coherence::Channel;
 use super::l2::L2Error;
 use super::partition::{Answer, Due, Partition};
 use super::pin::Pin;
@@ -175,11 +176,19 @@ impl Engine {
         pin: &mut Option<Pin>,
     ) -> Result<(), Error> {
         let partition = self.find(key);
+        let is_old = |pin: &Pin| pin.is_old(self.clock.now());
+        let is_old = pin.as_ref().is_some_and(is_old);
         let known = {
             let state = partition.lock();
+            if let Some(pin) = pin {
+                pin.learn(&state);
+            }
             // One that is out of date would have L2 refuse what was made after a sign-out.
             let current = state.is_coherent(self.clock.now(), &self.rules);
-            (state.generation.is_some() && current) || state.is_clearing()
+            let heard = self.rules.epoch.channel() == Channel::Alive;
+            let confirmed = |pin: &Pin| pin.is_confirmed(&state);
+            let current = current && (heard || pin.as_ref().is_some_and(confirmed));
+            (state.generation.is_some() && current && !is_old) || state.is_clearing()
         };
         let (partition, outcome) = match known {
             true => (partition, Ok(())),
@@ -192,6 +201,12 @@ impl Engine {
             // Where L1 does not keep the partition, nobody else could say this any more.
             if state.signed_out_since(pin) {
                 return Err(Error::SignedOut);
+            }
+            match &outcome {
+                Ok(()) if pin.confirm(&state, key, now) => {}
+                Ok(()) => return Err(Error::SignedOut),
+                Err(failure) if is_old => return Err(Error::Unavailable(failure.error.clone())),
+                Err(_) => {}
             }
             pin.learn(&state);
         }

@@ -93,7 +93,7 @@ impl Engine {
                     return Ok(());
                 }
                 // One of them has changed: read again.
-                Outcome::Stale { .. } | Outcome::Conflict => {}
+                Outcome::Stale { .. } | Outcome::Conflict | Outcome::Lost => {}
             }
         }
         Err(Error::unavailable())
@@ -150,6 +150,8 @@ impl Engine {
             id,
             generation,
             expected: None,
+            life: None,
+            repeats: None,
             changes,
             lifetime: self.lifetime,
         }
