@@ -80,6 +80,7 @@ impl Pin {
     pub(crate) fn follow(&mut self, later: &Self) {
         self.l2_failed_at = self.l2_failed_at.max(later.l2_failed_at);
         self.confirmed_at = self.confirmed_at.max(later.confirmed_at);
+        self.life = later.life.or(self.life);
     }
 
     pub(super) fn note_l2_failure(&mut self, now: Timestamp) {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::harness::{Draft, Harness, entry, send_group};
-use crate::store::{Commit, CommitId, Outcome, REMEMBERED_COMMITS, Remaining, TokenStore};
+use crate::store::{
+    Commit, CommitId, Outcome, REMEMBERED_COMMITS, Remaining, Revision, TokenStore,
+};
 
 /// A partition that was never written is loaded as absent.
 pub async fn absent_partitions_load_empty<S: TokenStore>(harness: &Harness<S>) {
