@@ -212,7 +212,7 @@ pub(super) struct Due {
 impl State {
     /// The value of an entry that needs no second look: the path of a hit.
     pub(super) fn settled(&self, name: &str, now: Timestamp, epoch: u32) -> Option<&Value> {
-        if now >= self.settled_until || epoch != self.epoch {
+        if now >= self.settled_until || now < self.checked_at || epoch != self.epoch {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -261,14 +261,15 @@ impl State {
     /// Whether memory may say that there is no other entry.
     pub(super) fn absences_are_known(&self, now: Timestamp, rules: &Rules) -> bool {
         let known = self.complete && !self.is_doubted() && self.epoch == rules.epoch.now();
-        self.is_clearing() || (known && now < self.checked_at.saturating_add(rules.negative_ttl))
+        let until = self.checked_at.saturating_add(rules.negative_ttl);
+        self.is_clearing() || (known && (self.checked_at..until).contains(&now))
     }
 
     /// Whether memory can be trusted to have what L2 has, within the bound on staleness.
     pub(super) fn is_coherent(&self, now: Timestamp, rules: &Rules) -> bool {
         let bound = self.stale_at(rules);
         let current = self.epoch == rules.epoch.now() && !self.is_doubted();
-        current && bound.is_none_or(|bound| now < bound)
+        current && bound.is_none_or(|bound| (self.checked_at..bound).contains(&now))
     }
 
     fn is_doubted(&self) -> bool {
@@ -321,7 +322,9 @@ impl State {
     /// Upkeep that is due now.
     pub(super) fn due(&self, now: Timestamp, rules: &Rules) -> Due {
         let revalidate = !self.is_active() && self.revalidate_at(rules).is_some_and(|at| at <= now);
-        let touch = self.touch_at(rules).is_some_and(|at| at <= now);
+        let touch = self
+            .touch_at(rules)
+            .is_some_and(|at| !(self.touched_at..at).contains(&now));
         // Use does not undo an end that has passed.
         let touch = touch && !self.ended(now);
         Due { touch, revalidate }
@@ -331,7 +334,10 @@ impl State {
     /// one that was marked and not handed on would end a session that is in use. `false` where
     /// somebody has done so meanwhile.
     pub(super) fn hand_on_touch(&mut self, now: Timestamp, rules: &Rules) -> bool {
-        let is_early = self.touch_at(rules).is_some_and(|at| now < at);
+        let touched_at = self.touched_at;
+        let is_early = self
+            .touch_at(rules)
+            .is_some_and(|at| (touched_at..at).contains(&now));
         if is_early || self.ended(now) {
             return false;
         }
@@ -510,7 +516,8 @@ impl State {
     }
 
     pub(super) fn fresh(&self, now: Timestamp) -> bool {
-        self.fresh_until.is_none_or(|until| now < until)
+        // A check of the future is from before the clock was set back: how old it is, is not known.
+        self.checked_at <= now && self.fresh_until.is_none_or(|until| now < until)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -89,8 +89,8 @@ impl Pin {
 
     /// Whether L2 has failed the handle so recently that it should not wait for it again.
     pub(super) fn gave_up_on_l2(&self, now: Timestamp) -> bool {
-        let failed = self.l2_failed_at.map(|at| at.saturating_add(RECHECK));
-        failed.is_some_and(|until| now < until)
+        let lasts = |at: Timestamp| (at..at.saturating_add(RECHECK)).contains(&now);
+        self.l2_failed_at.is_some_and(lasts)
     }
 }
 

@@ -205,3 +205,41 @@ async fn expired_entries_of_a_partition_in_use_give_their_memory_back() {
     );
     assert_eq!(access(&tokens, "lasting").await.as_deref(), Some("x"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_steps_hides_nothing_for_longer_than_the_bound() {
+    let hour = 60 * MINUTE;
+    for ahead in [false, true] {
+        // The store has a clock of its own.
+        let store = TestStore::default();
+        let clock = Clock::manual(Timestamp::now());
+        let one = builder(store.clone()).clock(clock.clone());
+        let one = one.sliding_expiration(30 * MINUTE).build().unwrap();
+        let other = cache(store.clone());
+        let bob = || PartitionKey::user("bob").unwrap();
+        sign_in(&other, "ada's").await;
+        assert!(access(&one.tokens(ada()), "graph").await.is_some());
+        assert!(access(&one.tokens(bob()), "graph").await.is_none());
+        clock.set(match ahead {
+            true => clock.now().saturating_add(hour),
+            false => clock.now().saturating_sub(hour),
+        });
+        // She signs out elsewhere, and he signs in.
+        let _ = other.tokens(ada()).sign_out().await.unwrap();
+        let tokens = other.tokens(bob());
+        tokens.insert("graph", lasting("bob's")).await.unwrap();
+        tokens.commit().await.unwrap();
+        clock.advance(2 * MINUTE);
+        let found = access(&one.tokens(ada()), "graph").await;
+        assert_eq!(found, None, "ahead {ahead}");
+        let found = access(&one.tokens(bob()), "graph").await;
+        assert_eq!(found.as_deref(), Some("bob's"), "ahead {ahead}");
+        // Whoever is in use stays so.
+        for _ in 0..20 {
+            clock.advance(5 * MINUTE);
+            let found = access(&one.tokens(bob()), "graph").await;
+            assert!(found.is_some(), "ahead {ahead}");
+            idle().await;
+        }
+    }
+}
