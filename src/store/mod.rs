@@ -33,7 +33,7 @@
 //! an entry that has expired is not loaded; the store frees both in time.
 //!
 //! A store that holds a *lower* generation than a commit names has lost data (a restart without
-//! persistence, a failover): what it holds is replaced.
+//! persistence, a failover): what it holds is replaced, unless the commit goes on with a life.
 //!
 //! `conformance` (feature `test-util`) checks any implementation against this page.
 
