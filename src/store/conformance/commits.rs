@@ -377,7 +377,7 @@ pub async fn late_repetitions_spare_what_is_newer<S: TokenStore>(harness: &Harne
     let mut soon = harness.draft(&subject).put("a", "soon");
     soon.0.repeats = Some(20);
     subject.commit(&soon).await;
-    let [a] = subject.values(["a"]).await;
+    let [a, _] = subject.values(["a", "b"]).await;
     assert_eq!(
         a.as_deref(),
         Some(&b"soon"[..]),
