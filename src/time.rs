@@ -117,6 +117,14 @@ impl Clock {
         }
     }
 
+    /// Sets a manual clock to another time, as an operator or a time service does; the system's clock
+    /// stays as it is.
+    pub fn set(&self, to: Timestamp) {
+        if let Some(time) = &self.0 {
+            time.store(to.as_millis(), Ordering::Relaxed);
+        }
+    }
+
     /// Moves a manual clock forward; the system's clock stays as it is.
     pub fn advance(&self, by: Duration) {
         if let Some(time) = &self.0 {

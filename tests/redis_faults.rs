@@ -430,6 +430,8 @@ async fn a_store_says_so_when_an_answer_is_lost_and_takes_the_commit_again() {
         id: CommitId([7; 8]),
         generation: 0,
         expected: None,
+        life: None,
+        repeats: None,
         changes: vec![Change {
             entry: EntryId::from([1; 16]),
             put: Some(Put {

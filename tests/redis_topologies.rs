@@ -425,6 +425,8 @@ fn commit(number: usize, round: u8) -> Commit {
         id: CommitId(NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes()),
         generation: 0,
         expected: None,
+        life: None,
+        repeats: None,
         changes: vec![Change {
             entry: EntryId::from([round; 16]),
             put: Some(Put {

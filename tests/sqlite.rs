@@ -32,6 +32,8 @@ fn entry(number: u8) -> EntryId {
 fn put(partition: &PartitionId, number: u8, value: &str) -> Commit {
     Commit {
         expected: None,
+        life: None,
+        repeats: None,
         partition: partition.clone(),
         id: CommitId([number; 8]),
         generation: 0,
@@ -393,6 +395,7 @@ async fn two_stores_on_one_file_lose_nothing() {
             Outcome::Committed { version, .. } => version,
             Outcome::Stale { .. } => panic!("nobody signed out"),
             Outcome::Conflict => panic!("nothing was expected"),
+            Outcome::Lost => panic!("it goes on with nothing"),
         })
         .collect();
     versions.sort_unstable();

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::coherence::STALE;
-use super::partition::{CLOCK_SKEW, Rules, State, Unopened};
+use super::coherence::{Channel, STALE};
+use super::life::Life;
+use super::partition::{CLOCK_SKEW, Rules, SignOut, State, Unopened};
 use super::pending::{Landing, Pending};
 use crate::codec::Value;
 use crate::key::TokenKey;
@@ -16,18 +17,22 @@ pub(super) struct Fetched {
     pub(super) generation: u64,
     pub(super) version: u64,
     pub(super) commit: Option<CommitId>,
+    pub(super) life: Option<Life>,
     pub(super) cleared_at: Option<Timestamp>,
     pub(super) remaining: Remaining,
     pub(super) entries: Vec<(TokenKey, Value)>,
     pub(super) unopenable: Unopened,
     /// The epoch of the backplane when the read began.
     pub(super) epoch: u32,
+    /// Where L2 no longer has the life that memory knows: whether it has lost everything; `None` when it was not
+    /// asked.
+    pub(super) emptied: Option<bool>,
 }
 
 /// What was known of a partition when a read of L2 began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Floor {
-    sign_outs: u32,
+    sign_out: SignOut,
     doubts: u16,
     generation: u64,
     version: u64,
@@ -38,6 +43,7 @@ pub(super) struct Floor {
 pub(super) struct Made {
     pub(super) version: u64,
     pub(super) previous: Option<CommitId>,
+    pub(super) life: Option<Life>,
     pub(super) remaining: Remaining,
 }
 
@@ -58,7 +64,7 @@ pub(super) enum Admission {
 impl State {
     pub(super) fn floor(&self) -> Floor {
         Floor {
-            sign_outs: self.sign_outs,
+            sign_out: self.sign_out,
             doubts: self.doubts,
             generation: self.generation.unwrap_or(0),
             version: self.version,
@@ -79,6 +85,10 @@ impl State {
                 lost: Vec::new(),
             };
         }
+        if self.has_outlived_generation(now) {
+            self.generation = None;
+            self.forget_life();
+        }
         let known = self.floor();
         let older = (fetched.generation, fetched.version) < (known.generation, known.version);
         // Older than what was known before the read began: the store has lost data, and what it
@@ -89,7 +99,7 @@ impl State {
             commit: fetched.commit,
         };
         let announced = self.pending.as_ref().and_then(|pending| pending.announced);
-        let overtaken = known.sign_outs != floor.sign_outs
+        let overtaken = known.sign_out != floor.sign_out
             || (older && known != floor)
             || announced.is_some_and(|announced| revision.misses(&announced));
         if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {
@@ -99,7 +109,22 @@ impl State {
             }
             return Admission::Overtaken;
         }
-        let lost = self.lost_in(&fetched, known != floor || !older, now, rules);
+        let gone = self.has_lost_life(fetched.generation, fetched.life, now);
+        if gone && fetched.emptied.is_none() {
+            return Admission::Overtaken;
+        }
+        let emptied = fetched.emptied.unwrap_or(false);
+        let is_sound = known != floor || !(older || gone);
+        let ended = gone && !emptied;
+        let lost = match ended {
+            true => Vec::new(),
+            false => self.lost_in(&fetched, is_sound, now, rules),
+        };
+        let given_up = match ended {
+            // Signed out elsewhere and its tombstone lost, evicted, or removed by hand.
+            true => self.end_what_began(),
+            false => 0,
+        };
         self.cleared_at = fetched.cleared_at;
         let since = self.pending.as_ref().and_then(|pending| pending.since());
         let signed_out = match self.generation {
@@ -111,10 +136,13 @@ impl State {
             true => self.drop_changes(),
             false => 0,
         };
+        let dropped = dropped + given_up;
         let newest = self.latest_to_expire(now);
         self.generation = Some(fetched.generation.max(known.generation));
         self.version = fetched.version;
         self.commit = fetched.commit;
+        self.life = fetched.life;
+        self.losses = rules.losses.count();
         self.complete = true;
         self.checked_at = now;
         self.epoch = fetched.epoch;
@@ -221,6 +249,11 @@ impl State {
         self.doubts = self.doubts.wrapping_add(1);
     }
 
+    /// Whether sign-outs elsewhere were heard of until now, as far as anybody is to tell.
+    pub(super) fn heard(&self, rules: &Rules) -> bool {
+        rules.epoch.was_alive_in(self.epoch) || sabotage::is(Sabotage::RecoveryAfterSignOut)
+    }
+
     /// What memory has and L2 has lost: it had a later version than this one. Only what was heard
     /// of until L2 lost it counts: it might have been signed out elsewhere.
     fn lost_in(
@@ -230,8 +263,9 @@ impl State {
         now: Timestamp,
         rules: &Rules,
     ) -> Vec<(TokenKey, Value)> {
-        let heard =
-            rules.epoch.was_alive_in(self.epoch) || sabotage::is(Sabotage::RecoveryAfterSignOut);
+        // Without a backplane nobody hears of anything, and memory is believed all the same.
+        let silent = fetched.emptied == Some(true) && rules.epoch.channel() == Channel::None;
+        let heard = silent || self.heard(rules);
         if is_sound || !self.complete || !heard {
             return Vec::new();
         }
@@ -241,7 +275,7 @@ impl State {
             return Vec::new();
         }
         let missing = |name: &TokenKey| !fetched.entries.iter().any(|(kept, _)| kept == name);
-        let entries = self.usable_entries(now).into_iter();
+        let entries = self.stored_entries(now).into_iter();
         entries.filter(|(name, _)| missing(name)).collect()
     }
 
@@ -270,6 +304,8 @@ impl State {
         if version >= self.version {
             (self.version, self.commit) = (version, Some(id));
         }
+        self.life = made.life;
+        self.losses = rules.losses.count();
         self.touched_at = now;
         self.set_remaining(made.remaining, now, rules);
         if self.pending().land(Landing::Stored) {
@@ -324,7 +360,7 @@ impl State {
     pub(super) fn sign_out(&mut self, id: CommitId, now: Timestamp) -> usize {
         let dropped = self.drop_changes();
         self.forget_entries();
-        self.sign_outs += 1;
+        self.sign_out = SignOut::next();
         let generation = self.generation;
         let pending = self.pending();
         pending.clear.get_or_insert(generation);
@@ -346,7 +382,7 @@ impl State {
         self.cleared_at = cleared_at;
         let ended = latest > known.or(Some(0));
         if ended && self.cleared_since(signed_out_at) {
-            self.sign_outs += 1;
+            self.sign_out = SignOut::next();
         }
         match ended && since.is_some_and(|since| self.cleared_since(since)) {
             true => self.drop_changes(),
@@ -357,7 +393,7 @@ impl State {
     /// Others have signed the partition out, perhaps after what has begun here since the sign-out that
     /// waits. Returns how many changes are dropped; what is still under way is refused.
     pub(super) fn end_what_began(&mut self) -> usize {
-        self.sign_outs += 1;
+        self.sign_out = SignOut::next();
         self.drop_changes()
     }
 
@@ -367,17 +403,14 @@ impl State {
         self.pending().clear_confirmed = false;
         self.generation = Some(generation);
         self.cleared_at = Some(now);
-        self.version = 0;
-        self.commit = None;
-        self.complete = false;
-        self.end = None;
-        self.hard_end = None;
+        self.forget_life();
     }
 
-    /// L2 has started the sliding lifetime anew.
+    /// L2 has started the sliding lifetime anew, or says that there is none.
     pub(super) fn touched(&mut self, remaining: Remaining, now: Timestamp, rules: &Rules) {
-        if remaining != Remaining::default() {
-            self.set_remaining(remaining, now, rules);
+        match remaining == Remaining::default() {
+            true => self.distrust(),
+            false => self.set_remaining(remaining, now, rules),
         }
     }
 

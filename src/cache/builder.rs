@@ -313,6 +313,7 @@ impl Builder {
             revalidate_every: self.l1.revalidate_every,
             max_staleness: self.l1.max_staleness,
             sliding: self.lifetime.sliding,
+            losses: super::life::Losses::default(),
             epoch: match self.backplane {
                 Some(_) => Epoch::lost(),
                 None => Epoch::default(),

@@ -9,10 +9,11 @@ use tokio::task::JoinSet;
 
 use super::Engine;
 use super::admission::Made;
+use super::coherence::Channel;
 use super::l2::L2Error;
 use super::load::MAX_READS;
 use super::partition::{Partition, State};
-use super::pending::{Base, InFlight};
+use super::pending::{Base, InFlight, PendingChange};
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Change, Cleared, Commit, CommitId, Outcome, PartitionId, Revision, TOMBSTONE};
@@ -70,6 +71,7 @@ impl Engine {
             );
         }
         let generation = state.generation;
+        let life = state.life_at(self.clock.now());
         let base = Base {
             version: state.version,
             commit: state.commit,
@@ -83,7 +85,7 @@ impl Engine {
                 id: pending.clear_id,
             },
             (None, Some(generation)) if pending.is_dirty() => WorkKind::Commit {
-                commit: pending.depart(base, || self.queue.next_id()),
+                commit: pending.depart(base, life, || self.queue.next_id()),
                 generation,
             },
             (None, None) if pending.is_dirty() => WorkKind::Load,
@@ -132,6 +134,10 @@ impl Engine {
                     };
                     announcements.push((commit.partition, revision));
                 }
+                if let Ok(Outcome::Lost) = answer {
+                    work.failure = self.settle_lost(work).await.err();
+                    continue;
+                }
                 let settled = answer.map(|outcome| self.settle(work, outcome));
                 work.failure = settled.err().map(L2Error::from);
             }
@@ -146,16 +152,21 @@ impl Engine {
         };
         let partition = self.l2.id(&work.partition.key);
         let writer = self.l2.protection.writer(&partition, *generation);
-        let changes = commit
-            .changes
-            .iter()
-            .map(|(name, change)| writer.change(name.as_ref(), change.value.as_ref()));
+        let changes = commit.changes.iter().chain(commit.again.iter());
+        let changes =
+            changes.map(|(name, change)| writer.change(name.as_ref(), change.value.as_ref()));
         let changes = changes.collect();
+        let sealed = self.l2.protection.seals();
+        let life = commit.life.filter(|life| life.sealed == sealed);
+        // A version of 0 is that of a new partition, or not known because L1 has let it go.
+        let known = Some(commit.base.version).filter(|at| *at > 0 || commit.life.is_none());
         Some(Commit {
             partition,
             id: commit.id,
             generation: *generation,
             expected: commit.expected,
+            life: life.map(|life| life.id),
+            repeats: known.filter(|_| commit.sent),
             changes,
             lifetime: self.lifetime,
         })
@@ -171,11 +182,13 @@ impl Engine {
                 Outcome::Committed {
                     version,
                     previous,
+                    life,
                     remaining,
                 } => {
                     let made = Made {
                         version,
                         previous,
+                        life: self.life(life),
                         remaining,
                     };
                     let flushed = state.committed(commit.id, made, now, &self.rules);
@@ -189,7 +202,54 @@ impl Engine {
                     let dropped = state.conflicted(commit.id);
                     self.counters.superseded_changes.add(dropped as u64);
                 }
+                // Its settlement takes another question.
+                Outcome::Lost => {}
             });
+    }
+
+    /// L2 no longer has the life that the commit was to go on with.
+    async fn settle_lost(&self, work: &Work) -> Result<(), L2Error> {
+        let WorkKind::Commit { commit, .. } = &work.kind else {
+            return Ok(());
+        };
+        let key = &work.partition.key;
+        let losses = self.partitions.with(key, |_, state| state.losses);
+        let emptied = self.l2_has_lost_everything(losses).await?;
+        let now = self.clock.now();
+        self.partitions.with(key, |_, state| {
+            if !state.has_in_flight(commit.id) {
+                return;
+            }
+            let gone = state.has_lost_life(0, None, now);
+            if gone && !emptied {
+                let dropped = state.life_is_over();
+                self.counters.signed_out_changes.add(dropped as u64);
+                return;
+            }
+            // Without a backplane nobody hears of anything, and memory is believed all the same.
+            let silent = self.rules.epoch.channel() == Channel::None;
+            let heard = silent || state.heard(&self.rules);
+            let again = match gone {
+                true => state.to_be_written_again(heard, now),
+                // At the end of its time.
+                false => Vec::new(),
+            };
+            let sizes = again.iter();
+            let sizes = sizes.map(|(name, value)| PendingChange::size(name, Some(value)));
+            let room = self.budget.try_reserve(again.len(), sizes.sum());
+            // Past the bound it stays lost: the user signs in again.
+            let again = room.map_or_else(Vec::new, |mut room| {
+                self.counters.recovered_changes.add(again.len() as u64);
+                let again = again.into_iter();
+                let change = |(name, value)| {
+                    let change = PendingChange::new(&name, Some(value), now, &mut room);
+                    (name, change)
+                };
+                again.map(change).collect()
+            });
+            state.begin_life(again);
+        });
+        Ok(())
     }
 
     async fn clear(
@@ -211,6 +271,8 @@ impl Engine {
             id,
             generation: loaded.generation,
             expected: None,
+            life: None,
+            repeats: None,
             changes: changes.collect(),
             lifetime: self.lifetime,
         };

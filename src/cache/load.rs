@@ -9,13 +9,14 @@ use super::Engine;
 use super::acquired::Seen;
 use super::admission::{Admission, Fetched, Floor};
 use super::l2::L2Error;
+use super::life::Life;
 use super::partition::{Partition, State, Unopened};
 use super::pending::PendingChange;
 use super::told;
 use crate::codec::{Unopenable, Value};
 use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
-use crate::store::{EntryId, Loaded, PartitionId, Revision};
+use crate::store::{CommitId, EntryId, Loaded, PartitionId, Revision};
 use crate::time::Timestamp;
 
 /// Reads of L2 that commits and sign-outs may overtake before a load gives up.
@@ -135,7 +136,15 @@ impl Engine {
             let versions = loaded.entries.iter();
             let versions = versions.map(|stored| (stored.entry, stored.version));
             let versions = versions.collect();
-            if let Some(seen) = self.admit(key, &id, loaded, begun, |state, now| see(state, now)) {
+            let mut fetched = self.decode(&id, loaded, begun.epoch);
+            let losses = self.partitions.with(key, |_, state| {
+                let gone = state.has_lost_life(fetched.generation, fetched.life, self.clock.now());
+                gone.then_some(state.losses)
+            });
+            if let Some(losses) = losses {
+                fetched.emptied = Some(self.l2_has_lost_everything(losses).await?);
+            }
+            if let Some(seen) = self.admit(key, fetched, begun, |state, now| see(state, now)) {
                 return Ok((seen, versions));
             }
         }
@@ -147,12 +156,10 @@ impl Engine {
     fn admit<R>(
         self: &Arc<Self>,
         key: &PartitionKey,
-        id: &PartitionId,
-        loaded: Loaded,
+        fetched: Fetched,
         begun: Begun,
         see: impl FnOnce(&mut State, Timestamp) -> R,
     ) -> Option<R> {
-        let fetched = self.decode(id, loaded, begun.epoch);
         let now = self.clock.now();
         let (seen, wakes) = self.partitions.with(key, |partition, state| {
             match state.admit(fetched, begun.floor, now, &self.rules) {
@@ -229,12 +236,19 @@ impl Engine {
             generation: loaded.generation,
             version: loaded.version,
             commit: loaded.commit,
+            life: self.life(loaded.life),
             cleared_at: loaded.cleared_at,
             remaining: loaded.remaining,
             entries,
             unopenable: Unopened::new(unopenable, || self.l2.protection.names()),
             epoch,
+            emptied: None,
         }
+    }
+
+    pub(super) fn life(&self, id: Option<CommitId>) -> Option<Life> {
+        let sealed = self.l2.protection.seals();
+        id.map(|id| Life { id, sealed })
     }
 }
 
@@ -273,13 +287,16 @@ impl Loader {
             Err(failure) => self.outcome = Err(failure),
             #[cfg(feature = "seal")]
             Ok(loaded) if !engine.is_ready(&self.partition, &loaded) => self.go_on(),
-            Ok(loaded) => match engine.admit(key, id, loaded, begun, |state, _| state.end_load()) {
-                Some(()) => {
-                    self.is_over = true;
-                    self.outcome = Ok(());
+            Ok(loaded) => {
+                let fetched = engine.decode(id, loaded, begun.epoch);
+                match engine.admit(key, fetched, begun, |state, _| state.end_load()) {
+                    Some(()) => {
+                        self.is_over = true;
+                        self.outcome = Ok(());
+                    }
+                    None => self.go_on(),
                 }
-                None => self.go_on(),
-            },
+            }
         }
     }
 

@@ -26,6 +26,7 @@ mod journal;
 mod l1;
 mod l2;
 mod lease;
+mod life;
 mod load;
 #[cfg(test)]
 mod overload_tests;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 #[cfg(feature = "seal")]
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -15,6 +15,7 @@ use super::budget::Permit;
 use super::by_name::ByName;
 use super::coherence::{Channel, Epoch};
 use super::index::{self, Listed};
+use super::life::{Life, Losses};
 use super::pending::{Pending, PendingChange};
 use super::setback::Rebuff;
 use crate::codec::Value;
@@ -34,6 +35,22 @@ pub(super) const RECHECK: Duration = Duration::from_secs(1);
 /// Memory of a partition besides itself and what its entries own: its share of L1's index and of
 /// the allocator. Measured; see `benches/peers/benches/memory.rs`.
 const INDEX_FOOTPRINT: usize = 480;
+
+/// How long what has expired stays at least: an acquisition is told what it replaces.
+const EXPIRED_KEPT: Duration = Duration::from_secs(60);
+
+/// A sign-out, by its number in this process. Handles outlive the [`State`] that they have seen,
+/// so that no count may begin anew with one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SignOut(u64);
+
+impl SignOut {
+    /// One after all others.
+    pub(super) fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
 
 #[repr(C)]
 pub(crate) struct Partition {
@@ -84,9 +101,9 @@ pub(crate) struct State {
     settled_until: Timestamp,
     /// The epoch of the backplane in which the entries were compared with L2.
     pub(super) epoch: u32,
-    /// Grows when what has begun here is over: the partition was signed out through this process, or
-    /// by others while this one could not tell L2.
-    pub(super) sign_outs: u32,
+    /// When what had begun here was over last: the partition was signed out through this process, or
+    /// by others while this one could not tell L2. 0 is not since it is in memory.
+    pub(super) sign_out: SignOut,
     /// `None` until L2 was asked.
     pub(super) generation: Option<u64>,
     /// The prefix generation of all of this; `None` until it is known.
@@ -95,6 +112,8 @@ pub(crate) struct State {
     pub(super) entries: ByName<Entry>,
     /// What the entries own, in bytes.
     bytes: usize,
+    /// When some of them have expired for long enough; `None` if none ever will.
+    prune_at: Option<Timestamp>,
     /// Whether `entries` is all that L2 had at `version`.
     pub(super) complete: bool,
     /// How often another instance has announced what is not after `version`, and how many of these
@@ -105,6 +124,10 @@ pub(crate) struct State {
     pub(super) pending: Option<Box<Pending>>,
     /// The latest version that L2 is known to have.
     pub(super) version: u64,
+    /// The life of the partition in L2, if it is known to have one.
+    pub(super) life: Option<Life>,
+    /// How often L2 had lost everything by then.
+    pub(super) losses: u32,
     /// The commit that made it, which tells it from the same version of an L2 that has lost data.
     pub(super) commit: Option<CommitId>,
     /// When L2 last confirmed that.
@@ -179,6 +202,7 @@ pub(super) struct Rules {
     pub(super) max_staleness: Option<Duration>,
     pub(super) sliding: Option<Duration>,
     pub(super) epoch: Epoch,
+    pub(super) losses: Losses,
 }
 
 /// Upkeep that a read found due.
@@ -191,7 +215,7 @@ pub(super) struct Due {
 impl State {
     /// The value of an entry that needs no second look: the path of a hit.
     pub(super) fn settled(&self, name: &str, now: Timestamp, epoch: u32) -> Option<&Value> {
-        if now >= self.settled_until || epoch != self.epoch {
+        if now >= self.settled_until || now < self.checked_at || epoch != self.epoch {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -240,14 +264,15 @@ impl State {
     /// Whether memory may say that there is no other entry.
     pub(super) fn absences_are_known(&self, now: Timestamp, rules: &Rules) -> bool {
         let known = self.complete && !self.is_doubted() && self.epoch == rules.epoch.now();
-        self.is_clearing() || (known && now < self.checked_at.saturating_add(rules.negative_ttl))
+        let until = self.checked_at.saturating_add(rules.negative_ttl);
+        self.is_clearing() || (known && (self.checked_at..until).contains(&now))
     }
 
     /// Whether memory can be trusted to have what L2 has, within the bound on staleness.
     pub(super) fn is_coherent(&self, now: Timestamp, rules: &Rules) -> bool {
         let bound = self.stale_at(rules);
         let current = self.epoch == rules.epoch.now() && !self.is_doubted();
-        current && bound.is_none_or(|bound| now < bound)
+        current && bound.is_none_or(|bound| (self.checked_at..bound).contains(&now))
     }
 
     fn is_doubted(&self) -> bool {
@@ -286,18 +311,45 @@ impl State {
             .collect()
     }
 
-    /// Upkeep that is due now, and marks it as taken care of.
-    pub(super) fn take_due(&mut self, now: Timestamp, rules: &Rules) -> Due {
+    /// Everything that can be used and that L2 is to have.
+    pub(super) fn stored_entries(&self, now: Timestamp) -> Vec<(TokenKey, Value)> {
+        let local = |name: &TokenKey| {
+            let found = self.entries.get(name.as_ref());
+            found.is_some_and(|entry| entry.local)
+        };
+        let mut entries = self.usable_entries(now);
+        entries.retain(|(name, _)| !local(name));
+        entries
+    }
+
+    /// Upkeep that is due now.
+    pub(super) fn due(&self, now: Timestamp, rules: &Rules) -> Due {
         let revalidate = !self.is_active() && self.revalidate_at(rules).is_some_and(|at| at <= now);
-        let touch = self.touch_at(rules).is_some_and(|at| at <= now);
-        if touch {
-            self.touched_at = now;
-            // Users of L1 stay signed in while L2 cannot be told that they were here.
-            let idle_end = rules.sliding.map(|sliding| now.saturating_add(sliding));
-            self.end = [self.hard_end, idle_end].into_iter().flatten().min();
-            self.settle(rules);
-        }
+        let touch = self
+            .touch_at(rules)
+            .is_some_and(|at| !(self.touched_at..at).contains(&now));
+        // Use does not undo an end that has passed.
+        let touch = touch && !self.ended(now);
         Due { touch, revalidate }
+    }
+
+    /// Hands a touch that was found due on to the flush, in the step that marks it as taken care of:
+    /// one that was marked and not handed on would end a session that is in use. `false` where
+    /// somebody has done so meanwhile.
+    pub(super) fn hand_on_touch(&mut self, now: Timestamp, rules: &Rules) -> bool {
+        let touched_at = self.touched_at;
+        let is_early = self
+            .touch_at(rules)
+            .is_some_and(|at| (touched_at..at).contains(&now));
+        if is_early || self.ended(now) {
+            return false;
+        }
+        self.touched_at = now;
+        // Users of L1 stay signed in while L2 cannot be told that they were here.
+        let idle_end = rules.sliding.map(|sliding| now.saturating_add(sliding));
+        self.end = [self.hard_end, idle_end].into_iter().flatten().min();
+        self.pending().touch = true;
+        true
     }
 
     fn revalidate_at(&self, rules: &Rules) -> Option<Timestamp> {
@@ -400,10 +452,13 @@ impl State {
     ) {
         if self.ended(now) && !self.is_active() {
             self.forget_entries();
-            self.end = None;
             // L2 may have forgotten it since, and begun to count anew.
-            self.complete = false;
+            if self.has_outlived_generation(now) {
+                self.generation = None;
+            }
+            self.forget_life();
         }
+        self.prune(now);
         for (name, value) in changes {
             self.lay(name.clone(), value.clone(), reserved.is_none());
             if let Some(reserved) = &mut reserved {
@@ -418,6 +473,9 @@ impl State {
         let replaced = match value {
             Some(value) => {
                 self.bytes += own + value.footprint();
+                let end = value.expires_at();
+                let end = end.map(|at| at.saturating_add(EXPIRED_KEPT));
+                self.prune_at = [self.prune_at, end].into_iter().flatten().min();
                 self.entries.insert(name, Entry::new(value, local))
             }
             None => self.entries.remove(name.as_ref()),
@@ -427,11 +485,32 @@ impl State {
 
     /// Forgets what L2 knows as well.
     pub(super) fn forget_loaded_entries(&mut self) {
-        self.entries.retain(|entry| entry.local);
-        let entries = self.entries.iter();
-        self.bytes = entries
-            .map(|(name, entry)| name.footprint() + entry.value.footprint())
-            .sum();
+        self.retain(|entry| entry.local);
+    }
+
+    pub(super) fn is_to_be_pruned(&self, now: Timestamp) -> bool {
+        self.prune_at.is_some_and(|at| at <= now)
+    }
+
+    /// Frees what has expired, now and then: each time all entries are looked at.
+    pub(super) fn prune(&mut self, now: Timestamp) {
+        if self.is_to_be_pruned(now) {
+            self.retain(|entry| entry.is_usable(now));
+            let next = now.saturating_add(EXPIRED_KEPT);
+            self.prune_at = self.prune_at.map(|at| at.max(next));
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
+        self.entries.retain(keep);
+        self.bytes = 0;
+        self.prune_at = None;
+        for (name, entry) in self.entries.iter() {
+            self.bytes += name.footprint() + entry.value.footprint();
+            let end = entry.value.expires_at();
+            let end = end.map(|at| at.saturating_add(EXPIRED_KEPT));
+            self.prune_at = [self.prune_at, end].into_iter().flatten().min();
+        }
     }
 
     pub(super) fn forget_entries(&mut self) {
@@ -439,6 +518,7 @@ impl State {
         self.unopenable = Unopened::default();
         self.rebuff = None;
         self.bytes = 0;
+        self.prune_at = None;
     }
 
     pub(super) fn ended(&self, now: Timestamp) -> bool {
@@ -446,7 +526,8 @@ impl State {
     }
 
     pub(super) fn fresh(&self, now: Timestamp) -> bool {
-        self.fresh_until.is_none_or(|until| now < until)
+        // A check of the future is from before the clock was set back: how old it is, is not known.
+        self.checked_at <= now && self.fresh_until.is_none_or(|until| now < until)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -294,7 +294,7 @@ impl Partitions {
     /// Frees what has expired, and the room of what has left.
     pub(super) async fn sweep(&self, now: Timestamp) {
         for stripe in &self.stripes {
-            let over: Vec<_> = {
+            let (over, grown): (Vec<_>, Vec<_>) = {
                 let stripe = &mut *stripe.lock();
                 stripe.clear_empty();
                 let Stripe { active, kept, .. } = stripe;
@@ -304,10 +304,15 @@ impl Partitions {
                 for shelf in [active, kept, &mut stripe.empty] {
                     shelf.fit(|partition| self.hash(&partition.key));
                 }
-                over
+                let grown = stripe.kept.0.iter();
+                let grown = grown.filter(|it| it.lock().is_to_be_pruned(now));
+                (over, grown.map(|it| it.key.clone()).collect())
             };
             if let Some(bound) = &self.bound {
                 over.iter().for_each(|partition| bound.remove(partition));
+            }
+            for key in grown {
+                self.with_known(&key, |state| state.prune(now));
             }
             tokio::task::yield_now().await;
         }
@@ -384,6 +389,7 @@ mod tests {
             max_staleness: None,
             sliding: None,
             epoch: Epoch::default(),
+            losses: crate::cache::life::Losses::default(),
         };
         Partitions::new(
             &L1::new().max_bytes(LIMIT),

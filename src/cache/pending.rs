@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::budget::Permit;
 use super::by_name::ByName;
 use super::l2::L2Error;
+use super::life::Life;
 use super::sign_outs::Untold;
 use super::told;
 use crate::codec::Value;
@@ -105,6 +106,12 @@ pub(super) struct InFlight {
     pub(super) id: CommitId,
     pub(super) expected: Option<Expected>,
     pub(super) changes: Arc<ByName<PendingChange>>,
+    /// What L2 has lost, to be written with them.
+    pub(super) again: Arc<ByName<PendingChange>>,
+    /// The life that it goes on with.
+    pub(super) life: Option<Life>,
+    /// It was sent before, and may have been applied.
+    pub(super) sent: bool,
     /// What memory had when it was first sent. If L2 says that it came right after, it has had no
     /// other commit since.
     pub(super) base: Base,
@@ -296,7 +303,25 @@ impl Pending {
 
     /// The changes that wait, as one commit. One whose answer was lost goes out again as it was,
     /// before anything newer.
-    pub(super) fn depart(&mut self, base: Base, next_id: impl FnOnce() -> CommitId) -> InFlight {
+    pub(super) fn depart(
+        &mut self,
+        base: Base,
+        life: Option<Life>,
+        next_id: impl FnOnce() -> CommitId,
+    ) -> InFlight {
+        let mut commit = self.first(base, life, next_id);
+        if let Some(in_flight) = &mut self.in_flight {
+            commit.sent = std::mem::replace(&mut in_flight.sent, true);
+        }
+        commit
+    }
+
+    fn first(
+        &mut self,
+        base: Base,
+        life: Option<Life>,
+        next_id: impl FnOnce() -> CommitId,
+    ) -> InFlight {
         if let Some(commit) = &mut self.in_flight {
             if sabotage::is(Sabotage::FreshCommitIds) {
                 commit.id = next_id();
@@ -305,7 +330,7 @@ impl Pending {
         }
         if let Some(batch) = self.acquired.pop_front() {
             self.landing = batch.landing;
-            return self.send_off(next_id(), base, batch.changes, batch.expected);
+            return self.send_off(next_id(), base, life, batch.changes, batch.expected);
         }
         let mut bytes = 0;
         let fits = |(_, change): &(&TokenKey, &PendingChange)| {
@@ -324,13 +349,14 @@ impl Pending {
             self.riders.append(&mut self.waiters);
         }
         let changes = Arc::new(std::mem::replace(&mut self.changes, rest));
-        self.send_off(next_id(), base, changes, None)
+        self.send_off(next_id(), base, life, changes, None)
     }
 
     fn send_off(
         &mut self,
         id: CommitId,
         base: Base,
+        life: Option<Life>,
         changes: Arc<ByName<PendingChange>>,
         expected: Option<Expected>,
     ) -> InFlight {
@@ -338,6 +364,9 @@ impl Pending {
             id,
             expected,
             changes,
+            again: Arc::default(),
+            life,
+            sent: false,
             base,
         };
         self.in_flight = Some(commit.clone());

@@ -2,7 +2,10 @@
 
 use std::num::NonZeroU64;
 
-use super::partition::{RECHECK, State};
+use super::life::Life;
+use super::partition::{RECHECK, SignOut, State};
+use crate::key::{PartitionKey, PartitionKind};
+use crate::store::TOMBSTONE;
 use crate::time::Timestamp;
 
 /// What a handle saw when it first used the partition. Its changes are refused once the partition
@@ -11,8 +14,12 @@ use crate::time::Timestamp;
 pub(crate) struct Pin {
     generation: Option<Count>,
     prefix: Option<Count>,
-    sign_outs: u32,
+    /// The life that it saw, or its first change has begun.
+    life: Option<Life>,
+    sign_out: SignOut,
     since: Timestamp,
+    /// When L2 has last confirmed what the pin says.
+    confirmed_at: Option<Timestamp>,
     /// When L2 last failed the handle.
     l2_failed_at: Option<Timestamp>,
 }
@@ -39,12 +46,41 @@ impl Pin {
         if !state.is_clearing() {
             let known = state.generation.map(Count::from);
             self.generation = self.generation.or(known);
+            self.life = self.life.or(state.life);
         }
+    }
+
+    /// Whether memory was compared with L2 since the handle began, or need not be: a change must not
+    /// be of a generation that was over before.
+    pub(super) fn is_confirmed(&self, state: &State) -> bool {
+        self.confirmed_at.is_some() || self.since <= state.checked_at
+    }
+
+    /// Whether the tombstone of a sign-out after this pin may be gone by now, so that nothing
+    /// would tell of it.
+    pub(super) fn is_old(&self, now: Timestamp) -> bool {
+        self.confirmed_at.unwrap_or(self.since) < now.saturating_sub(TOMBSTONE / 2)
+    }
+
+    /// L2 was asked: whether it still has what the handle has seen. Where nobody signs in, there is
+    /// nothing else to be had.
+    pub(super) fn confirm(&mut self, state: &State, key: &PartitionKey, now: Timestamp) -> bool {
+        let generation = state.generation.map(Count::from);
+        let life = self.life.is_some() && self.life == state.life_at(now);
+        let lasts = life || key.kind() == PartitionKind::Application;
+        let confirmed = !self.is_old(now) || (generation == self.generation && lasts);
+        if confirmed {
+            self.confirmed_at = Some(now);
+            self.life = state.life_at(now).or(self.life);
+        }
+        confirmed
     }
 
     /// Takes over what another pin of the same handle has seen later.
     pub(crate) fn follow(&mut self, later: &Self) {
         self.l2_failed_at = self.l2_failed_at.max(later.l2_failed_at);
+        self.confirmed_at = self.confirmed_at.max(later.confirmed_at);
+        self.life = later.life.or(self.life);
     }
 
     pub(super) fn note_l2_failure(&mut self, now: Timestamp) {
@@ -53,8 +89,8 @@ impl Pin {
 
     /// Whether L2 has failed the handle so recently that it should not wait for it again.
     pub(super) fn gave_up_on_l2(&self, now: Timestamp) -> bool {
-        let failed = self.l2_failed_at.map(|at| at.saturating_add(RECHECK));
-        failed.is_some_and(|until| now < until)
+        let lasts = |at: Timestamp| (at..at.saturating_add(RECHECK)).contains(&now);
+        self.l2_failed_at.is_some_and(lasts)
     }
 }
 
@@ -70,8 +106,10 @@ impl State {
         Pin {
             generation: generation.map(Count::from),
             prefix: self.prefix.map(Count::from),
-            sign_outs: self.sign_outs,
+            life: self.life_at(now),
+            sign_out: self.sign_out,
             since: now,
+            confirmed_at: None,
             l2_failed_at: None,
         }
     }
@@ -85,12 +123,15 @@ impl State {
         };
         let prefix = self.prefix.map(Count::from);
         let revoked = pin.prefix.is_some() && prefix > pin.prefix;
-        ended || revoked || self.sign_outs > pin.sign_outs
+        ended || revoked || self.sign_out > pin.sign_out
     }
 
     /// Takes over the generation that a handle saw, where memory has none: L1 is off, or has
     /// evicted the partition since. L2 checks it in any case.
     pub(super) fn adopt(&mut self, pin: &Pin) {
-        self.generation = self.generation.or(pin.generation.map(u64::from));
+        if self.generation.is_none() {
+            self.generation = pin.generation.map(u64::from);
+            self.life = pin.life;
+        }
     }
 }

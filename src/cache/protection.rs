@@ -70,6 +70,14 @@ impl Protection {
         on.then_some(sealing)
     }
 
+    /// Whether partitions have the names that they have with encryption.
+    pub(super) fn seals(&self) -> bool {
+        #[cfg(feature = "seal")]
+        return self.sealing().is_some();
+        #[cfg(not(feature = "seal"))]
+        false
+    }
+
     pub(super) fn names(&self) -> Names {
         #[cfg(feature = "seal")]
         if let Some(sealing) = self.sealing() {
@@ -348,6 +356,8 @@ impl Engine {
             id: self.queue.next_id(),
             generation,
             expected: None,
+            life: None,
+            repeats: None,
             changes,
             lifetime: self.lifetime,
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Engine;
+use super::coherence::Channel;
 use super::l2::L2Error;
 use super::partition::{Answer, Due, Partition};
 use super::pin::Pin;
@@ -63,13 +64,13 @@ impl Engine {
         let (answer, due) = match known {
             None => (Answer::Unknown, Due::default()),
             Some(partition) => {
-                let mut state = partition.lock();
+                let state = partition.lock();
                 let answer = state.answer(name, now, &self.rules);
                 // What is out of date may be from before a sign-out that this handle comes after.
                 if matches!(answer, Answer::Known(_)) {
                     pin.get_or_insert_with(|| state.pin(now));
                 }
-                (answer, state.take_due(now, &self.rules))
+                (answer, state.due(now, &self.rules))
             }
         };
         if let Answer::Known(lookup) = answer {
@@ -87,11 +88,13 @@ impl Engine {
         }
         self.counters.l1_misses.add(1);
         let (partition, outcome) = self.load_once(key, policy, pin).await;
+        // What expired while it was waited for is not served.
+        let now = self.clock.now();
         let (answer, due) = {
-            let mut state = partition.lock();
+            let state = partition.lock();
             pin.get_or_insert_with(|| state.pin(now));
             let answer = state.answer(name, now, &self.rules);
-            (answer, state.take_due(now, &self.rules))
+            (answer, state.due(now, &self.rules))
         };
         self.keep_up(
             key,
@@ -140,6 +143,7 @@ impl Engine {
             true => (partition, Ok(())),
             false => self.load_once(key, policy, pin).await,
         };
+        let now = self.clock.now();
         let state = partition.lock();
         pin.get_or_insert_with(|| state.pin(now));
         match outcome {
@@ -176,11 +180,19 @@ impl Engine {
         pin: &mut Option<Pin>,
     ) -> Result<(), Error> {
         let partition = self.find(key);
+        let is_old = |pin: &Pin| pin.is_old(self.clock.now());
+        let is_old = pin.as_ref().is_some_and(is_old);
         let known = {
             let state = partition.lock();
+            if let Some(pin) = pin {
+                pin.learn(&state);
+            }
             // One that is out of date would have L2 refuse what was made after a sign-out.
             let current = state.is_coherent(self.clock.now(), &self.rules);
-            (state.generation.is_some() && current) || state.is_clearing()
+            let heard = self.rules.epoch.channel() == Channel::Alive;
+            let confirmed = |pin: &Pin| pin.is_confirmed(&state);
+            let current = current && (heard || pin.as_ref().is_some_and(confirmed));
+            (state.generation.is_some() && current && !is_old) || state.is_clearing()
         };
         let (partition, outcome) = match known {
             true => (partition, Ok(())),
@@ -193,6 +205,12 @@ impl Engine {
             // Where L1 does not keep the partition, nobody else could say this any more.
             if state.signed_out_since(pin) {
                 return Err(Error::SignedOut);
+            }
+            match &outcome {
+                Ok(()) if pin.confirm(&state, key, now) => {}
+                Ok(()) => return Err(Error::SignedOut),
+                Err(failure) if is_old => return Err(Error::Unavailable(failure.error.clone())),
+                Err(_) => {}
             }
             pin.learn(&state);
         }
@@ -243,9 +261,11 @@ impl Engine {
 
     fn keep_up(self: &Arc<Self>, key: &PartitionKey, due: Due) {
         if due.touch {
+            let now = self.clock.now();
             self.partitions.with(key, |partition, state| {
-                state.pending().touch = true;
-                self.push(partition, state);
+                if state.hand_on_touch(now, &self.rules) {
+                    self.push(partition, state);
+                }
             });
             self.wake();
         }

@@ -116,7 +116,7 @@ impl Engine {
                     return Ok(());
                 }
                 // One of them has changed: read again.
-                Outcome::Stale { .. } | Outcome::Conflict => {}
+                Outcome::Stale { .. } | Outcome::Conflict | Outcome::Lost => {}
             }
         }
         Err(Error::unavailable())
@@ -173,6 +173,8 @@ impl Engine {
             id,
             generation,
             expected: None,
+            life: None,
+            repeats: None,
             changes,
             lifetime: self.lifetime,
         }

@@ -79,6 +79,7 @@ impl Engine {
     pub(super) async fn look_up_prefix(&self) -> Result<(), L2Error> {
         let answers = self.l2.revisions(&[self.prefix_id()]).await?;
         let revision = answers.into_iter().next().ok_or_else(L2Error::lost)??;
+        self.rules.losses.saw_marker(revision);
         self.learn_prefix(revision.generation);
         Ok(())
     }
@@ -102,6 +103,8 @@ impl Engine {
             id: self.queue.next_id(),
             generation,
             expected: None,
+            life: None,
+            repeats: None,
             changes: vec![Change {
                 entry: self.l2.entry_id("\u{1}everything"),
                 put: Some(Put {
@@ -119,7 +122,7 @@ impl Engine {
         }
     }
 
-    fn prefix_id(&self) -> PartitionId {
+    pub(super) fn prefix_id(&self) -> PartitionId {
         // By the same name with encryption and without, so that both see one generation.
         let namespace = &self.l2.protection.namespace;
         Names::default().partition(namespace, &PartitionKey::everything())

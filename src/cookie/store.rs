@@ -160,6 +160,8 @@ impl CookieStore {
             id: CommitId(getrandom::u64().unwrap_or_default().to_be_bytes()),
             generation: cleared.generation,
             expected: None,
+            life: None,
+            repeats: None,
             changes: vec![Change {
                 entry: EntryId::from([0; 16]),
                 put: Some(Put {

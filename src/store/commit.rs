@@ -20,6 +20,14 @@ pub struct Commit {
     /// What must hold for the changes to be applied. It is not looked at when they are
     /// [`Stale`](Outcome::Stale), or were applied before.
     pub expected: Option<Expected>,
+    /// The [life](super::Loaded::life) of the partition in which the changes were made, if it is
+    /// known. A partition of another life, or of none, is [`Lost`](Outcome::Lost): the commit neither
+    /// brings an ended partition back nor goes into the next one.
+    pub life: Option<CommitId>,
+    /// That it was sent before, and the version of the partition then. Where the store may have
+    /// forgotten the id since, entries that are newer than that version stay as they are: a repeated
+    /// commit never overwrites a later one.
+    pub repeats: Option<u64>,
     /// The changed entries, each named once.
     pub changes: Vec<Change>,
     /// How long the partition lives.
@@ -97,6 +105,8 @@ pub enum Outcome {
         /// The id of the commit or sign-out that came before this one; `None` if there is none that
         /// counts or is remembered.
         previous: Option<CommitId>,
+        /// The partition's life, as [loaded](super::Loaded::life).
+        life: Option<CommitId>,
         /// How long the partition lives from now on.
         remaining: Remaining,
     },
@@ -108,6 +118,9 @@ pub enum Outcome {
     /// The expected entry has another version: nothing is changed, and the commit is not
     /// remembered.
     Conflict,
+    /// The partition's life in which the changes were made is over, or was lost: nothing is changed,
+    /// and the commit is not remembered.
+    Lost,
 }
 
 /// The answer to [`TokenStore::clear`](super::TokenStore::clear).

@@ -17,6 +17,10 @@ pub struct Loaded {
     pub version: u64,
     /// The id of the last commit or sign-out; `None` when absent.
     pub commit: Option<CommitId>,
+    /// The id of the first commit or sign-out since the partition was absent, which tells it from
+    /// others that had its name before and come after. `None` when absent or ended, and where
+    /// the store does not know.
+    pub life: Option<CommitId>,
     /// When the partition was last signed out, while its tombstone is kept.
     pub cleared_at: Option<Timestamp>,
     /// How long the partition lives from now on.

@@ -64,6 +64,23 @@ impl MemoryStore {
         self
     }
 
+    /// Forgets a partition without a trace, as eviction or an operator would; for tests.
+    #[cfg(feature = "test-util")]
+    pub fn forget(&self, partition: &PartitionId) {
+        let mut shelf = self.shelf.lock();
+        let forgotten = shelf.partitions.remove(partition);
+        shelf.bytes -= forgotten.as_ref().map_or(0, Partition::footprint);
+    }
+
+    /// The partitions that it holds, signed-out ones included; for tests.
+    #[cfg(feature = "test-util")]
+    pub fn partitions(&self) -> Vec<PartitionId> {
+        let shelf = self.shelf.lock();
+        let mut ids: Vec<_> = shelf.partitions.iter().map(|(id, _)| id.clone()).collect();
+        ids.sort_by_key(|id| *id.digest());
+        ids
+    }
+
     fn relocate_one(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
         if from.partition == commit.partition {
             return Err(StoreError::new(StoreErrorKind::Refused));
@@ -254,6 +271,8 @@ mod tests {
             id: CommitId([user as u8; 8]),
             generation: 0,
             expected: None,
+            life: None,
+            repeats: None,
             changes: vec![change],
             lifetime: Lifetime::default(),
         };

@@ -1,7 +1,7 @@
 //! The contract between the engine and an L2 store.
 //!
 //! A store keeps, per partition, a *generation*, a *version*, entries and lifetimes. It sees
-//! digests and opaque bytes, never a key, a token or HTTP. Five rules carry the guarantees:
+//! digests and opaque bytes, never a key, a token or HTTP. Six rules carry the guarantees:
 //!
 //! 1. **Generations are final.** [`clear`](TokenStore::clear) raises the generation and leaves a
 //!    tombstone for [`TOMBSTONE`]. A commit names the generation it was made under, and the store
@@ -13,11 +13,16 @@
 //!    remembers the last [`REMEMBERED_COMMITS`] ids of a partition and answers a repeated one
 //!    without applying it again, so that one whose answer was lost can be retried. The latest of
 //!    them tells states apart that have the same number: a store that has lost data counts again.
+//!    One that was [sent before](Commit::repeats) and may be forgotten spares what is newer.
 //! 4. **Entries stand alone.** A commit writes and removes the entries that it names and leaves
 //!    all others as they are.
 //! 5. **Expectations are atomic.** A commit that [expects](Commit::expected) an entry at a version
 //!    is a [`Conflict`](Outcome::Conflict) and changes nothing when the entry has another: whoever
 //!    spent a refresh token keeps its successor only if nobody replaced it meanwhile.
+//!
+//! 6. **Nothing goes on in another life.** A commit names the [life](Loaded::life) of the partition
+//!    that it goes on with. Where that is over (ended, lost, removed by hand) it is
+//!    [`Lost`](Outcome::Lost) and changes nothing: the engine decides whether to begin anew.
 //!
 //! [Leases](Lease) keep instances apart for a while; they promise nothing. What must not happen
 //! twice is protected by rule 5.
@@ -28,7 +33,7 @@
 //! an entry that has expired is not loaded; the store frees both in time.
 //!
 //! A store that holds a *lower* generation than a commit names has lost data (a restart without
-//! persistence, a failover): what it holds is replaced.
+//! persistence, a failover): what it holds is replaced, unless the commit goes on with a life.
 //!
 //! `conformance` (feature `test-util`) checks any implementation against this page.
 

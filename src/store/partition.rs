@@ -37,14 +37,15 @@ impl Partition {
         now: Timestamp,
     ) -> Outcome {
         let record = stored.as_ref().map(|partition| partition.record.clone());
-        let (mut record, admission) = Record::admit(record, commit.id, commit.generation, now);
+        let (mut record, admission) = Record::admit(record, commit, now);
         match admission {
             Admission::Stale => {
                 let generation = record.generation;
                 return Outcome::Stale { generation };
             }
+            Admission::Lost => return Outcome::Lost,
             Admission::Repeated => {}
-            Admission::Apply { fresh } => {
+            Admission::Apply { fresh, spares } => {
                 let met = commit.expected.is_none_or(|expected| {
                     let held = stored.as_ref().filter(|_| !fresh);
                     let found = held.and_then(|partition| partition.entries.get(&expected.entry));
@@ -56,6 +57,10 @@ impl Partition {
                 let Self { entries, .. } = stored.get_or_insert_default();
                 entries.retain(|_, entry| !fresh && entry.lives(now));
                 for change in &commit.changes {
+                    let stored = entries.get(&change.entry).map(|entry| entry.version);
+                    if spares.is_some_and(|known| stored > Some(known)) {
+                        continue;
+                    }
                     let Some(put) = &change.put else {
                         entries.remove(&change.entry);
                         continue;
@@ -74,6 +79,7 @@ impl Partition {
         let outcome = Outcome::Committed {
             version: record.version,
             previous: record.before(commit.id),
+            life: record.life(now),
             remaining: record.remaining(now),
         };
         stored.get_or_insert_default().record = record;
@@ -111,6 +117,7 @@ impl Partition {
             generation: self.record.generation,
             version: self.record.version,
             commit: self.record.last(),
+            life: self.record.life(now),
             cleared_at: self.record.cleared_at,
             remaining: self.record.remaining(now),
             entries: self.live_entries(now).collect(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Cleared, CommitId, Expected, Lifetime, Origin, REMEMBERED_COMMITS, Remaining, TOMBSTONE,
+    Cleared, Commit, CommitId, Expected, Lifetime, Origin, REMEMBERED_COMMITS, Remaining, TOMBSTONE,
 };
 use crate::time::Timestamp;
 
@@ -21,8 +21,8 @@ pub(super) struct Record {
     pub(super) end: Option<Timestamp>,
     /// The latest expiry of any entry; `None` once an entry without one was written.
     pub(super) last_expiry: Option<Timestamp>,
-    /// The ids of the latest commits, eight bytes each, oldest first; after a sign-out begins with
-    /// its id.
+    /// The id of the first commit or sign-out, and those of the latest commits, eight bytes each, oldest
+    /// first.
     pub(super) recent: Vec<u8>,
 }
 
@@ -32,11 +32,15 @@ pub(super) enum Admission {
     Apply {
         /// Nothing that was stored before counts any more.
         fresh: bool,
+        /// Entries that are newer than this version are spared.
+        spares: Option<u64>,
     },
     /// The same commit was applied before.
     Repeated,
     /// The partition was signed out since.
     Stale,
+    /// The life that it goes on with is over.
+    Lost,
 }
 
 impl Expected {
@@ -65,11 +69,21 @@ impl Record {
         self.recent.last_chunk().map(|id| CommitId(*id))
     }
 
+    /// The life of the partition, if it has not ended.
+    pub(super) fn life(&self, now: Timestamp) -> Option<CommitId> {
+        let first = self.recent.first_chunk().filter(|_| !self.ended(now));
+        first.map(|id| CommitId(*id))
+    }
+
     /// The id before this one.
     pub(super) fn before(&self, id: CommitId) -> Option<CommitId> {
-        let mut ids = self.recent.as_chunks().0.iter();
-        let at = ids.position(|seen| *seen == id.0)?;
-        let before = self.recent.as_chunks().0.get(at.checked_sub(1)?)?;
+        let ids = self.recent.as_chunks().0;
+        let at = ids.iter().position(|seen| *seen == id.0)?;
+        if at == 1 && ids.len() > REMEMBERED_COMMITS {
+            // Others may have been between the first and this one.
+            return None;
+        }
+        let before = ids.get(at.checked_sub(1)?)?;
         Some(CommitId(*before))
     }
 
@@ -86,10 +100,10 @@ impl Record {
     /// commit expects is left to the store: nothing is stored yet.
     pub(super) fn admit(
         stored: Option<Self>,
-        id: CommitId,
-        generation: u64,
+        commit: &Commit,
         now: Timestamp,
     ) -> (Self, Admission) {
+        let (id, generation) = (commit.id, commit.generation);
         let version = stored.as_ref().map_or(0, |record| record.version);
         let new = |cleared_at| Self {
             generation,
@@ -105,6 +119,12 @@ impl Record {
                 if record.remembers(id) {
                     return (record, Admission::Repeated);
                 }
+                let other = record
+                    .life(now)
+                    .is_some_and(|life| commit.life != Some(life));
+                if commit.life.is_some() && (other || record.ended(now)) {
+                    return (record, Admission::Lost);
+                }
                 match record.ended(now) {
                     true => {
                         let mut next = new(record.cleared_at);
@@ -114,13 +134,22 @@ impl Record {
                     false => (record, false),
                 }
             }
+            stored if commit.life.is_some() => {
+                return (stored.unwrap_or_default(), Admission::Lost);
+            }
             _ => (new(None), true),
         };
+        // As long as no more have come since, its id would be remembered.
+        let forgotten = |known: &u64| version > known.saturating_add(REMEMBERED_COMMITS as u64);
+        let spares = commit.repeats.filter(forgotten);
         record.version = record.version.saturating_add(1);
         record.recent.extend(id.0);
-        let surplus = record.recent.len().saturating_sub(8 * REMEMBERED_COMMITS);
-        record.recent.drain(..surplus);
-        (record, Admission::Apply { fresh })
+        let surplus = record
+            .recent
+            .len()
+            .saturating_sub(8 * (1 + REMEMBERED_COMMITS));
+        record.recent.drain(8..8 + surplus);
+        (record, Admission::Apply { fresh, spares })
     }
 
     /// Notes the expiry of an entry that a commit writes.

@@ -144,6 +144,11 @@ impl Slots {
             let mut next = slot.stored(now);
             let version = |stored: &Option<Partition>| stored.as_ref().map(|p| p.record.version);
             let known = version(&next);
+            // Whether a session is there, its cookie says.
+            let commit = &Commit {
+                life: None,
+                ..commit.clone()
+            };
             let outcome = Partition::commit(&mut next, commit, allowed, now);
             let changed = version(&next) != known;
             let Some(next) = next.filter(|_| changed) else {

@@ -29,6 +29,8 @@ async fn exception_what_nobody_uses_is_forgotten_when_there_is_no_room() {
             id: CommitId(n.to_be_bytes()),
             generation: 0,
             expected: None,
+            life: None,
+            repeats: None,
             changes: vec![Change {
                 entry: EntryId::from([1; 16]),
                 put: Some(Put {

@@ -80,6 +80,8 @@ fn stored(evidence: &Evidence) {
         id: CommitId([1; 8]),
         generation: 0,
         expected: None,
+        life: None,
+        repeats: None,
         changes: vec![Change {
             entry,
             put: Some(put),

@@ -25,6 +25,8 @@ mod g11_the_byte_limit_holds;
 mod g12_bounded_everything;
 mod g13_l2_is_far_away;
 mod invented_ids_leave_no_trace;
+mod lives;
+mod losses;
 mod move_to;
 mod revoke_all;
 mod sessions;

@@ -69,6 +69,7 @@ impl TokenStore for NullStore {
         let committed = Outcome::Committed {
             version,
             previous: None,
+            life: None,
             remaining,
         };
         Box::pin(std::future::ready(vec![Ok(committed); group.len()]))

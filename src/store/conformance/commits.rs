@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::harness::{Draft, Harness, entry, load_group, send_group};
-use crate::store::{Commit, CommitId, Outcome, REMEMBERED_COMMITS, Remaining, TokenStore};
+use crate::store::{
+    Commit, CommitId, Outcome, REMEMBERED_COMMITS, Remaining, Revision, TokenStore,
+};
 
 /// A partition that was never written is loaded as absent.
 pub async fn absent_partitions_load_empty<S: TokenStore>(harness: &Harness<S>) {
@@ -196,7 +198,7 @@ pub async fn groups_are_answered_in_order<S: TokenStore>(harness: &Harness<S>) {
                     "a group's answers come in its order ({i})"
                 );
             }
-            Outcome::Stale { .. } | Outcome::Conflict => {
+            Outcome::Stale { .. } | Outcome::Conflict | Outcome::Lost => {
                 panic!("a stale commit affected another one ({i})")
             }
         }
@@ -376,4 +378,85 @@ pub async fn ids_tell_states_apart<S: TokenStore>(harness: &Harness<S>) {
     let three = harness.draft(&subject).under(1).put("a", "3");
     assert_eq!(previous(&three).await, Some(sign_out));
     assert_eq!(last().await, Some(three.0.id));
+}
+
+/// A commit that is sent again when its id may be forgotten does not overwrite what came after it.
+pub async fn late_repetitions_spare_what_is_newer<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("late repetitions");
+    subject.commit(&harness.draft(&subject).put("a", "0")).await;
+    let mut late = harness.draft(&subject).put("a", "old").put("b", "old");
+    subject.commit(&late).await;
+    for number in 0..20 {
+        let value = number.to_string();
+        let other = harness.draft(&subject).put("a", &value);
+        subject.commit(&other).await;
+    }
+    late.0.repeats = Some(1);
+    subject.commit(&late).await;
+    let [a, b] = subject.values(["a", "b"]).await;
+    assert_eq!(
+        a.as_deref(),
+        Some(&b"19"[..]),
+        "rule 3: the later one stays"
+    );
+    assert_eq!(
+        b.as_deref(),
+        Some(&b"old"[..]),
+        "what it wrote itself stays"
+    );
+    let mut soon = harness.draft(&subject).put("a", "soon");
+    soon.0.repeats = Some(20);
+    subject.commit(&soon).await;
+    let [a, _] = subject.values(["a", "b"]).await;
+    assert_eq!(
+        a.as_deref(),
+        Some(&b"soon"[..]),
+        "its id would be remembered, so that it was not applied"
+    );
+}
+
+/// A commit that goes on with a life is not applied in another one, or where there is none.
+pub async fn nothing_goes_on_in_another_life<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("another life");
+    let other = Some(CommitId([9; 8]));
+    let with = |life| {
+        let mut draft = harness.draft(&subject).put("a", "1");
+        draft.0.life = life;
+        draft
+    };
+    let draft = with(other);
+    assert_eq!(subject.send(&draft).await, Outcome::Lost, "rule 6: absent");
+    assert_eq!(subject.load().await.revision(), Revision::default());
+    let first = with(None);
+    subject.commit(&first).await;
+    let life = subject.load().await.life;
+    assert_eq!(life, Some(first.0.id));
+    subject.commit(&with(life)).await;
+    let draft = with(other);
+    assert_eq!(subject.send(&draft).await, Outcome::Lost, "rule 6: another");
+    assert_eq!(subject.load().await.version, 2, "nothing was changed");
+    subject.clear_as(CommitId([8; 8]), None).await;
+    assert_eq!(subject.refused(&with(life)).await, 1, "stale goes first");
+    let draft = with(life).under(1);
+    assert_eq!(subject.send(&draft).await, Outcome::Lost, "rule 6: ended");
+    subject.commit(&with(None).under(1)).await;
+}
+
+/// A life is known by its first commit however many have come since, and each commit tells.
+pub async fn lives_last_from_the_first_commit<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("one life");
+    let first = harness.draft(&subject).put("a", "0");
+    subject.commit(&first).await;
+    for number in 1..40 {
+        let value = number.to_string();
+        let mut draft = harness.draft(&subject).put("a", &value);
+        draft.0.life = Some(first.0.id);
+        for _ in 0..2 {
+            let Outcome::Committed { life, .. } = subject.send(&draft).await else {
+                panic!("commit {number} was refused");
+            };
+            assert_eq!(life, Some(first.0.id), "after {number} commits");
+        }
+        assert_eq!(subject.load().await.life, Some(first.0.id));
+    }
 }

@@ -127,6 +127,8 @@ impl<S: TokenStore> Harness<S> {
             id: CommitId(self.commits.fetch_add(1, Ordering::Relaxed).to_be_bytes()),
             generation: 0,
             expected: None,
+            life: None,
+            repeats: None,
             changes: Vec::new(),
             lifetime: AN_HOUR,
         })
@@ -199,6 +201,7 @@ impl<S: TokenStore> Subject<S> {
                 "a commit was in conflict that expected {:?}",
                 draft.0.expected
             ),
+            Outcome::Lost => panic!("a commit was refused as of the life {:?}", draft.0.life),
         }
     }
 
@@ -206,7 +209,7 @@ impl<S: TokenStore> Subject<S> {
     pub(super) async fn refused(&self, draft: &Draft) -> u64 {
         match self.send(draft).await {
             Outcome::Stale { generation } => generation,
-            Outcome::Committed { .. } | Outcome::Conflict => panic!(
+            Outcome::Committed { .. } | Outcome::Conflict | Outcome::Lost => panic!(
                 "sign-out is final: a commit under generation {} must be stale",
                 draft.0.generation
             ),

@@ -25,6 +25,7 @@ struct Table {
 
 struct Held {
     owner: [u8; 16],
+    since: Timestamp,
     until: Timestamp,
 }
 
@@ -39,6 +40,7 @@ impl Leases {
         table.sweep(now);
         let next = Held {
             owner: lease.owner,
+            since: now,
             until: now.saturating_add(ttl),
         };
         match table.held.entry(key(lease)) {
@@ -58,7 +60,7 @@ impl Leases {
         let Some(held) = held.filter(|held| held.is_of(lease, now)) else {
             return false;
         };
-        held.until = now.saturating_add(ttl);
+        (held.since, held.until) = (now, now.saturating_add(ttl));
         true
     }
 
@@ -82,19 +84,24 @@ impl Leases {
 impl Table {
     fn sweep(&mut self, now: Timestamp) {
         if self.held.len() >= FEW.max(2 * self.kept) {
-            self.held.retain(|_, held| held.until > now);
+            self.held.retain(|_, held| held.lasts(now));
             self.kept = self.held.len();
         }
     }
 }
 
 impl Held {
+    /// One that was taken in the future is from before the clock was set back.
+    fn lasts(&self, now: Timestamp) -> bool {
+        (self.since..self.until).contains(&now)
+    }
+
     fn is_of(&self, lease: &Lease, now: Timestamp) -> bool {
-        self.owner == lease.owner && self.until > now
+        self.owner == lease.owner && self.lasts(now)
     }
 
     fn is_of_another(&self, lease: &Lease, now: Timestamp) -> bool {
-        self.owner != lease.owner && self.until > now
+        self.owner != lease.owner && self.lasts(now)
     }
 }
 

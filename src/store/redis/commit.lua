@@ -9,15 +9,18 @@
 -- args[6]  life of a tombstone, ms
 -- args[7]  id of the expected entry (16 bytes), or empty for none
 -- args[8]  its version; 0 = absent
+-- args[9]  the life that it goes on with, 8 bytes, or empty
+-- args[10] the version known when it was first sent, or empty when it was not sent before
 -- then, per change: entry id (16 bytes), expiry (ms since the epoch; -1 = none, -2 = remove), value
 -- allowed  asked last, if given: false is a conflict
 --
--- Answers {1, version, idle, hard, previous}: committed, with the rest of its life in ms (-1 = without
--- end) and the id of the commit before it, {0, generation}: signed out since, or {2}: in conflict with what was expected.
+-- Answers {1, version, idle, hard, previous, life}: committed, with the rest of its life in ms (-1 =
+-- without end), the id of the commit before it and the partition's first; {0, generation}: signed out
+-- since; {2}: in conflict with what was expected; or {4}: the life that it goes on with is over.
 --
 -- Fields: g generation, v version, c created, z cleared, x hard end, l end, s sliding lifetime,
 -- k latest expiry of an entry (-1 = some entry has none), n when to look for expired entries,
--- r ids of the last sign-out and of recent commits; e<entry id> = version and expiry (8 bytes each, big endian) .. value.
+-- r id of the first commit or sign-out, then those of recent ones; e<entry id> = version and expiry (8 bytes each, big endian) .. value.
 local function commit(key, args, allowed)
   local REMEMBERED, PRUNE_EVERY = 16, 60000
 
@@ -54,7 +57,9 @@ local function commit(key, args, allowed)
     local hard, ends = natural(head[5]), natural(head[6])
     for at = 1, #recent, 8 do
       if string.sub(recent, at, at + 7) == args[1] then
-        return {1, version, left(ends), left(hard), string.sub(recent, at - 8, at - 1)}
+        -- Others may have been between the first and the oldest of the recent ones.
+        local before = at == 9 and #recent > 8 * REMEMBERED and '' or string.sub(recent, at - 8, at - 1)
+        return {1, version, left(ends), left(hard), before, string.sub(recent, 1, 8)}
       end
     end
     cleared = natural(head[4])
@@ -65,6 +70,14 @@ local function commit(key, args, allowed)
       prune = natural(head[8]) or 0
     end
   end
+
+  local life = string.sub(recent, 1, 8)
+  if #args[9] > 0 and (fresh or (#life == 8 and life ~= args[9])) then
+    return {4}
+  end
+  -- As long as no more have come since, its id would be remembered.
+  local spares = natural(args[10])
+  if spares and version <= spares + REMEMBERED then spares = nil end
 
   if #args[7] > 0 then
     local expected, found, absent = natural(args[8]), 0, true
@@ -103,10 +116,21 @@ local function commit(key, args, allowed)
 
   version = version + 1
   local previous = string.sub(recent, -8)
-  recent = string.sub(recent .. args[1], -8 * REMEMBERED)
-  for at = 9, #args, 3 do
+  recent = recent .. args[1]
+  if #recent > 8 * (1 + REMEMBERED) then
+    recent = string.sub(recent, 1, 8) .. string.sub(recent, -8 * REMEMBERED)
+  end
+  local function spared(field)
+    local entry = spares and redis.call('HGET', key, field)
+    if not entry or #entry < 16 then return false end
+    local written = struct.unpack('>I8', entry)
+    return written > spares
+  end
+  for at = 11, #args, 3 do
     local field, expiry = 'e' .. args[at], tonumber(args[at + 1])
-    if expiry == -2 then
+    if spared(field) then
+      -- Somebody has written it later.
+    elseif expiry == -2 then
       redis.call('HDEL', key, field)
     else
       local head = struct.pack('>I8I8', version, math.max(expiry, 0))
@@ -140,5 +164,5 @@ local function commit(key, args, allowed)
   else
     redis.call('PERSIST', key)
   end
-  return {1, version, left(ends), left(hard), previous}
+  return {1, version, left(ends), left(hard), previous, string.sub(recent, 1, 8)}
 end

@@ -84,7 +84,7 @@ pub(super) fn load(answer: Value, now: Timestamp) -> Option<Loaded> {
             b"z" => cleared_at = number(&value).map(Timestamp::from_millis),
             b"l" => end = ending(&value),
             b"x" => hard_end = ending(&value),
-            b"r" => loaded.commit = last(&value),
+            b"r" => (loaded.life, loaded.commit) = (first(&value), last(&value)),
             [b'e', id @ ..] if name.len() == ENTRY_FIELD => match entry(id, value) {
                 Some(entry) => loaded.entries.push(entry),
                 None => loaded.damaged += 1,
@@ -110,6 +110,7 @@ pub(super) fn load(answer: Value, now: Timestamp) -> Option<Loaded> {
     let ended = end.is_some_and(|end| end <= now);
     let alive = |entry: &StoredEntry| entry.expires_at.is_none_or(|at| at > now);
     loaded.entries.retain(|entry| !ended && alive(entry));
+    loaded.life = loaded.life.filter(|_| !ended);
     Some(loaded)
 }
 
@@ -145,12 +146,15 @@ pub(super) fn outcome(answer: Value) -> Option<Outcome> {
             Value::Int(idle),
             Value::Int(hard),
             Value::BulkString(previous),
+            Value::BulkString(life),
         ] => Some(Outcome::Committed {
             version: u64::try_from(*version).ok()?,
             previous: last(previous),
+            life: first(life),
             remaining: remaining(*idle, *hard),
         }),
         [Value::Int(2)] => Some(Outcome::Conflict),
+        [Value::Int(4)] => Some(Outcome::Lost),
         _ => None,
     }
 }
@@ -174,6 +178,10 @@ fn text(field: &Value) -> &[u8] {
 }
 
 /// The last of these ids.
+fn first(recent: &[u8]) -> Option<CommitId> {
+    recent.first_chunk().map(|id| CommitId(*id))
+}
+
 fn last(recent: &[u8]) -> Option<CommitId> {
     recent.last_chunk().map(|id| CommitId(*id))
 }

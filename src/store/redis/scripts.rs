@@ -92,7 +92,7 @@ pub(super) fn hash_key(id: &PartitionId) -> String {
 
 pub(super) fn commit(commit: &Commit) -> Cmd {
     // The values are not to be copied once more because the command grows.
-    let arguments = 8 + 3 * commit.changes.len();
+    let arguments = 10 + 3 * commit.changes.len();
     let bytes = 192 + 48 * commit.changes.len() + commit.bytes();
     let mut command = COMMIT.with_room(&[hash_key(&commit.partition)], arguments, bytes);
     commit_arguments(&mut command, commit);
@@ -138,6 +138,12 @@ fn commit_arguments(command: &mut Cmd, commit: &Commit) {
     match &commit.expected {
         Some(expected) => command.arg(expected.entry.as_bytes()).arg(expected.version),
         None => command.arg("").arg(0),
+    };
+    let life = commit.life.as_ref().map_or(&[][..], |life| &life.0);
+    command.arg(life);
+    match commit.repeats {
+        Some(version) => command.arg(version),
+        None => command.arg(""),
     };
     for change in &commit.changes {
         command.arg(change.entry.as_bytes());

@@ -4,7 +4,9 @@ use sqlx::SqliteConnection;
 
 use super::rows;
 use crate::store::record::{Admission, Record};
-use crate::store::{Cleared, Commit, CommitId, Expected, Origin, Outcome, PartitionId, Remaining};
+use crate::store::{
+    Change, Cleared, Commit, CommitId, Expected, Origin, Outcome, PartitionId, Remaining,
+};
 use crate::time::Timestamp;
 
 /// Applies a commit, unless it is stale, in conflict, or not `allowed` by more than itself.
@@ -16,22 +18,30 @@ pub(super) async fn commit(
 ) -> sqlx::Result<Outcome> {
     let id = &commit.partition;
     let stored = rows::record(connection, id, now).await?;
-    let (mut record, admission) = Record::admit(stored, commit.id, commit.generation, now);
+    let (mut record, admission) = Record::admit(stored, commit, now);
     match admission {
         Admission::Stale => {
             let generation = record.generation;
             return Ok(Outcome::Stale { generation });
         }
+        Admission::Lost => return Ok(Outcome::Lost),
         Admission::Repeated => {}
-        Admission::Apply { fresh } => {
+        Admission::Apply { fresh, spares } => {
             let met = met(connection, id, commit.expected, fresh, now).await?;
             if !met || !allowed {
                 return Ok(Outcome::Conflict);
             }
-            let puts = commit
-                .changes
-                .iter()
-                .filter_map(|change| change.put.as_ref());
+            let mut changes: Vec<&Change> = commit.changes.iter().collect();
+            if let Some(known) = spares {
+                let mut spared = Vec::new();
+                for change in &changes {
+                    let stored = rows::entry(connection, id, change.entry).await?;
+                    spared.push(stored.is_some_and(|(version, _)| version > known));
+                }
+                let mut spared = spared.into_iter();
+                changes.retain(|_| !spared.next().unwrap_or(false));
+            }
+            let puts = changes.iter().filter_map(|change| change.put.as_ref());
             puts.for_each(|put| record.wrote(put.expires_at));
             record.renew(commit.lifetime, now);
             rows::put_record(connection, id, &record).await?;
@@ -39,7 +49,7 @@ pub(super) async fn commit(
                 true => rows::remove_entries(connection, id).await?,
                 false => rows::remove_dead_entries(connection, id, now).await?,
             }
-            for change in &commit.changes {
+            for change in changes {
                 rows::apply(connection, id, change, record.version).await?;
             }
         }
@@ -47,6 +57,7 @@ pub(super) async fn commit(
     Ok(Outcome::Committed {
         version: record.version,
         previous: record.before(commit.id),
+        life: record.life(now),
         remaining: record.remaining(now),
     })
 }

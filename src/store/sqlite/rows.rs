@@ -52,6 +52,7 @@ pub(super) async fn load(
         generation: record.generation,
         version: record.version,
         commit: record.last(),
+        life: record.life(now),
         cleared_at: record.cleared_at,
         remaining: record.remaining(now),
         ..Loaded::default()
@@ -222,7 +223,7 @@ fn forgotten(record: &Record, now: Timestamp) -> bool {
 
 fn decode_record(row: &SqliteRow) -> Result<Record, Damaged> {
     let recent = row.try_get::<Vec<u8>, _>("recent")?;
-    if recent.len() % 8 != 0 || recent.len() > 8 * REMEMBERED_COMMITS {
+    if recent.len() % 8 != 0 || recent.len() > 8 * (1 + REMEMBERED_COMMITS) {
         return Err(Damaged);
     }
     let optional_time = |column| optional(row, column).map(|at| at.map(Timestamp::from_millis));

@@ -1,0 +1,205 @@
+//! The life of a partition in L2, and what it means that it is gone.
+//!
+//! A life begins with the first commit and is known by its id. Changes go on with the life in which
+//! they were made, or nowhere: where a partition alone is gone (signed out and its tombstone
+//! lost, evicted, removed by hand), it has ended. Only where L2 has lost everything, which the
+//! marker of the namespace tells, what memory has is written again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Engine;
+use super::l2::L2Error;
+use super::partition::{CLOCK_SKEW, State};
+use super::pending::{Base, InFlight, PendingChange};
+use crate::codec::Value;
+use crate::key::TokenKey;
+use crate::store::{Change, Commit, CommitId, Expected, Lifetime, Put, Revision, TOMBSTONE};
+use crate::time::Timestamp;
+
+/// An end that L2 has seen may be seen here so much later: answers take their time.
+const SEEN_LATER: Duration = Duration::from_secs(2);
+
+/// The life of a partition. Under another name, with encryption and without, it has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) id: CommitId,
+    pub(super) sealed: bool,
+}
+
+/// How often L2 is known to have lost everything. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Losses(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    count: u32,
+    /// The marker of the namespace as it was last seen.
+    marker: Option<Revision>,
+}
+
+impl Losses {
+    pub(super) fn count(&self) -> u32 {
+        self.0.lock().count
+    }
+
+    /// The marker was looked at. One that has become another tells of a loss: whoever finds first
+    /// that it is gone writes it again.
+    pub(super) fn saw_marker(&self, found: Revision) {
+        let mut known = self.0.lock();
+        let is_another = |before| found != before && found.generation <= before.generation;
+        if known.marker.is_some_and(is_another) {
+            known.count = known.count.wrapping_add(1);
+        }
+        known.marker = Some(found);
+    }
+
+    /// The marker was gone, and is there again.
+    fn replaced_marker(&self, by: Revision) {
+        let mut known = self.0.lock();
+        known.count = known.count.wrapping_add(1);
+        known.marker = Some(by);
+    }
+}
+
+impl Engine {
+    /// Whether L2 has lost everything since it had been lost so often, and not one partition alone.
+    /// Its marker is then there again.
+    pub(super) async fn l2_has_lost_everything(&self, losses: u32) -> Result<bool, L2Error> {
+        let found = self.marker().await?;
+        match found == Revision::default() {
+            true => {
+                self.write_marker().await?;
+                self.rules.losses.replaced_marker(self.marker().await?);
+            }
+            false => self.rules.losses.saw_marker(found),
+        }
+        Ok(self.rules.losses.count() != losses)
+    }
+
+    async fn marker(&self) -> Result<Revision, L2Error> {
+        let answers = self.l2.revisions(&[self.prefix_id()]).await?;
+        let found = answers.into_iter().next().ok_or_else(L2Error::lost)??;
+        Ok(found)
+    }
+
+    async fn write_marker(&self) -> Result<(), L2Error> {
+        let entry = self.l2.entry_id("\u{1}everything");
+        let marker = Commit {
+            partition: self.prefix_id(),
+            id: self.queue.next_id(),
+            generation: self.l2.prefix.known().unwrap_or(0),
+            // Another instance may have been faster.
+            expected: Some(Expected { entry, version: 0 }),
+            life: None,
+            repeats: None,
+            changes: vec![Change {
+                entry,
+                put: Some(Put {
+                    value: Default::default(),
+                    expires_at: None,
+                }),
+            }],
+            lifetime: Lifetime::default(),
+        };
+        let answers = self.l2.commit(&[marker]).await?;
+        let answer = answers.into_iter().next().ok_or_else(L2Error::lost)?;
+        answer.map(drop).map_err(L2Error::from)
+    }
+}
+
+impl State {
+    /// The life that changes made now go on with.
+    pub(super) fn life_at(&self, now: Timestamp) -> Option<Life> {
+        self.life.filter(|_| !self.ended(now))
+    }
+
+    /// Whether L2 says that the life that memory knows is over, although it should not be.
+    pub(super) fn has_lost_life(
+        &self,
+        generation: u64,
+        found: Option<Life>,
+        now: Timestamp,
+    ) -> bool {
+        let known = self.life_at(now.saturating_add(SEEN_LATER));
+        known.is_some_and(|known| {
+            let other = found.is_none_or(|found| found.sealed == known.sealed && found != known);
+            other && generation <= self.generation.unwrap_or(0)
+        })
+    }
+
+    /// What began here in the life that L2 no longer has is over. Returns how many changes are
+    /// dropped.
+    pub(super) fn life_is_over(&mut self) -> usize {
+        self.forget_entries();
+        self.forget_life();
+        self.end_what_began()
+    }
+
+    /// Whether the tombstone of the generation is gone by now, so that L2 counts anew.
+    pub(super) fn has_outlived_generation(&self, now: Timestamp) -> bool {
+        let gone = self.cleared_at.map(|at| at.saturating_add(TOMBSTONE));
+        let gone = gone.map(|at| at.saturating_add(CLOCK_SKEW));
+        self.life_at(now).is_none() && gone.is_some_and(|at| at <= now)
+    }
+
+    /// What L2 knew of the partition is of the past.
+    pub(super) fn forget_life(&mut self) {
+        self.life = None;
+        self.version = 0;
+        self.commit = None;
+        self.complete = false;
+        self.end = None;
+        self.hard_end = None;
+    }
+
+    /// Whether the commit `id` is still on its way.
+    pub(super) fn has_in_flight(&self, id: CommitId) -> bool {
+        let in_flight = self.pending.as_ref().and_then(|it| it.in_flight.as_ref());
+        in_flight.is_some_and(|commit| commit.id == id)
+    }
+
+    /// What memory has beside the commit in flight, to be written with it to an L2 that has lost
+    /// everything. Only what was heard of until then: it might have been signed out elsewhere.
+    pub(super) fn to_be_written_again(
+        &self,
+        heard: bool,
+        now: Timestamp,
+    ) -> Vec<(TokenKey, Value)> {
+        let in_flight = self.pending.as_ref().and_then(|it| it.in_flight.as_ref());
+        let flies = |name: &TokenKey| {
+            in_flight.is_some_and(|commit| commit.changes.get(name.as_ref()).is_some())
+        };
+        let entries = match heard {
+            true => self.stored_entries(now),
+            false => Vec::new(),
+        };
+        let entries = entries.into_iter();
+        entries.filter(|(name, _)| !flies(name)).collect()
+    }
+
+    /// Begins a new life with the commit in flight, and with `again`.
+    pub(super) fn begin_life(&mut self, again: Vec<(TokenKey, PendingChange)>) {
+        let end = (self.end, self.hard_end);
+        self.forget_life();
+        (self.end, self.hard_end) = end;
+        if let Some(commit) = &mut self.pending().in_flight {
+            *commit = InFlight {
+                expected: commit.expected.map(|expected| Expected {
+                    version: 0,
+                    ..expected
+                }),
+                life: None,
+                sent: false,
+                base: Base {
+                    version: 0,
+                    commit: None,
+                },
+                again: Arc::new(again.into_iter().collect()),
+                ..commit.clone()
+            };
+        }
+    }
+}
