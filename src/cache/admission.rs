@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::coherence::STALE;
 use super::partition::{CLOCK_SKEW, Rules, State, Unopened};
 use super::pending::{Landing, Pending};
+use super::revocation::Number;
 use crate::codec::Value;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
@@ -27,6 +28,7 @@ pub(super) struct Fetched {
 /// What was known of a partition when a read of L2 began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Floor {
+    pub(super) prefix: Option<Number>,
     sign_outs: u32,
     doubts: u16,
     generation: u64,
@@ -58,6 +60,7 @@ pub(super) enum Admission {
 impl State {
     pub(super) fn floor(&self) -> Floor {
         Floor {
+            prefix: self.prefix,
             sign_outs: self.sign_outs,
             doubts: self.doubts,
             generation: self.generation.unwrap_or(0),
@@ -73,7 +76,7 @@ impl State {
         now: Timestamp,
         rules: &Rules,
     ) -> Admission {
-        if self.is_clearing() {
+        if self.is_clearing() && self.prefix == floor.prefix {
             return Admission::Admitted {
                 dropped: 0,
                 lost: Vec::new(),
@@ -89,7 +92,8 @@ impl State {
             commit: fetched.commit,
         };
         let announced = self.pending.as_ref().and_then(|pending| pending.announced);
-        let overtaken = known.sign_outs != floor.sign_outs
+        let overtaken = known.prefix != floor.prefix
+            || known.sign_outs != floor.sign_outs
             || (older && known != floor)
             || announced.is_some_and(|announced| revision.misses(&announced));
         if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {

@@ -17,6 +17,8 @@ use super::partitions::Partitions;
 use super::protection::Protection;
 use super::queue::Queue;
 use super::revocation::Prefix;
+use super::user_sign_outs::UserSignOuts;
+use super::users::Users;
 use super::{Engine, TokenCache};
 use crate::backplane::{self, Backplane};
 use crate::error::ConfigError;
@@ -46,6 +48,8 @@ pub struct Builder {
     terms: Terms,
     clock: Clock,
     runtime: Option<tokio::runtime::Handle>,
+    /// Requests bring their partitions.
+    brought: bool,
     #[cfg(feature = "seal")]
     pub(super) encryption: Encryption,
 }
@@ -77,6 +81,7 @@ impl Builder {
             },
             clock: Clock::system(),
             runtime: None,
+            brought: false,
             #[cfg(feature = "seal")]
             encryption: Encryption::default(),
         }
@@ -86,6 +91,13 @@ impl Builder {
     /// letters, digits, `.`, `_`, `-` and `:`. Redis keys begin with it. Defaults to `ttc`.
     pub fn namespace(mut self, namespace: impl Into<Box<str>>) -> Self {
         self.namespace = namespace.into();
+        self
+    }
+
+    /// The store has what requests bring, which is named before anything can be awaited.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn brought_by_requests(mut self) -> Self {
+        self.brought = true;
         self
     }
 
@@ -248,13 +260,17 @@ impl Builder {
                 Some(_) => Epoch::lost(),
                 None => Epoch::default(),
             },
+            users: Users::default(),
         };
         let channel = self
             .backplane
             .map(|backplane| backplane::open(backplane, &self.namespace, &runtime))
             .transpose()?;
         let (publisher, events) = channel.unzip();
-        let prefix = Prefix::default();
+        let prefix = match self.brought {
+            true => Prefix::assumed(),
+            false => Prefix::default(),
+        };
         let counters = Arc::<Counters>::default();
         #[cfg(feature = "seal")]
         let encryption = self.encryption.start(&self.clock, &runtime);
@@ -288,6 +304,7 @@ impl Builder {
             lifetime: self.lifetime,
             failure_policy: self.failure_policy,
             write_mode: self.write_mode,
+            user_sign_outs: UserSignOuts::default(),
             runtime,
         });
         engine.start(wakeups);

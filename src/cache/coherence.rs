@@ -217,11 +217,12 @@ impl Engine {
                     let _ = engine.look_up_prefix().await;
                 });
             }
-            Event::EverythingChanged { generation } => self.learn_prefix(generation),
+            Event::EverythingChanged { generation } => self.hear_of_number(generation),
         }
     }
 
     fn invalidate(&self, invalidation: &Invalidation) {
+        self.rules.users.hear(&invalidation.partition);
         let Some(key) = self.coherence.find(&invalidation.partition) else {
             return;
         };

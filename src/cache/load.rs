@@ -10,6 +10,7 @@ use super::l2::L2Error;
 use super::partition::{Partition, State, Unopened};
 use super::pending::PendingChange;
 use super::told;
+use super::users::Links;
 use crate::codec::{Unopenable, Value};
 use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
@@ -97,14 +98,18 @@ impl Engine {
         key: &PartitionKey,
         see: impl Fn(&State, Timestamp) -> R,
     ) -> Result<(R, Vec<(EntryId, u64)>), L2Error> {
-        let id = self.id(key).await?;
-        let _reading = Reading::begin(self, &id, key);
         for _ in 0..MAX_READS {
+            let number = self.number().await?;
+            let id = self.l2.id(key, number);
+            let _reading = Reading::begin(self, &id, key);
             let floor = self.partitions.with(key, |_, state| state.floor());
+            if floor.prefix != Some(number) {
+                continue;
+            }
             let epoch = self.rules.epoch.now();
             let loaded = self.l2.load(&id).await?;
             #[cfg(feature = "seal")]
-            let loaded = match self.prepare(key, &id, &loaded).await? {
+            let loaded = match self.prepare(key, number, &id, &loaded).await? {
                 Some(moved) => moved,
                 None => loaded,
             };
@@ -112,6 +117,15 @@ impl Engine {
             let versions = versions.map(|stored| (stored.entry, stored.version));
             let versions = versions.collect();
             let fetched = self.decode(&id, loaded, epoch);
+            let names = fetched.entries.iter().map(|(name, _)| name);
+            // They stay known until all of this is in memory: a sign-out meanwhile is not missed.
+            let links = Links::among(names, &self.rules.users);
+            if self.are_over(&links).await? {
+                match self.end_linked(key, &fetched, floor, &links, &see) {
+                    Some(seen) => return Ok((seen, Vec::new())),
+                    None => continue,
+                }
+            }
             let now = self.clock.now();
             let admitted = self.partitions.with(key, |partition, state| {
                 match state.admit(fetched, floor, now, &self.rules) {
@@ -148,15 +162,23 @@ impl Engine {
 
     /// Whether L2 has what memory has, without reading it again.
     async fn confirm(self: &Arc<Self>, key: &PartitionKey) -> Result<bool, L2Error> {
-        let id = self.id(key).await?;
+        let number = self.number().await?;
+        let id = self.l2.id(key, number);
         let _reading = Reading::begin(self, &id, key);
         let now = self.clock.now();
-        let floor = self.partitions.with(key, |_, state| {
-            state.is_comparable(now).then(|| state.floor())
+        let known = self.partitions.with_under(key, number, |_, state| {
+            let known = || (state.floor(), state.links.clone());
+            state.is_comparable(now).then(known)
         });
-        let Some(floor) = floor else { return Ok(false) };
+        let Some((floor, links)) = known.flatten() else {
+            return Ok(false);
+        };
         let epoch = self.rules.epoch.now();
-        let revision = self.revision(id).await?;
+        let (revision, over) = tokio::join!(self.revision(id), self.are_over(&links));
+        let revision = revision?;
+        if over? {
+            return Ok(false);
+        }
         let now = self.clock.now();
         Ok(self
             .partitions

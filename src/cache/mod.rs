@@ -34,6 +34,8 @@ mod sessions;
 mod setback;
 mod told;
 mod turn;
+mod user_sign_outs;
+mod users;
 mod write;
 
 use std::collections::HashMap;
@@ -56,13 +58,19 @@ use self::partition::Rules;
 use self::partitions::Partitions;
 pub(crate) use self::pin::Pin;
 use self::queue::Queue;
+#[cfg(feature = "cookie")]
+use self::revocation::Number;
+use self::user_sign_outs::UserSignOuts;
 pub(crate) use self::write::CommitWait;
+use crate::error::Error;
 use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Lifetime, PartitionId, TokenStore};
 use crate::telemetry::{Counters, Stats, UnopenableReasons};
 use crate::time::Clock;
+#[cfg(feature = "cookie")]
+use crate::time::Timestamp;
 use crate::tokens::Tokens;
 
 /// What an allocator spends on one allocation besides its bytes.
@@ -92,6 +100,7 @@ pub(crate) struct Engine {
     lifetime: Lifetime,
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
+    user_sign_outs: UserSignOuts,
     runtime: tokio::runtime::Handle,
 }
 
@@ -138,9 +147,29 @@ impl TokenCache {
 
     /// What the store knows a partition by: a digest, keyed where there is a key ring. For the
     /// operator who looks for a user's record; in Redis it stands under
-    /// `namespace:{`[`encoded`](PartitionId::encoded)`}`.
-    pub fn partition_id(&self, partition: &PartitionKey) -> PartitionId {
-        self.0.l2.id(partition)
+    /// `namespace:{`[`encoded`](PartitionId::encoded)`}`. It changes with
+    /// [`revoke_all`](Self::revoke_all).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when the namespace's number is not known
+    /// yet, and L2 cannot be asked.
+    pub async fn partition_id(&self, partition: &PartitionKey) -> Result<PartitionId, Error> {
+        let id = self.0.id(partition).await;
+        id.map_err(|failure| Error::Unavailable(failure.error))
+    }
+
+    /// The same where requests bring their partitions, by the number that is known now.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn brought_id(&self, partition: &PartitionKey) -> PartitionId {
+        let under = self.0.l2.prefix.known().unwrap_or(Number::FIRST);
+        self.0.l2.id(partition, under)
+    }
+
+    /// Whether what was issued then is from before everybody was signed out.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn has_revoked(&self, issued_at: Timestamp) -> bool {
+        let number = self.0.l2.prefix.known();
+        number.is_some_and(|number| number > Number::FIRST && issued_at <= number.began())
     }
 
     /// What the cache has done since it was built.

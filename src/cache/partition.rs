@@ -15,6 +15,8 @@ use super::budget::Permit;
 use super::by_name::ByName;
 use super::coherence::{Channel, Epoch};
 use super::pending::{Pending, PendingChange};
+use super::revocation::{Number, Prefix};
+use super::users::{Links, Users};
 use crate::codec::Value;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Lookup;
@@ -48,9 +50,10 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub(super) fn new(key: PartitionKey, prefix: Option<u64>) -> Arc<Self> {
+    pub(super) fn new(key: PartitionKey, prefix: &Prefix) -> Arc<Self> {
         let state = State {
-            prefix,
+            prefix: prefix.known(),
+            began: prefix.began(),
             ..State::default()
         };
         Arc::new(Self {
@@ -87,8 +90,10 @@ pub(crate) struct State {
     pub(super) sign_outs: u32,
     /// `None` until L2 was asked.
     pub(super) generation: Option<u64>,
-    /// The prefix generation of all of this; `None` until it is known.
-    pub(super) prefix: Option<u64>,
+    /// The number of the namespace that all of this is under; `None` until it is known.
+    pub(super) prefix: Option<Number>,
+    /// The users that the session belongs to.
+    pub(super) links: Links,
     // With the first of them ends what most hits read.
     pub(super) entries: ByName<Entry>,
     /// What the entries own, in bytes.
@@ -115,6 +120,10 @@ pub(crate) struct State {
     pub(super) end: Option<Timestamp>,
     pub(super) hard_end: Option<Timestamp>,
     pub(super) unopenable: Unopened,
+    /// When the first known number began, if not by this process.
+    pub(super) began: Timestamp,
+    /// Entries have changed that are links.
+    relinked: bool,
 }
 
 pub(super) struct Entry {
@@ -173,6 +182,7 @@ pub(super) struct Rules {
     pub(super) max_staleness: Option<Duration>,
     pub(super) sliding: Option<Duration>,
     pub(super) epoch: Epoch,
+    pub(super) users: Users,
 }
 
 /// Upkeep that a read found due.
@@ -185,7 +195,7 @@ pub(super) struct Due {
 impl State {
     /// The value of an entry that needs no second look: the path of a hit.
     pub(super) fn settled(&self, name: &str, now: Timestamp, epoch: u32) -> Option<&Value> {
-        if now >= self.settled_until || epoch != self.epoch {
+        if now >= self.settled_until || epoch != self.epoch || self.links.are_doubtful() {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -195,7 +205,7 @@ impl State {
     /// The value of an entry that can be served if L2 cannot be asked, and nothing else is due.
     pub(super) fn unsettled(&self, name: &str, now: Timestamp, rules: &Rules) -> Option<&Value> {
         let touch_is_due = self.touch_at(rules).is_some_and(|at| at <= now);
-        if self.ended(now) || touch_is_due {
+        if self.ended(now) || touch_is_due || self.links.are_over() {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -233,14 +243,16 @@ impl State {
 
     /// Whether memory may say that there is no other entry.
     pub(super) fn absences_are_known(&self, now: Timestamp, rules: &Rules) -> bool {
-        let known = self.complete && !self.is_doubted() && self.epoch == rules.epoch.now();
+        let doubted = self.is_doubted() || self.links.are_doubtful();
+        let known = self.complete && !doubted && self.epoch == rules.epoch.now();
         self.is_clearing() || (known && now < self.checked_at.saturating_add(rules.negative_ttl))
     }
 
     /// Whether memory can be trusted to have what L2 has, within the bound on staleness.
     pub(super) fn is_coherent(&self, now: Timestamp, rules: &Rules) -> bool {
         let bound = self.stale_at(rules);
-        let current = self.epoch == rules.epoch.now() && !self.is_doubted();
+        let doubted = self.is_doubted() || self.links.are_doubtful();
+        let current = self.epoch == rules.epoch.now() && !doubted;
         current && bound.is_none_or(|bound| now < bound)
     }
 
@@ -311,6 +323,9 @@ impl State {
         if !self.is_active() {
             self.pending = None;
         }
+        if std::mem::take(&mut self.relinked) {
+            self.links = Links::of(&self.entries, &rules.users);
+        }
         let dirty = self
             .pending
             .as_ref()
@@ -328,12 +343,21 @@ impl State {
         };
     }
 
-    /// Begins anew when the prefix generation has changed: all of this is of the past. Returns how
-    /// many changes are dropped.
-    pub(super) fn follow_prefix(&mut self, prefix: Option<u64>) -> usize {
+    /// Begins anew when the number of the namespace has changed: all of this is of the past. Returns
+    /// how many changes are dropped.
+    pub(super) fn follow_prefix(&mut self, known: &Prefix) -> usize {
+        let prefix = known.known();
         let before = std::mem::replace(&mut self.prefix, prefix);
-        if before.is_none() || before == prefix {
+        if before == prefix {
             return 0;
+        }
+        let began = known.began();
+        if before.is_none() {
+            self.began = began;
+            let since = self.pending.as_ref().and_then(|pending| pending.since());
+            if since.is_none_or(|since| since >= began) {
+                return 0;
+            }
         }
         let mut pending = self.pending.take();
         let dropped = pending.as_mut().map_or(0, |pending| pending.drop_changes());
@@ -342,6 +366,7 @@ impl State {
         }
         *self = Self {
             prefix,
+            began,
             pending,
             ..Self::default()
         };
@@ -402,6 +427,7 @@ impl State {
 
     pub(super) fn lay(&mut self, name: TokenKey, value: Option<Value>, local: bool) {
         let own = name.footprint();
+        self.relinked |= Links::is_link(&name);
         let replaced = match value {
             Some(value) => {
                 self.bytes += own + value.footprint();
@@ -415,6 +441,7 @@ impl State {
     /// Forgets what L2 knows as well.
     pub(super) fn forget_loaded_entries(&mut self) {
         self.entries.retain(|entry| entry.local);
+        self.relinked |= !self.links.is_empty();
         let entries = self.entries.iter();
         self.bytes = entries
             .map(|(name, entry)| name.footprint() + entry.value.footprint())
@@ -423,6 +450,7 @@ impl State {
 
     pub(super) fn forget_entries(&mut self) {
         self.entries = ByName::default();
+        self.links = Links::default();
         self.unopenable = Unopened::default();
         self.bytes = 0;
     }
@@ -449,7 +477,7 @@ impl State {
     pub(super) fn footprint(&self, key: &PartitionKey) -> u32 {
         // The key stands here and in L1's index.
         let own = INDEX_FOOTPRINT + std::mem::size_of::<Partition>() + 2 * key.footprint();
-        let bytes = own + self.entries.footprint() + self.bytes;
+        let bytes = own + self.entries.footprint() + self.links.footprint() + self.bytes;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }

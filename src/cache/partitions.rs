@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::bound::Bound;
 use super::l1::L1;
 use super::partition::{Partition, Rules, State};
-use super::revocation::Prefix;
+use super::revocation::{Number, Prefix};
 use crate::key::PartitionKey;
 use crate::time::Timestamp;
 
@@ -53,15 +53,13 @@ impl Partitions {
         }
     }
 
-    /// Begins anew under another prefix generation. Returns how many changes are dropped.
+    /// Begins anew under another number of the namespace. Returns how many changes are dropped.
     pub(super) fn forget_all(&self) -> usize {
         self.forget_idle();
         let mut dropped = 0;
         for key in self.active() {
-            let prefix = self.prefix.known();
-            dropped += self
-                .with_known(&key, |state| state.follow_prefix(prefix))
-                .unwrap_or(0);
+            let follow = |state: &mut State| state.follow_prefix(&self.prefix);
+            dropped += self.with_known(&key, follow).unwrap_or(0);
         }
         // What was put back meanwhile.
         self.forget_idle();
@@ -129,10 +127,10 @@ impl Partitions {
         let partition = known
             .or_else(|| stripe.kept.get(hash, key).cloned())
             .or_else(|| stripe.empty.get(hash, key).cloned())
-            .unwrap_or_else(|| Partition::new(key.clone(), self.prefix.known()));
+            .unwrap_or_else(|| Partition::new(key.clone(), &self.prefix));
         let mut state = partition.lock();
         // Where everybody was signed out between two looks at it.
-        state.follow_prefix(self.prefix.known());
+        state.follow_prefix(&self.prefix);
         let result = act(&partition, &mut state);
         state.settle(&self.rules);
         let is_active = state.is_active() && !state.is_forgettable();
@@ -228,6 +226,19 @@ impl Partitions {
             .then(|| self.with(key, |_, state| act(state)))
     }
 
+    /// Runs `act` on the partition of this key if it is still under this number of the namespace:
+    /// what has begun under another has no effect.
+    pub(super) fn with_under<R>(
+        &self,
+        key: &PartitionKey,
+        under: Number,
+        act: impl FnOnce(&Arc<Partition>, &mut State) -> R,
+    ) -> Option<R> {
+        self.with(key, |partition, state| {
+            (state.prefix == Some(under)).then(|| act(partition, state))
+        })
+    }
+
     /// Whether there is a partition of this key in memory.
     pub(super) fn knows(&self, key: &PartitionKey) -> bool {
         let hash = self.hash(key);
@@ -319,6 +330,7 @@ mod tests {
 
     use super::*;
     use crate::cache::coherence::Epoch;
+    use crate::cache::users::Users;
     use crate::codec::Value;
     use crate::key::TokenKey;
     use crate::token::Token;
@@ -333,6 +345,7 @@ mod tests {
             max_staleness: None,
             sliding: None,
             epoch: Epoch::default(),
+            users: Users::default(),
         };
         Partitions::new(&L1::new().max_bytes(LIMIT), rules, Prefix::default())
     }
@@ -427,7 +440,7 @@ mod tests {
         }
         // More than there is room for, as another thread would bring it.
         for number in 100..200 {
-            let newcomer = Partition::new(user(number), None);
+            let newcomer = Partition::new(user(number), &Prefix::default());
             bound.take(&newcomer, 7000);
         }
         bound.settle();
@@ -462,7 +475,7 @@ mod tests {
                         match step % 11 {
                             0..4 => keep(partitions, number, 100 * (step % 97)),
                             4 => partitions.with(&user(number), |_, state| {
-                                let _ = state.follow_prefix(Some(step as u64));
+                                state.forget_entries();
                             }),
                             5 if step % 1000 == 5 => {
                                 partitions.forget_all();

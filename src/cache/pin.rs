@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 
 use super::partition::{RECHECK, State};
+use super::revocation::Number;
 use crate::time::Timestamp;
 
 /// What a handle saw when it first used the partition. Its changes are refused once the partition
@@ -10,7 +11,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pin {
     generation: Option<Count>,
-    prefix: Option<Count>,
+    prefix: Option<Number>,
     sign_outs: u32,
     since: Timestamp,
     /// When L2 last failed the handle.
@@ -39,6 +40,7 @@ impl Pin {
         if !state.is_clearing() {
             let known = state.generation.map(Count::from);
             self.generation = self.generation.or(known);
+            self.prefix = self.prefix.or(state.prefix);
         }
     }
 
@@ -69,7 +71,7 @@ impl State {
         };
         Pin {
             generation: generation.map(Count::from),
-            prefix: self.prefix.map(Count::from),
+            prefix: self.prefix,
             sign_outs: self.sign_outs,
             since: now,
             l2_failed_at: None,
@@ -83,8 +85,11 @@ impl State {
             (None, Some(_)) => self.cleared_since(pin.since),
             _ => false,
         };
-        let prefix = self.prefix.map(Count::from);
-        let revoked = pin.prefix.is_some() && prefix > pin.prefix;
+        let revoked = match pin.prefix {
+            Some(seen) => self.prefix > Some(seen),
+            // Perhaps from before everybody was signed out.
+            None => self.prefix.is_some() && pin.since < self.began,
+        };
         ended || revoked || self.sign_outs > pin.sign_outs
     }
 

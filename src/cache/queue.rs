@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::partition::{Partition, State};
+#[cfg(feature = "test-util")]
+use super::revocation::Number;
 use super::{Engine, TokenCache};
 use crate::key::PartitionKey;
 use crate::random;
@@ -133,7 +135,8 @@ impl Engine {
         #[cfg(feature = "test-util")]
         let keys = {
             let mut keys = keys;
-            keys.sort_by_key(|key| *self.l2.id(key).digest());
+            let under = self.l2.prefix.known().unwrap_or(Number::FIRST);
+            keys.sort_by_key(|key| *self.l2.id(key, under).digest());
             keys
         };
         for key in keys {

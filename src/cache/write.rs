@@ -96,11 +96,13 @@ impl Engine {
             return Err(Error::ShutDown);
         }
         let (now, id) = (self.clock.now(), self.queue.next_id());
-        let dropped = self.partitions.with(key, |_, state| {
+        let (dropped, links) = self.partitions.with(key, |_, state| {
+            let links = state.links.clone();
             let dropped = state.sign_out(id, now);
             *pin = Some(state.pin(now));
-            dropped
+            (dropped, links)
         });
+        self.unlist(key, &links);
         self.counters.signed_out_changes.add(dropped as u64);
         Ok(self.commit(key))
     }
@@ -124,7 +126,7 @@ impl Engine {
             let clearing = self.partitions.with_known(key, |state| state.is_clearing());
             clearing.unwrap_or(false)
         };
-        while self.partitions.active().iter().any(waits) {
+        while self.pending_user_sign_outs() > 0 || self.partitions.active().iter().any(waits) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -60,7 +60,8 @@
 //!   are [too old](CookieStoreBuilder::max_age). This instance refuses them as long as it remembers
 //!   the sign-out; with [`sign_outs_in`](CookieStoreBuilder::sign_outs_in) every instance does, for
 //!   as long as the cookies could live. That also makes
-//!   [`sign_out_user`](crate::TokenCache::sign_out_user) work.
+//!   [`sign_out_user`](crate::TokenCache::sign_out_user) work. Without it do not link sessions to users: an
+//!   instance that has not seen the link, or has restarted, takes the session for signed out.
 //! - **Sign out before you sign in** (`tokens.sign_out().await?`, then insert): cookies that an
 //!   attacker has planted in the browser then have no part in what comes. It takes the place of
 //!   [`move_to`](crate::Tokens::move_to), which is an error here.

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use self::leases::Leases;
 use super::partition::Partition;
 use super::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    StoreFuture, TokenStore,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
+    Remaining, StoreFuture, TokenStore,
 };
 use crate::error::{StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
@@ -62,6 +62,14 @@ impl MemoryStore {
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Forgets a partition, as when it had to make room for others.
+    #[cfg(feature = "test-util")]
+    pub fn evict(&self, id: &PartitionId) {
+        let mut shelf = self.shelf.lock();
+        let evicted = shelf.partitions.remove(id);
+        shelf.bytes -= evicted.as_ref().map_or(0, Partition::footprint);
     }
 
     fn relocate_one(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
@@ -186,6 +194,19 @@ impl TokenStore for MemoryStore {
         let now = self.clock.now();
         let cleared = self.shelf.lock().clear(partition, expected, id, now);
         Box::pin(std::future::ready(Ok(cleared)))
+    }
+
+    fn raise<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        let now = self.clock.now();
+        let raised = self.shelf.lock().update(partition, now, |stored| {
+            Partition::raise(stored, raise, keep, now)
+        });
+        Box::pin(std::future::ready(Ok(raised)))
     }
 
     fn relocate<'a>(

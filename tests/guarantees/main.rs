@@ -19,3 +19,4 @@ mod g12_bounded_everything;
 mod move_to;
 mod revoke_all;
 mod sessions;
+mod what_is_under_way;
