@@ -286,22 +286,31 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Notes that this session belongs to a user, so that
-    /// [`TokenCache::sign_out_user`](crate::TokenCache::sign_out_user) finds it. Call it at sign-in,
+    /// Links this session to a user, so that
+    /// [`TokenCache::sign_out_user`](crate::TokenCache::sign_out_user) ends it. Call it at sign-in,
     /// after [`move_to`](Self::move_to). On return L2 has it, as far as the failure policy demands.
+    /// A session can be linked to several users (as known by several providers): the first of them
+    /// to be signed out ends it.
     ///
-    /// It is kept as an entry that holds this session's id: without encryption (feature `seal`)
-    /// whoever reads the store can read it, as the tokens.
+    /// From then on the session lives only while L2 has the user's *epoch*, a record that is kept for
+    /// 400 days after the last link, and as long as sessions may live by the
+    /// [settings](crate::Builder). An L2 that evicts it signs the user out. The session's id is also
+    /// kept in a [list](crate::TokenCache::sessions_of): without encryption (feature `seal`) whoever
+    /// reads the store can read it, as the tokens.
     ///
     /// # Errors
-    /// [`Error::InvalidKey`] for a user that cannot be a [`PartitionKey::user`], and those of
-    /// [`insert`](Self::insert).
+    /// [`Error::InvalidKey`] for a user that cannot be a [`PartitionKey::user`];
+    /// [`Error::Unavailable`] when L2 cannot be asked for the user's epoch, whatever the failure
+    /// policy; and those of [`insert`](Self::insert).
     pub async fn belongs_to(&self, user: &str) -> Result<(), Error> {
         let partition = self.partition()?;
-        self.0
-            .engine
-            .link(partition, user, self.failure_policy())
-            .await
+        let mut pin = self.pin();
+        let engine = &self.0.engine;
+        let linked = engine
+            .link(partition, user, self.failure_policy(), &mut pin)
+            .await;
+        self.keep(pin);
+        linked
     }
 
     /// Writes the partition's pending changes to L2 now.

@@ -403,7 +403,7 @@ async fn what_is_damaged_leaves_the_rest_of_its_group_as_it_is() {
     let mut group = Vec::new();
     for number in 0..5 {
         let key = session(&number.to_string());
-        group.push(cache.partition_id(&key));
+        group.push(cache.partition_id(&key).await.unwrap());
         let tokens = cache.tokens(key);
         tokens.insert("graph", token("t")).await.unwrap();
         tokens.commit().await.unwrap();

@@ -71,8 +71,11 @@ async fn slots_move_under_load_and_nobody_notices() {
     }
     // All to the first master, which has users of its own: nodes that take slots from each other
     // within moments may disagree on whose they are, for good.
-    let moves = (0..USERS).map(|user| load.slot(&cluster, user));
-    let moves: Vec<_> = moves.filter(|(_, from)| *from != 0).collect();
+    let mut moves = Vec::new();
+    for user in 0..USERS {
+        moves.push(load.slot(&cluster, user).await);
+    }
+    moves.retain(|(_, from)| *from != 0);
     assert!(moves.len() > USERS / 3, "{}", moves.len());
     let nodes = &cluster.nodes;
     let each = |act: &dyn Fn(u16, usize, usize)| {
@@ -149,8 +152,8 @@ impl Load {
     }
 
     /// The slot of a user, and the master that has it at first.
-    fn slot(&self, cluster: &Cluster, user: usize) -> (u16, usize) {
-        let id = self.caches[0].partition_id(&self.user(user));
+    async fn slot(&self, cluster: &Cluster, user: usize) -> (u16, usize) {
+        let id = self.caches[0].partition_id(&self.user(user)).await.unwrap();
         let slot = cluster.slot_of(&format!("{}:{{{}}}", id.namespace(), id.encoded()));
         let mut masters = 0..3;
         let from = masters.find(|i| usize::from(slot) < 16384 * (i + 1) / 3);

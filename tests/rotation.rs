@@ -96,7 +96,8 @@ impl Fleet {
         for number in processes {
             let user = format!("writer-{number}");
             let process = &self.processes[*number];
-            let id = self.ahead.1.partition_id(&session(&user)).encoded();
+            let id = self.ahead.1.partition_id(&session(&user)).await.unwrap();
+            let id = id.encoded();
             eventually("it seals with the new key", async || {
                 let met = process.get("carrier", "/tokens/a").await;
                 if met.level.as_deref() == Some("unavailable") {

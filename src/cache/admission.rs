@@ -6,6 +6,7 @@ use super::coherence::{Channel, STALE};
 use super::life::Life;
 use super::partition::{CLOCK_SKEW, Rules, SignOut, State, Unopened};
 use super::pending::{Landing, Pending};
+use super::revocation::Number;
 use crate::codec::Value;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
@@ -32,6 +33,7 @@ pub(super) struct Fetched {
 /// What was known of a partition when a read of L2 began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Floor {
+    pub(super) prefix: Option<Number>,
     sign_out: SignOut,
     doubts: u16,
     generation: u64,
@@ -64,6 +66,7 @@ pub(super) enum Admission {
 impl State {
     pub(super) fn floor(&self) -> Floor {
         Floor {
+            prefix: self.prefix,
             sign_out: self.sign_out,
             doubts: self.doubts,
             generation: self.generation.unwrap_or(0),
@@ -79,7 +82,7 @@ impl State {
         now: Timestamp,
         rules: &Rules,
     ) -> Admission {
-        if self.is_clearing() {
+        if self.is_clearing() && self.prefix == floor.prefix {
             return Admission::Admitted {
                 dropped: 0,
                 lost: Vec::new(),
@@ -99,7 +102,8 @@ impl State {
             commit: fetched.commit,
         };
         let announced = self.pending.as_ref().and_then(|pending| pending.announced);
-        let overtaken = known.sign_out != floor.sign_out
+        let overtaken = known.prefix != floor.prefix
+            || known.sign_out != floor.sign_out
             || (older && known != floor)
             || announced.is_some_and(|announced| revision.misses(&announced));
         if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {

@@ -24,6 +24,8 @@ use super::revocation::Prefix;
 use super::shared::Fingerprint;
 use super::sign_outs::SignOuts;
 use super::thread::EngineThread;
+use super::user_sign_outs::UserSignOuts;
+use super::users::Users;
 use super::{Engine, TokenCache};
 use crate::backplane::{self, Backplane};
 use crate::error::ConfigError;
@@ -56,6 +58,8 @@ pub struct Builder {
     clock: Clock,
     journal: Option<PathBuf>,
     runtime: Option<tokio::runtime::Handle>,
+    /// Requests bring their partitions.
+    brought: bool,
     #[cfg(feature = "seal")]
     pub(super) encryption: Encryption,
 }
@@ -90,6 +94,7 @@ impl Builder {
             clock: Clock::system(),
             journal: None,
             runtime: None,
+            brought: false,
             #[cfg(feature = "seal")]
             encryption: Encryption::default(),
         }
@@ -99,6 +104,13 @@ impl Builder {
     /// letters, digits, `.`, `_`, `-` and `:`. Redis keys begin with it. Defaults to `ttc`.
     pub fn namespace(mut self, namespace: impl Into<Box<str>>) -> Self {
         self.namespace = namespace.into();
+        self
+    }
+
+    /// The store has what requests bring, which is named before anything can be awaited.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn brought_by_requests(mut self) -> Self {
+        self.brought = true;
         self
     }
 
@@ -318,13 +330,17 @@ impl Builder {
                 Some(_) => Epoch::lost(),
                 None => Epoch::default(),
             },
+            users: Users::default(),
         };
         let channel = self
             .backplane
             .map(|backplane| backplane::open(backplane, &self.namespace, &runtime))
             .transpose()?;
         let (publisher, events) = channel.unzip();
-        let prefix = Prefix::default();
+        let prefix = match self.brought {
+            true => Prefix::assumed(),
+            false => Prefix::default(),
+        };
         let sign_outs = SignOuts::default();
         let journal = self
             .journal
@@ -369,6 +385,7 @@ impl Builder {
             failure_policy: self.failure_policy,
             write_mode: self.write_mode,
             fingerprint,
+            user_sign_outs: UserSignOuts::default(),
             runtime,
             _thread: thread,
         });

@@ -195,11 +195,12 @@ impl Engine {
                     let _ = engine.look_up_prefix().await;
                 });
             }
-            Event::EverythingChanged { generation } => self.learn_prefix(generation),
+            Event::EverythingChanged { generation } => self.hear_of_number(generation),
         }
     }
 
     fn invalidate(&self, invalidation: &Invalidation) {
+        self.rules.users.hear(&invalidation.partition);
         let Some(partition) = self.coherence.index.find(&invalidation.partition) else {
             return;
         };

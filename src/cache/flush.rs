@@ -14,6 +14,7 @@ use super::l2::L2Error;
 use super::load::MAX_READS;
 use super::partition::{Partition, State};
 use super::pending::{Base, InFlight, PendingChange};
+use super::revocation::Number;
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Change, Cleared, Commit, CommitId, Outcome, PartitionId, Revision, TOMBSTONE};
@@ -25,12 +26,13 @@ impl Engine {
     pub(super) async fn write_group(self: Arc<Self>, group: Vec<Arc<Partition>>) {
         let mut works = Vec::with_capacity(group.len());
         for partition in group {
-            let work = self
-                .partitions
-                .with(&partition.key, |_, state| self.take_work(state));
+            let (under, work) = self.partitions.with(&partition.key, |_, state| {
+                (state.prefix, self.take_work(state))
+            });
             works.push(Work {
                 engine: self.clone(),
                 partition,
+                under,
                 kind: work,
                 failure: Some(L2Error::lost()),
             });
@@ -70,7 +72,9 @@ impl Engine {
                 "changes waited for too long and are given up"
             );
         }
-        let generation = state.generation;
+        // Nothing can be named while the number of the namespace is not known.
+        let is_named = state.prefix.is_some();
+        let generation = state.generation.filter(|_| is_named);
         let life = state.life_at(self.clock.now());
         let base = Base {
             version: state.version,
@@ -89,7 +93,7 @@ impl Engine {
                 generation,
             },
             (None, None) if pending.is_dirty() => WorkKind::Load,
-            _ if touch => WorkKind::Touch,
+            _ if touch && is_named => WorkKind::Touch,
             _ => WorkKind::Nothing,
         };
         pending.sending = !matches!(kind, WorkKind::Nothing);
@@ -150,7 +154,7 @@ impl Engine {
         let WorkKind::Commit { commit, generation } = &work.kind else {
             return None;
         };
-        let partition = self.l2.id(&work.partition.key);
+        let partition = self.l2.id(&work.partition.key, work.under?);
         let writer = self.l2.protection.writer(&partition, *generation);
         let changes = commit.changes.iter().chain(commit.again.iter());
         let changes =
@@ -168,17 +172,17 @@ impl Engine {
             life: life.map(|life| life.id),
             repeats: known.filter(|_| commit.sent),
             changes,
-            lifetime: self.lifetime,
+            lifetime: self.lifetime_of(&work.partition.key),
         })
     }
 
     pub(super) fn settle(&self, work: &Work, outcome: Outcome) {
-        let WorkKind::Commit { commit, .. } = &work.kind else {
+        let (WorkKind::Commit { commit, .. }, Some(under)) = (&work.kind, work.under) else {
             return;
         };
         let now = self.clock.now();
         self.partitions
-            .with(&work.partition.key, |_, state| match outcome {
+            .with_under(&work.partition.key, under, |_, state| match outcome {
                 Outcome::Committed {
                     version,
                     previous,
@@ -286,26 +290,38 @@ impl Engine {
     /// Signs a partition out in L2. What memory knows of the generation may be out of date, so L2
     /// is asked for the one to end, once: a repeated attempt must not end the next.
     async fn end_generation(
-        &self,
+        self: &Arc<Self>,
         key: &PartitionKey,
+        under: Option<Number>,
         expected: Option<u64>,
         sign_out: CommitId,
     ) -> Result<(), L2Error> {
+        let under = match under {
+            Some(under) => under,
+            None => self.number().await?,
+        };
         #[cfg(feature = "seal")]
-        self.clear_plaintext(key).await?;
-        let id = self.id(key).await?;
+        self.clear_plaintext(key, under).await?;
+        let id = self.l2.id(key, under);
         let confirmed = self
             .partitions
-            .with(key, |_, state| state.pending().clear_confirmed);
+            .with_under(key, under, |_, state| state.pending().clear_confirmed);
+        // Everybody was signed out since, and this session with them.
+        let Some(confirmed) = confirmed else {
+            return Ok(());
+        };
         let ends = match confirmed {
             true => expected,
             false => match self.l2.load_one(&id).await {
                 Ok(loaded) => {
                     let latest = expected.max(Some(loaded.generation));
+                    let cleared_at = loaded.cleared_at;
                     let dropped = self
                         .partitions
-                        .with(key, |_, state| state.ends(latest, loaded.cleared_at));
+                        .with_under(key, under, |_, state| state.ends(latest, cleared_at));
+                    let dropped = dropped.unwrap_or(0);
                     self.counters.signed_out_changes.add(dropped as u64);
+                    self.unlist_loaded(key, &id, &loaded);
                     latest
                 }
                 // Whichever it is: a sign-out is final.
@@ -315,7 +331,8 @@ impl Engine {
         let mut cleared = self.clear(&id, ends, sign_out).await?;
         if !cleared.ended {
             // Now, because the next step may fail.
-            let dropped = self.partitions.with(key, |_, state| state.end_what_began());
+            let end = |_: &_, state: &mut State| state.end_what_began();
+            let dropped = self.partitions.with_under(key, under, end).unwrap_or(0);
             self.counters.signed_out_changes.add(dropped as u64);
         }
         for _ in 0..MAX_READS {
@@ -325,8 +342,10 @@ impl Engine {
                 break;
             }
             let next = Some(cleared.generation);
-            self.partitions
-                .with(key, |_, state| state.pending().clear = Some(next));
+            let end = |_: &_, state: &mut State| state.pending().clear = Some(next);
+            if self.partitions.with_under(key, under, end).is_none() {
+                return Ok(());
+            }
             cleared = self.clear(&id, next, sign_out).await?;
         }
         let generation = cleared.generation;
@@ -338,7 +357,7 @@ impl Engine {
         let now = self.clock.now();
         // Where L2 could not be asked for the generation, what memory knew has to do.
         let overlaps = generation > ends.or(expected).unwrap_or(0) + 1;
-        let dropped = self.partitions.with(key, |_, state| {
+        let dropped = self.partitions.with_under(key, under, |_, state| {
             state.cleared(generation, now);
             if state.pending().clear_id != sign_out {
                 // Signed out again meanwhile, perhaps after L2 had done this.
@@ -350,6 +369,7 @@ impl Engine {
                 false => 0,
             }
         });
+        let dropped = dropped.unwrap_or(0);
         self.counters.signed_out_changes.add(dropped as u64);
         Ok(())
     }
@@ -360,16 +380,17 @@ impl Engine {
         }
         let ids: Vec<PartitionId> = works
             .iter()
-            .map(|work| self.l2.id(&work.partition.key))
+            .filter_map(|work| Some(self.l2.id(&work.partition.key, work.under?)))
             .collect();
         // A touch that failed is not repeated: the next use of the partition brings another.
         let answers = self.l2.touch(&ids).await.unwrap_or_default();
         let now = self.clock.now();
         for (work, answer) in works.iter_mut().zip(answers) {
-            if let Ok(remaining) = answer {
-                self.partitions.with(&work.partition.key, |_, state| {
-                    state.touched(remaining, now, &self.rules);
-                });
+            if let (Ok(remaining), Some(under)) = (answer, work.under) {
+                self.partitions
+                    .with_under(&work.partition.key, under, |_, state| {
+                        state.touched(remaining, now, &self.rules);
+                    });
             }
         }
         for work in &mut works {
@@ -383,6 +404,8 @@ impl Engine {
 pub(super) struct Work {
     engine: Arc<Engine>,
     pub(super) partition: Arc<Partition>,
+    /// The number of the namespace under which it was taken; known wherever it names the partition.
+    pub(super) under: Option<Number>,
     kind: WorkKind,
     pub(super) failure: Option<L2Error>,
 }
@@ -413,7 +436,7 @@ impl Work {
         let engine = self.engine.clone();
         self.failure = match self.kind {
             WorkKind::Clear { expected, id } => engine
-                .end_generation(&self.partition.key, expected, id)
+                .end_generation(&self.partition.key, self.under, expected, id)
                 .await
                 .err(),
             WorkKind::Load => engine.load(&self.partition.key).await.1.err(),

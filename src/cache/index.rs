@@ -120,6 +120,7 @@ fn short(digest: &[u8; 32]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::revocation::Prefix;
     use crate::key::PartitionKey;
 
     fn digest(number: usize) -> [u8; 32] {
@@ -129,7 +130,7 @@ mod tests {
 
     fn listed(index: &Arc<Index>, number: usize) -> Arc<Partition> {
         let key = PartitionKey::user(number.to_string()).expect("a key");
-        let partition = Partition::new(key, None);
+        let partition = Partition::new(key, &Prefix::default());
         index.list(&digest(number), &partition, &mut partition.lock());
         partition
     }

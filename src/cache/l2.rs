@@ -7,14 +7,14 @@ use tokio::time::{Instant, timeout};
 
 use super::breaker::Breaker;
 use super::protection::Protection;
-use super::revocation::Prefix;
+use super::revocation::{Number, Prefix};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
 use crate::random::{SLIGHTLY, jittered};
 use crate::store::{
     Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Loaded, Names, Origin, Outcome,
-    PartitionId, Remaining, Revision, StoreFuture, TokenStore,
+    PartitionId, Raise, Remaining, Revision, StoreFuture, TokenStore,
 };
 use crate::telemetry::Counters;
 
@@ -62,16 +62,15 @@ impl From<StoreError> for L2Error {
 }
 
 impl L2 {
-    /// What the store knows a partition by. [`Engine::id`](super::Engine) makes sure first that the
-    /// prefix generation is known.
-    pub(super) fn id(&self, key: &PartitionKey) -> PartitionId {
-        self.named(&self.protection.names(), key)
+    /// What the store knows a partition by, under this number of the namespace.
+    pub(super) fn id(&self, key: &PartitionKey, under: Number) -> PartitionId {
+        self.named(&self.protection.names(), key, under)
     }
 
     /// The same by these names.
-    pub(super) fn named(&self, names: &Names, key: &PartitionKey) -> PartitionId {
+    pub(super) fn named(&self, names: &Names, key: &PartitionKey, under: Number) -> PartitionId {
         let id = names.partition(&self.protection.namespace, key);
-        id.under(self.prefix.known().unwrap_or(0))
+        id.under(under.get())
     }
 
     /// What the store knows an entry by.
@@ -152,6 +151,18 @@ impl L2 {
     ) -> Result<Cleared, L2Error> {
         self.call(L2Operation::Clear, Some(partition), || {
             self.store.clear(partition, expected, id)
+        })
+        .await
+    }
+
+    pub(crate) async fn raise(
+        &self,
+        epoch: &PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> Result<u64, L2Error> {
+        self.call(L2Operation::Clear, Some(epoch), || {
+            self.store.raise(epoch, raise, keep)
         })
         .await
     }

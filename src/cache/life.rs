@@ -16,7 +16,7 @@ use super::partition::{CLOCK_SKEW, State};
 use super::pending::{Base, InFlight, PendingChange};
 use crate::codec::Value;
 use crate::key::TokenKey;
-use crate::store::{Change, Commit, CommitId, Expected, Lifetime, Put, Revision, TOMBSTONE};
+use crate::store::{CommitId, Expected, Revision, TOMBSTONE};
 use crate::time::Timestamp;
 
 /// An end that L2 has seen may be seen here so much later: answers take their time.
@@ -57,7 +57,7 @@ impl Losses {
     }
 
     /// The marker was gone, and is there again.
-    fn replaced_marker(&self, by: Revision) {
+    pub(super) fn replaced_marker(&self, by: Revision) {
         let mut known = self.0.lock();
         known.count = known.count.wrapping_add(1);
         known.marker = Some(by);
@@ -68,45 +68,8 @@ impl Engine {
     /// Whether L2 has lost everything since it had been lost so often, and not one partition alone.
     /// Its marker is then there again.
     pub(super) async fn l2_has_lost_everything(&self, losses: u32) -> Result<bool, L2Error> {
-        let found = self.marker().await?;
-        match found == Revision::default() {
-            true => {
-                self.write_marker().await?;
-                self.rules.losses.replaced_marker(self.marker().await?);
-            }
-            false => self.rules.losses.saw_marker(found),
-        }
+        self.look_up_prefix().await?;
         Ok(self.rules.losses.count() != losses)
-    }
-
-    async fn marker(&self) -> Result<Revision, L2Error> {
-        let answers = self.l2.revisions(&[self.prefix_id()]).await?;
-        let found = answers.into_iter().next().ok_or_else(L2Error::lost)??;
-        Ok(found)
-    }
-
-    async fn write_marker(&self) -> Result<(), L2Error> {
-        let entry = self.l2.entry_id("\u{1}everything");
-        let marker = Commit {
-            partition: self.prefix_id(),
-            id: self.queue.next_id(),
-            generation: self.l2.prefix.known().unwrap_or(0),
-            // Another instance may have been faster.
-            expected: Some(Expected { entry, version: 0 }),
-            life: None,
-            repeats: None,
-            changes: vec![Change {
-                entry,
-                put: Some(Put {
-                    value: Default::default(),
-                    expires_at: None,
-                }),
-            }],
-            lifetime: Lifetime::default(),
-        };
-        let answers = self.l2.commit(&[marker]).await?;
-        let answer = answers.into_iter().next().ok_or_else(L2Error::lost)?;
-        answer.map(drop).map_err(L2Error::from)
     }
 }
 

@@ -13,6 +13,7 @@ use super::life::Life;
 use super::partition::{Partition, State, Unopened};
 use super::pending::PendingChange;
 use super::told;
+use super::users::Links;
 use crate::codec::{Unopenable, Value};
 use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
@@ -59,7 +60,8 @@ impl Engine {
     ) -> (Arc<Partition>, Loading) {
         self.resume_sign_out(key);
         let now = self.clock.now();
-        let id = self.knows_ids().then(|| self.l2.id(key));
+        let number = self.l2.prefix.settled();
+        let id = number.map(|number| self.l2.id(key, number));
         let (partition, loading, begun) = self.partitions.with(key, |partition, state| {
             let compares = !thorough && state.is_comparable(now);
             let floor = state.floor();
@@ -85,7 +87,8 @@ impl Engine {
                 is_over: false,
                 began: Instant::now(),
             };
-            match id.filter(|_| !compares) {
+            // One that is not under the number that is known may just have been left behind.
+            match id.filter(|_| !compares && floor.prefix == number) {
                 Some(id) => loader.ask(id, floor),
                 None => drop(self.runtime.spawn(loader.run(compares))),
             }
@@ -120,16 +123,20 @@ impl Engine {
         see: impl Fn(&State, Timestamp) -> R,
     ) -> Result<(R, Vec<(EntryId, u64)>), L2Error> {
         self.resume_sign_out(key);
-        let id = self.id(key).await?;
-        let _reading = Reading::begin(self, &id, key);
         for _ in 0..MAX_READS {
+            let number = self.number().await?;
+            let id = self.l2.id(key, number);
+            let _reading = Reading::begin(self, &id, key);
             let begun = Begun {
                 floor: self.partitions.with(key, |_, state| state.floor()),
                 epoch: self.rules.epoch.now(),
             };
+            if begun.floor.prefix != Some(number) {
+                continue;
+            }
             let loaded = self.ask::<Loaded>(id.clone()).await?;
             #[cfg(feature = "seal")]
-            let loaded = match self.prepare(key, &id, &loaded).await? {
+            let loaded = match self.prepare(key, number, &id, &loaded).await? {
                 Some(moved) => moved,
                 None => loaded,
             };
@@ -137,18 +144,42 @@ impl Engine {
             let versions = versions.map(|stored| (stored.entry, stored.version));
             let versions = versions.collect();
             let mut fetched = self.decode(&id, loaded, begun.epoch);
-            let losses = self.partitions.with(key, |_, state| {
-                let gone = state.has_lost_life(fetched.generation, fetched.life, self.clock.now());
-                gone.then_some(state.losses)
-            });
-            if let Some(losses) = losses {
-                fetched.emptied = Some(self.l2_has_lost_everything(losses).await?);
+            // They stay known until all of this is in memory: a sign-out meanwhile is not missed.
+            let links = self.links_of(&fetched);
+            if self.are_over(&links).await? {
+                let see = |state: &mut State, now| see(state, now);
+                match self.end_linked(key, &fetched, begun.floor, &links, see) {
+                    Some(seen) => return Ok((seen, Vec::new())),
+                    None => continue,
+                }
             }
+            self.look_for_losses(key, &mut fetched).await?;
             if let Some(seen) = self.admit(key, fetched, begun, |state, now| see(state, now)) {
                 return Ok((seen, versions));
             }
         }
         Err(L2Error::lost())
+    }
+
+    /// Where L2 no longer has the life that memory knows, asks whether it has lost everything.
+    async fn look_for_losses(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        fetched: &mut Fetched,
+    ) -> Result<(), L2Error> {
+        let losses = self.partitions.with(key, |_, state| {
+            let gone = state.has_lost_life(fetched.generation, fetched.life, self.clock.now());
+            gone.then_some(state.losses)
+        });
+        if let Some(losses) = losses {
+            fetched.emptied = Some(self.l2_has_lost_everything(losses).await?);
+        }
+        Ok(())
+    }
+
+    fn links_of(&self, fetched: &Fetched) -> Links {
+        let names = fetched.entries.iter().map(|(name, _)| name);
+        Links::among(names, &self.rules.users)
     }
 
     /// Takes what L2 has into memory. Returns what `see` makes of it there; `None` when a commit or
@@ -195,15 +226,23 @@ impl Engine {
 
     /// Whether L2 has what memory has, without reading it again.
     async fn confirm(self: &Arc<Self>, key: &PartitionKey) -> Result<bool, L2Error> {
-        let id = self.id(key).await?;
+        let number = self.number().await?;
+        let id = self.l2.id(key, number);
         let _reading = Reading::begin(self, &id, key);
         let now = self.clock.now();
-        let floor = self.partitions.with(key, |_, state| {
-            state.is_comparable(now).then(|| state.floor())
+        let known = self.partitions.with_under(key, number, |_, state| {
+            let known = || (state.floor(), state.links.clone());
+            state.is_comparable(now).then(known)
         });
-        let Some(floor) = floor else { return Ok(false) };
+        let Some((floor, links)) = known.flatten() else {
+            return Ok(false);
+        };
         let epoch = self.rules.epoch.now();
-        let revision = self.ask::<Revision>(id).await?;
+        let (revision, over) = tokio::join!(self.ask::<Revision>(id), self.are_over(&links));
+        let revision = revision?;
+        if over? {
+            return Ok(false);
+        }
         let now = self.clock.now();
         Ok(self
             .partitions
@@ -289,14 +328,43 @@ impl Loader {
             Ok(loaded) if !engine.is_ready(&self.partition, &loaded) => self.go_on(),
             Ok(loaded) => {
                 let fetched = engine.decode(id, loaded, begun.epoch);
+                let links = engine.links_of(&fetched);
+                if !links.is_empty() {
+                    let runtime = engine.runtime.clone();
+                    drop(runtime.spawn(self.take_in(fetched, begun, links)));
+                    return;
+                }
                 match engine.admit(key, fetched, begun, |state, _| state.end_load()) {
-                    Some(()) => {
-                        self.is_over = true;
-                        self.outcome = Ok(());
-                    }
+                    Some(()) => self.succeeded(),
                     None => self.go_on(),
                 }
             }
+        }
+    }
+
+    fn succeeded(mut self) {
+        self.is_over = true;
+        self.outcome = Ok(());
+    }
+
+    /// Takes in a session that belongs to users, unless they were signed out.
+    async fn take_in(mut self, mut fetched: Fetched, begun: Begun, links: Links) {
+        let engine = self.engine.clone();
+        let key = &self.partition.key;
+        let end = |state: &mut State, _| state.end_load();
+        let takes = async {
+            if engine.are_over(&links).await? {
+                return Ok(engine.end_linked(key, &fetched, begun.floor, &links, end));
+            }
+            engine.look_for_losses(key, &mut fetched).await?;
+            Ok(engine.admit(key, fetched, begun, end))
+        };
+        let left = engine.l2.hard_timeout.saturating_sub(self.began.elapsed());
+        match tokio::time::timeout(left, takes).await {
+            Ok(Ok(Some(()))) => self.succeeded(),
+            Ok(Ok(None)) => self.run(false).await,
+            Ok(Err(failure)) => self.outcome = Err(failure),
+            Err(_) => self.outcome = Err(L2Error::of(StoreErrorKind::Timeout)),
         }
     }
 

@@ -49,6 +49,8 @@ mod sign_outs;
 mod thread;
 mod told;
 mod turn;
+mod user_sign_outs;
+mod users;
 mod work;
 mod write;
 
@@ -75,11 +77,15 @@ use self::partitions::Partitions;
 pub(crate) use self::pin::Pin;
 use self::questions::Questions;
 use self::queue::Queue;
+#[cfg(feature = "cookie")]
+use self::revocation::Number;
 use self::shared::Fingerprint;
 use self::sign_outs::SignOuts;
 use self::thread::EngineThread;
+use self::user_sign_outs::UserSignOuts;
 pub(crate) use self::work::Call;
 pub(crate) use self::write::CommitWait;
+use crate::error::Error;
 use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::race::{Either, race};
@@ -87,6 +93,8 @@ use crate::sabotage::{self, Sabotage};
 use crate::store::{Lifetime, Loaded, PartitionId, Revision, TokenStore};
 use crate::telemetry::{Counters, Stats, UnopenableReasons};
 use crate::time::Clock;
+#[cfg(feature = "cookie")]
+use crate::time::Timestamp;
 use crate::tokens::Tokens;
 
 /// What an allocator spends on one allocation besides its bytes.
@@ -121,6 +129,7 @@ pub(crate) struct Engine {
     lifetime: Lifetime,
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
+    user_sign_outs: UserSignOuts,
     /// What the settings were, for [`TokenCache::shared`].
     fingerprint: Fingerprint,
     runtime: tokio::runtime::Handle,
@@ -159,9 +168,29 @@ impl TokenCache {
 
     /// What the store knows a partition by: a digest, keyed where there is a key ring. For the
     /// operator who looks for a user's record; in Redis it stands under
-    /// `namespace:{`[`encoded`](PartitionId::encoded)`}`.
-    pub fn partition_id(&self, partition: &PartitionKey) -> PartitionId {
-        self.0.l2.id(partition)
+    /// `namespace:{`[`encoded`](PartitionId::encoded)`}`. It changes with
+    /// [`revoke_all`](Self::revoke_all).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when the namespace's number is not known
+    /// yet, and L2 cannot be asked.
+    pub async fn partition_id(&self, partition: &PartitionKey) -> Result<PartitionId, Error> {
+        let id = self.0.id(partition).await;
+        id.map_err(|failure| Error::Unavailable(failure.error))
+    }
+
+    /// The same where requests bring their partitions, by the number that is known now.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn brought_id(&self, partition: &PartitionKey) -> PartitionId {
+        let under = self.0.l2.prefix.known().unwrap_or(Number::FIRST);
+        self.0.l2.id(partition, under)
+    }
+
+    /// Whether what was issued then is from before everybody was signed out.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn has_revoked(&self, issued_at: Timestamp) -> bool {
+        let number = self.0.l2.prefix.known();
+        number.is_some_and(|number| number > Number::FIRST && issued_at <= number.began())
     }
 
     /// What the cache has done since it was built.

@@ -12,8 +12,8 @@ use crate::error::{Error, StoreError};
 use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::store::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    StoreFuture, TokenStore,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
+    Remaining, StoreFuture, TokenStore,
 };
 use crate::time::Timestamp;
 use crate::token::Token;
@@ -53,6 +53,15 @@ impl TokenStore for Hanging {
         _: CommitId,
     ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
         never()
+    }
+
+    fn raise<'a>(
+        &'a self,
+        _: &'a PartitionId,
+        raise: Raise,
+        _: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        Box::pin(std::future::ready(Ok(raise.number())))
     }
 
     fn relocate<'a>(

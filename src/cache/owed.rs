@@ -15,6 +15,7 @@ use super::journal::{Journal, Kept, Record};
 use super::l2::L2Error;
 use super::partition::CLOCK_SKEW;
 use super::pending::Written;
+use super::revocation::Number;
 use super::write::CommitWait;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
@@ -121,7 +122,7 @@ impl Engine {
     }
 
     fn records(&self, key: &PartitionKey, sign_out: CommitId, since: Timestamp) -> Vec<Record> {
-        let prefix = self.l2.prefix.known();
+        let prefix = self.l2.prefix.known().map(Number::get);
         let digests = self.digests(key).into_iter();
         digests
             .map(|digest| Record::new(digest, prefix, sign_out, since))
@@ -199,7 +200,7 @@ impl Engine {
 
     /// Whether everybody was signed out since.
     fn is_moot(&self, record: &Record) -> bool {
-        let known = self.l2.prefix.known();
+        let known = self.l2.prefix.known().map(Number::get);
         record.prefix.is_some() && known > record.prefix
     }
 
@@ -231,11 +232,9 @@ impl Engine {
     }
 
     async fn tell(&self, journal: &Journal, record: Record) -> Result<(), L2Error> {
-        if self.l2.prefix.known().is_none() {
-            self.look_up_prefix().await?;
-        }
+        let number = self.number().await?;
         if !self.is_moot(&record) {
-            self.sign_out_in_l2(&record).await?;
+            self.sign_out_in_l2(&record, number).await?;
         }
         // Unless somebody has come, and tells L2 as well.
         if let Some(owed) = journal.take_owed(&record.digest) {
@@ -244,10 +243,10 @@ impl Engine {
         Ok(())
     }
 
-    async fn sign_out_in_l2(&self, record: &Record) -> Result<(), L2Error> {
+    async fn sign_out_in_l2(&self, record: &Record, under: Number) -> Result<(), L2Error> {
         let namespace = self.l2.protection.namespace.clone();
         let id = PartitionId::from_digest(namespace, record.digest);
-        let id = id.under(self.l2.prefix.known().unwrap_or(0));
+        let id = id.under(under.get());
         let loaded = self.l2.load_one(&id).await?;
         let cleared_later = |at: Timestamp| at >= record.since.saturating_add(CLOCK_SKEW);
         if loaded.cleared_at.is_some_and(cleared_later) {

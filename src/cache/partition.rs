@@ -17,7 +17,9 @@ use super::coherence::{Channel, Epoch};
 use super::index::{self, Listed};
 use super::life::{Life, Losses};
 use super::pending::{Pending, PendingChange};
+use super::revocation::{Number, Prefix};
 use super::setback::Rebuff;
+use super::users::{Links, Users};
 use crate::codec::Value;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Lookup;
@@ -67,9 +69,10 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub(super) fn new(key: PartitionKey, prefix: Option<u64>) -> Arc<Self> {
+    pub(super) fn new(key: PartitionKey, prefix: &Prefix) -> Arc<Self> {
         let state = State {
-            prefix,
+            prefix: prefix.known(),
+            began: prefix.began(),
             ..State::default()
         };
         Arc::new(Self {
@@ -106,8 +109,10 @@ pub(crate) struct State {
     pub(super) sign_out: SignOut,
     /// `None` until L2 was asked.
     pub(super) generation: Option<u64>,
-    /// The prefix generation of all of this; `None` until it is known.
-    pub(super) prefix: Option<u64>,
+    /// The number of the namespace that all of this is under; `None` until it is known.
+    pub(super) prefix: Option<Number>,
+    /// The users that the session belongs to.
+    pub(super) links: Links,
     // With the first of them ends what most hits read.
     pub(super) entries: ByName<Entry>,
     /// What the entries own, in bytes.
@@ -144,6 +149,10 @@ pub(crate) struct State {
     pub(super) rebuff: Option<Box<Rebuff>>,
     /// Its place in the index of digests, where there is one.
     pub(super) listed: Option<Listed>,
+    /// When the first known number began, if not by this process.
+    pub(super) began: Timestamp,
+    /// Entries have changed that are links.
+    relinked: bool,
 }
 
 pub(super) struct Entry {
@@ -203,6 +212,7 @@ pub(super) struct Rules {
     pub(super) sliding: Option<Duration>,
     pub(super) epoch: Epoch,
     pub(super) losses: Losses,
+    pub(super) users: Users,
 }
 
 /// Upkeep that a read found due.
@@ -215,7 +225,8 @@ pub(super) struct Due {
 impl State {
     /// The value of an entry that needs no second look: the path of a hit.
     pub(super) fn settled(&self, name: &str, now: Timestamp, epoch: u32) -> Option<&Value> {
-        if now >= self.settled_until || now < self.checked_at || epoch != self.epoch {
+        let unsettled = now >= self.settled_until || now < self.checked_at || epoch != self.epoch;
+        if unsettled || self.links.are_doubtful() {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -225,7 +236,7 @@ impl State {
     /// The value of an entry that can be served if L2 cannot be asked, and nothing else is due.
     pub(super) fn unsettled(&self, name: &str, now: Timestamp, rules: &Rules) -> Option<&Value> {
         let touch_is_due = self.touch_at(rules).is_some_and(|at| at <= now);
-        if self.ended(now) || touch_is_due {
+        if self.ended(now) || touch_is_due || self.links.are_over() {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -369,6 +380,9 @@ impl State {
         if !self.is_active() {
             self.pending = None;
         }
+        if std::mem::take(&mut self.relinked) {
+            self.links = Links::of(&self.entries, &rules.users);
+        }
         let dirty = self
             .pending
             .as_ref()
@@ -386,12 +400,21 @@ impl State {
         };
     }
 
-    /// Begins anew when the prefix generation has changed: all of this is of the past. Returns how
-    /// many changes are dropped.
-    pub(super) fn follow_prefix(&mut self, prefix: Option<u64>) -> usize {
+    /// Begins anew when the number of the namespace has changed: all of this is of the past. Returns
+    /// how many changes are dropped.
+    pub(super) fn follow_prefix(&mut self, known: &Prefix) -> usize {
+        let prefix = known.known();
         let before = std::mem::replace(&mut self.prefix, prefix);
-        if before.is_none() || before == prefix {
+        if before == prefix {
             return 0;
+        }
+        let began = known.began();
+        if before.is_none() {
+            self.began = began;
+            let since = self.pending.as_ref().and_then(|pending| pending.since());
+            if since.is_none_or(|since| since >= began) {
+                return 0;
+            }
         }
         let mut pending = self.pending.take();
         let dropped = pending.as_mut().map_or(0, |pending| pending.drop_changes());
@@ -400,6 +423,7 @@ impl State {
         }
         *self = Self {
             prefix,
+            began,
             pending,
             ..Self::default()
         };
@@ -470,6 +494,7 @@ impl State {
 
     pub(super) fn lay(&mut self, name: TokenKey, value: Option<Value>, local: bool) {
         let own = name.footprint();
+        self.relinked |= Links::is_link(&name);
         let replaced = match value {
             Some(value) => {
                 self.bytes += own + value.footprint();
@@ -485,6 +510,7 @@ impl State {
 
     /// Forgets what L2 knows as well.
     pub(super) fn forget_loaded_entries(&mut self) {
+        self.relinked |= !self.links.is_empty();
         self.retain(|entry| entry.local);
     }
 
@@ -515,6 +541,7 @@ impl State {
 
     pub(super) fn forget_entries(&mut self) {
         self.entries = ByName::default();
+        self.links = Links::default();
         self.unopenable = Unopened::default();
         self.rebuff = None;
         self.bytes = 0;
@@ -545,7 +572,7 @@ impl State {
         // The key stands here and in L1's index.
         let listed = self.listed.as_ref().map_or(0, |_| index::FOOTPRINT);
         let own = INDEX_FOOTPRINT + std::mem::size_of::<Partition>() + 2 * key.footprint() + listed;
-        let bytes = own + self.entries.footprint() + self.bytes;
+        let bytes = own + self.entries.footprint() + self.links.footprint() + self.bytes;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }

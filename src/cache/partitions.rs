@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::bound::Bound;
 use super::l1::L1;
 use super::partition::{Partition, Rules, State};
-use super::revocation::Prefix;
+use super::revocation::{Number, Prefix};
 use super::sign_outs::SignOuts;
 use crate::key::PartitionKey;
 use crate::time::Timestamp;
@@ -77,15 +77,13 @@ impl Partitions {
         }
     }
 
-    /// Begins anew under another prefix generation. Returns how many changes are dropped.
+    /// Begins anew under another number of the namespace. Returns how many changes are dropped.
     pub(super) fn forget_all(&self) -> usize {
         self.forget_idle();
         let mut dropped = 0;
         for key in self.active() {
-            let prefix = self.prefix.known();
-            dropped += self
-                .with_known(&key, |state| state.follow_prefix(prefix))
-                .unwrap_or(0);
+            let follow = |state: &mut State| state.follow_prefix(&self.prefix);
+            dropped += self.with_known(&key, follow).unwrap_or(0);
         }
         // What was put back meanwhile.
         self.forget_idle();
@@ -153,10 +151,10 @@ impl Partitions {
         let partition = known
             .or_else(|| stripe.kept.get(hash, key).cloned())
             .or_else(|| stripe.empty.get(hash, key).cloned())
-            .unwrap_or_else(|| Partition::new(key.clone(), self.prefix.known()));
+            .unwrap_or_else(|| Partition::new(key.clone(), &self.prefix));
         let mut state = partition.lock();
         // Where everybody was signed out between two looks at it.
-        state.follow_prefix(self.prefix.known());
+        state.follow_prefix(&self.prefix);
         let result = act(&partition, &mut state);
         if let Some(pending) = &mut state.pending {
             pending.count_sign_out(&self.sign_outs);
@@ -256,6 +254,19 @@ impl Partitions {
     ) -> Option<R> {
         self.knows(key)
             .then(|| self.with(key, |_, state| act(state)))
+    }
+
+    /// Runs `act` on the partition of this key if it is still under this number of the namespace:
+    /// what has begun under another has no effect.
+    pub(super) fn with_under<R>(
+        &self,
+        key: &PartitionKey,
+        under: Number,
+        act: impl FnOnce(&Arc<Partition>, &mut State) -> R,
+    ) -> Option<R> {
+        self.with(key, |partition, state| {
+            (state.prefix == Some(under)).then(|| act(partition, state))
+        })
     }
 
     /// Whether there is a partition of this key in memory.
@@ -375,6 +386,7 @@ mod tests {
 
     use super::*;
     use crate::cache::coherence::Epoch;
+    use crate::cache::users::Users;
     use crate::codec::Value;
     use crate::key::TokenKey;
     use crate::token::Token;
@@ -390,6 +402,7 @@ mod tests {
             sliding: None,
             epoch: Epoch::default(),
             losses: crate::cache::life::Losses::default(),
+            users: Users::default(),
         };
         Partitions::new(
             &L1::new().max_bytes(LIMIT),
@@ -528,7 +541,7 @@ mod tests {
         }
         // More than there is room for, as another thread would bring it.
         for number in 100..200 {
-            let newcomer = Partition::new(user(number), None);
+            let newcomer = Partition::new(user(number), &Prefix::default());
             bound.take(&newcomer, 7000);
         }
         bound.settle();
@@ -563,7 +576,7 @@ mod tests {
                         match step % 11 {
                             0..4 => keep(partitions, number, 100 * (step % 97)),
                             4 => partitions.with(&user(number), |_, state| {
-                                let _ = state.follow_prefix(Some(step as u64));
+                                state.forget_entries();
                             }),
                             5 if step % 1000 == 5 => {
                                 partitions.forget_all();

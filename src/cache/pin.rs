@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 
 use super::life::Life;
 use super::partition::{RECHECK, SignOut, State};
+use super::revocation::Number;
 use crate::key::{PartitionKey, PartitionKind};
 use crate::store::TOMBSTONE;
 use crate::time::Timestamp;
@@ -13,7 +14,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pin {
     generation: Option<Count>,
-    prefix: Option<Count>,
+    prefix: Option<Number>,
     /// The life that it saw, or its first change has begun.
     life: Option<Life>,
     sign_out: SignOut,
@@ -47,6 +48,7 @@ impl Pin {
             let known = state.generation.map(Count::from);
             self.generation = self.generation.or(known);
             self.life = self.life.or(state.life);
+            self.prefix = self.prefix.or(state.prefix);
         }
     }
 
@@ -105,7 +107,7 @@ impl State {
         };
         Pin {
             generation: generation.map(Count::from),
-            prefix: self.prefix.map(Count::from),
+            prefix: self.prefix,
             life: self.life_at(now),
             sign_out: self.sign_out,
             since: now,
@@ -121,8 +123,11 @@ impl State {
             (None, Some(_)) => self.cleared_since(pin.since),
             _ => false,
         };
-        let prefix = self.prefix.map(Count::from);
-        let revoked = pin.prefix.is_some() && prefix > pin.prefix;
+        let revoked = match pin.prefix {
+            Some(seen) => self.prefix > Some(seen),
+            // Perhaps from before everybody was signed out.
+            None => self.prefix.is_some() && pin.since < self.began,
+        };
         ended || revoked || self.sign_out > pin.sign_out
     }
 

@@ -14,15 +14,17 @@ use super::flush::Work;
 use super::l2::L2Error;
 #[cfg(feature = "seal")]
 use super::partition::Partition;
+#[cfg(feature = "seal")]
+use super::revocation::Number;
 use crate::codec::{self, Unopenable, Value};
 #[cfg(feature = "seal")]
 use crate::key::PartitionKey;
 use crate::key::TokenKey;
 #[cfg(feature = "seal")]
 use crate::seal::{self, KeyId, KeyRing, PartitionCipher, PartitionOpener, Place};
-use crate::store::{Change, EntryId, Names, PartitionId, Put, StoredEntry};
+use crate::store::{Change, EntryId, Loaded, Names, PartitionId, Put, StoredEntry};
 #[cfg(feature = "seal")]
-use crate::store::{Commit, Loaded, Origin, Outcome};
+use crate::store::{Commit, Origin, Outcome};
 use crate::telemetry::Counters;
 #[cfg(feature = "seal")]
 use crate::time::{Clock, Timestamp};
@@ -138,6 +140,20 @@ impl Protection {
     }
 }
 
+impl Protection {
+    /// The names of a partition's entries that are too small to be tokens and can be read.
+    pub(super) fn small_names(&self, partition: &PartitionId, loaded: &Loaded) -> Vec<TokenKey> {
+        let mut reader = self.reader(partition, loaded.generation);
+        let small = loaded.entries.iter();
+        let small = small.filter(|stored| stored.value.len() <= SMALL);
+        let names = small.filter_map(|stored| reader.decode(stored).ok());
+        names.map(|(name, _)| name).collect()
+    }
+}
+
+/// Room for a link, sealed.
+const SMALL: usize = 512;
+
 /// Reads entries of one partition in one generation. What they have in common is worked out once.
 pub(super) struct Reader<'a> {
     names: Names,
@@ -252,6 +268,7 @@ impl Engine {
     pub(super) async fn prepare(
         &self,
         key: &PartitionKey,
+        under: Number,
         id: &PartitionId,
         loaded: &Loaded,
     ) -> Result<Option<Loaded>, L2Error> {
@@ -262,7 +279,7 @@ impl Engine {
             sealing.ring.learn(unknown).await;
         }
         let moved = match is_absent(loaded) && sealing.accepts_plaintext() {
-            true => self.move_plaintext(key, id).await?,
+            true => self.move_plaintext(key, under, id).await?,
             false => None,
         };
         self.partitions.with(key, |partition, _| {
@@ -277,7 +294,7 @@ impl Engine {
     pub(super) async fn prepare_writes(&self, works: Vec<Work>) -> Vec<Work> {
         let mut ready = Vec::with_capacity(works.len());
         for mut work in works {
-            match self.prepare_write(&work.partition).await {
+            match self.prepare_write(&work).await {
                 Ok(Some(generation)) if work.is_before(generation) => {
                     self.settle(&work, Outcome::Stale { generation });
                     work.failure = None;
@@ -290,15 +307,18 @@ impl Engine {
     }
 
     /// The generation that L2 has, where it had to be asked.
-    async fn prepare_write(&self, partition: &Partition) -> Result<Option<u64>, L2Error> {
+    async fn prepare_write(&self, work: &Work) -> Result<Option<u64>, L2Error> {
+        let (partition, Some(under)) = (&work.partition, work.under) else {
+            return Ok(None);
+        };
         let protection = &self.l2.protection;
         let accepts = protection.sealing().is_some_and(Sealing::accepts_plaintext);
         if !accepts || partition.moved.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let id = self.l2.id(&partition.key);
+        let id = self.l2.id(&partition.key, under);
         let loaded = self.l2.load_one(&id).await?;
-        let moved = self.prepare(&partition.key, &id, &loaded).await?;
+        let moved = self.prepare(&partition.key, under, &id, &loaded).await?;
         Ok(Some(moved.unwrap_or(loaded).generation))
     }
 
@@ -308,11 +328,12 @@ impl Engine {
     async fn move_plaintext(
         &self,
         key: &PartitionKey,
+        under: Number,
         id: &PartitionId,
     ) -> Result<Option<Loaded>, L2Error> {
         let protection = &self.l2.protection;
         let plain = Names::default();
-        let from = self.l2.named(&plain, key);
+        let from = self.l2.named(&plain, key, under);
         let found = self.l2.load_one(&from).await?;
         if found.generation == 0 && found.version == 0 {
             return Ok(None);
@@ -359,7 +380,7 @@ impl Engine {
             life: None,
             repeats: None,
             changes,
-            lifetime: self.lifetime,
+            lifetime: self.lifetime_of(key),
         };
         // Whatever the outcome, what stands at `id` now is the truth: when the partition has
         // changed, another instance has moved it, or does with the next read.
@@ -368,15 +389,26 @@ impl Engine {
     }
 
     /// Signs a partition out under its plain name, where it may not have been moved yet.
-    pub(super) async fn clear_plaintext(&self, key: &PartitionKey) -> Result<(), L2Error> {
-        let protection = &self.l2.protection;
-        let accepts = protection.sealing().is_some_and(Sealing::accepts_plaintext);
-        if accepts {
-            let plain = self.l2.named(&Names::default(), key);
+    pub(super) async fn clear_plaintext(
+        &self,
+        key: &PartitionKey,
+        under: Number,
+    ) -> Result<(), L2Error> {
+        if let Some(plain) = self.plain_id(key, under) {
             let sign_out = self.queue.next_id();
             self.l2.clear(&plain, None, sign_out).await?;
         }
         Ok(())
+    }
+
+    /// What the store knew a partition by before encryption, while that still counts.
+    pub(super) fn plain_id(&self, key: &PartitionKey, under: Number) -> Option<PartitionId> {
+        let accepts = self
+            .l2
+            .protection
+            .sealing()
+            .is_some_and(Sealing::accepts_plaintext);
+        accepts.then(|| self.l2.named(&Names::default(), key, under))
     }
 }
 

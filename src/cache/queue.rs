@@ -17,6 +17,8 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::detached::step;
 use super::partition::{Partition, State};
+#[cfg(feature = "test-util")]
+use super::revocation::Number;
 use super::{Engine, TokenCache};
 use crate::key::PartitionKey;
 use crate::random;
@@ -152,7 +154,8 @@ impl Engine {
         #[cfg(feature = "test-util")]
         let keys = {
             let mut keys = keys;
-            keys.sort_by_key(|key| *self.l2.id(key).digest());
+            let under = self.l2.prefix.known().unwrap_or(Number::FIRST);
+            keys.sort_by_key(|key| *self.l2.id(key, under).digest());
             keys
         };
         for key in keys {

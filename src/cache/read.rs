@@ -122,7 +122,11 @@ impl Engine {
     }
 
     /// The token that memory has, expired or not.
-    pub(crate) fn known_token(&self, key: &PartitionKey, name: &TokenKey) -> Option<Token> {
+    pub(crate) fn known_token(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        name: &TokenKey,
+    ) -> Option<Token> {
         let partition = self.find(key);
         let state = partition.lock();
         state.token(name.as_ref())
@@ -254,9 +258,15 @@ impl Engine {
         }
     }
 
-    pub(super) fn find(&self, key: &PartitionKey) -> Arc<Partition> {
+    pub(super) fn find(self: &Arc<Self>, key: &PartitionKey) -> Arc<Partition> {
         let hit = self.partitions.get(key);
-        hit.unwrap_or_else(|| self.partitions.with(key, |partition, _| partition.clone()))
+        let find = || self.partitions.with(key, |partition, _| partition.clone());
+        let partition = hit.unwrap_or_else(find);
+        let over = partition.lock().links.are_over();
+        match over {
+            true => self.end_known(key),
+            false => partition,
+        }
     }
 
     fn keep_up(self: &Arc<Self>, key: &PartitionKey, due: Due) {

@@ -6,6 +6,7 @@ use super::Engine;
 use super::l2::L2Error;
 use super::load::MAX_READS;
 use super::pin::Pin;
+use super::revocation::Number;
 use crate::codec::Value;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
@@ -14,6 +15,7 @@ use crate::store::{Commit, CommitId, Origin, Outcome, PartitionId, Revision};
 
 /// A partition to be moved.
 struct Whole {
+    under: Option<Number>,
     generation: u64,
     version: u64,
     entries: Vec<(TokenKey, Value)>,
@@ -76,12 +78,16 @@ impl Engine {
             if ended {
                 return Err(Error::SignedOut);
             }
+            let (Some(under), true) = (source.under, source.under == target.under) else {
+                continue;
+            };
             let origin = Origin {
-                partition: self.l2.id(from),
+                partition: self.l2.id(from, under),
                 generation: source.generation,
                 version: source.version,
             };
-            let commit = self.commit_of(id, to, target.generation, &source.entries);
+            let target_id = self.l2.id(to, under);
+            let commit = self.commit_of(id, target_id, target.generation, &source.entries);
             let outcome = match self.l2.relocate(&origin, &commit).await {
                 Ok(outcome) => outcome,
                 Err(failure) => {
@@ -104,14 +110,17 @@ impl Engine {
                     let moved = [(origin.partition, ended), (commit.partition, begun)];
                     self.coherence.announce(moved);
                     let now = self.clock.now();
-                    let dropped = self.partitions.with(from, |_, state| {
+                    let dropped = self.partitions.with_under(from, under, |_, state| {
                         let dropped = state.sign_out(id, now);
                         state.cleared(source.generation + 1, now);
                         dropped
                     });
+                    // Everybody was signed out meanwhile.
+                    let dropped = dropped.ok_or(Error::SignedOut)?;
                     self.counters.signed_out_changes.add(dropped as u64);
                     // What it had is not what it has; whoever reads it next asks L2 if this fails.
                     self.partitions.with(to, |_, state| state.distrust());
+                    self.relist(from, to, &source.entries);
                     let _ = self.load(to).await;
                     return Ok(());
                 }
@@ -146,6 +155,7 @@ impl Engine {
         self.flush(key).await?;
         let (whole, _) = self
             .fetch(key, |state, now| Whole {
+                under: state.prefix,
                 generation: state.generation.unwrap_or(0),
                 // One that has ended is as good as absent.
                 version: if state.ended(now) { 0 } else { state.version },
@@ -159,11 +169,10 @@ impl Engine {
     fn commit_of(
         &self,
         id: CommitId,
-        partition: &PartitionKey,
+        partition: PartitionId,
         generation: u64,
         entries: &[(TokenKey, Value)],
     ) -> Commit {
-        let partition = self.l2.id(partition);
         let writer = self.l2.protection.writer(&partition, generation);
         let changes = entries.iter();
         let changes = changes.map(|(name, value)| writer.change(name.as_ref(), Some(value)));

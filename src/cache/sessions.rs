@@ -1,122 +1,292 @@
-//! Which sessions belong to a user, so that all of them can be signed out.
+//! Sessions that belong to a user: linked to the user's [epoch](super::users), which is what counts,
+//! and listed, for showing them.
 //!
-//! They are the entries of a partition of their own, with all that this gives: a session that is
-//! linked on one instance is found on every other, and links expire.
+//! A list is the entries of a partition of its own. It is found by the epoch's digest, so that a
+//! session that ends can be taken off without knowing whose it was.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admission::{Fetched, Floor};
+use super::l2::L2Error;
+use super::partition::{Partition, State};
+use super::pin::Pin;
+use super::revocation::Number;
+use super::users::{Link, Links};
 use super::{Engine, TokenCache};
 use crate::codec::Value;
-use crate::error::Error;
+use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
-use crate::lookup::Durability;
 use crate::policy::FailurePolicy;
+use crate::store::{Lifetime, Loaded, PartitionId, Raise, Revision};
 use crate::time::Timestamp;
 use crate::token::Token;
 
-/// How long a link is kept where sessions live without end.
-const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
-/// Rounds of looking for sessions that were linked while others were signed out.
-const MAX_ROUNDS: usize = 5;
+/// How long a session is listed, whatever its own life.
+const LISTED_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
+/// Sessions in one list; beyond that the oldest are taken off.
+const MAX_LISTED: usize = 1000;
 
 impl TokenCache {
-    /// The sessions that were [linked](crate::Tokens::belongs_to) to this user and have not
-    /// expired or been signed out with [`sign_out_user`](Self::sign_out_user).
+    /// The sessions that were [linked](crate::Tokens::belongs_to) to this user and have not been
+    /// signed out or moved since: for showing them. The newest 1,000 of a user are listed, each for
+    /// 400 days; one that has expired may be among them. What
+    /// [`sign_out_user`](Self::sign_out_user) ends does not depend on this list.
     ///
     /// # Errors
     /// [`Error::InvalidKey`], and [`Error::Unavailable`] when L2 cannot be asked.
     pub async fn sessions_of(&self, user: &str) -> Result<Vec<PartitionKey>, Error> {
-        let index = PartitionKey::sessions_of(user)?;
+        let user = PartitionKey::epoch_of(user)?;
         let engine = &self.0;
-        let looks = |engine: Arc<Engine>| async move { engine.linked(&index).await };
-        let linked = engine.detached(engine.deadline(), looks).await;
-        let linked = linked.map_err(|failure| Error::Unavailable(failure.error))??;
-        Ok(linked.into_iter().map(|(_, session)| session).collect())
-    }
-
-    /// Signs out every session that was [linked](crate::Tokens::belongs_to) to this user: "sign
-    /// out everywhere". On return L2 has it, unless the answer is [`Durability::Pending`].
-    ///
-    /// # Errors
-    /// [`Error::InvalidKey`], [`Error::ShutDown`], and [`Error::Unavailable`] when L2 cannot be
-    /// asked which sessions there are; some may have been signed out.
-    pub async fn sign_out_user(&self, user: &str) -> Result<Durability, Error> {
-        let engine = &self.0;
-        let index = PartitionKey::sessions_of(user)?;
-        let ends = |engine: Arc<Engine>| async move { engine.sign_out_linked(index).await };
-        let ended = engine.detached(engine.deadline(), ends).await;
-        ended.map_err(|failure| Error::Unavailable(failure.error))?
+        let looks = |engine: Arc<Engine>| async move { engine.listed(&user).await };
+        let listed = engine.detached(engine.deadline(), looks).await;
+        let listed = listed.and_then(|listed| listed);
+        listed.map_err(|failure| Error::Unavailable(failure.error))
     }
 }
 
 impl Engine {
-    async fn sign_out_linked(self: &Arc<Self>, index: PartitionKey) -> Result<Durability, Error> {
-        let engine = self;
-        for _ in 0..MAX_ROUNDS {
-            let linked = engine.linked(&index).await?;
-            if linked.is_empty() {
-                break;
-            }
-            let mut waits = Vec::with_capacity(linked.len());
-            for (_, session) in &linked {
-                waits.push(engine.sign_out(session, &mut None)?);
-            }
-            for wait in waits {
-                let ended = engine.finish(engine.failure_policy, wait.await)?;
-                if ended == Durability::Pending {
-                    return Ok(ended);
-                }
-            }
-            // Only these: another may have been linked meanwhile.
-            let links = linked.into_iter().map(|(link, _)| (link, None)).collect();
-            let policy = FailurePolicy::Strict;
-            engine.change(&index, links, policy, &mut None).await?;
-            let written = engine.commit(&index).await;
-            // The sessions are signed out either way.
-            let _ = engine.finish(policy, written)?;
-        }
-        Ok(Durability::Stored)
-    }
-
-    /// Notes that a session belongs to a user. On return L2 has it.
+    /// Links a session to a user. On return L2 has it, as far as the policy demands.
     pub(crate) async fn link(
         self: &Arc<Self>,
         session: &PartitionKey,
         user: &str,
         policy: FailurePolicy,
+        pin: &mut Option<Pin>,
     ) -> Result<(), Error> {
-        let index = PartitionKey::sessions_of(user)?;
-        let limits = [self.lifetime.absolute, self.lifetime.max_age];
-        let life = limits.into_iter().flatten().min().unwrap_or(LONGEST);
-        let link = Token::new(session.to_text().expose())
-            .with_expires_at(self.clock.now().saturating_add(life));
-        let name = self.l2.id(session).encoded();
-        let name = TokenKey::from_canonical(&format!("\u{1}session\u{1}{name}"));
-        let change = vec![(name, Some(Value::Token(link)))];
+        let user = PartitionKey::epoch_of(user)?;
+        let (session, mut seen) = (session.clone(), *pin);
         let links = |engine: Arc<Self>| async move {
-            engine.change(&index, change, policy, &mut None).await?;
-            let written = engine.commit(&index).await;
-            engine.finish(policy, written).map(|_| ())
+            let linked = engine.link_to(&session, &user, policy, &mut seen).await;
+            (linked, seen)
         };
         let linked = self.detached(self.deadline(), links).await;
-        linked.map_err(|failure| Error::Unavailable(failure.error))?
+        let (linked, seen) = linked.map_err(|failure| Error::Unavailable(failure.error))?;
+        *pin = seen;
+        linked
     }
 
-    /// The sessions in an index, and the names of their entries.
-    async fn linked(
+    async fn link_to(
         self: &Arc<Self>,
-        index: &PartitionKey,
-    ) -> Result<Vec<(TokenKey, PartitionKey)>, Error> {
-        let read = self.fetch(index, |state, now: Timestamp| state.usable_entries(now));
-        let (entries, _) = read
-            .await
-            .map_err(|failure| Error::Unavailable(failure.error))?;
-        let session = |(name, value): (TokenKey, Value)| match value {
-            Value::Token(link) => {
-                let session = PartitionKey::from_text(link.access_token())?;
-                Some((name, session))
+        session: &PartitionKey,
+        user: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<(), Error> {
+        if self.queue.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        let unavailable = |failure: L2Error| Error::Unavailable(failure.error);
+        let link = self.begin_link(user).await.map_err(unavailable)?;
+        if policy != FailurePolicy::Bypass {
+            // After the number was taken: a link of the past that others have made is found over, and
+            // what came with it is not to go on under this one.
+            let read = self.fetch(session, |_, _| ()).await;
+            read.map_err(unavailable)?;
+        }
+        let (name, value) = link.entry();
+        self.change(session, vec![(name, Some(value))], policy, pin)
+            .await?;
+        let written = self.commit(session).await;
+        let _ = self.finish(policy, written)?;
+        if policy != FailurePolicy::Bypass {
+            self.list(session, &link).await;
+        }
+        Ok(())
+    }
+
+    async fn begin_link(&self, user: &PartitionKey) -> Result<Link, L2Error> {
+        let id = self.id(user).await?;
+        let epoch = self.rules.users.get(id.digest());
+        let hints = epoch.hints();
+        let begin = Raise::Begin(Number::at(self.clock.now()).get());
+        let raised = self.l2.raise(&id, begin, self.epoch_life());
+        let number = raised.await?;
+        epoch.answered(number, hints);
+        let link = Link::new(epoch, number);
+        match link.is_over() {
+            // Signed out here, and L2 has yet to hear of it.
+            true => Err(L2Error::of(StoreErrorKind::Unreachable)),
+            false => Ok(link),
+        }
+    }
+
+    /// Whether a session with these links is over. L2 is asked of each.
+    pub(super) async fn are_over(self: &Arc<Self>, links: &Links) -> Result<bool, L2Error> {
+        let asked = links.iter().map(async |link| {
+            let namespace = &self.l2.protection.namespace;
+            let id = PartitionId::from_digest(namespace.clone(), link.epoch.digest);
+            let hints = link.epoch.hints();
+            let revision = self.ask::<Revision>(id).await?;
+            link.epoch.answered(revision.generation, hints);
+            Ok::<_, L2Error>(revision.generation != link.number)
+        });
+        let answers = futures_util::future::try_join_all(asked).await?;
+        Ok(answers.contains(&true) || links.are_over())
+    }
+
+    /// Signs out a session whose links, as read from L2, are over, unless something has overtaken
+    /// the read. What `see` makes of it then.
+    pub(super) fn end_linked<R>(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        fetched: &Fetched,
+        floor: Floor,
+        links: &Links,
+        see: impl FnOnce(&mut State, Timestamp) -> R,
+    ) -> Option<R> {
+        let seen = self.partitions.with(key, |partition, state| {
+            if state.floor() != floor {
+                return None;
             }
+            state.generation = state.generation.max(Some(fetched.generation));
+            self.end_session(partition, state);
+            Some(see(state, self.clock.now()))
+        })?;
+        self.wake();
+        self.unlist(key, links);
+        Some(seen)
+    }
+
+    /// The same where this process knows that a session in memory is over.
+    pub(super) fn end_known(self: &Arc<Self>, key: &PartitionKey) -> Arc<Partition> {
+        let (partition, ended) = self.partitions.with(key, |partition, state| {
+            let ended = state.links.are_over().then(|| state.links.clone());
+            if ended.is_some() {
+                self.end_session(partition, state);
+            }
+            (partition.clone(), ended)
+        });
+        if let Some(links) = ended {
+            self.wake();
+            self.unlist(key, &links);
+        }
+        partition
+    }
+
+    fn end_session(&self, partition: &Arc<Partition>, state: &mut State) {
+        if state.is_clearing() {
+            return;
+        }
+        let dropped = state.sign_out(self.queue.next_id(), self.clock.now());
+        self.counters.signed_out_changes.add(dropped as u64);
+        // Just this generation: the next session may have begun elsewhere.
+        state.pending().clear_confirmed = state.generation.is_some();
+        self.push(partition, state);
+    }
+
+    /// How long a partition lives.
+    pub(super) fn lifetime_of(&self, key: &PartitionKey) -> Lifetime {
+        match key.is_list() {
+            true => Lifetime {
+                absolute: Some(LISTED_FOR),
+                ..Lifetime::default()
+            },
+            false => self.lifetime,
+        }
+    }
+
+    /// Puts a session on the list of those to show. That it is not there changes nothing else.
+    async fn list(self: &Arc<Self>, session: &PartitionKey, link: &Link) {
+        let list = PartitionKey::list_of(&link.epoch.digest);
+        let Ok(name) = self.listed_as(session).await else {
+            return;
+        };
+        let listed = Token::new(session.to_text().expose());
+        let listed = listed.with_expires_at(self.clock.now().saturating_add(LISTED_FOR));
+        let policy = FailurePolicy::Degrade;
+        if self
+            .know_generation(&list, policy, &mut None)
+            .await
+            .is_err()
+        {
+            return;
+        }
+        let oldest = self.partitions.with(&list, |_, state| {
+            let mut listed = state.usable_entries(self.clock.now());
+            listed.sort_unstable_by_key(|(_, value)| value.expires_at());
+            let count = (listed.len() + 1).saturating_sub(MAX_LISTED);
+            listed.truncate(count);
+            listed
+        });
+        let oldest = oldest.into_iter().map(|(name, _)| (name, None));
+        let changes = oldest.chain([(name, Some(Value::Token(listed)))]);
+        let changes = changes.collect();
+        let changed = self.change(&list, changes, policy, &mut None).await;
+        if changed.is_ok() {
+            let _ = self.commit(&list).await;
+        }
+    }
+
+    /// Takes a session off the lists that it is on, in the background.
+    pub(super) fn unlist(self: &Arc<Self>, session: &PartitionKey, links: &Links) {
+        for link in links.iter() {
+            let list = PartitionKey::list_of(&link.epoch.digest);
+            let (engine, session) = (self.clone(), session.clone());
+            self.runtime.spawn(async move {
+                let Ok(name) = engine.listed_as(&session).await else {
+                    return;
+                };
+                let policy = FailurePolicy::Degrade;
+                let change = vec![(name, None)];
+                let changed = engine.change(&list, change, policy, &mut None).await;
+                if changed.is_ok() {
+                    engine.enqueue(&list);
+                }
+            });
+        }
+    }
+
+    /// The same for a session as L2 has it.
+    pub(super) fn unlist_loaded(
+        self: &Arc<Self>,
+        session: &PartitionKey,
+        id: &PartitionId,
+        loaded: &Loaded,
+    ) {
+        let names = self.l2.protection.small_names(id, loaded);
+        let links = Links::among(names.iter(), &self.rules.users);
+        self.unlist(session, &links);
+    }
+
+    /// Empties a list: everybody on it is signed out.
+    pub(super) fn unlist_all(self: &Arc<Self>, epoch: &[u8; 32]) {
+        let list = PartitionKey::list_of(epoch);
+        // Nobody has to wait for what is only shown.
+        let _ = self.sign_out(&list, &mut None);
+    }
+
+    /// A session that was moved is on the same lists.
+    pub(super) fn relist(
+        self: &Arc<Self>,
+        from: &PartitionKey,
+        to: &PartitionKey,
+        entries: &[(TokenKey, Value)],
+    ) {
+        let links = Links::among(entries.iter().map(|(name, _)| name), &self.rules.users);
+        self.unlist(from, &links);
+        for link in links.iter() {
+            let (engine, to, link) = (self.clone(), to.clone(), link.clone());
+            self.runtime
+                .spawn(async move { engine.list(&to, &link).await });
+        }
+    }
+
+    /// The entry of a session in a list.
+    async fn listed_as(&self, session: &PartitionKey) -> Result<TokenKey, L2Error> {
+        let name = self.id(session).await?.encoded();
+        Ok(TokenKey::from_canonical(&format!(
+            "\u{1}session\u{1}{name}"
+        )))
+    }
+
+    async fn listed(self: &Arc<Self>, user: &PartitionKey) -> Result<Vec<PartitionKey>, L2Error> {
+        let id = self.id(user).await?;
+        let list = PartitionKey::list_of(id.digest());
+        let read = self.fetch(&list, |state, now: Timestamp| state.usable_entries(now));
+        let (entries, _) = read.await?;
+        let session = |(_, value): (TokenKey, Value)| match value {
+            Value::Token(listed) => PartitionKey::from_text(listed.access_token()),
             Value::Secret(_) => None,
         };
         Ok(entries.into_iter().filter_map(session).collect())

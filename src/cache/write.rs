@@ -108,11 +108,13 @@ impl Engine {
             return Err(Error::ShutDown);
         }
         let (now, id) = (self.clock.now(), self.queue.next_id());
-        let dropped = self.partitions.with(key, |_, state| {
+        let (dropped, links) = self.partitions.with(key, |_, state| {
+            let links = state.links.clone();
             let dropped = state.sign_out(id, now);
             *pin = Some(state.pin(now));
-            dropped
+            (dropped, links)
         });
+        self.unlist(key, &links);
         self.counters.signed_out_changes.add(dropped as u64);
         let wait = self.commit(key);
         Ok(match &self.journal {

@@ -70,7 +70,7 @@ impl Exchange {
         let (session, key, pinned, had) = resumed.unwrap_or_else(|| {
             let session = new_session();
             let key = partition(&session);
-            let pinned = Arc::new(inner.slots.pin(&cache.partition_id(&key)));
+            let pinned = Arc::new(inner.slots.pin(&cache.brought_id(&key)));
             (session, key, pinned, None)
         });
         let exchange = Self {
@@ -145,13 +145,17 @@ fn resume(
         tracing::debug!("the cookies of a request are too old");
         return None;
     }
+    if cache.has_revoked(opened.issued_at) {
+        tracing::info!("the cookies of a request are from before everybody was signed out");
+        return None;
+    }
     let had = Had {
         generation: snapshot.generation,
         changed_at: snapshot.changed_at,
         key: opened.key,
     };
     let key = partition(&opened.session);
-    match store.0.slots.resume(&cache.partition_id(&key), snapshot) {
+    match store.0.slots.resume(&cache.brought_id(&key), snapshot) {
         Ok(pinned) => Some((opened.session, key, Arc::new(pinned), Some(had))),
         Err(_) => {
             tracing::info!("the cookies of a request are from before a sign-out");

@@ -59,7 +59,8 @@
 //! - **Sign-out removes the cookies, and whoever has copied them can send them again.** With
 //!   [`sign_outs_in`](CookieStoreBuilder::sign_outs_in) every instance refuses them, for as long as
 //!   they could live; that also makes [`sign_out_user`](crate::TokenCache::sign_out_user) work.
-//!   Without it, only an instance that remembers the sign-out does. A copy that is not used is then
+//!   Without it, only an instance that remembers the sign-out does, and sessions are not to be linked
+//!   to users: an instance that has not seen the link, or has restarted, takes one for signed out. A copy that is not used is then
 //!   worth something until it is [too old](CookieStoreBuilder::max_age), 14 days after it was set;
 //!   one that is used is renewed like its owner's, until the session is
 //!   [`MAX_SESSION_AGE`](CookieStore::MAX_SESSION_AGE) old, 30 days. What is in it is worth what the

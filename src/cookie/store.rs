@@ -13,7 +13,7 @@ use crate::layer::TokenCacheLayer;
 use crate::seal::KeyRing;
 use crate::store::{
     Change, Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Lifetime, Loaded, Origin,
-    Outcome, PartitionId, Put, Remaining, Slots, StoreFuture, TokenStore,
+    Outcome, PartitionId, Put, Raise, Remaining, Slots, StoreFuture, TokenStore,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -92,7 +92,8 @@ impl CookieStore {
     ) -> Result<TokenCacheLayer, ConfigError> {
         let builder = TokenCache::builder(self.clone())
             .clock(self.0.clock.clone())
-            .max_session_age(Self::MAX_SESSION_AGE);
+            .max_session_age(Self::MAX_SESSION_AGE)
+            .brought_by_requests();
         let cache = adjust(builder).l1(L1::disabled()).build()?;
         cache.keep_fresh(self.0.sealer.ring());
         Ok(TokenCacheLayer::with_cookies(cache, self.clone()))
@@ -268,6 +269,19 @@ impl TokenStore for CookieStore {
                 ended: known.ended || here.is_some_and(|here| here.ended),
             })
         })
+    }
+
+    fn raise<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        match &self.0.sign_outs {
+            Some(store) => store.raise(partition, raise, keep),
+            // Of this process alone, as its sign-outs.
+            None => ready(Ok(self.0.slots.raise(partition, raise, keep))),
+        }
     }
 
     fn relocate<'a>(

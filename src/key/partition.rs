@@ -43,6 +43,9 @@ impl PartitionKind {
 #[derive(Clone)]
 pub struct PartitionKey(Key);
 
+/// The beginning of the key of a list of sessions.
+const LIST: &str = "\u{1}sessions\u{1}";
+
 /// Short texts stand in place, so that most keys cost no allocation and no cache miss.
 #[derive(Clone)]
 enum Key {
@@ -112,14 +115,25 @@ impl PartitionKey {
         Ok(Self::from_parts(PartitionKind::Application, &text))
     }
 
-    /// Where it is kept which sessions belong to a user. No text of an application's gives it.
-    pub(crate) fn sessions_of(user: &str) -> Result<Self, KeyError> {
+    /// The epoch that a user's sessions are linked to. No text of an application's gives it.
+    pub(crate) fn epoch_of(user: &str) -> Result<Self, KeyError> {
         check(user, Self::MAX_LEN)?;
-        let text = format!("\u{1}sessions\u{1}{user}");
+        let text = format!("\u{1}epoch\u{1}{user}");
         Ok(Self::from_parts(PartitionKind::User, &text))
     }
 
-    /// Where the prefix generation is kept.
+    /// The list of the sessions that are linked to an epoch.
+    pub(crate) fn list_of(epoch: &[u8; 32]) -> Self {
+        let text = format!("{LIST}{}", URL_SAFE_NO_PAD.encode(epoch));
+        Self::from_parts(PartitionKind::User, &text)
+    }
+
+    /// Whether this is such a list.
+    pub(crate) fn is_list(&self) -> bool {
+        self.value().starts_with(LIST.as_bytes())
+    }
+
+    /// The epoch of the whole namespace.
     pub(crate) fn everything() -> Self {
         Self::from_parts(PartitionKind::Application, "\u{1}everything")
     }

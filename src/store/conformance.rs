@@ -20,6 +20,7 @@
 //! really waits: about half a minute for all checks.
 
 mod commits;
+mod epochs;
 mod expectations;
 mod generations;
 mod harness;
@@ -28,6 +29,7 @@ mod lifetimes;
 mod relocations;
 
 pub use self::commits::*;
+pub use self::epochs::*;
 pub use self::expectations::*;
 pub use self::generations::*;
 pub use self::harness::Harness;
@@ -87,6 +89,12 @@ pub async fn all<S: TokenStore>(harness: &Harness<S>) {
     repeated_moves_are_not_made_again(harness).await;
     moves_to_a_signed_out_partition_are_stale(harness).await;
     concurrent_moves_have_one_winner(harness).await;
+
+    epochs_never_fall(harness).await;
+    absent_epochs_begin(harness).await;
+    raised_partitions_hold_nothing(harness).await;
+    concurrent_raises_all_count(harness).await;
+    epochs_are_never_kept_shorter(harness).await;
 
     leases_have_one_owner(harness).await;
     leases_obey_their_owner_alone(harness).await;

@@ -15,16 +15,14 @@ pub struct PartitionId {
 }
 
 impl PartitionId {
-    /// The same partition under a prefix generation; the first one has no part in the name.
-    pub(crate) fn under(mut self, prefix: u64) -> Self {
-        if prefix > 0 {
-            self.digest = Sha256::new()
-                .chain_update(b"tower-token-cache prefix v1\0")
-                .chain_update(prefix.to_be_bytes())
-                .chain_update(self.digest)
-                .finalize()
-                .into();
-        }
+    /// The same partition under a number of the namespace.
+    pub(crate) fn under(mut self, number: u64) -> Self {
+        self.digest = Sha256::new()
+            .chain_update(b"tower-token-cache prefix v1\0")
+            .chain_update(number.to_be_bytes())
+            .chain_update(self.digest)
+            .finalize()
+            .into();
         self
     }
 

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use self::leases::Leases;
 use super::partition::Partition;
 use super::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    StoreFuture, TokenStore,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
+    Remaining, StoreFuture, TokenStore,
 };
 use crate::error::{StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
@@ -212,6 +212,19 @@ impl TokenStore for MemoryStore {
         let now = self.clock.now();
         let cleared = self.shelf.lock().clear(partition, expected, id, now);
         Box::pin(std::future::ready(Ok(cleared)))
+    }
+
+    fn raise<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        let now = self.clock.now();
+        let raised = self.shelf.lock().update(partition, now, |stored| {
+            Partition::raise(stored, raise, keep, now)
+        });
+        Box::pin(std::future::ready(Ok(raised)))
     }
 
     fn relocate<'a>(

@@ -35,6 +35,13 @@
 //! A store that holds a *lower* generation than a commit names has lost data (a restart without
 //! persistence, a failover): what it holds is replaced, unless the commit goes on with a life.
 //!
+//! An *epoch* is a partition whose generation is [raised](TokenStore::raise) and that holds nothing: a
+//! number that never falls while it is kept, and that is read with
+//! [`revisions`](TokenStore::revisions). Nothing is committed to it. Its
+//! [commit id](Revision::commit) is made when it begins, by chance or by the clock, and stays: one that was
+//! lost and has begun again has another. [`clear`](TokenStore::clear)
+//! would raise it as it does any partition, and leave it with the life of a tombstone.
+//!
 //! `conformance` (feature `test-util`) checks any implementation against this page.
 
 mod commit;
@@ -45,6 +52,7 @@ mod loaded;
 mod memory;
 mod names;
 mod partition;
+mod raise;
 mod record;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
@@ -61,6 +69,7 @@ pub use self::id::{EntryId, PartitionId};
 pub use self::loaded::{Loaded, Remaining, Revision, StoredEntry};
 pub use self::memory::MemoryStore;
 pub(crate) use self::names::Names;
+pub use self::raise::Raise;
 #[cfg(all(feature = "redis", feature = "seal"))]
 pub use self::redis::RedisKeys;
 #[cfg(feature = "redis")]
@@ -149,6 +158,17 @@ pub trait TokenStore: Send + Sync + 'static {
         expected: Option<u64>,
         id: CommitId,
     ) -> StoreFuture<'a, Result<Cleared, StoreError>>;
+
+    /// Raises the generation of an epoch, in one atomic step, and answers the one now in force. It
+    /// never falls; where it rises, or the partition had ended, nothing of what was there is left.
+    /// The epoch is kept for `keep` from now on (`None` is without end), and never shorter than it
+    /// was to be kept before. A repeated [`Begin`](Raise::Begin) changes nothing but that.
+    fn raise<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>>;
 
     /// Moves a partition: signs `from` out and applies `commit` to another partition, both or
     /// neither. [`Conflict`](Outcome::Conflict) when `from` is no longer as it was read, and

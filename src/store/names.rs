@@ -37,6 +37,12 @@ impl Names {
         }
     }
 
+    /// The id of the epoch of a namespace. It is the same with encryption and without, so that
+    /// both see one number.
+    pub(crate) fn namespace_epoch(namespace: &str) -> PartitionId {
+        Self::default().partition(&namespace.into(), &PartitionKey::everything())
+    }
+
     /// The id of an entry by name.
     pub(crate) fn entry(&self, name: &str) -> EntryId {
         let digest = self.digest(|update| {

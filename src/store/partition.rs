@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::raise::Keep;
 use super::record::{Admission, Record};
-use super::{Cleared, Commit, CommitId, EntryId, Loaded, Outcome, Remaining, StoredEntry};
+use super::{Cleared, Commit, CommitId, EntryId, Loaded, Outcome, Raise, Remaining, StoredEntry};
 use crate::time::Timestamp;
 
 #[derive(Clone, Default)]
@@ -101,6 +102,23 @@ impl Partition {
         }
         partition.record = record;
         cleared
+    }
+
+    /// Raises the generation of an epoch; the one now in force.
+    pub(super) fn raise(
+        stored: &mut Option<Self>,
+        raise: Raise,
+        keep: Keep,
+        now: Timestamp,
+    ) -> u64 {
+        let before = stored.as_ref().map(|partition| partition.record.clone());
+        let (record, fresh) = Record::raised(before, raise, keep, now);
+        let partition = stored.get_or_insert_default();
+        if fresh {
+            partition.entries.clear();
+        }
+        partition.record = record;
+        partition.record.generation
     }
 
     /// Starts the sliding lifetime anew; `None` once the partition has ended.

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use super::raise::Keep;
 use super::{
-    Cleared, Commit, CommitId, Expected, Lifetime, Origin, REMEMBERED_COMMITS, Remaining, TOMBSTONE,
+    Cleared, Commit, CommitId, Expected, Lifetime, Origin, REMEMBERED_COMMITS, Raise, Remaining,
+    TOMBSTONE,
 };
+use crate::random;
 use crate::time::Timestamp;
 
 /// Everything about a partition but its entries.
@@ -210,6 +213,48 @@ impl Record {
         };
         let ended = true;
         (record, Cleared { generation, ended })
+    }
+
+    /// The record of an epoch after it was raised, and whether nothing stored before counts any more.
+    pub(super) fn raised(
+        stored: Option<Self>,
+        raise: Raise,
+        keep: Keep,
+        now: Timestamp,
+    ) -> (Self, bool) {
+        let generation = raise.from(stored.as_ref().map_or(0, |record| record.generation));
+        let kept = stored.as_ref().map(|record| record.end);
+        let end = match (kept, keep) {
+            (_, None) | (Some(None), _) => None,
+            (Some(Some(end)), Some(keep)) => Some(end.max(now.saturating_add(keep))),
+            (None, Some(keep)) => Some(now.saturating_add(keep)),
+        };
+        let version = stored.as_ref().map_or(0, |record| record.version);
+        // One that was lost and is begun again is told from the first by this.
+        let kept = stored.as_ref().map(|record| record.recent.clone());
+        let id = || random::number().unwrap_or_default().to_be_bytes().to_vec();
+        let recent = kept.filter(|ids| !ids.is_empty()).unwrap_or_else(id);
+        let goes_on = |record: &Self| record.generation == generation && !record.ended(now);
+        let (record, fresh) = match stored.filter(goes_on) {
+            Some(record) => (record, false),
+            None => {
+                let record = Self {
+                    generation,
+                    version: version.saturating_add(1),
+                    created_at: now,
+                    ..Self::default()
+                };
+                (record, true)
+            }
+        };
+        let record = Self {
+            end,
+            hard_end: end,
+            sliding: None,
+            recent,
+            ..record
+        };
+        (record, fresh)
     }
 
     /// When the record itself can be forgotten; `None` is never.

@@ -19,7 +19,8 @@ use self::table::{Slot, Table};
 use super::memory::leases::Leases;
 use super::partition::Partition;
 use super::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
+    Remaining,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -205,6 +206,14 @@ impl Slots {
             slot.partition = slot.stored(now);
             slot.changed_at = slot.next_change(now);
             Partition::clear(&mut slot.partition, expected, id, now)
+        })
+    }
+
+    pub(crate) fn raise(&self, id: &PartitionId, raise: Raise, keep: Option<Duration>) -> u64 {
+        self.update(&mut self.table(), id, |slot, now| {
+            slot.changed_at = slot.next_change(now);
+            slot.partition = slot.stored(now);
+            Partition::raise(&mut slot.partition, raise, keep, now)
         })
     }
 

@@ -24,8 +24,8 @@ pub use self::keys::SqliteKeys;
 use self::schema::DatabaseFile;
 use self::scrub::Scrubber;
 use super::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    Revision, StoreFuture, TokenStore,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
+    Remaining, Revision, StoreFuture, TokenStore,
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
@@ -184,6 +184,19 @@ impl SqliteStore {
         Ok(cleared)
     }
 
+    async fn raise_one(
+        &self,
+        partition: &PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> sqlx::Result<u64> {
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let raised = changes::raise(&mut transaction, partition, raise, keep, now).await?;
+        transaction.commit().await?;
+        Ok(raised)
+    }
+
     async fn relocate_one(&self, from: &Origin, commit: &Commit) -> sqlx::Result<Outcome> {
         let mut transaction = self.begin().await?;
         let now = self.clock.now();
@@ -333,6 +346,18 @@ impl TokenStore for SqliteStore {
         Box::pin(async move {
             let cleared = self.clear_one(partition, expected, id).await;
             cleared.map_err(store_error)
+        })
+    }
+
+    fn raise<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let raised = self.raise_one(partition, raise, keep).await;
+            raised.map_err(store_error)
         })
     }
 

@@ -90,9 +90,14 @@ impl RedisServer {
         redis::from_redis_value(self.command(&parts)).expect("the answer's type")
     }
 
-    /// The only partition key in the server.
+    /// The only key in the server besides that of the namespace's epoch.
     pub fn only_key(&self) -> String {
-        let keys: Vec<String> = self.query("KEYS *");
+        let mut keys: Vec<String> = self.query("KEYS *");
+        keys.retain(|key| {
+            let kind: String = self.query(&format!("TYPE {key}"));
+            let recent = |key| self.query::<Option<Vec<u8>>>(&format!("HGET {key} r"));
+            kind != "hash" || recent(key).is_none_or(|ids| !ids.is_empty())
+        });
         assert_eq!(keys.len(), 1, "one partition");
         keys.into_iter().next().expect("a key")
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::task::yield_now;
 use tower_token_cache::store::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    Revision, StoreFuture,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
+    Remaining, Revision, StoreFuture,
 };
 use tower_token_cache::{MemoryStore, StoreError, TokenStore};
 
@@ -78,6 +78,15 @@ impl TokenStore for SteppingStore {
         id: CommitId,
     ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
         stepped!(self.0.clear(partition, expected, id))
+    }
+
+    fn raise<'a>(
+        &'a self,
+        id: &'a PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        stepped!(self.0.raise(id, raise, keep))
     }
 
     fn relocate<'a>(

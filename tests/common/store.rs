@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tower_token_cache::store::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    Revision, StoreFuture,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
+    Remaining, Revision, StoreFuture,
 };
 use tower_token_cache::{MemoryStore, StoreError, StoreErrorKind, TokenStore};
 
@@ -33,6 +33,8 @@ struct State {
     touches: AtomicU64,
     clears: AtomicU64,
     relocates: AtomicU64,
+    raises: AtomicU64,
+    epochs: Mutex<Vec<PartitionId>>,
     leases: AtomicU64,
     renewals: AtomicU64,
     releases: AtomicU64,
@@ -45,6 +47,11 @@ struct State {
     dead: Mutex<Vec<PartitionId>>,
     /// The partition whose loads are refused.
     refused: Mutex<Option<PartitionId>>,
+    /// The same for moves.
+    move_gate: Semaphore,
+    /// The group of commits that waits, of all that there have been, and who lets it go on.
+    held_group: AtomicU64,
+    group_gate: Semaphore,
 }
 
 /// The number of the server that no longer answers.
@@ -68,6 +75,8 @@ impl Default for State {
             touches: AtomicU64::default(),
             clears: AtomicU64::default(),
             relocates: AtomicU64::default(),
+            raises: AtomicU64::default(),
+            epochs: Mutex::default(),
             leases: AtomicU64::default(),
             renewals: AtomicU64::default(),
             releases: AtomicU64::default(),
@@ -76,6 +85,9 @@ impl Default for State {
             load_groups: AtomicU64::default(),
             dead: Mutex::default(),
             refused: Mutex::default(),
+            move_gate: Semaphore::new(OPEN),
+            held_group: AtomicU64::default(),
+            group_gate: Semaphore::new(0),
         }
     }
 }
@@ -111,6 +123,24 @@ impl TestStore {
         self.state
             .lost_clear
             .store(self.clears() + n, Ordering::SeqCst);
+    }
+
+    /// Forgets a partition, as a store that evicts it.
+    pub fn evict(&self, id: &PartitionId) {
+        self.inner.forget(id);
+    }
+
+    fn note_epoch(&self, id: &PartitionId) {
+        let mut epochs = self.state.epochs.lock().expect("whole");
+        if !epochs.contains(id) {
+            epochs.push(id.clone());
+        }
+    }
+
+    /// The epochs that were to be raised, in the order of the first time: the namespace's, and
+    /// those of users.
+    pub fn epochs(&self) -> Vec<PartitionId> {
+        self.state.epochs.lock().expect("whole").clone()
     }
 
     /// Every operation fails once something has been moved.
@@ -149,6 +179,27 @@ impl TestStore {
 
     pub fn wake_loads(&self) {
         self.state.load_gate.add_permits(OPEN);
+    }
+
+    /// Moves that begin from now on are made, and wait with their answer.
+    pub fn hang_moves(&self) {
+        let permits = self.state.move_gate.try_acquire_many(OPEN as u32);
+        permits.expect("no move is under way").forget();
+    }
+
+    pub fn wake_moves(&self) {
+        self.state.move_gate.add_permits(OPEN);
+    }
+
+    /// The n-th group of commits from now on, from 1, waits before it is applied.
+    pub fn hold_group(&self, n: u64) {
+        self.state
+            .held_group
+            .store(self.groups() + n, Ordering::SeqCst);
+    }
+
+    pub fn release_group(&self) {
+        self.state.group_gate.add_permits(1);
     }
 
     pub fn loads(&self) -> u64 {
@@ -194,6 +245,11 @@ impl TestStore {
 
     pub fn relocates(&self) -> u64 {
         self.state.relocates.load(Ordering::SeqCst)
+    }
+
+    /// How often an epoch was to be raised.
+    pub fn raises(&self) -> u64 {
+        self.state.raises.load(Ordering::SeqCst)
     }
 
     /// How often a lease was asked for.
@@ -266,7 +322,11 @@ impl TokenStore for TestStore {
         group: &'a [Commit],
     ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
         Box::pin(async move {
-            self.state.groups.fetch_add(1, Ordering::SeqCst);
+            let number = self.state.groups.fetch_add(1, Ordering::SeqCst) + 1;
+            if number == self.state.held_group.load(Ordering::SeqCst) {
+                let permit = self.state.group_gate.acquire().await;
+                permit.expect("never closed").forget();
+            }
             if self.state.panics_once.swap(false, Ordering::SeqCst) {
                 std::panic::resume_unwind(Box::new("the store's own"));
             }
@@ -315,6 +375,23 @@ impl TokenStore for TestStore {
         })
     }
 
+    fn raise<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            self.pass(&self.state.raises, 1).await?;
+            self.note_epoch(partition);
+            let answer = self.inner.raise(partition, raise, keep).await;
+            match self.state.losing_answers.load(Ordering::SeqCst) {
+                true => Err(StoreError::new(StoreErrorKind::Timeout)),
+                false => answer,
+            }
+        })
+    }
+
     fn relocate<'a>(
         &'a self,
         from: &'a Origin,
@@ -323,6 +400,7 @@ impl TokenStore for TestStore {
         Box::pin(async move {
             self.pass(&self.state.relocates, 1).await?;
             let answer = self.inner.relocate(from, commit).await;
+            let _permit = self.state.move_gate.acquire().await.expect("never closed");
             if self.state.down_after_move.load(Ordering::SeqCst) {
                 self.set_down(true);
             }

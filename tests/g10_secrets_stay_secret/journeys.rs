@@ -69,7 +69,7 @@ async fn read(evidence: &Evidence, cache: &TokenCache) {
     evidence.outcome("id_token", handle.id_token().await);
     evidence.outcome("keys", handle.keys().await);
     evidence.outcome("reload", handle.reload().await);
-    let id = cache.partition_id(&session(SESSION));
+    let id = cache.partition_id(&session(SESSION)).await.unwrap();
     evidence.text(
         "an id",
         &format!("{id:?} {} {}", id.encoded(), id.namespace()),

@@ -9,7 +9,9 @@ use tower_token_cache::grant::{
 };
 use tower_token_cache::outgoing::{BearerLayer, Origins};
 use tower_token_cache::seal::{KeyRecord, RingKey};
-use tower_token_cache::store::{Change, Commit, CommitId, Lifetime, Loaded, Put, StoredEntry};
+use tower_token_cache::store::{
+    Change, Commit, CommitId, Lifetime, Loaded, PartitionId, Put, StoredEntry,
+};
 use tower_token_cache::{
     KeyExtractor, Lookup, MemoryBackplane, PartitionKey, Prior, ProviderError, Secret, Token,
     TokenCacheLayer, TokenKey, key,
@@ -67,9 +69,7 @@ fn tokens_and_keys(evidence: &Evidence) {
 /// What a store sees: without encryption, tokens.
 fn stored(evidence: &Evidence) {
     let value = Bytes::from(indiscretion());
-    let builder = builder(MemoryStore::new());
-    let cache = builder.build().unwrap();
-    let partition = cache.partition_id(&session(SESSION));
+    let partition = PartitionId::for_tests("ttc", SESSION);
     let entry = tower_token_cache::store::EntryId::from([7; 16]);
     let put = Put {
         value: value.clone(),

@@ -76,11 +76,14 @@ async fn a_thousand_cold_users_of_a_cluster_are_all_served_but_those_of_a_dead_s
 
     let dead = &cluster.nodes[0];
     let cold = patient(store);
-    let slot = |number: usize| {
-        let id = cold.partition_id(&user(number));
-        cluster.slot_of(&format!("{}:{{{}}}", id.namespace(), id.encoded()))
-    };
-    let (hung, healthy): (Vec<_>, Vec<_>) = (0..60).partition(|n| slot(*n) < 16384 / 3);
+    let (mut hung, mut healthy) = (Vec::new(), Vec::new());
+    for number in 0..60 {
+        let id = cold.partition_id(&user(number)).await.unwrap();
+        match cluster.slot_of(&format!("{}:{{{}}}", id.namespace(), id.encoded())) < 16384 / 3 {
+            true => hung.push(number),
+            false => healthy.push(number),
+        }
+    }
     // Whose prefix is known.
     assert_eq!(served_at_once(&cold, [900]).await, 1);
     dead.hang();
@@ -113,7 +116,11 @@ async fn a_server_that_hangs_keeps_no_other_ones_users_waiting() {
     signed_in(store.clone()).await;
     let cold = cache(store.clone());
     assert_eq!(served_at_once(&cold, [0]).await, 1);
-    store.kill_server_of((1..=10).map(|number| cold.partition_id(&user(number))));
+    let mut theirs = Vec::new();
+    for number in 1..=10 {
+        theirs.push(cold.partition_id(&user(number)).await.unwrap());
+    }
+    store.kill_server_of(theirs);
     let hung = {
         let cold = cold.clone();
         tokio::spawn(async move { served_at_once(&cold, 1..=10).await })
@@ -132,7 +139,7 @@ async fn a_load_that_hangs_holds_up_no_later_one() {
     signed_in(store.clone()).await;
     let cold = cache(store.clone());
     assert_eq!(served_at_once(&cold, [0]).await, 1);
-    store.kill_server_of([cold.partition_id(&user(1))]);
+    store.kill_server_of([cold.partition_id(&user(1)).await.unwrap()]);
     let before = store.load_groups();
     let first = {
         let cold = cold.clone();
@@ -150,7 +157,7 @@ async fn a_load_that_fails_takes_nobody_along() {
     signed_in(store.clone()).await;
     let cold = cache(store.clone());
     assert_eq!(served_at_once(&cold, [0]).await, 1);
-    store.refuse_loads_of(cold.partition_id(&user(7)));
+    store.refuse_loads_of(cold.partition_id(&user(7)).await.unwrap());
     assert_eq!(served_at_once(&cold, 1..=50).await, 49);
     let stats = cold.stats();
     assert_eq!(stats.l2_errors, 1, "the one that failed");

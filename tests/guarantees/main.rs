@@ -30,3 +30,4 @@ mod losses;
 mod move_to;
 mod revoke_all;
 mod sessions;
+mod what_is_under_way;

@@ -1,6 +1,11 @@
 //! Signing a user out everywhere.
 
-use tower_token_cache::{Durability, Error, PartitionKind};
+use std::time::Duration;
+
+use tower_token_cache::{
+    Builder, Clock, Durability, Error, FailurePolicy, Lookup, MemoryStore, PartitionKind, Secret,
+    Timestamp, Token, TokenCache, TokenSet,
+};
 
 use crate::common::support::*;
 
@@ -44,6 +49,212 @@ async fn a_user_without_sessions_is_no_error_and_a_dead_l2_is_one() {
         Err(Error::InvalidKey(_))
     ));
     store.set_down(true);
-    let unknown = cache.sign_out_user("ada").await;
-    assert!(matches!(unknown, Err(Error::Unavailable(_))));
+    let listed = cache.sessions_of("ada").await;
+    assert!(matches!(listed, Err(Error::Unavailable(_))));
+    let strict = builder(store).failure_policy(FailurePolicy::Strict);
+    let untold = strict.build().unwrap().sign_out_user("ada").await;
+    assert!(matches!(untold, Err(Error::Unavailable(_))));
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A store and instances on one clock.
+struct Fleet {
+    store: TestStore,
+    clock: Clock,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let clock = Clock::manual(Timestamp::now());
+        let store = TestStore::new(MemoryStore::new().with_clock(clock.clone()));
+        Self { store, clock }
+    }
+
+    fn instance(&self, adjust: impl FnOnce(Builder) -> Builder) -> TokenCache {
+        let builder = builder(self.store.clone()).clock(self.clock.clone());
+        adjust(builder).build().unwrap()
+    }
+}
+
+async fn sign_in(cache: &TokenCache, id: &str) {
+    let tokens = cache.tokens(session(id));
+    let set = TokenSet::from(Token::new("t")).with_refresh_token("r");
+    tokens.insert("graph", set).await.unwrap();
+    tokens.belongs_to("ada").await.unwrap();
+}
+
+async fn refresh_token(cache: &TokenCache, id: &str) -> Lookup<Secret> {
+    cache.tokens(session(id)).refresh_token().await.unwrap()
+}
+
+/// However long a session is used by whichever settings: the user's sign-out ends it.
+#[tokio::test]
+async fn sessions_are_found_as_long_as_they_live() {
+    type Adjust = fn(Builder) -> Builder;
+    let sliding: Adjust = |it| it.sliding_expiration(Duration::from_secs(1800));
+    let aged: Adjust = |it| it.max_session_age(Duration::from_secs(8 * 3600));
+    let cases: [(&str, Adjust, Duration, u32); 4] = [
+        ("defaults", |it| it, DAY, 20),
+        ("sliding", sliding, Duration::from_secs(1200), 30),
+        ("aged", aged, Duration::from_secs(3600), 7),
+        ("a year", |it| it, DAY, 390),
+    ];
+    for (name, adjust, pause, times) in cases {
+        let fleet = Fleet::new();
+        let cache = fleet.instance(adjust);
+        sign_in(&cache, "s").await;
+        for step in 0..times {
+            fleet.clock.advance(pause);
+            let tokens = cache.tokens(session("s"));
+            let found = tokens.refresh_token().await.unwrap();
+            assert!(found.is_hit(), "{name}: in use at {step}");
+            tokens.insert("graph", Token::new("again")).await.unwrap();
+            tokens.commit().await.unwrap();
+        }
+        let second = fleet.instance(adjust);
+        let ended = second.sign_out_user("ada").await.unwrap();
+        assert_eq!(ended, Durability::Stored);
+        for cache in [&second, &fleet.instance(adjust)] {
+            assert_eq!(refresh_token(cache, "s").await, Lookup::Absent, "{name}");
+        }
+        cache.tokens(session("s")).reload().await.unwrap();
+        assert_eq!(refresh_token(&cache, "s").await, Lookup::Absent, "{name}");
+    }
+}
+
+/// The user's record in L2, the list, or both are deleted by hand, before or after.
+#[tokio::test]
+async fn nothing_that_is_lost_keeps_a_session_alive() {
+    for lost_first in [true, false] {
+        let fleet = Fleet::new();
+        let cache = fleet.instance(|it| it);
+        sign_in(&cache, "s").await;
+        let user = fleet.store.epochs()[1].clone();
+        if lost_first {
+            fleet.store.evict(&user);
+            let other = fleet.instance(|it| it);
+            assert_eq!(
+                refresh_token(&other, "s").await,
+                Lookup::Absent,
+                "no record: over"
+            );
+        }
+        cache.sign_out_user("ada").await.unwrap();
+        if !lost_first {
+            fleet.store.evict(&user);
+        }
+        fleet.clock.advance(Duration::from_secs(1));
+        let fresh = fleet.instance(|it| it);
+        assert_eq!(refresh_token(&fresh, "s").await, Lookup::Absent);
+        // The user comes back, and the old session does not.
+        sign_in(&fresh, "t").await;
+        for cache in [&cache, &fresh, &fleet.instance(|it| it)] {
+            assert!(refresh_token(cache, "t").await.is_hit());
+            assert_eq!(refresh_token(cache, "s").await, Lookup::Absent);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_of_several_users_ends_with_the_first() {
+    let fleet = Fleet::new();
+    for user in ["ada", "ada@other"] {
+        let cache = fleet.instance(|it| it);
+        sign_in(&cache, user).await;
+        let tokens = cache.tokens(session(user));
+        tokens.belongs_to("ada@other").await.unwrap();
+        assert!(refresh_token(&fleet.instance(|it| it), user).await.is_hit());
+        cache.sign_out_user(user).await.unwrap();
+        assert_eq!(refresh_token(&cache, user).await, Lookup::Absent);
+        assert_eq!(
+            refresh_token(&fleet.instance(|it| it), user).await,
+            Lookup::Absent
+        );
+    }
+}
+
+/// While L2 is away it holds here, is told when L2 is back, and a restart of the task is not needed.
+#[tokio::test(start_paused = true)]
+async fn a_dead_l2_is_told_later() {
+    let fleet = Fleet::new();
+    let cache = fleet.instance(|it| it);
+    sign_in(&cache, "s").await;
+    assert!(refresh_token(&cache, "s").await.is_hit());
+    fleet.store.set_down(true);
+    let ended = cache.sign_out_user("ada").await.unwrap();
+    assert_eq!(ended, Durability::Pending);
+    assert_eq!(refresh_token(&cache, "s").await, Lookup::Absent, "at once");
+    let late = cache.tokens(session("s")).belongs_to("ada").await;
+    assert!(matches!(late, Err(Error::Unavailable(_))));
+    fleet.store.set_down(false);
+    let report = cache.shutdown(Duration::from_secs(20)).await;
+    assert_eq!(report.abandoned, 0);
+    let fresh = fleet.instance(|it| it);
+    assert_eq!(refresh_token(&fresh, "s").await, Lookup::Absent);
+    sign_in(&fresh, "t").await;
+    assert!(refresh_token(&fresh, "t").await.is_hit());
+}
+
+#[tokio::test]
+async fn the_list_follows_its_sessions() {
+    let fleet = Fleet::new();
+    let cache = fleet.instance(|it| it);
+    for id in ["a", "b", "c"] {
+        sign_in(&cache, id).await;
+    }
+    cache.tokens(session("b")).sign_out().await.unwrap();
+    // Of a session that it does not have in memory, too.
+    let other = fleet.instance(|it| it);
+    other.tokens(session("c")).sign_out().await.unwrap();
+    let moved = cache.tokens(session("a")).move_to(session("d")).await;
+    moved.unwrap();
+    eventually("they are off the list", async || {
+        fleet.instance(|it| it).sessions_of("ada").await.unwrap() == [session("d")]
+    })
+    .await;
+    other.sign_out_user("ada").await.unwrap();
+    let fresh = fleet.instance(|it| it);
+    assert_eq!(
+        refresh_token(&fresh, "d").await,
+        Lookup::Absent,
+        "the link has moved"
+    );
+}
+
+/// A thousand are listed, and all are signed out, by one step that does not depend on how many there
+/// are.
+#[tokio::test]
+async fn many_sign_ins_cost_the_next_sign_out_nothing() {
+    let fleet = Fleet::new();
+    let cache = fleet.instance(|it| it);
+    for number in 0..1200 {
+        fleet.clock.advance(Duration::from_millis(1));
+        sign_in(&cache, &number.to_string()).await;
+    }
+    let listed = cache.sessions_of("ada").await.unwrap();
+    assert_eq!(listed.len(), 1000);
+    assert!(listed.contains(&session("1199")) && !listed.contains(&session("3")));
+    let (raises, loads) = (fleet.store.raises(), fleet.store.loads());
+    cache.sign_out_user("ada").await.unwrap();
+    assert_eq!(fleet.store.raises(), raises + 1);
+    assert!(fleet.store.loads() <= loads + 1, "the list's own");
+    for number in [0, 3, 600, 1199] {
+        let found = refresh_token(&fleet.instance(|it| it), &number.to_string()).await;
+        assert_eq!(found, Lookup::Absent, "{number}");
+    }
+}
+
+/// A hit of a linked session asks L2 no more than any other.
+#[tokio::test]
+async fn links_cost_a_hit_nothing() {
+    let fleet = Fleet::new();
+    let cache = fleet.instance(|it| it);
+    sign_in(&cache, "s").await;
+    assert!(refresh_token(&cache, "s").await.is_hit());
+    let asked = (fleet.store.loads(), fleet.store.looks());
+    for _ in 0..100 {
+        assert!(refresh_token(&cache, "s").await.is_hit());
+    }
+    assert_eq!((fleet.store.loads(), fleet.store.looks()), asked);
 }

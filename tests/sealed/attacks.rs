@@ -47,32 +47,31 @@ impl Scene {
     }
 
     /// Where a partition stands, by the operator's API.
-    fn place(&self, user: &PartitionKey) -> String {
-        format!("ttc:{{{}}}", self.cache().partition_id(user).encoded())
+    async fn place(&self, user: &PartitionKey) -> String {
+        let id = self.cache().partition_id(user).await.unwrap();
+        format!("ttc:{{{}}}", id.encoded())
     }
 
-    fn fields(&self, user: &PartitionKey) -> Vec<Field> {
-        let all: Vec<Field> = redis::from_redis_value(
-            self.server
-                .command(&[b"HGETALL", self.place(user).as_bytes()]),
-        )
-        .unwrap();
+    async fn fields(&self, user: &PartitionKey) -> Vec<Field> {
+        let place = self.place(user).await;
+        let all: Vec<Field> =
+            redis::from_redis_value(self.server.command(&[b"HGETALL", place.as_bytes()])).unwrap();
         let is_entry = |(name, _): &Field| name.first() == Some(&b'e') && name.len() == 17;
         all.into_iter().filter(is_entry).collect()
     }
 
     /// The entry of which this is the token.
     async fn field(&self, user: &PartitionKey, name: &str) -> Field {
-        let before = self.fields(user);
+        let before = self.fields(user).await;
         let cache = self.cache();
         let text = hit(&cache, user, name).await.unwrap();
         store_token(&cache, user, name, &text).await;
         let changed = |field: &Field| !before.contains(field);
-        self.fields(user).into_iter().find(changed).unwrap()
+        self.fields(user).await.into_iter().find(changed).unwrap()
     }
 
-    fn set(&self, user: &PartitionKey, field: &[u8], value: &[u8]) {
-        let place = self.place(user);
+    async fn set(&self, user: &PartitionKey, field: &[u8], value: &[u8]) {
+        let place = self.place(user).await;
         self.server
             .command(&[b"HSET", place.as_bytes(), field, value]);
     }
@@ -116,8 +115,8 @@ async fn a_value_does_not_open_for_another_user() {
         field, same,
         "the name of an entry is the same for all users"
     );
-    scene.set(&scene.ada, &field, &bobs);
-    scene.set(&scene.bob, &field, &adas);
+    scene.set(&scene.ada, &field, &bobs).await;
+    scene.set(&scene.bob, &field, &adas).await;
     scene
         .assert_miss(&scene.ada, |reasons| reasons.tampered)
         .await;
@@ -131,8 +130,8 @@ async fn a_value_does_not_open_for_another_entry() {
     let scene = Scene::new().await;
     let (graph, of_graph) = scene.field(&scene.ada, "graph").await;
     let (mail, of_mail) = scene.field(&scene.ada, "mail").await;
-    scene.set(&scene.ada, &graph, &of_mail);
-    scene.set(&scene.ada, &mail, &of_graph);
+    scene.set(&scene.ada, &graph, &of_mail).await;
+    scene.set(&scene.ada, &mail, &of_graph).await;
     let cache = scene.cache();
     for name in ["graph", "mail"] {
         let found = found(&cache, &scene.ada, name).await;
@@ -151,7 +150,7 @@ async fn a_value_from_before_a_sign_out_does_not_open() {
     let cache = scene.cache();
     cache.tokens(scene.ada.clone()).sign_out().await.unwrap();
     store_token(&cache, &scene.ada, "graph", "of the next session").await;
-    scene.set(&scene.ada, &field, &value);
+    scene.set(&scene.ada, &field, &value).await;
     scene
         .assert_miss(&scene.ada, |reasons| reasons.tampered)
         .await;
@@ -163,7 +162,7 @@ async fn a_value_does_not_open_under_another_generation() {
     let cache = scene.cache();
     cache.tokens(scene.bob.clone()).sign_out().await.unwrap();
     store_token(&cache, &scene.bob, "graph", "bob's graph").await;
-    scene.set(&scene.bob, b"g", b"0");
+    scene.set(&scene.bob, b"g", b"0").await;
     scene
         .assert_miss(&scene.bob, |reasons| reasons.tampered)
         .await;
@@ -174,7 +173,7 @@ async fn a_value_does_not_open_under_another_generation() {
 #[tokio::test]
 async fn a_whole_record_from_before_a_sign_out_can_be_put_back() {
     let scene = Scene::new().await;
-    let place = scene.place(&scene.ada);
+    let place = scene.place(&scene.ada).await;
     let dump = scene.server.command(&[b"DUMP", place.as_bytes()]);
     let dump: Vec<u8> = redis::from_redis_value(dump).unwrap();
     let there = builder(scene.store.clone()).key_ring(scene.ring.clone());
@@ -190,7 +189,7 @@ async fn a_whole_record_from_before_a_sign_out_can_be_put_back() {
 #[tokio::test]
 async fn without_its_generation_a_record_is_damaged() {
     let scene = Scene::new().await;
-    let place = scene.place(&scene.ada);
+    let place = scene.place(&scene.ada).await;
     scene.server.command(&[b"HDEL", place.as_bytes(), b"g"]);
     let cache = scene.cache();
     assert_eq!(hit(&cache, &scene.ada, "graph").await, None);
@@ -212,7 +211,10 @@ async fn plaintext_is_refused() {
     // The same token, as an instance without a ring writes it.
     let plain = builder(scene.store.clone()).build().unwrap();
     store_token(&plain, &user("eve"), "graph", "eve's token").await;
-    let eve = format!("ttc:{{{}}}", plain.partition_id(&user("eve")).encoded());
+    let eve = format!(
+        "ttc:{{{}}}",
+        plain.partition_id(&user("eve")).await.unwrap().encoded()
+    );
     let all = scene.server.command(&[b"HGETALL", eve.as_bytes()]);
     let all: Vec<Field> = redis::from_redis_value(all).unwrap();
     let planted = all
@@ -220,7 +222,7 @@ async fn plaintext_is_refused() {
         .find(|(name, _)| name[0] == b'e' && name.len() == 17);
     let planted = [&value[..16], &planted.unwrap().1[16..]].concat();
     assert!(planted.windows(5).any(|window| window == b"eve's"));
-    scene.set(&scene.ada, &field, &planted);
+    scene.set(&scene.ada, &field, &planted).await;
     scene
         .assert_miss(&scene.ada, |reasons| reasons.plaintext)
         .await;
@@ -238,13 +240,13 @@ async fn a_value_that_was_cut_off_does_not_open() {
         16 + 5,
         16 + 3,
     ] {
-        scene.set(&scene.ada, &field, &value[..length]);
+        scene.set(&scene.ada, &field, &value[..length]).await;
         scene
             .assert_miss(&scene.ada, |reasons| reasons.tampered)
             .await;
     }
     for length in [16, 18] {
-        scene.set(&scene.ada, &field, &value[..length]);
+        scene.set(&scene.ada, &field, &value[..length]).await;
         scene
             .assert_miss(&scene.ada, |reasons| reasons.foreign)
             .await;
@@ -261,7 +263,7 @@ async fn every_bit_counts() {
     for bit in 0..8 * value.len() {
         let mut flipped = value.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        scene.set(&scene.ada, &field, &flipped);
+        scene.set(&scene.ada, &field, &flipped).await;
         let before = cache.stats().unopenable;
         let found = found(&cache, &scene.ada, "graph").await;
         match found {

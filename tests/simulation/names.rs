@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tower_token_cache::store::{
     Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Remaining, StoreFuture,
+    Raise, Remaining, StoreFuture,
 };
 use tower_token_cache::{
-    MemoryStore, PartitionKey, StoreError, Token, TokenCache, TokenSet, TokenStore,
+    Clock, MemoryStore, PartitionKey, StoreError, Timestamp, Token, TokenCache, TokenSet,
+    TokenStore,
 };
 
 /// Partitions of a world.
@@ -22,6 +23,8 @@ pub const ENTRIES: usize = KEYS.len() + 1;
 pub struct Names {
     partitions: Vec<PartitionId>,
     entries: Vec<EntryId>,
+    /// The epoch of the namespace, and the number that all of these are under.
+    namespace: (PartitionId, u64),
 }
 
 pub fn partition(number: usize) -> PartitionKey {
@@ -49,6 +52,10 @@ impl Names {
         self.partitions.iter().position(|known| known == id)
     }
 
+    pub fn namespace(&self) -> (&PartitionId, u64) {
+        (&self.namespace.0, self.namespace.1)
+    }
+
     pub fn entry(&self, id: &EntryId) -> Option<usize> {
         self.entries.iter().position(|known| known == id)
     }
@@ -56,10 +63,15 @@ impl Names {
 
 async fn learn() -> Names {
     let watched = Watched::default();
-    let builder = TokenCache::builder(watched.clone());
+    let clock = Clock::manual(Timestamp::from_millis(1));
+    let builder = TokenCache::builder(watched.clone()).clock(clock);
     let builder = builder.runtime(tokio::runtime::Handle::current());
     let cache = builder.build().expect("valid");
+    let asked = cache.partition_id(&partition(0)).await;
+    asked.expect("asks for the number first");
+    let namespace = watched.2.lock().expect("whole").take();
     let mut names = Names {
+        namespace: namespace.expect("begun"),
         partitions: Vec::new(),
         entries: Vec::new(),
     };
@@ -88,9 +100,13 @@ fn note(known: &mut Vec<EntryId>, commit: &Commit) {
     }
 }
 
-/// Remembers the last commit.
+/// Remembers the last commit, and what was raised last.
 #[derive(Clone, Default)]
-struct Watched(MemoryStore, Arc<Mutex<Option<Commit>>>);
+struct Watched(
+    MemoryStore,
+    Arc<Mutex<Option<Commit>>>,
+    Arc<Mutex<Option<(PartitionId, u64)>>>,
+);
 
 impl Watched {
     fn take(&self) -> Commit {
@@ -129,6 +145,19 @@ impl TokenStore for Watched {
         id: CommitId,
     ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
         self.0.clear(partition, expected, id)
+    }
+
+    fn raise<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let number = self.0.raise(partition, raise, keep).await?;
+            *self.2.lock().expect("whole") = Some((partition.clone(), number));
+            Ok(number)
+        })
     }
 
     fn relocate<'a>(

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tower_token_cache::store::{Cleared, Commit, CommitId, Loaded, Origin, Outcome, PartitionId};
+use tower_token_cache::store::{
+    Cleared, Commit, CommitId, Loaded, Origin, Outcome, PartitionId, Raise,
+};
 use tower_token_cache::{Clock, MemoryStore, StoreError, Timestamp, TokenStore};
 
 use super::names::{PARTITIONS, at_once, names};
@@ -37,8 +39,12 @@ pub enum Cause {
 impl Server {
     pub fn new() -> Self {
         let clock = Clock::manual(Timestamp::from_millis(BASE));
+        let store = MemoryStore::with_max_bytes(1 << 24).with_clock(clock.clone());
+        // It never loses the namespace's number: partitions are known by their names under it.
+        let (epoch, number) = names().namespace();
+        at_once(store.raise(epoch, Raise::Begin(number), None)).expect("memory never fails");
         Self {
-            store: MemoryStore::with_max_bytes(1 << 24).with_clock(clock.clone()),
+            store,
             clock,
             journal: Vec::new(),
             lost: Vec::new(),

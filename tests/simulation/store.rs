@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_token_cache::store::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    Revision, StoreFuture,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
+    Remaining, Revision, StoreFuture,
 };
 use tower_token_cache::{StoreError, StoreErrorKind, TokenStore};
 
@@ -204,6 +204,21 @@ impl TokenStore for SimStore {
         Box::pin(async move {
             self.ask(true, move |state| {
                 state.clear(by, sent, partition, expected, id)
+            })
+            .await?
+        })
+    }
+
+    fn raise<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        let partition = partition.clone();
+        Box::pin(async move {
+            self.ask(true, move |state| {
+                at_once(state.server.store.raise(&partition, raise, keep))
             })
             .await?
         })

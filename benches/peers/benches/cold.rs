@@ -60,9 +60,11 @@ async fn main() {
         tokens.insert("graph", issue_set()).await.unwrap();
         tokens.commit().await.unwrap();
     }
-    let keys: Vec<String> = (0..USERS)
-        .map(|user| format!("ttc:{{{}}}", near.partition_id(&key(user)).encoded()))
-        .collect();
+    let mut keys = Vec::with_capacity(USERS);
+    for user in 0..USERS {
+        let id = near.partition_id(&key(user)).await.unwrap();
+        keys.push(format!("ttc:{{{}}}", id.encoded()));
+    }
     println!("{USERS} users at once that are not in memory; {ROUNDS} rounds; medians\n");
     println!(
         "{:<20} {:>10} {:>14} {:>12} {:>10}",

@@ -43,8 +43,7 @@ impl Case {
         let requests = load.micros.len();
         self.per_second
             .push(requests as f64 / load.lasted.as_secs_f64());
-        self.cpu_us
-            .push(cpu.as_secs_f64() * 1e6 / requests as f64);
+        self.cpu_us.push(cpu.as_secs_f64() * 1e6 / requests as f64);
         load.micros.sort_by(f64::total_cmp);
         self.p99_us.push(load.micros[requests * 99 / 100]);
     }

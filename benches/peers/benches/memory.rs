@@ -95,6 +95,15 @@ impl TokenStore for NullStore {
         Box::pin(std::future::ready(Ok(Cleared { generation, ended })))
     }
 
+    fn raise<'a>(
+        &'a self,
+        _: &'a PartitionId,
+        _: Raise,
+        _: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        Box::pin(std::future::ready(Ok(1)))
+    }
+
     fn relocate<'a>(
         &'a self,
         _: &'a Origin,

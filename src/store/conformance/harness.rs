@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::store::{
     Change, Cleared, Commit, CommitId, EntryId, Expected, Lifetime, Loaded, Outcome, PartitionId,
-    Put, Remaining, StoredEntry, TokenStore,
+    Put, Raise, Remaining, Revision, StoredEntry, TokenStore,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -225,6 +225,21 @@ impl<S: TokenStore> Subject<S> {
         );
         let mut answers = answers.into_iter().flatten();
         answers.next().unwrap_or_else(|| panic!("a touch failed"))
+    }
+
+    /// Raises its generation; the one in force.
+    pub(super) async fn raise(&self, raise: Raise, keep: Option<Duration>) -> u64 {
+        let raised = self.store.raise(&self.id, raise, keep).await;
+        raised.unwrap_or_else(|error| panic!("an epoch is raised: {error}"))
+    }
+
+    pub(super) async fn revision(&self) -> Revision {
+        let group = std::slice::from_ref(&self.id);
+        let answer = self.store.revisions(group).await.pop();
+        let Some(Ok(revision)) = answer else {
+            panic!("a revision is answered");
+        };
+        revision
     }
 
     /// Signs out under an id of its own: the generation in force.

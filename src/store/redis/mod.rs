@@ -30,9 +30,10 @@ use self::links::Links;
 use self::scripts::{Lua, hash_key};
 #[cfg(feature = "redis-sentinel")]
 pub(crate) use self::sentinel::{Master, Sentinels};
+use super::raise;
 use super::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Remaining,
-    Revision, StoreFuture, TokenStore,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
+    Remaining, Revision, StoreFuture, TokenStore,
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 use crate::time::Timestamp;
@@ -274,6 +275,22 @@ impl TokenStore for RedisStore {
             let command = scripts::clear(partition, expected, id);
             let answer = self.run_one(&scripts::CLEAR, command).await?;
             record::cleared(answer).ok_or_else(unexpected)
+        })
+    }
+
+    fn raise<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            if raise.number() >= raise::LIMIT {
+                return Err(StoreError::new(StoreErrorKind::Refused));
+            }
+            let command = scripts::raise(partition, raise, keep);
+            let answer = self.run_one(&scripts::RAISE, command).await?;
+            record::raised(&answer).ok_or_else(unexpected)
         })
     }
 

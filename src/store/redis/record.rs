@@ -170,6 +170,14 @@ pub(super) fn cleared(answer: Value) -> Option<Cleared> {
     }
 }
 
+/// The answer of `raise.lua`.
+pub(super) fn raised(answer: &Value) -> Option<u64> {
+    match answer {
+        Value::Int(generation) => u64::try_from(*generation).ok(),
+        _ => None,
+    }
+}
+
 fn text(field: &Value) -> &[u8] {
     match field {
         Value::BulkString(text) => text,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bb8_redis::redis::{Arg, Cmd, Script, cmd};
 
 use super::record::expiry_to_millis;
-use crate::store::{Commit, CommitId, Lease, Origin, PartitionId, TOMBSTONE};
+use crate::store::{Commit, CommitId, Lease, Origin, PartitionId, Raise, TOMBSTONE};
 use crate::time::millis;
 
 pub(super) static COMMIT: LazyLock<Lua> = LazyLock::new(|| {
@@ -21,6 +21,7 @@ pub(super) static CLEAR: LazyLock<Lua> = LazyLock::new(|| {
         "return clear(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\n"
     ))
 });
+pub(super) static RAISE: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("raise.lua")));
 pub(super) static RELOCATE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
         include_str!("commit.lua"),
@@ -172,6 +173,18 @@ pub(super) fn clear(partition: &PartitionId, expected: Option<u64>, id: CommitId
     command
 }
 
+pub(super) fn raise(partition: &PartitionId, raise: Raise, keep: Option<Duration>) -> Cmd {
+    let mut command = RAISE.on(&[hash_key(partition)]);
+    let how = match raise {
+        Raise::Beyond(_) => "beyond",
+        Raise::Begin(_) => "begin",
+    };
+    // An end that a script can keep exactly.
+    let keep = keep.map_or(-1, |keep| bounded(keep).min(MAX_KEEP) as i64);
+    command.arg(how).arg(raise.number()).arg(keep);
+    command
+}
+
 pub(super) fn acquire(lease: &Lease, ttl: Duration) -> Cmd {
     let mut command = of_lease(&ACQUIRE, lease);
     command.arg(bounded(ttl).max(1));
@@ -194,6 +207,9 @@ fn of_lease(script: &Lua, lease: &Lease) -> Cmd {
     command.arg(&lease.owner);
     command
 }
+
+/// The longest life of an epoch that has an end, in ms: some 140,000 years.
+const MAX_KEEP: u64 = 1 << 52;
 
 /// What the server takes for a duration, in ms: more would overflow its clock.
 fn bounded(duration: Duration) -> u64 {

@@ -3,9 +3,10 @@
 use sqlx::SqliteConnection;
 
 use super::rows;
+use crate::store::raise::Keep;
 use crate::store::record::{Admission, Record};
 use crate::store::{
-    Change, Cleared, Commit, CommitId, Expected, Origin, Outcome, PartitionId, Remaining,
+    Change, Cleared, Commit, CommitId, Expected, Origin, Outcome, PartitionId, Raise, Remaining,
 };
 use crate::time::Timestamp;
 
@@ -112,6 +113,25 @@ pub(super) async fn clear(
         rows::remove_entries(connection, partition).await?;
     }
     Ok(cleared)
+}
+
+/// Raises the generation of an epoch; the one now in force.
+pub(super) async fn raise(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    raise: Raise,
+    keep: Keep,
+    now: Timestamp,
+) -> sqlx::Result<u64> {
+    let stored = rows::record(connection, id, now).await?;
+    let (record, fresh) = Record::raised(stored.clone(), raise, keep, now);
+    if stored.as_ref() != Some(&record) {
+        rows::put_record(connection, id, &record).await?;
+    }
+    if fresh {
+        rows::remove_entries(connection, id).await?;
+    }
+    Ok(record.generation)
 }
 
 /// Moves a partition.

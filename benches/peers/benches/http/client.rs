@@ -29,7 +29,8 @@ struct Connection {
 impl Client {
     pub async fn connect(port: u16, cookies: &[String], connections: usize) -> Self {
         let request = |cookie: &String| {
-            format!("GET /read HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\n\r\n").into_bytes()
+            format!("GET /read HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\n\r\n")
+                .into_bytes()
         };
         let mut open = Vec::with_capacity(connections);
         for _ in 0..connections {

@@ -1,0 +1,219 @@
+//! Users' epochs, and the sessions that are linked to them.
+//!
+//! A link is an entry of the session's own partition that names a user's epoch in L2 and its number.
+//! The session is alive only while the epoch has exactly that number. So one raise of the epoch
+//! ends every session that was ever linked, on every instance, whether or not anybody has a list of
+//! them; an epoch that is lost ends them, too.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+
+use super::by_name::ByName;
+use super::partition::Entry;
+use super::revocation::Number;
+use crate::codec::Value;
+use crate::key::TokenKey;
+use crate::secret::Secret;
+use crate::time::Timestamp;
+
+/// The beginning of a link's name. The epoch and the number stand in the name, so that a link to
+/// a later number does not take the place of one that is over.
+const LINK: &str = "\u{1}user\u{1}";
+
+/// Set while others may have raised the epoch, and L2 was not asked since.
+const STALE: u64 = 1 << 63;
+/// The user is signed out here, and L2 has yet to hear of it: no number is alive.
+const PENDING: u64 = STALE - 1;
+
+/// What this process knows of a user's epoch. The sessions in memory share it.
+pub(super) struct UserEpoch {
+    pub(super) digest: [u8; 32],
+    /// The highest number known, and [`STALE`].
+    latest: AtomicU64,
+    /// How often others have said that it has changed.
+    hints: AtomicU32,
+}
+
+impl UserEpoch {
+    /// Whether sessions with this number are over.
+    pub(super) fn is_over(&self, number: u64) -> bool {
+        self.latest.load(Ordering::Acquire) & !STALE > number
+    }
+
+    /// To be taken before L2 is asked.
+    pub(super) fn hints(&self) -> u32 {
+        self.hints.load(Ordering::Acquire)
+    }
+
+    /// L2 has said this, asked after so many hints.
+    pub(super) fn answered(&self, number: u64, hints: u32) {
+        self.latest.fetch_max(number, Ordering::AcqRel);
+        let settle = |latest: u64| {
+            let latest = latest & !STALE;
+            Some(latest.max(number))
+        };
+        if self.hints() == hints {
+            let _ = self
+                .latest
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, settle);
+            if self.hints() != hints {
+                self.latest.fetch_or(STALE, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// The least number that comes after those known.
+    pub(super) fn next(&self, now: Timestamp) -> u64 {
+        let known = match self.latest.load(Ordering::Acquire) & !STALE {
+            // Told by L2 when it is raised.
+            PENDING => 0,
+            known => known,
+        };
+        Number::at(now).get().max(known + 1)
+    }
+
+    /// The user is signed out in this process, whatever L2 has.
+    pub(super) fn sign_out(&self) {
+        self.latest.fetch_or(PENDING, Ordering::AcqRel);
+    }
+
+    /// L2 has signed the user out: this number is the next session's.
+    pub(super) fn signed_out(&self, number: u64) {
+        let settle = |latest: u64| match latest & !STALE {
+            PENDING => Some(number | latest & STALE),
+            known => Some(known.max(number) | latest & STALE),
+        };
+        let _ = self
+            .latest
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, settle);
+    }
+
+    fn hear(&self) {
+        self.hints.fetch_add(1, Ordering::AcqRel);
+        self.latest.fetch_or(STALE, Ordering::AcqRel);
+    }
+}
+
+/// The epochs that somebody uses. Clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Users(Arc<Mutex<HashMap<[u8; 32], Weak<UserEpoch>>>>);
+
+impl std::fmt::Debug for Users {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Users").finish_non_exhaustive()
+    }
+}
+
+impl Users {
+    /// The one epoch of this digest.
+    pub(super) fn get(&self, digest: &[u8; 32]) -> Arc<UserEpoch> {
+        let mut known = self.0.lock();
+        if let Some(epoch) = known.get(digest).and_then(Weak::upgrade) {
+            return epoch;
+        }
+        if known.len() == known.capacity() {
+            // Before the table grows, which is as rare as it is expensive.
+            known.retain(|_, epoch| epoch.strong_count() > 0);
+        }
+        let epoch = Arc::new(UserEpoch {
+            digest: *digest,
+            latest: AtomicU64::new(0),
+            hints: AtomicU32::new(0),
+        });
+        known.insert(*digest, Arc::downgrade(&epoch));
+        epoch
+    }
+
+    /// Others say that the epoch has changed, if it is one.
+    pub(super) fn hear(&self, digest: &[u8; 32]) {
+        if let Some(epoch) = self.0.lock().get(digest).and_then(Weak::upgrade) {
+            epoch.hear();
+        }
+    }
+}
+
+/// That a session belongs to a user.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub(super) epoch: Arc<UserEpoch>,
+    pub(super) number: u64,
+}
+
+impl Link {
+    pub(super) fn new(epoch: Arc<UserEpoch>, number: u64) -> Self {
+        Self { epoch, number }
+    }
+
+    /// The entry of the session's partition.
+    pub(super) fn entry(&self) -> (TokenKey, Value) {
+        let epoch = URL_SAFE_NO_PAD.encode(self.epoch.digest);
+        let name = TokenKey::from_canonical(&format!("{LINK}{epoch}\u{1}{}", self.number));
+        (name, Value::Secret(Secret::from(String::from("linked"))))
+    }
+
+    /// The link that an entry is. One that cannot be read is over.
+    fn read(name: &TokenKey, users: &Users) -> Option<Self> {
+        let text = name.as_ref().strip_prefix(LINK)?;
+        let (epoch, number) = text.split_once('\u{1}').unwrap_or_default();
+        let mut digest = [0; 32];
+        let decoded = URL_SAFE_NO_PAD.decode_slice(epoch, &mut digest);
+        let number = decoded.ok().and_then(|_| number.parse().ok());
+        Some(Self::new(users.get(&digest), number.unwrap_or(0)))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.epoch.is_over(self.number)
+    }
+}
+
+/// The links of a session; most have none.
+#[derive(Clone, Default)]
+pub(super) struct Links(Option<Box<[Link]>>);
+
+impl Links {
+    pub(super) fn is_link(name: &TokenKey) -> bool {
+        name.as_bytes().starts_with(LINK.as_bytes())
+    }
+
+    pub(super) fn of(entries: &ByName<Entry>, users: &Users) -> Self {
+        Self::among(entries.iter().map(|(name, _)| name), users)
+    }
+
+    pub(super) fn among<'a>(names: impl Iterator<Item = &'a TokenKey>, users: &Users) -> Self {
+        let links = names.filter_map(|name| Link::read(name, users));
+        let links = links.collect::<Box<[_]>>();
+        Self((!links.is_empty()).then_some(links))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.0.iter().flatten()
+    }
+
+    /// Memory, in bytes.
+    pub(super) fn footprint(&self) -> usize {
+        let own = std::mem::size_of::<Link>() + std::mem::size_of::<UserEpoch>();
+        self.iter().count() * (own + 2 * super::ALLOCATION)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether a hit has to look further: the session is over, or L2 has to be asked.
+    pub(super) fn are_doubtful(&self) -> bool {
+        let doubtful = |link: &Link| link.epoch.latest.load(Ordering::Acquire) > link.number;
+        self.0
+            .as_deref()
+            .is_some_and(|links| links.iter().any(doubtful))
+    }
+
+    /// Whether the session is over, as far as this process knows.
+    pub(super) fn are_over(&self) -> bool {
+        self.iter().any(Link::is_over)
+    }
+}
