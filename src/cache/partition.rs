@@ -287,7 +287,7 @@ impl State {
     }
 
     fn is_doubted(&self) -> bool {
-        self.doubts != self.dispelled
+        self.doubts != self.dispelled || self.links.are_doubtful()
     }
 
     /// When memory has to be compared with L2 before it is used; `None` while the backplane tells.

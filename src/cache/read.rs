@@ -59,9 +59,7 @@ impl Engine {
         pin: &mut Option<Pin>,
     ) -> Result<(Lookup<Value>, CacheLevel), Error> {
         let now = self.clock.now();
-        let kept = self.partitions.get(key);
-        let known = kept.or_else(|| self.partitions.knows(key).then(|| self.find(key)));
-        let (answer, due) = match known {
+        let (answer, due) = match self.find_known(key) {
             None => (Answer::Unknown, Due::default()),
             Some(partition) => {
                 let state = partition.lock();
@@ -259,14 +257,22 @@ impl Engine {
     }
 
     pub(super) fn find(self: &Arc<Self>, key: &PartitionKey) -> Arc<Partition> {
-        let hit = self.partitions.get(key);
-        let find = || self.partitions.with(key, |partition, _| partition.clone());
-        let partition = hit.unwrap_or_else(find);
+        let make = || self.partitions.with(key, |partition, _| partition.clone());
+        self.find_known(key).unwrap_or_else(make)
+    }
+
+    /// The partition if it is in memory. A session whose user is known to be signed out is over.
+    fn find_known(self: &Arc<Self>, key: &PartitionKey) -> Option<Arc<Partition>> {
+        let active = || {
+            let known = self.partitions.knows(key);
+            known.then(|| self.partitions.with(key, |partition, _| partition.clone()))
+        };
+        let partition = self.partitions.get(key).or_else(active)?;
         let over = partition.lock().links.are_over();
-        match over {
+        Some(match over {
             true => self.end_known(key),
             false => partition,
-        }
+        })
     }
 
     fn keep_up(self: &Arc<Self>, key: &PartitionKey, due: Due) {
