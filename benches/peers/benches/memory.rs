@@ -12,7 +12,7 @@ use peers::report::bar;
 use peers::users::{PAYLOAD, scaled_set, session_id};
 use tower_token_cache::store::{
     Change, Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Remaining, StoreFuture, StoredEntry,
+    Raise, Remaining, StoreFuture, StoredEntry,
 };
 use tower_token_cache::{L1, PartitionKey, StoreError, StoreErrorKind, TokenCache, TokenStore};
 
