@@ -1,5 +1,6 @@
 //! What can go wrong, split by what a caller does about it.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -157,7 +158,8 @@ pub enum StoreErrorKind {
     Unreachable,
     /// No answer within the timeout. A write may have been applied.
     Timeout,
-    /// The store answered with an error (read-only replica, out of memory, loading, …).
+    /// The store answered with an error (read-only replica, out of memory, loading, a right that is
+    /// missing, …). It opens no circuit breaker.
     Refused,
     /// The circuit breaker is open: the store was not asked.
     CircuitOpen,
@@ -209,7 +211,7 @@ impl StdError for StoreError {
 #[derive(Clone, Debug)]
 pub struct ConfigError {
     option: &'static str,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     source: Option<Source>,
 }
 
@@ -218,8 +220,17 @@ impl ConfigError {
     pub fn new(option: &'static str, reason: &'static str) -> Self {
         Self {
             option,
-            reason,
+            reason: Cow::Borrowed(reason),
             source: None,
+        }
+    }
+
+    /// An error whose reason holds what was given. It must be fit to be shown.
+    #[cfg(feature = "redis")]
+    pub(crate) fn because(option: &'static str, reason: String) -> Self {
+        Self {
+            reason: Cow::Owned(reason),
+            ..Self::new(option, "")
         }
     }
 

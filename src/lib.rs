@@ -63,6 +63,7 @@ mod policy;
 mod private_file;
 mod race;
 mod random;
+mod reasons;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rejection;
 #[cfg(not(feature = "test-util"))]

@@ -13,8 +13,10 @@ use crate::error::StoreError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum FailurePolicy {
     /// Reads serve L1, even past its freshness bound, else answer
-    /// [`Lookup::Unavailable`](crate::Lookup::Unavailable); changes are kept and replayed. A
-    /// handle that L2 has failed does not wait for it again within the next second. The default:
+    /// [`Lookup::Unavailable`](crate::Lookup::Unavailable); changes are kept and replayed. What
+    /// memory has, and only has to be compared with L2, waits for that while L2 answers: once it has
+    /// answered nobody for six round-trips, and at least 25 ms, it is served as it is. A handle that
+    /// L2 has failed does not wait for it again within the next second. The default:
     /// an outage of L2 should not be an outage of the application.
     #[default]
     Degrade,

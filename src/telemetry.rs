@@ -190,7 +190,8 @@ pub struct Stats {
     pub superseded_changes: u64,
     /// Entries that L2 had lost, and that were written to it again.
     pub recovered_changes: u64,
-    /// Whether L2 is asked.
+    /// Whether L2 is asked. There is a circuit breaker for reads and one for writes, for each server
+    /// of a cluster; this is the worst of them.
     pub l2_state: BreakerState,
     /// Whether the runtime that the cache works on is there; see
     /// [`Builder::runtime`](crate::Builder::runtime). Without it nothing is read from L2 or written

@@ -351,7 +351,7 @@ async fn connections_are_reset_within_answers() {
         service.proxy.spent().await;
         drained(&service.cache).await;
     }
-    assert!(service.cache.stats().l2_errors > 0);
+    assert_eq!(service.cache.stats().l2_errors, 0, "nobody noticed");
     service
         .cache
         .tokens(session("leaver"))
@@ -386,12 +386,13 @@ async fn an_answer_is_lost_and_the_commit_is_applied_once() {
             .await
             .unwrap();
         let durability = in_time("a commit", tokens.commit()).await.unwrap();
-        assert_eq!(durability, Durability::Pending, "nobody knows");
+        assert_eq!(durability, Durability::Stored, "by another connection");
         assert_eq!(proxy.mode(), Mode::Pass, "the answer was lost");
         drained(&cache).await;
         assert_eq!(version(), 1 + number, "applied once");
     }
-    assert!(server.calls("evalsha") >= calls + 10, "each was sent again");
+    // Where the lost answer was that to a ping, the commit has gone out once.
+    assert!(server.calls("evalsha") > calls + 5, "some were sent again");
     let store = redis_store(&server).await;
     assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("5"));
 }
@@ -420,7 +421,7 @@ async fn what_is_damaged_leaves_the_rest_of_its_group_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_store_says_so_when_an_answer_is_lost_and_takes_the_commit_again() {
+async fn a_commit_whose_answer_is_lost_goes_out_again_and_is_applied_once() {
     let server = RedisServer::start();
     let (proxy, url) = Proxy::before(&server.url()).await;
     let store = RedisStore::connect(url).await.unwrap();
@@ -451,7 +452,9 @@ async fn a_store_says_so_when_an_answer_is_lost_and_takes_the_commit_again() {
         .await;
     proxy.set(Mode::LoseAnswer);
     let answer = store.commit(std::slice::from_ref(&commit)).await;
-    assert!(answer[0].is_err(), "{answer:?}");
+    let made = matches!(answer[0], Ok(Outcome::Committed { version: 1, .. }));
+    assert!(made, "{answer:?}");
+    assert_eq!(proxy.mode(), Mode::Pass, "the answer was lost");
     assert_eq!(
         load_one(&redis_store(&server).await, &partition)
             .await

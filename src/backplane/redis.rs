@@ -31,7 +31,7 @@ const CAPACITY: usize = 1024;
 /// It takes the URLs of [`RedisStore`](crate::RedisStore), and with them the same features. It has
 /// two connections of its own to one server, one to publish and one to subscribe, and speaks RESP3
 /// (Redis 6 or later). They are made in the background when the cache is built, and again when
-/// they fail. The user of an ACL needs `+publish`, `+subscribe` and `&{namespace}:invalidate`;
+/// they fail. The user of an ACL needs `+hello`, `+publish`, `+subscribe` and `&{namespace}:invalidate`;
 /// behind sentinels `+role`, too, or a server is believed to be the master that no longer is.
 ///
 /// | servers | the link is made to |

@@ -12,6 +12,8 @@ const THRESHOLD: u32 = 5;
 /// How long it stays open at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A probe that is due for so long was not made because nobody came: the store may long be back.
+const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Whether L2 is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -19,7 +21,7 @@ pub enum BreakerState {
     /// By everybody.
     #[default]
     Closed,
-    /// By nobody: it has failed several times in a row.
+    /// By nobody: it has not answered several times in a row. What the store refuses it has answered.
     Open,
     /// By one request, whose outcome decides.
     HalfOpen,
@@ -77,12 +79,14 @@ impl Breaker {
         }
     }
 
-    /// Whether requests may be spared the question: the store is known to fail. Then also whether
-    /// a probe is due, so that somebody asks in the background.
+    /// Whether requests may be spared the question: the store is known to fail, and that is known
+    /// well enough. Then also whether a probe is due, so that somebody asks in the background.
     pub(crate) fn spares(&self) -> Option<bool> {
         let state = self.lock();
         let open = state.open.as_ref()?;
-        Some(!open.probing && Instant::now() >= open.until)
+        let now = Instant::now();
+        let overdue = !open.probing && now >= open.until + OVERDUE;
+        (!overdue).then_some(!open.probing && now >= open.until)
     }
 
     /// Whether nobody may ask now.
@@ -100,6 +104,19 @@ impl Breaker {
         }
     }
 
+    /// The store answers questions of another kind: once the pause is over everybody may ask, and the
+    /// next failure opens it again.
+    pub(crate) fn relent(&self) {
+        let mut state = self.lock();
+        let due = |open: &Open| !open.probing && Instant::now() >= open.until;
+        if state.open.as_ref().is_some_and(due) {
+            *state = State {
+                failures: THRESHOLD - 1,
+                open: None,
+            };
+        }
+    }
+
     /// Lets everybody ask again.
     pub(crate) fn reset(&self) {
         *self.lock() = State::default();
@@ -111,31 +128,33 @@ impl Breaker {
 }
 
 impl Attempt<'_> {
-    /// The store answered.
-    pub(crate) fn succeeded(self) {
+    /// The store answered. Whether that has closed the breaker.
+    pub(crate) fn succeeded(self) -> bool {
         let mut state = self.breaker.lock();
         // An answer from before the breaker opened says nothing about the store now.
-        if self.probe || state.open.is_none() {
-            *state = State::default();
+        if !self.probe && state.open.is_some() {
+            return false;
         }
+        std::mem::take(&mut *state).open.is_some()
     }
 
-    /// The store failed.
-    pub(crate) fn failed(self) {
+    /// The store did not answer. Whether that has opened the breaker, which was closed.
+    pub(crate) fn failed(self) -> bool {
         let mut state = self.breaker.lock();
         state.failures += 1;
         let pause = match &state.open {
             Some(open) if self.probe => (open.pause * 2).min(LONGEST_PAUSE),
             None if state.failures >= THRESHOLD => FIRST_PAUSE,
-            _ => return,
+            _ => return false,
         };
         let now = Instant::now();
-        state.open = Some(Open {
+        let before = state.open.replace(Open {
             since: now,
             until: now + random::jittered(pause, random::SLIGHTLY),
             pause,
             probing: false,
         });
+        before.is_none()
     }
 }
 
@@ -214,6 +233,21 @@ mod tests {
         breaker.attempt().expect("may ask").succeeded();
         breaker.hasten();
         assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_says_when_it_opens_and_closes_and_what_nobody_asked_for_long_is_waited_for() {
+        let breaker = Breaker::default();
+        let fail = || breaker.attempt().expect("may ask").failed();
+        assert_eq!([(); 5].map(|()| fail()), [false, false, false, false, true]);
+        assert_eq!(breaker.spares(), Some(false));
+        tokio::time::advance(Duration::from_millis(1200)).await;
+        assert_eq!(breaker.spares(), Some(true));
+        assert!(!fail(), "it was open before");
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(breaker.spares(), None);
+        assert!(breaker.attempt().expect("may ask").succeeded());
+        assert!(!breaker.attempt().expect("may ask").succeeded());
     }
 
     #[tokio::test(start_paused = true)]

@@ -366,7 +366,7 @@ impl Builder {
                     encryption,
                 },
                 prefix,
-                breaker: super::breaker::Breaker::default(),
+                shards: super::shards::Shards::default(),
                 hook: self.hook,
                 soft_timeout: self.soft_timeout,
                 hard_timeout: self.hard_timeout,

@@ -188,7 +188,7 @@ impl Engine {
             Event::Alive { .. } => {
                 self.rules.epoch.begin(true);
                 // Mostly the same servers: L2 may be back, too.
-                self.l2.breaker.hasten();
+                self.l2.shards.hasten();
                 let engine = self.clone();
                 self.runtime.spawn(async move {
                     // It may have been raised during the gap. Whoever cannot ask now cannot read.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use super::Engine;
@@ -52,8 +53,11 @@ impl Engine {
         for work in others {
             alone.spawn_on(work.run_alone(), &self.runtime);
         }
-        self.commit_group(commits).await;
-        self.touch_group(touches).await;
+        let id = |work: &Work| Some(self.l2.id(&work.partition.key, work.under?));
+        let commits = self.l2.by_shard(commits, id).into_iter();
+        join_all(commits.map(|works| self.commit_group(works))).await;
+        let touches = self.l2.by_shard(touches, id).into_iter();
+        join_all(touches.map(|works| self.touch_group(works))).await;
         while alone.join_next().await.is_some() {}
     }
 

@@ -1,13 +1,13 @@
-//! The engine's way to the L2 store: timeouts, breaker, failure hook, counters.
+//! The engine's way to the L2 store: timeouts, breakers, failure hook, counters.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::breaker::Breaker;
 use super::protection::Protection;
 use super::revocation::{Number, Prefix};
+use super::shards::{Shard, Shards, Way, reads};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
@@ -26,7 +26,7 @@ pub(crate) struct L2 {
     pub(crate) store: Arc<dyn TokenStore>,
     pub(super) protection: Protection,
     pub(super) prefix: Prefix,
-    pub(crate) breaker: Breaker,
+    pub(crate) shards: Shards,
     pub(crate) hook: Option<FailureHook>,
     /// How long one attempt may take.
     pub(crate) soft_timeout: Duration,
@@ -78,21 +78,23 @@ impl L2 {
         self.protection.entry(name)
     }
 
-    /// One round-trip for the whole group. Fails as a whole when every load in it failed.
+    /// One round-trip for the whole group, which is of one [shard](Self::by_shard). Fails as a whole when every load in it failed.
     pub(crate) async fn load(
         &self,
         group: &[PartitionId],
     ) -> Result<Vec<Result<Loaded, L2Error>>, L2Error> {
         self.counters.l2_reads.add(group.len() as u64);
-        let alone = (group.len() == 1).then(|| &group[0]);
+        let of: Vec<_> = group.iter().collect();
         let load = || -> StoreFuture<'_, _> {
             Box::pin(async move { all_failed(self.store.load(group).await) })
         };
-        let answers = self.call(L2Operation::Load, alone, load).await?;
+        let answers = self.call(L2Operation::Load, &of, load).await?;
         // The store has answered: of these alone it says that it cannot.
         let answers = group.iter().zip(answers).map(|(partition, answer)| {
             answer.map_err(|error| {
-                let decision = self.failed(L2Operation::Load, Some(partition), 1, &error);
+                let shard = self.shard(partition);
+                let way = shard.way(L2Operation::Load);
+                let decision = self.failed(L2Operation::Load, Some(partition), 1, &error, way);
                 L2Error { error, decision }
             })
         });
@@ -108,26 +110,27 @@ impl L2 {
             .unwrap_or_else(|| Err(L2Error::lost()))
     }
 
-    /// One round-trip for the whole group.
+    /// One round-trip for the whole group, which is of one [shard](Self::by_shard).
     pub(crate) async fn revisions(
         &self,
         group: &[PartitionId],
     ) -> Result<Vec<Result<Revision, StoreError>>, L2Error> {
-        let alone = (group.len() == 1).then(|| &group[0]);
-        self.call(L2Operation::Load, alone, || {
+        let of: Vec<_> = group.iter().collect();
+        self.call(L2Operation::Load, &of, || {
             Box::pin(async move { all_failed(self.store.revisions(group).await) })
         })
         .await
     }
 
-    /// One round-trip for the whole group. Fails as a whole when every commit in it failed.
+    /// One round-trip for the whole group, which is of one [shard](Self::by_shard). Fails as a whole
+    /// when every commit in it failed.
     pub(crate) async fn commit(
         &self,
         group: &[Commit],
     ) -> Result<Vec<Result<Outcome, StoreError>>, L2Error> {
         self.counters.l2_commits.add(group.len() as u64);
-        let alone = (group.len() == 1).then(|| &group[0].partition);
-        self.call(L2Operation::Commit, alone, || {
+        let of: Vec<_> = group.iter().map(|commit| &commit.partition).collect();
+        self.call(L2Operation::Commit, &of, || {
             Box::pin(async move { all_failed(self.store.commit(group).await) })
         })
         .await
@@ -137,7 +140,8 @@ impl L2 {
         &self,
         group: &[PartitionId],
     ) -> Result<Vec<Result<Remaining, StoreError>>, L2Error> {
-        self.call(L2Operation::Touch, None, || {
+        let of: Vec<_> = group.iter().collect();
+        self.call(L2Operation::Touch, &of, || {
             Box::pin(async move { all_failed(self.store.touch(group).await) })
         })
         .await
@@ -149,7 +153,7 @@ impl L2 {
         expected: Option<u64>,
         id: CommitId,
     ) -> Result<Cleared, L2Error> {
-        self.call(L2Operation::Clear, Some(partition), || {
+        self.call(L2Operation::Clear, &[partition], || {
             self.store.clear(partition, expected, id)
         })
         .await
@@ -161,7 +165,7 @@ impl L2 {
         raise: Raise,
         keep: Option<Duration>,
     ) -> Result<u64, L2Error> {
-        self.call(L2Operation::Clear, Some(epoch), || {
+        self.call(L2Operation::Clear, &[epoch], || {
             self.store.raise(epoch, raise, keep)
         })
         .await
@@ -173,7 +177,7 @@ impl L2 {
         commit: &Commit,
     ) -> Result<Outcome, L2Error> {
         self.counters.l2_commits.add(1);
-        self.call(L2Operation::Relocate, Some(&from.partition), || {
+        self.call(L2Operation::Relocate, &[&from.partition], || {
             self.store.relocate(from, commit)
         })
         .await
@@ -184,50 +188,111 @@ impl L2 {
         lease: &Lease,
         ttl: Duration,
     ) -> Result<LeaseState, L2Error> {
-        self.call(L2Operation::Lease, Some(&lease.partition), || {
+        self.call(L2Operation::Lease, &[&lease.partition], || {
             self.store.acquire_lease(lease, ttl)
         })
         .await
     }
 
     pub(crate) async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, L2Error> {
-        self.call(L2Operation::Lease, Some(&lease.partition), || {
+        self.call(L2Operation::Lease, &[&lease.partition], || {
             self.store.renew_lease(lease, ttl)
         })
         .await
     }
 
     pub(crate) async fn release_lease(&self, lease: &Lease) -> Result<bool, L2Error> {
-        self.call(L2Operation::Lease, Some(&lease.partition), || {
+        self.call(L2Operation::Lease, &[&lease.partition], || {
             self.store.release_lease(lease)
         })
         .await
     }
 
+    /// What of the store keeps this partition, and fails apart from the rest.
+    pub(super) fn shard(&self, partition: &PartitionId) -> Arc<Shard> {
+        self.shards.get(self.store.server(partition))
+    }
+
+    /// The same of a partition whose name in the store may not be known yet.
+    pub(super) fn shard_of(&self, key: &PartitionKey) -> Arc<Shard> {
+        match self.prefix.known() {
+            Some(under) => self.shard(&self.id(key, under)),
+            None => self.shards.get(0),
+        }
+    }
+
+    /// Divides a group by the shards of the partitions in it: one that does not answer is waited for
+    /// by its own alone.
+    pub(super) fn by_shard<T>(
+        &self,
+        group: Vec<T>,
+        id: impl Fn(&T) -> Option<PartitionId>,
+    ) -> Vec<Vec<T>> {
+        if group.len() < 2 || !self.shards.are_several() {
+            return vec![group];
+        }
+        let mut groups: Vec<(usize, Vec<T>)> = Vec::new();
+        for one in group {
+            let shard = id(&one).map_or(0, |id| self.store.server(&id));
+            match groups.iter_mut().find(|(known, _)| *known == shard) {
+                Some((_, group)) => group.push(one),
+                None => groups.push((shard, vec![one])),
+            }
+        }
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+
+    /// Asks the store about these partitions of one shard.
     async fn call<'a, T>(
         &'a self,
         operation: L2Operation,
-        partition: Option<&PartitionId>,
+        of: &[&PartitionId],
         ask: impl Fn() -> StoreFuture<'a, Result<T, StoreError>>,
     ) -> Result<T, L2Error> {
+        let first = of.first().map_or(0, |first| self.store.server(first));
+        let shard = self.shards.get(first);
+        let way = shard.way(operation);
+        let alone = match of {
+            [alone] => Some(*alone),
+            _ => None,
+        };
         let deadline = Instant::now() + self.hard_timeout;
         let mut number = 0;
         loop {
             number += 1;
-            let Some(attempt) = self.breaker.attempt() else {
+            let Some(attempt) = way.breaker.attempt() else {
                 return Err(L2Error::of(StoreErrorKind::CircuitOpen));
             };
+            let question = reads(operation).then(|| shard.pace.ask());
             let left = deadline.saturating_duration_since(Instant::now());
-            let error = match timeout(self.soft_timeout.min(left), ask()).await {
-                Ok(Ok(answer)) => {
-                    attempt.succeeded();
-                    return Ok(answer);
-                }
-                Ok(Err(error)) => error,
-                Err(_) => StoreError::new(StoreErrorKind::Timeout),
+            let answer = timeout(self.soft_timeout.min(left), ask()).await;
+            let answer = answer.unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Timeout)));
+            // A refusal is an answer: the store is there.
+            let answered = match &answer {
+                Ok(_) => true,
+                Err(error) => error.kind() == StoreErrorKind::Refused,
             };
-            attempt.failed();
-            let decision = self.failed(operation, partition, number, &error);
+            if answered {
+                if let Some(question) = question {
+                    question.answered();
+                    shard.answered();
+                }
+                if attempt.succeeded() {
+                    self.closed(operation, &shard);
+                }
+            } else {
+                if let Some(question) = question {
+                    question.unanswered();
+                }
+                if attempt.failed() {
+                    opened(operation);
+                }
+            }
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let decision = self.failed(operation, alone, number, &error, way);
             let backoff = jittered(FIRST_BACKOFF * 2_u32.pow(number - 1), SLIGHTLY);
             let again = decision == OnFailure::Retry
                 && number < MAX_ATTEMPTS
@@ -239,22 +304,41 @@ impl L2 {
         }
     }
 
+    fn closed(&self, operation: L2Operation, shard: &Shard) {
+        tracing::info!(reads = reads(operation), "the L2 store answers again");
+        shard.way(operation).reasons.forget();
+        if reads(operation) {
+            shard.recovered();
+        }
+    }
+
     fn failed(
         &self,
         operation: L2Operation,
         partition: Option<&PartitionId>,
         attempt: u32,
         error: &StoreError,
+        way: &Way,
     ) -> OnFailure {
         self.counters.l2_errors.add(1);
         let digest = partition.map(PartitionId::short);
-        tracing::warn!(
-            ?operation,
-            attempt,
-            partition = digest.as_deref(),
-            error = error as &dyn std::error::Error,
-            "the L2 store failed"
-        );
+        // Each attempt of an outage would be a line.
+        match way.reasons.is_news(error) {
+            true => tracing::warn!(
+                ?operation,
+                attempt,
+                partition = digest.as_deref(),
+                error = error as &dyn std::error::Error,
+                "the L2 store failed"
+            ),
+            false => tracing::debug!(
+                ?operation,
+                attempt,
+                partition = digest.as_deref(),
+                error = error as &dyn std::error::Error,
+                "the L2 store failed again"
+            ),
+        }
         let failure = L2Failure {
             operation,
             partition: digest.as_deref(),
@@ -265,6 +349,13 @@ impl L2 {
             .as_ref()
             .map_or(OnFailure::Policy, |hook| (hook.0)(&failure))
     }
+}
+
+fn opened(operation: L2Operation) {
+    tracing::warn!(
+        reads = reads(operation),
+        "the L2 store does not answer, and is not asked for a while"
+    );
 }
 
 /// Lifts the error out of a group in which nothing succeeded.

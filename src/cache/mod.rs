@@ -31,6 +31,7 @@ mod load;
 #[cfg(test)]
 mod overload_tests;
 mod owed;
+mod pace;
 mod partition;
 mod partitions;
 mod pending;
@@ -44,6 +45,7 @@ mod relocate;
 mod revocation;
 mod sessions;
 mod setback;
+mod shards;
 mod shared;
 mod sign_outs;
 mod thread;
@@ -218,7 +220,7 @@ impl TokenCache {
             failed_acquisitions: counters.failed_acquisitions.get(),
             waiting_acquisitions: engine.flights.count() as u64,
             recovered_changes: counters.recovered_changes.get(),
-            l2_state: engine.l2.breaker.state(),
+            l2_state: engine.l2.shards.state(),
             engine_alive: !engine.queue.has_ended(),
             backplane_alive: engine.coherence.is_alive(),
             staleness_bound: engine.staleness_bound(),

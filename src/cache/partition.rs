@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::budget::Permit;
 use super::by_name::ByName;
-use super::coherence::{Channel, Epoch};
+use super::coherence::{Channel, Epoch, STALE};
 use super::index::{self, Listed};
 use super::life::{Life, Losses};
 use super::pending::{Pending, PendingChange};
@@ -284,6 +284,11 @@ impl State {
         let bound = self.stale_at(rules);
         let current = self.epoch == rules.epoch.now() && !self.is_doubted();
         current && bound.is_none_or(|bound| (self.checked_at..bound).contains(&now))
+    }
+
+    /// Whether L2 is known to have something else, and not only perhaps.
+    pub(super) fn is_contradicted(&self) -> bool {
+        self.epoch == STALE || self.is_doubted()
     }
 
     fn is_doubted(&self) -> bool {

@@ -41,7 +41,7 @@ type Wakeup = Arc<Engine>;
 pub(super) struct Queue {
     ready: Mutex<VecDeque<Arc<Partition>>>,
     /// Those whose last turn failed.
-    stalled: Mutex<Vec<Arc<Partition>>>,
+    stalled: Mutex<VecDeque<Arc<Partition>>>,
     /// A task waits to try them again.
     retrying: AtomicBool,
     /// Tries since anything was written.
@@ -106,8 +106,8 @@ impl Queue {
 
     fn take_stalled(&self, count: usize) -> Vec<Arc<Partition>> {
         let mut stalled = self.stalled.lock();
-        let keep = stalled.len().saturating_sub(count);
-        stalled.split_off(keep)
+        let count = stalled.len().min(count);
+        stalled.drain(..count).collect()
     }
 }
 
@@ -168,7 +168,7 @@ impl Engine {
     /// No more changes; what waits is written without further pauses.
     pub(super) fn close(self: &Arc<Self>) {
         self.queue.closed.store(true, Ordering::SeqCst);
-        self.l2.breaker.reset();
+        self.l2.shards.reset();
         self.queue_all();
     }
 
@@ -226,7 +226,7 @@ impl Engine {
 
     /// Sets a partition aside whose turn has failed, to be tried again.
     pub(super) fn stall(self: &Arc<Self>, partition: Arc<Partition>) {
-        self.queue.stalled.lock().push(partition);
+        self.queue.stalled.lock().push_back(partition);
         if !self.queue.retrying.swap(true, Ordering::AcqRel) {
             self.runtime.spawn(retry(Arc::downgrade(self)));
         }
@@ -234,11 +234,13 @@ impl Engine {
 
     /// Tries what has failed again; whether some is left for later.
     fn retry_stalled(self: &Arc<Self>) -> bool {
-        if self.l2.breaker.is_open() {
+        if self.l2.shards.refuse_writes() {
             return true;
         }
+        // Where one of several servers is away the others' success says nothing of it.
+        let whole = self.l2.shards.take_writes();
         let count = match self.queue.failures.fetch_add(1, Ordering::Relaxed) {
-            0 => usize::MAX,
+            0 if whole => usize::MAX,
             _ => MAX_GROUP,
         };
         for partition in self.queue.take_stalled(count) {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::Engine;
 use super::coherence::Channel;
 use super::l2::L2Error;
-use super::partition::{Answer, Due, Partition};
+use super::partition::{Answer, Due, Partition, State};
 use super::pin::Pin;
 use crate::codec::Value;
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Lookup};
 use crate::policy::{FailurePolicy, OnFailure};
+use crate::race::{Either, race};
 use crate::sabotage::{self, Sabotage};
 use crate::time::Timestamp;
 use crate::token::Token;
@@ -20,7 +21,7 @@ impl Engine {
     /// The value of an entry that is in L1 and needs no second look, and the time. `pin` is set on
     /// first use.
     ///
-    /// While the breaker is open nobody could take that look: what is in memory is then served at
+    /// While L2 does not answer nobody could take that look: what is in memory is then served at
     /// once, if the policy is to go on, and the probe that may be due is made in the background.
     pub(crate) fn hit(
         self: &Arc<Self>,
@@ -36,7 +37,7 @@ impl Engine {
                 Some(value) => (value, false),
                 None if policy == FailurePolicy::Degrade => {
                     let value = state.unsettled(name, now, &self.rules)?;
-                    (value, self.l2.breaker.spares()?)
+                    (value, self.spares(key, &state)?)
                 }
                 None => return None,
             };
@@ -85,14 +86,19 @@ impl Engine {
             });
         }
         self.counters.l1_misses.add(1);
-        let (partition, outcome) = self.load_once(key, policy, pin).await;
-        // What expired while it was waited for is not served.
-        let now = self.clock.now();
-        let (answer, due) = {
+        let mut has = matches!(answer, Answer::Stale(_));
+        let (answer, due, outcome) = loop {
+            let (partition, outcome) = self.load_once(key, policy, pin, has).await;
+            // What expired while it was waited for is not served.
+            let now = self.clock.now();
             let state = partition.lock();
             pin.get_or_insert_with(|| state.pin(now));
             let answer = state.answer(name, now, &self.rules);
-            (answer, state.due(now, &self.rules))
+            // It was signed out meanwhile: now L2 has to be waited for.
+            let lost = matches!(answer, Answer::Unknown);
+            if !(lost && outcome.is_err() && std::mem::take(&mut has)) {
+                break (answer, state.due(now, &self.rules), outcome);
+            }
         };
         self.keep_up(
             key,
@@ -139,11 +145,14 @@ impl Engine {
     ) -> Result<Option<Vec<TokenKey>>, Error> {
         let now = self.clock.now();
         let partition = self.find(key);
-        let known = policy == FailurePolicy::Bypass
-            || partition.lock().absences_are_known(now, &self.rules);
-        let (partition, outcome) = match known {
+        let (known, has) = {
+            let state = partition.lock();
+            let known = state.absences_are_known(now, &self.rules);
+            (known, !state.keys(now).is_empty())
+        };
+        let (partition, outcome) = match known || policy == FailurePolicy::Bypass {
             true => (partition, Ok(())),
-            false => self.load_once(key, policy, pin).await,
+            false => self.load_once(key, policy, pin, has).await,
         };
         let now = self.clock.now();
         let state = partition.lock();
@@ -198,7 +207,8 @@ impl Engine {
         };
         let (partition, outcome) = match known {
             true => (partition, Ok(())),
-            false => self.load_once(key, policy, pin).await,
+            // Not what memory has counts here, but whether somebody has signed out since.
+            false => self.load_once(key, policy, pin, false).await,
         };
         let now = self.clock.now();
         {
@@ -220,12 +230,14 @@ impl Engine {
     }
 
     /// Reads the partition from L2, but for a handle that L2 has just failed and that goes on all the
-    /// same: no request waits for one outage more than once.
+    /// same: no request waits for one outage more than once. Where memory `has` what it takes to go
+    /// on, L2 is waited for only while it answers at all.
     async fn load_once(
         self: &Arc<Self>,
         key: &PartitionKey,
         policy: FailurePolicy,
         pin: &mut Option<Pin>,
+        has: bool,
     ) -> (Arc<Partition>, Result<(), L2Error>) {
         let now = self.clock.now();
         let degrades = policy == FailurePolicy::Degrade;
@@ -233,13 +245,54 @@ impl Engine {
             let failure = L2Error::of(StoreErrorKind::CircuitOpen);
             return (self.find(key), Err(failure));
         }
-        let (partition, outcome) = self.load(key).await;
+        let (partition, outcome) = match degrades && has {
+            true => self.compare(key).await,
+            false => {
+                let (partition, outcome) = self.load(key).await;
+                (partition, Some(outcome))
+            }
+        };
+        // What memory does not have is still worth waiting for.
+        let Some(outcome) = outcome else {
+            return (partition, Err(L2Error::of(StoreErrorKind::Timeout)));
+        };
         if let Err(failure) = &outcome
             && self.degrade(policy, failure.clone()).is_ok()
         {
             pin.get_or_insert_with(|| partition.lock().pin(now))
                 .note_l2_failure(self.clock.now());
         }
+        (partition, outcome)
+    }
+
+    /// Whether what memory has of this partition is served without asking L2, which does not answer;
+    /// then also whether somebody is to ask it in the background.
+    fn spares(&self, key: &PartitionKey, state: &State) -> Option<bool> {
+        // What L2 knows the partition by takes a hash.
+        let shard = (!self.l2.shards.answer()).then(|| self.l2.shard_of(key));
+        shard?.spares(state.is_contradicted())
+    }
+
+    /// Reads the partition from L2; no outcome where L2 does not answer. The load goes on.
+    async fn compare(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+    ) -> (Arc<Partition>, Option<Result<(), L2Error>>) {
+        let shard = self.l2.shard_of(key);
+        let partition = self.find(key);
+        let contradicted = partition.lock().is_contradicted();
+        if let Some(probes) = shard.spares(contradicted) {
+            if probes {
+                self.start_load(key, false);
+            }
+            return (partition, None);
+        }
+        let (partition, loading) = self.start_load(key, false);
+        let silence = shard.pace.silence(self.l2.soft_timeout);
+        let outcome = match race(loading.outcome(), silence).await {
+            Either::First(outcome) => Some(outcome.unwrap_or_else(|| Err(L2Error::lost()))),
+            Either::Second(()) => None,
+        };
         (partition, outcome)
     }
 

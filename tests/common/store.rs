@@ -52,6 +52,8 @@ struct State {
     /// The group of commits that waits, of all that there have been, and who lets it go on.
     held_group: AtomicU64,
     group_gate: Semaphore,
+    /// One of three shards does not answer.
+    dead_shard: AtomicBool,
 }
 
 /// The number of the server that no longer answers.
@@ -88,6 +90,7 @@ impl Default for State {
             move_gate: Semaphore::new(OPEN),
             held_group: AtomicU64::default(),
             group_gate: Semaphore::new(0),
+            dead_shard: AtomicBool::default(),
         }
     }
 }
@@ -202,6 +205,24 @@ impl TestStore {
         self.state.group_gate.add_permits(1);
     }
 
+    /// From now on it has three shards, one of which answers nothing.
+    pub fn kill_shard(&self) {
+        self.state.dead_shard.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a partition is kept where nothing is answered once that is killed.
+    pub fn is_of_dead_shard(&self, partition: &PartitionId) -> bool {
+        partition.digest()[0].is_multiple_of(3)
+    }
+
+    /// Never ready if one of them is of the shard that is dead.
+    async fn reach(&self, mut partitions: impl Iterator<Item = &PartitionId>) {
+        let dead = self.state.dead_shard.load(Ordering::SeqCst);
+        if dead && partitions.any(|partition| self.is_of_dead_shard(partition)) {
+            std::future::pending().await
+        }
+    }
+
     pub fn loads(&self) -> u64 {
         self.state.loads.load(Ordering::SeqCst)
     }
@@ -283,6 +304,7 @@ impl TokenStore for TestStore {
         Box::pin(async move {
             self.state.load_groups.fetch_add(1, Ordering::SeqCst);
             // The answer is of the moment when the operation began, as over a slow network.
+            self.reach(group.iter()).await;
             let answers = self.inner.load(group).await;
             if let Err(error) = self.pass(&self.state.loads, group.len() as u64).await {
                 return vec![Err(error); group.len()];
@@ -302,7 +324,13 @@ impl TokenStore for TestStore {
 
     fn server(&self, partition: &PartitionId) -> usize {
         let dead = self.state.dead.lock().expect("whole");
-        usize::from(dead.contains(partition)) * DEAD
+        match dead.contains(partition) {
+            true => DEAD,
+            false if self.state.dead_shard.load(Ordering::SeqCst) => {
+                2 + usize::from(partition.digest()[0] % 3)
+            }
+            false => 0,
+        }
     }
 
     fn revisions<'a>(
@@ -310,6 +338,7 @@ impl TokenStore for TestStore {
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
         Box::pin(async move {
+            self.reach(group.iter()).await;
             match self.pass(&self.state.looks, 1).await {
                 Ok(()) => self.inner.revisions(group).await,
                 Err(error) => vec![Err(error); group.len()],
@@ -330,6 +359,8 @@ impl TokenStore for TestStore {
             if self.state.panics_once.swap(false, Ordering::SeqCst) {
                 std::panic::resume_unwind(Box::new("the store's own"));
             }
+            let partitions = group.iter().map(|commit| &commit.partition);
+            self.reach(partitions).await;
             match self.pass(&self.state.commits, group.len() as u64).await {
                 Ok(()) if self.state.refusing_commits.load(Ordering::SeqCst) => {
                     vec![Err(StoreError::new(StoreErrorKind::Refused)); group.len()]

@@ -93,6 +93,7 @@ impl Client {
         let mut state = self.ended("a read", start, HARD)?;
         // It may have joined a load that was failing already.
         let clean = clean && !state.disturbed_since(self.by, start.saturating_sub(300));
+        let compared = !state.went_on_since(self.by, start);
         let answer = match answer {
             Ok(answer) => answer,
             Err(Error::Unavailable(_)) => Answer::Unavailable,
@@ -108,6 +109,7 @@ impl Client {
             start,
             clock,
             clean,
+            compared,
             answer,
         })
     }

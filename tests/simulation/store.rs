@@ -10,7 +10,7 @@ use tower_token_cache::store::{
 use tower_token_cache::{StoreError, StoreErrorKind, TokenStore};
 
 use super::names::at_once;
-use super::world::{Fault, State, World};
+use super::world::{Fault, PATIENCE, SILENCE, State, World};
 
 pub struct SimStore {
     pub world: World,
@@ -26,7 +26,7 @@ struct Fate {
 }
 
 impl State {
-    fn fate(&mut self, instance: usize) -> Fate {
+    fn fate(&mut self, instance: usize, reads: bool) -> Fate {
         let (rng, now) = (&mut self.rng, self.now);
         let own = &self.instances[instance];
         let fault = match own.ended.is_some() {
@@ -41,10 +41,16 @@ impl State {
             muted: false,
         };
         match fault {
-            Fault::None if rng.percent(12) => match rng.percent(50) {
-                true => fate.before = rng.between(5, 150),
-                false => fate.after = rng.between(5, 150),
-            },
+            Fault::None if rng.percent(12) => {
+                let longest = match reads && rng.percent(80) {
+                    true => PATIENCE - 4,
+                    false => 150,
+                };
+                match rng.percent(50) {
+                    true => fate.before = rng.between(5, longest),
+                    false => fate.after = rng.between(5, longest),
+                }
+            }
             Fault::None => {}
             Fault::Down => fate.refused = true,
             Fault::Mute => fate.muted = rng.percent(70),
@@ -52,6 +58,12 @@ impl State {
                 true => fate.before = rng.between(200, 4000),
                 false => fate.after = rng.between(200, 4000),
             },
+        }
+        let takes = fate.before + fate.after;
+        if reads && takes > PATIENCE {
+            let until = now + takes + SILENCE;
+            let own = &mut self.instances[instance];
+            own.silent_until = own.silent_until.max(until);
         }
         fate
     }
@@ -95,11 +107,11 @@ where
 }
 
 impl SimStore {
-    async fn ask<F, T>(&self, may_be_late: bool, apply: F) -> Result<T, StoreError>
+    async fn ask<F, T>(&self, may_be_late: bool, reads: bool, apply: F) -> Result<T, StoreError>
     where
         F: FnOnce(&mut State) -> T + Send + 'static,
     {
-        let fate = self.world.lock().fate(self.instance);
+        let fate = self.world.lock().fate(self.instance, reads);
         let mut asked = Asked {
             store: self,
             apply: Some(apply),
@@ -129,12 +141,13 @@ impl SimStore {
         &self,
         may_be_late: bool,
         count: usize,
+        reads: bool,
         apply: F,
     ) -> Vec<Result<T, StoreError>>
     where
         F: FnOnce(&mut State) -> Vec<Result<T, StoreError>> + Send + 'static,
     {
-        match self.ask(may_be_late, apply).await {
+        match self.ask(may_be_late, reads, apply).await {
             Ok(answers) => answers,
             Err(error) => vec![(); count]
                 .into_iter()
@@ -151,7 +164,7 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
         let group = group.to_vec();
         Box::pin(async move {
-            self.ask_group(false, group.len(), move |state| {
+            self.ask_group(false, group.len(), true, move |state| {
                 at_once(state.server.store.load(&group))
             })
             .await
@@ -164,7 +177,7 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
         let group = group.to_vec();
         Box::pin(async move {
-            self.ask_group(true, group.len(), move |state| {
+            self.ask_group(true, group.len(), true, move |state| {
                 at_once(state.server.store.revisions(&group))
             })
             .await
@@ -177,8 +190,10 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
         let (group, by) = (group.to_vec(), self.instance);
         Box::pin(async move {
-            self.ask_group(true, group.len(), move |state| state.commit(by, group))
-                .await
+            self.ask_group(true, group.len(), false, move |state| {
+                state.commit(by, group)
+            })
+            .await
         })
     }
 
@@ -188,7 +203,7 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
         let group = group.to_vec();
         Box::pin(async move {
-            self.ask_group(true, group.len(), move |state| state.touch(group))
+            self.ask_group(true, group.len(), false, move |state| state.touch(group))
                 .await
         })
     }
@@ -202,7 +217,7 @@ impl TokenStore for SimStore {
         let (partition, by) = (partition.clone(), self.instance);
         let sent = self.world.lock().now;
         Box::pin(async move {
-            self.ask(true, move |state| {
+            self.ask(true, false, move |state| {
                 state.clear(by, sent, partition, expected, id)
             })
             .await?
@@ -217,7 +232,7 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Result<u64, StoreError>> {
         let partition = partition.clone();
         Box::pin(async move {
-            self.ask(true, move |state| {
+            self.ask(true, false, move |state| {
                 at_once(state.server.store.raise(&partition, raise, keep))
             })
             .await?
@@ -231,7 +246,7 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
         let (from, commit, by) = (from.clone(), commit.clone(), self.instance);
         Box::pin(async move {
-            self.ask(true, move |state| state.relocate(by, from, commit))
+            self.ask(true, false, move |state| state.relocate(by, from, commit))
                 .await?
         })
     }
@@ -243,7 +258,7 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
         let (lease, by) = (lease.clone(), self.instance);
         Box::pin(async move {
-            self.ask(true, move |state| {
+            self.ask(true, false, move |state| {
                 let answer = at_once(state.server.store.acquire_lease(&lease, ttl));
                 state.note(format_args!("i{by} asks for a lease: {answer:?}"));
                 answer
@@ -259,7 +274,7 @@ impl TokenStore for SimStore {
     ) -> StoreFuture<'a, Result<bool, StoreError>> {
         let (lease, by) = (lease.clone(), self.instance);
         Box::pin(async move {
-            self.ask(true, move |state| {
+            self.ask(true, false, move |state| {
                 let answer = at_once(state.server.store.renew_lease(&lease, ttl));
                 state.note(format_args!("i{by} renews a lease: {answer:?}"));
                 answer
@@ -271,7 +286,7 @@ impl TokenStore for SimStore {
     fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
         let (lease, by) = (lease.clone(), self.instance);
         Box::pin(async move {
-            self.ask(true, move |state| {
+            self.ask(true, false, move |state| {
                 let answer = at_once(state.server.store.release_lease(&lease));
                 state.note(format_args!("i{by} releases a lease: {answer:?}"));
                 answer

@@ -20,6 +20,8 @@ pub struct Read {
     pub clock: u64,
     /// The store answered all that was asked meanwhile.
     pub clean: bool,
+    /// And so promptly, and the second before, that what was out of date was compared with it.
+    pub compared: bool,
     pub answer: Answer,
 }
 
@@ -117,7 +119,7 @@ impl State {
             true => partition.between(read.entry, from.saturating_sub(LONGEST_FAULT), self.now),
             false => known,
         };
-        (read.clean && !known.contains(&Some(number)))
+        (read.clean && read.compared && !known.contains(&Some(number)))
             .then(|| format!("v{number} is stale, or never was"))
     }
 

@@ -52,12 +52,19 @@ pub struct Instance {
     pub fault_until: u64,
     /// When an operation of the store last failed for this instance, or was not answered.
     pub disturbed: Option<u64>,
+    /// Until when it may take the store for one that does not answer.
+    pub silent_until: u64,
     /// Its links are broken, and it gets no new one.
     pub cut: bool,
     /// When it was without a reliable channel; the last may not have ended.
     pub gaps: Vec<(u64, u64)>,
     pub redraw: Arc<tokio::sync::Notify>,
 }
+
+/// The engine waits for so long at least until it takes a store that answers nothing for a silent one,
+/// which it then does for so long.
+pub const PATIENCE: u64 = 20;
+pub const SILENCE: u64 = 1100;
 
 /// What the store does to those who ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +171,7 @@ impl State {
             fault: Fault::None,
             fault_until: 0,
             disturbed: None,
+            silent_until: 0,
             cut: false,
             gaps: Vec::new(),
             redraw: Arc::default(),
@@ -180,6 +188,12 @@ impl State {
         let instance = &self.instances[instance];
         instance.disturbed.is_some_and(|last| last >= time)
             || (instance.fault != Fault::None && instance.fault_until >= time)
+    }
+
+    /// Whether this instance may have gone on without the store at a time, or since.
+    pub fn went_on_since(&self, instance: usize, time: u64) -> bool {
+        let until = self.instances[instance].silent_until;
+        until >= time || self.disturbed_since(instance, time.saturating_sub(SILENCE))
     }
 
     /// Whether it has ended since then.

@@ -1,4 +1,5 @@
--- Takes a lease if it is free or this owner's already. What is no lease is in nobody's way.
+-- Takes a lease if it is free or this owner's already. What is no lease is in nobody's way. Follows
+-- read.lua.
 --
 -- KEYS[1]  the lease
 -- ARGV[1]  owner, 16 bytes
@@ -6,7 +7,7 @@
 --
 -- Answers -1 when it is granted, or how long the other may still have it, ms.
 
-local owner = redis.pcall('GET', KEYS[1])
+local owner = read('GET', KEYS[1])
 if type(owner) == 'string' and #owner == 16 and owner ~= ARGV[1] then
   local left = redis.call('PTTL', KEYS[1])
   if left >= 0 then

@@ -33,12 +33,9 @@ const SENTINEL_PORT: u16 = 26379;
 impl Address {
     /// Whether the connections are encrypted, too.
     pub(super) fn parse(url: &str) -> Result<(Self, bool), ConfigError> {
-        // It could ask for certificates not to be checked.
-        if url.contains('#') {
-            return Err(bad_url());
-        }
         let (scheme, rest) = url.split_once(':').ok_or_else(bad_url)?;
         let scheme = scheme.to_ascii_lowercase();
+        check_options(&scheme, rest)?;
         let (scheme, topology) = match scheme.split_once('+') {
             Some((scheme, topology @ ("cluster" | "sentinel"))) => (scheme, Some(topology)),
             _ => (scheme.as_str(), None),
@@ -76,6 +73,47 @@ fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let address = host.parse::<std::net::IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// What the `redis` crate does not know it passes over, and what it knows could ask for certificates
+/// not to be checked.
+fn check_options(scheme: &str, rest: &str) -> Result<(), ConfigError> {
+    let known: &[&str] = match scheme {
+        "unix" | "redis+unix" | "valkey+unix" => &["db", "user", "pass"],
+        _ => &[],
+    };
+    if rest.contains('#') {
+        let reason = "must have no fragment; a `#` within a password is written as %23";
+        return Err(ConfigError::new("url", reason));
+    }
+    let Some((_, query)) = rest.split_once('?') else {
+        return Ok(());
+    };
+    if known.is_empty() && query.contains('@') {
+        // It may be the rest of a password.
+        let reason = "a `?` within a password is written as %3F";
+        return Err(ConfigError::new("url", reason));
+    }
+    for option in query.split('&') {
+        let name = option.split('=').next().unwrap_or_default();
+        if known.contains(&name) {
+            continue;
+        }
+        let instead = match name {
+            "db" | "database" => "; the database is the last part of the path: redis://host/3",
+            "ssl" | "tls" => "; encrypted connections are those of rediss://",
+            "user" | "username" | "pass" | "password" => {
+                "; user and password stand before the host: redis://user:password@host"
+            }
+            _ => "",
+        };
+        let shown =
+            name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let name = if shown { name } else { "…" };
+        let reason = format!("has no option `{name}`{instead}");
+        return Err(ConfigError::because("url", reason));
+    }
+    Ok(())
 }
 
 #[cfg(feature = "redis-cluster")]
@@ -189,7 +227,8 @@ pub(super) fn tcp() -> TcpSettings {
 pub(crate) fn bad_url() -> ConfigError {
     ConfigError::new(
         "url",
-        "must be redis://[user:password@]host[:port][/database], rediss://…, unix:///path, \
+        "must be redis://[user:password@]host[:port][/database], rediss://…, \
+         unix:///path[?db=…&user=…&pass=…], \
          redis+cluster://[user:password@]host[:port],… or \
          redis+sentinel://[user:password@]host[:port],…/service[/database]",
     )
@@ -203,4 +242,115 @@ pub(crate) fn bad_url() -> ConfigError {
 )))]
 fn missing(reason: &'static str) -> ConfigError {
     ConfigError::new("url", reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(url: &str) -> String {
+        match Address::parse(url) {
+            Ok(_) => panic!("{url} is taken"),
+            Err(error) => format!("{error} {error:?}"),
+        }
+    }
+
+    /// Of every form of the table.
+    fn forms() -> Vec<&'static str> {
+        let mut forms = vec!["redis://h", "redis://h:1/3", "valkey://h"];
+        #[cfg(feature = "redis-tls")]
+        forms.push("rediss://u:p@h");
+        #[cfg(feature = "redis-cluster")]
+        forms.extend(["redis+cluster://h", "redis+cluster://h,i:2/"]);
+        #[cfg(feature = "redis-sentinel")]
+        forms.extend(["redis+sentinel://h/s", "redis+sentinel://h,i/s/3"]);
+        forms
+    }
+
+    #[test]
+    fn an_option_that_is_none_is_an_error_that_names_it() {
+        for url in forms() {
+            assert!(Address::parse(url).is_ok(), "{url}");
+            for option in ["db", "ssl", "protocol", "timeout", "user", "insecure"] {
+                for query in [format!("?{option}=3"), format!("?{option}")] {
+                    let error = error(&format!("{url}{query}"));
+                    assert!(error.contains(&format!("`{option}`")), "{error}");
+                }
+            }
+            error(&format!("{url}#insecure"));
+            error(&format!("{url}?"));
+        }
+        let unix = "unix:///path?db=1&user=u&pass=p";
+        assert!(Address::parse(unix).is_ok());
+        for option in ["ssl", "protocol"] {
+            let error = error(&format!("{unix}&{option}=3"));
+            assert!(error.contains(&format!("`{option}`")), "{error}");
+        }
+        error("unix:///path?db=x");
+    }
+
+    #[test]
+    fn a_password_is_taken_as_it_was_encoded_or_its_character_is_named() {
+        let of = |url: &str| {
+            let (address, _) = Address::parse(url).map_err(|error| error.to_string())?;
+            let info = match address {
+                Address::Server(info) => *info,
+                #[cfg(feature = "redis-cluster")]
+                Address::Cluster(mut nodes) => {
+                    assert_eq!(nodes.len(), 2);
+                    nodes.remove(0)
+                }
+                #[cfg(feature = "redis-sentinel")]
+                Address::Sentinel {
+                    sentinels, master, ..
+                } => {
+                    assert_eq!(sentinels.len(), 2);
+                    *master
+                }
+            };
+            let settings = info.redis_settings();
+            let own = |text: Option<&str>| text.unwrap_or_default().to_owned();
+            Ok::<_, String>((own(settings.username()), own(settings.password())))
+        };
+        let printable = (' '..='~').chain(['ä', '→', '😀']);
+        for character in printable {
+            for word in [
+                format!("a{character}b"),
+                format!("{character}"),
+                format!("%41{character}"),
+            ] {
+                let encoded: String = word.bytes().map(|byte| format!("%{byte:02X}")).collect();
+                for (form, raw) in [
+                    ("redis://CREDENTIALS@h", true),
+                    #[cfg(feature = "redis-tls")]
+                    ("rediss://CREDENTIALS@h:1/2", true),
+                    #[cfg(feature = "redis-cluster")]
+                    ("redis+cluster://CREDENTIALS@h,i", true),
+                    #[cfg(feature = "redis-sentinel")]
+                    ("redis+sentinel://CREDENTIALS@h,i/s", true),
+                    ("unix:///path?user=USER&pass=PASSWORD", false),
+                ] {
+                    let url = form.replace("CREDENTIALS", "USER:PASSWORD");
+                    let url = |text: &str| url.replace("USER", text).replace("PASSWORD", text);
+                    assert_eq!(
+                        of(&url(&encoded)),
+                        Ok((word.clone(), word.clone())),
+                        "{form}"
+                    );
+                    // Where it is written as it is, it is taken so, or it is an error.
+                    let plain = form.replace("CREDENTIALS", &format!(":a{character}b"));
+                    if let Ok((_, password)) = of(&plain)
+                        && raw
+                    {
+                        assert_eq!(password, format!("a{character}b"), "{form}");
+                    }
+                }
+            }
+        }
+        for (url, character) in [("redis://:pa?s=s@h", "%3F"), ("redis://:pa#ss@h", "%23")] {
+            let error = error(url);
+            assert!(error.contains(character), "{error}");
+            assert!(!error.contains("ss@h") && !error.contains("`s`"), "{error}");
+        }
+    }
 }

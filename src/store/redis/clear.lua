@@ -1,5 +1,5 @@
 -- Signs a partition out: nothing but a tombstone with the next generation is left. Fields as in
--- commit.lua.
+-- commit.lua. Follows read.lua.
 --
 -- key        the partition's hash
 -- ending     the generation that ends, or empty for whichever it is
@@ -18,8 +18,7 @@ local function clear(key, ending, tombstone, id)
     end
   end
 
-  local head = redis.pcall('HMGET', key, 'g', 'v', 'r')
-  if head.err then head = {} end
+  local head = read('HMGET', key, 'g', 'v', 'r')
   local expected, stored = natural(ending), natural(head[1]) or 0
   local recent, known = head[3] or '', 0
   for at = 1, #recent, 8 do

@@ -8,7 +8,7 @@
 mod nodes;
 mod slots;
 
-use std::io;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::nodes::{Nodes, is_unanswered};
+use self::nodes::Nodes;
 use self::slots::{Place, Slots, slot, slot_of};
+use super::failure::{is_unanswered, no_connection, timed_out};
 use super::tls::Tls;
 use crate::random;
 
@@ -48,6 +49,8 @@ struct Inner {
     nodes: Nodes,
     timeout: Duration,
     slots: Mutex<Arc<Slots>>,
+    /// Why the last look has found none.
+    failure: Mutex<Option<RedisError>>,
     /// When the last look began.
     looked: Mutex<Option<Instant>>,
     /// One at a time looks.
@@ -85,6 +88,7 @@ impl Cluster {
             nodes: Nodes::new(like, tls.clone(), timeout),
             timeout,
             slots: Mutex::default(),
+            failure: Mutex::default(),
             looked: Mutex::default(),
             looking: Arc::new(Semaphore::new(1)),
         }));
@@ -101,7 +105,7 @@ impl Cluster {
         for (index, command) in pipeline.cmd_iter().enumerate() {
             // A command without a key goes where the one before it went.
             slot = slot_of(command).unwrap_or(slot);
-            let place = slots.master(slot).ok_or_else(not_connected)?.clone();
+            let place = slots.master(slot).ok_or_else(no_connection)?.clone();
             let sent = Sent {
                 command,
                 slot,
@@ -121,9 +125,15 @@ impl Cluster {
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
     }
 
-    /// The number of the node that keeps this hash tag, as far as it is known.
+    /// A number for the node that keeps this hash tag, as far as it is known: the same for as long as
+    /// it does, whatever becomes of the others.
     pub(super) fn server(&self, tag: &[u8]) -> usize {
-        self.0.slots.lock().number(slot(tag))
+        let slots = self.0.slots.lock().clone();
+        slots.master(slot(tag)).map_or(0, |master| {
+            let mut hasher = DefaultHasher::new();
+            master.hash(&mut hasher);
+            hasher.finish() as usize
+        })
     }
 
     async fn send_group(
@@ -214,7 +224,8 @@ impl Cluster {
         // Free once the look is over.
         let looking = timeout_at(deadline, self.0.looking.acquire()).await;
         drop(looking.map_err(|_| timed_out())?);
-        known().ok_or_else(not_connected)
+        let failure = || self.0.failure.lock().clone();
+        known().ok_or_else(|| failure().unwrap_or_else(no_connection))
     }
 
     /// Looks in the background where the slots are, unless that was done just now. This node knows
@@ -253,12 +264,12 @@ impl Cluster {
                     Ok(answer) => {
                         if let Some(slots) = Slots::parse(&answer, &place) {
                             *inner.slots.lock() = Arc::new(slots);
+                            *inner.failure.lock() = None;
                             break;
                         }
                     }
                     Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::debug!(error, "a node of the Redis cluster failed");
+                        *inner.failure.lock() = Some(error);
                     }
                 }
             }
@@ -276,12 +287,4 @@ fn sends_on(error: &RedisError, from: &Place) -> Option<Place> {
         host => host.into(),
     };
     Some((host, port.parse().ok()?))
-}
-
-fn timed_out() -> RedisError {
-    io::Error::from(io::ErrorKind::TimedOut).into()
-}
-
-fn not_connected() -> RedisError {
-    io::Error::from(io::ErrorKind::NotConnected).into()
 }

@@ -1,4 +1,5 @@
--- Applies one commit to a partition, atomically. The contract is in src/store/mod.rs.
+-- Applies one commit to a partition, atomically. The contract is in src/store/mod.rs. Follows
+-- read.lua.
 --
 -- key      the partition's hash
 -- args[1]  commit id, 8 bytes
@@ -42,8 +43,7 @@ local function commit(key, args, allowed)
     return at and math.max(at - now, 0) or -1
   end
 
-  local head = redis.pcall('HMGET', key, 'g', 'v', 'c', 'z', 'x', 'l', 'k', 'n', 'r')
-  if head.err then head = {} end
+  local head = read('HMGET', key, 'g', 'v', 'c', 'z', 'x', 'l', 'k', 'n', 'r')
   local generation = natural(args[2])
   local stored, version = natural(head[1]), natural(head[2]) or 0
   local created, cleared, last, prune, recent = now, nil, 0, 0, ''

@@ -8,6 +8,9 @@ use crate::error::StoreError;
 use crate::seal::{KeyFuture, KeyRecord, KeyRepository};
 
 /// The keys of a ring in the same server as what they seal. Made by [`RedisStore::keys`].
+///
+/// Besides those of its connections it needs the rights `~namespace:keys +hgetall +hsetnx`; the store
+/// has the [whole list](RedisStore#rights).
 #[derive(Clone, Debug)]
 pub struct RedisKeys {
     store: RedisStore,
@@ -16,8 +19,8 @@ pub struct RedisKeys {
 
 impl RedisStore {
     /// Where the keys of a [`KeyRing`](crate::KeyRing) are kept on this server: the hash
-    /// `namespace:keys`, without an expiry. Make sure that the server's eviction policy spares keys
-    /// without one (`volatile-*` or `noeviction`), and that it is backed up with the records.
+    /// `namespace:keys`, without an expiry. Set the server's eviction policy to `noeviction`, and make
+    /// sure that it is backed up with the records.
     pub fn keys(&self, namespace: &str) -> RedisKeys {
         RedisKeys {
             store: self.clone(),

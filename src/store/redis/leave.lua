@@ -9,8 +9,8 @@
 --
 -- Answers 1, or 0 when it is no longer as it was read.
 
-local head = redis.pcall('HMGET', KEYS[1], 'r')
-local recent = not head.err and head[1] or ''
+local head = read('HMGET', KEYS[1], 'r')
+local recent = head[1] or ''
 for at = 1, #recent, 8 do
   if string.sub(recent, at, at + 7) == ARGV[3] then
     return 1

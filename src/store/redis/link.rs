@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use bb8_redis::bb8::RunError;
 use bb8_redis::redis::{Pipeline, RedisError, RedisResult, Value};
 
 use super::access::Access;
 use super::address::{Address, bad_url};
 #[cfg(feature = "redis-cluster")]
 use super::cluster::Cluster;
-use super::pool::{Connection, Pool, Target, pool};
+use super::pool::{Pool, Target};
 #[cfg(feature = "redis-sentinel")]
 use super::sentinel::Sentinels;
 use crate::error::ConfigError;
@@ -56,7 +55,7 @@ impl Link {
         Ok(match address {
             Address::Server(info) => {
                 let client = access.open(*info).map_err(bad)?;
-                Self::Server(pool(Target::Server(Box::new(client)), timeout))
+                Self::Server(Pool::new(Target::Server(Box::new(client)), timeout))
             }
             #[cfg(feature = "redis-cluster")]
             Address::Cluster(nodes) => {
@@ -70,7 +69,7 @@ impl Link {
             } => {
                 let sentinels = Sentinels::new(sentinels, service, *master, access, timeout);
                 let target = Target::Sentinels(sentinels.map_err(bad)?.watched());
-                Self::Server(pool(target, timeout))
+                Self::Server(Pool::new(target, timeout))
             }
         })
     }
@@ -78,7 +77,7 @@ impl Link {
     /// Sends the commands at once. Each has an answer of its own.
     pub(super) async fn send(&self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         match self {
-            Self::Server(pool) => connection(pool).await?.send(pipeline).await,
+            Self::Server(pool) => pool.send(pipeline).await,
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => cluster.send(pipeline).await,
         }
@@ -92,18 +91,6 @@ impl Link {
             Self::Server(_) => 0,
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(cluster) => cluster.server(id.encoded().as_bytes()),
-        }
-    }
-}
-
-/// A clone of a connection, which is back in the pool at once: any number of pipelines are under way
-/// on it.
-async fn connection(pool: &Pool) -> RedisResult<Connection> {
-    match pool.get().await {
-        Ok(connection) => Ok(connection.clone()),
-        Err(RunError::User(error)) => Err(error),
-        Err(RunError::TimedOut) => {
-            Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into())
         }
     }
 }

@@ -5,6 +5,8 @@ mod address;
 mod builder;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+mod eviction;
+mod failure;
 #[cfg(feature = "seal")]
 mod keys;
 mod link;
@@ -42,8 +44,9 @@ use crate::time::Timestamp;
 /// `namespace:{digest}`, and one script per commit.
 ///
 /// A few multiplexed connections serve everybody. One that breaks or does not answer in time is
-/// replaced; scripts are loaded again where the server has lost them. Clones share the
-/// connections.
+/// replaced, and what was on its way over one that is cut goes out again over another, within the
+/// [response timeout](RedisStoreBuilder::response_timeout): all of it can be repeated. Scripts are
+/// loaded again where the server has lost them. Clones share the connections.
 ///
 /// | URL | names |
 /// |---|---|
@@ -52,9 +55,42 @@ use crate::time::Timestamp;
 /// | `redis+sentinel://[user:password@]host[:port],…/service[/database]` | the master of a service, by its sentinels (feature `redis-sentinel`) |
 /// | `redis+cluster://[user:password@]host[:port],…` | a cluster, by some of its nodes (feature `redis-cluster`) |
 ///
+/// User and password are encoded as in any URL: a `/`, `?`, `#`, `%` or `@` within them is written
+/// as `%2F`, `%3F`, `%23`, `%25` or `%40`. Options and fragments other than those of the table are
+/// errors. Why a server cannot be connected to is the source of the [`StoreError`], and one line of
+/// the log at WARN when it changes.
+///
 /// With `rediss` for `redis` the connections are encrypted, those to sentinels and all nodes
 /// included (feature `redis-tls`). The servers' certificates must hold the names by which they are
 /// reached, which in a cluster and behind sentinels are those that the servers announce.
+///
+/// # What the servers must keep
+///
+/// Set `maxmemory-policy` to `noeviction`, the default of Redis. A server that evicts keys ends
+/// sessions early, and with the mark of a sign-out it evicts what keeps a signed-out session from
+/// coming back. A server that may is one WARN, once the first connection is made; where `INFO` is not
+/// allowed, nothing is known. A full server that does not evict refuses writes, which wait and are
+/// tried again, and answers reads.
+///
+/// # Rights
+///
+/// The least that an ACL user needs, where the [namespace](crate::Builder::namespace) is `ttc`:
+///
+/// | for | rights |
+/// |---|---|
+/// | the store | `~ttc:* +hgetall +hmget +time +evalsha +eval +hget +hset +hdel +del +get +set +pttl +pexpire +pexpireat +persist` |
+/// | connections | `+ping`, and `+select` for a database other than 0 |
+/// | a cluster | `+cluster\|slots +asking` |
+/// | masters behind sentinels | `+role`, so that one that is none any more is noticed |
+/// | sentinels | `+sentinel\|get-master-addr-by-name` |
+/// | a [key repository](Self::keys) | `~ttc:keys +hgetall +hsetnx` |
+/// | a [`RedisBackplane`](crate::RedisBackplane) | `&ttc:* +hello +subscribe +publish` |
+/// | to be warned of eviction | `+info` |
+///
+/// A right that is missing is a [`Refused`](StoreErrorKind::Refused) whose source is what the server
+/// says.
+///
+/// # Failover
 ///
 /// Redis replicates after it has answered: what it has acknowledged just before a failover, a
 /// sign-out included, may be missing after it.

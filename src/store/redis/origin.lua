@@ -1,4 +1,5 @@
--- Whether a partition is as it was read. Fields as in commit.lua.
+-- Whether a partition is as it was read. Fields as in commit.lua. Follows
+-- read.lua.
 --
 -- key         the partition's hash
 -- generation  its generation
@@ -6,8 +7,7 @@
 local function unmoved(key, generation, version)
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local head = redis.pcall('HMGET', key, 'g', 'v', 'l')
-  if head.err then head = {} end
+  local head = read('HMGET', key, 'g', 'v', 'l')
   local stored, ends = tonumber(head[2] or nil) or 0, tonumber(head[3] or nil)
   if ends and ends <= now then stored = 0 end
   return (tonumber(head[1] or nil) or 0) == tonumber(generation) and stored == tonumber(version)

@@ -1,26 +1,44 @@
 //! Connections to one server: pooled, multiplexed, replaced when they fail.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bb8_redis::bb8;
+use bb8_redis::bb8::{self, RunError};
 use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{
     AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, Value, cmd,
 };
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
+use super::eviction::Eviction;
+use super::failure::{is_unanswered, no_connection, not_connected, timed_out, was_cut};
 #[cfg(feature = "redis-sentinel")]
 use super::sentinel::{Place, Sentinels};
+use crate::race::{Either, race};
+use crate::reasons::Reasons;
 
 /// Connections per store. Each is multiplexed, so four serve any number of requests; more than one
 /// keeps a small read from waiting behind a large commit.
 const CONNECTIONS: u32 = 4;
 /// A connection that has answered within this time is taken to work, and is not pinged.
 const TRUSTED: Duration = Duration::from_secs(1);
+/// How often a pipeline goes out whose connection is cut: of a healthy server the new connection may
+/// be cut as well.
+const ATTEMPTS: u32 = 6;
+/// Before the third attempt, and doubling: a server that cuts all is not to be overrun.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-pub(super) type Pool = bb8::Pool<Manager>;
+/// The connections.
+#[derive(Clone)]
+pub(super) struct Pool {
+    connections: bb8::Pool<Manager>,
+    /// Why the last attempt at another connection has failed.
+    failures: watch::Receiver<Option<RedisError>>,
+    timeout: Duration,
+}
 
 /// Which server it is.
 #[derive(Clone)]
@@ -33,20 +51,29 @@ pub(super) enum Target {
 }
 
 /// Makes connections, and tells working ones from others.
-#[derive(Clone)]
-pub(super) struct Manager {
+struct Manager {
     target: Target,
-    connect_timeout: Duration,
-    response_timeout: Duration,
+    timeout: Duration,
+    shared: Arc<Shared>,
+    eviction: Eviction,
+}
+
+/// What all connections have in common.
+struct Shared {
     started: Instant,
+    /// When one was cut, in milliseconds from `started`: the others may be, too.
+    cut: AtomicU64,
+    /// Whether the last attempt at a connection has failed.
+    away: AtomicBool,
+    reasons: Reasons,
 }
 
 /// A multiplexed connection and what is known of its health, shared by all its clones.
 #[derive(Clone)]
-pub(super) struct Connection {
+struct Connection {
     inner: MultiplexedConnection,
     health: Arc<Health>,
-    started: Instant,
+    shared: Arc<Shared>,
     /// Who says whether it is still the right server.
     #[cfg(feature = "redis-sentinel")]
     named_by: Option<(Arc<Sentinels>, Place)>,
@@ -59,28 +86,132 @@ struct Health {
     answered: AtomicU64,
 }
 
-pub(super) fn pool(target: Target, response_timeout: Duration) -> Pool {
-    let manager = Manager {
-        target,
-        connect_timeout: response_timeout,
-        response_timeout,
-        started: Instant::now(),
-    };
-    bb8::Pool::builder()
-        .max_size(CONNECTIONS)
-        .min_idle(CONNECTIONS)
-        .connection_timeout(response_timeout)
-        .retry_connection(false)
-        .error_sink(Box::new(LogErrors))
-        .build_unchecked(manager)
+/// Why there is no connection.
+#[derive(Debug)]
+enum Failure {
+    /// It could not be made.
+    Connect(RedisError),
+    /// One that there was is of no more use. Another takes its place.
+    Invalid,
+}
+
+impl Failure {
+    fn connect(error: RedisError) -> Self {
+        Self::Connect(not_connected(error))
+    }
+}
+
+impl Pool {
+    /// Makes the first connection in the background.
+    pub(super) fn new(target: Target, timeout: Duration) -> Self {
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            cut: AtomicU64::new(0),
+            away: AtomicBool::new(false),
+            reasons: Reasons::default(),
+        });
+        let manager = Manager {
+            target,
+            timeout,
+            shared: shared.clone(),
+            eviction: Eviction::default(),
+        };
+        let (sender, failures) = watch::channel(None);
+        let sink = Failures { sender, shared };
+        let connections = bb8::Pool::builder()
+            .max_size(CONNECTIONS)
+            .min_idle(CONNECTIONS)
+            .connection_timeout(timeout)
+            .retry_connection(false)
+            .error_sink(Box::new(sink))
+            .build_unchecked(manager);
+        let pool = Self {
+            connections,
+            failures,
+            timeout,
+        };
+        let first = pool.clone();
+        // Why there is none is told by the sink.
+        tokio::spawn(async move { first.get().await.map(drop) });
+        pool
+    }
+
+    /// Sends all commands of the pipeline in one round-trip. Each has an answer of its own. Where the
+    /// connection is cut they go out again over another within the response timeout: all that we send
+    /// can be repeated.
+    pub(super) async fn send(&self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        let deadline = Instant::now() + self.timeout;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.attempt(pipeline, deadline).await {
+                Err(error) if was_cut(&error) && attempt < ATTEMPTS => {}
+                answers => return answers,
+            }
+            if attempt > 1 {
+                tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(attempt - 2)).await;
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        pipeline: &Pipeline,
+        deadline: Instant,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        let connection = timeout_at(deadline, self.get()).await;
+        let mut connection = connection.unwrap_or_else(|_| Err(no_connection()))?;
+        let answers = timeout_at(deadline, connection.send(pipeline)).await;
+        answers.unwrap_or_else(|_| {
+            let error = timed_out();
+            connection.failed(&error);
+            Err(error)
+        })
+    }
+
+    /// A clone, so that the next request need not wait for this one to end.
+    async fn get(&self) -> RedisResult<Connection> {
+        let mut failures = self.failures.clone();
+        failures.mark_unchanged();
+        let getting = pin!(self.connections.get());
+        match race(getting, failures.changed()).await {
+            Either::First(Ok(connection)) => Ok(connection.clone()),
+            Either::First(Err(RunError::User(Failure::Connect(error)))) => Err(error),
+            Either::First(Err(_)) => Err(no_connection()),
+            Either::Second(_) => {
+                let failure = failures.borrow().clone();
+                Err(failure.unwrap_or_else(no_connection))
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn connected(&self) {
+        if self.away.swap(false, Ordering::AcqRel) {
+            self.reasons.forget();
+            tracing::info!("connected to Redis again");
+        }
+    }
+
+    /// One line for each reason, not for each attempt.
+    fn failed(&self, error: &RedisError) {
+        self.away.store(true, Ordering::Release);
+        let news = self.reasons.is_news(error);
+        let error = error as &dyn std::error::Error;
+        match news {
+            true => tracing::warn!(error, "Redis cannot be connected to"),
+            false => tracing::debug!(error, "Redis still cannot be connected to"),
+        }
+    }
 }
 
 impl Connection {
-    /// Sends all commands of the pipeline in one round-trip. Each has an answer of its own.
-    pub(super) async fn send(
-        &mut self,
-        pipeline: &Pipeline,
-    ) -> RedisResult<Vec<RedisResult<Value>>> {
+    async fn send(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         let answers = self
             .inner
             .send_packed_commands(pipeline, 0, pipeline.len())
@@ -98,17 +229,19 @@ impl Connection {
     }
 
     fn healthy(&self) {
-        let millis = self.started.elapsed().as_millis() as u64;
-        self.health.answered.store(millis, Ordering::Relaxed);
+        let now = self.shared.now();
+        self.health.answered.store(now, Ordering::Relaxed);
     }
 
     /// Gives the connection up where another one may do better: after an I/O error, a timeout, or
     /// when the server behind it has become a replica.
     fn failed(&self, error: &RedisError) {
-        let unusable = error.is_io_error()
-            || error.is_timeout()
-            || error.is_connection_dropped()
-            || error.is_unrecoverable_error()
+        if was_cut(error) {
+            self.shared
+                .cut
+                .fetch_max(self.shared.now(), Ordering::AcqRel);
+        }
+        let unusable = is_unanswered(error)
             || matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "UNKILLABLE"))
             // Servers before 7.0 wrap what a script has met.
             || error.detail().is_some_and(|detail| detail.contains("-READONLY"));
@@ -128,29 +261,37 @@ impl Connection {
     }
 
     fn is_trusted(&self) -> bool {
-        let answered = Duration::from_millis(self.health.answered.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(answered) < TRUSTED
+        let answered = self.health.answered.load(Ordering::Relaxed);
+        let cut = self.shared.cut.load(Ordering::Acquire);
+        let since = self.shared.now().saturating_sub(answered);
+        Duration::from_millis(since) < TRUSTED && (cut == 0 || cut < answered)
     }
 }
 
 impl bb8::ManageConnection for Manager {
     type Connection = Connection;
-    type Error = RedisError;
+    type Error = Failure;
 
-    async fn connect(&self) -> Result<Connection, RedisError> {
+    async fn connect(&self) -> Result<Connection, Failure> {
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect_timeout))
-            .set_response_timeout(Some(self.response_timeout));
+            // Sooner than those who wait for it give up, so that they learn why.
+            .set_connection_timeout(Some(self.timeout * 9 / 10))
+            .set_response_timeout(Some(self.timeout));
         #[cfg(feature = "redis-sentinel")]
         let mut named_by = None;
         let inner = match &self.target {
             Target::Server(client) => {
                 let connecting = client.get_multiplexed_async_connection_with_config(&config);
-                connecting.await?
+                let inner = connecting.await.map_err(Failure::connect)?;
+                self.eviction.look(String::new, &inner);
+                inner
             }
             #[cfg(feature = "redis-sentinel")]
             Target::Sentinels(sentinels) => {
-                let master = sentinels.connect().await?;
+                let master = sentinels.connect().await.map_err(Failure::connect)?;
+                let (host, port) = &master.place;
+                let server = || format!("{host}:{port}");
+                self.eviction.look(server, &master.connection);
                 named_by = Some((sentinels.clone(), master.place));
                 master.connection
             }
@@ -158,24 +299,26 @@ impl bb8::ManageConnection for Manager {
         let connection = Connection {
             inner,
             health: Arc::default(),
-            started: self.started,
+            shared: self.shared.clone(),
             #[cfg(feature = "redis-sentinel")]
             named_by,
         };
+        self.shared.connected();
         connection.healthy();
         Ok(connection)
     }
 
-    async fn is_valid(&self, connection: &mut Connection) -> Result<(), RedisError> {
+    async fn is_valid(&self, connection: &mut Connection) -> Result<(), Failure> {
         if connection.is_broken() {
-            return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into());
+            return Err(Failure::Invalid);
         }
         if connection.is_trusted() {
             return Ok(());
         }
         let mut ping = Pipeline::with_capacity(1);
         ping.add_command(cmd("PING"));
-        connection.send(&ping).await.map(drop)
+        let answered = connection.send(&ping).await;
+        answered.map(drop).map_err(|_| Failure::Invalid)
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
@@ -183,19 +326,28 @@ impl bb8::ManageConnection for Manager {
     }
 }
 
-/// Connections that fail in the background are events.
-#[derive(Debug, Clone, Copy)]
-struct LogErrors;
+/// Tells those who wait for a connection why there is none.
+#[derive(Clone)]
+struct Failures {
+    sender: watch::Sender<Option<RedisError>>,
+    shared: Arc<Shared>,
+}
 
-impl bb8::ErrorSink<RedisError> for LogErrors {
-    fn sink(&self, error: RedisError) {
-        tracing::debug!(
-            error = &error as &dyn std::error::Error,
-            "a Redis connection failed"
-        );
+impl bb8::ErrorSink<Failure> for Failures {
+    fn sink(&self, failure: Failure) {
+        if let Failure::Connect(error) = failure {
+            self.shared.failed(&error);
+            self.sender.send_replace(Some(error));
+        }
     }
 
-    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<RedisError>> {
-        Box::new(*self)
+    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<Failure>> {
+        Box::new(self.clone())
+    }
+}
+
+impl std::fmt::Debug for Failures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Failures").finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
--- Raises the generation of an epoch. Fields as in commit.lua.
+-- Raises the generation of an epoch. Fields as in commit.lua. Follows read.lua.
 --
 -- KEYS[1]  the epoch's hash
 -- ARGV[1]  'beyond' what is there and at least to this number, or 'begin' with it where there is none
@@ -22,8 +22,7 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
-local head = redis.pcall('HMGET', key, 'g', 'v', 'l', 'r')
-if head.err then head = {} end
+local head = read('HMGET', key, 'g', 'v', 'l', 'r')
 local stored, version = natural(head[1]), natural(head[2])
 local exists = stored and version and head[3]
 local ends = natural(head[3])

@@ -11,19 +11,23 @@ use crate::time::millis;
 
 pub(super) static COMMIT: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
+        include_str!("read.lua"),
         include_str!("commit.lua"),
         "return commit(KEYS[1], ARGV)\n"
     ))
 });
 pub(super) static CLEAR: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
+        include_str!("read.lua"),
         include_str!("clear.lua"),
         "return clear(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\n"
     ))
 });
-pub(super) static RAISE: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("raise.lua")));
+pub(super) static RAISE: LazyLock<Lua> =
+    LazyLock::new(|| Lua::new(concat!(include_str!("read.lua"), include_str!("raise.lua"))));
 pub(super) static RELOCATE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
+        include_str!("read.lua"),
         include_str!("commit.lua"),
         include_str!("clear.lua"),
         include_str!("origin.lua"),
@@ -32,21 +36,35 @@ pub(super) static RELOCATE: LazyLock<Lua> = LazyLock::new(|| {
 });
 pub(super) static CHECK: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
+        include_str!("read.lua"),
         include_str!("commit.lua"),
         include_str!("check.lua")
     ))
 });
 pub(super) static LEAVE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
+        include_str!("read.lua"),
         include_str!("clear.lua"),
         include_str!("origin.lua"),
         include_str!("leave.lua")
     ))
 });
-pub(super) static TOUCH: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("touch.lua")));
-pub(super) static ACQUIRE: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("acquire.lua")));
-pub(super) static RENEW: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("renew.lua")));
-pub(super) static RELEASE: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("release.lua")));
+pub(super) static TOUCH: LazyLock<Lua> =
+    LazyLock::new(|| Lua::new(concat!(include_str!("read.lua"), include_str!("touch.lua"))));
+pub(super) static ACQUIRE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("read.lua"),
+        include_str!("acquire.lua")
+    ))
+});
+pub(super) static RENEW: LazyLock<Lua> =
+    LazyLock::new(|| Lua::new(concat!(include_str!("read.lua"), include_str!("renew.lua"))));
+pub(super) static RELEASE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("read.lua"),
+        include_str!("release.lua")
+    ))
+});
 
 /// A script and the hash by which the server knows it once it is loaded.
 pub(super) struct Lua {

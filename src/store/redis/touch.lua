@@ -1,4 +1,5 @@
 -- Starts a partition's sliding lifetime anew, up to its hard end. Fields as in commit.lua.
+-- Follows read.lua.
 --
 -- KEYS[1]  the partition's hash
 -- ARGV[1]  life of a tombstone, ms
@@ -8,8 +9,8 @@
 local key = KEYS[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local head = redis.pcall('HMGET', key, 'v', 'x', 'l', 's', 'z')
-if head.err or not tonumber(head[1] or nil) then return {} end
+local head = read('HMGET', key, 'v', 'x', 'l', 's', 'z')
+if not tonumber(head[1] or nil) then return {} end
 local hard, ends = tonumber(head[2] or nil), tonumber(head[3] or nil)
 local sliding, cleared = tonumber(head[4] or nil) or 0, tonumber(head[5] or nil)
 if ends and ends <= now then return {} end

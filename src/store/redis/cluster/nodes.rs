@@ -1,19 +1,20 @@
 //! Connections to the nodes of a cluster.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bb8_redis::redis::aio::MultiplexedConnection;
-use bb8_redis::redis::{
-    AsyncConnectionConfig, ConnectionInfo, Pipeline, RedisError, RedisResult, Value,
-};
+use bb8_redis::redis::{AsyncConnectionConfig, ConnectionInfo, Pipeline, RedisResult, Value};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::slots::Place;
+use crate::reasons::Reasons;
 use crate::store::redis::address::located;
+use crate::store::redis::eviction::Eviction;
+use crate::store::redis::failure::{is_unanswered, not_connected};
 use crate::store::redis::tls::Tls;
 
 /// Nodes that connections are kept to: as many as a cluster can sensibly have.
@@ -28,6 +29,10 @@ pub(super) struct Nodes {
     timeout: Duration,
     config: AsyncConnectionConfig,
     connections: Mutex<HashMap<Place, Arc<Node>>>,
+    /// Those that could not be connected to.
+    away: Mutex<HashSet<Place>>,
+    reasons: Reasons,
+    eviction: Eviction,
 }
 
 /// Whoever comes first connects, and the others wait for it.
@@ -43,6 +48,9 @@ impl Nodes {
                 .set_connection_timeout(Some(timeout))
                 .set_response_timeout(Some(timeout)),
             connections: Mutex::default(),
+            away: Mutex::default(),
+            reasons: Reasons::default(),
+            eviction: Eviction::default(),
         }
     }
 
@@ -80,12 +88,46 @@ impl Nodes {
         node
     }
 
-    async fn connect(&self, (host, port): &Place) -> RedisResult<MultiplexedConnection> {
+    async fn connect(&self, place: &Place) -> RedisResult<MultiplexedConnection> {
+        let (host, port) = place;
         let info = located(&self.like, host.to_string(), *port);
         let client = self.tls.open(info)?;
-        client
-            .get_multiplexed_async_connection_with_config(&self.config)
-            .await
+        let connecting = client.get_multiplexed_async_connection_with_config(&self.config);
+        match connecting.await {
+            Ok(connection) => {
+                if self.away.lock().remove(place) {
+                    self.reasons.forget();
+                    tracing::info!(%host, port, "connected to a node of the Redis cluster again");
+                }
+                self.eviction.look(|| format!("{host}:{port}"), &connection);
+                Ok(connection)
+            }
+            Err(error) => {
+                let error = not_connected(error);
+                let mut away = self.away.lock();
+                if away.len() >= MAX_NODES {
+                    away.clear();
+                }
+                // One line for each node and reason, not for each attempt.
+                let news = away.insert(place.clone()) | self.reasons.is_news(&error);
+                let source = &error as &dyn std::error::Error;
+                match news {
+                    true => tracing::warn!(
+                        %host,
+                        port,
+                        error = source,
+                        "a node of the Redis cluster cannot be connected to"
+                    ),
+                    false => tracing::debug!(
+                        %host,
+                        port,
+                        error = source,
+                        "a node of the Redis cluster still cannot be connected to"
+                    ),
+                }
+                Err(error)
+            }
+        }
     }
 }
 
@@ -111,12 +153,4 @@ impl Drop for Suspect<'_> {
             }
         }
     }
-}
-
-/// Whether the connection is to blame, and not what was asked.
-pub(super) fn is_unanswered(error: &RedisError) -> bool {
-    error.is_timeout()
-        || error.is_io_error()
-        || error.is_connection_dropped()
-        || error.is_unrecoverable_error()
 }

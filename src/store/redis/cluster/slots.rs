@@ -68,7 +68,7 @@ impl Slots {
     }
 
     /// Which of the masters it is.
-    pub(super) fn number(&self, slot: u16) -> usize {
+    fn number(&self, slot: u16) -> usize {
         let known = self.of.get(usize::from(slot % COUNT)).copied();
         usize::from(known.unwrap_or_default().saturating_sub(1))
     }
