@@ -31,9 +31,10 @@ struct Lists {
     tickets: u64,
 }
 
-/// A partition whose changes wait, or did: those that were queued since stay until they are swept.
+/// A partition whose changes wait, or did: those that were queued since stay until they are swept. It
+/// is not kept in memory by this, as it is by changes that wait.
 struct Waiting {
-    partition: Arc<Partition>,
+    partition: Weak<Partition>,
     ticket: u64,
 }
 
@@ -50,7 +51,7 @@ impl Engine {
         let ticket = lists.tickets;
         pending.deferred = Some(ticket);
         lists.fresh.push(Waiting {
-            partition: partition.clone(),
+            partition: Arc::downgrade(partition),
             ticket,
         });
     }
@@ -101,9 +102,10 @@ impl Engine {
         }
         for Waiting { partition, ticket } in waiting {
             // Most were queued long ago.
-            if !partition.lock().is_deferred(ticket) {
+            let waits = |partition: &Arc<Partition>| partition.lock().is_deferred(ticket);
+            let Some(partition) = partition.upgrade().filter(waits) else {
                 continue;
-            }
+            };
             self.partitions.with(&partition.key, |partition, state| {
                 if state.is_deferred(ticket) {
                     self.push(partition, state);

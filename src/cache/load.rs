@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join;
 use tokio::time::Instant;
 
 use super::Engine;
@@ -238,7 +239,7 @@ impl Engine {
             return Ok(false);
         };
         let epoch = self.rules.epoch.now();
-        let (revision, over) = tokio::join!(self.ask::<Revision>(id), self.are_over(&links));
+        let (revision, over) = join(self.ask::<Revision>(id), self.are_over(&links)).await;
         let revision = revision?;
         if over? {
             return Ok(false);
