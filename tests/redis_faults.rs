@@ -377,7 +377,7 @@ async fn an_answer_is_lost_and_the_commit_is_applied_once() {
     tokens.insert("graph", token("0")).await.unwrap();
     assert_eq!(tokens.commit().await.unwrap(), Durability::Stored);
     let key = server.only_key();
-    let version = || server.query::<u64>(&format!("HGET {key} v"));
+    let version = || server.generation_and_version(&key).1;
     let calls = server.calls("evalsha");
     for number in 1..=5 {
         proxy.set(Mode::LoseAnswer);
@@ -412,7 +412,7 @@ async fn what_is_damaged_leaves_the_rest_of_its_group_as_it_is() {
     let name = |id: &PartitionId| format!("{}:{{{}}}", id.namespace(), id.encoded());
     // No hash, no record, and nothing.
     server.query::<()>(&format!("SET {} x", name(&group[0])));
-    server.query::<()>(&format!("HSET {} v x", name(&group[2])));
+    server.query::<()>(&format!("HSET {} h x", name(&group[2])));
     server.query::<()>(&format!("DEL {}", name(&group[3])));
     let loaded = redis_store(&server).await.load(&group).await;
     let loaded = loaded.into_iter().map(|it| it.unwrap());

@@ -373,7 +373,7 @@ async fn clusters_and_sentinels_are_reached_by_tls() {
 }
 
 /// What the store needs, and no more.
-const RIGHTS: &str = "~* -@all +ping +time +eval +evalsha +hgetall +hget +hmget +hset +hdel +del \
+const RIGHTS: &str = "~* -@all +ping +time +eval +evalsha +hgetall +hget +hset +hdel +del \
                       +get +set +pttl +pexpire +pexpireat +persist +select";
 
 async fn users_databases_and_sockets_conform() {

@@ -268,7 +268,7 @@ async fn passwords_hold_any_character() {
 }
 
 /// As the documentation of `RedisStore` has them.
-const STORE: &str = "+ping +time +hgetall +hmget +evalsha +eval +hget +hset +hdel +del +get +set \
+const STORE: &str = "+ping +time +hgetall +evalsha +eval +hget +hset +hdel +del +get +set \
                      +pttl +pexpire +pexpireat +persist";
 const KEYS: &str = "+hgetall +hsetnx +ping";
 

@@ -81,7 +81,7 @@ async fn foreign(evidence: &Evidence, server: &RedisServer, sealed: bool) {
     evidence.outcome("insert", handle.insert("graph", tokens()).await);
     evidence.outcome("commit", handle.commit().await);
     server.query::<()>(&format!("DEL {key}"));
-    server.command(&[b"HSET", key.as_bytes(), b"g", text.as_bytes()]);
+    server.command(&[b"HSET", key.as_bytes(), b"h", text.as_bytes()]);
     look(evidence, &cache).await;
 }
 

@@ -102,7 +102,7 @@ async fn an_entry_in_another_entrys_place_does_not_open() {
 
 #[tokio::test]
 async fn a_foreign_record_is_a_counted_miss_and_replaced() {
-    let damages: [(&str, Damage); 4] = [
+    let damages: [(&str, Damage); 7] = [
         ("wrong type", |server, key| {
             server.query::<()>(&format!("SET {key} foreign"));
         }),
@@ -110,11 +110,27 @@ async fn a_foreign_record_is_a_counted_miss_and_replaced() {
             server.query::<()>(&format!("DEL {key}"));
             server.query::<()>(&format!("HSET {key} some field"));
         }),
-        ("no generation", |server, key| {
-            server.query::<()>(&format!("HDEL {key} g"));
+        ("no head", |server, key| {
+            server.query::<()>(&format!("HDEL {key} h"));
+        }),
+        ("a short head", |server, key| {
+            let head: Vec<u8> = server.query(&format!("HGET {key} h"));
+            server.command(&[b"HSET", key.as_bytes(), b"h", &head[..72]]);
+        }),
+        ("a head of another form", |server, key| {
+            let mut head: Vec<u8> = server.query(&format!("HGET {key} h"));
+            head[0] += 1;
+            server.command(&[b"HSET", key.as_bytes(), b"h", &head]);
         }),
         ("an absurd generation", |server, key| {
-            server.query::<()>(&format!("HSET {key} g inf"));
+            let mut head: Vec<u8> = server.query(&format!("HGET {key} h"));
+            head[1] = 0xff;
+            server.command(&[b"HSET", key.as_bytes(), b"h", &head]);
+        }),
+        ("an absurd end", |server, key| {
+            let mut head: Vec<u8> = server.query(&format!("HGET {key} h"));
+            head[41] = 0x70;
+            server.command(&[b"HSET", key.as_bytes(), b"h", &head]);
         }),
     ];
     for (what, damage) in damages {

@@ -162,7 +162,11 @@ async fn a_value_does_not_open_under_another_generation() {
     let cache = scene.cache();
     cache.tokens(scene.bob.clone()).sign_out().await.unwrap();
     store_token(&cache, &scene.bob, "graph", "bob's graph").await;
-    scene.set(&scene.bob, b"g", b"0").await;
+    let place = scene.place(&scene.bob).await;
+    let mut head: Vec<u8> = scene.server.query(&format!("HGET {place} h"));
+    assert_eq!(head[1..9], 1_u64.to_be_bytes());
+    head[1..9].fill(0);
+    scene.set(&scene.bob, b"h", &head).await;
     scene
         .assert_miss(&scene.bob, |reasons| reasons.tampered)
         .await;
@@ -187,10 +191,10 @@ async fn a_whole_record_from_before_a_sign_out_can_be_put_back() {
 }
 
 #[tokio::test]
-async fn without_its_generation_a_record_is_damaged() {
+async fn without_its_head_a_record_is_damaged() {
     let scene = Scene::new().await;
     let place = scene.place(&scene.ada).await;
-    scene.server.command(&[b"HDEL", place.as_bytes(), b"g"]);
+    scene.server.command(&[b"HDEL", place.as_bytes(), b"h"]);
     let cache = scene.cache();
     assert_eq!(hit(&cache, &scene.ada, "graph").await, None);
     let stats = cache.stats();

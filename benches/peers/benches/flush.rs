@@ -11,6 +11,8 @@ use peers::users::{ACCESS, ID, REFRESH, USERS, issue_set, session_id};
 use tower_token_cache::{L1, PartitionKey, RedisStore, TokenCache};
 
 const SCRIPT: &str = concat!(
+    include_str!("../../../src/store/redis/read.lua"),
+    include_str!("../../../src/store/redis/head.lua"),
     include_str!("../../../src/store/redis/commit.lua"),
     "return commit(KEYS[1], ARGV)\n"
 );

@@ -1,5 +1,4 @@
--- Applies one commit to a partition, atomically. The contract is in src/store/mod.rs. Follows
--- read.lua.
+-- Applies one commit to a partition, atomically. Follows read.lua and head.lua. The contract is in src/store/mod.rs.
 --
 -- key      the partition's hash
 -- args[1]  commit id, 8 bytes
@@ -18,56 +17,36 @@
 -- Answers {1, version, idle, hard, previous, life}: committed, with the rest of its life in ms (-1 =
 -- without end), the id of the commit before it and the partition's first; {0, generation}: signed out
 -- since; {2}: in conflict with what was expected; or {4}: the life that it goes on with is over.
---
--- Fields: g generation, v version, c created, z cleared, x hard end, l end, s sliding lifetime,
--- k latest expiry of an entry (-1 = some entry has none), n when to look for expired entries,
--- r id of the first commit or sign-out, then those of recent ones; e<entry id> = version and expiry (8 bytes each, big endian) .. value.
 local function commit(key, args, allowed)
   local REMEMBERED, PRUNE_EVERY = 16, 60000
 
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
-  local function natural(text)
-    local number = tonumber(text or nil)
-    if number and number >= 0 and number < 2 ^ 53 and number == math.floor(number) then
-      return number
-    end
-  end
-
-  local function text(number)
-    return string.format('%.0f', number)
-  end
+  local now = clock()
 
   local function left(at)
-    return at and math.max(at - now, 0) or -1
+    return at >= 0 and math.max(at - now, 0) or -1
   end
 
-  local head = read('HMGET', key, 'g', 'v', 'c', 'z', 'x', 'l', 'k', 'n', 'r')
-  local generation = natural(args[2])
-  local stored, version = natural(head[1]), natural(head[2]) or 0
-  local created, cleared, last, prune, recent = now, nil, 0, 0, ''
+  local generation = tonumber(args[2])
+  local head = read_head(key) or {generation = -1, version = 0}
+  local version = head.version
+  local created, cleared, last, prune, recent = now, -1, 0, 0, ''
   local fresh = true
 
-  if stored and stored > generation then
-    return {0, stored}
+  if head.generation > generation then
+    return {0, head.generation}
   end
-  if stored == generation then
-    recent = head[9] or ''
-    local hard, ends = natural(head[5]), natural(head[6])
-    for at = 1, #recent, 8 do
-      if string.sub(recent, at, at + 7) == args[1] then
-        -- Others may have been between the first and the oldest of the recent ones.
-        local before = at == 9 and #recent > 8 * REMEMBERED and '' or string.sub(recent, at - 8, at - 1)
-        return {1, version, left(ends), left(hard), before, string.sub(recent, 1, 8)}
-      end
+  if head.generation == generation then
+    recent = head.recent
+    local at = find(recent, args[1])
+    if at then
+      -- Others may have been between the first and the oldest of the recent ones.
+      local before = at == 9 and #recent > 8 * REMEMBERED and '' or string.sub(recent, at - 8, at - 1)
+      return {1, version, left(head.ends), left(head.hard), before, string.sub(recent, 1, 8)}
     end
-    cleared = natural(head[4])
-    fresh = ends ~= nil and ends <= now
+    cleared = head.cleared
+    fresh = head.ends >= 0 and head.ends <= now
     if not fresh then
-      created = natural(head[3]) or now
-      last = natural(head[7]) or -1
-      prune = natural(head[8]) or 0
+      created, last, prune = head.created, head.last, head.prune
     end
   end
 
@@ -76,11 +55,11 @@ local function commit(key, args, allowed)
     return {4}
   end
   -- As long as no more have come since, its id would be remembered.
-  local spares = natural(args[10])
+  local spares = tonumber(args[10])
   if spares and version <= spares + REMEMBERED then spares = nil end
 
   if #args[7] > 0 then
-    local expected, found, absent = natural(args[8]), 0, true
+    local expected, found, absent = tonumber(args[8]), 0, true
     local entry = not fresh and redis.call('HGET', key, 'e' .. args[7])
     if entry and #entry >= 16 then
       local expiry
@@ -145,21 +124,21 @@ local function commit(key, args, allowed)
   end
 
   local absolute, sliding, age = tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
-  local hard
-  local function limit(at) hard = math.min(hard or at, at) end
-  if absolute > 0 then limit(now + absolute) end
-  if age > 0 then limit(created + age) end
-  if last ~= -1 then limit(last) end
+  local hard = -1
+  local function earlier(at, other) return at >= 0 and math.min(at, other) or other end
+  if absolute > 0 then hard = earlier(hard, now + absolute) end
+  if age > 0 then hard = earlier(hard, created + age) end
+  if last ~= -1 then hard = earlier(hard, last) end
   local ends = hard
-  if sliding > 0 then ends = math.min(hard or now + sliding, now + sliding) end
+  if sliding > 0 then ends = earlier(hard, now + sliding) end
 
-  redis.call('HSET', key, 'g', text(generation), 'v', text(version), 'c', text(created),
-    'x', hard and text(hard) or '', 'l', ends and text(ends) or '', 's', text(sliding),
-    'k', text(last), 'n', text(prune), 'r', recent)
-  if cleared then redis.call('HSET', key, 'z', text(cleared)) end
-  if ends then
+  write_head(key, {
+    generation = generation, version = version, created = created, cleared = cleared, hard = hard,
+    ends = ends, sliding = sliding, last = last, prune = prune, recent = recent
+  })
+  if ends >= 0 then
     -- The tombstone outlives what came after it.
-    local tombstone = cleared and cleared + tonumber(args[6]) or 0
+    local tombstone = cleared >= 0 and cleared + tonumber(args[6]) or 0
     redis.call('PEXPIREAT', key, text(math.max(ends, tombstone)))
   else
     redis.call('PERSIST', key)

@@ -1,5 +1,5 @@
--- Signs a partition out that is to be moved to another server. Follows clear.lua and origin.lua.
--- The tombstone remembers the move, so that it can be repeated until it is done.
+-- Signs a partition out that is to be moved to another server. Follows read.lua, head.lua, clear.lua and
+-- origin.lua. The tombstone remembers the move, so that it can be repeated until it is done.
 --
 -- KEYS[1]  the partition's hash
 -- ARGV[1]  its generation
@@ -9,12 +9,9 @@
 --
 -- Answers 1, or 0 when it is no longer as it was read.
 
-local head = read('HMGET', KEYS[1], 'r')
-local recent = head[1] or ''
-for at = 1, #recent, 8 do
-  if string.sub(recent, at, at + 7) == ARGV[3] then
-    return 1
-  end
+local head = read_head(KEYS[1])
+if head and find(head.recent, ARGV[3]) then
+  return 1
 end
 if not unmoved(KEYS[1], ARGV[1], ARGV[2]) then
   return 0

@@ -78,7 +78,7 @@ use crate::time::Timestamp;
 ///
 /// | for | rights |
 /// |---|---|
-/// | the store | `~ttc:* +hgetall +hmget +time +evalsha +eval +hget +hset +hdel +del +get +set +pttl +pexpire +pexpireat +persist` |
+/// | the store | `~ttc:* +hgetall +time +evalsha +eval +hget +hset +hdel +del +get +set +pttl +pexpire +pexpireat +persist` |
 /// | connections | `+ping`, and `+select` for a database other than 0 |
 /// | a cluster | `+cluster\|slots +asking` |
 /// | masters behind sentinels | `+role`, so that one that is none any more is noticed |
@@ -247,11 +247,10 @@ impl TokenStore for RedisStore {
         Box::pin(async move {
             let mut pipeline = Pipeline::with_capacity(group.len());
             for id in group {
-                let fields = ["g", "v", "r"];
-                pipeline.cmd("HMGET").arg(hash_key(id)).arg(&fields);
+                pipeline.cmd("HGET").arg(hash_key(id)).arg(record::HEAD);
             }
             let revision = |answer| match answer {
-                Ok(fields) => record::revision(fields).ok_or_else(unexpected),
+                Ok(head) => record::revision(&head).ok_or_else(unexpected),
                 // Something that is no hash stands in the partition's place.
                 Err(error) if lacks_type(&error) => Ok(Revision::default()),
                 Err(error) => Err(store_error(error)),

@@ -1,4 +1,4 @@
--- Raises the generation of an epoch. Fields as in commit.lua. Follows read.lua.
+-- Raises the generation of an epoch. Follows read.lua and head.lua.
 --
 -- KEYS[1]  the epoch's hash
 -- ARGV[1]  'beyond' what is there and at least to this number, or 'begin' with it where there is none
@@ -7,33 +7,10 @@
 --
 -- Answers the generation in force.
 
-local key, number = KEYS[1], tonumber(ARGV[2])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local key, number, now = KEYS[1], tonumber(ARGV[2]), clock()
+local head = read_head(key)
 
-local function natural(text)
-  local number = tonumber(text or nil)
-  if number and number >= 0 and number < 2 ^ 53 and number == math.floor(number) then
-    return number
-  end
-end
-
-local function text(number)
-  return string.format('%.0f', number)
-end
-
-local head = read('HMGET', key, 'g', 'v', 'l', 'r')
-local stored, version = natural(head[1]), natural(head[2])
-local exists = stored and version and head[3]
-local ends = natural(head[3])
-
--- One that was lost and is begun again is told from the first by this.
-local id = head[4] or ''
-if not exists or #id == 0 then
-  id = struct.pack('>I8', time[1] * 1000000 + time[2])
-end
-
-local generation = stored or 0
+local generation = head and head.generation or 0
 if ARGV[1] == 'beyond' then
   generation = math.max(generation + 1, number)
 elseif generation == 0 then
@@ -41,21 +18,29 @@ elseif generation == 0 then
 end
 
 local keep = tonumber(ARGV[3])
-local without_end = keep < 0 or exists and head[3] == ''
-local last = not without_end and math.max(ends or 0, now + keep)
-local fields = without_end and '' or text(last)
+local ends = -1
+if keep >= 0 and not (head and head.ends < 0) then
+  ends = math.max(head and head.ends or 0, now + keep)
+end
+
+-- One that was lost and is begun again is told from the first by this.
+local id = head and head.recent or ''
+if #id == 0 then
+  local time = redis.call('TIME')
+  id = struct.pack('>I8', time[1] * 1000000 + time[2])
+end
 
 -- The first write is one that a server without memory allows; what follows it in a script is then
 -- allowed, too.
-if not exists or generation ~= stored or ends and ends <= now then
+if not head or generation ~= head.generation or head.ends >= 0 and head.ends <= now then
   redis.call('DEL', key)
-  redis.call('HSET', key, 'g', text(generation), 'v', text((version or 0) + 1), 'c', text(now),
-    'x', fields, 'l', fields, 's', '0', 'k', '-1', 'n', '0', 'r', id)
+  head = {version = (head and head.version or 0) + 1, created = now, cleared = -1, last = -1, prune = 0}
 else
   redis.call('PERSIST', key)
-  redis.call('HSET', key, 'x', fields, 'l', fields, 's', '0', 'r', id)
 end
-if last then
-  redis.call('PEXPIREAT', key, text(last))
+head.generation, head.hard, head.ends, head.sliding, head.recent = generation, ends, ends, 0, id
+write_head(key, head)
+if ends >= 0 then
+  redis.call('PEXPIREAT', key, text(ends))
 end
 return generation

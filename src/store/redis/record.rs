@@ -16,6 +16,13 @@ const ENTRY_HEADER: usize = 16;
 /// `e` and the entry's id.
 const ENTRY_FIELD: usize = 17;
 
+/// The field of a record that says everything but its entries.
+pub(super) const HEAD: &str = "h";
+/// The form of a head that is read and written; its first byte.
+const HEAD_FORM: u8 = 1;
+/// Its numbers, of 8 bytes each.
+const HEAD_NUMBERS: usize = 9;
+
 /// A script keeps numbers as doubles: beyond this they would not be exact.
 const EXACT: u64 = 1 << 53;
 
@@ -37,19 +44,61 @@ pub(super) fn time(answer: Value) -> Option<Timestamp> {
     Some(Timestamp::from_millis(seconds * 1000 + micros / 1000))
 }
 
-/// The answer of `HMGET` for the generation, the version and the ids of recent commits.
-pub(super) fn revision(answer: Value) -> Option<Revision> {
-    let Value::Array(fields) = answer else {
-        return None;
-    };
-    let [generation, version, recent] = fields.as_slice() else {
-        return None;
-    };
-    Some(Revision {
-        generation: number(text(generation)).unwrap_or(0),
-        version: number(text(version)).unwrap_or(0),
-        commit: last(text(recent)),
-    })
+/// A head as `head.lua` packs it.
+struct Head<'a> {
+    generation: u64,
+    version: u64,
+    cleared_at: Option<Timestamp>,
+    hard_end: Option<Timestamp>,
+    end: Option<Timestamp>,
+    /// Ids of the first commit and of recent ones.
+    commits: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// `None` when it is damaged, or of another form.
+    fn read(packed: &'a [u8]) -> Option<Self> {
+        let (form, packed) = packed.split_first()?;
+        if *form != HEAD_FORM {
+            return None;
+        }
+        let (numbers, commits) = packed.split_at_checked(8 * HEAD_NUMBERS)?;
+        let mut numbers = numbers.chunks_exact(8).map(|bytes| {
+            let bytes = bytes.iter();
+            bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
+        });
+        let mut exact = || numbers.next().filter(|number| *number < EXACT);
+        let (generation, version, _created) = (exact()?, exact()?, exact()?);
+        let mut time = || match numbers.next()? {
+            u64::MAX => Some(None),
+            millis if millis < EXACT => Some(Some(Timestamp::from_millis(millis))),
+            _ => None,
+        };
+        Some(Self {
+            generation,
+            version,
+            cleared_at: time()?,
+            hard_end: time()?,
+            end: time()?,
+            commits,
+        })
+    }
+}
+
+/// The answer of `HGET` for the head.
+pub(super) fn revision(answer: &Value) -> Option<Revision> {
+    match answer {
+        Value::BulkString(packed) => Some(Head::read(packed).map_or_else(
+            Revision::default,
+            |head| Revision {
+                generation: head.generation,
+                version: head.version,
+                commit: last(head.commits),
+            },
+        )),
+        Value::Nil => Some(Revision::default()),
+        _ => None,
+    }
 }
 
 /// The answer of `HGETALL`, in either version of the protocol; `None` when it is none.
@@ -71,43 +120,36 @@ pub(super) fn load(answer: Value, now: Timestamp) -> Option<Loaded> {
     if fields.is_empty() {
         return Some(Loaded::default());
     }
-    let (mut generation, mut version, mut cleared_at) = (None, None, None);
-    let (mut end, mut hard_end) = (None, None);
+    let mut packed = None;
     let mut loaded = Loaded::default();
     for field in fields {
         let (Value::BulkString(name), Value::BulkString(value)) = field else {
             return None;
         };
         match name.as_slice() {
-            b"g" => generation = number(&value),
-            b"v" => version = number(&value),
-            b"z" => cleared_at = number(&value).map(Timestamp::from_millis),
-            b"l" => end = ending(&value),
-            b"x" => hard_end = ending(&value),
-            b"r" => (loaded.life, loaded.commit) = (first(&value), last(&value)),
             [b'e', id @ ..] if name.len() == ENTRY_FIELD => match entry(id, value) {
                 Some(entry) => loaded.entries.push(entry),
                 None => loaded.damaged += 1,
             },
+            name if name == HEAD.as_bytes() => packed = Some(value),
             _ => {}
         }
     }
-    let (Some(generation), Some(version), Some(end), Some(hard_end)) =
-        (generation, version, end, hard_end)
-    else {
+    let Some(head) = packed.as_deref().and_then(Head::read) else {
         return Some(Loaded {
             damaged: 1,
             ..Loaded::default()
         });
     };
-    loaded.generation = generation;
-    loaded.version = version;
-    loaded.cleared_at = cleared_at;
+    loaded.generation = head.generation;
+    loaded.version = head.version;
+    loaded.cleared_at = head.cleared_at;
     loaded.remaining = Remaining {
-        idle: end.map(|end| end.since(now)),
-        hard: hard_end.map(|end| end.since(now)),
+        idle: head.end.map(|end| end.since(now)),
+        hard: head.hard_end.map(|end| end.since(now)),
     };
-    let ended = end.is_some_and(|end| end <= now);
+    (loaded.life, loaded.commit) = (first(head.commits), last(head.commits));
+    let ended = head.end.is_some_and(|end| end <= now);
     let alive = |entry: &StoredEntry| entry.expires_at.is_none_or(|at| at > now);
     loaded.entries.retain(|entry| !ended && alive(entry));
     loaded.life = loaded.life.filter(|_| !ended);
@@ -178,18 +220,12 @@ pub(super) fn raised(answer: &Value) -> Option<u64> {
     }
 }
 
-fn text(field: &Value) -> &[u8] {
-    match field {
-        Value::BulkString(text) => text,
-        _ => &[],
-    }
-}
-
-/// The last of these ids.
+/// The first of these ids.
 fn first(recent: &[u8]) -> Option<CommitId> {
     recent.first_chunk().map(|id| CommitId(*id))
 }
 
+/// The last of these ids.
 fn last(recent: &[u8]) -> Option<CommitId> {
     recent.last_chunk().map(|id| CommitId(*id))
 }
@@ -243,13 +279,4 @@ fn remaining(idle: i64, hard: i64) -> Remaining {
 fn number(text: &[u8]) -> Option<u64> {
     let number = std::str::from_utf8(text).ok()?.parse().ok()?;
     (number < EXACT).then_some(number)
-}
-
-/// An end: empty is without one.
-#[expect(clippy::option_option, reason = "damaged, without end, with an end")]
-fn ending(text: &[u8]) -> Option<Option<Timestamp>> {
-    match text {
-        [] => Some(None),
-        _ => number(text).map(|millis| Some(Timestamp::from_millis(millis))),
-    }
 }

@@ -12,6 +12,7 @@ use crate::time::millis;
 pub(super) static COMMIT: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
         include_str!("read.lua"),
+        include_str!("head.lua"),
         include_str!("commit.lua"),
         "return commit(KEYS[1], ARGV)\n"
     ))
@@ -19,15 +20,22 @@ pub(super) static COMMIT: LazyLock<Lua> = LazyLock::new(|| {
 pub(super) static CLEAR: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
         include_str!("read.lua"),
+        include_str!("head.lua"),
         include_str!("clear.lua"),
         "return clear(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\n"
     ))
 });
-pub(super) static RAISE: LazyLock<Lua> =
-    LazyLock::new(|| Lua::new(concat!(include_str!("read.lua"), include_str!("raise.lua"))));
+pub(super) static RAISE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("read.lua"),
+        include_str!("head.lua"),
+        include_str!("raise.lua")
+    ))
+});
 pub(super) static RELOCATE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
         include_str!("read.lua"),
+        include_str!("head.lua"),
         include_str!("commit.lua"),
         include_str!("clear.lua"),
         include_str!("origin.lua"),
@@ -37,6 +45,7 @@ pub(super) static RELOCATE: LazyLock<Lua> = LazyLock::new(|| {
 pub(super) static CHECK: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
         include_str!("read.lua"),
+        include_str!("head.lua"),
         include_str!("commit.lua"),
         include_str!("check.lua")
     ))
@@ -44,13 +53,19 @@ pub(super) static CHECK: LazyLock<Lua> = LazyLock::new(|| {
 pub(super) static LEAVE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
         include_str!("read.lua"),
+        include_str!("head.lua"),
         include_str!("clear.lua"),
         include_str!("origin.lua"),
         include_str!("leave.lua")
     ))
 });
-pub(super) static TOUCH: LazyLock<Lua> =
-    LazyLock::new(|| Lua::new(concat!(include_str!("read.lua"), include_str!("touch.lua"))));
+pub(super) static TOUCH: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("read.lua"),
+        include_str!("head.lua"),
+        include_str!("touch.lua")
+    ))
+});
 pub(super) static ACQUIRE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
         include_str!("read.lua"),
@@ -146,7 +161,7 @@ pub(super) fn leave(from: &Origin, commit: &Commit) -> Cmd {
 
 fn commit_arguments(command: &mut Cmd, commit: &Commit) {
     let lifetime = &commit.lifetime;
-    let limit = |limit: Option<Duration>| limit.map_or(0, bounded);
+    let limit = |limit: Option<Duration>| limit.map_or(0, exact);
     command
         .arg(&commit.id.0)
         .arg(commit.generation)
@@ -197,8 +212,7 @@ pub(super) fn raise(partition: &PartitionId, raise: Raise, keep: Option<Duration
         Raise::Beyond(_) => "beyond",
         Raise::Begin(_) => "begin",
     };
-    // An end that a script can keep exactly.
-    let keep = keep.map_or(-1, |keep| bounded(keep).min(MAX_KEEP) as i64);
+    let keep = keep.map_or(-1, |keep| exact(keep) as i64);
     command.arg(how).arg(raise.number()).arg(keep);
     command
 }
@@ -226,10 +240,12 @@ fn of_lease(script: &Lua, lease: &Lease) -> Cmd {
     command
 }
 
-/// The longest life of an epoch that has an end, in ms: some 140,000 years.
-const MAX_KEEP: u64 = 1 << 52;
-
 /// What the server takes for a duration, in ms: more would overflow its clock.
 fn bounded(duration: Duration) -> u64 {
     millis(duration).min(i64::MAX as u64 / 4)
+}
+
+/// A duration whose end a script can keep exactly, in ms: no longer than some 140,000 years.
+fn exact(duration: Duration) -> u64 {
+    millis(duration).min(1 << 52)
 }

@@ -1,23 +1,21 @@
--- Starts a partition's sliding lifetime anew, up to its hard end. Fields as in commit.lua.
--- Follows read.lua.
+-- Starts a partition's sliding lifetime anew, up to its hard end. Follows read.lua and head.lua.
 --
 -- KEYS[1]  the partition's hash
 -- ARGV[1]  life of a tombstone, ms
 --
 -- Answers {idle, hard}, the rest of its life in ms (-1 = without end), or {} when it has none.
 
-local key = KEYS[1]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local head = read('HMGET', key, 'v', 'x', 'l', 's', 'z')
-if not tonumber(head[1] or nil) then return {} end
-local hard, ends = tonumber(head[2] or nil), tonumber(head[3] or nil)
-local sliding, cleared = tonumber(head[4] or nil) or 0, tonumber(head[5] or nil)
-if ends and ends <= now then return {} end
-if sliding > 0 then
-  ends = math.min(hard or now + sliding, now + sliding)
-  redis.call('HSET', key, 'l', string.format('%.0f', ends))
-  local tombstone = cleared and cleared + tonumber(ARGV[1]) or 0
-  redis.call('PEXPIREAT', key, string.format('%.0f', math.max(ends, tombstone)))
+local key, now = KEYS[1], clock()
+local head = read_head(key)
+if not head or head.ends >= 0 and head.ends <= now then return {} end
+if head.sliding > 0 then
+  head.ends = now + head.sliding
+  if head.hard >= 0 then head.ends = math.min(head.hard, head.ends) end
+  write_head(key, head)
+  local tombstone = head.cleared >= 0 and head.cleared + tonumber(ARGV[1]) or 0
+  redis.call('PEXPIREAT', key, text(math.max(head.ends, tombstone)))
 end
-return {ends and ends - now or -1, hard and hard - now or -1}
+local function left(at)
+  return at >= 0 and at - now or -1
+end
+return {left(head.ends), left(head.hard)}
