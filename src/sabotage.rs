@@ -42,6 +42,14 @@ pub enum Sabotage {
     VersionsWithoutHistory,
     /// A shutdown does not wait for what is to be written.
     ShutdownWithoutDrain,
+    /// Sessions go on when their user is signed out.
+    LinksIgnored,
+    /// What memory has goes on under a later number of the namespace.
+    NumberIgnored,
+    /// Changes go on in whatever life L2 has, or begin another.
+    LifeIgnored,
+    /// An operation of several steps ends with whoever waits for it.
+    OperationsNotDetached,
 }
 
 #[cfg(feature = "test-util")]

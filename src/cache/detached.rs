@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::l2::L2Error;
 use crate::error::StoreErrorKind;
+use crate::sabotage::{self, Sabotage};
 
 /// How many operations are under way.
 pub(super) struct Operations(watch::Sender<usize>);
@@ -56,6 +57,9 @@ impl Engine {
         F: Future + Send + 'static,
         F::Output: Send,
     {
+        if sabotage::is(Sabotage::OperationsNotDetached) {
+            return Ok(work(self.clone()).await);
+        }
         let (done, ended) = oneshot::channel();
         let under_way = UnderWay::begin(self);
         let work = work(self.clone());
@@ -69,6 +73,20 @@ impl Engine {
             Ok(Err(_)) => Err(L2Error::lost()),
             Err(_) => Err(L2Error::of(StoreErrorKind::Timeout)),
         }
+    }
+
+    /// The same for what nobody waits for but a shutdown.
+    pub(super) fn in_background<W, F>(self: &Arc<Self>, work: W)
+    where
+        W: FnOnce(Arc<Self>) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let under_way = UnderWay::begin(self);
+        let work = work(self.clone());
+        self.runtime.spawn(async move {
+            let _under_way = under_way;
+            work.await;
+        });
     }
 }
 

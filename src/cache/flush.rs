@@ -166,6 +166,7 @@ impl Engine {
         let changes = changes.collect();
         let sealed = self.l2.protection.seals();
         let life = commit.life.filter(|life| life.sealed == sealed);
+        let life = life.filter(|_| !sabotage::is(Sabotage::LifeIgnored));
         // A version of 0 is that of a new partition, or not known because L1 has let it go.
         let known = Some(commit.base.version).filter(|at| *at > 0 || commit.life.is_none());
         Some(Commit {

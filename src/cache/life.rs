@@ -16,6 +16,7 @@ use super::partition::{CLOCK_SKEW, State};
 use super::pending::{Base, InFlight, PendingChange};
 use crate::codec::Value;
 use crate::key::TokenKey;
+use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Expected, Revision, TOMBSTONE};
 use crate::time::Timestamp;
 
@@ -87,6 +88,7 @@ impl State {
         now: Timestamp,
     ) -> bool {
         let known = self.life_at(now.saturating_add(SEEN_LATER));
+        let known = known.filter(|_| !sabotage::is(Sabotage::LifeIgnored));
         known.is_some_and(|known| {
             let other = found.is_none_or(|found| found.sealed == known.sealed && found != known);
             other && generation <= self.generation.unwrap_or(0)

@@ -410,7 +410,7 @@ impl State {
     pub(super) fn follow_prefix(&mut self, known: &Prefix) -> usize {
         let prefix = known.known();
         let before = std::mem::replace(&mut self.prefix, prefix);
-        if before == prefix {
+        if before == prefix || sabotage::is(Sabotage::NumberIgnored) {
             return 0;
         }
         let began = known.began();

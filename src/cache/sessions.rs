@@ -222,8 +222,8 @@ impl Engine {
     pub(super) fn unlist(self: &Arc<Self>, session: &PartitionKey, links: &Links) {
         for link in links.iter() {
             let list = PartitionKey::list_of(&link.epoch.digest);
-            let (engine, session) = (self.clone(), session.clone());
-            self.runtime.spawn(async move {
+            let session = session.clone();
+            self.in_background(|engine| async move {
                 let Ok(name) = engine.listed_as(&session).await else {
                     return;
                 };
@@ -266,9 +266,8 @@ impl Engine {
         let links = Links::among(entries.iter().map(|(name, _)| name), &self.rules.users);
         self.unlist(from, &links);
         for link in links.iter() {
-            let (engine, to, link) = (self.clone(), to.clone(), link.clone());
-            self.runtime
-                .spawn(async move { engine.list(&to, &link).await });
+            let (to, link) = (to.clone(), link.clone());
+            self.in_background(|engine| async move { engine.list(&to, &link).await });
         }
     }
 

@@ -18,6 +18,7 @@ use super::partition::Entry;
 use super::revocation::Number;
 use crate::codec::Value;
 use crate::key::TokenKey;
+use crate::sabotage::{self, Sabotage};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -185,6 +186,7 @@ impl Links {
     }
 
     pub(super) fn among<'a>(names: impl Iterator<Item = &'a TokenKey>, users: &Users) -> Self {
+        let names = names.filter(|_| !sabotage::is(Sabotage::LinksIgnored));
         let links = names.filter_map(|name| Link::read(name, users));
         let links = links.collect::<Box<[_]>>();
         Self((!links.is_empty()).then_some(links))

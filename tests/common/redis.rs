@@ -1,12 +1,13 @@
 //! A real `redis-server` of the test's own.
 
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::far::{self, Line};
 use super::process::Process;
 
 /// A server on a free loopback port. Killed on drop.
@@ -15,6 +16,8 @@ pub struct RedisServer {
     port: u16,
     dir: TempDir,
     persistent: bool,
+    /// The way to it, where that is long.
+    line: Option<Line>,
 }
 
 impl RedisServer {
@@ -38,13 +41,22 @@ impl RedisServer {
                     port,
                     dir,
                     persistent,
+                    line: line_to(port),
                 };
             }
         }
         panic!("redis-server found no port");
     }
 
+    /// Where instances find it: far away, if [`far::latency`] says so.
     pub fn url(&self) -> String {
+        match &self.line {
+            Some(line) => format!("redis://{}", line.address()),
+            None => self.own_url(),
+        }
+    }
+
+    fn own_url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
@@ -75,7 +87,7 @@ impl RedisServer {
 
     /// Runs a command over a connection of its own.
     pub fn command(&self, parts: &[&[u8]]) -> redis::Value {
-        let client = redis::Client::open(self.url()).expect("a URL");
+        let client = redis::Client::open(self.own_url()).expect("a URL");
         let mut connection = client.get_connection().expect("a connection");
         let mut command = redis::cmd(std::str::from_utf8(parts[0]).expect("a name"));
         for part in &parts[1..] {
@@ -136,6 +148,12 @@ impl DerefMut for RedisServer {
     fn deref_mut(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+fn line_to(port: u16) -> Option<Line> {
+    let latency = far::latency();
+    let server = (Ipv4Addr::LOCALHOST, port).into();
+    (!latency.is_zero()).then(|| Line::to(server, latency))
 }
 
 fn configure(command: &mut Command, port: u16, dir: &TempDir, persistent: bool) {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::far;
 use tokio::sync::Semaphore;
 use tower_token_cache::store::{
     Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
@@ -93,6 +94,18 @@ impl Default for State {
             dead_shard: AtomicBool::default(),
         }
     }
+}
+
+/// An answer as it arrives: as late as [`far::latency`] says.
+fn far_away<'a, T: Send + 'a>(answer: impl Future<Output = T> + Send + 'a) -> StoreFuture<'a, T> {
+    Box::pin(async move {
+        let answer = answer.await;
+        let latency = far::latency();
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        answer
+    })
 }
 
 /// Loads one partition.
@@ -301,7 +314,7 @@ impl TokenStore for TestStore {
         &'a self,
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
-        Box::pin(async move {
+        far_away(async move {
             self.state.load_groups.fetch_add(1, Ordering::SeqCst);
             // The answer is of the moment when the operation began, as over a slow network.
             self.reach(group.iter()).await;
@@ -337,7 +350,7 @@ impl TokenStore for TestStore {
         &'a self,
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
-        Box::pin(async move {
+        far_away(async move {
             self.reach(group.iter()).await;
             match self.pass(&self.state.looks, 1).await {
                 Ok(()) => self.inner.revisions(group).await,
@@ -350,7 +363,7 @@ impl TokenStore for TestStore {
         &'a self,
         group: &'a [Commit],
     ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        Box::pin(async move {
+        far_away(async move {
             let number = self.state.groups.fetch_add(1, Ordering::SeqCst) + 1;
             if number == self.state.held_group.load(Ordering::SeqCst) {
                 let permit = self.state.group_gate.acquire().await;
@@ -381,7 +394,7 @@ impl TokenStore for TestStore {
         &'a self,
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        Box::pin(async move {
+        far_away(async move {
             match self.pass(&self.state.touches, group.len() as u64).await {
                 Ok(()) => self.inner.touch(group).await,
                 Err(error) => vec![Err(error); group.len()],
@@ -395,7 +408,7 @@ impl TokenStore for TestStore {
         expected: Option<u64>,
         id: CommitId,
     ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
-        Box::pin(async move {
+        far_away(async move {
             self.pass(&self.state.clears, 1).await?;
             let answer = self.inner.clear(partition, expected, id).await;
             let lost = self.clears() == self.state.lost_clear.load(Ordering::SeqCst);
@@ -412,7 +425,7 @@ impl TokenStore for TestStore {
         raise: Raise,
         keep: Option<Duration>,
     ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        Box::pin(async move {
+        far_away(async move {
             self.pass(&self.state.raises, 1).await?;
             self.note_epoch(partition);
             let answer = self.inner.raise(partition, raise, keep).await;
@@ -428,7 +441,7 @@ impl TokenStore for TestStore {
         from: &'a Origin,
         commit: &'a Commit,
     ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
-        Box::pin(async move {
+        far_away(async move {
             self.pass(&self.state.relocates, 1).await?;
             let answer = self.inner.relocate(from, commit).await;
             let _permit = self.state.move_gate.acquire().await.expect("never closed");
@@ -447,7 +460,7 @@ impl TokenStore for TestStore {
         lease: &'a Lease,
         ttl: Duration,
     ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
-        Box::pin(async move {
+        far_away(async move {
             self.pass(&self.state.leases, 1).await?;
             self.inner.acquire_lease(lease, ttl).await
         })
@@ -458,14 +471,14 @@ impl TokenStore for TestStore {
         lease: &'a Lease,
         ttl: Duration,
     ) -> StoreFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move {
+        far_away(async move {
             self.pass(&self.state.renewals, 1).await?;
             self.inner.renew_lease(lease, ttl).await
         })
     }
 
     fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move {
+        far_away(async move {
             self.pass(&self.state.releases, 1).await?;
             self.inner.release_lease(lease).await
         })

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::{Path, Query};
 use axum::routing::get;
 use futures_util::future::join_all;
-use tower_token_cache::{TokenCache, Tokens};
+use tower_token_cache::{MemoryStore, TokenCache, Tokens};
 
 use crate::common::support::*;
 
@@ -156,8 +156,10 @@ async fn a_commit_whose_answer_was_lost_does_not_undo_a_later_one() {
 
 #[tokio::test]
 async fn a_commit_that_is_repeated_does_not_hide_what_came_in_between() {
-    let store = TestStore::default();
-    let (a, b) = (cache(store.clone()), cache(store.clone()));
+    // Each has a way to L2 of its own.
+    let server = MemoryStore::new();
+    let store = TestStore::new(server.clone());
+    let (a, b) = (cache(store.clone()), cache(TestStore::new(server)));
     let on_a = a.tokens(session("s"));
     on_a.get("graph").await.unwrap().hit();
     store.set_losing_answers(true);
@@ -165,10 +167,10 @@ async fn a_commit_that_is_repeated_does_not_hide_what_came_in_between() {
     eventually("a's commit is applied", async || store.commits() == 1).await;
     // It knows the version of its own commit, and not that of the next.
     assert!(on_a.reload().await.unwrap());
-    store.set_losing_answers(false);
     let on_b = b.tokens(session("s"));
     on_b.insert("mail", token("from b")).await.unwrap();
     on_b.commit().await.unwrap();
+    store.set_losing_answers(false);
     drained(&a).await;
     assert_eq!(access(&on_a, "mail").await.as_deref(), Some("from b"));
 }

@@ -57,7 +57,8 @@ async fn serve(cache: &TokenCache) -> std::net::SocketAddr {
         .layer(TokenCacheLayer::new(cache.clone(), key::cookie("sid")))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
-            Duration::from_millis(50),
+            // Enough for a first connection and a load, so that there is a change when it fires.
+            Duration::from_millis(50) + 20 * crate::common::far::latency(),
         ));
     let routes = Router::new()
         .route("/bad-gateway", get(bad_gateway))

@@ -123,12 +123,13 @@ async fn a_request_waits_for_a_hung_store_once() {
     assert_eq!(unknown.get("graph").await.unwrap(), Lookup::Absent);
 
     // Strict has no answer without L2, and asks each time.
-    unknown.set_failure_policy(FailurePolicy::Strict);
+    let strict = cache.tokens(session("strict"));
+    strict.set_failure_policy(FailurePolicy::Strict);
     store.set_down(true);
     clock.advance(Duration::from_secs(2));
     for _ in 0..2 {
         let errors = cache.stats().l2_errors;
-        unknown.get("graph").await.unwrap_err();
+        strict.get("graph").await.unwrap_err();
         assert!(cache.stats().l2_errors > errors);
     }
 }

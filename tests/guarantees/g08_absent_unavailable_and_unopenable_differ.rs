@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tower_token_cache::{CacheLevel, Lookup};
 
 use crate::common::support::*;
@@ -33,7 +35,10 @@ async fn after(damage: impl Fn(&RedisServer, &str)) -> (Lookup, u64) {
     writer.commit().await.unwrap();
     damage(&server, &server.only_key());
 
-    let cache = redis_cache(&server).await;
+    // What is damaged is not to be taken for what is late.
+    let patient = builder(redis_store(&server).await).soft_timeout(Duration::from_secs(5));
+    let patient = patient.hard_timeout(Duration::from_secs(10));
+    let cache = patient.build().unwrap();
     let tokens = cache.tokens(session("s"));
     let lookup = tokens.get("graph").await.unwrap();
     let counted = cache.stats().unopenable;

@@ -68,11 +68,11 @@ async fn nothing_is_written_and_nobody_leaves_memory() {
     let (commits, entries) = (store.commits(), cache.stats().l1_entries);
     let calls = Arc::<AtomicUsize>::default();
     let mut clients = JoinSet::new();
-    for client in 0..10 {
+    for client in 0..100 {
         let (cache, calls) = (cache.clone(), calls.clone());
         clients.spawn(async move {
-            for number in 0..300 {
-                for key in invented(client * 300 + number) {
+            for number in 0..30 {
+                for key in invented(client * 30 + number) {
                     ask(&cache.tokens(key), &calls).await.unwrap_err();
                 }
             }

@@ -55,7 +55,8 @@ async fn sign_in(cache: &TokenCache, text: &str) -> Tokens {
 
 /// Lets the engine's tasks run until each of them waits; the time of the runtime is paused.
 async fn idle() {
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    let answers = 4 * crate::common::far::latency();
+    tokio::time::sleep(Duration::from_millis(1) + answers).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ mod common;
 
 mod acquisitions_wait_their_turn;
 mod dropped_anywhere;
+mod each_key_of_redis;
 mod g01_an_l1_hit_costs_no_l2_round_trip;
 mod g02_no_lost_update;
 mod g03_sign_out_is_final;
@@ -30,4 +31,5 @@ mod losses;
 mod move_to;
 mod revoke_all;
 mod sessions;
+mod two_databases;
 mod what_is_under_way;

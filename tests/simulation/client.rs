@@ -10,6 +10,7 @@ use tower_token_cache::{
 use super::model::{Value, parse, text};
 use super::names::{KEYS, REFRESH, partition};
 use super::provider::{Request, ask};
+use super::users::user;
 use super::verdict::{Answer, Read};
 use super::world::{BASE, State, World};
 
@@ -77,7 +78,7 @@ impl Client {
         let before = self.errors();
         let (start, clock) = {
             let state = self.world.lock();
-            (state.now, BASE + state.now + state.instances[self.by].skew)
+            (state.now, state.clock_of(self.by))
         };
         let answer = match entry {
             REFRESH => match self.tokens.refresh_token().await {
@@ -201,11 +202,16 @@ impl Client {
             grant: None,
             moved: false,
             applied: None,
+            generation: None,
+            number: None,
         })
     }
 
     /// A handle is refused only what it began before a sign-out.
     fn expect_sign_out(&self, state: &mut State) {
+        if state.may_be_over(self.number) {
+            return;
+        }
         let partition = &state.model.partitions[self.number];
         let since = self.began.saturating_sub(super::model::BOUND);
         let known = partition.cleared_since(since)
@@ -260,7 +266,44 @@ impl Client {
         }
     }
 
-    pub async fn move_to(self, target: usize) {
+    /// Signs in as a user, with a token and a refresh token.
+    pub async fn sign_in_as(self, entry: usize, number: usize) {
+        let (by, partition) = (self.by, self.number);
+        self.clone().write(entry, true, true).await;
+        let (start, place) = {
+            let mut state = self.world.lock();
+            state.note(format_args!("i{by} links p{partition} to u{number}"));
+            (state.now, state.begin_link(by, number, partition))
+        };
+        let linked = self.tokens.belongs_to(&user(number)).await;
+        match self.ended("a link", start, 4 * HARD) {
+            Some(mut state) => state.note(format_args!("i{by} linked p{partition}: {linked:?}")),
+            None => return,
+        }
+        if linked.is_ok() && self.commit().await == Some(Durability::Stored) {
+            self.world.lock().end_link(number, place);
+        }
+    }
+
+    pub async fn sign_out_user(self, number: usize) {
+        let by = self.by;
+        let (start, place) = {
+            let mut state = self.world.lock();
+            state.note(format_args!("i{by} signs u{number} out"));
+            (state.now, state.begin_user_sign_out(by, number))
+        };
+        let answer = self.cache.sign_out_user(&user(number)).await;
+        let Some(mut state) = self.ended("a user's sign-out", start, 2 * HARD) else {
+            return;
+        };
+        state.note(format_args!("i{by} signed u{number} out: {answer:?}"));
+        if let Ok(durability) = answer {
+            state.end_user_sign_out(number, place, durability == Durability::Stored);
+        }
+    }
+
+    /// Moves everything; who gives up does not learn what became of it.
+    pub async fn move_to(self, target: usize, gives_up: Option<u64>) {
         let (start, place) = {
             let mut state = self.world.lock();
             state.note(format_args!(
@@ -270,7 +313,13 @@ impl Client {
             let place = state.begin_sign_out(self.by, self.number, Some(target));
             (state.now, place)
         };
-        let moved = self.tokens.move_to(partition(target)).await;
+        let patience = Duration::from_millis(gives_up.unwrap_or(100_000));
+        let moves = self.tokens.move_to(partition(target));
+        let Ok(moved) = tokio::time::timeout(patience, moves).await else {
+            let mut state = self.world.lock();
+            state.note(format_args!("i{} gives up its move", self.by));
+            return;
+        };
         self.world.lock().model.partitions[self.number].sign_outs[place].made = moved.is_ok();
         if let Some(mut state) = self.ended("a move", start, 8 * HARD) {
             let moved = moved.map(|_| ());

@@ -4,15 +4,19 @@
 //! # What runs
 //!
 //! Real engines over a store (`store`, `server`) that is late, refuses, hangs, loses answers and
-//! data, and applies what nobody waits for any more; a channel (`channel`) that loses, repeats,
+//! data or a single key (of a session, a user, the namespace), and applies what nobody waits for any
+//! more; a channel (`channel`) that loses, repeats,
 //! delays, reorders and is cut; a provider (`provider`) that takes any second redemption of a
 //! refresh token for theft; and users (`client`) who read, write, remove, acquire, give up, sign out
-//! and in, and move. Instances crash, shut down and start again, and L1 may be tiny or off.
+//! and in, belong to somebody who is signed out everywhere, and move, perhaps without waiting for the
+//! end. Instances crash, shut down and start again, with `SIM_CLOCKS` their clocks are set an hour
+//! ahead or back, and L1 may be tiny or off.
 //!
 //! # What is checked
 //!
 //! `model` sees each change of the store as it is applied: nothing that was replaced or signed out
-//! comes back, no acquisition replaces what it has not seen. `verdict` judges each answer of a read
+//! comes back, no acquisition replaces what it has not seen. `users` knows which sessions are over with
+//! their users, `keys` what may not come back although the store has lost that it ended. `verdict` judges each answer of a read
 //! (stale, expired, absent, unavailable), each acknowledged commit, each shutdown, how long
 //! everything took, and in the end, when all is well and quiet, that all instances say what L2 has,
 //! that nothing is missing, that each partition has the newest refresh token, and that no task is
@@ -29,7 +33,7 @@
 //!
 //! # Running it
 //!
-//! `SIM_SEEDS=n` says how many seeds; `SIM_SEED=x` runs one and prints what happens; `SIM_ALL=1`
+//! `SIM_SEEDS=n` says how many seeds, and `SIM_FIRST=n` the first of them; `SIM_SEED=x` runs one and prints what happens; `SIM_ALL=1`
 //! goes on after a failure; `SIM_MUTATION_SEEDS=n` is for the engines broken on purpose.
 #![allow(
     unused_must_use,
@@ -40,6 +44,7 @@
 
 mod channel;
 mod client;
+mod keys;
 mod model;
 mod mutations;
 mod names;
@@ -48,6 +53,7 @@ mod rng;
 mod run;
 mod server;
 mod store;
+mod users;
 mod verdict;
 mod world;
 
@@ -62,12 +68,13 @@ fn number(name: &str) -> Option<u64> {
 /// prints them all.
 fn search(seeds: u64, sabotage: Option<Sabotage>) -> Option<(u64, String)> {
     let all = number("SIM_ALL").is_some();
+    let begin = number("SIM_FIRST").unwrap_or(0);
     names::names();
     let started = std::time::Instant::now();
     let worker = |first: u64| {
         move || {
             let (mut redemptions, mut time) = (0, 0);
-            for seed in (first..seeds).step_by(2) {
+            for seed in (begin + first..begin + seeds).step_by(2) {
                 let Outcome {
                     violation,
                     redemptions: more,

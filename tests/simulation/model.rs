@@ -2,6 +2,7 @@
 
 use super::names::{ENTRIES, PARTITIONS, REFRESH, names};
 use super::server::Cause;
+use super::users::{USERS, User};
 use super::world::{BASE, State};
 
 /// After this time, in milliseconds, a change has reached every instance that can ask L2: three
@@ -15,6 +16,11 @@ pub struct Model {
     pub partitions: [Partition; PARTITIONS],
     /// Removals, by whom, of what, and when they began.
     pub removals: Vec<(usize, usize, usize, u64)>,
+    pub users: [User; USERS],
+    /// The store has lost the namespace's number.
+    pub marker_lost: bool,
+    /// Who began the number that there is, and when, if it is not the first.
+    pub renamed: Option<(usize, u64)>,
 }
 
 /// A token that was written or issued. Its text is its number.
@@ -36,6 +42,9 @@ pub struct Value {
     /// It was written to another partition.
     pub moved: bool,
     pub applied: Option<u64>,
+    /// The generation, and the number of the namespace, in which the store got it.
+    pub generation: Option<u64>,
+    pub number: Option<u64>,
 }
 
 /// Where a value came from that the provider gave.
@@ -67,6 +76,8 @@ pub struct Partition {
     pub latest: u64,
     /// It has lost everything, then.
     wiped: Option<u64>,
+    /// It has lost this key alone, then.
+    pub lost: Option<u64>,
 }
 
 pub struct SignOut {
@@ -94,6 +105,10 @@ pub fn parse(bytes: &[u8]) -> Option<usize> {
 }
 
 impl Partition {
+    pub fn forget_past(&mut self) {
+        self.past.clear();
+    }
+
     pub fn current(&self, entry: usize) -> Option<usize> {
         self.cells[entry].last().and_then(|(_, value)| *value)
     }
@@ -177,7 +192,11 @@ impl State {
                     Cause::Commit(by) => self.judge(number, entry, old, value, by),
                     _ => self.violated(format!("a sign-out wrote v{value} to p{number}")),
                 }
-                self.model.values[value].applied.get_or_insert(self.now);
+                let number = self.server.number;
+                let value = &mut self.model.values[value];
+                value.applied.get_or_insert(self.now);
+                value.generation.get_or_insert(revision.0);
+                value.number.get_or_insert(number);
             }
             let partition = &mut self.model.partitions[number];
             partition.cells[entry].push((self.now, value));
@@ -234,6 +253,10 @@ impl State {
         let partition = &self.model.partitions[number];
         let value = &self.model.values[new];
         let age = value.ready.unwrap_or(self.now);
+        let linked = self.problem_with_linked_commit(number, new);
+        if let Some(problem) = linked.or_else(|| self.problem_with_number(new)) {
+            return self.violated(format!("{problem} through i{by}"));
+        }
         if partition.tainted {
             return self.judge_recovery(number, new, by);
         }
@@ -278,6 +301,9 @@ impl State {
     /// What the store has lost may be written again by whoever has it, but not what was signed out
     /// before, where that could be known.
     fn judge_recovery(&mut self, number: usize, new: usize, by: usize) {
+        if let Some(problem) = self.problem_with_recovery(number, new, by) {
+            return self.violated(problem);
+        }
         let partition = &self.model.partitions[number];
         let Some(wiped) = partition.wiped else { return };
         let age = self.model.values[new].ready.unwrap_or(self.now);

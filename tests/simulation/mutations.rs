@@ -99,3 +99,23 @@ fn catches_versions_of_another_history() {
 fn catches_a_shutdown_that_does_not_drain() {
     caught(Sabotage::ShutdownWithoutDrain);
 }
+
+#[test]
+fn catches_a_user_whose_sessions_go_on() {
+    caught(Sabotage::LinksIgnored);
+}
+
+#[test]
+fn catches_a_number_that_ends_nothing() {
+    caught(Sabotage::NumberIgnored);
+}
+
+#[test]
+fn catches_a_life_that_nobody_asks_for() {
+    caught(Sabotage::LifeIgnored);
+}
+
+#[test]
+fn catches_an_operation_that_ends_half_way() {
+    caught(Sabotage::OperationsNotDetached);
+}

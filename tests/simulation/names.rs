@@ -13,6 +13,8 @@ use tower_token_cache::{
     TokenStore,
 };
 
+use super::users::{USERS, user};
+
 /// Partitions of a world.
 pub const PARTITIONS: usize = 3;
 /// Entries of a partition: two access tokens, and the refresh token.
@@ -25,6 +27,8 @@ pub struct Names {
     entries: Vec<EntryId>,
     /// The epoch of the namespace, and the number that all of these are under.
     namespace: (PartitionId, u64),
+    /// The epochs of users.
+    users: Vec<PartitionId>,
 }
 
 pub fn partition(number: usize) -> PartitionKey {
@@ -34,22 +38,40 @@ pub fn partition(number: usize) -> PartitionKey {
 /// The same for all worlds.
 pub fn names() -> &'static Names {
     static NAMES: OnceLock<Names> = OnceLock::new();
-    NAMES.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(learn())
-    })
+    NAMES.get_or_init(|| runtime().block_on(learn()))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().build().expect("a runtime")
+}
+
+/// What partitions are called under another number, learnt beside the world that asks.
+pub fn partitions_under(number: u64) -> Vec<PartitionId> {
+    let learns = async move {
+        let store = MemoryStore::new();
+        let begin = store.raise(names().namespace().0, Raise::Begin(number), None);
+        begin.await.expect("memory never fails");
+        let builder = TokenCache::builder(store).runtime(tokio::runtime::Handle::current());
+        let cache = builder.build().expect("valid");
+        let mut ids = Vec::new();
+        for number in 0..PARTITIONS {
+            let id = cache.partition_id(&partition(number)).await;
+            ids.push(id.expect("memory never fails"));
+        }
+        ids
+    };
+    let thread = std::thread::spawn(|| runtime().block_on(learns));
+    thread.join().expect("no panic")
 }
 
 impl Names {
-    pub fn id(&self, partition: usize) -> &PartitionId {
-        &self.partitions[partition]
+    pub fn partitions(&self) -> &[PartitionId] {
+        &self.partitions
     }
 
-    pub fn partition(&self, id: &PartitionId) -> Option<usize> {
-        self.partitions.iter().position(|known| known == id)
+    pub fn user(&self, number: usize) -> &PartitionId {
+        &self.users[number]
     }
 
     pub fn namespace(&self) -> (&PartitionId, u64) {
@@ -74,6 +96,7 @@ async fn learn() -> Names {
         namespace: namespace.expect("begun"),
         partitions: Vec::new(),
         entries: Vec::new(),
+        users: Vec::new(),
     };
     for number in 0..PARTITIONS {
         let tokens = cache.tokens(partition(number));
@@ -88,6 +111,12 @@ async fn learn() -> Names {
         let commit = watched.take();
         note(&mut names.entries, &commit);
         names.partitions.push(commit.partition);
+    }
+    for number in 0..USERS {
+        let ended = cache.sign_out_user(&user(number)).await;
+        ended.expect("told");
+        let raised = watched.2.lock().expect("whole").take();
+        names.users.push(raised.expect("raised").0);
     }
     names
 }

@@ -138,6 +138,8 @@ impl State {
             grant: Some(Grant { prior, asked }),
             moved: false,
             applied: None,
+            generation: None,
+            number: None,
         }
     }
 
@@ -152,6 +154,7 @@ impl State {
             || self.disturbed_since(earlier.by, since)
             || self.disturbed_since(by, since)
             || partitions.iter().any(|one| one.tainted)
+            || self.users_ended_since(since)
             || moves.any(|one| one.moved_to.is_some() && one.start >= since)
     }
 
@@ -167,7 +170,11 @@ impl State {
         // was never asked for: whose life it is cannot be told.
         let mut sign_outs = moves.filter(|one| one.by == spent.by && one.start <= spent.at);
         let blind = sign_outs.any(|one| one.acknowledged.is_none());
-        let excused = spent.lost || self.ended_since(spent.by, spent.asked) || moved || blind;
+        let excused = self.may_be_over(self.model.values[value].partition)
+            || spent.lost
+            || self.ended_since(spent.by, spent.asked)
+            || moved
+            || blind;
         (!excused).then(|| format!("it was spent at {} ms by i{}", spent.at, spent.by))
     }
 }

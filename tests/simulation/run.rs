@@ -9,9 +9,11 @@ use tower_token_cache::{BreakerState, L1, PartitionKey, TokenCache};
 
 use super::channel::{Air, SimChannel};
 use super::client::Client;
+use super::keys::Lost;
 use super::model::BOUND;
 use super::names::{ENTRIES, KEYS, PARTITIONS};
 use super::store::SimStore;
+use super::users::USERS;
 use super::world::{Fault, SILENCE, State, World};
 
 /// What users and faults do in a run.
@@ -37,6 +39,29 @@ struct Profile {
     loses_data: bool,
     crashes: bool,
     moves: bool,
+    users: bool,
+    clocks_step: bool,
+    /// What single keys it loses.
+    keys: Lost,
+}
+
+impl Profile {
+    /// With what cannot be told apart left out: after a loss of data nobody knows what a user's epoch
+    /// was, and links go with what is moved.
+    fn consistent(self) -> Self {
+        let keys = match self.loses_data {
+            true => Lost::Nothing,
+            false => self.keys,
+        };
+        let users = self.users || keys == Lost::User;
+        let users = users && !self.loses_data && !matches!(keys, Lost::Marker | Lost::Session);
+        Self {
+            users,
+            keys,
+            moves: self.moves && !users && keys == Lost::Nothing,
+            ..self
+        }
+    }
 }
 
 /// An instance that runs.
@@ -110,7 +135,18 @@ impl Run {
             loses_data: rng.percent(20),
             crashes: rng.percent(40),
             moves: rng.percent(20),
-        };
+            users: rng.percent(30),
+            // On demand only: an instance that has never asked L2 can tell only by the wall clock
+            // whether what it has was written before a sign-out elsewhere.
+            clocks_step: rng.percent(15) && std::env::var("SIM_CLOCKS").is_ok(),
+            keys: match rng.below(10) {
+                0 => Lost::Marker,
+                1 => Lost::Session,
+                2 => Lost::User,
+                _ => Lost::Nothing,
+            },
+        }
+        .consistent();
         if profile.channel_fails {
             state.channel.loses = state.rng.between(0, 15);
             state.channel.repeats = state.rng.between(0, 30);
@@ -137,6 +173,34 @@ impl Run {
                     ..profile
                 }
             }
+            Some(Sabotage::LinksIgnored) => Profile {
+                users: true,
+                keys: Lost::Nothing,
+                loses_data: false,
+                moves: false,
+                ..profile
+            },
+            Some(Sabotage::NumberIgnored) => Profile {
+                keys: Lost::Marker,
+                users: false,
+                loses_data: false,
+                moves: false,
+                crashes: true,
+                ..profile
+            },
+            Some(Sabotage::LifeIgnored) => Profile {
+                keys: Lost::Session,
+                users: false,
+                loses_data: false,
+                moves: false,
+                ..profile
+            },
+            Some(Sabotage::OperationsNotDetached) => Profile {
+                moves: true,
+                users: false,
+                keys: Lost::Nothing,
+                ..profile
+            },
             _ => profile,
         };
         Self {
@@ -222,9 +286,16 @@ impl Run {
             0..=10 if self.profile.store_fails => self.break_store(),
             11..=15 if self.profile.channel_fails => self.cut(number),
             16 if self.profile.loses_data => self.lose_data(false),
+            16 if self.profile.keys != Lost::Nothing => {
+                let kind = self.profile.keys;
+                self.world.lock().lose_key(kind);
+            }
             17..=18 if self.profile.crashes => self.crash(number),
             19..=20 if self.profile.crashes => self.shut_down(number).await,
             21..=22 if self.profile.loses_data => self.sign_out_in_a_gap(number).await,
+            23..=24 if self.profile.clocks_step => {
+                self.world.lock().step_clock(self.lives[number].number)
+            }
             23..=49 => self.crowd(),
             _ => self.use_it(number, None),
         }
@@ -307,6 +378,7 @@ impl Run {
         let target = (number + 1 + rng.below(PARTITIONS - 1)) % PARTITIONS;
         let kept = rng.below(4);
         let any = rng.below(ENTRIES);
+        let who = rng.below(USERS);
         drop(state);
         let mut client = Client::new(&self.world, &life.cache, life.number, number);
         if strict {
@@ -320,12 +392,14 @@ impl Run {
             0..=9 => tokio::spawn(client.reload(any)),
             10..=29 => tokio::spawn(async move { client.look(any).await }),
             30..=44 => tokio::spawn(client.write(entry, false, commits)),
+            50..=54 if self.profile.users => tokio::spawn(client.sign_in_as(entry, who)),
             45..=54 => tokio::spawn(client.write(entry, true, commits)),
             55..=59 => tokio::spawn(client.remove(entry)),
             60..=79 => tokio::spawn(client.acquire(entry, false, gives_up)),
             80..=84 => tokio::spawn(client.acquire(entry, true, gives_up)),
+            85..=87 if self.profile.users => tokio::spawn(client.sign_out_user(who)),
             85..=90 => tokio::spawn(client.sign_out()),
-            91..=92 if self.profile.moves => tokio::spawn(client.move_to(target)),
+            91..=92 if self.profile.moves => tokio::spawn(client.move_to(target, gives_up)),
             93..=95 => {
                 self.old.push(client.clone());
                 tokio::spawn(async move { client.look(any).await })
@@ -531,6 +605,10 @@ impl Run {
 
     /// Everything is well and quiet.
     async fn look_around(&mut self) {
+        if self.world.lock().model.marker_lost {
+            // As long may it take until everybody has looked for the number.
+            pause(65_000).await;
+        }
         let lost = |state: &State| state.model.partitions.iter().any(|one| one.tainted);
         if lost(&self.world.lock()) {
             // Whoever finds that L2 has lost something writes it again.

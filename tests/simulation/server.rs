@@ -7,7 +7,7 @@ use tower_token_cache::store::{
 };
 use tower_token_cache::{Clock, MemoryStore, StoreError, Timestamp, TokenStore};
 
-use super::names::{PARTITIONS, at_once, names};
+use super::names::{PARTITIONS, at_once, names, partitions_under};
 use super::world::{BASE, State};
 
 pub struct Server {
@@ -17,6 +17,9 @@ pub struct Server {
     journal: Vec<(u64, Deed)>,
     /// Commits that it has lost.
     lost: Vec<CommitId>,
+    /// The namespace's number, and what partitions are called under it.
+    pub number: u64,
+    pub ids: Vec<PartitionId>,
 }
 
 enum Deed {
@@ -40,7 +43,6 @@ impl Server {
     pub fn new() -> Self {
         let clock = Clock::manual(Timestamp::from_millis(BASE));
         let store = MemoryStore::with_max_bytes(1 << 24).with_clock(clock.clone());
-        // It never loses the namespace's number: partitions are known by their names under it.
         let (epoch, number) = names().namespace();
         at_once(store.raise(epoch, Raise::Begin(number), None)).expect("memory never fails");
         Self {
@@ -48,11 +50,23 @@ impl Server {
             clock,
             journal: Vec::new(),
             lost: Vec::new(),
+            number,
+            ids: names().partitions().to_vec(),
         }
     }
 
+    /// There is another number now.
+    pub fn rename(&mut self, number: u64) {
+        self.number = number;
+        self.ids = partitions_under(number);
+    }
+
+    pub fn partition(&self, id: &PartitionId) -> Option<usize> {
+        self.ids.iter().position(|known| known == id)
+    }
+
     pub fn content(&self, partition: usize) -> Loaded {
-        at_once(self.store.load(std::slice::from_ref(names().id(partition))))
+        at_once(self.store.load(std::slice::from_ref(&self.ids[partition])))
             .remove(0)
             .expect("memory never fails")
     }
@@ -62,7 +76,7 @@ impl State {
     pub fn commit(&mut self, by: usize, group: Vec<Commit>) -> Vec<Result<Outcome, StoreError>> {
         let answers = at_once(self.server.store.commit(&group));
         for (commit, answer) in group.into_iter().zip(&answers) {
-            if let Some(number) = names().partition(&commit.partition) {
+            if let Some(number) = self.server.partition(&commit.partition) {
                 self.note(format_args!(
                     "i{by} commits p{number} id {:?} under {} expecting {:?}: {answer:?}",
                     commit.id.0, commit.generation, commit.expected,
@@ -86,7 +100,7 @@ impl State {
         id: CommitId,
     ) -> Result<Cleared, StoreError> {
         let answer = at_once(self.server.store.clear(&partition, expected, id));
-        if let Some(number) = names().partition(&partition) {
+        if let Some(number) = self.server.partition(&partition) {
             self.note(format_args!(
                 "i{by} clears p{number} expecting {expected:?}: {answer:?}"
             ));
@@ -106,8 +120,8 @@ impl State {
     ) -> Result<Outcome, StoreError> {
         let answer = at_once(self.server.store.relocate(&from, &commit));
         let (source, target) = (
-            names().partition(&from.partition),
-            names().partition(&commit.partition),
+            self.server.partition(&from.partition),
+            self.server.partition(&commit.partition),
         );
         self.note(format_args!(
             "i{by} moves {source:?} to {target:?}: {answer:?}"
@@ -122,6 +136,23 @@ impl State {
         self.server
             .journal
             .push((self.now, Deed::Relocate(from, commit)));
+        answer
+    }
+
+    pub fn raise(
+        &mut self,
+        by: usize,
+        epoch: &PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> Result<u64, StoreError> {
+        let answer = at_once(self.server.store.raise(epoch, raise, keep));
+        self.note(format_args!("i{by} raises an epoch: {raise:?} {answer:?}"));
+        if let Ok(number) = answer
+            && epoch == names().namespace().0
+        {
+            self.observe_number(by, number);
+        }
         answer
     }
 

@@ -230,10 +230,10 @@ impl TokenStore for SimStore {
         raise: Raise,
         keep: Option<Duration>,
     ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        let partition = partition.clone();
+        let (partition, by) = (partition.clone(), self.instance);
         Box::pin(async move {
             self.ask(true, false, move |state| {
-                at_once(state.server.store.raise(&partition, raise, keep))
+                state.raise(by, &partition, raise, keep)
             })
             .await?
         })

@@ -64,6 +64,11 @@ impl State {
         if value.entry != read.entry {
             return Some(format!("v{number} is another entry's"));
         }
+        let over = self.problem_with_linked_hit(read, number);
+        let over = over.or_else(|| self.problem_with_lost(read, number));
+        if over.is_some() {
+            return over;
+        }
         let partition = &self.model.partitions[read.partition];
         if partition.tainted {
             return None;
@@ -125,13 +130,14 @@ impl State {
 
     fn problem_with_absent(&self, read: &Read) -> Option<String> {
         let partition = &self.model.partitions[read.partition];
-        if partition.tainted {
+        if partition.tainted || self.may_be_over(read.partition) {
             return None;
         }
         let from = read.start.saturating_sub(BOUND);
         let lives = |value: &Option<usize>| {
             let end = value.map(|value| self.model.values[value].expires);
-            end.is_some_and(|end| end.is_none_or(|end| end > self.now + CLOCKS))
+            let misjudged = self.misjudges_expiry(read.by);
+            end.is_some_and(|end| end.is_none_or(|end| !misjudged && end > self.now + CLOCKS))
         };
         let known = partition.between(read.entry, from, self.now);
         if !known.iter().all(lives) {
@@ -152,7 +158,9 @@ impl State {
             (own || moved)
                 && one.entry == read.entry
                 && unanswered(one.applied)
-                && one.expires.is_some_and(|end| end <= self.now + CLOCKS)
+                && one
+                    .expires
+                    .is_some_and(|end| end <= self.now + CLOCKS || self.misjudges_expiry(read.by))
         });
         let own = own || expired;
         (!own).then(|| format!("is absent, but L2 has {known:?}"))
@@ -168,15 +176,18 @@ impl State {
         });
         let doubtful = current.is_some_and(|value| {
             let end = self.model.values[value].expires;
-            end.is_some_and(|end| end.abs_diff(self.now) <= CLOCKS)
+            let misjudged = self.misjudges_expiry(read.by);
+            end.is_some_and(|end| misjudged || end.abs_diff(self.now) <= CLOCKS)
         });
         let partition = &self.model.partitions[read.partition];
         // What has begun under a generation of the past, after the store has lost the sign-out, is of
         // the past for whoever remembers that.
         let forgotten = partition.tainted && partition.revision.0 < partition.latest;
         let doubtful = doubtful || (forgotten && read.answer == Answer::Absent);
-        let doubtful = doubtful || partition.untold;
-        let answer = expected.map_or(Answer::Absent, Answer::Hit);
+        let over = self.expected_of_linked(read.partition);
+        let unknown = over.is_none() && self.may_be_over(read.partition);
+        let doubtful = doubtful || partition.untold || unknown;
+        let answer = over.unwrap_or(expected.map_or(Answer::Absent, Answer::Hit));
         if answer != read.answer && !doubtful {
             self.violated(format!(
                 "i{} ends with {:?} for p{} e{}, and L2 with {current:?}",
@@ -233,10 +244,14 @@ impl State {
     fn missing(&self, number: usize) -> Option<String> {
         let value = &self.model.values[number];
         let partition = &self.model.partitions[value.partition];
-        if value.applied.is_some() || partition.tainted {
+        if value.applied.is_some() || partition.tainted || self.may_be_over(value.partition) {
             return None;
         }
-        if value.expires.is_some_and(|end| end <= self.now + CLOCKS) {
+        let misjudged = self.misjudges_expiry(value.by);
+        if value
+            .expires
+            .is_some_and(|end| misjudged || end <= self.now + CLOCKS)
+        {
             return None;
         }
         let same = |by: usize, partition: usize, entry: usize| {

@@ -16,6 +16,8 @@ use super::server::Server;
 /// The wall clock at the beginning of a run.
 pub const BASE: u64 = 1_700_000_000_000;
 
+const HOUR: i64 = 3_600_000;
+
 #[derive(Clone)]
 pub struct World(Arc<Shared>);
 
@@ -46,6 +48,8 @@ pub type Late = Box<dyn FnOnce(&mut State) + Send>;
 pub struct Instance {
     pub clock: Clock,
     pub skew: u64,
+    /// How far its clock was set ahead, in ms, if it was ever set.
+    pub ahead: Option<i64>,
     pub started: u64,
     pub ended: Option<u64>,
     pub fault: Fault,
@@ -166,6 +170,7 @@ impl State {
         self.instances.push(Instance {
             clock: Clock::manual(Timestamp::from_millis(BASE + self.now + skew)),
             skew,
+            ahead: None,
             started: self.now,
             ended: None,
             fault: Fault::None,
@@ -177,6 +182,29 @@ impl State {
             redraw: Arc::default(),
         });
         self.instances.len() - 1
+    }
+
+    /// The wall clock of an instance.
+    pub fn clock_of(&self, instance: usize) -> u64 {
+        let instance = &self.instances[instance];
+        let time = BASE + self.now + instance.skew;
+        time.saturating_add_signed(instance.ahead.unwrap_or(0))
+    }
+
+    /// Somebody sets the clock of an instance, an hour ahead or back, or right.
+    pub fn step_clock(&mut self, instance: usize) {
+        let ahead = [-HOUR, 0, HOUR][self.rng.below(3)];
+        self.instances[instance].ahead = Some(ahead);
+        let time = self.clock_of(instance);
+        self.instances[instance]
+            .clock
+            .set(Timestamp::from_millis(time));
+        self.note(format_args!("the clock of i{instance} is {ahead} ms ahead"));
+    }
+
+    /// Whether an instance has had a clock by which what expires may have expired, or lives on.
+    pub fn misjudges_expiry(&self, instance: usize) -> bool {
+        self.instances[instance].ahead.is_some()
     }
 
     pub fn disturb(&mut self, instance: usize) {
