@@ -22,6 +22,9 @@ use tower_token_cache::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let redis = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
     let cache = TokenCache::builder(RedisStore::connect(redis.as_str()).await?)
         .backplane(RedisBackplane::connect(redis).await?)
@@ -53,8 +56,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let report = cache.shutdown(Duration::from_secs(5)).await;
     println!(
-        "flushed {} changes, abandoned {}",
-        report.flushed, report.abandoned
+        "flushed {} changes, abandoned {} and {} sign-outs",
+        report.flushed, report.abandoned, report.sign_outs_abandoned
     );
     Ok(())
 }

@@ -23,6 +23,9 @@ use tower_token_cache::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let file = std::env::args().nth(1).map(PathBuf::from);
     let file = file.unwrap_or_else(|| PathBuf::from("tokens.db"));
     let ring = KeyRing::open_dir(file.with_extension("keys"))?;
@@ -54,8 +57,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let report = cache.shutdown(Duration::from_secs(5)).await;
     println!(
-        "flushed {} changes, abandoned {}",
-        report.flushed, report.abandoned
+        "flushed {} changes, abandoned {} and {} sign-outs",
+        report.flushed, report.abandoned, report.sign_outs_abandoned
     );
     Ok(())
 }

@@ -58,6 +58,7 @@ mod lookup;
 #[cfg(feature = "oauth2")]
 mod oauth2;
 pub mod outgoing;
+mod patience;
 mod policy;
 #[cfg(any(feature = "seal", feature = "sqlite"))]
 mod private_file;

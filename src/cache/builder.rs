@@ -188,7 +188,8 @@ impl Builder {
     }
 
     /// How long one attempt at an L2 operation may take. Defaults to 250 ms: hundreds of times
-    /// what a healthy Redis needs, and a pause that a user hardly notices.
+    /// what a healthy Redis needs, and a pause that a user hardly notices. It passes in five steps, each
+    /// waited for by itself: a process that is overrun does not take its own delay for the store's.
     pub fn soft_timeout(mut self, timeout: Duration) -> Self {
         self.soft_timeout = timeout;
         self

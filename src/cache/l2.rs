@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::protection::Protection;
 use super::revocation::{Number, Prefix};
 use super::shards::{Shard, Shards, Way, reads};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
+use crate::patience::within;
 use crate::policy::{FailureHook, L2Failure, L2Operation, OnFailure};
 use crate::random::{SLIGHTLY, jittered};
 use crate::store::{
@@ -188,6 +189,9 @@ impl L2 {
         lease: &Lease,
         ttl: Duration,
     ) -> Result<LeaseState, L2Error> {
+        let shard = self.shard(&lease.partition);
+        // Never closed.
+        let _turn = shard.leases.acquire().await;
         self.call(L2Operation::Lease, &[&lease.partition], || {
             self.store.acquire_lease(lease, ttl)
         })
@@ -202,6 +206,8 @@ impl L2 {
     }
 
     pub(crate) async fn release_lease(&self, lease: &Lease) -> Result<bool, L2Error> {
+        let shard = self.shard(&lease.partition);
+        let _turn = shard.leases.acquire().await;
         self.call(L2Operation::Lease, &[&lease.partition], || {
             self.store.release_lease(lease)
         })
@@ -264,9 +270,8 @@ impl L2 {
                 return Err(L2Error::of(StoreErrorKind::CircuitOpen));
             };
             let question = reads(operation).then(|| shard.pace.ask());
-            let left = deadline.saturating_duration_since(Instant::now());
-            let answer = timeout(self.soft_timeout.min(left), ask()).await;
-            let answer = answer.unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Timeout)));
+            let answer = within(self.soft_timeout, deadline, ask()).await;
+            let answer = answer.unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Timeout)));
             // A refusal is an answer: the store is there.
             let answered = match &answer {
                 Ok(_) => true,

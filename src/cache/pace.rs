@@ -13,15 +13,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::partition::RECHECK;
+use crate::patience::STEPS;
 
 /// The least patience: longer than a busy machine takes to answer from nearby.
 const LEAST: Duration = Duration::from_millis(25);
 /// Round-trips that a shard may take: a question that is lost with its connection, a new one, which
 /// is encrypted and signed in to, and the question again.
 const ROUND_TRIPS: u32 = 6;
-/// Patience ends after so many steps without an answer. Each is waited for by itself, so that a
-/// process that was stopped meanwhile does not blame the store.
-const STEPS: u32 = 5;
 
 #[derive(Default)]
 pub(super) struct Pace {

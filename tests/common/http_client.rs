@@ -22,11 +22,29 @@ pub struct Response {
 impl Connection {
     /// Sends a request without a body; `headers` are lines that end with CRLF.
     pub async fn send(to: SocketAddr, method: &str, path: &str, headers: &str) -> Self {
-        let mut stream = TcpStream::connect(to).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut connection = Self::open(to).await.unwrap();
+        connection.request(method, path, headers, "").await.unwrap();
+        connection
+    }
+
+    /// A connection without a request yet.
+    pub async fn open(to: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(to).await?;
         let received = Vec::new();
-        Self { stream, received }
+        Ok(Self { stream, received })
+    }
+
+    /// Sends a request; `headers` are lines that end with CRLF, and say how long the body is if
+    /// there is one.
+    pub async fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> std::io::Result<()> {
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n{body}");
+        self.stream.write_all(request.as_bytes()).await
     }
 
     /// Waits until `text` has been received.

@@ -17,6 +17,7 @@ use super::eviction::Eviction;
 use super::failure::{is_unanswered, no_connection, not_connected, timed_out, was_cut};
 #[cfg(feature = "redis-sentinel")]
 use super::sentinel::{Place, Sentinels};
+use crate::patience::within;
 use crate::race::{Either, race};
 use crate::reasons::Reasons;
 
@@ -28,6 +29,8 @@ const TRUSTED: Duration = Duration::from_secs(1);
 /// How often a pipeline goes out whose connection is cut: of a healthy server the new connection may
 /// be cut as well.
 const ATTEMPTS: u32 = 6;
+/// Response timeouts by which this process may be late itself.
+const LATE: u32 = 3;
 /// Before the third attempt, and doubling: a server that cuts all is not to be overrun.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
@@ -161,8 +164,14 @@ impl Pool {
     ) -> RedisResult<Vec<RedisResult<Value>>> {
         let connection = timeout_at(deadline, self.get()).await;
         let mut connection = connection.unwrap_or_else(|_| Err(no_connection()))?;
-        let answers = timeout_at(deadline, connection.send(pipeline)).await;
-        answers.unwrap_or_else(|_| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answers = within(
+            left,
+            deadline + self.timeout * LATE,
+            connection.send(pipeline),
+        )
+        .await;
+        answers.unwrap_or_else(|| {
             let error = timed_out();
             connection.failed(&error);
             Err(error)

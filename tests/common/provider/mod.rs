@@ -159,6 +159,13 @@ impl Provider {
                 .is_some_and(|it| it == access_token)
     }
 
+    /// Whether this refresh token is the one that this user can redeem.
+    pub fn is_redeemable(&self, user: &str, refresh_token: &str) -> bool {
+        let ledger = self.state.ledger();
+        let family = &ledger.families[user];
+        !family.revoked && family.refresh_token == refresh_token
+    }
+
     /// Whether this access token is any of this user's, whose family lives.
     pub fn is_valid(&self, user: &str, access_token: &str) -> bool {
         let ledger = self.state.ledger();
