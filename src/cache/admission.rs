@@ -258,6 +258,12 @@ impl State {
         rules.epoch.was_alive_in(self.epoch) || sabotage::is(Sabotage::RecoveryAfterSignOut)
     }
 
+    /// Whether what memory has is written again where L2 has lost everything. Without a backplane
+    /// nobody hears of anything, and memory is believed all the same.
+    pub(super) fn is_believed_after_a_loss(&self, rules: &Rules) -> bool {
+        rules.epoch.channel() == Channel::None || self.heard(rules)
+    }
+
     /// What memory has and L2 has lost: it had a later version than this one. Only what was heard
     /// of until L2 lost it counts: it might have been signed out elsewhere.
     fn lost_in(
@@ -267,9 +273,10 @@ impl State {
         now: Timestamp,
         rules: &Rules,
     ) -> Vec<(TokenKey, Value)> {
-        // Without a backplane nobody hears of anything, and memory is believed all the same.
-        let silent = fetched.emptied == Some(true) && rules.epoch.channel() == Channel::None;
-        let heard = silent || self.heard(rules);
+        let heard = match fetched.emptied {
+            Some(true) => self.is_believed_after_a_loss(rules),
+            _ => self.heard(rules),
+        };
         if is_sound || !self.complete || !heard {
             return Vec::new();
         }

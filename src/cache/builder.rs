@@ -273,12 +273,13 @@ impl Builder {
     }
 
     /// Keeps sign-outs that L2 has not acknowledged in this file, so that they outlive the process:
-    /// before [`sign_out`](crate::Tokens::sign_out) answers
+    /// before [`sign_out`](crate::Tokens::sign_out) or
+    /// [`sign_out_user`](crate::TokenCache::sign_out_user) answers
     /// [`Durability::Pending`](crate::Durability::Pending) the file has it, durably, and the next
     /// process that is built with the same path tells L2 before it serves the session. Off by
     /// default: then a process that ends before L2 is back forgets them, and the sessions go on.
     ///
-    /// The file (mode 0600) holds digests of partitions and times, no keys and no tokens. It needs a
+    /// The file (mode 0600) holds digests of partitions and users, and times, no keys and no tokens. It needs a
     /// folder that outlives the process, on a local disk; there is a second file beside it, with
     /// `.lock` at the end, because it serves one process at a time. 100,000 sign-outs fit; one that
     /// does not, or cannot be written within a second, is an error of `sign_out`.

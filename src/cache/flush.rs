@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 
 use super::Engine;
 use super::admission::Made;
-use super::coherence::Channel;
 use super::l2::L2Error;
 use super::load::MAX_READS;
 use super::partition::{Partition, State};
@@ -224,6 +223,9 @@ impl Engine {
         let key = &work.partition.key;
         let losses = self.partitions.with(key, |_, state| state.losses);
         let emptied = self.l2_has_lost_everything(losses).await?;
+        if emptied {
+            self.begin_epochs_again(key).await?;
+        }
         let now = self.clock.now();
         self.partitions.with(key, |_, state| {
             if !state.has_in_flight(commit.id) {
@@ -235,9 +237,7 @@ impl Engine {
                 self.counters.signed_out_changes.add(dropped as u64);
                 return;
             }
-            // Without a backplane nobody hears of anything, and memory is believed all the same.
-            let silent = self.rules.epoch.channel() == Channel::None;
-            let heard = silent || state.heard(&self.rules);
+            let heard = state.is_believed_after_a_loss(&self.rules);
             let again = match gone {
                 true => state.to_be_written_again(heard, now),
                 // At the end of its time.
@@ -305,19 +305,31 @@ impl Engine {
             Some(under) => under,
             None => self.number().await?,
         };
-        #[cfg(feature = "seal")]
-        self.clear_plaintext(key, under).await?;
         let id = self.l2.id(key, under);
         let confirmed = self
             .partitions
             .with_under(key, under, |_, state| state.pending().clear_confirmed);
-        // Everybody was signed out since, and this session with them.
+        // There is another number since: what waits is ended under that one.
         let Some(confirmed) = confirmed else {
             return Ok(());
         };
-        let ends = match confirmed {
-            true => expected,
-            false => match self.l2.load_one(&id).await {
+        // The same where others have a number that this process has not heard of: the session may
+        // have begun under it.
+        let (number, loaded) = match confirmed {
+            true => (Ok(under), None),
+            false => {
+                let (number, loaded) = tokio::join!(self.look_up_prefix(), self.l2.load_one(&id));
+                (number, Some(loaded))
+            }
+        };
+        if number.as_ref().is_ok_and(|number| *number != under) {
+            return Ok(());
+        }
+        #[cfg(feature = "seal")]
+        self.clear_plaintext(key, under).await?;
+        let ends = match loaded {
+            None => expected,
+            Some(loaded) => match loaded {
                 Ok(loaded) => {
                     let latest = expected.max(Some(loaded.generation));
                     let cleared_at = loaded.cleared_at;
@@ -352,6 +364,12 @@ impl Engine {
                 return Ok(());
             }
             cleared = self.clear(&id, next, sign_out).await?;
+        }
+        if let Err(failure) = number {
+            // It has to be asked again, and the session is over where it was known to be.
+            let again = |_: &_, state: &mut State| state.pending().clear_confirmed = false;
+            let _ = self.partitions.with_under(key, under, again);
+            return Err(failure);
         }
         let generation = cleared.generation;
         let revision = Revision {

@@ -206,6 +206,15 @@ impl Journal {
         records.take(count).collect()
     }
 
+    /// The sign-outs of users that an earlier process has left. Whoever takes them tells L2.
+    pub(super) fn take_owed_users(&self) -> Vec<Owed> {
+        let mut owed = self.0.owed.lock();
+        let users = owed.extract_if(|_, owed| owed.record.user);
+        let users = users.map(|(_, owed)| owed).collect();
+        self.0.owes.store(owed.len(), Ordering::Release);
+        users
+    }
+
     /// Whoever takes it tells L2, or has.
     pub(super) fn take_owed(&self, digest: &[u8; 32]) -> Option<Owed> {
         let mut owed = self.0.owed.lock();
@@ -241,10 +250,24 @@ impl Record {
         since: crate::time::Timestamp,
     ) -> Self {
         Self {
+            user: false,
             digest,
             prefix,
             sign_out,
             since,
+        }
+    }
+
+    /// The sign-out of a user, by the digest of the epoch.
+    pub(super) fn user(
+        digest: [u8; 32],
+        prefix: Option<u64>,
+        sign_out: CommitId,
+        since: crate::time::Timestamp,
+    ) -> Self {
+        Self {
+            user: true,
+            ..Self::new(digest, prefix, sign_out, since)
         }
     }
 }

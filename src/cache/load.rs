@@ -173,7 +173,11 @@ impl Engine {
             gone.then_some(state.losses)
         });
         if let Some(losses) = losses {
-            fetched.emptied = Some(self.l2_has_lost_everything(losses).await?);
+            let emptied = self.l2_has_lost_everything(losses).await?;
+            if emptied {
+                self.begin_epochs_again(key).await?;
+            }
+            fetched.emptied = Some(emptied);
         }
         Ok(())
     }
@@ -260,6 +264,12 @@ impl Engine {
                 Ok((name, value)) => entries.push((name, value)),
                 Err(_) => unopenable.push(stored.entry),
             }
+        }
+        let names = || self.l2.protection.names();
+        if !unopenable.is_empty() && unopenable.iter().any(|it| names().is_link(it)) {
+            // Whose session it is cannot be told, nor whether that user was signed out since.
+            unopenable = loaded.entries.iter().map(|stored| stored.entry).collect();
+            entries.clear();
         }
         if loaded.damaged > 0 {
             tracing::warn!(

@@ -25,9 +25,9 @@ use crate::store::{CommitId, PartitionId, Revision};
 use crate::time::Timestamp;
 
 /// How long the disk may take.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Sign-outs of earlier processes that L2 is told of at a time.
-const AT_ONCE: usize = 16;
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// Sign-outs that L2 is told of late, at a time.
+pub(super) const AT_ONCE: usize = 16;
 /// How many are looked at before the next pause.
 const ROUND: usize = 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -87,16 +87,7 @@ impl Engine {
         }
         let failure = match answer {
             Ok(()) => failure,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a sign-out is neither in L2 nor in the journal"
-                );
-                L2Error {
-                    error: StoreError::with_source(StoreErrorKind::Unreachable, error),
-                    decision: OnFailure::Fail,
-                }
-            }
+            Err(error) => unkept(error),
         };
         let _ = told.send(Err(failure));
         if late && let Ok(kept) = adding.await {
@@ -158,6 +149,7 @@ impl Engine {
             }
         });
         let _ = timeout(PATIENCE, write).await;
+        let _ = timeout(PATIENCE, self.journal_users(journal)).await;
     }
 
     /// A sign-out of an earlier process goes on as one of this process: until L2 has been told,
@@ -198,10 +190,13 @@ impl Engine {
         }
     }
 
-    /// Whether everybody was signed out since.
-    fn is_moot(&self, record: &Record) -> bool {
-        let known = self.l2.prefix.known().map(Number::get);
-        record.prefix.is_some() && known > record.prefix
+    /// Whether everybody was signed out since. A later number alone does not say so: who signed out
+    /// may not have heard of it.
+    pub(super) fn is_moot(&self, record: &Record) -> bool {
+        let known = self.l2.prefix.known();
+        let since = record.since.saturating_add(CLOCK_SKEW);
+        let later = |number: Number| Some(number.get()) > record.prefix && number.began() >= since;
+        record.prefix.is_some() && known.is_some_and(later)
     }
 
     /// Tells L2 what an earlier process has left, also of those who do not come back.
@@ -209,6 +204,7 @@ impl Engine {
         let Some(journal) = self.journal.clone().filter(Journal::owes) else {
             return;
         };
+        self.resume_users(journal.take_owed_users());
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
             let mut pause = FIRST_PAUSE;
@@ -261,5 +257,17 @@ impl Engine {
         };
         self.coherence.announce([(id, revision)]);
         Ok(())
+    }
+}
+
+/// A sign-out is neither in L2 nor in the journal.
+pub(super) fn unkept(error: io::Error) -> L2Error {
+    tracing::error!(
+        error = &error as &dyn std::error::Error,
+        "a sign-out is neither in L2 nor in the journal"
+    );
+    L2Error {
+        error: StoreError::with_source(StoreErrorKind::Unreachable, error),
+        decision: OnFailure::Fail,
     }
 }

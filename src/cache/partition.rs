@@ -424,7 +424,10 @@ impl State {
         let mut pending = self.pending.take();
         let dropped = pending.as_mut().map_or(0, |pending| pending.drop_changes());
         if let Some(pending) = &mut pending {
-            pending.clear = None;
+            // Who signed out may have meant a session under this number, which others knew before.
+            let waits = pending.clear.is_some() && !pending.clear_confirmed;
+            pending.clear = waits.then_some(None);
+            pending.clear_confirmed = false;
         }
         *self = Self {
             prefix,

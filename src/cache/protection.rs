@@ -101,6 +101,20 @@ impl Protection {
         vec![Names::default()]
     }
 
+    /// All the names by which anything may ever have stood in the store; first those of now.
+    pub(super) fn all_names(&self) -> Vec<Names> {
+        #[cfg(feature = "seal")]
+        if let Some(sealing) = &self.encryption {
+            let names = [sealing.ring.names(), Names::default()];
+            let mut names = Vec::from(names);
+            if !self.seals() {
+                names.reverse();
+            }
+            return names;
+        }
+        vec![Names::default()]
+    }
+
     /// What the store knows an entry by.
     pub(super) fn entry(&self, name: &str) -> EntryId {
         self.names().entry(name)
@@ -341,7 +355,7 @@ impl Engine {
         let generation = found.generation;
         let mut changes = Vec::with_capacity(found.entries.len());
         let writer = protection.writer(id, generation);
-        let mut reader = protection.reader_by(plain, &from, generation);
+        let mut reader = protection.reader_by(plain.clone(), &from, generation);
         for stored in &found.entries {
             // One that cannot be read is left behind.
             match reader.decode(stored) {
@@ -352,7 +366,13 @@ impl Engine {
                     }
                     changes.push(change);
                 }
-                Err(reason) => protection.counters.unopenable(reason as usize),
+                Err(reason) => {
+                    protection.counters.unopenable(reason as usize);
+                    if plain.is_link(&stored.entry) {
+                        // Nothing goes on without it.
+                        return Ok(None);
+                    }
+                }
             }
         }
         if changes.is_empty() {

@@ -185,7 +185,7 @@ impl Engine {
 
     /// Forgets everything if this number is a new one.
     fn learn_prefix(&self, number: Number) {
-        if self.l2.prefix.learn(number) {
+        if self.hold_signed_out(number, || self.l2.prefix.learn(number)) {
             tracing::warn!("everybody was signed out");
             let dropped = self.partitions.forget_all();
             self.counters.signed_out_changes.add(dropped as u64);

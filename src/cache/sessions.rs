@@ -101,7 +101,12 @@ impl Engine {
         let hints = epoch.hints();
         let begin = Raise::Begin(Number::at(self.clock.now()).get());
         let raised = self.l2.raise(&id, begin, self.epoch_life());
-        let number = raised.await?;
+        let mut number = raised.await?;
+        if let Some(known) = epoch.later_than(number) {
+            // It was lost, and begun anew by a slower clock: neither goes on.
+            let raise = Raise::Beyond(known + 1);
+            number = self.l2.raise(&id, raise, self.epoch_life()).await?;
+        }
         epoch.answered(number, hints);
         let link = Link::new(epoch, number);
         match link.is_over() {
@@ -123,6 +128,24 @@ impl Engine {
         });
         let answers = futures_util::future::try_join_all(asked).await?;
         Ok(answers.contains(&true) || links.are_over())
+    }
+
+    /// L2 has lost everything: the epochs that a session in memory is linked to go on where the session
+    /// does, before it is written again. One that somebody else has begun meanwhile stays.
+    pub(super) async fn begin_epochs_again(&self, key: &PartitionKey) -> Result<(), L2Error> {
+        let links = self.partitions.with(key, |_, state| {
+            let is_believed = state.is_believed_after_a_loss(&self.rules);
+            is_believed.then(|| state.links.undoubted())
+        });
+        for link in links.iter().flat_map(Links::iter) {
+            let namespace = &self.l2.protection.namespace;
+            let id = PartitionId::from_digest(namespace.clone(), link.epoch.digest);
+            let hints = link.epoch.hints();
+            let begin = Raise::Begin(link.number);
+            let number = self.l2.raise(&id, begin, self.epoch_life()).await?;
+            link.epoch.answered(number, hints);
+        }
+        Ok(())
     }
 
     /// Signs out a session whose links, as read from L2, are over, unless something has overtaken

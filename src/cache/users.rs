@@ -20,21 +20,20 @@ use crate::codec::Value;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::secret::Secret;
+use crate::store::LINK;
 use crate::time::Timestamp;
-
-/// The beginning of a link's name. The epoch and the number stand in the name, so that a link to
-/// a later number does not take the place of one that is over.
-const LINK: &str = "\u{1}user\u{1}";
 
 /// Set while others may have raised the epoch, and L2 was not asked since.
 const STALE: u64 = 1 << 63;
-/// The user is signed out here, and L2 has yet to hear of it: no number is alive.
-const PENDING: u64 = STALE - 1;
+/// Set while the user is signed out here, and L2 has yet to hear of it: no number is alive.
+const PENDING: u64 = 1 << 62;
+/// The rest is the highest number known.
+const NUMBER: u64 = PENDING - 1;
 
 /// What this process knows of a user's epoch. The sessions in memory share it.
 pub(super) struct UserEpoch {
     pub(super) digest: [u8; 32],
-    /// The highest number known, and [`STALE`].
+    /// The highest number known, [`STALE`] and [`PENDING`].
     latest: AtomicU64,
     /// How often others have said that it has changed.
     hints: AtomicU32,
@@ -53,29 +52,35 @@ impl UserEpoch {
 
     /// L2 has said this, asked after so many hints.
     pub(super) fn answered(&self, number: u64, hints: u32) {
-        self.latest.fetch_max(number, Ordering::AcqRel);
-        let settle = |latest: u64| {
-            let latest = latest & !STALE;
-            Some(latest.max(number))
-        };
+        self.learn(number, 0);
         if self.hints() == hints {
-            let _ = self
-                .latest
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, settle);
+            self.learn(number, STALE);
             if self.hints() != hints {
                 self.latest.fetch_or(STALE, Ordering::AcqRel);
             }
         }
     }
 
+    /// Takes in a number, and takes this flag away.
+    fn learn(&self, number: u64, flag: u64) {
+        let settle = |latest: u64| Some(latest & !NUMBER & !flag | (latest & NUMBER).max(number));
+        let _ = self
+            .latest
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, settle);
+    }
+
+    fn known(&self) -> u64 {
+        self.latest.load(Ordering::Acquire) & NUMBER
+    }
+
     /// The least number that comes after those known.
     pub(super) fn next(&self, now: Timestamp) -> u64 {
-        let known = match self.latest.load(Ordering::Acquire) & !STALE {
-            // Told by L2 when it is raised.
-            PENDING => 0,
-            known => known,
-        };
-        Number::at(now).get().max(known + 1)
+        Number::at(now).get().max(self.known() + 1)
+    }
+
+    /// The number that L2 has told, if it is a later one.
+    pub(super) fn later_than(&self, number: u64) -> Option<u64> {
+        Some(self.known()).filter(|known| *known > number)
     }
 
     /// The user is signed out in this process, whatever L2 has.
@@ -85,13 +90,7 @@ impl UserEpoch {
 
     /// L2 has signed the user out: this number is the next session's.
     pub(super) fn signed_out(&self, number: u64) {
-        let settle = |latest: u64| match latest & !STALE {
-            PENDING => Some(number | latest & STALE),
-            known => Some(known.max(number) | latest & STALE),
-        };
-        let _ = self
-            .latest
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, settle);
+        self.learn(number, PENDING);
     }
 
     fn hear(&self) {
@@ -150,7 +149,8 @@ impl Link {
         Self { epoch, number }
     }
 
-    /// The entry of the session's partition.
+    /// The entry of the session's partition. The epoch and the number stand in its name, so that a link
+    /// to a later number does not take the place of one that is over.
     pub(super) fn entry(&self) -> (TokenKey, Value) {
         let epoch = URL_SAFE_NO_PAD.encode(self.epoch.digest);
         let name = TokenKey::from_canonical(&format!("{LINK}{epoch}\u{1}{}", self.number));
@@ -168,7 +168,12 @@ impl Link {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.epoch.is_over(self.number)
+        self.number == 0 || self.epoch.is_over(self.number)
+    }
+
+    /// Whether it may be over: L2 has to be asked, or it is.
+    fn is_doubtful(&self) -> bool {
+        self.number == 0 || self.epoch.latest.load(Ordering::Acquire) > self.number
     }
 }
 
@@ -208,10 +213,15 @@ impl Links {
 
     /// Whether a hit has to look further: the session is over, or L2 has to be asked.
     pub(super) fn are_doubtful(&self) -> bool {
-        let doubtful = |link: &Link| link.epoch.latest.load(Ordering::Acquire) > link.number;
-        self.0
-            .as_deref()
-            .is_some_and(|links| links.iter().any(doubtful))
+        let links = self.0.as_deref();
+        links.is_some_and(|links| links.iter().any(Link::is_doubtful))
+    }
+
+    /// Those of which nothing was heard that casts doubt on them.
+    pub(super) fn undoubted(&self) -> Self {
+        let links = self.iter().filter(|link| !link.is_doubtful()).cloned();
+        let links = links.collect::<Box<[_]>>();
+        Self((!links.is_empty()).then_some(links))
     }
 
     /// Whether the session is over, as far as this process knows.

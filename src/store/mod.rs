@@ -68,7 +68,7 @@ pub use self::commit::{Change, Cleared, Commit, CommitId, Expected, Lifetime, Ou
 pub use self::id::{EntryId, PartitionId};
 pub use self::loaded::{Loaded, Remaining, Revision, StoredEntry};
 pub use self::memory::MemoryStore;
-pub(crate) use self::names::Names;
+pub(crate) use self::names::{LINK, Names};
 pub use self::raise::Raise;
 #[cfg(all(feature = "redis", feature = "seal"))]
 pub use self::redis::RedisKeys;

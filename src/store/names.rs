@@ -10,6 +10,9 @@ use super::{EntryId, PartitionId};
 use crate::key::PartitionKey;
 
 const ENTRY: &[u8] = b"tower-token-cache entry v1\0";
+const LINKS: &[u8] = b"tower-token-cache links v1\0";
+/// The beginning of the names of links to users.
+pub(crate) const LINK: &str = "\u{1}user\u{1}";
 
 /// Makes the names: SHA-256 digests, or HMAC-SHA-256 digests under a key, so that nobody without
 /// it can tell whether a record is a certain user's. Cheap to clone.
@@ -51,7 +54,24 @@ impl Names {
         });
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
+        if name.starts_with(LINK) {
+            id[..8].copy_from_slice(&self.links());
+        }
         EntryId::from(id)
+    }
+
+    /// Whether an entry is a link to a user: known of one that cannot be read, too, because the
+    /// session may be over by it.
+    pub(crate) fn is_link(&self, entry: &EntryId) -> bool {
+        entry.as_bytes()[..8] == self.links()
+    }
+
+    /// The beginning of the ids of links.
+    fn links(&self) -> [u8; 8] {
+        let digest = self.digest(|update| update(LINKS));
+        let mut links = [0; 8];
+        links.copy_from_slice(&digest[..8]);
+        links
     }
 
     fn digest(&self, feed: impl FnOnce(&mut dyn FnMut(&[u8]))) -> [u8; 32] {

@@ -13,11 +13,14 @@ const CHECKSUM: usize = 8;
 const NAMESPACE: u8 = 0;
 const OWED: u8 = 1;
 const TOLD: u8 = 2;
+const OWED_USER: u8 = 3;
 
 /// A sign-out that L2 has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cache) struct Record {
-    /// Of the partition, without the prefix generation.
+    /// It is of a user, not of one partition.
+    pub(in crate::cache) user: bool,
+    /// Of the partition, or of the user's epoch, without the prefix generation.
     pub(in crate::cache) digest: [u8; 32],
     /// The prefix generation in force, if it was known.
     pub(in crate::cache) prefix: Option<u64>,
@@ -44,7 +47,7 @@ impl Line {
                 file.extend(namespace.bytes());
             }
             Self::Owed(number, record) => {
-                file.push(OWED);
+                file.push(if record.user { OWED_USER } else { OWED });
                 file.extend(number.to_le_bytes());
                 file.extend(record.digest);
                 // One more; 0 is unknown.
@@ -75,13 +78,14 @@ impl Line {
         let (&kind, content) = line[1..].split_first()?;
         let line = match kind {
             NAMESPACE => Self::Namespace(String::from_utf8(content.into()).ok()?),
-            OWED => {
+            OWED | OWED_USER => {
                 let (number, content) = number(content)?;
                 let (digest, content) = content.split_first_chunk()?;
                 let (prefix, content) = self::number(content)?;
                 let (sign_out, content) = content.split_first_chunk()?;
                 let (since, _) = self::number(content)?;
                 let record = Record {
+                    user: kind == OWED_USER,
                     digest: *digest,
                     prefix: prefix.checked_sub(1),
                     sign_out: CommitId(*sign_out),
@@ -107,6 +111,7 @@ mod tests {
 
     pub(super) fn record(number: u8) -> Record {
         Record {
+            user: number == 2,
             digest: [number; 32],
             prefix: (number > 1).then_some(u64::from(number)),
             sign_out: CommitId([number; 8]),
