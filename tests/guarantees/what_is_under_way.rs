@@ -20,9 +20,9 @@ enum Who {
 /// What becomes of the number that says it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Number {
-    IsKept,
-    IsLostBefore,
-    IsLostAfter,
+    Kept,
+    LostBefore,
+    LostAfter,
 }
 
 /// A signed-in session, `s` of `ada`, in the memory of `here`.
@@ -66,7 +66,7 @@ impl Scene {
     /// Every combination.
     async fn each(mut act: impl AsyncFnMut(&Self)) {
         for who in [Who::Everybody, Who::User] {
-            for number in [Number::IsKept, Number::IsLostBefore, Number::IsLostAfter] {
+            for number in [Number::Kept, Number::LostBefore, Number::LostAfter] {
                 for elsewhere in [false, true] {
                     let scene = Self::new(who, number, elsewhere).await;
                     act(&scene).await;
@@ -87,7 +87,7 @@ impl Scene {
     }
 
     async fn sign_out(&self) {
-        if self.number == Number::IsLostBefore {
+        if self.number == Number::LostBefore {
             self.lose_number();
         }
         let by = if self.elsewhere {
@@ -102,7 +102,7 @@ impl Scene {
                 assert_eq!(durability, Durability::Stored);
             }
         }
-        if self.number == Number::IsLostAfter {
+        if self.number == Number::LostAfter {
             self.lose_number();
         }
     }
@@ -145,7 +145,7 @@ impl Scene {
         // The next session of the same id has nothing of it.
         sign_in(&self.here, "next").await;
         self.here.tokens(session("s")).commit().await.unwrap();
-        if self.number != Number::IsLostAfter || self.who == Who::User {
+        if self.number != Number::LostAfter || self.who == Who::User {
             let next = fresh().tokens(session("s"));
             assert_eq!(
                 access(&next, "graph").await.as_deref(),
