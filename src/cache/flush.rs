@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
@@ -318,7 +319,7 @@ impl Engine {
         let (number, loaded) = match confirmed {
             true => (Ok(under), None),
             false => {
-                let (number, loaded) = tokio::join!(self.look_up_prefix(), self.l2.load_one(&id));
+                let (number, loaded) = join(self.look_up_prefix(), self.l2.load_one(&id)).await;
                 (number, Some(loaded))
             }
         };
