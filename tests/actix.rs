@@ -341,14 +341,14 @@ async fn strict_turns_a_failed_commit_into_503_and_keeps_the_change() {
         let setup = Setup::with(|layer| layer.failure_policy(FailurePolicy::Strict)).await;
         // Memory knows the partition, so that the handler itself can go on.
         setup.answer("GET", "/tokens/a").await;
-        setup.store.set_down(true);
+        setup.store.set_refusing_commits(true);
         let response = setup.answer("PUT", path).await;
         assert_eq!(
             (response.status, response.body.as_str()),
             (503, ""),
             "{path}"
         );
-        setup.store.set_down(false);
+        setup.store.set_refusing_commits(false);
         setup.eventually_stored("a").await;
     }
 }

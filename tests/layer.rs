@@ -301,7 +301,7 @@ async fn policy_and_write_mode_are_chosen_per_request() {
     eventually("flushed", async || store.commits() == 1).await;
     let _kept_too = send("PUT", "put").await;
     assert_eq!(store.commits(), 2, "before the response");
-    store.set_down(true);
+    store.set_refusing_commits(true);
     assert_eq!(
         send("PUT", "put").await.status(),
         StatusCode::OK,
@@ -413,18 +413,15 @@ async fn changes_of_a_request_go_out_once() {
 async fn all_partitions_that_wait_go_out_in_one_group() {
     let store = TestStore::default();
     let cache = cache(store.clone());
+    let mut all = Vec::new();
     for number in 0..60 {
-        cache
-            .tokens(session(&number.to_string()))
-            .get("graph")
-            .await
-            .unwrap()
-            .hit();
+        let tokens = cache.tokens(session(&number.to_string()));
+        assert_eq!(access(&tokens, "graph").await, None);
+        all.push(tokens);
     }
     store.hang();
     // Four groups may be on their way; what comes later waits, and goes out together.
-    for number in 0..60 {
-        let tokens = cache.tokens(session(&number.to_string()));
+    for (number, tokens) in (0..).zip(&all) {
         tokens.insert("graph", token("t")).await.unwrap();
         if number < 4 {
             let groups = number + 1;

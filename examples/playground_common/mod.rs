@@ -31,7 +31,8 @@
 //! `retry_later` with `Retry-After` in seconds; 502 `timed_out`, `panicked` or `failed`; 501
 //! `no_issuer` when there is no `--issuer`.
 //!
-//! The partition is named by header `x-session`, else by cookie `sid`; without one: 401. With
+//! The partition is named by header `x-session`, else by cookie `sid`, else it is the application's
+//! that header `x-application` names; without one: 401. With
 //! `--store cookie` it is in the cookies `ttc.0`, `ttc.1` and so on (`--prefix` names them), a request
 //! without them begins a new one, and a token that is too large for them is answered 413. Headers
 //! `x-failure-policy` (`degrade`, `strict`, `bypass`) and `x-write-mode` (`after`, `before`)
@@ -67,8 +68,8 @@ use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower_token_cache::key::{self, KeyExtractor};
 use tower_token_cache::{
-    BreakerState, CacheLevel, Durability, Error, Lookup, RequestHead, Stats, Timestamp, TokenCache,
-    TokenCacheLayer, Tokens,
+    BreakerState, CacheLevel, Durability, Error, KeyError, Lookup, PartitionKey, RequestHead,
+    Stats, Timestamp, TokenCache, TokenCacheLayer, Tokens,
 };
 
 pub(crate) use self::acquire::{Demand, Provider, acquire};
@@ -256,7 +257,16 @@ pub(crate) const USER: &str = "x-user";
 
 /// Where a request says whose tokens it is about.
 fn session() -> impl KeyExtractor {
-    key::header(HeaderName::from_static("x-session")).or(key::cookie("sid"))
+    let session = key::header(HeaderName::from_static("x-session"));
+    session.or(key::cookie("sid")).or(key::from_fn(application))
+}
+
+fn application(head: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
+    let name = HeaderName::from_static("x-application");
+    let name = head.headers(&name).next();
+    let name = name.and_then(|name| std::str::from_utf8(name).ok());
+    name.map(|name| PartitionKey::application(name, ""))
+        .transpose()
 }
 
 /// What a request can choose.

@@ -52,8 +52,10 @@ pub async fn all<S: TokenStore>(harness: &Harness<S>) {
     concurrent_commits_all_survive(harness).await;
     ids_tell_states_apart(harness).await;
     late_repetitions_spare_what_is_newer(harness).await;
-    nothing_goes_on_in_another_life(harness).await;
-    lives_last_from_the_first_commit(harness).await;
+    if harness.keeps_lives() {
+        nothing_goes_on_in_another_life(harness).await;
+        lives_last_from_the_first_commit(harness).await;
+    }
 
     sign_out_is_final(harness).await;
     sign_out_of_an_absent_partition_is_final(harness).await;

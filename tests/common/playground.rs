@@ -183,6 +183,12 @@ impl Playground {
             .await
     }
 
+    /// A token of the application's own.
+    pub async fn try_acquire_for(&self, application: &str, path: &str) -> Option<Answer> {
+        self.try_send("POST", path, &[("x-application", application)], "")
+            .await
+    }
+
     pub async fn acquire(&self, session: &str, path: &str) -> Answer {
         self.try_acquire(session, path).await.expect("an answer")
     }

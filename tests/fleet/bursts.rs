@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::common::eventually;
 use super::common::playground::{Answer, Playground};
-use super::{Fleet, PROCESSES, answers};
+use super::{Burst, Fleet, PROCESSES, answers};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_requests_make_one_redemption() {
@@ -97,7 +97,14 @@ async fn two_resources_redeem_one_after_the_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_asks_once_for_itself() {
     let fleet = Fleet::start().await;
-    let answers = answers(fleet.bursts("nobody", 50)).await;
+    let bursts = (0..PROCESSES).map(|process| {
+        let process = &fleet.processes[process];
+        Burst::of(50, || {
+            let process = process.clone();
+            async move { process.try_acquire_for("app", "/acquire/graph").await }
+        })
+    });
+    let answers = answers(bursts.collect::<Vec<_>>()).await;
     let token = |answer: &Answer| answer.body["access_token"].as_str().map(str::to_owned);
     let tokens: HashSet<_> = answers.iter().map(token).collect();
     assert_eq!((tokens.len(), tokens.contains(&None)), (1, false));

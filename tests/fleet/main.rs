@@ -74,15 +74,14 @@ impl Fleet {
 
     /// So many requests of one user to one process.
     fn burst(&self, process: usize, user: &str, path: &str, requests: usize) -> Burst {
-        let request = |_| {
+        Burst::of(requests, || {
             let (process, user, path) = (
                 self.processes[process].clone(),
                 user.to_owned(),
                 path.to_owned(),
             );
-            tokio::spawn(async move { process.try_acquire(&user, &path).await })
-        };
-        Burst((0..requests).map(request).collect())
+            async move { process.try_acquire(&user, &path).await }
+        })
     }
 
     /// So many requests of one user to each process.
@@ -111,6 +110,14 @@ impl Fleet {
 }
 
 impl Burst {
+    /// So many of these at once.
+    fn of<F>(requests: usize, request: impl Fn() -> F) -> Self
+    where
+        F: Future<Output = Option<Answer>> + Send + 'static,
+    {
+        Self((0..requests).map(|_| tokio::spawn(request())).collect())
+    }
+
     /// Every answer. Fails when there is none, and rather than hang.
     async fn answers(self) -> Vec<Answer> {
         let all = join_all(self.0);
