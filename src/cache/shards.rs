@@ -20,6 +20,9 @@ const MAX_LEASES: usize = 64;
 /// A shard that was not asked for so long says nothing about the store: a failover may have put
 /// another in its stead. Longer than the longest interval between looks at the prefix generation.
 const FORGOTTEN: Duration = Duration::from_secs(300);
+/// One that was not asked for so long while others were has no users now: most likely its partitions
+/// are kept by another.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// The shards of the store that were asked.
 #[derive(Default)]
@@ -115,7 +118,7 @@ impl Shards {
         shards.values().all(|shard| shard.spares(false).is_none())
     }
 
-    /// The worst of them.
+    /// The worst of those that are in use.
     pub(super) fn state(&self) -> BreakerState {
         let severity = |state: &BreakerState| match state {
             BreakerState::Closed => 0,
@@ -123,7 +126,10 @@ impl Shards {
             BreakerState::Open => 2,
         };
         let shards = self.current();
-        let ways = shards.iter().flat_map(|shard| shard.ways());
+        let asked = |shard: &Arc<Shard>| *shard.asked.lock();
+        let last = shards.iter().map(asked).max();
+        let in_use = |shard: &&Arc<Shard>| last.is_some_and(|last| last < asked(shard) + IDLE);
+        let ways = shards.iter().filter(in_use).flat_map(|shard| shard.ways());
         let states = ways.map(|way| way.breaker.state());
         states.max_by_key(severity).unwrap_or_default()
     }
@@ -186,8 +192,10 @@ mod tests {
         assert!(!shards.refuse_writes(), "one of two does");
         assert!(!shards.take_writes());
         tokio::time::advance(FORGOTTEN / 2).await;
+        assert_ne!(shards.state(), BreakerState::Closed, "neither was asked");
         shards.get(2);
-        tokio::time::advance(FORGOTTEN / 2).await;
-        assert_eq!(shards.state(), BreakerState::Closed, "replaced long ago");
+        assert_eq!(shards.state(), BreakerState::Closed, "the other one is");
+        shards.get(1);
+        assert_ne!(shards.state(), BreakerState::Closed, "both are");
     }
 }

@@ -101,10 +101,7 @@ impl World {
         let linked = self.place_of("linked", cache).await;
         let ended = self.place_of("ended", cache).await;
         // Those that count from the time.
-        let epochs = |key: &String| {
-            let number: Option<String> = self.server.query(&format!("HGET {key} g"));
-            number.is_some_and(|number| number.parse::<u64>().unwrap() > 1 << 40)
-        };
+        let epochs = |key: &String| self.server.generation_and_version(key).0 > 1 << 40;
         let plain = |key: &String| {
             !key.contains(":l:")
                 && !key.ends_with(":keys")
