@@ -48,8 +48,6 @@ pub enum Sabotage {
     NumberIgnored,
     /// Changes go on in whatever life L2 has, or begin another.
     LifeIgnored,
-    /// An operation of several steps ends with whoever waits for it.
-    OperationsNotDetached,
 }
 
 #[cfg(feature = "test-util")]

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::Engine;
 use super::l2::L2Error;
 use crate::error::StoreErrorKind;
-use crate::sabotage::{self, Sabotage};
 
 /// How many operations are under way.
 pub(super) struct Operations(watch::Sender<usize>);
@@ -57,9 +56,6 @@ impl Engine {
         F: Future + Send + 'static,
         F::Output: Send,
     {
-        if sabotage::is(Sabotage::OperationsNotDetached) {
-            return Ok(work(self.clone()).await);
-        }
         let (done, ended) = oneshot::channel();
         let under_way = UnderWay::begin(self);
         let work = work(self.clone());

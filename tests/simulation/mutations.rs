@@ -114,8 +114,3 @@ fn catches_a_number_that_ends_nothing() {
 fn catches_a_life_that_nobody_asks_for() {
     caught(Sabotage::LifeIgnored);
 }
-
-#[test]
-fn catches_an_operation_that_ends_half_way() {
-    caught(Sabotage::OperationsNotDetached);
-}

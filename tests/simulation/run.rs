@@ -195,12 +195,6 @@ impl Run {
                 moves: false,
                 ..profile
             },
-            Some(Sabotage::OperationsNotDetached) => Profile {
-                moves: true,
-                users: false,
-                keys: Lost::Nothing,
-                ..profile
-            },
             _ => profile,
         };
         Self {
