@@ -36,8 +36,8 @@ pub(super) struct Floor {
     pub(super) prefix: Option<Number>,
     sign_out: SignOut,
     doubts: u16,
-    generation: u64,
-    version: u64,
+    // With the commit: the next life of a partition counts its versions from 1 again.
+    revision: Revision,
 }
 
 /// What L2 says of a commit that it has taken.
@@ -69,8 +69,7 @@ impl State {
             prefix: self.prefix,
             sign_out: self.sign_out,
             doubts: self.doubts,
-            generation: self.generation.unwrap_or(0),
-            version: self.version,
+            revision: self.revision(),
         }
     }
 
@@ -93,18 +92,20 @@ impl State {
             self.forget_life();
         }
         let known = self.floor();
-        let older = (fetched.generation, fetched.version) < (known.generation, known.version);
-        // Older than what was known before the read began: the store has lost data, and what it
-        // has now is the truth. Older than what became known meanwhile: the read was overtaken.
         let revision = Revision {
             generation: fetched.generation,
             version: fetched.version,
             commit: fetched.commit,
         };
+        let older = revision.count() < known.revision.count();
+        let gone = self.has_lost_life(fetched.generation, fetched.life, now);
+        // Not as it was known before the read began: the store has lost data, and what it has now is
+        // the truth. Not as it became known meanwhile: the read was overtaken.
+        let contradicts = older || gone;
         let announced = self.pending.as_ref().and_then(|pending| pending.announced);
         let overtaken = known.prefix != floor.prefix
             || known.sign_out != floor.sign_out
-            || (older && known != floor)
+            || (contradicts && known != floor)
             || announced.is_some_and(|announced| revision.misses(&announced));
         if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {
             // Once: where L2 has lost what was announced, the next read has the truth.
@@ -113,16 +114,14 @@ impl State {
             }
             return Admission::Overtaken;
         }
-        let gone = self.has_lost_life(fetched.generation, fetched.life, now);
         if gone && fetched.emptied.is_none() {
             return Admission::Overtaken;
         }
         let emptied = fetched.emptied.unwrap_or(false);
-        let is_sound = known != floor || !(older || gone);
         let ended = gone && !emptied;
         let lost = match ended {
             true => Vec::new(),
-            false => self.lost_in(&fetched, is_sound, now, rules),
+            false => self.lost_in(&fetched, !contradicts, now, rules),
         };
         let given_up = match ended {
             // Signed out elsewhere and its tombstone lost, evicted, or removed by hand.
@@ -142,7 +141,7 @@ impl State {
         };
         let dropped = dropped + given_up;
         let newest = self.latest_to_expire(now);
-        self.generation = Some(fetched.generation.max(known.generation));
+        self.generation = Some(fetched.generation.max(known.revision.generation));
         self.version = fetched.version;
         self.commit = fetched.commit;
         self.life = fetched.life;
@@ -154,7 +153,7 @@ impl State {
         self.unopenable = fetched.unopenable;
         self.set_remaining(fetched.remaining, now, rules);
         self.forget_loaded_entries();
-        if fetched.generation >= known.generation {
+        if fetched.generation >= known.revision.generation {
             for (name, value) in fetched.entries {
                 self.lay(name, Some(value), false);
             }

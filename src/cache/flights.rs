@@ -63,10 +63,10 @@ struct Entry {
     is_ahead: bool,
     /// Somebody has come to wait for it.
     is_awaited: bool,
-    has_begun: bool,
     /// Its ticket for a place.
     ticket: Option<u64>,
-    abandoned: Arc<Notify>,
+    /// Ends it. Nothing does once it asks the provider: what it redeems would be spent for nothing.
+    abandoned: Option<Arc<Notify>>,
 }
 
 /// The flights under their lock.
@@ -143,10 +143,7 @@ impl Flights {
     pub(super) fn begin(&self, id: &FlightId, number: u64) -> bool {
         let mut flying = self.flying.lock();
         let flight = flying.find(id, number);
-        flight.is_some_and(|flight| {
-            flight.has_begun = true;
-            true
-        })
+        flight.is_some_and(|flight| flight.abandoned.take().is_some())
     }
 
     /// A flight has ended: its place is free, unless another has taken it.
@@ -161,8 +158,7 @@ impl Flights {
             return;
         };
         flight.waiters -= 1;
-        if flight.waiters == 0 && !flight.is_ahead && !flight.has_begun {
-            flight.abandoned.notify_one();
+        if flight.waiters == 0 && !flight.is_ahead && flight.abandon() {
             flying.remove(id, number);
         }
     }
@@ -230,9 +226,8 @@ impl<'a> Locked<'a> {
             waiters: 1,
             is_ahead,
             is_awaited: !is_ahead,
-            has_begun: false,
             ticket: None,
-            abandoned: abandoned.clone(),
+            abandoned: Some(abandoned.clone()),
         };
         self.flying.insert(id, entry);
         self.flights.count.send_modify(|count| *count += 1);
@@ -258,9 +253,9 @@ impl Flying {
     fn insert(&mut self, id: FlightId, entry: Entry) {
         *self.of_one.entry(id.partition.clone()).or_default() += 1;
         self.ahead += usize::from(entry.is_ahead);
-        if let Some(before) = self.flights.insert(id.clone(), entry) {
+        if let Some(mut before) = self.flights.insert(id.clone(), entry) {
             // A sign-out has ended it: it must not begin any more.
-            before.abandoned.notify_one();
+            before.abandon();
             self.forget(&id, &before);
         }
     }
@@ -281,6 +276,17 @@ impl Flying {
                 self.of_one.remove(&id.partition);
             }
         }
+    }
+}
+
+impl Entry {
+    /// Ends the flight, unless it asks the provider by now.
+    fn abandon(&mut self) -> bool {
+        let abandoned = self.abandoned.take();
+        abandoned.is_some_and(|abandoned| {
+            abandoned.notify_one();
+            true
+        })
     }
 }
 

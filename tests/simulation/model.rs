@@ -308,6 +308,8 @@ impl State {
         let Some(wiped) = partition.wiped else { return };
         let age = self.model.values[new].ready.unwrap_or(self.now);
         let gaps = &self.instances[by].gaps;
+        // Without a channel nobody hears of anything, and memory is believed: see README, Limits.
+        let hears = self.channel.is_there;
         let known = |one: &SignOut| {
             let Some(at) = one.acknowledged else {
                 return false;
@@ -316,7 +318,7 @@ impl State {
             let hidden = gaps
                 .iter()
                 .any(|(from, to)| *from <= at + 1000 && *to + 1000 >= wiped);
-            one.start > age && at + BOUND < wiped && !hidden
+            one.start > age && at + BOUND < wiped && hears && !hidden
         };
         // What L2 never had is not recovered, but replayed: the loss of the tombstone lets it in.
         let recovered = self.model.values[new].applied.is_some();

@@ -38,7 +38,13 @@ pub fn partition(number: usize) -> PartitionKey {
 /// The same for all worlds.
 pub fn names() -> &'static Names {
     static NAMES: OnceLock<Names> = OnceLock::new();
-    NAMES.get_or_init(|| runtime().block_on(learn()))
+    NAMES.get_or_init(|| {
+        // The same in each process: what is done to all partitions is done in the order of their names.
+        tower_token_cache::seed_randomness(Some(0));
+        let names = runtime().block_on(learn());
+        tower_token_cache::seed_randomness(None);
+        names
+    })
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -199,6 +199,7 @@ impl Run {
             },
             _ => profile,
         };
+        world.lock().channel.is_there = profile.backplane;
         Self {
             world,
             air: Air::default(),

@@ -279,6 +279,10 @@ impl State {
         let ended = sign_outs.any(|one| one.by == value.by && one.start >= value.began)
             || partition.cleared_since(value.began.saturating_sub(BOUND))
             || (self.is_blind(number) && !partition.clears.is_empty());
+        // Its writer had no answer, and the channel tells of what was acknowledged only.
+        let mut sign_outs = partition.sign_outs.iter();
+        let ended = ended
+            || sign_outs.any(|one| one.acknowledged.is_none() && one.start < value.written);
         (!replaced && !moved_over && !removed && !ended).then(|| "is not in L2".into())
     }
 }

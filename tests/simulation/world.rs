@@ -85,6 +85,8 @@ pub enum Fault {
 /// What the channel does to messages, in percent and milliseconds.
 #[derive(Clone, Copy, Default)]
 pub struct Channel {
+    /// Whether there is one.
+    pub is_there: bool,
     pub loses: u64,
     pub repeats: u64,
     pub longest: u64,

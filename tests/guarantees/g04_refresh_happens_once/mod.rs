@@ -248,3 +248,32 @@ async fn calls_to_the_provider_are_bounded() {
     requests.join_all().await;
     assert_eq!(most.load(Ordering::SeqCst), 5);
 }
+
+/// A request from before a sign-out elsewhere finds the refresh token of the sign-in after it. Who comes
+/// later has nothing to do with that request, and does not end its call: what it redeems would be spent.
+#[tokio::test]
+async fn a_call_goes_on_when_requests_come_that_do_not_wait_for_it() {
+    let (store, issuer) = (expired().await, Issuer::new());
+    let here = builder(store.clone()).runtime(tokio::runtime::Handle::current());
+    let here = here.build().unwrap();
+    let old = here.tokens(session("s"));
+    old.get("graph").await.unwrap();
+    let there = cache(store.clone()).tokens(session("s"));
+    assert_eq!(there.sign_out().await.unwrap(), Durability::Stored);
+    keep_expired(&there).await;
+    let first = held(&old, &issuer).await;
+    let tokens = here.tokens(session("s"));
+    let second = tokio::spawn({
+        let (tokens, issuer) = (tokens.clone(), issuer.clone());
+        async move { acquire(&tokens, &issuer).await }
+    });
+    // All of it runs on this thread: by then the second has begun to wait.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    issuer.release();
+    assert!(matches!(first.await.unwrap(), Err(Error::SignedOut)));
+    assert_eq!(second.await.unwrap().unwrap(), "a1");
+    assert_eq!((issuer.calls(), issuer.reuses()), (1, 0));
+    assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("a1"));
+}
