@@ -124,8 +124,6 @@ impl Run {
             1 | 2 => L1::new().max_bytes(2500),
             _ => L1::new(),
         };
-        // On demand: some seeds of these are not explained yet.
-        let more = std::env::var("SIM_MORE").is_ok();
         let profile = Profile {
             instances: rng.below(3) + 2,
             backplane: rng.percent(85),
@@ -137,14 +135,14 @@ impl Run {
             loses_data: rng.percent(20),
             crashes: rng.percent(40),
             moves: rng.percent(20),
-            users: rng.percent(30) && more,
+            users: rng.percent(30),
             // On demand only: an instance that has never asked L2 can tell only by the wall clock
             // whether what it has was written before a sign-out elsewhere.
             clocks_step: rng.percent(15) && std::env::var("SIM_CLOCKS").is_ok(),
             keys: match rng.below(10) {
-                0 if more => Lost::Marker,
-                1 if more => Lost::Session,
-                2 if more => Lost::User,
+                0 => Lost::Marker,
+                1 => Lost::Session,
+                2 => Lost::User,
                 _ => Lost::Nothing,
             },
         }

@@ -186,7 +186,9 @@ impl State {
         let doubtful = doubtful || (forgotten && read.answer == Answer::Absent);
         let over = self.expected_of_linked(read.partition);
         let unknown = over.is_none() && self.may_be_over(read.partition);
-        let doubtful = doubtful || partition.untold || unknown;
+        // Nobody tells what the store alone has lost: memory has it until it is compared.
+        let unheard = partition.lost.is_some() && matches!(read.answer, Answer::Hit(_));
+        let doubtful = doubtful || partition.untold || unknown || unheard;
         let answer = over.unwrap_or(expected.map_or(Answer::Absent, Answer::Hit));
         if answer != read.answer && !doubtful {
             self.violated(format!(
