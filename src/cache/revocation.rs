@@ -212,16 +212,18 @@ impl Engine {
         let raise = Raise::Beyond(now.max(known + 1));
         let number = self.raise_number(&self.namespace_epoch(), raise).await?;
         self.learn_prefix(number);
-        self.coherence.announce_everything(number.get());
         Ok(())
     }
 
-    /// The number in force, which is confirmed to be at least what was asked for.
+    /// The number in force, which is confirmed to be at least what was asked for. Others are told: to
+    /// them it may be a later one, also where a lost one has begun again.
     async fn raise_number(&self, epoch: &PartitionId, raise: Raise) -> Result<Number, L2Error> {
         let answer = self.l2.raise(epoch, raise, None).await?;
         let is_raised = matches!(raise, Raise::Begin(_)) || answer >= raise.number();
         let number = Number::new(answer).filter(|_| is_raised);
-        number.ok_or_else(|| L2Error::of(StoreErrorKind::Refused))
+        let number = number.ok_or_else(|| L2Error::of(StoreErrorKind::Refused))?;
+        self.coherence.announce_everything(number.get());
+        Ok(number)
     }
 
     /// The number's record in L2.

@@ -9,8 +9,7 @@
 //! delays, reorders and is cut; a provider (`provider`) that takes any second redemption of a
 //! refresh token for theft; and users (`client`) who read, write, remove, acquire, give up, sign out
 //! and in, belong to somebody who is signed out everywhere, and move, perhaps without waiting for the
-//! end. Keys are lost and users signed out with
-//! `SIM_MORE` only. Instances crash, shut down and start again, with `SIM_CLOCKS` their clocks are set an hour
+//! end. Instances crash, shut down and start again, with `SIM_CLOCKS` their clocks are set an hour
 //! ahead or back, and L1 may be tiny or off.
 //!
 //! # What is checked
@@ -34,16 +33,8 @@
 //!
 //! # Running it
 //!
-//! `SIM_SEEDS=n` says how many seeds, and `SIM_FIRST=n` the first of them; `SIM_SEED=x` runs one and prints what happens; `SIM_ALL=1`
-//! goes on after a failure; `SIM_MUTATION_SEEDS=n` is for the engines broken on purpose.
-//!
-//! # What fails
-//!
-//! Nine of the seeds below 10,000, and more with `SIM_MORE`. They are not explained yet, and each may be
-//! a fault of the engine or a judgement that is too strict: 82 (a change that was made before a sign-out
-//! elsewhere was heard of is not in L2), 1554, 5442, 6640 and 9395 (a refresh token is redeemed twice),
-//! 5450, 6323 and 6535 (what was signed out before the store lost it is written again), 5921 (an instance
-//! takes a partition for signed out that was not). 82 fails every other time: something is left to chance.
+//! `SIM_SEEDS=n` says how many seeds, and `SIM_FIRST=n` the first of them; `SIM_SEED=x` runs one and
+//! prints what happens; `SIM_ALL=1` goes on after a failure; `SIM_MUTATION_SEEDS=n` is for the engines broken on purpose.
 #![allow(
     unused_must_use,
     unreachable_pub,
