@@ -318,13 +318,17 @@ impl State {
         self.losses = rules.losses.count();
         self.touched_at = now;
         self.set_remaining(made.remaining, now, rules);
-        if self.pending().land(Landing::Stored) {
+        let hidden = self.pending().is_hidden();
+        if hidden {
             for (name, change) in commit.changes.iter() {
                 self.lay(name.clone(), change.value.clone(), false);
             }
             self.lay_pending();
         }
-        commit.changes.len()
+        let written = commit.changes.len();
+        drop(commit);
+        self.pending().land(Landing::Stored);
+        written
     }
 
     /// L2 has refused the commit `id`, because what it was to replace has been replaced. Returns
@@ -334,10 +338,12 @@ impl State {
         let Some(commit) = in_flight.take_if(|commit| commit.id == id) else {
             return 0;
         };
+        let dropped = commit.changes.len();
+        drop(commit);
         self.pending().land(Landing::Conflict);
         // What L2 has instead has to be read first.
         self.complete = false;
-        commit.changes.len()
+        dropped
     }
 
     /// L2 has refused the commit `id`, because the partition was signed out elsewhere. Returns how

@@ -122,6 +122,7 @@ impl Engine {
                 commits.extend(commit);
             }
             let (sent, rest) = works.split_at_mut(commits.len().max(1));
+            sent.iter_mut().for_each(Work::encoded);
             let answers = match self.l2.commit(&commits).await {
                 Ok(answers) => answers,
                 Err(failure) => {
@@ -454,6 +455,14 @@ impl Work {
     #[cfg(feature = "seal")]
     pub(super) fn is_before(&self, now: u64) -> bool {
         matches!(self.kind, WorkKind::Commit { generation, .. } if generation < now)
+    }
+
+    /// The commit is on its way. What waits keeps the changes until L2 has them, and nothing else
+    /// does: their room is free before anybody hears that they are written.
+    fn encoded(&mut self) {
+        if let WorkKind::Commit { commit, .. } = &mut self.kind {
+            (commit.changes, commit.again) = Default::default();
+        }
     }
 
     async fn run_alone(mut self) {

@@ -182,14 +182,16 @@ impl Pending {
         batches.chain([&mut self.landing])
     }
 
-    /// Tells an acquisition what became of the commit in flight; whether there was one.
-    pub(super) fn land(&mut self, landing: Landing) -> bool {
-        let waiter = self.landing.take();
-        let hidden = waiter.is_some();
-        if let Some(waiter) = waiter {
+    /// Whether nobody sees the commit in flight, because an acquisition waits for it.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.landing.is_some()
+    }
+
+    /// Tells that acquisition what became of it.
+    pub(super) fn land(&mut self, landing: Landing) {
+        if let Some(waiter) = self.landing.take() {
             let _ = waiter.send(Ok(landing));
         }
-        hidden
     }
 
     /// When the oldest of the changes was made.

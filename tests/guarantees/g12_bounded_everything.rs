@@ -1,6 +1,9 @@
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use tower_token_cache::{Durability, Error, KeyError, TokenSet};
+use tower_token_cache::{Durability, Error, KeyError, TokenCache, TokenSet};
 
 use crate::common::support::*;
 
@@ -202,4 +205,37 @@ async fn bad_settings_name_the_option() {
         let error = RedisStore::connect(url).await.expect_err(url);
         assert_eq!(error.option(), "url");
     }
+}
+
+/// What waits when somebody is told that his changes are written.
+struct Waiting {
+    cache: TokenCache,
+    seen: Mutex<Option<u64>>,
+}
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        *self.seen.lock().unwrap() = Some(self.cache.stats().pending_changes);
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_to_be_written_waits_no_more() {
+    let cache = cache(TestStore::default());
+    let tokens = cache.tokens(session("s"));
+    tokens.insert("graph", token("t")).await.unwrap();
+    let waiting = Arc::new(Waiting {
+        cache: cache.clone(),
+        seen: Mutex::default(),
+    });
+    let mut commit = pin!(tokens.commit());
+    let waker = Waker::from(waiting.clone());
+    let mut context = Context::from_waker(&waker);
+    assert!(commit.as_mut().poll(&mut context).is_pending());
+    eventually("it is told", async || {
+        waiting.seen.lock().unwrap().is_some()
+    })
+    .await;
+    assert_eq!(*waiting.seen.lock().unwrap(), Some(0));
+    assert_eq!(commit.await.unwrap(), Durability::Stored);
 }
