@@ -133,12 +133,16 @@ async fn a_redemption_may_take_longer_than_a_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn l2_may_restart_meanwhile() {
-    let mut fleet = Fleet::start_with(RedisServer::start_persistent(), "10").await;
+    let mut fleet = Fleet::start_with(RedisServer::start_persistent(), "30").await;
     fleet.sign_in("ada").await;
     fleet.provider.hold(Step::Token);
     let bursts = fleet.bursts("ada", 50);
-    fleet.provider.arrived(Step::Token).await;
+    let holder = fleet.provider.arrived(Step::Token).await;
+    // An instance that has not heard of the lease goes on without one while L2 is away.
+    fleet.wait_for_all_but(holder.parse().unwrap()).await;
     fleet.redis.kill();
+    // For longer than anybody waits for L2 (1 s).
+    tokio::time::sleep(Duration::from_secs(2)).await;
     fleet.redis.restart();
     fleet.provider.release();
     let all = answers(bursts).await;

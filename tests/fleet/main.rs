@@ -12,10 +12,10 @@ mod refusals;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::many_connections;
 use common::playground::{Answer, PLAYGROUNDS, Playground};
 use common::provider::{CLIENT_ID, CLIENT_SECRET, Provider};
 use common::redis::RedisServer;
+use common::{eventually, many_connections};
 use futures_util::future::join_all;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
@@ -88,6 +88,17 @@ impl Fleet {
     fn bursts(&self, user: &str, requests: usize) -> Vec<Burst> {
         let burst = |process| self.burst(process, user, "/acquire/graph", requests);
         (0..PROCESSES).map(burst).collect()
+    }
+
+    /// Every other process waits for the one that holds the lease: it looks at L2 again and again.
+    async fn wait_for_all_but(&self, holder: usize) {
+        for (number, process) in self.processes.iter().enumerate() {
+            let before = process.status("l2_reads").await;
+            eventually("it waits", async || {
+                number == holder || process.status("l2_reads").await >= before + 3
+            })
+            .await;
+        }
     }
 
     /// Every answer is the newest token of this user, who redeemed once, and in time.
