@@ -1,10 +1,17 @@
-//! Wall-clock time as this crate keeps it: milliseconds since the Unix epoch.
+//! The two times of this crate, which are not compared with each other.
+//!
+//! [`Timestamp`] is what the wall clock shows: when tokens, records and keys end, and all that other
+//! instances are told. [`Moment`] is time that passes here, whatever happens to the wall clock: how
+//! old knowledge is, and how long something is left alone.
+
+mod clock;
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use self::clock::Clock;
+pub(crate) use self::clock::Now;
 
 /// Milliseconds since the Unix epoch.
 ///
@@ -88,94 +95,38 @@ pub(crate) fn setting(time: Duration) -> Duration {
     time.min(LONGEST)
 }
 
-/// Where the cache reads the wall clock: token expiry, lifetimes and freshness follow it.
-///
-/// The system's clock is read to the tick (a few milliseconds) where the platform has a cheap way
-/// to, because a precise reading is slow on some virtual machines, and each hit needs one. A tick
-/// is added, so that it is behind, and a token served past its expiry, only by as much as a
-/// machine that is short of CPU time ticks late.
-#[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<AtomicU64>>);
+/// A moment of this process, in milliseconds. An `Option` of it is no larger.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(NonZeroU64);
 
-impl Clock {
-    /// The system's wall clock.
-    pub fn system() -> Self {
-        Self(None)
+impl Moment {
+    /// After all others.
+    pub(crate) const MAX: Self = Self(NonZeroU64::MAX);
+
+    pub(crate) fn saturating_add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// A clock that stands still until [`advance`](Clock::advance) moves it, for tests. Clones
-    /// show the same time.
-    pub fn manual(start: Timestamp) -> Self {
-        Self(Some(Arc::new(AtomicU64::new(start.as_millis()))))
+    pub(crate) fn saturating_sub(self, duration: Duration) -> Self {
+        let before = self.0.get().saturating_sub(millis(duration));
+        Self(NonZeroU64::new(before).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// The time now.
-    pub fn now(&self) -> Timestamp {
-        match &self.0 {
-            None => coarse::now(),
-            Some(time) => Timestamp::from_millis(time.load(Ordering::Relaxed)),
-        }
-    }
-
-    /// Sets a manual clock to another time, as an operator or a time service does; the system's clock
-    /// stays as it is.
-    pub fn set(&self, to: Timestamp) {
-        if let Some(time) = &self.0 {
-            time.store(to.as_millis(), Ordering::Relaxed);
-        }
-    }
-
-    /// Moves a manual clock forward; the system's clock stays as it is.
-    pub fn advance(&self, by: Duration) {
-        if let Some(time) = &self.0 {
-            time.fetch_add(millis(by), Ordering::Relaxed);
-        }
+    /// The time from `earlier` to this, zero when `earlier` is later.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))
     }
 }
 
-/// The system's clock, to the next tick.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod coarse {
-    use std::sync::LazyLock;
-
-    use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
-
-    use super::Timestamp;
-
-    pub(super) fn now() -> Timestamp {
-        static TICK: LazyLock<u64> =
-            LazyLock::new(|| millis(clock_getres(ClockId::RealtimeCoarse)) + 1);
-        Timestamp::from_millis(millis(clock_gettime(ClockId::RealtimeCoarse)) + *TICK)
-    }
-
-    fn millis(time: Timespec) -> u64 {
-        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        seconds * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn the_coarse_clock_is_hardly_behind_or_ahead() {
-            // A machine that is short of CPU time ticks late.
-            let tolerance = std::time::Duration::from_millis(500);
-            for _ in 0..10_000 {
-                let before = Timestamp::now();
-                let coarse = now();
-                let (ahead, behind) = (coarse.since(before), before.since(coarse));
-                assert!(ahead.max(behind) < tolerance, "{ahead:?} {behind:?}");
-            }
-        }
+/// Long before all others.
+impl Default for Moment {
+    fn default() -> Self {
+        Self(NonZeroU64::MIN)
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-mod coarse {
-    pub(super) use super::Timestamp;
-
-    pub(super) fn now() -> Timestamp {
-        Timestamp::now()
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.0)
     }
 }

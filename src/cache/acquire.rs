@@ -105,12 +105,12 @@ impl Engine {
             self.know_generation(partition, policy, pin).await?;
         }
         loop {
-            let now = self.clock.now();
+            let now = self.now();
             let (setback, seen) = self.partitions.with(partition, |_, state| {
                 let seen = *pin.get_or_insert_with(|| state.pin(now));
                 (state.seen(need.key.as_ref(), now).setback, seen)
             });
-            if let Some(error) = setback.and_then(|setback| setback.error(now)) {
+            if let Some(error) = setback.and_then(|setback| setback.error(now.wall)) {
                 return Err(error.into());
             }
             // A call that has begun goes on when this caller goes away.
@@ -126,8 +126,9 @@ impl Engine {
                 _ if signed_out => return Err(Error::SignedOut),
                 Some(Ok(landed)) => {
                     let asked = landed.source == TokenSource::IdentityProvider;
-                    let now = self.clock.now();
-                    if asked || started || (!need.force && need.is_met_by(&landed.token, now)) {
+                    let now = self.now();
+                    if asked || started || (!need.force && need.is_met_by(&landed.token, now.wall))
+                    {
                         return Ok(landed);
                     }
                 }
@@ -156,13 +157,13 @@ impl Engine {
         policy: FailurePolicy,
         call: Call,
     ) {
-        let now = self.clock.now();
+        let now = self.now();
         let seen = self
             .partitions
             .with(partition, |_, state| state.seen(key.as_ref(), now));
         if seen
             .setback
-            .is_some_and(|setback| setback.error(now).is_some())
+            .is_some_and(|setback| setback.error(now.wall).is_some())
         {
             return;
         }

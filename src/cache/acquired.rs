@@ -9,7 +9,7 @@ use crate::key::{ID_TOKEN, REFRESH_TOKEN};
 use crate::lookup::Lookup;
 use crate::secret::Secret;
 use crate::store::EntryId;
-use crate::time::Timestamp;
+use crate::time::Now;
 use crate::token::Token;
 
 /// What is known of a partition when a token has to be acquired.
@@ -54,12 +54,12 @@ impl Seen {
 
 impl State {
     /// What is known now of the token `name` and of what may replace it.
-    pub(super) fn seen(&self, name: &str, now: Timestamp) -> Seen {
+    pub(super) fn seen(&self, name: &str, now: Now) -> Seen {
         let token = self.token(name);
         let refresh_token = self.seen_secret(REFRESH_TOKEN, now);
         let setback = Setback::find(&self.entries, name, &refresh_token);
         let rebuff = self.rebuff.as_deref();
-        let rebuff = rebuff.and_then(|rebuff| rebuff.setback(name, &refresh_token, now));
+        let rebuff = rebuff.and_then(|rebuff| rebuff.setback(name, &refresh_token, now.wall));
         let setback = setback.or_else(|| rebuff.cloned());
         Seen {
             exists: self.exists(),
@@ -89,7 +89,7 @@ impl State {
         }
     }
 
-    fn seen_secret(&self, name: &str, now: Timestamp) -> Lookup<Secret> {
+    fn seen_secret(&self, name: &str, now: Now) -> Lookup<Secret> {
         let usable = self
             .entries
             .get(name)

@@ -11,7 +11,7 @@ use crate::codec::Value;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Remaining, Revision};
-use crate::time::Timestamp;
+use crate::time::{Moment, Now, Timestamp};
 
 /// A partition as read from L2, decoded.
 pub(super) struct Fetched {
@@ -78,7 +78,7 @@ impl State {
         &mut self,
         fetched: Fetched,
         floor: Floor,
-        now: Timestamp,
+        now: Now,
         rules: &Rules,
     ) -> Admission {
         if self.is_clearing() && self.prefix == floor.prefix {
@@ -147,7 +147,7 @@ impl State {
         self.life = fetched.life;
         self.losses = rules.losses.count();
         self.complete = true;
-        self.checked_at = now;
+        self.checked_at = now.moment;
         self.epoch = fetched.epoch;
         self.dispelled = floor.doubts;
         self.unopenable = fetched.unopenable;
@@ -169,7 +169,7 @@ impl State {
     }
 
     /// Whether memory is as good as L2 if L2 has the same revision.
-    pub(super) fn is_comparable(&self, now: Timestamp) -> bool {
+    pub(super) fn is_comparable(&self, now: Now) -> bool {
         self.complete && self.fresh(now) && !self.ended(now)
     }
 
@@ -180,7 +180,7 @@ impl State {
         revision: Revision,
         floor: Floor,
         epoch: u32,
-        now: Timestamp,
+        now: Now,
     ) -> bool {
         let announced = self.pending.as_ref().and_then(|pending| pending.announced);
         let known = self.revision();
@@ -190,7 +190,7 @@ impl State {
         };
         let same = self.complete && self.floor() == floor && same && announced.is_none();
         if same {
-            self.checked_at = now;
+            self.checked_at = now.moment;
             self.epoch = epoch;
             self.dispelled = floor.doubts;
         }
@@ -207,7 +207,7 @@ impl State {
     }
 
     /// Another instance has committed this. Returns how many changes are lost with a sign-out.
-    pub(super) fn invalidated(&mut self, revision: Revision, now: Timestamp) -> usize {
+    pub(super) fn invalidated(&mut self, revision: Revision, now: Now) -> usize {
         let known = self.revision();
         if self.is_clearing() || revision == known {
             return 0;
@@ -269,7 +269,7 @@ impl State {
         &self,
         fetched: &Fetched,
         is_sound: bool,
-        now: Timestamp,
+        now: Now,
         rules: &Rules,
     ) -> Vec<(TokenKey, Value)> {
         let heard = match fetched.emptied {
@@ -280,8 +280,8 @@ impl State {
             return Vec::new();
         }
         // What is about to end may have ended in L2 already.
-        let later = now.saturating_add(CLOCK_SKEW);
-        if self.ended(later) {
+        let later = now.moment.saturating_add(CLOCK_SKEW);
+        if self.ended_by(later) {
             return Vec::new();
         }
         let missing = |name: &TokenKey| !fetched.entries.iter().any(|(kept, _)| kept == name);
@@ -290,13 +290,7 @@ impl State {
     }
 
     /// L2 has taken the commit `id`. Returns how many changes it held.
-    pub(super) fn committed(
-        &mut self,
-        id: CommitId,
-        made: Made,
-        now: Timestamp,
-        rules: &Rules,
-    ) -> usize {
+    pub(super) fn committed(&mut self, id: CommitId, made: Made, now: Now, rules: &Rules) -> usize {
         let version = made.version;
         let in_flight = &mut self.pending().in_flight;
         let Some(commit) = in_flight.take_if(|commit| commit.id == id) else {
@@ -309,14 +303,14 @@ impl State {
                 || sabotage::is(Sabotage::VersionsWithoutHistory));
         self.complete &= follows && version >= self.version;
         if self.complete {
-            self.checked_at = now;
+            self.checked_at = now.moment;
         }
         if version >= self.version {
             (self.version, self.commit) = (version, Some(id));
         }
         self.life = made.life;
         self.losses = rules.losses.count();
-        self.touched_at = now;
+        self.touched_at = now.moment;
         self.set_remaining(made.remaining, now, rules);
         let hidden = self.pending().is_hidden();
         if hidden {
@@ -348,7 +342,7 @@ impl State {
 
     /// L2 has refused the commit `id`, because the partition was signed out elsewhere. Returns how
     /// many changes are lost with it.
-    pub(super) fn refused(&mut self, id: CommitId, generation: u64, now: Timestamp) -> usize {
+    pub(super) fn refused(&mut self, id: CommitId, generation: u64, now: Now) -> usize {
         let in_flight = &self.pending().in_flight;
         if in_flight.as_ref().is_none_or(|commit| commit.id != id) {
             return 0;
@@ -364,7 +358,7 @@ impl State {
     }
 
     /// What a broken engine keeps of memory, because its clock says that it is newer.
-    fn latest_to_expire(&self, now: Timestamp) -> Vec<(TokenKey, Value)> {
+    fn latest_to_expire(&self, now: Now) -> Vec<(TokenKey, Value)> {
         match sabotage::is(Sabotage::WallClockOrdering) {
             true => self.usable_entries(now),
             false => Vec::new(),
@@ -373,7 +367,7 @@ impl State {
 
     /// Empties the partition; until L2 acknowledges it, nothing that L2 holds counts. Returns how
     /// many changes that waited are dropped.
-    pub(super) fn sign_out(&mut self, id: CommitId, now: Timestamp) -> usize {
+    pub(super) fn sign_out(&mut self, id: CommitId, since: Timestamp) -> usize {
         let dropped = self.drop_changes();
         self.forget_entries();
         self.sign_out = SignOut::next();
@@ -381,7 +375,7 @@ impl State {
         let pending = self.pending();
         pending.clear.get_or_insert(generation);
         pending.clear_confirmed = false;
-        pending.clear_since = now;
+        pending.clear_since = since;
         // What came after an earlier one, which L2 may have, is not spared as of a repeated one.
         pending.clear_id = id;
         dropped
@@ -414,16 +408,16 @@ impl State {
     }
 
     /// L2 has signed the partition out.
-    pub(super) fn cleared(&mut self, generation: u64, now: Timestamp) {
+    pub(super) fn cleared(&mut self, generation: u64, now: Now) {
         self.pending().clear = None;
         self.pending().clear_confirmed = false;
         self.generation = Some(generation);
-        self.cleared_at = Some(now);
+        self.cleared_at = Some(now.wall);
         self.forget_life();
     }
 
     /// L2 has started the sliding lifetime anew, or says that there is none.
-    pub(super) fn touched(&mut self, remaining: Remaining, now: Timestamp, rules: &Rules) {
+    pub(super) fn touched(&mut self, remaining: Remaining, now: Now, rules: &Rules) {
         match remaining == Remaining::default() {
             true => self.distrust(),
             false => self.set_remaining(remaining, now, rules),
@@ -431,9 +425,9 @@ impl State {
     }
 
     /// Drops changes that waited for so long that a sign-out's tombstone may be gone.
-    pub(super) fn drop_older_than(&mut self, limit: Timestamp) -> usize {
-        let since = self.pending.as_ref().and_then(|pending| pending.since());
-        if since.is_none_or(|since| since >= limit) {
+    pub(super) fn drop_older_than(&mut self, limit: Moment) -> usize {
+        let pending = self.pending.as_ref();
+        if !pending.is_some_and(|pending| pending.has_older_than(limit)) {
             return 0;
         }
         self.complete = false;
@@ -446,8 +440,8 @@ impl State {
             .map_or(0, |pending| pending.drop_changes())
     }
 
-    fn set_remaining(&mut self, remaining: Remaining, now: Timestamp, rules: &Rules) {
-        let at = |rest: Option<Duration>| rest.map(|rest| now.saturating_add(rest));
+    fn set_remaining(&mut self, remaining: Remaining, now: Now, rules: &Rules) {
+        let at = |rest: Option<Duration>| rest.map(|rest| now.moment.saturating_add(rest));
         self.end = at(remaining.idle);
         self.hard_end = at(remaining.hard);
         let fresh = |rest: Duration| rest.mul_f64(rules.expiration_ratio);

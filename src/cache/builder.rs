@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::acquire::Terms;
@@ -266,7 +267,7 @@ impl Builder {
         self
     }
 
-    /// The clock of token expiry, lifetimes and freshness. Defaults to the system's.
+    /// The clock of token expiry, and of all that passes. Defaults to the system's.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -378,6 +379,7 @@ impl Builder {
             deferred: super::deferred::Deferred::default(),
             budget: Budget::new(self.max_pending_changes, self.max_pending_bytes),
             counters,
+            sleeps: AtomicU32::new(self.clock.sleeps()),
             clock: self.clock,
             rules,
             flights: Flights::new(self.max_acquisitions),

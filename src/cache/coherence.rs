@@ -63,15 +63,23 @@ impl Epoch {
 
     /// Enters an epoch in which the channel is alive, or one in which it is lost.
     fn begin(&self, alive: bool) {
-        let Some(epoch) = &self.0 else { return };
-        let now = epoch.load(Ordering::Acquire);
-        let next = match (now.is_multiple_of(2), alive) {
-            (true, false) | (false, true) => now + 1,
+        self.advance(|now| match (now.is_multiple_of(2), alive) {
+            (true, false) | (false, true) => 1,
             // Lost and back again, or the other way round.
-            _ => now + 2,
-        };
+            _ => 2,
+        });
+    }
+
+    /// Enters another epoch of the same kind: something may have been missed in between.
+    pub(super) fn skip(&self) {
+        self.advance(|_| 2);
+    }
+
+    fn advance(&self, by: impl Fn(u32) -> u32) {
+        let Some(epoch) = &self.0 else { return };
         // Wraps long before it is the epoch of what is stale.
-        epoch.store(next % (1 << 31), Ordering::Release);
+        let next = |now| Some((now + by(now)) % (1 << 31));
+        let _ = epoch.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 }
 
@@ -210,7 +218,7 @@ impl Engine {
             version: invalidation.version,
             commit: invalidation.commit,
         };
-        let now = self.clock.now();
+        let now = self.now();
         let dropped = self
             .partitions
             .with_known(key, |state| state.invalidated(revision, now));

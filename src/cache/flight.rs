@@ -272,7 +272,7 @@ impl Flight {
 
     fn remembered(&self) -> Seen {
         let engine = &self.engine;
-        let now = engine.clock.now();
+        let now = engine.now();
         engine.partitions.with(&self.id.partition, |_, state| {
             state.seen(self.need.key.as_ref(), now)
         })

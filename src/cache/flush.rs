@@ -67,7 +67,8 @@ impl Engine {
         if state.pending().sending {
             return WorkKind::Nothing;
         }
-        let oldest = self.clock.now().saturating_sub(TOMBSTONE / 2);
+        let now = self.now().moment;
+        let oldest = now.saturating_sub(TOMBSTONE / 2);
         let given_up = state.drop_older_than(oldest);
         if given_up > 0 {
             self.counters.abandoned_changes.add(given_up as u64);
@@ -79,7 +80,7 @@ impl Engine {
         // Nothing can be named while the number of the namespace is not known.
         let is_named = state.prefix.is_some();
         let generation = state.generation.filter(|_| is_named);
-        let life = state.life_at(self.clock.now());
+        let life = state.life_at(now);
         let base = Base {
             version: state.version,
             commit: state.commit,
@@ -186,7 +187,7 @@ impl Engine {
         let (WorkKind::Commit { commit, .. }, Some(under)) = (&work.kind, work.under) else {
             return;
         };
-        let now = self.clock.now();
+        let now = self.now();
         self.partitions
             .with_under(&work.partition.key, under, |_, state| match outcome {
                 Outcome::Committed {
@@ -228,7 +229,7 @@ impl Engine {
         if emptied {
             self.begin_epochs_again(key).await?;
         }
-        let now = self.clock.now();
+        let now = self.now();
         self.partitions.with(key, |_, state| {
             if !state.has_in_flight(commit.id) {
                 return;
@@ -379,7 +380,7 @@ impl Engine {
             ..Revision::default()
         };
         self.coherence.announce([(id, revision)]);
-        let now = self.clock.now();
+        let now = self.now();
         // Where L2 could not be asked for the generation, what memory knew has to do.
         let overlaps = generation > ends.or(expected).unwrap_or(0) + 1;
         let dropped = self.partitions.with_under(key, under, |_, state| {
@@ -409,7 +410,7 @@ impl Engine {
             .collect();
         // A touch that failed is not repeated: the next use of the partition brings another.
         let answers = self.l2.touch(&ids).await.unwrap_or_default();
-        let now = self.clock.now();
+        let now = self.now();
         for (work, answer) in works.iter_mut().zip(answers) {
             if let (Ok(remaining), Some(under)) = (answer, work.under) {
                 self.partitions

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
 use super::Engine;
 use super::acquired::Seen;
 use super::l2::L2Error;
 use super::turn::LAST_POLL;
+use super::until::Until;
 use super::work::Gate;
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::race::{Either, race};
@@ -31,7 +32,7 @@ pub(super) struct HeldLease {
     engine: Arc<Engine>,
     lease: Lease,
     /// Until then it is ours, whatever became of this process meanwhile.
-    until: Instant,
+    until: Until,
     /// Whether it may be ours, and is to be given back.
     held: bool,
 }
@@ -62,7 +63,7 @@ impl HeldLease {
         Self {
             engine: engine.clone(),
             lease,
-            until: Instant::now(),
+            until: Until::now(&engine.clock),
             held: false,
         }
     }
@@ -70,16 +71,16 @@ impl HeldLease {
     /// Asks for the lease once; how long it is another's if it is. May be repeated.
     pub(super) async fn take(&mut self) -> Result<Option<Duration>, L2Error> {
         let ttl = self.engine.terms.lease_ttl;
-        let asked = Instant::now();
+        let asked = Until::now(&self.engine.clock);
         if sabotage::is(Sabotage::LeaseNotTaken) {
-            self.until = asked + ttl;
+            self.until = asked.plus(ttl);
             return Ok(None);
         }
         // An answer that is lost may have granted it.
         self.held = true;
         match self.engine.l2.acquire_lease(&self.lease, ttl).await? {
             LeaseState::Granted => {
-                self.until = asked + ttl;
+                self.until = asked.plus(ttl);
                 Ok(None)
             }
             LeaseState::Held { remaining } => {
@@ -101,26 +102,26 @@ impl HeldLease {
         let (engine, lease) = (self.engine.clone(), self.lease.clone());
         let ttl = engine.terms.lease_ttl;
         loop {
-            let until = self.until;
-            gate.allow_until(Some(until));
+            let until = self.until.clone();
+            gate.allow_until(Some(until.clone()));
             let renewal = Box::pin(async {
-                sleep_until(until - ttl * 2 / 3).await;
-                let asked = Instant::now();
+                sleep_until(until.at() - ttl * 2 / 3).await;
+                let asked = Until::now(&engine.clock);
                 let renewed = match sabotage::is(Sabotage::LeaseNotRenewed) {
                     true => Ok(true),
                     false => engine.l2.renew_lease(&lease, ttl).await,
                 };
                 (asked, renewed)
             });
-            let (asked, renewed) = match race(renewal, step(&mut work, until)).await {
+            let (asked, renewed) = match race(renewal, step(&mut work, &until)).await {
                 Either::First(renewal) => renewal,
                 Either::Second(done) => return Guarded::Done(done),
             };
             match renewed {
-                Ok(true) => self.until = asked + ttl,
-                Err(_) if Instant::now() < until => {
+                Ok(true) => self.until = asked.plus(ttl),
+                Err(_) if !until.is_over() => {
                     let pause = sleep(ttl / 10);
-                    if let Either::Second(done) = race(pause, step(&mut work, until)).await {
+                    if let Either::Second(done) = race(pause, step(&mut work, &until)).await {
                         return Guarded::Done(done);
                     }
                 }
@@ -220,10 +221,10 @@ impl Drop for HeldLease {
 }
 
 /// Goes on with the work as long as it is before `until`.
-async fn step<T>(work: &mut Work<'_, T>, until: Instant) -> Result<T, Panicked> {
-    poll_fn(|context| match Instant::now() < until {
-        true => poll(work, context),
-        false => Poll::Pending,
+async fn step<T>(work: &mut Work<'_, T>, until: &Until) -> Result<T, Panicked> {
+    poll_fn(|context| match until.is_over() {
+        false => poll(work, context),
+        true => Poll::Pending,
     })
     .await
 }

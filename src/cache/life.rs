@@ -18,7 +18,7 @@ use crate::codec::Value;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Expected, Revision, TOMBSTONE};
-use crate::time::Timestamp;
+use crate::time::{Moment, Now};
 
 /// An end that L2 has seen may be seen here so much later: answers take their time.
 const SEEN_LATER: Duration = Duration::from_secs(2);
@@ -76,18 +76,13 @@ impl Engine {
 
 impl State {
     /// The life that changes made now go on with.
-    pub(super) fn life_at(&self, now: Timestamp) -> Option<Life> {
-        self.life.filter(|_| !self.ended(now))
+    pub(super) fn life_at(&self, moment: Moment) -> Option<Life> {
+        self.life.filter(|_| !self.ended_by(moment))
     }
 
     /// Whether L2 says that the life that memory knows is over, although it should not be.
-    pub(super) fn has_lost_life(
-        &self,
-        generation: u64,
-        found: Option<Life>,
-        now: Timestamp,
-    ) -> bool {
-        let known = self.life_at(now.saturating_add(SEEN_LATER));
+    pub(super) fn has_lost_life(&self, generation: u64, found: Option<Life>, now: Now) -> bool {
+        let known = self.life_at(now.moment.saturating_add(SEEN_LATER));
         let known = known.filter(|_| !sabotage::is(Sabotage::LifeIgnored));
         known.is_some_and(|known| {
             let other = found.is_none_or(|found| found.sealed == known.sealed && found != known);
@@ -104,10 +99,10 @@ impl State {
     }
 
     /// Whether the tombstone of the generation is gone by now, so that L2 counts anew.
-    pub(super) fn has_outlived_generation(&self, now: Timestamp) -> bool {
+    pub(super) fn has_outlived_generation(&self, now: Now) -> bool {
         let gone = self.cleared_at.map(|at| at.saturating_add(TOMBSTONE));
         let gone = gone.map(|at| at.saturating_add(CLOCK_SKEW));
-        self.life_at(now).is_none() && gone.is_some_and(|at| at <= now)
+        self.life_at(now.moment).is_none() && gone.is_some_and(|at| at <= now.wall)
     }
 
     /// What L2 knew of the partition is of the past.
@@ -128,11 +123,7 @@ impl State {
 
     /// What memory has beside the commit in flight, to be written with it to an L2 that has lost
     /// everything. Only what was heard of until then: it might have been signed out elsewhere.
-    pub(super) fn to_be_written_again(
-        &self,
-        heard: bool,
-        now: Timestamp,
-    ) -> Vec<(TokenKey, Value)> {
+    pub(super) fn to_be_written_again(&self, heard: bool, now: Now) -> Vec<(TokenKey, Value)> {
         let in_flight = self.pending.as_ref().and_then(|it| it.in_flight.as_ref());
         let flies = |name: &TokenKey| {
             in_flight.is_some_and(|commit| commit.changes.get(name.as_ref()).is_some())

@@ -19,7 +19,7 @@ use crate::codec::{Unopenable, Value};
 use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
 use crate::store::{CommitId, EntryId, Loaded, PartitionId, Revision};
-use crate::time::Timestamp;
+use crate::time::Now;
 
 /// Reads of L2 that commits and sign-outs may overtake before a load gives up.
 pub(super) const MAX_READS: usize = 5;
@@ -60,7 +60,7 @@ impl Engine {
         thorough: bool,
     ) -> (Arc<Partition>, Loading) {
         self.resume_sign_out(key);
-        let now = self.clock.now();
+        let now = self.now();
         let number = self.l2.prefix.settled();
         let id = number.map(|number| self.l2.id(key, number));
         let (partition, loading, begun) = self.partitions.with(key, |partition, state| {
@@ -121,7 +121,7 @@ impl Engine {
     pub(super) async fn fetch<R>(
         self: &Arc<Self>,
         key: &PartitionKey,
-        see: impl Fn(&State, Timestamp) -> R,
+        see: impl Fn(&State, Now) -> R,
     ) -> Result<(R, Vec<(EntryId, u64)>), L2Error> {
         self.resume_sign_out(key);
         for _ in 0..MAX_READS {
@@ -169,7 +169,7 @@ impl Engine {
         fetched: &mut Fetched,
     ) -> Result<(), L2Error> {
         let losses = self.partitions.with(key, |_, state| {
-            let gone = state.has_lost_life(fetched.generation, fetched.life, self.clock.now());
+            let gone = state.has_lost_life(fetched.generation, fetched.life, self.now());
             gone.then_some(state.losses)
         });
         if let Some(losses) = losses {
@@ -194,9 +194,9 @@ impl Engine {
         key: &PartitionKey,
         fetched: Fetched,
         begun: Begun,
-        see: impl FnOnce(&mut State, Timestamp) -> R,
+        see: impl FnOnce(&mut State, Now) -> R,
     ) -> Option<R> {
-        let now = self.clock.now();
+        let now = self.now();
         let (seen, wakes) = self.partitions.with(key, |partition, state| {
             match state.admit(fetched, begun.floor, now, &self.rules) {
                 Admission::Overtaken => None,
@@ -216,7 +216,7 @@ impl Engine {
 
     /// Writes what L2 has lost to it again.
     fn recover(&self, partition: &Arc<Partition>, state: &mut State, lost: Vec<(TokenKey, Value)>) {
-        let now = self.clock.now();
+        let now = self.now();
         for (name, value) in lost {
             let size = PendingChange::size(&name, Some(&value));
             // Past the bound it stays lost: the user signs in again.
@@ -234,7 +234,7 @@ impl Engine {
         let number = self.number().await?;
         let id = self.l2.id(key, number);
         let _reading = Reading::begin(self, &id, key);
-        let now = self.clock.now();
+        let now = self.now();
         let known = self.partitions.with_under(key, number, |_, state| {
             let known = || (state.floor(), state.links.clone());
             state.is_comparable(now).then(known)
@@ -248,7 +248,7 @@ impl Engine {
         if over? {
             return Ok(false);
         }
-        let now = self.clock.now();
+        let now = self.now();
         Ok(self
             .partitions
             .with(key, |_, state| state.confirmed(revision, floor, epoch, now)))

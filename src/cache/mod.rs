@@ -51,6 +51,7 @@ mod sign_outs;
 mod thread;
 mod told;
 mod turn;
+mod until;
 mod user_sign_outs;
 mod users;
 mod work;
@@ -58,6 +59,7 @@ mod write;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -94,9 +96,9 @@ use crate::race::{Either, race};
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Lifetime, Loaded, PartitionId, Revision, TokenStore};
 use crate::telemetry::{Counters, Stats, UnopenableReasons};
-use crate::time::Clock;
 #[cfg(feature = "cookie")]
 use crate::time::Timestamp;
+use crate::time::{Clock, Now};
 use crate::tokens::Tokens;
 
 /// What an allocator spends on one allocation besides its bytes.
@@ -124,6 +126,8 @@ pub(crate) struct Engine {
     budget: Budget,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
+    /// How often the machine had slept when somebody last looked.
+    sleeps: AtomicU32,
     rules: Rules,
     flights: Flights,
     operations: Operations,
@@ -283,6 +287,25 @@ impl TokenCache {
 }
 
 impl Engine {
+    /// Both times. Every one that looks at them notices that the machine has slept: who has heard
+    /// nothing may have missed something.
+    #[inline]
+    pub(crate) fn now(&self) -> Now {
+        let now = self.clock.read();
+        if now.sleeps != self.sleeps.load(Ordering::Relaxed) {
+            self.wake_up(now.sleeps);
+        }
+        now
+    }
+
+    #[cold]
+    fn wake_up(&self, sleeps: u32) {
+        if self.sleeps.swap(sleeps, Ordering::Relaxed) != sleeps {
+            tracing::info!("the machine has slept, or its clock was set ahead: L2 is asked again");
+            self.rules.epoch.skip();
+        }
+    }
+
     /// Waits until L2 has everything.
     async fn drain(&self) {
         self.operations.ended().await;

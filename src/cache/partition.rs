@@ -25,7 +25,7 @@ use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Lookup;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, EntryId, Names};
-use crate::time::Timestamp;
+use crate::time::{Moment, Now, Timestamp};
 
 /// Clocks of instances and store may differ by this much where a change made while L2 could not
 /// be asked is compared with the time of a sign-out. In doubt the sign-out wins.
@@ -101,7 +101,7 @@ impl Partition {
 #[derive(Default)]
 pub(crate) struct State {
     /// Until then an entry here can be served without looking at anything else.
-    settled_until: Timestamp,
+    settled_until: Moment,
     /// The epoch of the backplane in which the entries were compared with L2.
     pub(super) epoch: u32,
     /// When what had begun here was over last: the partition was signed out through this process, or
@@ -136,14 +136,15 @@ pub(crate) struct State {
     /// The commit that made it, which tells it from the same version of an L2 that has lost data.
     pub(super) commit: Option<CommitId>,
     /// When L2 last confirmed that.
-    pub(super) checked_at: Timestamp,
-    pub(super) touched_at: Timestamp,
+    pub(super) checked_at: Moment,
+    pub(super) touched_at: Moment,
     /// When L2 says the partition was last signed out.
     pub(super) cleared_at: Option<Timestamp>,
     /// When a read must ask L2 again (the L1 expiration ratio); `None` is never.
-    pub(super) fresh_until: Option<Timestamp>,
-    pub(super) end: Option<Timestamp>,
-    pub(super) hard_end: Option<Timestamp>,
+    pub(super) fresh_until: Option<Moment>,
+    /// When it ends, by what L2 said it had left.
+    pub(super) end: Option<Moment>,
+    pub(super) hard_end: Option<Moment>,
     pub(super) unopenable: Unopened,
     /// Why the last acquisition failed, where the partition is not known to be there.
     pub(super) rebuff: Option<Box<Rebuff>>,
@@ -224,23 +225,22 @@ pub(super) struct Due {
 
 impl State {
     /// The value of an entry that needs no second look: the path of a hit.
-    pub(super) fn settled(&self, name: &str, now: Timestamp, epoch: u32) -> Option<&Value> {
-        let unsettled = now >= self.settled_until || now < self.checked_at || epoch != self.epoch;
-        if unsettled || self.links.are_doubtful() {
+    pub(super) fn settled(&self, name: &str, now: Now, epoch: u32) -> Option<&Value> {
+        if now.moment >= self.settled_until || epoch != self.epoch || self.links.are_doubtful() {
             return None;
         }
         let entry = self.entries.get(name)?;
-        entry.is_usable(now).then_some(&entry.value)
+        entry.is_usable(now.wall).then_some(&entry.value)
     }
 
     /// The value of an entry that can be served if L2 cannot be asked, and nothing else is due.
-    pub(super) fn unsettled(&self, name: &str, now: Timestamp, rules: &Rules) -> Option<&Value> {
-        let touch_is_due = self.touch_at(rules).is_some_and(|at| at <= now);
+    pub(super) fn unsettled(&self, name: &str, now: Now, rules: &Rules) -> Option<&Value> {
+        let touch_is_due = self.touch_at(rules).is_some_and(|at| at <= now.moment);
         if self.ended(now) || touch_is_due || self.links.are_over() {
             return None;
         }
         let entry = self.entries.get(name)?;
-        entry.is_usable(now).then_some(&entry.value)
+        entry.is_usable(now.wall).then_some(&entry.value)
     }
 
     pub(super) fn cleared_since(&self, time: Timestamp) -> bool {
@@ -249,9 +249,13 @@ impl State {
     }
 
     /// What memory says of the entry `name`.
-    pub(super) fn answer(&self, name: &str, now: Timestamp, rules: &Rules) -> Answer {
+    pub(super) fn answer(&self, name: &str, now: Now, rules: &Rules) -> Answer {
         let waits = self.waits(name);
-        if let Some(entry) = self.entries.get(name).filter(|entry| entry.is_usable(now)) {
+        if let Some(entry) = self
+            .entries
+            .get(name)
+            .filter(|entry| entry.is_usable(now.wall))
+        {
             let current = self.complete && self.fresh(now) && self.is_coherent(now, rules);
             if waits || entry.local || (current && !self.ended(now)) {
                 return Answer::Known(Lookup::Hit(entry.value.clone()));
@@ -273,17 +277,17 @@ impl State {
     }
 
     /// Whether memory may say that there is no other entry.
-    pub(super) fn absences_are_known(&self, now: Timestamp, rules: &Rules) -> bool {
+    pub(super) fn absences_are_known(&self, now: Now, rules: &Rules) -> bool {
         let known = self.complete && !self.is_doubted() && self.epoch == rules.epoch.now();
         let until = self.checked_at.saturating_add(rules.negative_ttl);
-        self.is_clearing() || (known && (self.checked_at..until).contains(&now))
+        self.is_clearing() || (known && now.moment < until)
     }
 
     /// Whether memory can be trusted to have what L2 has, within the bound on staleness.
-    pub(super) fn is_coherent(&self, now: Timestamp, rules: &Rules) -> bool {
+    pub(super) fn is_coherent(&self, now: Now, rules: &Rules) -> bool {
         let bound = self.stale_at(rules);
         let current = self.epoch == rules.epoch.now() && !self.is_doubted();
-        current && bound.is_none_or(|bound| (self.checked_at..bound).contains(&now))
+        current && bound.is_none_or(|bound| now.moment < bound)
     }
 
     /// Whether L2 is known to have something else, and not only perhaps.
@@ -296,7 +300,7 @@ impl State {
     }
 
     /// When memory has to be compared with L2 before it is used; `None` while the backplane tells.
-    fn stale_at(&self, rules: &Rules) -> Option<Timestamp> {
+    fn stale_at(&self, rules: &Rules) -> Option<Moment> {
         let bound = match rules.epoch.channel() {
             Channel::None => rules.max_staleness?,
             Channel::Alive => return None,
@@ -306,10 +310,10 @@ impl State {
     }
 
     /// The token keys of the entries that can be used, sorted.
-    pub(super) fn keys(&self, now: Timestamp) -> Vec<TokenKey> {
+    pub(super) fn keys(&self, now: Now) -> Vec<TokenKey> {
         let usable = |name: &TokenKey, entry: &Entry| {
             let lives = entry.local || !self.ended(now) || self.waits(name.as_ref());
-            lives && entry.is_usable(now) && !name.is_reserved()
+            lives && entry.is_usable(now.wall) && !name.is_reserved()
         };
         let entries = self.entries.iter();
         let usable = entries.filter(|(name, entry)| usable(name, entry));
@@ -319,8 +323,9 @@ impl State {
     }
 
     /// Everything that can be used.
-    pub(super) fn usable_entries(&self, now: Timestamp) -> Vec<(TokenKey, Value)> {
-        let usable = |(_, entry): &(&TokenKey, &Entry)| !self.ended(now) && entry.is_usable(now);
+    pub(super) fn usable_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
+        let usable =
+            |(_, entry): &(&TokenKey, &Entry)| !self.ended(now) && entry.is_usable(now.wall);
         let usable = self.entries.iter().filter(usable);
         usable
             .map(|(name, entry)| (name.clone(), entry.value.clone()))
@@ -328,7 +333,7 @@ impl State {
     }
 
     /// Everything that can be used and that L2 is to have.
-    pub(super) fn stored_entries(&self, now: Timestamp) -> Vec<(TokenKey, Value)> {
+    pub(super) fn stored_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
         let local = |name: &TokenKey| {
             let found = self.entries.get(name.as_ref());
             found.is_some_and(|entry| entry.local)
@@ -339,11 +344,10 @@ impl State {
     }
 
     /// Upkeep that is due now.
-    pub(super) fn due(&self, now: Timestamp, rules: &Rules) -> Due {
-        let revalidate = !self.is_active() && self.revalidate_at(rules).is_some_and(|at| at <= now);
-        let touch = self
-            .touch_at(rules)
-            .is_some_and(|at| !(self.touched_at..at).contains(&now));
+    pub(super) fn due(&self, now: Now, rules: &Rules) -> Due {
+        let revalidate =
+            !self.is_active() && self.revalidate_at(rules).is_some_and(|at| at <= now.moment);
+        let touch = self.touch_at(rules).is_some_and(|at| at <= now.moment);
         // Use does not undo an end that has passed.
         let touch = touch && !self.ended(now);
         Due { touch, revalidate }
@@ -352,30 +356,29 @@ impl State {
     /// Hands a touch that was found due on to the flush, in the step that marks it as taken care of:
     /// one that was marked and not handed on would end a session that is in use. `false` where
     /// somebody has done so meanwhile.
-    pub(super) fn hand_on_touch(&mut self, now: Timestamp, rules: &Rules) -> bool {
-        let touched_at = self.touched_at;
-        let is_early = self
-            .touch_at(rules)
-            .is_some_and(|at| (touched_at..at).contains(&now));
+    pub(super) fn hand_on_touch(&mut self, now: Now, rules: &Rules) -> bool {
+        let is_early = self.touch_at(rules).is_some_and(|at| now.moment < at);
         if is_early || self.ended(now) {
             return false;
         }
-        self.touched_at = now;
+        self.touched_at = now.moment;
         // Users of L1 stay signed in while L2 cannot be told that they were here.
-        let idle_end = rules.sliding.map(|sliding| now.saturating_add(sliding));
+        let idle_end = rules
+            .sliding
+            .map(|sliding| now.moment.saturating_add(sliding));
         self.end = [self.hard_end, idle_end].into_iter().flatten().min();
         self.pending().touch = true;
         true
     }
 
-    fn revalidate_at(&self, rules: &Rules) -> Option<Timestamp> {
+    fn revalidate_at(&self, rules: &Rules) -> Option<Moment> {
         let silent = rules.epoch.channel() == Channel::None;
         let interval = rules.revalidate_every.filter(|_| self.complete && silent)?;
         Some(self.checked_at.saturating_add(interval))
     }
 
     /// A tenth of the sliding lifetime is the most by which it can end early.
-    fn touch_at(&self, rules: &Rules) -> Option<Timestamp> {
+    fn touch_at(&self, rules: &Rules) -> Option<Moment> {
         let sliding = rules.sliding.filter(|_| self.version > 0)?;
         Some(self.touched_at.saturating_add(sliding / 10))
     }
@@ -400,8 +403,8 @@ impl State {
             self.touch_at(rules),
         ];
         self.settled_until = match self.complete && !dirty && !self.is_doubted() {
-            true => limits.into_iter().flatten().min().unwrap_or(Timestamp::MAX),
-            false => Timestamp::default(),
+            true => limits.into_iter().flatten().min().unwrap_or(Moment::MAX),
+            false => Moment::default(),
         };
     }
 
@@ -480,7 +483,7 @@ impl State {
         &mut self,
         changes: impl IntoIterator<Item = (TokenKey, Option<Value>)>,
         mut reserved: Option<Permit>,
-        now: Timestamp,
+        now: Now,
     ) {
         if self.ended(now) && !self.is_active() {
             self.forget_entries();
@@ -490,7 +493,7 @@ impl State {
             }
             self.forget_life();
         }
-        self.prune(now);
+        self.prune(now.wall);
         for (name, value) in changes {
             self.lay(name.clone(), value.clone(), reserved.is_none());
             if let Some(reserved) = &mut reserved {
@@ -556,13 +559,16 @@ impl State {
         self.prune_at = None;
     }
 
-    pub(super) fn ended(&self, now: Timestamp) -> bool {
-        self.end.is_some_and(|end| end <= now)
+    pub(super) fn ended(&self, now: Now) -> bool {
+        self.ended_by(now.moment)
     }
 
-    pub(super) fn fresh(&self, now: Timestamp) -> bool {
-        // A check of the future is from before the clock was set back: how old it is, is not known.
-        self.checked_at <= now && self.fresh_until.is_none_or(|until| now < until)
+    pub(super) fn ended_by(&self, moment: Moment) -> bool {
+        self.end.is_some_and(|end| end <= moment)
+    }
+
+    pub(super) fn fresh(&self, now: Now) -> bool {
+        self.fresh_until.is_none_or(|until| now.moment < until)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -570,8 +576,8 @@ impl State {
     }
 
     /// Whether nothing here is of use any more.
-    pub(super) fn is_over(&self, now: Timestamp) -> bool {
-        let used = |(_, entry): (&TokenKey, &Entry)| entry.is_usable(now);
+    pub(super) fn is_over(&self, now: Now) -> bool {
+        let used = |(_, entry): (&TokenKey, &Entry)| entry.is_usable(now.wall);
         !self.is_active() && (self.ended(now) || !self.entries.iter().any(used))
     }
 

@@ -12,7 +12,7 @@ use super::partition::{Partition, Rules, State};
 use super::revocation::{Number, Prefix};
 use super::sign_outs::SignOuts;
 use crate::key::PartitionKey;
-use crate::time::Timestamp;
+use crate::time::Now;
 
 /// All partitions in memory. At any time a key has at most one that counts: the *active* one, which
 /// has a load or a write under way and stays whatever happens to the others; else the *kept* one,
@@ -303,7 +303,7 @@ impl Partitions {
     }
 
     /// Frees what has expired, and the room of what has left.
-    pub(super) async fn sweep(&self, now: Timestamp) {
+    pub(super) async fn sweep(&self, now: Now) {
         for stripe in &self.stripes {
             let (over, grown): (Vec<_>, Vec<_>) = {
                 let stripe = &mut *stripe.lock();
@@ -316,14 +316,14 @@ impl Partitions {
                     shelf.fit(|partition| self.hash(&partition.key));
                 }
                 let grown = stripe.kept.0.iter();
-                let grown = grown.filter(|it| it.lock().is_to_be_pruned(now));
+                let grown = grown.filter(|it| it.lock().is_to_be_pruned(now.wall));
                 (over, grown.map(|it| it.key.clone()).collect())
             };
             if let Some(bound) = &self.bound {
                 over.iter().for_each(|partition| bound.remove(partition));
             }
             for key in grown {
-                self.with_known(&key, |state| state.prune(now));
+                self.with_known(&key, |state| state.prune(now.wall));
             }
             tokio::task::yield_now().await;
         }
@@ -389,6 +389,7 @@ mod tests {
     use crate::cache::users::Users;
     use crate::codec::Value;
     use crate::key::TokenKey;
+    use crate::time::Clock;
     use crate::token::Token;
 
     const LIMIT: u64 = 1 << 20;
@@ -422,7 +423,7 @@ mod tests {
         let name = TokenKey::from_canonical("graph");
         let change = [(name, Some(Value::Token(token)))];
         partitions.with(&user(number), |_, state| {
-            state.change(change, None, Timestamp::now());
+            state.change(change, None, Clock::system().read());
         });
     }
 
@@ -490,7 +491,7 @@ mod tests {
         for number in 0..20_000 {
             partitions.with(&user(number), |_, state| state.pending().reads -= 1);
         }
-        partitions.sweep(Timestamp::now()).await;
+        partitions.sweep(Clock::system().read()).await;
         assert_eq!(partitions.count(), (0, 0));
         assert!(rooms() <= 4 * STRIPES, "{}", rooms());
     }

@@ -15,7 +15,7 @@ use crate::codec::Value;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Expected, Revision};
-use crate::time::Timestamp;
+use crate::time::{Moment, Now, Timestamp};
 
 /// Changes in one commit, so that it stays far below the timeouts of L2.
 const MAX_CHANGES: usize = 256;
@@ -79,7 +79,8 @@ pub(crate) enum Written {
 pub(super) struct PendingChange {
     /// `None` removes the entry.
     pub(super) value: Option<Value>,
-    pub(super) since: Timestamp,
+    since: Timestamp,
+    made: Moment,
     /// The change's place in the budget.
     pub(super) _permit: Permit,
 }
@@ -129,13 +130,14 @@ impl PendingChange {
     pub(super) fn new(
         name: &TokenKey,
         value: Option<Value>,
-        since: Timestamp,
+        now: Now,
         reserved: &mut Permit,
     ) -> Self {
         let size = Self::size(name, value.as_ref());
         Self {
             value,
-            since,
+            since: now.wall,
+            made: now.moment,
             _permit: reserved.split(size),
         }
     }
@@ -194,16 +196,24 @@ impl Pending {
         }
     }
 
-    /// When the oldest of the changes was made.
+    /// When the oldest of the changes was made, as L2 would say.
     pub(super) fn since(&self) -> Option<Timestamp> {
-        // Also those that nobody sees yet.
+        self.all().map(|change| change.since).min()
+    }
+
+    pub(super) fn has_older_than(&self, limit: Moment) -> bool {
+        self.all().any(|change| change.made < limit)
+    }
+
+    /// Also those that nobody sees yet.
+    fn all(&self) -> impl Iterator<Item = &PendingChange> {
         let in_flight = self
             .in_flight
             .iter()
             .flat_map(|commit| commit.changes.iter());
         let acquired = self.acquired.iter().flat_map(|batch| batch.changes.iter());
         let all = in_flight.chain(acquired).chain(self.changes.iter());
-        all.map(|(_, change)| change.since).min()
+        all.map(|(_, change)| change)
     }
 
     /// Forgets the changes that wait; how many there were.
@@ -222,8 +232,8 @@ impl Pending {
     }
 
     /// Forgets the changes that were made before `limit`, and no others; how many there were.
-    pub(super) fn drop_older_than(&mut self, limit: Timestamp) -> usize {
-        let is_old = |(_, change): (&TokenKey, &PendingChange)| change.since < limit;
+    pub(super) fn drop_older_than(&mut self, limit: Moment) -> usize {
+        let is_old = |(_, change): (&TokenKey, &PendingChange)| change.made < limit;
         let mut dropped = 0;
         if let Some(commit) = self
             .in_flight
@@ -242,17 +252,17 @@ impl Pending {
             keep
         });
         let before = self.changes.len();
-        self.changes.retain(|change| change.since >= limit);
+        self.changes.retain(|change| change.made >= limit);
         dropped + before - self.changes.len()
     }
 
     /// Puts those of the changes that are not from before `limit` back under newer ones; how many
     /// they are.
-    fn put_back(&mut self, changes: ByName<PendingChange>, limit: Timestamp) -> usize {
+    fn put_back(&mut self, changes: ByName<PendingChange>, limit: Moment) -> usize {
         let mut kept = 0;
         let newer = std::mem::replace(&mut self.changes, changes);
         self.changes.retain(|change| {
-            let keeps = change.since >= limit;
+            let keeps = change.made >= limit;
             kept += usize::from(keeps);
             keeps
         });

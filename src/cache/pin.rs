@@ -7,7 +7,7 @@ use super::partition::{RECHECK, SignOut, State};
 use super::revocation::Number;
 use crate::key::{PartitionKey, PartitionKind};
 use crate::store::TOMBSTONE;
-use crate::time::Timestamp;
+use crate::time::{Moment, Now, Timestamp};
 
 /// What a handle saw when it first used the partition. Its changes are refused once the partition
 /// was signed out after that.
@@ -18,11 +18,13 @@ pub(crate) struct Pin {
     /// The life that it saw, or its first change has begun.
     life: Option<Life>,
     sign_out: SignOut,
+    /// When it was taken, as L2 would say.
     since: Timestamp,
-    /// When L2 has last confirmed what the pin says.
-    confirmed_at: Option<Timestamp>,
+    /// The same, or when L2 has last confirmed what the pin says.
+    good_at: Moment,
+    is_confirmed: bool,
     /// When L2 last failed the handle.
-    l2_failed_at: Option<Timestamp>,
+    l2_failed_at: Option<Moment>,
 }
 
 /// A generation; an `Option` of it is no larger, which every request pays for.
@@ -55,25 +57,25 @@ impl Pin {
     /// Whether memory was compared with L2 since the handle began, or need not be: a change must not
     /// be of a generation that was over before.
     pub(super) fn is_confirmed(&self, state: &State) -> bool {
-        self.confirmed_at.is_some() || self.since <= state.checked_at
+        self.is_confirmed || self.good_at <= state.checked_at
     }
 
     /// Whether the tombstone of a sign-out after this pin may be gone by now, so that nothing
     /// would tell of it.
-    pub(super) fn is_old(&self, now: Timestamp) -> bool {
-        self.confirmed_at.unwrap_or(self.since) < now.saturating_sub(TOMBSTONE / 2)
+    pub(super) fn is_old(&self, now: Now) -> bool {
+        self.good_at < now.moment.saturating_sub(TOMBSTONE / 2)
     }
 
     /// L2 was asked: whether it still has what the handle has seen. Where nobody signs in, there is
     /// nothing else to be had.
-    pub(super) fn confirm(&mut self, state: &State, key: &PartitionKey, now: Timestamp) -> bool {
+    pub(super) fn confirm(&mut self, state: &State, key: &PartitionKey, now: Now) -> bool {
         let generation = state.generation.map(Count::from);
-        let life = self.life.is_some() && self.life == state.life_at(now);
+        let life = self.life.is_some() && self.life == state.life_at(now.moment);
         let lasts = life || key.kind() == PartitionKind::Application;
         let confirmed = !self.is_old(now) || (generation == self.generation && lasts);
         if confirmed {
-            self.confirmed_at = Some(now);
-            self.life = state.life_at(now).or(self.life);
+            (self.good_at, self.is_confirmed) = (now.moment, true);
+            self.life = state.life_at(now.moment).or(self.life);
         }
         confirmed
     }
@@ -81,24 +83,27 @@ impl Pin {
     /// Takes over what another pin of the same handle has seen later.
     pub(crate) fn follow(&mut self, later: &Self) {
         self.l2_failed_at = self.l2_failed_at.max(later.l2_failed_at);
-        self.confirmed_at = self.confirmed_at.max(later.confirmed_at);
+        if later.is_confirmed {
+            self.good_at = self.good_at.max(later.good_at);
+            self.is_confirmed = true;
+        }
         self.life = later.life.or(self.life);
     }
 
-    pub(super) fn note_l2_failure(&mut self, now: Timestamp) {
-        self.l2_failed_at = Some(now);
+    pub(super) fn note_l2_failure(&mut self, now: Now) {
+        self.l2_failed_at = Some(now.moment);
     }
 
     /// Whether L2 has failed the handle so recently that it should not wait for it again.
-    pub(super) fn gave_up_on_l2(&self, now: Timestamp) -> bool {
-        let lasts = |at: Timestamp| (at..at.saturating_add(RECHECK)).contains(&now);
+    pub(super) fn gave_up_on_l2(&self, now: Now) -> bool {
+        let lasts = |at: Moment| now.moment < at.saturating_add(RECHECK);
         self.l2_failed_at.is_some_and(lasts)
     }
 }
 
 impl State {
     /// What a handle that uses the partition now has seen.
-    pub(crate) fn pin(&self, now: Timestamp) -> Pin {
+    pub(crate) fn pin(&self, now: Now) -> Pin {
         let ending = self.pending.as_ref().and_then(|pending| pending.clear);
         let generation = match ending {
             // It comes after a sign-out that L2 has yet to hear of, and is not ended by it.
@@ -108,10 +113,11 @@ impl State {
         Pin {
             generation: generation.map(Count::from),
             prefix: self.prefix,
-            life: self.life_at(now),
+            life: self.life_at(now.moment),
             sign_out: self.sign_out,
-            since: now,
-            confirmed_at: None,
+            since: now.wall,
+            good_at: now.moment,
+            is_confirmed: false,
             l2_failed_at: None,
         }
     }

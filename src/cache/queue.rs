@@ -130,7 +130,7 @@ impl Engine {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 let Some(engine) = weak.upgrade() else { return };
                 let sweep = async {
-                    engine.partitions.sweep(engine.clock.now()).await;
+                    engine.partitions.sweep(engine.now()).await;
                     // Keeps the gauges of the `metrics` crate up to date.
                     TokenCache(engine.clone()).stats();
                 };

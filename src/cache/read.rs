@@ -30,7 +30,7 @@ impl Engine {
         policy: FailurePolicy,
         pin: &mut Option<Pin>,
     ) -> Option<(Value, Timestamp)> {
-        let now = self.clock.now();
+        let now = self.now();
         let (value, probes) = self.partitions.hit(key, |partition| {
             let state = partition.lock();
             let (value, probes) = match state.settled(name, now, self.rules.epoch.now()) {
@@ -48,7 +48,7 @@ impl Engine {
             self.start_load(key, false);
         }
         self.counters.l1_hits.add(1);
-        Some((value, now))
+        Some((value, now.wall))
     }
 
     /// What the cache says of one entry, and which level said it. `pin` is set on first use.
@@ -59,7 +59,7 @@ impl Engine {
         policy: FailurePolicy,
         pin: &mut Option<Pin>,
     ) -> Result<(Lookup<Value>, CacheLevel), Error> {
-        let now = self.clock.now();
+        let now = self.now();
         let (answer, due) = match self.find_known(key) {
             None => (Answer::Unknown, Due::default()),
             Some(partition) => {
@@ -90,7 +90,7 @@ impl Engine {
         let (answer, due, outcome) = loop {
             let (partition, outcome) = self.load_once(key, policy, pin, has).await;
             // What expired while it was waited for is not served.
-            let now = self.clock.now();
+            let now = self.now();
             let state = partition.lock();
             pin.get_or_insert_with(|| state.pin(now));
             let answer = state.answer(name, now, &self.rules);
@@ -143,7 +143,7 @@ impl Engine {
         policy: FailurePolicy,
         pin: &mut Option<Pin>,
     ) -> Result<Option<Vec<TokenKey>>, Error> {
-        let now = self.clock.now();
+        let now = self.now();
         let partition = self.find(key);
         let (known, has) = {
             let state = partition.lock();
@@ -154,7 +154,7 @@ impl Engine {
             true => (partition, Ok(())),
             false => self.load_once(key, policy, pin, has).await,
         };
-        let now = self.clock.now();
+        let now = self.now();
         let state = partition.lock();
         pin.get_or_insert_with(|| state.pin(now));
         match outcome {
@@ -191,7 +191,7 @@ impl Engine {
         pin: &mut Option<Pin>,
     ) -> Result<(), Error> {
         let partition = self.find(key);
-        let is_old = |pin: &Pin| pin.is_old(self.clock.now());
+        let is_old = |pin: &Pin| pin.is_old(self.now());
         let is_old = pin.as_ref().is_some_and(is_old);
         let known = {
             let state = partition.lock();
@@ -199,7 +199,7 @@ impl Engine {
                 pin.learn(&state);
             }
             // One that is out of date would have L2 refuse what was made after a sign-out.
-            let current = state.is_coherent(self.clock.now(), &self.rules);
+            let current = state.is_coherent(self.now(), &self.rules);
             let heard = self.rules.epoch.channel() == Channel::Alive;
             let confirmed = |pin: &Pin| pin.is_confirmed(&state);
             let current = current && (heard || pin.as_ref().is_some_and(confirmed));
@@ -210,7 +210,7 @@ impl Engine {
             // Not what memory has counts here, but whether somebody has signed out since.
             false => self.load_once(key, policy, pin, false).await,
         };
-        let now = self.clock.now();
+        let now = self.now();
         {
             let state = partition.lock();
             let pin = pin.get_or_insert_with(|| state.pin(now));
@@ -239,7 +239,7 @@ impl Engine {
         pin: &mut Option<Pin>,
         has: bool,
     ) -> (Arc<Partition>, Result<(), L2Error>) {
-        let now = self.clock.now();
+        let now = self.now();
         let degrades = policy == FailurePolicy::Degrade;
         if degrades && pin.is_some_and(|pin| pin.gave_up_on_l2(now)) {
             let failure = L2Error::of(StoreErrorKind::CircuitOpen);
@@ -260,7 +260,7 @@ impl Engine {
             && self.degrade(policy, failure.clone()).is_ok()
         {
             pin.get_or_insert_with(|| partition.lock().pin(now))
-                .note_l2_failure(self.clock.now());
+                .note_l2_failure(self.now());
         }
         (partition, outcome)
     }
@@ -330,7 +330,7 @@ impl Engine {
 
     fn keep_up(self: &Arc<Self>, key: &PartitionKey, due: Due) {
         if due.touch {
-            let now = self.clock.now();
+            let now = self.now();
             self.partitions.with(key, |partition, state| {
                 if state.hand_on_touch(now, &self.rules) {
                     self.push(partition, state);

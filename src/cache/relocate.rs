@@ -109,9 +109,9 @@ impl Engine {
                     };
                     let moved = [(origin.partition, ended), (commit.partition, begun)];
                     self.coherence.announce(moved);
-                    let now = self.clock.now();
+                    let now = self.now();
                     let dropped = self.partitions.with_under(from, under, |_, state| {
-                        let dropped = state.sign_out(id, now);
+                        let dropped = state.sign_out(id, now.wall);
                         state.cleared(source.generation + 1, now);
                         dropped
                     });
@@ -196,7 +196,7 @@ impl Engine {
         policy: FailurePolicy,
         pin: &mut Option<Pin>,
     ) -> Result<(), Error> {
-        let now = self.clock.now();
+        let now = self.now();
         let entries = self
             .partitions
             .with(from, |_, state| state.usable_entries(now));

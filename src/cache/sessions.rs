@@ -19,7 +19,7 @@ use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
 use crate::store::{Lifetime, Loaded, PartitionId, Raise, Revision};
-use crate::time::Timestamp;
+use crate::time::Now;
 use crate::token::Token;
 
 /// How long a session is listed, whatever its own life.
@@ -156,7 +156,7 @@ impl Engine {
         fetched: &Fetched,
         floor: Floor,
         links: &Links,
-        see: impl FnOnce(&mut State, Timestamp) -> R,
+        see: impl FnOnce(&mut State, Now) -> R,
     ) -> Option<R> {
         let seen = self.partitions.with(key, |partition, state| {
             if state.floor() != floor {
@@ -164,7 +164,7 @@ impl Engine {
             }
             state.generation = state.generation.max(Some(fetched.generation));
             self.end_session(partition, state);
-            Some(see(state, self.clock.now()))
+            Some(see(state, self.now()))
         })?;
         self.wake();
         self.unlist(key, links);
@@ -226,7 +226,7 @@ impl Engine {
             return;
         }
         let oldest = self.partitions.with(&list, |_, state| {
-            let mut listed = state.usable_entries(self.clock.now());
+            let mut listed = state.usable_entries(self.now());
             listed.sort_unstable_by_key(|(_, value)| value.expires_at());
             let count = (listed.len() + 1).saturating_sub(MAX_LISTED);
             listed.truncate(count);
@@ -305,7 +305,7 @@ impl Engine {
     async fn listed(self: &Arc<Self>, user: &PartitionKey) -> Result<Vec<PartitionKey>, L2Error> {
         let id = self.id(user).await?;
         let list = PartitionKey::list_of(id.digest());
-        let read = self.fetch(&list, |state, now: Timestamp| state.usable_entries(now));
+        let read = self.fetch(&list, |state, now: Now| state.usable_entries(now));
         let (entries, _) = read.await?;
         let session = |(_, value): (TokenKey, Value)| match value {
             Value::Token(listed) => PartitionKey::from_text(listed.access_token()),

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::by_name::ByName;
-use super::partition::Entry;
+use super::partition::{CLOCK_SKEW, Entry};
 use crate::acquire::{AcquireError, AcquireErrorKind};
 use crate::codec::Value;
 use crate::key::{REFRESH_TOKEN, TokenKey};
@@ -37,6 +37,7 @@ pub(super) struct Setback {
     kind: AcquireErrorKind,
     /// Failures in a row.
     count: u32,
+    failed_at: Timestamp,
     retry_at: Timestamp,
     /// The refresh token that it is about, as a digest.
     about: Box<str>,
@@ -88,15 +89,18 @@ impl Setback {
         Self {
             kind,
             count,
+            failed_at: now,
             retry_at: now.saturating_add(pause),
             about: digest(refresh_token),
         }
     }
 
-    /// Until when the provider is left alone, if it still is.
+    /// Until when the provider is left alone, if it still is. All instances read this from L2, so it
+    /// is a time of the wall clock: a failure that is yet to come is from before that was set back.
     pub(super) fn error(&self, now: Timestamp) -> Option<AcquireError> {
         let error = AcquireError::new(self.kind).with_retry_at(Some(self.retry_at));
-        (now < self.retry_at).then_some(error)
+        let first = self.failed_at.saturating_sub(CLOCK_SKEW);
+        (first..self.retry_at).contains(&now).then_some(error)
     }
 
     /// The entry that tells of the failures of `name`: of one token, or of all that are acquired
@@ -107,9 +111,10 @@ impl Setback {
 
     pub(super) fn to_value(&self) -> Value {
         let text = format!(
-            "{} {} {} {}",
+            "{} {} {} {} {}",
             self.kind.as_str(),
             self.count,
+            self.failed_at.as_millis(),
             self.retry_at.as_millis(),
             self.about
         );
@@ -122,6 +127,7 @@ impl Setback {
         Some(Self {
             kind,
             count: parts.next()?.parse().ok()?,
+            failed_at: Timestamp::from_millis(parts.next()?.parse().ok()?),
             retry_at: Timestamp::from_millis(parts.next()?.parse().ok()?),
             about: parts.next()?.into(),
         })

@@ -10,8 +10,8 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
+use super::until::Until;
 use crate::acquire::{AcquireFuture, Prior};
 
 type Function = Box<dyn FnOnce(Prior) -> AcquireFuture + Send>;
@@ -38,10 +38,19 @@ pub(super) enum NoAnswer {
     Stopped,
 }
 
-/// Until when the work may take its next step; `None` is without end. Shut at first.
+/// Whether the work may take its next step. Shut at first.
+#[derive(Default)]
 pub(super) struct Gate {
-    until: Mutex<Option<Instant>>,
+    opening: Mutex<Opening>,
     worker: AtomicWaker,
+}
+
+#[derive(Default)]
+enum Opening {
+    #[default]
+    Shut,
+    Until(Until),
+    ForGood,
 }
 
 impl Call {
@@ -65,27 +74,22 @@ impl Call {
     }
 }
 
-impl Default for Gate {
-    fn default() -> Self {
-        Self {
-            until: Mutex::new(Some(Instant::now())),
-            worker: AtomicWaker::new(),
-        }
-    }
-}
-
 impl Gate {
     /// Lets the work go on until then; `None` is without end.
-    pub(super) fn allow_until(&self, until: Option<Instant>) {
-        *self.until.lock() = until;
+    pub(super) fn allow_until(&self, until: Option<Until>) {
+        *self.opening.lock() = until.map_or(Opening::ForGood, Opening::Until);
         self.worker.wake();
     }
 
     fn poll(&self, work: &mut AcquireFuture, context: &mut Context<'_>) -> Poll<Answer> {
         // From before the look, so that no opening falls in between.
         self.worker.register(context.waker());
-        let until = *self.until.lock();
-        match until.is_none_or(|until| Instant::now() < until) {
+        let is_open = match &*self.opening.lock() {
+            Opening::Shut => false,
+            Opening::Until(until) => !until.is_over(),
+            Opening::ForGood => true,
+        };
+        match is_open {
             true => work.as_mut().poll(context),
             false => Poll::Pending,
         }

@@ -47,7 +47,7 @@ impl Engine {
                 (Some(permit), crowded)
             }
         };
-        let now = self.clock.now();
+        let now = self.now();
         self.partitions.with(key, |partition, state| {
             let pin = pin.get_or_insert_with(|| state.pin(now));
             if state.signed_out_since(pin) {
@@ -107,10 +107,10 @@ impl Engine {
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
         }
-        let (now, id) = (self.clock.now(), self.queue.next_id());
+        let (now, id) = (self.now(), self.queue.next_id());
         let (dropped, links) = self.partitions.with(key, |_, state| {
             let links = state.links.clone();
-            let dropped = state.sign_out(id, now);
+            let dropped = state.sign_out(id, now.wall);
             *pin = Some(state.pin(now));
             (dropped, links)
         });
@@ -118,7 +118,7 @@ impl Engine {
         self.counters.signed_out_changes.add(dropped as u64);
         let wait = self.commit(key);
         Ok(match &self.journal {
-            Some(journal) => self.or_journal(journal, key, id, now, wait),
+            Some(journal) => self.or_journal(journal, key, id, now.wall, wait),
             None => wait,
         })
     }

@@ -240,7 +240,7 @@ impl TokenStore for MemoryStore {
         lease: &'a Lease,
         ttl: Duration,
     ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
-        let state = self.leases.acquire(lease, ttl, self.clock.now());
+        let state = self.leases.acquire(lease, ttl, self.clock.read().moment);
         Box::pin(std::future::ready(Ok(state)))
     }
 
@@ -249,12 +249,12 @@ impl TokenStore for MemoryStore {
         lease: &'a Lease,
         ttl: Duration,
     ) -> StoreFuture<'a, Result<bool, StoreError>> {
-        let renewed = self.leases.renew(lease, ttl, self.clock.now());
+        let renewed = self.leases.renew(lease, ttl, self.clock.read().moment);
         Box::pin(std::future::ready(Ok(renewed)))
     }
 
     fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
-        let released = self.leases.release(lease, self.clock.now());
+        let released = self.leases.release(lease, self.clock.read().moment);
         Box::pin(std::future::ready(Ok(released)))
     }
 }

@@ -236,15 +236,17 @@ impl Slots {
     }
 
     pub(crate) fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> LeaseState {
-        self.0.leases.acquire(lease, ttl, self.0.clock.now())
+        self.0
+            .leases
+            .acquire(lease, ttl, self.0.clock.read().moment)
     }
 
     pub(crate) fn renew_lease(&self, lease: &Lease, ttl: Duration) -> bool {
-        self.0.leases.renew(lease, ttl, self.0.clock.now())
+        self.0.leases.renew(lease, ttl, self.0.clock.read().moment)
     }
 
     pub(crate) fn release_lease(&self, lease: &Lease) -> bool {
-        self.0.leases.release(lease, self.0.clock.now())
+        self.0.leases.release(lease, self.0.clock.read().moment)
     }
 
     fn update<R>(

@@ -40,7 +40,7 @@ impl Flight {
         let replaced = seen.at_stake(self.need.key.as_ref());
         let replaced = engine.l2.entry_id(replaced);
         let changes = set.into_changes(self.need.key.clone());
-        let now = engine.clock.now();
+        let now = engine.now();
         let Some(mut permit) = permit else {
             let changes = changes.map(|(name, value)| (name, Some(value)));
             engine.partitions.with(&self.id.partition, |_, state| {
@@ -148,7 +148,7 @@ impl Flight {
             true => REFRESH_TOKEN,
             false => key.as_ref(),
         };
-        let now = engine.clock.now();
+        let now = engine.now();
         let local = permit.is_none();
         let is_own = self.id.partition.kind() == PartitionKind::Application;
         let shared = engine.partitions.with(&self.id.partition, |_, state| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::store::{EntryId, Lease, LeaseState, PartitionId};
-use crate::time::Timestamp;
+use crate::time::Moment;
 
 /// So few are not worth looking through for those that have run out.
 const FEW: usize = 64;
@@ -25,8 +25,7 @@ struct Table {
 
 struct Held {
     owner: [u8; 16],
-    since: Timestamp,
-    until: Timestamp,
+    until: Moment,
 }
 
 impl Leases {
@@ -34,13 +33,12 @@ impl Leases {
         &self,
         lease: &Lease,
         ttl: Duration,
-        now: Timestamp,
+        now: Moment,
     ) -> LeaseState {
         let mut table = self.table();
         table.sweep(now);
         let next = Held {
             owner: lease.owner,
-            since: now,
             until: now.saturating_add(ttl),
         };
         match table.held.entry(key(lease)) {
@@ -54,17 +52,17 @@ impl Leases {
         }
     }
 
-    pub(in crate::store) fn renew(&self, lease: &Lease, ttl: Duration, now: Timestamp) -> bool {
+    pub(in crate::store) fn renew(&self, lease: &Lease, ttl: Duration, now: Moment) -> bool {
         let mut table = self.table();
         let held = table.held.get_mut(&key(lease));
         let Some(held) = held.filter(|held| held.is_of(lease, now)) else {
             return false;
         };
-        (held.since, held.until) = (now, now.saturating_add(ttl));
+        held.until = now.saturating_add(ttl);
         true
     }
 
-    pub(in crate::store) fn release(&self, lease: &Lease, now: Timestamp) -> bool {
+    pub(in crate::store) fn release(&self, lease: &Lease, now: Moment) -> bool {
         let mut table = self.table();
         match table.held.entry(key(lease)) {
             Entry::Occupied(held) if held.get().is_of(lease, now) => {
@@ -82,7 +80,7 @@ impl Leases {
 }
 
 impl Table {
-    fn sweep(&mut self, now: Timestamp) {
+    fn sweep(&mut self, now: Moment) {
         if self.held.len() >= FEW.max(2 * self.kept) {
             self.held.retain(|_, held| held.lasts(now));
             self.kept = self.held.len();
@@ -91,16 +89,15 @@ impl Table {
 }
 
 impl Held {
-    /// One that was taken in the future is from before the clock was set back.
-    fn lasts(&self, now: Timestamp) -> bool {
-        (self.since..self.until).contains(&now)
+    fn lasts(&self, now: Moment) -> bool {
+        now < self.until
     }
 
-    fn is_of(&self, lease: &Lease, now: Timestamp) -> bool {
+    fn is_of(&self, lease: &Lease, now: Moment) -> bool {
         self.owner == lease.owner && self.lasts(now)
     }
 
-    fn is_of_another(&self, lease: &Lease, now: Timestamp) -> bool {
+    fn is_of_another(&self, lease: &Lease, now: Moment) -> bool {
         self.owner != lease.owner && self.lasts(now)
     }
 }
@@ -116,7 +113,7 @@ mod tests {
     #[test]
     fn leases_that_have_run_out_are_freed() {
         let (leases, ttl) = (Leases::default(), Duration::from_secs(1));
-        let mut now = Timestamp::now();
+        let mut now = Moment::default();
         for i in 0..10_000_u64 {
             let lease = Lease {
                 partition: PartitionId {
