@@ -55,13 +55,17 @@ impl Pace {
         silent.then(|| self.open.load(Ordering::Acquire) == 0)
     }
 
-    /// Waits until it is silent.
-    pub(super) async fn silence(&self, longest: Duration) {
+    /// Waits until it is silent, with a `sleep` that the caller's runtime, or none, allows.
+    pub(super) async fn silence<S: Future>(
+        &self,
+        longest: Duration,
+        sleep: impl Fn(Duration) -> S,
+    ) {
         let patience = self.patience(longest);
         let mut heard = self.answers.load(Ordering::Acquire);
         let mut steps = 0;
         while steps < STEPS {
-            tokio::time::sleep(patience / STEPS).await;
+            sleep(patience / STEPS).await;
             let answers = self.answers.load(Ordering::Acquire);
             match std::mem::replace(&mut heard, answers) == answers {
                 true => steps += 1,
@@ -139,7 +143,7 @@ mod tests {
                 after(&pace, Duration::from_millis(10)).await;
             }
         };
-        tokio::join!(pace.silence(LONGEST), answers);
+        tokio::join!(pace.silence(LONGEST, tokio::time::sleep), answers);
         assert!(started.elapsed() >= Duration::from_millis(100 + 25));
 
         assert_eq!(pace.spares(), Some(true));

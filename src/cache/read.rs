@@ -1,5 +1,6 @@
 //! Reads: L1, pending changes, L2, in that order.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use super::Engine;
@@ -288,7 +289,8 @@ impl Engine {
             return (partition, None);
         }
         let (partition, loading) = self.start_load(key, false);
-        let silence = shard.pace.silence(self.l2.soft_timeout);
+        let sleep = |time| self.bounded(time, pending::<()>());
+        let silence = shard.pace.silence(self.l2.soft_timeout, sleep);
         let outcome = match race(loading.outcome(), silence).await {
             Either::First(outcome) => Some(outcome.unwrap_or_else(|| Err(L2Error::lost()))),
             Either::Second(()) => None,
