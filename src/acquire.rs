@@ -30,14 +30,19 @@ pub type AcquireFuture = Pin<Box<dyn Future<Output = Result<TokenSet, BoxError>>
 /// Asks a provider for tokens, again and again: one of the ready-made `grant`s, or a closure.
 ///
 /// ```
-/// use tower_token_cache::{Acquire, BoxError, Prior, Token, TokenSet};
+/// use tower_token_cache::{Acquire, Prior, ProviderError, Token, TokenSet};
 ///
 /// fn source() -> impl Acquire {
-///     async |prior: Prior| -> Result<TokenSet, BoxError> {
-///         let spent = prior.refresh_token().ok_or("sign in first")?;
+///     async |prior: Prior| {
+///         let Some(spent) = prior.refresh_token() else {
+///             return Err(match prior.is_known() {
+///                 true => ProviderError::refused("login_required"), // a 401
+///                 false => ProviderError::unreachable("the store does not answer"), // a 502
+///             });
+///         };
 ///         // … redeem it …
 ///         # let _ = spent;
-///         Ok(Token::new("new").into())
+///         Ok(TokenSet::from(Token::new("new")))
 ///     }
 /// }
 /// # let _ = source();

@@ -10,6 +10,8 @@ use crate::error::StoreError;
 #[derive(Clone, Debug)]
 pub struct KeyRingError {
     kind: KeyRingErrorKind,
+    /// The environment variable that it is about.
+    variable: Option<Arc<str>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -58,7 +60,11 @@ impl KeyRingErrorKind {
 
 impl From<KeyRingErrorKind> for KeyRingError {
     fn from(kind: KeyRingErrorKind) -> Self {
-        Self { kind, source: None }
+        Self {
+            kind,
+            variable: None,
+            source: None,
+        }
     }
 }
 
@@ -74,7 +80,16 @@ impl KeyRingError {
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         let source = Some(source.into().into());
-        Self { kind, source }
+        Self {
+            source,
+            ..kind.into()
+        }
+    }
+
+    /// The same, about this environment variable.
+    pub(super) fn of_variable(self, name: &str) -> Self {
+        let variable = Some(name.into());
+        Self { variable, ..self }
     }
 
     /// What kind of failure this is.
@@ -85,6 +100,9 @@ impl KeyRingError {
 
 impl fmt::Display for KeyRingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(variable) = &self.variable {
+            write!(f, "{variable}: ")?;
+        }
         f.write_str(match self.kind {
             KeyRingErrorKind::Missing => "the environment variable holds no keys",
             KeyRingErrorKind::Malformed => "a key is malformed",

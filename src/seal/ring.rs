@@ -97,14 +97,15 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`KeyRingErrorKind::Missing`] when it is not set or empty, [`KeyRingErrorKind::Malformed`]
-    /// when something in it is no key.
+    /// when something in it is no key. The message names the variable.
     pub fn from_env(variable: &str) -> Result<Self, KeyRingError> {
-        match std::env::var(variable) {
+        let ring = match std::env::var(variable) {
             Ok(text) => Self::parse(&Zeroizing::new(text)),
             Err(std::env::VarError::NotPresent) => Err(KeyRingErrorKind::Missing.into()),
             // The error would show the value.
             Err(std::env::VarError::NotUnicode(_)) => Err(KeyRingErrorKind::Malformed.into()),
-        }
+        };
+        ring.map_err(|error| error.of_variable(variable))
     }
 
     fn parse(text: &str) -> Result<Self, KeyRingError> {

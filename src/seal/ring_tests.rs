@@ -119,12 +119,16 @@ fn a_bad_environment_is_a_typed_error() {
     assert_eq!(kind(&format!("{},x", key(1))), KeyRingErrorKind::Malformed);
     let twice = format!("{0},names={0},names={0}", key(1));
     assert_eq!(kind(&twice), KeyRingErrorKind::Malformed);
-    let from = |variable| KeyRing::from_env(variable).unwrap_err().kind();
-    assert_eq!(
-        from("TTC_THERE_IS_NO_SUCH_VARIABLE"),
-        KeyRingErrorKind::Missing
-    );
-    assert_eq!(from("CARGO_MANIFEST_DIR"), KeyRingErrorKind::Malformed);
+    for (variable, kind) in [
+        ("TTC_THERE_IS_NO_SUCH_VARIABLE", KeyRingErrorKind::Missing),
+        ("CARGO_MANIFEST_DIR", KeyRingErrorKind::Malformed),
+    ] {
+        let error = KeyRing::from_env(variable).unwrap_err();
+        assert_eq!(error.kind(), kind);
+        let shown = format!("{error} {error:?}");
+        assert!(error.to_string().starts_with(&format!("{variable}: ")));
+        assert!(!shown.contains(env!("CARGO_MANIFEST_DIR")), "{shown}");
+    }
 }
 
 #[tokio::test]

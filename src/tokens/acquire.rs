@@ -29,8 +29,8 @@ impl Tokens {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use tower_token_cache::{BoxError, MemoryStore, PartitionKey, Prior, Token, TokenCache, TokenSet};
-    /// # async fn redeem(_: &str) -> Result<TokenSet, BoxError> {
+    /// # use tower_token_cache::{MemoryStore, PartitionKey, Prior, ProviderError, Token, TokenCache, TokenSet};
+    /// # async fn redeem(_: &str) -> Result<TokenSet, ProviderError> {
     /// #     Ok(TokenSet::from(Token::new("new").with_expires_in(Duration::from_secs(3600))))
     /// # }
     /// # #[tokio::main(flavor = "current_thread")]
@@ -40,7 +40,12 @@ impl Tokens {
     /// # tokens.insert("other", TokenSet::from(Token::new("a")).with_refresh_token("r")).await?;
     /// let token = tokens
     ///     .get_or_acquire("graph", async |prior: Prior| {
-    ///         let refresh_token = prior.refresh_token().ok_or("sign in first")?;
+    ///         let Some(refresh_token) = prior.refresh_token() else {
+    ///             return Err(match prior.is_known() {
+    ///                 true => ProviderError::refused("login_required"), // a 401
+    ///                 false => ProviderError::unreachable("the store does not answer"), // a 502
+    ///             });
+    ///         };
     ///         redeem(refresh_token.expose()).await
     ///     })
     ///     .await?;
