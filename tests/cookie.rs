@@ -1,5 +1,5 @@
 //! Sessions in cookies, over real HTTP.
-#![allow(unused_must_use, clippy::unwrap_used, unreachable_pub)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 #[path = "cookie/actix.rs"]
 mod actix;

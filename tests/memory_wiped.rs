@@ -5,7 +5,7 @@
 //! their own that nobody wipes; with encryption those hold sealed bytes only, so with encryption
 //! the whole process is clean. One test in one process: nothing else may hold the tokens.
 #![cfg(target_os = "linux")]
-#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
@@ -169,7 +169,7 @@ fn answer(user: &User) -> TokenSet {
 async fn use_tokens(cache: &TokenCache, sid: &str, user: &User, next: &User) {
     let tokens = cache.tokens(session(sid));
     tokens.insert("graph", user.set()).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     assert!(tokens.get("graph").await.unwrap().is_hit());
     assert!(tokens.reload().await.unwrap());
     assert!(tokens.refresh_token().await.unwrap().is_hit());
@@ -207,7 +207,7 @@ async fn evict(cache: &TokenCache, before: usize) {
         let tokens = cache.tokens(session(&format!("other-{number}")));
         let other = token(&"o".repeat(2000));
         tokens.insert("graph", other).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
     }
     cache.stats();
 }
@@ -238,7 +238,7 @@ async fn handle(request: http::Request<Step>) -> Result<http::Response<String>, 
             user.counts()
         }
         Step::SignOut => {
-            tokens.sign_out().await?;
+            assert_stored(tokens.sign_out().await?);
             [1; 4]
         }
     };
@@ -313,7 +313,7 @@ async fn tokens_are_wiped() {
         if sealed {
             assert_gone(&format!("{what}, replaced"), &[&first]);
         }
-        cache.tokens(session("a")).sign_out().await.unwrap();
+        assert_stored(cache.tokens(session("a")).sign_out().await.unwrap());
         assert_gone(&format!("{what}, signed out"), &[&first, &next]);
 
         // In L2 in plain they are in this process too, where L2 is memory.

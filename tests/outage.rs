@@ -1,10 +1,11 @@
 //! While L2 fails in part, and when it is back.
-#![allow(unused_must_use, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::time::Duration;
 
+use common::assert_stored;
 use common::eventually;
 use common::support::{
     RedisServer, TestStore, access, builder, cache, drained, redis_store, session, stored, token,
@@ -27,7 +28,7 @@ async fn a_backplane_that_is_back_says_that_l2_may_be() {
         .unwrap();
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 
     store.set_down(true);
     wire.cut();
@@ -74,13 +75,13 @@ async fn several_slow_answers_take_no_longer_than_the_hard_timeout() {
         .unwrap();
     let tokens = own.tokens(session("s"));
     tokens.insert("graph", token("old")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     // Memory has to be compared with L2, which has something else.
     wire.cut();
     sleep(Duration::from_secs(2)).await;
     let other = cache(store.clone()).tokens(session("s"));
     other.insert("graph", token("new")).await.unwrap();
-    other.commit().await.unwrap();
+    assert_stored(other.commit().await.unwrap());
 
     store.hang();
     store.hang_loads();
@@ -189,7 +190,7 @@ async fn a_dead_shard_costs_its_own_users_only() {
             .insert("mail", token(&round.to_string()))
             .await
             .unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
     }
     assert!(
         started.elapsed() < Duration::from_secs(1),
@@ -319,7 +320,7 @@ async fn what_is_out_of_date_is_not_served_while_l2_answers() {
         .unwrap();
     let tokens = own.tokens(session("s"));
     tokens.insert("graph", token("old")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     for number in 0..40 {
         let tokens = own.tokens(session(&format!("known-{number}")));
         tokens.insert("graph", token("t")).await.unwrap();
@@ -329,7 +330,7 @@ async fn what_is_out_of_date_is_not_served_while_l2_answers() {
     sleep(Duration::from_secs(2)).await;
     let other = cache(store.clone()).tokens(session("s"));
     other.insert("graph", token("new")).await.unwrap();
-    other.commit().await.unwrap();
+    assert_stored(other.commit().await.unwrap());
 
     // The load of this one takes its time; the comparisons of others are answered meanwhile.
     store.hang_loads();

@@ -1,7 +1,7 @@
 //! Redis as it really fails, under the whole cache with the policy `Degrade`. Whatever the fault:
 //! users in L1 are served at once, nobody waits longer than the hard timeout, nothing that was
 //! acknowledged is lost, no sign-out is undone, and all is flushed after it.
-#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
@@ -82,7 +82,8 @@ impl Service {
             self.unknown_users_do_not_wait().await;
         }
         let leaver = self.cache.tokens(session("leaver"));
-        in_time("a sign-out", leaver.sign_out()).await.unwrap();
+        // Whether Redis has heard of it is up to the fault.
+        let _ = in_time("a sign-out", leaver.sign_out()).await.unwrap();
         assert_eq!(access(&leaver, "graph").await, None, "gone at once");
         self.was_hurt();
     }
@@ -213,7 +214,7 @@ async fn its_connections_were_forgotten_on_the_way() {
     service.changes_are_accepted().await;
     service.was_hurt();
     let tokens = service.cache.tokens(session("leaver"));
-    in_time("a sign-out", tokens.sign_out()).await.unwrap();
+    assert_stored(in_time("a sign-out", tokens.sign_out()).await.unwrap());
     service.unknown_users_do_not_wait().await;
     let replaced = Instant::now();
     drained(&service.cache).await;
@@ -300,12 +301,14 @@ async fn it_forgets_its_scripts() {
     }
     assert_eq!(service.kept, 0, "loaded again without being noticed");
     service.admin("SCRIPT FLUSH");
-    service
-        .cache
-        .tokens(session("leaver"))
-        .sign_out()
-        .await
-        .unwrap();
+    assert_stored(
+        service
+            .cache
+            .tokens(session("leaver"))
+            .sign_out()
+            .await
+            .unwrap(),
+    );
     assert_eq!(service.cache.stats().l2_errors, 0);
     service.recovers().await;
 }
@@ -352,18 +355,20 @@ async fn connections_are_reset_within_answers() {
         drained(&service.cache).await;
     }
     assert_eq!(service.cache.stats().l2_errors, 0, "nobody noticed");
-    service
-        .cache
-        .tokens(session("leaver"))
-        .sign_out()
-        .await
-        .unwrap();
+    assert_stored(
+        service
+            .cache
+            .tokens(session("leaver"))
+            .sign_out()
+            .await
+            .unwrap(),
+    );
     service.unknown_users_do_not_wait().await;
     for round in 1..service.round {
         let name = format!("unknown-{round}");
         let tokens = service.cache.tokens(session(&name));
         tokens.insert("graph", token(&name)).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
     }
     service.recovers().await;
 }
@@ -407,7 +412,7 @@ async fn what_is_damaged_leaves_the_rest_of_its_group_as_it_is() {
         group.push(cache.partition_id(&key).await.unwrap());
         let tokens = cache.tokens(key);
         tokens.insert("graph", token("t")).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
     }
     let name = |id: &PartitionId| format!("{}:{{{}}}", id.namespace(), id.encoded());
     // No hash, no record, and nothing.

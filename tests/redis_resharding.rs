@@ -1,7 +1,7 @@
 //! A cluster that is being resharded: slots with what they hold move from one node to another
 //! under load. `ASK` answers those who are too early, `MOVED` those who are too late, and nobody
 //! notices either.
-#![allow(unused_must_use, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

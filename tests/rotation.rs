@@ -1,5 +1,5 @@
 //! Keys rotate under load, in real processes, and nobody notices.
-#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tower_token_cache::seal::{DirRepository, KeyId};
 use tower_token_cache::{Clock, KeyRing, Timestamp, TokenCache};
 
+use crate::common::assert_stored;
 use crate::common::eventually;
 use crate::common::playground::{PLAYGROUNDS, Playground, binary};
 use crate::common::redis::RedisServer;
@@ -87,7 +88,7 @@ impl Fleet {
         // Everybody who asks for this user, whose tokens nobody else writes, meets the new key.
         let tokens = cache.tokens(session("carrier"));
         tokens.insert("a", token("t")).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         new
     }
 

@@ -3,7 +3,7 @@
 //! `SOAK_SECONDS` is how long (20) it goes on after L1 is full; until then memory grows, as it should.
 //! With `SOAK_SAMPLES` set, memory is printed as it was each ten seconds.
 #![cfg(target_os = "linux")]
-#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::assert_stored;
 use common::redis::RedisServer;
 use common::support::{drained, redis_store, session};
 use tokio::runtime::Handle;
@@ -174,7 +175,7 @@ impl Churn {
         match number % 4 {
             0 => drop(tokens.sign_out().await.unwrap()),
             1 => {
-                tokens.commit().await.unwrap();
+                assert_stored(tokens.commit().await.unwrap());
                 tokens.remove("mail").await.unwrap();
             }
             2 => {

@@ -3,7 +3,7 @@
 //!
 //! Tokio's time is paused: a pause ends when everything that can go on has gone on. The cache's
 //! clock is moved along with it.
-#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::array;
 use std::collections::BTreeMap;
@@ -138,7 +138,10 @@ impl World {
         let tokens = self.tokens(0, session);
         tokens.insert("graph", set).await.unwrap();
         if session % 1000 == 999 {
-            tokens.commit().await.unwrap();
+            assert_eq!(
+                tokens.commit().await.unwrap(),
+                tower_token_cache::Durability::Stored
+            );
         }
     }
 
@@ -278,7 +281,10 @@ async fn who_waits_for_a_refresh_that_was_ahead_of_time_does_not_queue_with_the_
     for tokens in &sessions {
         let old = TokenSet::from(Token::new("old").with_expires_at(end)).with_refresh_token("r");
         tokens.insert("graph", old).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_eq!(
+            tokens.commit().await.unwrap(),
+            tower_token_cache::Durability::Stored
+        );
     }
     let request = |tokens: Tokens| async move {
         let slow = async |_: Prior| -> Result<TokenSet, ProviderError> {

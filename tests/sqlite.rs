@@ -1,5 +1,5 @@
 //! What `SqliteStore` does beyond the contract: files, restarts, damage, several processes.
-#![allow(unused_must_use, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -737,12 +737,18 @@ mod remains {
             for number in 0..4 {
                 // Replaced ones, too.
                 session.insert("graph", tokens(number)).await.unwrap();
-                session.commit().await.unwrap();
+                assert_eq!(
+                    session.commit().await.unwrap(),
+                    tower_token_cache::Durability::Stored
+                );
             }
         }
         assert!(!files_with(directory.path(), "CANARY").is_empty());
         for session in &sessions {
-            session.sign_out().await.unwrap();
+            assert_eq!(
+                session.sign_out().await.unwrap(),
+                tower_token_cache::Durability::Stored
+            );
         }
         cache.shutdown(Duration::from_secs(5)).await;
         // What the last sign-outs have left goes with the next operation a moment later.
@@ -761,8 +767,14 @@ mod remains {
         let cache = TokenCache::builder(store).build().unwrap();
         let session = cache.tokens(PartitionKey::session("s").unwrap());
         session.insert("graph", tokens(0)).await.unwrap();
-        session.commit().await.unwrap();
-        session.sign_out().await.unwrap();
+        assert_eq!(
+            session.commit().await.unwrap(),
+            tower_token_cache::Durability::Stored
+        );
+        assert_eq!(
+            session.sign_out().await.unwrap(),
+            tower_token_cache::Durability::Stored
+        );
         cache.shutdown(Duration::from_secs(5)).await;
         drop((session, cache));
         assert_eq!(files_with(directory.path(), "CANARY"), [""; 0]);

@@ -1,6 +1,5 @@
 //! What the integration tests share: real servers, a store that counts and fails, and waiting.
 #![allow(
-    unused_must_use,
     dead_code,
     unused_imports,
     unreachable_pub,
@@ -29,6 +28,8 @@ pub mod wire;
 
 use std::time::{Duration, Instant};
 
+use tower_token_cache::Durability;
+
 /// Waits until `check` holds. For things that happen outside of this process's control; fails
 /// loudly after ten seconds.
 pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
@@ -51,4 +52,10 @@ pub fn many_connections() {
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     listener.local_addr().expect("an address").port()
+}
+
+/// What was done is in the store.
+#[track_caller]
+pub fn assert_stored(durability: Durability) {
+    assert_eq!(durability, Durability::Stored);
 }

@@ -11,9 +11,9 @@ use tower_token_cache::{
     Builder, Lookup, PartitionKey, Token, TokenCache, TokenCacheLayer, TokenStore, Tokens, key,
 };
 
-pub use super::eventually;
 pub use super::redis::RedisServer;
 pub use super::store::TestStore;
+pub use super::{assert_stored, eventually};
 
 pub fn cache(store: impl TokenStore) -> TokenCache {
     builder(store).build().expect("valid settings")
@@ -91,7 +91,7 @@ pub async fn seeded() -> TestStore {
     let store = TestStore::default();
     let tokens = cache(store.clone()).tokens(session("s"));
     tokens.insert("graph", token("t")).await.expect("kept");
-    tokens.commit().await.expect("stored");
+    assert_stored(tokens.commit().await.expect("stored"));
     store
 }
 

@@ -1,5 +1,6 @@
 //! An application whose sessions live in cookies.
 
+use crate::common::assert_stored;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -178,7 +179,7 @@ async fn remove(tokens: Tokens, Path(name): Path<String>) -> Answer {
 /// Ends what was before, and begins anew.
 async fn sign_in(tokens: Tokens, body: String) -> Answer {
     let signed_in = async {
-        tokens.sign_out().await?;
+        assert_stored(tokens.sign_out().await?);
         let token = Token::new(body).with_expires_in(10_000 * HOUR);
         tokens.insert("graph", token).await?;
         tokens.belongs_to("ada").await

@@ -1,5 +1,6 @@
 //! Sign-out, and cookies that come back after it.
 
+use crate::common::assert_stored;
 use reqwest::{Method, StatusCode};
 use tower_token_cache::cookie::CookieStore;
 use tower_token_cache::seal::RingKey;
@@ -90,7 +91,7 @@ async fn with_a_store_a_user_can_be_signed_out_everywhere() {
     desktop.post(two.address, "/session", "t2").await;
     let three = Server::new(cookies).await;
     assert_eq!(three.cache.sessions_of("ada").await.unwrap().len(), 2);
-    three.cache.sign_out_user("ada").await.unwrap();
+    assert_stored(three.cache.sign_out_user("ada").await.unwrap());
     for at in [one.address, two.address, three.address] {
         for jar in [&phone, &desktop] {
             let answer = jar.clone().get(at, "/tokens/graph").await;

@@ -1,5 +1,6 @@
 //! Processes die and stand still, clients and L2 go away, answers take long.
 
+use crate::common::assert_stored;
 use std::time::Duration;
 
 use axum::routing::get;
@@ -87,7 +88,7 @@ async fn a_timeout_layer_stops_nothing() {
     let signed_in = tower_token_cache::TokenSet::from(spent);
     let signed_in = signed_in.with_refresh_token(provider.sign_in("ada"));
     tokens.insert("old", signed_in).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 
     let issuer = provider.issuer("app");
     let handler = async move |tokens: Tokens| {

@@ -1,7 +1,7 @@
 //! Guarantee 4 in a whole fleet: one redemption, whatever happens. Real processes of both
 //! frameworks share one real Redis, and the provider ends the family of a refresh token that is
 //! redeemed twice.
-#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod bursts;
 #[path = "../common/mod.rs"]

@@ -48,7 +48,7 @@ async fn tampered(evidence: &Evidence, server: &RedisServer, sealed: bool) {
     let cache = forgetful(server, FailurePolicy::Strict, sealed).await;
     let handle = cache.tokens(session(SESSION));
     handle.insert("graph", tokens()).await.unwrap();
-    handle.commit().await.unwrap();
+    assert_stored(handle.commit().await.unwrap());
     let key = server.only_key();
     let fields: Vec<Vec<u8>> =
         redis::from_redis_value(server.command(&[b"HKEYS", key.as_bytes()])).unwrap();

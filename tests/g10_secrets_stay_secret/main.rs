@@ -1,6 +1,6 @@
 //! Guarantee 10: secrets stay secret. The canary gate: known secrets go through every store, policy
 //! and error path, with every log of every crate switched on, and are looked for afterwards.
-#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../common/mod.rs"]
 mod common;

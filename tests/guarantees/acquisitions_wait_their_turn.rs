@@ -96,7 +96,7 @@ async fn keep_expired(cache: &TokenCache, id: &str) {
     let tokens = cache.tokens(session(id));
     let set = TokenSet::from(old).with_refresh_token("r0");
     tokens.insert("graph", set).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ async fn a_sign_out_right_after_everybody_was_signed_out_elsewhere() {
         other.revoke_all().await.unwrap();
         let tokens = other.tokens(session("s"));
         tokens.insert("graph", token("new")).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         tokens.belongs_to("ada").await.unwrap();
         let ended = match user {
             true => one.sign_out_user("ada").await.unwrap(),
@@ -194,11 +194,11 @@ async fn a_sign_in_right_after_the_user_was_signed_out_elsewhere_is_kept() {
     tokens.insert("graph", token("old")).await.unwrap();
     tokens.belongs_to("ada").await.unwrap();
     assert!(access(&one.tokens(session("s")), "graph").await.is_some());
-    other.sign_out_user("ada").await.unwrap();
+    assert_stored(other.sign_out_user("ada").await.unwrap());
     let again = one.tokens(session("s"));
     again.insert("mail", token("new")).await.unwrap();
     again.belongs_to("ada").await.unwrap();
-    again.commit().await.unwrap();
+    assert_stored(again.commit().await.unwrap());
     assert_eq!(
         stored(store.clone(), "s", "mail").await.as_deref(),
         Some("new")
@@ -214,7 +214,7 @@ async fn a_link_that_cannot_be_opened_keeps_nobody_signed_in() {
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
     tokens.belongs_to("ada").await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     let id = cache.partition_id(&session("s")).await.unwrap();
     let key = format!("ttc:{{{}}}", id.encoded());
     let client = redis::Client::open(server.url()).unwrap();
@@ -235,11 +235,11 @@ async fn a_link_that_cannot_be_opened_keeps_nobody_signed_in() {
         .arg(value)
         .exec(&mut connection)
         .unwrap();
-    cache.sign_out_user("ada").await.unwrap();
+    assert_stored(cache.sign_out_user("ada").await.unwrap());
     let fresh = redis_cache(&server).await.tokens(session("s"));
     assert_eq!(fresh.get("graph").await.unwrap(), Lookup::Unopenable);
     // The next session is another one.
-    fresh.sign_out().await.unwrap();
+    assert_stored(fresh.sign_out().await.unwrap());
     fresh.insert("graph", token("new")).await.unwrap();
     assert_eq!(access(&fresh, "graph").await.as_deref(), Some("new"));
 }

@@ -37,7 +37,7 @@ impl Fleet {
         let tokens = one.tokens(session("s"));
         let set = TokenSet::from(token("t")).with_refresh_token("r");
         tokens.insert("graph", set).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         tokens.belongs_to("ada").await.unwrap();
         for cache in [&one, &two] {
             assert!(has(cache, "s", "graph").await);
@@ -76,7 +76,7 @@ impl Fleet {
                 let _ = tokens.get("graph").await.unwrap();
                 tokens.get_or_acquire("mail", acquire).await.unwrap();
                 tokens.insert("next", token("n")).await.unwrap();
-                tokens.commit().await.unwrap();
+                assert_stored(tokens.commit().await.unwrap());
             }
             drained(&self.one).await;
         };

@@ -160,7 +160,7 @@ async fn lose(mut world: World) -> ((Key, usize), bool) {
     let late = ["linked", "ended"].map(|id| one.tokens(session(id)));
     for tokens in &late {
         tokens.insert("late", Token::new("before")).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
     }
     let (asked, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let acquiring = {

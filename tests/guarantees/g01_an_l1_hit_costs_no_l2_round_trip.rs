@@ -10,7 +10,7 @@ async fn a_thousand_hits_send_redis_nothing() {
     let cache = redis_cache(&server).await;
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 
     let before = cache.stats();
     let commands: u64 = server.calls("hgetall") + server.calls("evalsha");
@@ -39,7 +39,7 @@ async fn sliding_expiration_included() {
         .insert("graph", tower_token_cache::Token::new("t"))
         .await
         .unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 
     // The store hangs: a hit that waited for a touch would hang as well.
     store.hang();
@@ -102,7 +102,7 @@ async fn the_earliest_expiry_wins_through_l2_and_back() {
     let writer = build(100).tokens(session("s"));
     writer.insert("short", short).await.unwrap();
     writer.insert("long", long).await.unwrap();
-    writer.commit().await.unwrap();
+    assert_stored(writer.commit().await.unwrap());
     // Back-filled into another L1, which would keep a partition for much longer by itself.
     let reader = build(100_000).tokens(session("s"));
     for tokens in [&writer, &reader] {
@@ -143,7 +143,7 @@ async fn the_expiration_ratio_sends_a_read_to_l2_early() {
         .insert("graph", tower_token_cache::Token::new("t"))
         .await
         .unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     clock.advance(Duration::from_secs(99));
     assert!(tokens.get("graph").await.unwrap().is_hit());
     assert_eq!(tokens.last_read(), CacheLevel::L1);
@@ -185,7 +185,7 @@ async fn without_l1_every_request_asks_l2() {
     let cache = builder(store.clone()).l1(L1::disabled()).build().unwrap();
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     for _ in 0..3 {
         let before = store.loads();
         assert_eq!(access(&tokens, "graph").await.as_deref(), Some("t"));
@@ -203,10 +203,10 @@ async fn a_change_by_another_instance_is_seen_after_the_revalidation_interval() 
     let (a, b) = (build().tokens(session("s")), build().tokens(session("s")));
     let text = |text: &str| tower_token_cache::Token::new(text);
     a.insert("graph", text("old")).await.unwrap();
-    a.commit().await.unwrap();
+    assert_stored(a.commit().await.unwrap());
     assert_eq!(access(&b, "graph").await.as_deref(), Some("old"));
     a.insert("graph", text("new")).await.unwrap();
-    a.commit().await.unwrap();
+    assert_stored(a.commit().await.unwrap());
     clock.advance(Duration::from_secs(10));
     assert!(
         b.get("graph").await.unwrap().is_hit(),
@@ -228,7 +228,7 @@ async fn an_absence_is_believed_for_a_second() {
     a.insert("graph", tower_token_cache::Token::new("t"))
         .await
         .unwrap();
-    a.commit().await.unwrap();
+    assert_stored(a.commit().await.unwrap());
     let loads = store.loads();
     clock.advance(Duration::from_millis(999));
     for _ in 0..100 {
@@ -246,7 +246,7 @@ async fn sessions_that_do_not_exist_drive_nobody_out_of_l1() {
     let cache = builder(store.clone()).l1(l1).build().unwrap();
     let tokens = cache.tokens(session("real"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     for number in 0..500 {
         let made_up = cache.tokens(session(&format!("made-up-{number}")));
         assert_eq!(made_up.get("graph").await.unwrap(), Lookup::Absent);
@@ -272,7 +272,7 @@ async fn a_partition_in_use_stays_with_l1_off_too() {
         .insert("graph", tower_token_cache::Token::new("t"))
         .await
         .unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     for _ in 0..5 {
         clock.advance(Duration::from_secs(900));
         let touches = store.touches();

@@ -80,10 +80,10 @@ async fn only_changed_entries_are_sent() {
         .insert("large", token(&"x".repeat(100_000)))
         .await
         .unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     server.query::<()>("CONFIG RESETSTAT");
     tokens.insert("small", token("y")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     let stats: String = server.query("INFO stats");
     let received: u64 = stats
         .lines()
@@ -112,9 +112,9 @@ async fn the_later_commit_wins_whatever_the_clocks_say() {
         .unwrap();
     let (fast, slow) = (fast.tokens(session("s")), slow.tokens(session("s")));
     fast.insert("graph", Token::new("first")).await.unwrap();
-    fast.commit().await.unwrap();
+    assert_stored(fast.commit().await.unwrap());
     slow.insert("graph", Token::new("second")).await.unwrap();
-    slow.commit().await.unwrap();
+    assert_stored(slow.commit().await.unwrap());
     let store = redis_store(&server).await;
     assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("second"));
 }
@@ -125,11 +125,11 @@ async fn a_commit_that_finds_others_commits_reads_them_before_it_answers() {
     let (a, b) = (cache(store.clone()), cache(store.clone()));
     let (a, b) = (a.tokens(session("s")), b.tokens(session("s")));
     a.insert("one", token("1")).await.unwrap();
-    a.commit().await.unwrap();
+    assert_stored(a.commit().await.unwrap());
     b.insert("two", token("2")).await.unwrap();
-    b.commit().await.unwrap();
+    assert_stored(b.commit().await.unwrap());
     a.insert("three", token("3")).await.unwrap();
-    a.commit().await.unwrap();
+    assert_stored(a.commit().await.unwrap());
     assert_eq!(access(&a, "two").await.as_deref(), Some("2"));
     assert_eq!(a.keys().await.unwrap().len(), 3);
 }
@@ -146,7 +146,7 @@ async fn a_commit_whose_answer_was_lost_does_not_undo_a_later_one() {
     store.set_losing_answers(false);
     let on_b = b.tokens(session("s"));
     on_b.insert("graph", token("from b, later")).await.unwrap();
-    on_b.commit().await.unwrap();
+    assert_stored(on_b.commit().await.unwrap());
     drained(&a).await;
     let found = stored(store.clone(), "s", "graph").await;
     assert_eq!(found.as_deref(), Some("from b, later"));
@@ -169,7 +169,7 @@ async fn a_commit_that_is_repeated_does_not_hide_what_came_in_between() {
     assert!(on_a.reload().await.unwrap());
     let on_b = b.tokens(session("s"));
     on_b.insert("mail", token("from b")).await.unwrap();
-    on_b.commit().await.unwrap();
+    assert_stored(on_b.commit().await.unwrap());
     store.set_losing_answers(false);
     drained(&a).await;
     assert_eq!(access(&on_a, "mail").await.as_deref(), Some("from b"));

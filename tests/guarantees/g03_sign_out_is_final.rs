@@ -15,7 +15,7 @@ async fn a_request_that_began_before_cannot_bring_tokens_back() {
     let cache = redis_cache(&server).await;
     let slow = cache.tokens(session("s"));
     slow.insert("graph", token("old")).await.unwrap();
-    slow.commit().await.unwrap();
+    assert_stored(slow.commit().await.unwrap());
 
     assert_eq!(
         cache.tokens(session("s")).sign_out().await.unwrap(),
@@ -33,10 +33,10 @@ async fn not_on_another_instance_either() {
     let (a, b) = (redis_cache(&server).await, redis_cache(&server).await);
     let on_a = a.tokens(session("s"));
     on_a.insert("graph", token("old")).await.unwrap();
-    on_a.commit().await.unwrap();
+    assert_stored(on_a.commit().await.unwrap());
 
     // B signs out; A has the partition in L1 and knows nothing of it.
-    b.tokens(session("s")).sign_out().await.unwrap();
+    assert_stored(b.tokens(session("s")).sign_out().await.unwrap());
     on_a.insert("graph", token("refreshed")).await.unwrap();
     let refused = on_a.commit().await;
     assert!(matches!(refused, Err(Error::SignedOut)), "{refused:?}");
@@ -55,7 +55,7 @@ async fn not_on_another_instance_either() {
     // A request that begins now signs in again.
     let again = a.tokens(session("s"));
     again.insert("graph", token("new")).await.unwrap();
-    again.commit().await.unwrap();
+    assert_stored(again.commit().await.unwrap());
     let store = redis_store(&server).await;
     assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("new"));
 }
@@ -89,14 +89,14 @@ async fn a_slow_read_does_not_hide_a_commit_that_overtook_it() {
     let cache = cache(store.clone());
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("old")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     store.hang_loads();
     let loads = store.loads();
     let reloading = tokens.clone();
     let reload = tokio::spawn(async move { reloading.reload().await });
     eventually("the read has begun", async || store.loads() > loads).await;
     tokens.insert("graph", token("new")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     store.wake_loads();
     assert!(reload.await.unwrap().unwrap());
     assert_eq!(access(&tokens, "graph").await.as_deref(), Some("new"));
@@ -108,7 +108,7 @@ async fn a_flush_that_waits_is_dropped() {
     let cache = cache(store.clone());
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("old")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     store.set_down(true);
     let other = cache.tokens(session("s"));
     other.insert("mail", token("unsent")).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_change_made_blindly_during_an_outage_is_dropped_if_the_user_signed_ou
     blind.insert("graph", token("blind")).await.unwrap();
     store.set_down(false);
     // The other instance signs the user out before this one can replay.
-    healthy.tokens(session("s")).sign_out().await.unwrap();
+    assert_stored(healthy.tokens(session("s")).sign_out().await.unwrap());
     eventually("replayed or dropped", async || {
         cut_off.stats().pending_changes == 0
     })
@@ -160,11 +160,11 @@ async fn the_handle_that_signed_out_can_sign_in_again() {
         let cache = builder(redis_store(&server).await).l1(l1).build().unwrap();
         let tokens = cache.tokens(session("s"));
         tokens.insert("graph", token("old")).await.unwrap();
-        tokens.sign_out().await.unwrap();
+        assert_stored(tokens.sign_out().await.unwrap());
         assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Absent);
         assert!(tokens.keys().await.unwrap().is_empty());
         tokens.insert("graph", token("new")).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         let store = redis_store(&server).await;
         assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("new"));
     }
@@ -177,9 +177,9 @@ async fn it_ends_what_another_instance_has_begun_since() {
     let on_stale = stale.tokens(session("s"));
     assert_eq!(access(&on_stale, "graph").await.as_deref(), Some("t"));
     let on_other = other.tokens(session("s"));
-    on_other.sign_out().await.unwrap();
+    assert_stored(on_other.sign_out().await.unwrap());
     on_other.insert("graph", token("again")).await.unwrap();
-    on_other.commit().await.unwrap();
+    assert_stored(on_other.commit().await.unwrap());
     // It knows nothing of the generation that there is now.
     assert_eq!(on_stale.sign_out().await.unwrap(), Durability::Stored);
     assert_eq!(stored(store, "s", "graph").await, None);
@@ -193,7 +193,7 @@ async fn after_an_unseen_sign_out() -> (TestStore, TokenCache) {
     let stale = builder(store.clone()).clock(clock.clone()).build().unwrap();
     assert!(access(&stale.tokens(session("s")), "graph").await.is_some());
     let elsewhere = cache(store.clone()).tokens(session("s"));
-    elsewhere.sign_out().await.unwrap();
+    assert_stored(elsewhere.sign_out().await.unwrap());
     clock.advance(Duration::from_secs(60));
     (store, stale)
 }
@@ -203,7 +203,7 @@ async fn a_sign_in_on_an_instance_that_has_missed_it_is_kept() {
     let (store, stale) = after_an_unseen_sign_out().await;
     let again = stale.tokens(session("s"));
     again.insert("graph", token("again")).await.unwrap();
-    again.commit().await.unwrap();
+    assert_stored(again.commit().await.unwrap());
     assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("again"));
 }
 
@@ -236,11 +236,13 @@ async fn what_is_acquired_blindly_meanwhile_is_dropped() {
     let request = held(cut_off.tokens(session("s")), &issuer, "late").await;
     store.set_down(false);
     // The breaker of the instance that is cut off need not have noticed.
-    cache(store.clone())
-        .tokens(session("s"))
-        .sign_out()
-        .await
-        .unwrap();
+    assert_stored(
+        cache(store.clone())
+            .tokens(session("s"))
+            .sign_out()
+            .await
+            .unwrap(),
+    );
     issuer.release();
     let _ = request.await.unwrap();
     drained(&cut_off).await;
@@ -260,7 +262,7 @@ async fn a_second_one_while_the_first_is_repeated_ends_what_came_between() {
     eventually("L2 has it", async || store.clears() > 0).await;
     let elsewhere = cache(memory.clone()).tokens(session("s"));
     elsewhere.insert("graph", token("between")).await.unwrap();
-    elsewhere.commit().await.unwrap();
+    assert_stored(elsewhere.commit().await.unwrap());
 
     let loads = store.loads();
     eventually("the first is repeated", async || store.loads() > loads).await;
@@ -268,7 +270,7 @@ async fn a_second_one_while_the_first_is_repeated_ends_what_came_between() {
     let made = tokio::time::timeout(Duration::ZERO, second.as_mut()).await;
     assert!(made.is_err(), "it waits for L2");
     store.set_losing_answers(false);
-    second.await.unwrap();
+    assert_stored(second.await.unwrap());
     eventually("L2 has the second", async || {
         stored(memory.clone(), "s", "graph").await.is_none()
     })
@@ -283,7 +285,7 @@ async fn asking_what_to_end() -> (MemoryStore, TestStore, TokenCache, JoinHandle
     let cache = cache(store.clone());
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     store.hang_loads();
     let loads = store.loads();
     let sign_out = tokio::spawn(async move { tokens.sign_out().await.unwrap() });
@@ -339,9 +341,9 @@ async fn what_begins_after_it_does_not_wait_for_a_call_from_before() {
     let tokens = cache.tokens(session("s"));
     let set = tower_token_cache::TokenSet::from(token("mail")).with_refresh_token("r0");
     tokens.insert("mail", set).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     let request = held(cache.tokens(session("s")), &issuer, "before").await;
-    cache.tokens(session("s")).sign_out().await.unwrap();
+    assert_stored(cache.tokens(session("s")).sign_out().await.unwrap());
 
     let tokens = cache.tokens(session("s"));
     tokens.insert("mail", token("again")).await.unwrap();

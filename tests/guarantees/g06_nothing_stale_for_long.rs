@@ -42,7 +42,7 @@ async fn lost(cache: &TokenCache) {
 async fn put(cache: &TokenCache, text: &str) {
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token(text)).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 }
 
 async fn seen(cache: &TokenCache) -> Option<String> {
@@ -74,7 +74,7 @@ async fn a_sign_out_empties_the_memory_of_others_even_while_l2_is_away() {
     put(&one, "t").await;
     let handle = other.tokens(session("s"));
     assert!(handle.get("graph").await.unwrap().is_hit());
-    one.tokens(session("s")).sign_out().await.unwrap();
+    assert_stored(one.tokens(session("s")).sign_out().await.unwrap());
     store.set_down(true);
     eventually("the token is gone", async || {
         !handle.get("graph").await.unwrap().is_hit()
@@ -246,7 +246,7 @@ async fn a_flight_that_waits_for_another_instance_is_woken() {
     let old = tower_token_cache::Token::new("a0").with_expires_at(Timestamp::from_millis(1));
     let old = TokenSet::from(old).with_refresh_token("r0");
     one.tokens(session("s")).insert("graph", old).await.unwrap();
-    one.tokens(session("s")).commit().await.unwrap();
+    assert_stored(one.tokens(session("s")).commit().await.unwrap());
     issuer.hold();
     let requests: Vec<_> = [&one, &other]
         .map(|cache| {
@@ -278,11 +278,11 @@ async fn what_l2_has_lost_is_written_again_by_who_has_it() {
     let signed_in = TokenSet::from(token("t")).with_refresh_token("r");
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", signed_in).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     let gone = cache.tokens(session("gone"));
     gone.insert("graph", token("t")).await.unwrap();
-    gone.commit().await.unwrap();
-    gone.sign_out().await.unwrap();
+    assert_stored(gone.commit().await.unwrap());
+    assert_stored(gone.sign_out().await.unwrap());
     // What a server without persistence does; the channel goes with it.
     wire.cut();
     server.kill();
@@ -312,13 +312,13 @@ async fn a_version_that_is_counted_anew_is_another_one() {
     // Nothing is left of a partition with no entry: the next commit counts from 1 again.
     let tokens = here.tokens(session("s"));
     tokens.remove("graph").await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     let on_other = other.tokens(session("s"));
     on_other.insert("mail", token("m")).await.unwrap();
-    on_other.commit().await.unwrap();
+    assert_stored(on_other.commit().await.unwrap());
     // One version above the one that is known here, and not the one after it.
     tokens.insert("files", token("f")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     assert_eq!(access(&tokens, "mail").await.as_deref(), Some("m"));
 }
 
@@ -367,11 +367,11 @@ async fn versions_given_again_after_a_loss_are_not_taken_for_old_ones() {
 async fn a_generation_given_again_after_a_loss_ends_what_memory_has() {
     let server = RedisServer::start();
     let (other, third) = after_an_unheard_loss(&server, async |one| {
-        one.tokens(session("s")).sign_out().await.unwrap();
+        assert_stored(one.tokens(session("s")).sign_out().await.unwrap());
         put(one, "known").await;
     })
     .await;
-    third.tokens(session("s")).sign_out().await.unwrap();
+    assert_stored(third.tokens(session("s")).sign_out().await.unwrap());
     eventually("it is signed out", async || seen(&other).await.is_none()).await;
     drained(&other).await;
     assert_eq!(other.stats().recovered_changes, 0);

@@ -23,7 +23,7 @@ async fn with_known<const N: usize>(
     let users = users.map(|user| cache.tokens(session(user)));
     for user in &users {
         user.insert("graph", token("t")).await.unwrap();
-        user.commit().await.unwrap();
+        assert_stored(user.commit().await.unwrap());
     }
     (cache, clock, users)
 }
@@ -37,7 +37,7 @@ async fn redis_hangs_users_in_l1_are_served_and_others_wait_no_longer_than_the_h
     let cache = redis_cache(&server).await;
     let known = cache.tokens(session("known"));
     known.insert("graph", token("t")).await.unwrap();
-    known.commit().await.unwrap();
+    assert_stored(known.commit().await.unwrap());
     server.hang();
     // Not a measurement: a hit that asked Redis would add up to minutes.
     let started = Instant::now();
@@ -195,7 +195,7 @@ async fn changes_made_while_redis_is_dead_are_replayed() {
     let cache = redis_cache(&server).await;
     let known = cache.tokens(session("known"));
     known.insert("graph", token("old")).await.unwrap();
-    known.commit().await.unwrap();
+    assert_stored(known.commit().await.unwrap());
     server.kill();
     known.insert("graph", token("older")).await.unwrap();
     known.insert("graph", token("new")).await.unwrap();
@@ -322,10 +322,10 @@ async fn bypass_uses_memory_only() {
     let other = cache.tokens(session("s"));
     assert_eq!(other.get("mail").await.unwrap(), Lookup::Absent);
     assert_eq!(access(&other, "graph").await.as_deref(), Some("t"));
-    other.commit().await.unwrap();
+    assert_stored(other.commit().await.unwrap());
     assert_eq!(store.commits(), 0);
     // A sign-out must be final: it reaches L2 all the same.
-    tokens.sign_out().await.unwrap();
+    assert_stored(tokens.sign_out().await.unwrap());
     assert_eq!(store.clears(), 1);
 }
 

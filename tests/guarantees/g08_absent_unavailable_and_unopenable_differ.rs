@@ -32,7 +32,7 @@ async fn after(damage: impl Fn(&RedisServer, &str)) -> (Lookup, u64) {
     let server = RedisServer::start();
     let writer = redis_cache(&server).await.tokens(session("s"));
     writer.insert("graph", token("t")).await.unwrap();
-    writer.commit().await.unwrap();
+    assert_stored(writer.commit().await.unwrap());
     damage(&server, &server.only_key());
 
     // What is damaged is not to be taken for what is late.
@@ -43,7 +43,7 @@ async fn after(damage: impl Fn(&RedisServer, &str)) -> (Lookup, u64) {
     let lookup = tokens.get("graph").await.unwrap();
     let counted = cache.stats().unopenable;
     tokens.insert("graph", token("repaired")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     let store = redis_store(&server).await;
     assert_eq!(
         stored(store, "s", "graph").await.as_deref(),
@@ -94,7 +94,7 @@ async fn an_entry_in_another_entrys_place_does_not_open() {
     let writer = redis_cache(&server).await.tokens(session("s"));
     writer.insert("a", token("a")).await.unwrap();
     writer.insert("b", token("b")).await.unwrap();
-    writer.commit().await.unwrap();
+    assert_stored(writer.commit().await.unwrap());
     let key = server.only_key();
     let fields: Vec<(Vec<u8>, Vec<u8>)> = server.query(&format!("HGETALL {key}"));
     let entries: Vec<_> = fields.iter().filter(|(name, _)| name[0] == b'e').collect();

@@ -19,7 +19,7 @@ async fn a_new_user_is_admitted_and_the_one_longest_unused_goes() {
             .insert("graph", token(&"x".repeat(7000)))
             .await
             .unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         assert!(
             user(0).get("graph").await.unwrap().is_hit(),
             "in use all the time"
@@ -59,6 +59,6 @@ async fn a_partition_that_grows_counts_what_it_has_grown_to() {
         (99_999..101_000).contains(&(large - small)),
         "{small} → {large}"
     );
-    tokens.sign_out().await.unwrap();
+    assert_stored(tokens.sign_out().await.unwrap());
     assert!(cache.stats().l1_bytes < small);
 }

@@ -25,7 +25,7 @@ async fn real_users(store: &TestStore) -> TokenCache {
         let tokens = cache.tokens(session(&format!("real-{number}")));
         let set = TokenSet::from(token(&"x".repeat(1000))).with_refresh_token("r");
         tokens.insert("graph", set).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
     }
     assert_eq!(in_l1(&cache).await, USERS);
     cache
@@ -179,7 +179,7 @@ async fn without_memory_one_redemption_is_made_all_the_same() {
     let tokens = instances[0].tokens(session("s"));
     let set = TokenSet::from(old).with_refresh_token("r0");
     tokens.insert("graph", set).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     let issuer = Issuer::new();
     let mut requests = JoinSet::new();
     for number in 0..60 {

@@ -49,7 +49,7 @@ fn lasting(text: &str) -> Token {
 async fn sign_in(cache: &TokenCache, text: &str) -> Tokens {
     let tokens = cache.tokens(ada());
     tokens.insert("graph", lasting(text)).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     tokens
 }
 
@@ -91,7 +91,7 @@ async fn use_does_not_undo_an_idle_end_that_has_passed() {
         };
         let (one, other) = (instance(), instance());
         // The tombstone keeps the record after its end.
-        sign_in(&one, "first").await.sign_out().await.unwrap();
+        assert_stored(sign_in(&one, "first").await.sign_out().await.unwrap());
         sign_in(&one, "second").await;
         let _ = one.tokens(ada()).get("graph").await.unwrap();
         world.clock.advance(30 * MINUTE + late);
@@ -117,7 +117,7 @@ async fn a_touch_that_l2_denies_ends_what_memory_has() {
     sign_in(&cache, "t").await;
     let _ = cache.tokens(ada()).get("graph").await.unwrap();
     // Ended elsewhere, of which this instance has not heard.
-    world.instance().tokens(ada()).sign_out().await.unwrap();
+    assert_stored(world.instance().tokens(ada()).sign_out().await.unwrap());
     world.clock.advance(4 * MINUTE);
     let _ = cache.tokens(ada()).get("graph").await.unwrap();
     idle().await;
@@ -131,7 +131,7 @@ async fn eviction_forgets_no_sign_out() {
     for evicted in [false, true] {
         let small = L1::new().max_bytes(64 << 10);
         let cache = world.builder().l1(small).build().unwrap();
-        sign_in(&cache, "first").await.sign_out().await.unwrap();
+        assert_stored(sign_in(&cache, "first").await.sign_out().await.unwrap());
         let held = sign_in(&cache, "second").await;
         if evicted {
             for number in 0..200 {
@@ -140,7 +140,7 @@ async fn eviction_forgets_no_sign_out() {
                     .insert("graph", token(&"x".repeat(1000)))
                     .await
                     .unwrap();
-                other.commit().await.unwrap();
+                assert_stored(other.commit().await.unwrap());
             }
             cache.stats();
         }
@@ -162,7 +162,7 @@ async fn what_expired_while_it_was_waited_for_is_not_served() {
         let short = lasting("t").with_expires_at(end);
         tokens.insert("graph", short).await.unwrap();
         tokens.insert("mail", lasting("kept")).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         let reader = world.instance().tokens(ada());
         let loads = world.store.loads();
         world.store.hang_loads();
@@ -193,7 +193,7 @@ async fn expired_entries_of_a_partition_in_use_give_their_memory_back() {
             let name = format!("{round}-{number}");
             tokens.insert(name, short).await.unwrap();
         }
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         drained(&cache).await;
         world.clock.advance(2 * MINUTE);
         assert_eq!(tokens.keys().await.unwrap().len(), 1);
@@ -229,7 +229,7 @@ async fn a_clock_that_steps_hides_nothing_for_longer_than_the_bound() {
         let _ = other.tokens(ada()).sign_out().await.unwrap();
         let tokens = other.tokens(bob());
         tokens.insert("graph", lasting("bob's")).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         clock.advance(2 * MINUTE);
         let found = access(&one.tokens(ada()), "graph").await;
         assert_eq!(found, None, "ahead {ahead}");

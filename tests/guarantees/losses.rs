@@ -44,9 +44,9 @@ impl World {
         for text in ["one", "two"] {
             self.empty();
             tokens.insert("graph", Token::new(text)).await.unwrap();
-            tokens.commit().await.unwrap();
+            assert_stored(tokens.commit().await.unwrap());
         }
-        tokens.sign_out().await.unwrap();
+        assert_stored(tokens.sign_out().await.unwrap());
     }
 
     async fn stored(&self, name: &str) -> Option<String> {
@@ -74,7 +74,7 @@ async fn sign_in(cache: &TokenCache) {
     let tokens = cache.tokens(ada());
     let set = TokenSet::from(Token::new("graph")).with_refresh_token("refresh");
     tokens.insert("graph", set).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn a_change_after_l2_has_lost_everything_takes_along_what_memory_has() {
                 // The other one has the same version of another history.
                 let theirs = other.tokens(ada());
                 theirs.insert("cal", Token::new("cal")).await.unwrap();
-                theirs.commit().await.unwrap();
+                assert_stored(theirs.commit().await.unwrap());
                 for name in ["graph", "mail", "cal"] {
                     let found = world.stored(name).await;
                     assert_eq!(found.as_deref(), Some(name), "{what}, and the other");
@@ -151,7 +151,7 @@ async fn sign_out_and_lose(key: usize, at: usize) -> bool {
     let started = async || way.groups() > 1 || commit.is_finished();
     eventually("it is under way", started).await;
     lose_before(3);
-    other.tokens(ada()).sign_out().await.unwrap();
+    assert_stored(other.tokens(ada()).sign_out().await.unwrap());
     lose_before(4);
     way.wake();
     let _ = commit.await.unwrap();
@@ -235,11 +235,11 @@ async fn a_repeated_commit_never_overwrites_a_later_one() {
         way.set_down(true);
         let theirs = other.tokens(ada());
         theirs.insert("shared", Token::new("new")).await.unwrap();
-        theirs.commit().await.unwrap();
+        assert_stored(theirs.commit().await.unwrap());
         for number in 1..others {
             let name = format!("other-{number}");
             theirs.insert(name, Token::new("x")).await.unwrap();
-            theirs.commit().await.unwrap();
+            assert_stored(theirs.commit().await.unwrap());
         }
         way.set_losing_answers(false);
         way.set_down(false);
@@ -266,7 +266,7 @@ async fn a_generation_that_l2_has_rightly_forgotten_ends_no_later_session() {
     let tokens = one.tokens(ada());
     assert_eq!(access(&tokens, "graph").await.as_deref(), Some("graph"));
     tokens.insert("mail", Token::new("mail")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     for name in ["graph", "mail"] {
         assert_eq!(world.stored(name).await.as_deref(), Some(name));
     }
@@ -284,7 +284,7 @@ async fn a_sign_in_right_after_a_sign_out_elsewhere_is_kept() {
         world.clock.advance(after);
         let tokens = one.tokens(ada());
         tokens.insert("graph", Token::new("second")).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         let found = world.stored("graph").await;
         assert_eq!(found.as_deref(), Some("second"), "{after:?} later");
     }
@@ -329,10 +329,10 @@ async fn a_handle_older_than_a_tombstone_writes_only_where_nothing_has_ended() {
         let ((one, _), (other, _)) = (world.instance_with(small), world.instance());
         let held = one.tokens(ada());
         held.insert("graph", Token::new("old")).await.unwrap();
-        held.commit().await.unwrap();
+        assert_stored(held.commit().await.unwrap());
         // Where nothing is in memory, the handle learns only now what it has begun.
         held.insert("graph", Token::new("old")).await.unwrap();
-        held.commit().await.unwrap();
+        assert_stored(held.commit().await.unwrap());
         if signed_out {
             let _ = other.tokens(ada()).sign_out().await.unwrap();
         }

@@ -1,11 +1,6 @@
 //! One module per guarantee of the design (§4), by number. Guarantee 10 has a process of its own,
 //! `tests/g10_secrets_stay_secret.rs`, because it captures all logs.
-#![allow(
-    unused_must_use,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "a test"
-)]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 #[path = "../common/mod.rs"]
 mod common;

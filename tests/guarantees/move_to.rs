@@ -42,7 +42,7 @@ async fn nobody_goes_on_with_what_the_target_had_when_it_cannot_be_read_again() 
     let here = cache(store.clone());
     let target = here.tokens(session("target"));
     target.insert("graph", token("before")).await.unwrap();
-    target.commit().await.unwrap();
+    assert_stored(target.commit().await.unwrap());
     let moved = here.tokens(session("moved"));
     moved.insert("graph", token("moved")).await.unwrap();
     store.set_down_after_move();
@@ -57,7 +57,7 @@ async fn a_session_that_was_signed_out_can_be_moved() {
     let here = cache(TestStore::default());
     let old = here.tokens(session("old"));
     old.insert("graph", signed_in()).await.unwrap();
-    old.sign_out().await.unwrap();
+    assert_stored(old.sign_out().await.unwrap());
     let empty = old.move_to(session("new")).await.unwrap();
     assert_eq!(access(&empty, "graph").await, None);
 }
@@ -68,10 +68,10 @@ async fn what_other_instances_write_to_the_old_session_moves_or_is_refused() {
     let (here, other) = (cache(store.clone()), cache(store.clone()));
     let old = here.tokens(session("old"));
     old.insert("graph", signed_in()).await.unwrap();
-    old.commit().await.unwrap();
+    assert_stored(old.commit().await.unwrap());
     let elsewhere = other.tokens(session("old"));
     elsewhere.insert("mail", token("m")).await.unwrap();
-    elsewhere.commit().await.unwrap();
+    assert_stored(elsewhere.commit().await.unwrap());
     // It has not reached L2 when the session moves.
     store.set_refusing_commits(true);
     elsewhere.insert("files", token("f")).await.unwrap();
@@ -93,7 +93,7 @@ async fn while_l2_is_down_memory_moves_and_both_halves_are_replayed() {
     let here = cache(store.clone());
     let old = here.tokens(session("old"));
     old.insert("graph", signed_in()).await.unwrap();
-    old.commit().await.unwrap();
+    assert_stored(old.commit().await.unwrap());
     store.set_down(true);
     let new = old.move_to(session("new")).await.unwrap();
     assert_eq!(access(&new, "graph").await.as_deref(), Some("a"));
@@ -115,7 +115,7 @@ async fn under_strict_a_dead_l2_is_an_error_and_nothing_moves() {
     let store = TestStore::default();
     let old = cache(store.clone()).tokens(session("old"));
     old.insert("graph", signed_in()).await.unwrap();
-    old.commit().await.unwrap();
+    assert_stored(old.commit().await.unwrap());
     old.set_failure_policy(FailurePolicy::Strict);
     store.set_down(true);
     let moved = old.move_to(session("new")).await;

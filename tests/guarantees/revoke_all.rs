@@ -24,7 +24,7 @@ async fn everybody_is_signed_out_on_all_instances_and_can_sign_in_again() {
     for id in ["a", "b"] {
         let tokens = one.tokens(session(id));
         tokens.insert("graph", token(id)).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         assert!(
             other
                 .tokens(session(id))
@@ -59,7 +59,7 @@ async fn everybody_is_signed_out_on_all_instances_and_can_sign_in_again() {
     assert_eq!(stored(store.clone(), "b", "mail").await, None);
     let again = other.tokens(session("a"));
     again.insert("graph", token("again")).await.unwrap();
-    again.commit().await.unwrap();
+    assert_stored(again.commit().await.unwrap());
     assert_eq!(stored(store, "a", "graph").await.as_deref(), Some("again"));
 }
 
@@ -69,7 +69,7 @@ async fn without_a_backplane_others_learn_of_it_within_ten_seconds() {
     let (one, other) = (cache(store.clone()), cache(store));
     let tokens = other.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     one.revoke_all().await.unwrap();
     tokio::time::sleep(Duration::from_secs(11)).await;
     let found = other.tokens(session("s")).get("graph").await.unwrap();
@@ -116,7 +116,7 @@ async fn it_is_one_step_and_without_end() {
     let forever = Token::new("t");
     let tokens = one.tokens(session("s"));
     tokens.insert("graph", forever).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     let commits = (store.groups(), store.clears());
     let raises = store.raises();
     one.revoke_all().await.unwrap();

@@ -16,7 +16,7 @@ async fn every_session_of_a_user_is_signed_out_and_no_other() {
     for (cache, id, user) in [(&one, "a", "ada"), (&other, "b", "ada"), (&one, "c", "bob")] {
         let tokens = cache.tokens(session(id));
         tokens.insert("graph", token(id)).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         tokens.belongs_to(user).await.unwrap();
     }
     let sessions = other.sessions_of("ada").await.unwrap();
@@ -110,7 +110,7 @@ async fn sessions_are_found_as_long_as_they_live() {
             let found = tokens.refresh_token().await.unwrap();
             assert!(found.is_hit(), "{name}: in use at {step}");
             tokens.insert("graph", Token::new("again")).await.unwrap();
-            tokens.commit().await.unwrap();
+            assert_stored(tokens.commit().await.unwrap());
         }
         let second = fleet.instance(adjust);
         let ended = second.sign_out_user("ada").await.unwrap();
@@ -140,7 +140,7 @@ async fn nothing_that_is_lost_keeps_a_session_alive() {
                 "no record: over"
             );
         }
-        cache.sign_out_user("ada").await.unwrap();
+        assert_stored(cache.sign_out_user("ada").await.unwrap());
         if !lost_first {
             fleet.store.evict(&user);
         }
@@ -165,7 +165,7 @@ async fn a_session_of_several_users_ends_with_the_first() {
         let tokens = cache.tokens(session(user));
         tokens.belongs_to("ada@other").await.unwrap();
         assert!(refresh_token(&fleet.instance(|it| it), user).await.is_hit());
-        cache.sign_out_user(user).await.unwrap();
+        assert_stored(cache.sign_out_user(user).await.unwrap());
         assert_eq!(refresh_token(&cache, user).await, Lookup::Absent);
         assert_eq!(
             refresh_token(&fleet.instance(|it| it), user).await,
@@ -203,17 +203,17 @@ async fn the_list_follows_its_sessions() {
     for id in ["a", "b", "c"] {
         sign_in(&cache, id).await;
     }
-    cache.tokens(session("b")).sign_out().await.unwrap();
+    assert_stored(cache.tokens(session("b")).sign_out().await.unwrap());
     // Of a session that it does not have in memory, too.
     let other = fleet.instance(|it| it);
-    other.tokens(session("c")).sign_out().await.unwrap();
+    assert_stored(other.tokens(session("c")).sign_out().await.unwrap());
     let moved = cache.tokens(session("a")).move_to(session("d")).await;
     moved.unwrap();
     eventually("they are off the list", async || {
         fleet.instance(|it| it).sessions_of("ada").await.unwrap() == [session("d")]
     })
     .await;
-    other.sign_out_user("ada").await.unwrap();
+    assert_stored(other.sign_out_user("ada").await.unwrap());
     let fresh = fleet.instance(|it| it);
     assert_eq!(
         refresh_token(&fresh, "d").await,
@@ -236,7 +236,7 @@ async fn many_sign_ins_cost_the_next_sign_out_nothing() {
     assert_eq!(listed.len(), 1000);
     assert!(listed.contains(&session("1199")) && !listed.contains(&session("3")));
     let (raises, loads) = (fleet.store.raises(), fleet.store.loads());
-    cache.sign_out_user("ada").await.unwrap();
+    assert_stored(cache.sign_out_user("ada").await.unwrap());
     assert_eq!(fleet.store.raises(), raises + 1);
     assert!(fleet.store.loads() <= loads + 1, "the list's own");
     for number in [0, 3, 600, 1199] {

@@ -83,7 +83,7 @@ async fn what_happens_in_one_has_no_effect_in_the_other() {
         let tokens = one.cache.tokens(session("a"));
         tokens.insert("graph", token("changed")).await.unwrap();
         tokens.remove("mail").await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         one.assert_finds("a", Some("changed"), &what).await;
         two.assert_finds("a", Some("two"), &what).await;
 

@@ -144,7 +144,7 @@ impl Scene {
         }
         // The next session of the same id has nothing of it.
         sign_in(&self.here, "next").await;
-        self.here.tokens(session("s")).commit().await.unwrap();
+        assert_stored(self.here.tokens(session("s")).commit().await.unwrap());
         if self.number != Number::LostAfter || self.who == Who::User {
             let next = fresh().tokens(session("s"));
             assert_eq!(
@@ -194,7 +194,7 @@ async fn a_flush_that_is_refused_until_then() {
         scene.store.set_refusing_commits(true);
         let tokens = scene.here.tokens(session("s"));
         tokens.insert("mail", token("late")).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_eq!(tokens.commit().await.unwrap(), Durability::Pending);
         scene.sign_out().await;
         scene.store.set_refusing_commits(false);
         drained(&scene.here).await;
@@ -208,7 +208,7 @@ async fn a_commit_whose_answer_is_lost() {
         scene.store.set_losing_answers(true);
         let tokens = scene.here.tokens(session("s"));
         tokens.insert("mail", token("late")).await.unwrap();
-        tokens.commit().await.unwrap();
+        assert_eq!(tokens.commit().await.unwrap(), Durability::Pending);
         scene.store.set_losing_answers(false);
         scene.sign_out().await;
         drained(&scene.here).await;

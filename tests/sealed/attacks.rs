@@ -148,7 +148,7 @@ async fn a_value_from_before_a_sign_out_does_not_open() {
     let scene = Scene::new().await;
     let (field, value) = scene.field(&scene.ada, "graph").await;
     let cache = scene.cache();
-    cache.tokens(scene.ada.clone()).sign_out().await.unwrap();
+    assert_stored(cache.tokens(scene.ada.clone()).sign_out().await.unwrap());
     store_token(&cache, &scene.ada, "graph", "of the next session").await;
     scene.set(&scene.ada, &field, &value).await;
     scene
@@ -160,7 +160,7 @@ async fn a_value_from_before_a_sign_out_does_not_open() {
 async fn a_value_does_not_open_under_another_generation() {
     let scene = Scene::new().await;
     let cache = scene.cache();
-    cache.tokens(scene.bob.clone()).sign_out().await.unwrap();
+    assert_stored(cache.tokens(scene.bob.clone()).sign_out().await.unwrap());
     store_token(&cache, &scene.bob, "graph", "bob's graph").await;
     let place = scene.place(&scene.bob).await;
     let mut head: Vec<u8> = scene.server.query(&format!("HGET {place} h"));
@@ -182,7 +182,7 @@ async fn a_whole_record_from_before_a_sign_out_can_be_put_back() {
     let dump: Vec<u8> = redis::from_redis_value(dump).unwrap();
     let there = builder(scene.store.clone()).key_ring(scene.ring.clone());
     let there = there.build().unwrap();
-    there.tokens(scene.ada.clone()).sign_out().await.unwrap();
+    assert_stored(there.tokens(scene.ada.clone()).sign_out().await.unwrap());
     let restore = [b"RESTORE", place.as_bytes(), b"0", &dump[..], b"REPLACE"];
     scene.server.command(&restore);
     assert_eq!(hit(&there, &scene.ada, "graph").await, None);

@@ -27,7 +27,7 @@ async fn fill(cache: &TokenCache) {
         .insert("second", Token::new(SECRETS[0]))
         .await
         .unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 }
 
 fn secrets() -> Vec<&'static [u8]> {

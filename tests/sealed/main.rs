@@ -1,6 +1,6 @@
 //! Encryption at rest: what is in L2, what somebody who can write to L2 achieves, and the life of
 //! keys.
-#![allow(unused_must_use, clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -44,7 +44,7 @@ async fn hit(cache: &TokenCache, key: &PartitionKey, name: &str) -> Option<Strin
 async fn store_token(cache: &TokenCache, key: &PartitionKey, name: &str, text: &str) {
     let tokens = cache.tokens(key.clone());
     tokens.insert(name, token(text)).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 }
 
 fn key(byte: u8) -> RingKey {

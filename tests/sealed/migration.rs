@@ -25,13 +25,13 @@ async fn left_behind(store: impl TokenStore) -> PartitionKey {
         .insert("graph", token("of an earlier session"))
         .await
         .unwrap();
-    tokens.commit().await.unwrap();
-    tokens.sign_out().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
+    assert_stored(tokens.sign_out().await.unwrap());
     let tokens = cache.tokens(user("ada"));
     let set = TokenSet::from(token("graph-1")).with_refresh_token("refresh-1");
     tokens.insert("graph", set).await.unwrap();
     tokens.insert("mail", token("mail-1")).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
     user("ada")
 }
 
@@ -106,7 +106,7 @@ async fn a_sign_out_before_the_move_is_final() {
     let ring = KeyRing::generate().unwrap();
     let cache = migrating(store.clone(), &ring, &Clock::system(), 1);
     // Without a read before it.
-    cache.tokens(ada.clone()).sign_out().await.unwrap();
+    assert_stored(cache.tokens(ada.clone()).sign_out().await.unwrap());
     assert_eq!(hit(&cache, &ada, "graph").await, None);
     assert_eq!(hit(&plain(store), &ada, "graph").await, None);
 }
@@ -119,7 +119,7 @@ async fn a_handle_from_before_a_sign_out_changes_nothing_after_the_move() {
     let cache = migrating(store.clone(), &ring, &Clock::system(), 1);
     let slow = cache.tokens(ada.clone());
     assert!(slow.get("graph").await.unwrap().is_hit());
-    cache.tokens(ada.clone()).sign_out().await.unwrap();
+    assert_stored(cache.tokens(ada.clone()).sign_out().await.unwrap());
     // Whether it is told or not: the store refuses it.
     let _ = slow.insert("graph", Token::new("late")).await;
     let _ = slow.commit().await;
@@ -221,11 +221,13 @@ async fn a_sign_out_before_encryption_begins_holds_after_it() {
     let cache = builder.build().unwrap();
     let tokens = cache.tokens(ada.clone());
     assert!(tokens.get("graph").await.unwrap().is_hit());
-    plain(store.clone())
-        .tokens(ada.clone())
-        .sign_out()
-        .await
-        .unwrap();
+    assert_stored(
+        plain(store.clone())
+            .tokens(ada.clone())
+            .sign_out()
+            .await
+            .unwrap(),
+    );
     clock.advance(Duration::from_secs(60));
     let late = tokens.insert("late", token("late")).await;
     assert!(matches!(late, Err(Error::SignedOut)), "{late:?}");

@@ -44,7 +44,7 @@ async fn two_instances_rotate_without_a_miss() {
             .insert("graph", tower_token_cache::Token::new("t"))
             .await
             .unwrap();
-        tokens.commit().await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
         users += 1;
         users
     };

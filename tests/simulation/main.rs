@@ -35,12 +35,7 @@
 //!
 //! `SIM_SEEDS=n` says how many seeds, and `SIM_FIRST=n` the first of them; `SIM_SEED=x` runs one and
 //! prints what happens; `SIM_ALL=1` goes on after a failure; `SIM_MUTATION_SEEDS=n` is for the engines broken on purpose.
-#![allow(
-    unused_must_use,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "a test"
-)]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod channel;
 mod client;

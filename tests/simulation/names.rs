@@ -108,19 +108,25 @@ async fn learn() -> Names {
         let tokens = cache.tokens(partition(number));
         for key in KEYS {
             tokens.insert(key, Token::new("t")).await.expect("kept");
-            tokens.commit().await.expect("stored");
+            assert_eq!(
+                tokens.commit().await.expect("stored"),
+                tower_token_cache::Durability::Stored
+            );
             note(&mut names.entries, &watched.take());
         }
         let set = TokenSet::from(Token::new("t")).with_refresh_token("r");
         tokens.insert(KEYS[0], set).await.expect("kept");
-        tokens.commit().await.expect("stored");
+        assert_eq!(
+            tokens.commit().await.expect("stored"),
+            tower_token_cache::Durability::Stored
+        );
         let commit = watched.take();
         note(&mut names.entries, &commit);
         names.partitions.push(commit.partition);
     }
     for number in 0..USERS {
         let ended = cache.sign_out_user(&user(number)).await;
-        ended.expect("told");
+        assert_eq!(ended.expect("told"), tower_token_cache::Durability::Stored);
         let raised = watched.2.lock().expect("whole").take();
         names.users.push(raised.expect("raised").0);
     }

@@ -84,7 +84,7 @@ async fn a_sign_out_during_the_call_wins() {
             true => cache(store.clone()),
             false => here.clone(),
         };
-        other.tokens(session("s")).sign_out().await.unwrap();
+        assert_stored(other.tokens(session("s")).sign_out().await.unwrap());
         issuer.release();
         assert!(matches!(request.await.unwrap(), Err(Error::SignedOut)));
         drained(&here).await;
@@ -101,7 +101,7 @@ async fn a_sign_in_elsewhere_during_the_call_wins() {
     let request = held(&tokens, &issuer).await;
     let other = cache(store.clone()).tokens(session("s"));
     other.insert("graph", set(70)).await.unwrap();
-    other.commit().await.unwrap();
+    assert_stored(other.commit().await.unwrap());
     issuer.release();
     assert_eq!(request.await.unwrap().unwrap(), "a70");
     assert_eq!(stored_refresh_token(store).await, "r70");
@@ -170,7 +170,7 @@ async fn a_call_whose_lease_runs_out_is_good_as_long_as_its_refresh_token_stands
     let (store, issuer, request) = without_lease().await;
     let other = cache(store.clone()).tokens(session("s"));
     other.insert("graph", token("other")).await.unwrap();
-    other.commit().await.unwrap();
+    assert_stored(other.commit().await.unwrap());
     let leases = store.leases();
     eventually("it has a lease again", async || store.leases() > leases).await;
     issuer.release();

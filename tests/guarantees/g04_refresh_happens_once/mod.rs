@@ -31,7 +31,7 @@ async fn keep_expired(tokens: &Tokens) {
     let old = Token::new("a0").with_expires_at(Timestamp::from_millis(1));
     let set = TokenSet::from(old).with_refresh_token("r0");
     tokens.insert("graph", set).await.unwrap();
-    tokens.commit().await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 }
 
 async fn acquire(tokens: &Tokens, issuer: &Issuer) -> Result<String, Error> {

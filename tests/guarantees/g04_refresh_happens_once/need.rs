@@ -114,7 +114,7 @@ async fn a_burst_of_rejections_of_one_token_makes_one_call() {
         .insert("graph", set(0))
         .await
         .unwrap();
-    one.tokens(session("s")).commit().await.unwrap();
+    assert_stored(one.tokens(session("s")).commit().await.unwrap());
     let rejected = set(0).access().clone();
     let mut requests = JoinSet::new();
     for cache in [&one, &other] {
@@ -137,10 +137,10 @@ async fn a_rejected_token_that_l2_has_replaced_needs_no_call() {
     let store = TestStore::default();
     let here = cache(store.clone()).tokens(session("s"));
     here.insert("graph", set(0)).await.unwrap();
-    here.commit().await.unwrap();
+    assert_stored(here.commit().await.unwrap());
     let other = cache(store).tokens(session("s"));
     other.insert("graph", set(9)).await.unwrap();
-    other.commit().await.unwrap();
+    assert_stored(other.commit().await.unwrap());
     assert_eq!(access(&here, "graph").await.as_deref(), Some("a0"), "L1");
     let token = here
         .rejected("graph", set(0).access(), never)
