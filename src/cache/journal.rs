@@ -257,19 +257,6 @@ impl Record {
             since,
         }
     }
-
-    /// The sign-out of a user, by the digest of the epoch.
-    pub(super) fn user(
-        digest: [u8; 32],
-        prefix: Option<u64>,
-        sign_out: CommitId,
-        since: crate::time::Timestamp,
-    ) -> Self {
-        Self {
-            user: true,
-            ..Self::new(digest, prefix, sign_out, since)
-        }
-    }
 }
 
 impl Disk {

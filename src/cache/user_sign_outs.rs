@@ -177,7 +177,11 @@ impl Engine {
         let digests = names.map(|names| *names.partition(&protection.namespace, user).digest());
         let prefix = self.l2.prefix.known().map(Number::get);
         let since = self.clock.now();
-        let records = digests.map(|digest| Record::user(digest, prefix, id, since));
+        let record = |digest| Record {
+            user: true,
+            ..Record::new(digest, prefix, id, since)
+        };
+        let records = digests.map(record);
         self.wait_to_end(Waiting {
             id,
             records: records.collect(),

@@ -166,16 +166,16 @@ async fn a_number_that_l2_has_lost_is_written_back_by_who_knows_it() {
 #[tokio::test(start_paused = true)]
 async fn a_number_that_nobody_knows_any_more_signs_everybody_out() {
     let store = TestStore::default();
+    let clock = Clock::manual(Timestamp::now());
     {
-        let one = cache(store.clone());
+        let one = instance(&store, &clock);
         sign_in(&one, "old").await;
         one.revoke_all().await.unwrap();
         sign_in(&one, "new").await;
     }
     store.evict(&store.epochs()[0]);
-    // The clock of the machine, which goes on.
-    std::thread::sleep(Duration::from_millis(3));
-    let fresh = cache(store);
+    clock.advance(Duration::from_millis(1));
+    let fresh = instance(&store, &clock);
     for id in ["old", "new"] {
         assert!(!is_signed_in(&fresh, id).await, "{id}");
     }
