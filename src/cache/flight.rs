@@ -16,7 +16,7 @@ use super::acquired::Seen;
 use super::budget::Permit;
 use super::flights::{Boarding, FlightId};
 use super::l2::L2Error;
-use super::lease::{About, Guarded, HeldLease, Panicked, Work, finish};
+use super::lease::{About, Guarded, HeldLease, Panicked, Work, finish, owner};
 use super::load::Reading;
 use super::setback::Setback;
 use super::told;
@@ -31,7 +31,6 @@ use crate::key::{PartitionKind, REFRESH_TOKEN};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
 use crate::race::{Either, race};
-use crate::random;
 use crate::store::Lease;
 use crate::token::TokenSet;
 use crate::tokens::MAX_TOKEN_SET;
@@ -438,10 +437,4 @@ impl Drop for Flight {
 /// Whether the provider has answered, and refused: what it was asked with is not spent.
 fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
     ProviderError::find(error).is_some_and(ProviderError::is_refusal)
-}
-
-/// A name that no other flight has.
-fn owner(number: u64) -> [u8; 16] {
-    let random = random::number().unwrap_or_default();
-    (u128::from(random) << 64 | u128::from(number)).to_be_bytes()
 }

@@ -17,6 +17,7 @@ use super::turn::LAST_POLL;
 use super::work::Gate;
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::race::{Either, race};
+use crate::random;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Lease, LeaseState};
 
@@ -217,6 +218,12 @@ impl Drop for HeldLease {
             let _ = engine.l2.release_lease(&lease).await;
         });
     }
+}
+
+/// A name that nobody else has.
+pub(super) fn owner(number: u64) -> [u8; 16] {
+    let random = random::number().unwrap_or_default();
+    (u128::from(random) << 64 | u128::from(number)).to_be_bytes()
 }
 
 /// Goes on with the work as long as it is before `until`.
