@@ -10,14 +10,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::by_name::ByName;
-use super::partition::Entry;
+use super::partition::{CLOCK_SKEW, Entry};
 use crate::acquire::{AcquireError, AcquireErrorKind};
 use crate::codec::Value;
 use crate::key::{REFRESH_TOKEN, TokenKey};
 use crate::lookup::Lookup;
 use crate::random::{SLIGHTLY, jittered};
 use crate::secret::Secret;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 use crate::token::Token;
 
 /// How long a refused grant is believed: the user's next attempts are answered at once, and a
@@ -38,6 +38,8 @@ pub(super) struct Setback {
     /// Failures in a row.
     count: u32,
     retry_at: Timestamp,
+    /// How long it was to be left alone when it failed.
+    pause: Duration,
     /// The refresh token that it is about, as a digest.
     about: Box<str>,
 }
@@ -89,14 +91,18 @@ impl Setback {
             kind,
             count,
             retry_at: now.saturating_add(pause),
+            pause,
             about: digest(refresh_token),
         }
     }
 
-    /// Until when the provider is left alone, if it still is.
+    /// Until when the provider is left alone, if it still is. A pause that has longer to go than it
+    /// was to last is by another clock, of an instance or from before this one was set.
     pub(super) fn error(&self, now: Timestamp) -> Option<AcquireError> {
         let error = AcquireError::new(self.kind).with_retry_at(Some(self.retry_at));
-        (now < self.retry_at).then_some(error)
+        let left = self.retry_at.since(now);
+        let lasts = now < self.retry_at && left <= self.pause.saturating_add(CLOCK_SKEW);
+        lasts.then_some(error)
     }
 
     /// The entry that tells of the failures of `name`: of one token, or of all that are acquired
@@ -107,11 +113,12 @@ impl Setback {
 
     pub(super) fn to_value(&self) -> Value {
         let text = format!(
-            "{} {} {} {}",
+            "{} {} {} {} {}",
             self.kind.as_str(),
             self.count,
             self.retry_at.as_millis(),
-            self.about
+            self.about,
+            millis(self.pause)
         );
         Value::Token(Token::new(text).with_expires_at(self.retry_at.saturating_add(MEMORY)))
     }
@@ -124,6 +131,10 @@ impl Setback {
             count: parts.next()?.parse().ok()?,
             retry_at: Timestamp::from_millis(parts.next()?.parse().ok()?),
             about: parts.next()?.into(),
+            pause: parts
+                .next()
+                .and_then(|pause| pause.parse().ok())
+                .map_or(LONGEST_ASKED, Duration::from_millis),
         })
     }
 

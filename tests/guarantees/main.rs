@@ -12,6 +12,7 @@ mod common;
 
 mod acquisitions_wait_their_turn;
 mod attacks;
+mod clocks;
 mod dropped_anywhere;
 mod each_key_of_redis;
 mod g01_an_l1_hit_costs_no_l2_round_trip;
