@@ -12,6 +12,7 @@ use super::Engine;
 use super::l2::L2Error;
 use super::lease::{HeldLease, owner};
 use super::load::MAX_READS;
+use super::partition::State;
 use super::pin::Pin;
 use super::revocation::Number;
 use super::turn::{Exclusion, Turn};
@@ -19,7 +20,7 @@ use crate::codec::Value;
 use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::policy::FailurePolicy;
-use crate::store::{Commit, CommitId, Lease, Origin, Outcome, PartitionId, Revision};
+use crate::store::{Commit, CommitId, Origin, Outcome, PartitionId, Revision};
 
 /// A partition to be moved.
 struct Whole {
@@ -84,7 +85,11 @@ impl Engine {
         }
         let still_by = self.deadline();
         let mut exclusion = Exclusion::default();
-        let lock = timeout_at(still_by, self.flights.lock_partition(from)).await;
+        // The generation that the lease is for.
+        let mut held = None;
+        let now = self.clock.now();
+        let here = self.partitions.with(from, |_, state| state.pin(now));
+        let lock = timeout_at(still_by, self.lock_partition(from, here)).await;
         exclusion.lock = Some(lock.map_err(|_| is_being_redeemed())?);
         // The same throughout: where the store takes two steps, a repeated one goes on.
         let id = self.queue.next_id();
@@ -97,17 +102,17 @@ impl Engine {
                 }
             };
             let seen = *pin.get_or_insert(source.pin);
-            let ended = self
-                .partitions
-                .with(from, |_, state| state.signed_out_since(&seen));
-            if ended {
+            let ended = |state: &mut State| state.signed_out_since(&seen);
+            // Where L1 does not keep the partition, what was read says it.
+            if seen.is_before(&source.pin) || self.partitions.with(from, |_, state| ended(state)) {
                 return Err(Error::SignedOut);
             }
             let (Some(under), true) = (source.under, source.under == target.under) else {
                 continue;
             };
-            if source.has_refresh_token() && exclusion.lease.is_none() {
-                exclusion.lease = match self.hold_still(from, still_by).await {
+            if source.has_refresh_token() && held != Some(source.generation) {
+                held = Some(source.generation);
+                exclusion.lease = match self.hold_still(from, source.generation, still_by).await {
                     Ok(lease) => Some(lease.ok_or_else(is_being_redeemed)?),
                     Err(failure) => {
                         self.degrade(policy, failure)?;
@@ -172,14 +177,13 @@ impl Engine {
     async fn hold_still(
         self: &Arc<Self>,
         key: &PartitionKey,
+        generation: u64,
         by: Instant,
     ) -> Result<Option<HeldLease>, L2Error> {
-        let lease = Lease {
-            partition: self.id(key).await?,
-            entry: self.l2.entry_id(REFRESH_TOKEN),
-            owner: owner(u64::from_be_bytes(self.queue.next_id().0)),
-        };
-        let (mut held, mut turn) = (HeldLease::new(self, lease), Turn::new(self));
+        let owner = owner(u64::from_be_bytes(self.queue.next_id().0));
+        let partition = self.id(key).await?;
+        let mut held = HeldLease::new(self, partition, REFRESH_TOKEN, generation, owner);
+        let mut turn = Turn::new(self);
         let changes = self.coherence.changes(key);
         loop {
             // From before the question, so that no announcement falls in between.

@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod acquired_meanwhile;
 mod acquisitions_wait_their_turn;
 mod attacks;
 mod clocks;
