@@ -261,12 +261,15 @@ impl Tokens {
     /// in one step of the store. Do it at every sign-in, so that a session id that was planted
     /// before is worth nothing after (OWASP: session fixation).
     ///
-    /// Returns the handle of the new partition; this one is of the past.
+    /// Returns the handle of the new partition; this one is of the past. A redemption of the session's
+    /// refresh token that is under way on any instance ends first, so that its successor moves; within an
+    /// acquire function of this session a move waits for itself.
     ///
     /// # Errors
     /// As for [`insert`](Self::insert), [`Error::Unavailable`] when it is not known whether L2 did
-    /// it, and [`Error::NoSessionId`] for a session in cookies, which nobody can plant: sign out
-    /// instead, and then insert.
+    /// it, and when such a redemption takes longer than the
+    /// [hard timeout](crate::Builder::hard_timeout), and [`Error::NoSessionId`] for a session in
+    /// cookies, which nobody can plant: sign out instead, and then insert.
     pub async fn move_to(&self, partition: PartitionKey) -> Result<Self, Error> {
         let from = self.partition()?;
         if self.is_in_cookies() {

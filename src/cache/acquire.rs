@@ -116,11 +116,12 @@ impl Engine {
             // A call that has begun goes on when this caller goes away.
             let flight = self.join(partition, need, policy, seen, &mut call)?;
             let landed = self.awaited(self.landing(), flight.outcome()).await;
+            let is_of_another = flight.is_after(&seen);
             drop(flight);
             let Ok(landed) = landed else {
                 return Err(AcquireError::new(AcquireErrorKind::TimedOut).into());
             };
-            let signed_out = self.find(partition).lock().signed_out_since(&seen);
+            let signed_out = self.find(partition).lock().signed_out_since(&seen) || is_of_another;
             let started = call.is_none();
             match landed {
                 _ if signed_out => return Err(Error::SignedOut),
@@ -254,7 +255,7 @@ impl Engine {
         drop(flying);
         if let Some(call) = call.take() {
             let (engine, need) = (self.clone(), need.clone());
-            let flight = Flight::new(engine, id, number, policy, need, boarding);
+            let flight = Flight::new(engine, id, number, policy, need, pin, boarding);
             // It is counted by now: a shutdown sees it, or this sees the shutdown.
             if self.queue.is_closed() {
                 return Err(Error::ShutDown);

@@ -19,7 +19,7 @@ pub(super) struct Fetched {
     pub(super) version: u64,
     pub(super) commit: Option<CommitId>,
     pub(super) life: Option<Life>,
-    pub(super) cleared_at: Option<Timestamp>,
+    pub(super) cleared_for: Option<Duration>,
     pub(super) remaining: Remaining,
     pub(super) entries: Vec<(TokenKey, Value)>,
     pub(super) unopenable: Unopened,
@@ -128,7 +128,7 @@ impl State {
             true => self.end_what_began(),
             false => 0,
         };
-        self.cleared_at = fetched.cleared_at;
+        self.cleared_at = fetched.cleared_for.map(|time| now.wall.saturating_sub(time));
         let since = self.pending.as_ref().and_then(|pending| pending.since());
         let signed_out = match self.generation {
             Some(known) => fetched.generation > known,

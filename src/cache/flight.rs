@@ -16,8 +16,10 @@ use super::acquired::Seen;
 use super::budget::Permit;
 use super::flights::{Boarding, FlightId};
 use super::l2::L2Error;
-use super::lease::{About, Guarded, HeldLease, Panicked, Work, finish};
+use super::lease::{About, Guarded, HeldLease, Panicked, Work, finish, owner};
 use super::load::Reading;
+use super::partition::State;
+use super::pin::Pin;
 use super::setback::Setback;
 use super::told;
 use super::turn::{Exclusion, Turn};
@@ -31,8 +33,6 @@ use crate::key::{PartitionKind, REFRESH_TOKEN};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
 use crate::race::{Either, race};
-use crate::random;
-use crate::store::Lease;
 use crate::token::TokenSet;
 use crate::tokens::MAX_TOKEN_SET;
 
@@ -46,6 +46,8 @@ pub(super) struct Flight {
     number: u64,
     policy: FailurePolicy,
     need: Need,
+    /// What the request that started it has seen.
+    pin: Pin,
     done: told::Sender<Outcome>,
     outcome: Outcome,
     told: bool,
@@ -105,6 +107,7 @@ impl Flight {
         number: u64,
         policy: FailurePolicy,
         need: Need,
+        pin: Pin,
         boarding: Boarding,
     ) -> Self {
         Self {
@@ -114,6 +117,7 @@ impl Flight {
             number,
             policy,
             need,
+            pin,
             done: boarding.done,
             abandoned: boarding.abandoned,
             // Where the engine's runtime has ended it never runs.
@@ -151,6 +155,7 @@ impl Flight {
         let mut floor = None;
         if self.need.force || self.need.replaces.is_some() {
             seen = Box::pin(self.look_or_remember()).await?;
+            self.goes_on()?;
             if let Some(outcome) = self.answered_by(&seen, None) {
                 return outcome;
             }
@@ -162,8 +167,9 @@ impl Flight {
         loop {
             let refreshes = seen.refresh_token.is_hit();
             let alone = self.needs_no_lease(&seen);
+            let life = seen.pin.generation();
             if refreshes && exclusion.lock.is_none() {
-                let lock = engine.flights.lock_partition(&self.id.partition);
+                let lock = engine.lock_partition(&self.id.partition, seen.pin);
                 let lock = timeout_at(self.begin_by, lock).await;
                 exclusion.lock = Some(lock.map_err(|_| timed_out())?);
             }
@@ -172,7 +178,7 @@ impl Flight {
             changed.as_mut().enable();
             let taken = match alone {
                 true => Ok(None),
-                false => Box::pin(self.take_lease(exclusion, refreshes)).await,
+                false => Box::pin(self.take_lease(exclusion, refreshes, life)).await,
             };
             let looked = match taken {
                 Ok(None) => Box::pin(self.look()).await.map(|seen| (seen, true)),
@@ -195,11 +201,13 @@ impl Flight {
                     (self.remembered(), true)
                 }
             };
+            self.goes_on()?;
             if let Some(outcome) = self.answered_by(&seen, floor) {
                 return outcome;
             }
             let is_known_now = alone && !self.needs_no_lease(&seen);
-            if ours && (seen.refresh_token.is_hit() != refreshes || is_known_now) {
+            let is_another = seen.pin.generation() != life;
+            if ours && (seen.refresh_token.is_hit() != refreshes || is_known_now || is_another) {
                 // It is another lease that is needed.
                 Box::pin(exclusion.end()).await;
             } else if ours {
@@ -231,6 +239,7 @@ impl Flight {
         &self,
         exclusion: &mut Exclusion,
         refreshes: bool,
+        generation: u64,
     ) -> Result<Option<Duration>, L2Error> {
         let name = match refreshes {
             true => REFRESH_TOKEN,
@@ -239,12 +248,8 @@ impl Flight {
         let mut held = match exclusion.lease.take() {
             Some(held) => held,
             None => {
-                let lease = Lease {
-                    partition: self.engine.id(&self.id.partition).await?,
-                    entry: self.engine.l2.entry_id(name),
-                    owner: self.owner,
-                };
-                HeldLease::new(&self.engine, lease)
+                let partition = self.engine.id(&self.id.partition).await?;
+                HeldLease::new(&self.engine, partition, name, generation, self.owner)
             }
         };
         let answer = held.take().await;
@@ -268,6 +273,20 @@ impl Flight {
                 Ok(self.remembered())
             }
         }
+    }
+
+    /// An error where the session was signed out since the request that started this: what there is
+    /// now, or begins now, is of another.
+    fn goes_on(&self) -> Result<(), Error> {
+        let partition = self.engine.find(&self.id.partition);
+        match self.is_over(&partition.lock()) {
+            true => Err(Error::SignedOut),
+            false => Ok(()),
+        }
+    }
+
+    fn is_over(&self, state: &State) -> bool {
+        state.signed_out_since(&self.pin)
     }
 
     fn remembered(&self) -> Seen {
@@ -438,10 +457,4 @@ impl Drop for Flight {
 /// Whether the provider has answered, and refused: what it was asked with is not spent.
 fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
     ProviderError::find(error).is_some_and(ProviderError::is_refusal)
-}
-
-/// A name that no other flight has.
-fn owner(number: u64) -> [u8; 16] {
-    let random = random::number().unwrap_or_default();
-    (u128::from(random) << 64 | u128::from(number)).to_be_bytes()
 }

@@ -4,13 +4,16 @@
 //! it is ahead of time. Whoever comes later starts another.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
+use tokio::time::timeout;
 
 use super::acquire::Outcome;
 use super::in_use::{InUse, Use};
+use super::partition::RECHECK;
 use super::pin::Pin;
 use super::places::{Place, Places};
 use super::told;
@@ -37,7 +40,7 @@ pub(super) struct FlightId {
 pub(super) struct Flights {
     flying: Mutex<Flying>,
     /// Whoever redeems a partition's refresh token holds its lock.
-    locks: InUse<tokio::sync::Mutex<()>>,
+    locks: InUse<Redeeming>,
     places: Places,
     /// How many have not landed.
     count: watch::Sender<usize>,
@@ -87,13 +90,22 @@ pub(super) struct Waiter<'a> {
     flights: &'a Flights,
     id: FlightId,
     number: u64,
+    /// When the flight was started.
+    pin: Pin,
     outcome: told::Receiver<Outcome>,
 }
 
 /// The right to redeem a partition's refresh token, within this process. Given back on drop.
 pub(super) struct Lock {
     _guard: OwnedMutexGuard<()>,
-    _use: Use<tokio::sync::Mutex<()>>,
+    _use: Use<Redeeming>,
+}
+
+#[derive(Default)]
+struct Redeeming {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// What the last who had the lock has seen.
+    holder: Mutex<Option<Pin>>,
 }
 
 impl Flights {
@@ -118,12 +130,36 @@ impl Flights {
         }
     }
 
-    /// The right to redeem this partition's refresh token.
-    pub(super) async fn lock_partition(&self, partition: &PartitionKey) -> Lock {
-        let shared = self.locks.enter(partition);
-        Lock {
-            _guard: shared.value().clone().lock_owned().await,
-            _use: shared,
+    /// The right to redeem this partition's refresh token. Who redeems that of a session which is
+    /// `over` keeps nobody of the next one waiting.
+    pub(super) async fn lock_partition(
+        &self,
+        partition: &PartitionKey,
+        pin: Pin,
+        over: impl Fn(&Pin) -> bool,
+    ) -> Lock {
+        loop {
+            let shared = self.locks.enter(partition);
+            let redeeming = shared.value().clone();
+            let mut locked = pin!(redeeming.lock.clone().lock_owned());
+            let guard = loop {
+                if redeeming.holder.lock().as_ref().is_some_and(&over) {
+                    self.locks.replace(&shared);
+                    break None;
+                }
+                // A sign-out elsewhere may be heard of meanwhile.
+                if let Ok(guard) = timeout(RECHECK, &mut locked).await {
+                    break Some(guard);
+                }
+            };
+            let Some(guard) = guard.filter(|_| shared.is_current()) else {
+                continue;
+            };
+            *redeeming.holder.lock() = Some(pin);
+            return Lock {
+                _guard: guard,
+                _use: shared,
+            };
         }
     }
 
@@ -196,6 +232,7 @@ impl<'a> Locked<'a> {
             flights: self.flights,
             id: id.clone(),
             number: flight.number,
+            pin: flight.pin,
             outcome: flight.outcome.clone(),
         })
     }
@@ -217,6 +254,7 @@ impl<'a> Locked<'a> {
             flights: self.flights,
             id: id.clone(),
             number,
+            pin,
             outcome: outcome.clone(),
         };
         let entry = Entry {
@@ -291,6 +329,11 @@ impl Entry {
 }
 
 impl Waiter<'_> {
+    /// Whether it is for a session that began after this pin's was signed out.
+    pub(super) fn is_after(&self, pin: &Pin) -> bool {
+        pin.is_before(&self.pin)
+    }
+
     pub(super) async fn outcome(&self) -> Option<Outcome> {
         self.outcome.outcome().await
     }

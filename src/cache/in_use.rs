@@ -31,6 +31,16 @@ impl<V: Default> InUse<V> {
             value: value.clone(),
         }
     }
+
+    /// Whoever enters from now on shares another than this.
+    pub(super) fn replace(&self, used: &Use<V>) {
+        let mut table = self.0.lock();
+        if let Some((_, value)) = table.get_mut(&used.key)
+            && Arc::ptr_eq(value, &used.value)
+        {
+            *value = Arc::default();
+        }
+    }
 }
 
 impl<V> InUse<V> {
@@ -41,6 +51,12 @@ impl<V> InUse<V> {
 }
 
 impl<V> Use<V> {
+    /// Whether those who enter now share the same.
+    pub(super) fn is_current(&self) -> bool {
+        let current = self.table.get(&self.key);
+        current.is_some_and(|current| Arc::ptr_eq(&current, &self.value))
+    }
+
     pub(super) fn value(&self) -> &Arc<V> {
         &self.value
     }
@@ -73,6 +89,23 @@ impl<V> Default for InUse<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_replaced_stays_with_those_who_use_it() {
+        let table = InUse::<Mutex<u32>>::default();
+        let key = PartitionKey::user("one").expect("a key");
+        let first = table.enter(&key);
+        *first.value().lock() = 1;
+        assert!(first.is_current());
+        table.replace(&first);
+        let second = table.enter(&key);
+        assert_eq!((first.is_current(), second.is_current()), (false, true));
+        table.replace(&first);
+        assert!(second.is_current(), "that was replaced before");
+        assert_eq!((*first.value().lock(), *second.value().lock()), (1, 0));
+        drop((first, second));
+        assert!(table.0.lock().is_empty());
+    }
 
     #[test]
     fn an_entry_is_gone_with_its_last_use() {

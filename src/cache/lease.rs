@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -12,14 +11,17 @@ use tokio::time::{sleep, sleep_until};
 
 use super::Engine;
 use super::acquired::Seen;
+use super::flights::Lock;
 use super::l2::L2Error;
+use super::pin::Pin;
 use super::turn::LAST_POLL;
 use super::until::Until;
 use super::work::Gate;
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::race::{Either, race};
+use crate::random;
 use crate::sabotage::{self, Sabotage};
-use crate::store::{Lease, LeaseState};
+use crate::store::{Lease, LeaseState, PartitionId};
 
 /// Attempts to reach L2 with a lease that has run out, before its holder goes on without.
 const LAST_ATTEMPTS: u32 = 3;
@@ -53,16 +55,34 @@ pub(super) enum Guarded<T> {
 }
 
 /// Work that can be guarded.
-pub(super) type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(super) type Work<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Work that panicked.
 pub(super) struct Panicked;
 
 impl HeldLease {
-    pub(super) fn new(engine: &Arc<Engine>, lease: Lease) -> Self {
+    /// The lease of the entry `name`, for a session of this generation: who works for one that was signed
+    /// out keeps nobody of the next one waiting.
+    pub(super) fn new(
+        engine: &Arc<Engine>,
+        partition: PartitionId,
+        name: &str,
+        generation: u64,
+        owner: [u8; 16],
+    ) -> Self {
+        let entry = match generation {
+            0 => engine.l2.entry_id(name),
+            _ => engine
+                .l2
+                .entry_id(&format!("\u{1}lease\u{1}{generation}\u{1}{name}")),
+        };
         Self {
             engine: engine.clone(),
-            lease,
+            lease: Lease {
+                partition,
+                entry,
+                owner,
+            },
             until: Until::now(&engine.clock),
             held: false,
         }
@@ -199,6 +219,12 @@ impl HeldLease {
 }
 
 impl Engine {
+    /// The right to redeem this partition's refresh token, within this process.
+    pub(super) async fn lock_partition(self: &Arc<Self>, key: &PartitionKey, pin: Pin) -> Lock {
+        let over = |holder: &Pin| self.find(key).lock().signed_out_since(holder);
+        self.flights.lock_partition(key, pin, over).await
+    }
+
     /// Whether L2 has all that is known of these tokens, or never will have.
     fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
         let waits = self.partitions.with_known(partition, |state| {
@@ -218,6 +244,12 @@ impl Drop for HeldLease {
             let _ = engine.l2.release_lease(&lease).await;
         });
     }
+}
+
+/// A name that nobody else has.
+pub(super) fn owner(number: u64) -> [u8; 16] {
+    let random = random::number().unwrap_or_default();
+    (u128::from(random) << 64 | u128::from(number)).to_be_bytes()
 }
 
 /// Goes on with the work as long as it is before `until`.

@@ -287,7 +287,7 @@ impl Engine {
             version: loaded.version,
             commit: loaded.commit,
             life: self.life(loaded.life),
-            cleared_at: loaded.cleared_at,
+            cleared_for: loaded.cleared_for,
             remaining: loaded.remaining,
             entries,
             unopenable: Unopened::new(unopenable, || self.l2.protection.names()),

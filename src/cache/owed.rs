@@ -244,8 +244,11 @@ impl Engine {
         let id = PartitionId::from_digest(namespace, record.digest);
         let id = id.under(under.get());
         let loaded = self.l2.load_one(&id).await?;
+        let cleared_at = loaded
+            .cleared_for
+            .map(|time| self.clock.now().saturating_sub(time));
         let cleared_later = |at: Timestamp| at >= record.since.saturating_add(CLOCK_SKEW);
-        if loaded.cleared_at.is_some_and(cleared_later) {
+        if cleared_at.is_some_and(cleared_later) {
             // What L2 has now has begun after another sign-out, and after this one.
             return Ok(());
         }

@@ -27,8 +27,8 @@ use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, EntryId, Names};
 use crate::time::{Moment, Now, Timestamp};
 
-/// Clocks of instances and store may differ by this much where a change made while L2 could not
-/// be asked is compared with the time of a sign-out. In doubt the sign-out wins.
+/// The clock of an instance may be set by this much where a change made while L2 could not be asked
+/// is compared with the time of a sign-out. In doubt the sign-out wins.
 pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// How often a partition is compared with L2 while the backplane is lost.
@@ -138,7 +138,7 @@ pub(crate) struct State {
     /// When L2 last confirmed that.
     pub(super) checked_at: Moment,
     pub(super) touched_at: Moment,
-    /// When L2 says the partition was last signed out.
+    /// When the partition was last signed out: so long ago as L2 says, by the clock of this instance.
     pub(super) cleared_at: Option<Timestamp>,
     /// When a read must ask L2 again (the L1 expiration ratio); `None` is never.
     pub(super) fresh_until: Option<Moment>,

@@ -44,6 +44,17 @@ impl From<Count> for u64 {
 }
 
 impl Pin {
+    /// The generation, or 0 while it is not known.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.map_or(0, u64::from)
+    }
+
+    /// Whether the partition was signed out between this pin and a later one, as far as both know.
+    pub(super) fn is_before(&self, later: &Self) -> bool {
+        let both = self.generation.zip(later.generation);
+        both.is_some_and(|(seen, later)| seen < later)
+    }
+
     /// Takes over the generation, if it was not known when the pin was taken.
     pub(super) fn learn(&mut self, state: &State) {
         if !state.is_clearing() {

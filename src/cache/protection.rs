@@ -381,7 +381,7 @@ impl Engine {
             return Ok(Some(match is_absent(&loaded) {
                 true => Loaded {
                     generation,
-                    cleared_at: found.cleared_at,
+                    cleared_for: found.cleared_for,
                     ..Loaded::default()
                 },
                 false => loaded,

@@ -1,15 +1,24 @@
 //! Moving a partition's tokens to another, as when a session gets a new id at sign-in.
+//!
+//! A refresh token that is being redeemed does not move: what would arrive is spent, and its successor
+//! would be refused with the session that is left. So a move takes the turn of those who redeem.
 
+use std::pin::pin;
 use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
 
 use super::Engine;
 use super::l2::L2Error;
+use super::lease::{HeldLease, owner};
 use super::load::MAX_READS;
+use super::partition::State;
 use super::pin::Pin;
 use super::revocation::Number;
+use super::turn::{Exclusion, Turn};
 use crate::codec::Value;
-use crate::error::Error;
-use crate::key::{PartitionKey, TokenKey};
+use crate::error::{Error, StoreError, StoreErrorKind};
+use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::policy::FailurePolicy;
 use crate::store::{Commit, CommitId, Origin, Outcome, PartitionId, Revision};
 
@@ -20,6 +29,18 @@ struct Whole {
     version: u64,
     entries: Vec<(TokenKey, Value)>,
     pin: Pin,
+}
+
+impl Whole {
+    fn has_refresh_token(&self) -> bool {
+        let mut names = self.entries.iter().map(|(name, _)| name.as_ref());
+        names.any(|name| name == REFRESH_TOKEN)
+    }
+}
+
+/// A redemption of what is to be moved takes too long.
+fn is_being_redeemed() -> Error {
+    Error::Unavailable(StoreError::new(StoreErrorKind::Timeout))
 }
 
 impl Engine {
@@ -39,7 +60,8 @@ impl Engine {
             let moved = engine.relocate_here(&from, &to, policy, &mut seen).await;
             (moved, seen)
         };
-        match self.detached(self.deadline(), moves).await {
+        let deadline = self.deadline() + self.l2.hard_timeout;
+        match self.detached(deadline, moves).await {
             Ok((moved, seen)) => {
                 *pin = seen;
                 moved
@@ -61,6 +83,14 @@ impl Engine {
         if from == to {
             return Ok(());
         }
+        let still_by = self.deadline();
+        let mut exclusion = Exclusion::default();
+        // The generation that the lease is for.
+        let mut held = None;
+        let now = self.now();
+        let here = self.partitions.with(from, |_, state| state.pin(now));
+        let lock = timeout_at(still_by, self.lock_partition(from, here)).await;
+        exclusion.lock = Some(lock.map_err(|_| is_being_redeemed())?);
         // The same throughout: where the store takes two steps, a repeated one goes on.
         let id = self.queue.next_id();
         for _ in 0..MAX_READS {
@@ -72,15 +102,26 @@ impl Engine {
                 }
             };
             let seen = *pin.get_or_insert(source.pin);
-            let ended = self
-                .partitions
-                .with(from, |_, state| state.signed_out_since(&seen));
-            if ended {
+            let ended = |state: &mut State| state.signed_out_since(&seen);
+            // Where L1 does not keep the partition, what was read says it.
+            if seen.is_before(&source.pin) || self.partitions.with(from, |_, state| ended(state)) {
                 return Err(Error::SignedOut);
             }
             let (Some(under), true) = (source.under, source.under == target.under) else {
                 continue;
             };
+            if source.has_refresh_token() && held != Some(source.generation) {
+                held = Some(source.generation);
+                exclusion.lease = match self.hold_still(from, source.generation, still_by).await {
+                    Ok(lease) => Some(lease.ok_or_else(is_being_redeemed)?),
+                    Err(failure) => {
+                        self.degrade(policy, failure)?;
+                        return self.relocate_in_memory(from, to, policy, pin).await;
+                    }
+                };
+                // It may have been replaced while this waited.
+                continue;
+            }
             let origin = Origin {
                 partition: self.l2.id(from, under),
                 generation: source.generation,
@@ -129,6 +170,33 @@ impl Engine {
             }
         }
         Err(Error::unavailable())
+    }
+
+    /// Keeps other instances from redeeming the refresh token of this partition, once the one that does
+    /// so now has ended; `None` where that takes too long.
+    async fn hold_still(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        generation: u64,
+        by: Instant,
+    ) -> Result<Option<HeldLease>, L2Error> {
+        let owner = owner(u64::from_be_bytes(self.queue.next_id().0));
+        let partition = self.id(key).await?;
+        let mut held = HeldLease::new(self, partition, REFRESH_TOKEN, generation, owner);
+        let mut turn = Turn::new(self);
+        let changes = self.coherence.changes(key);
+        loop {
+            // From before the question, so that no announcement falls in between.
+            let mut changed = pin!(changes.value().notified());
+            changed.as_mut().enable();
+            let Some(remaining) = held.take().await? else {
+                return Ok(Some(held));
+            };
+            if Instant::now() >= by {
+                return Ok(None);
+            }
+            turn.is_held(remaining, changed).await;
+        }
     }
 
     /// Perhaps L2 has another state of this partition: nobody is to use what memory has unasked.

@@ -17,7 +17,7 @@ use crate::key::{REFRESH_TOKEN, TokenKey};
 use crate::lookup::Lookup;
 use crate::random::{SLIGHTLY, jittered};
 use crate::secret::Secret;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 use crate::token::Token;
 
 /// How long a refused grant is believed: the user's next attempts are answered at once, and a
@@ -37,8 +37,9 @@ pub(super) struct Setback {
     kind: AcquireErrorKind,
     /// Failures in a row.
     count: u32,
-    failed_at: Timestamp,
     retry_at: Timestamp,
+    /// How long it was to be left alone when it failed.
+    pause: Duration,
     /// The refresh token that it is about, as a digest.
     about: Box<str>,
 }
@@ -89,18 +90,19 @@ impl Setback {
         Self {
             kind,
             count,
-            failed_at: now,
             retry_at: now.saturating_add(pause),
+            pause,
             about: digest(refresh_token),
         }
     }
 
-    /// Until when the provider is left alone, if it still is. All instances read this from L2, so it
-    /// is a time of the wall clock: a failure that is yet to come is from before that was set back.
+    /// Until when the provider is left alone, if it still is. A pause that has longer to go than it
+    /// was to last is by another clock, of an instance or from before this one was set.
     pub(super) fn error(&self, now: Timestamp) -> Option<AcquireError> {
         let error = AcquireError::new(self.kind).with_retry_at(Some(self.retry_at));
-        let first = self.failed_at.saturating_sub(CLOCK_SKEW);
-        (first..self.retry_at).contains(&now).then_some(error)
+        let left = self.retry_at.since(now);
+        let lasts = now < self.retry_at && left <= self.pause.saturating_add(CLOCK_SKEW);
+        lasts.then_some(error)
     }
 
     /// The entry that tells of the failures of `name`: of one token, or of all that are acquired
@@ -114,9 +116,9 @@ impl Setback {
             "{} {} {} {} {}",
             self.kind.as_str(),
             self.count,
-            self.failed_at.as_millis(),
             self.retry_at.as_millis(),
-            self.about
+            self.about,
+            millis(self.pause)
         );
         Value::Token(Token::new(text).with_expires_at(self.retry_at.saturating_add(MEMORY)))
     }
@@ -127,9 +129,12 @@ impl Setback {
         Some(Self {
             kind,
             count: parts.next()?.parse().ok()?,
-            failed_at: Timestamp::from_millis(parts.next()?.parse().ok()?),
             retry_at: Timestamp::from_millis(parts.next()?.parse().ok()?),
             about: parts.next()?.into(),
+            pause: parts
+                .next()
+                .and_then(|pause| pause.parse().ok())
+                .map_or(LONGEST_ASKED, Duration::from_millis),
         })
     }
 

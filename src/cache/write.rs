@@ -86,6 +86,10 @@ impl Engine {
         if let Some(permit) = self.budget.try_reserve(changes, bytes) {
             return Ok((permit, false));
         }
+        // Nobody waits for an L2 that is known to be away, and nothing else gives room.
+        if self.l2.shards.refuse_writes() {
+            return Err(Error::Overloaded);
+        }
         // While L2 fails, all that can be sent is being sent again anyway.
         if self.queue.is_flowing() {
             self.queue_deferred();

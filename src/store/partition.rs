@@ -136,7 +136,7 @@ impl Partition {
             version: self.record.version,
             commit: self.record.last(),
             life: self.record.life(now),
-            cleared_at: self.record.cleared_at,
+            cleared_for: self.record.cleared_for(now),
             remaining: self.record.remaining(now),
             entries: self.live_entries(now).collect(),
             damaged: 0,

@@ -263,6 +263,11 @@ impl Record {
         self.end.map(|end| end.max(tombstone.unwrap_or_default()))
     }
 
+    /// How long ago it was signed out.
+    pub(super) fn cleared_for(&self, now: Timestamp) -> Option<Duration> {
+        self.cleared_at.map(|at| now.since(at))
+    }
+
     pub(super) fn remaining(&self, now: Timestamp) -> Remaining {
         Remaining {
             idle: self.end.map(|end| end.since(now)),

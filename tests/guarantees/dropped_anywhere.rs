@@ -124,10 +124,12 @@ where
         if !shut_down {
             drained(&fleet.one).await;
         }
-        let (old, new) = (
-            fleet.find(&what, "s", "graph").await,
-            fleet.find(&what, "new", "graph").await,
-        );
+        let mut old = fleet.find(&what, "s", "graph").await;
+        let new = fleet.find(&what, "new", "graph").await;
+        if end == End::Moved && new {
+            // It may have been moved between the two.
+            old = fleet.find(&what, "s", "graph").await;
+        }
         match end {
             End::Same => assert!(old && !new, "{what}"),
             End::Gone => assert!(!(new || is_done && old), "{what}"),

@@ -3,7 +3,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use tower_token_cache::{Durability, Error, KeyError, TokenCache, TokenSet};
+use tokio::time::Instant;
+use tower_token_cache::{BreakerState, Durability, Error, KeyError, TokenCache, TokenSet};
 
 use crate::common::support::*;
 
@@ -238,4 +239,31 @@ async fn what_is_said_to_be_written_waits_no_more() {
     .await;
     assert_eq!(*waiting.seen.lock().unwrap(), Some(0));
     assert_eq!(commit.await.unwrap(), Durability::Stored);
+}
+
+/// There is no room for a change, and nothing that could give some.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_room_while_l2_is_known_to_be_away() {
+    let store = TestStore::default();
+    let cache = builder(store.clone()).max_pending_changes(10);
+    let cache = cache.build().unwrap();
+    let known = |number: usize| cache.tokens(session(&number.to_string()));
+    for number in 0..=10 {
+        assert_eq!(access(&known(number), "graph").await, None);
+    }
+    store.set_down(true);
+    for number in 0..10 {
+        known(number).insert("graph", token("t")).await.unwrap();
+    }
+    eventually("the breaker opens", async || {
+        cache.stats().l2_state == BreakerState::Open
+    })
+    .await;
+    let begun = Instant::now();
+    let refused = known(10).insert("graph", token("t")).await;
+    assert!(matches!(refused, Err(Error::Overloaded)), "{refused:?}");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    store.set_down(false);
+    drained(&cache).await;
+    known(10).insert("graph", token("t")).await.unwrap();
 }

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod acquired_meanwhile;
 mod acquisitions_wait_their_turn;
 mod attacks;
 mod clocks;
@@ -28,5 +29,6 @@ mod losses;
 mod move_to;
 mod revoke_all;
 mod sessions;
+mod skewed_clocks;
 mod two_databases;
 mod what_is_under_way;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use tower_token_cache::{Error, FailurePolicy, Lookup, TokenSet};
+use tokio::task::JoinHandle;
+use tower_token_cache::{Error, FailurePolicy, Lookup, Timestamp, Token, TokenCache, TokenSet};
 
+use crate::common::issuer::Issuer;
 use crate::common::support::*;
 
 fn signed_in() -> TokenSet {
@@ -123,4 +125,76 @@ async fn under_strict_a_dead_l2_is_an_error_and_nothing_moves() {
     store.set_down(false);
     assert_eq!(stored(store, "old", "graph").await.as_deref(), Some("a"));
     assert_eq!(access(&old, "graph").await.as_deref(), Some("a"));
+}
+
+/// A session whose refresh token is being redeemed here, and an instance that is to move it.
+async fn being_redeemed(
+    elsewhere: bool,
+) -> (
+    TestStore,
+    Issuer,
+    JoinHandle<Result<Token, Error>>,
+    TokenCache,
+) {
+    let (store, issuer) = (TestStore::default(), Issuer::new());
+    let here = cache(store.clone());
+    let tokens = here.tokens(session("old"));
+    let old = Token::new("a0").with_expires_at(Timestamp::from_millis(1));
+    let set = TokenSet::from(old).with_refresh_token("r0");
+    tokens.insert("graph", set).await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
+    issuer.hold();
+    let redeeming = tokio::spawn({
+        let issuer = issuer.clone();
+        async move {
+            tokens
+                .get_or_acquire("graph", |prior| issuer.refresh(prior))
+                .await
+        }
+    });
+    issuer.arrival().await;
+    let other = match elsewhere {
+        true => cache(store.clone()),
+        false => here,
+    };
+    (store, issuer, redeeming, other)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redemption_under_way_ends_first_and_its_successor_moves() {
+    for elsewhere in [false, true] {
+        let (store, issuer, redeeming, other) = being_redeemed(elsewhere).await;
+        let old = other.tokens(session("old"));
+        let moving = tokio::spawn(async move { old.move_to(session("new")).await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        issuer.release();
+        assert_eq!(redeeming.await.unwrap().unwrap().access_token(), "a1");
+        moving.await.unwrap().unwrap();
+        assert_eq!(stored(store.clone(), "old", "graph").await, None);
+        let fresh = cache(store).tokens(session("new"));
+        let found = fresh.refresh_token().await.unwrap();
+        assert_eq!(
+            found.hit().unwrap().expose(),
+            "r1",
+            "elsewhere: {elsewhere}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_too_long_to_be_redeemed_stays_where_it_is() {
+    for elsewhere in [false, true] {
+        let (store, issuer, redeeming, other) = being_redeemed(elsewhere).await;
+        let moved = other.tokens(session("old")).move_to(session("new")).await;
+        assert!(matches!(moved, Err(Error::Unavailable(_))));
+        let fresh = cache(store.clone()).tokens(session("new"));
+        assert_eq!(fresh.refresh_token().await.unwrap(), Lookup::Absent);
+        issuer.release();
+        redeeming.await.unwrap().unwrap();
+        let moved = other.tokens(session("old")).move_to(session("new")).await;
+        assert_eq!(
+            access(&moved.unwrap(), "graph").await.as_deref(),
+            Some("a1")
+        );
+    }
 }

@@ -283,8 +283,8 @@ impl State {
             || (self.is_blind(number) && !partition.clears.is_empty());
         // Its writer had no answer, and the channel tells of what was acknowledged only.
         let mut sign_outs = partition.sign_outs.iter();
-        let ended = ended
-            || sign_outs.any(|one| one.acknowledged.is_none() && one.start < value.written);
+        let ended =
+            ended || sign_outs.any(|one| one.acknowledged.is_none() && one.start < value.written);
         (!replaced && !moved_over && !removed && !ended).then(|| "is not in L2".into())
     }
 }

@@ -43,10 +43,13 @@ impl Flight {
         let now = engine.now();
         let Some(mut permit) = permit else {
             let changes = changes.map(|(name, value)| (name, Some(value)));
-            engine.partitions.with(&self.id.partition, |_, state| {
+            return engine.partitions.with(&self.id.partition, |_, state| {
+                if self.is_over(state) {
+                    return Err(Error::SignedOut.into());
+                }
                 state.change(changes, None, now);
+                Ok(landed)
             });
-            return Ok(landed);
         };
         let pending = |(name, value)| {
             let change = PendingChange::new(&name, Some(value), now, &mut permit);
@@ -100,7 +103,7 @@ impl Flight {
         engine
             .partitions
             .with(&self.id.partition, |partition, state| {
-                if state.signed_out_since(&seen.pin) {
+                if self.is_over(state) || state.signed_out_since(&seen.pin) {
                     return Err(Error::SignedOut);
                 }
                 state.adopt(&seen.pin);
@@ -152,7 +155,7 @@ impl Flight {
         let local = permit.is_none();
         let is_own = self.id.partition.kind() == PartitionKind::Application;
         let shared = engine.partitions.with(&self.id.partition, |_, state| {
-            if state.signed_out_since(&seen.pin) {
+            if self.is_over(state) || state.signed_out_since(&seen.pin) {
                 return false;
             }
             if !(is_own || refreshes || state.exists()) {

@@ -20,7 +20,7 @@ pub async fn absent_partitions_load_empty<S: TokenStore>(harness: &Harness<S>) {
     assert_eq!(loaded.generation, 0, "an absent partition has generation 0");
     assert_eq!(loaded.version, 0, "an absent partition has version 0");
     assert_eq!(
-        loaded.cleared_at, None,
+        loaded.cleared_for, None,
         "an absent partition was not signed out"
     );
 }

@@ -301,7 +301,7 @@ async fn present<S: TokenStore>(subject: &Subject<S>, rule: &str) {
 async fn absent<S: TokenStore>(subject: &Subject<S>, rule: &str) {
     let loaded = subject.load().await;
     assert!(loaded.entries.is_empty(), "{rule}");
-    let numbers = (loaded.generation, loaded.version, loaded.cleared_at);
+    let numbers = (loaded.generation, loaded.version, loaded.cleared_for);
     assert_eq!(
         numbers,
         (0, 0, None),

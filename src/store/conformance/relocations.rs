@@ -31,7 +31,7 @@ pub async fn moves_sign_the_old_partition_out<S: TokenStore>(harness: &Harness<S
         "a move leaves no entry in the old partition"
     );
     assert_eq!(loaded.generation, 1, "a move leaves a tombstone");
-    assert!(loaded.cleared_at.is_some(), "a move leaves a tombstone");
+    assert!(loaded.cleared_for.is_some(), "a move leaves a tombstone");
     let late = harness.draft(&old).put("a", "late");
     assert_eq!(
         old.refused(&late).await,

@@ -143,7 +143,7 @@ pub(super) fn load(answer: Value, now: Timestamp) -> Option<Loaded> {
     };
     loaded.generation = head.generation;
     loaded.version = head.version;
-    loaded.cleared_at = head.cleared_at;
+    loaded.cleared_for = head.cleared_at.map(|at| now.since(at));
     loaded.remaining = Remaining {
         idle: head.end.map(|end| end.since(now)),
         hard: head.hard_end.map(|end| end.since(now)),

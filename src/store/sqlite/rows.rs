@@ -53,7 +53,7 @@ pub(super) async fn load(
         version: record.version,
         commit: record.last(),
         life: record.life(now),
-        cleared_at: record.cleared_at,
+        cleared_for: record.cleared_for(now),
         remaining: record.remaining(now),
         ..Loaded::default()
     };

@@ -249,31 +249,49 @@ async fn calls_to_the_provider_are_bounded() {
     assert_eq!(most.load(Ordering::SeqCst), 5);
 }
 
-/// A request from before a sign-out elsewhere finds the refresh token of the sign-in after it. Who comes
-/// later has nothing to do with that request, and does not end its call: what it redeems would be spent.
+/// A request from before a sign-out elsewhere finds the refresh token of the sign-in after it, and leaves it
+/// alone.
 #[tokio::test]
-async fn a_call_goes_on_when_requests_come_that_do_not_wait_for_it() {
+async fn a_request_redeems_nothing_of_the_session_after_its_own() {
     let (store, issuer) = (expired().await, Issuer::new());
-    let here = builder(store.clone()).runtime(tokio::runtime::Handle::current());
-    let here = here.build().unwrap();
+    let here = cache(store.clone());
     let old = here.tokens(session("s"));
     assert_eq!(old.get("graph").await.unwrap(), Lookup::Absent);
     let there = cache(store.clone()).tokens(session("s"));
     assert_eq!(there.sign_out().await.unwrap(), Durability::Stored);
     keep_expired(&there).await;
-    let first = held(&old, &issuer).await;
+    let first = acquire(&old, &issuer).await;
+    assert!(matches!(first, Err(Error::SignedOut)), "{first:?}");
+    assert_eq!(issuer.calls(), 0);
     let tokens = here.tokens(session("s"));
-    let second = tokio::spawn({
-        let (tokens, issuer) = (tokens.clone(), issuer.clone());
-        async move { acquire(&tokens, &issuer).await }
-    });
-    // All of it runs on this thread: by then the second has begun to wait.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    issuer.release();
-    assert!(matches!(first.await.unwrap(), Err(Error::SignedOut)));
-    assert_eq!(second.await.unwrap().unwrap(), "a1");
+    assert_eq!(acquire(&tokens, &issuer).await.unwrap(), "a1");
     assert_eq!((issuer.calls(), issuer.reuses()), (1, 0));
     assert_eq!(stored(store, "s", "graph").await.as_deref(), Some("a1"));
+}
+
+/// A call for a session that was signed out hangs. The next session has its own, and ends the other's as
+/// little as it waits for it.
+#[tokio::test(start_paused = true)]
+async fn the_next_session_does_not_wait_for_a_call_of_the_last() {
+    for (out_here, in_here) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (store, [last, next]) = (expired().await, [Issuer::new(), Issuer::new()]);
+        let (here, there) = (cache(store.clone()), cache(store.clone()));
+        let hanging = held(&here.tokens(session("s")), &last).await;
+        let on = |here_it_is: bool| match here_it_is {
+            true => here.tokens(session("s")),
+            false => there.tokens(session("s")),
+        };
+        assert_stored(on(out_here).sign_out().await.unwrap());
+        keep_expired(&on(in_here)).await;
+        let begun = tokio::time::Instant::now();
+        assert_eq!(acquire(&on(in_here), &next).await.unwrap(), "a1");
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert!(!hanging.is_finished());
+        last.release();
+        assert!(matches!(hanging.await.unwrap(), Err(Error::SignedOut)));
+        assert_eq!((next.calls(), last.reuses()), (1, 0));
+        let kept = cache(store).tokens(session("s"));
+        let kept = kept.refresh_token().await.unwrap().hit().unwrap();
+        assert_eq!(kept.expose(), "r1", "{out_here} {in_here}");
+    }
 }

@@ -1,0 +1,62 @@
+//! Clocks of instances that are an hour apart, or are set (guarantees 3 and 13).
+
+use std::io;
+use std::time::Duration;
+
+use tower_token_cache::{Clock, Durability, Timestamp, Token, TokenSet};
+
+use crate::common::issuer::set;
+use crate::common::support::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What was changed while L2 could not be asked is from before a sign-out, whatever the clock of its
+/// instance says.
+#[tokio::test]
+async fn a_sign_out_wins_over_a_change_by_a_clock_that_is_ahead() {
+    let store = seeded().await;
+    let right = cache(store.clone());
+    let ahead = Clock::manual(Timestamp::now().saturating_add(HOUR));
+    let ahead = builder(store.clone()).clock(ahead).build().unwrap();
+    assert_eq!(access(&ahead.tokens(session("other")), "graph").await, None);
+    store.set_down(true);
+    let tokens = ahead.tokens(session("s"));
+    tokens.insert("mail", token("late")).await.unwrap();
+    store.set_down(false);
+    let ended = right.tokens(session("s")).sign_out().await.unwrap();
+    assert_eq!(ended, Durability::Stored);
+    drained(&ahead).await;
+    assert_eq!(stored(store, "s", "mail").await, None);
+    assert_eq!(ahead.stats().signed_out_changes, 1);
+}
+
+/// The provider is left alone after a failure for as long as was said, not for an hour more.
+#[tokio::test]
+async fn a_pause_by_a_clock_that_is_ahead_is_no_longer_than_it_was_to_be() {
+    for elsewhere in [false, true] {
+        let store = TestStore::default();
+        let (now, ahead) = (Timestamp::now(), Timestamp::now().saturating_add(HOUR));
+        let clock = Clock::manual(ahead);
+        let on = |clock: &Clock| builder(store.clone()).clock(clock.clone()).build().unwrap();
+        let failing = on(&clock);
+        let tokens = failing.tokens(session("s"));
+        let old = Token::new("old").with_expires_at(Timestamp::from_millis(1));
+        let old = TokenSet::from(old).with_refresh_token("r0");
+        tokens.insert("graph", old).await.unwrap();
+        let fails = |_| async { Err::<TokenSet, _>(io::Error::other("503")) };
+        tokens.get_or_acquire("graph", fails).await.unwrap_err();
+        let right = match elsewhere {
+            true => on(&Clock::manual(now)),
+            false => failing,
+        };
+        clock.set(now);
+        let works = |_| async { Ok::<_, io::Error>(set(1)) };
+        let tokens = right.tokens(session("s"));
+        let again = tokens.get_or_acquire("graph", works).await;
+        assert_eq!(
+            again.unwrap().access_token(),
+            "a1",
+            "elsewhere: {elsewhere}"
+        );
+    }
+}
