@@ -216,7 +216,8 @@ impl Client {
         let since = self.began.saturating_sub(super::model::BOUND);
         let known = partition.cleared_since(since)
             || partition.sign_outs.iter().any(|one| one.start >= since);
-        if !known && !partition.tainted && !state.disturbed_since(self.by, since) {
+        // What it had may be of before that, where it went on without the store.
+        if !known && !partition.tainted && !state.went_on_since(self.by, since) {
             let (by, number) = (self.by, self.number);
             state.violated(format!(
                 "i{by}: p{number} was not signed out, but it says so"
