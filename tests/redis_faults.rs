@@ -72,6 +72,12 @@ impl Service {
         self.admin("CLIENT KILL TYPE normal SKIPME yes");
     }
 
+    /// Redis hears of it at once.
+    async fn a_user_leaves(&self) {
+        let leaver = self.cache.tokens(session("leaver"));
+        assert_stored(leaver.sign_out().await.unwrap());
+    }
+
     /// Users come, change and leave while the fault lasts, and it is one.
     async fn endure(&mut self) {
         let fault = Instant::now();
@@ -301,14 +307,7 @@ async fn it_forgets_its_scripts() {
     }
     assert_eq!(service.kept, 0, "loaded again without being noticed");
     service.admin("SCRIPT FLUSH");
-    assert_stored(
-        service
-            .cache
-            .tokens(session("leaver"))
-            .sign_out()
-            .await
-            .unwrap(),
-    );
+    service.a_user_leaves().await;
     assert_eq!(service.cache.stats().l2_errors, 0);
     service.recovers().await;
 }
@@ -355,14 +354,7 @@ async fn connections_are_reset_within_answers() {
         drained(&service.cache).await;
     }
     assert_eq!(service.cache.stats().l2_errors, 0, "nobody noticed");
-    assert_stored(
-        service
-            .cache
-            .tokens(session("leaver"))
-            .sign_out()
-            .await
-            .unwrap(),
-    );
+    service.a_user_leaves().await;
     service.unknown_users_do_not_wait().await;
     for round in 1..service.round {
         let name = format!("unknown-{round}");

@@ -28,6 +28,9 @@ async fn a_sign_out_wins_over_a_change_by_a_clock_that_is_ahead() {
     // Far away it may have been there before the sign-out, and has gone with it.
     drained(&ahead).await;
     assert_eq!(stored(store, "s", "mail").await, None);
+    if crate::common::far::latency().is_zero() {
+        assert_eq!(ahead.stats().signed_out_changes, 1);
+    }
 }
 
 /// The provider is left alone after a failure for as long as was said, not for an hour more.
