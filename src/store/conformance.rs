@@ -22,6 +22,7 @@
 mod commits;
 mod epochs;
 mod expectations;
+mod feeds;
 mod generations;
 mod harness;
 mod leases;
@@ -31,6 +32,7 @@ mod relocations;
 pub use self::commits::*;
 pub use self::epochs::*;
 pub use self::expectations::*;
+pub use self::feeds::*;
 pub use self::generations::*;
 pub use self::harness::Harness;
 pub use self::leases::*;
@@ -104,4 +106,9 @@ pub async fn all<S: TokenStore>(harness: &Harness<S>) {
     leases_stand_alone(harness).await;
     leases_outlive_a_sign_out(harness).await;
     concurrent_leases_have_one_owner(harness).await;
+
+    changes_are_told_before_the_proof(harness).await;
+    changes_of_all_kinds_are_told(harness).await;
+    many_changes_are_told_to_all(harness).await;
+    only_changes_are_told(harness).await;
 }

@@ -1,5 +1,6 @@
 //! `MemoryStore`: an L2 in this process, for one instance, for tests and for prototypes.
 
+mod feed;
 pub(super) mod leases;
 
 use std::fmt;
@@ -9,11 +10,12 @@ use std::time::Duration;
 use hashlink::LruCache;
 use parking_lot::Mutex;
 
+use self::feed::Listeners;
 use self::leases::Leases;
 use super::partition::Partition;
 use super::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
-    Remaining, StoreFuture, TokenStore,
+    Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
+    Raise, Remaining, StoreFuture, TokenStore,
 };
 use crate::error::{StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
@@ -37,6 +39,7 @@ struct Shelf {
     partitions: LruCache<PartitionId, Partition>,
     bytes: u64,
     max_bytes: u64,
+    listeners: Listeners,
 }
 
 impl MemoryStore {
@@ -52,6 +55,7 @@ impl MemoryStore {
                 partitions: LruCache::new_unbounded(),
                 bytes: 0,
                 max_bytes,
+                listeners: Listeners::default(),
             })),
             leases: Arc::default(),
             clock: Clock::system(),
@@ -70,6 +74,7 @@ impl MemoryStore {
         let mut shelf = self.shelf.lock();
         let forgotten = shelf.partitions.remove(partition);
         shelf.bytes -= forgotten.as_ref().map_or(0, Partition::footprint);
+        shelf.listeners.tell(partition);
     }
 
     /// The partitions that it holds, signed-out ones included; for tests.
@@ -141,10 +146,13 @@ impl Shelf {
             self.partitions.insert(id.clone(), partition);
         }
         while self.bytes > self.max_bytes
-            && let Some((_, oldest)) = self.partitions.remove_lru()
+            && let Some((evicted, oldest)) = self.partitions.remove_lru()
         {
             self.bytes -= oldest.footprint();
+            self.listeners.tell(&evicted);
         }
+        // Under the lock: before anybody is answered.
+        self.listeners.tell(id);
         result
     }
 }
@@ -225,6 +233,10 @@ impl TokenStore for MemoryStore {
             Partition::raise(stored, raise, keep, now)
         });
         Box::pin(std::future::ready(Ok(raised)))
+    }
+
+    fn feed(&self, namespace: &str) -> Option<Feed> {
+        Some(self.shelf.lock().listeners.feed(namespace))
     }
 
     fn relocate<'a>(

@@ -47,6 +47,7 @@
 mod commit;
 #[cfg(feature = "test-util")]
 pub mod conformance;
+mod feed;
 mod id;
 mod loaded;
 mod memory;
@@ -65,6 +66,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 pub use self::commit::{Change, Cleared, Commit, CommitId, Expected, Lifetime, Outcome, Put};
+pub use self::feed::{Feed, FeedEvent};
 pub use self::id::{EntryId, PartitionId};
 pub use self::loaded::{Loaded, Remaining, Revision, StoredEntry};
 pub use self::memory::MemoryStore;
@@ -169,6 +171,17 @@ pub trait TokenStore: Send + Sync + 'static {
         raise: Raise,
         keep: Option<Duration>,
     ) -> StoreFuture<'a, Result<u64, StoreError>>;
+
+    /// Tells what changes in a namespace, from now on; see [`FeedEvent`]. Each call is another listener.
+    ///
+    /// A change that the store has acknowledged is told before the next
+    /// [`CompleteUntil`](FeedEvent::CompleteUntil) of a later time, which a feed that is alive tells at least
+    /// once a second. `None`, the default, is a store that cannot tell: memory is then compared with it
+    /// as often as [`L1::max_staleness`](crate::L1::max_staleness) says.
+    fn feed(&self, namespace: &str) -> Option<Feed> {
+        let _ = namespace;
+        None
+    }
 
     /// Moves a partition: signs `from` out and applies `commit` to another partition, both or
     /// neither. [`Conflict`](Outcome::Conflict) when `from` is no longer as it was read, and

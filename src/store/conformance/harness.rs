@@ -94,6 +94,10 @@ impl<S: TokenStore> Harness<S> {
         }
     }
 
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     pub(super) async fn pass_units(&self, units: u32) {
         self.pass(self.units(units)).await;
     }
