@@ -12,9 +12,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{
     Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline, RedisError, RedisResult, RetryMethod,
-    ServerErrorKind, Value,
+    ServerErrorKind, Value, cmd,
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -22,7 +23,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::nodes::Nodes;
-use self::slots::{Place, Slots, slot, slot_of};
+pub(super) use self::slots::Place;
+use self::slots::{Slots, slot, slot_of};
 use super::failure::{is_unanswered, no_connection, timed_out};
 use super::tls::Tls;
 use crate::random;
@@ -72,13 +74,7 @@ impl Cluster {
         tls: &Tls,
         timeout: Duration,
     ) -> RedisResult<Self> {
-        let seeds = nodes.iter().filter_map(|node| match node.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                Some((Arc::from(host.as_str()), *port))
-            }
-            _ => None,
-        });
-        let seeds = seeds.collect();
+        let seeds = nodes.iter().filter_map(place_of).collect();
         let like = nodes.into_iter().next().ok_or_else(|| {
             let kind = ErrorKind::InvalidClientConfig;
             RedisError::from((kind, "the URL names no server"))
@@ -275,6 +271,28 @@ impl Cluster {
             }
             drop(permit);
         });
+    }
+}
+
+/// The masters of a cluster by one of its nodes, which was reached as `from`, sorted.
+pub(super) async fn masters(
+    node: &mut MultiplexedConnection,
+    from: &ConnectionInfo,
+) -> RedisResult<Vec<Place>> {
+    let from = place_of(from).ok_or_else(no_connection)?;
+    let answer: Value = cmd("CLUSTER").arg("SLOTS").query_async(node).await?;
+    let slots = Slots::parse(&answer, &from).ok_or_else(no_connection)?;
+    let mut masters = slots.masters().to_vec();
+    masters.sort_unstable();
+    Ok(masters)
+}
+
+fn place_of(node: &ConnectionInfo) -> Option<Place> {
+    match node.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some((Arc::from(host.as_str()), *port))
+        }
+        _ => None,
     }
 }
 

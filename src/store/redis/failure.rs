@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bb8_redis::redis::RedisError;
+use bb8_redis::redis::{RedisError, RedisResult, Value};
 
 /// Whether the connection was cut: what was sent may or may not have arrived, and another connection
 /// may do. One that is refused, or takes too long, is none that was cut.
@@ -36,4 +36,16 @@ pub(super) fn not_connected(error: RedisError) -> RedisError {
 
 pub(super) fn no_connection() -> RedisError {
     io::Error::other("no connection within the time allowed").into()
+}
+
+/// Whether this is a master's answer to `ROLE`. Who may not ask has to believe it.
+pub(super) fn is_master(role: &RedisResult<Value>) -> bool {
+    match role {
+        Ok(Value::Array(parts)) => match parts.first() {
+            Some(Value::BulkString(role)) => role == b"master",
+            _ => false,
+        },
+        Ok(_) => false,
+        Err(error) => error.code() == Some("NOPERM"),
+    }
 }

@@ -73,6 +73,10 @@ impl Links {
         made.first().map_or(0, |known| known.link.server(id))
     }
 
+    pub(super) fn access(&self) -> &Access {
+        &self.0.access
+    }
+
     /// What tells these servers from others.
     pub(super) fn identity(&self) -> u64 {
         let mut hasher = DefaultHasher::new();

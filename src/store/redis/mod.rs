@@ -7,6 +7,7 @@ mod builder;
 mod cluster;
 mod eviction;
 mod failure;
+mod feed;
 #[cfg(feature = "seal")]
 mod keys;
 mod link;
@@ -34,8 +35,8 @@ use self::scripts::{Lua, hash_key};
 pub(crate) use self::sentinel::{Master, Sentinels};
 use super::raise;
 use super::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
-    Remaining, Revision, StoreFuture, TokenStore,
+    Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
+    Raise, Remaining, Revision, StoreFuture, TokenStore,
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 use crate::time::Timestamp;
@@ -84,6 +85,7 @@ use crate::time::Timestamp;
 /// | masters behind sentinels | `+role`, so that one that is none any more is noticed |
 /// | sentinels | `+sentinel\|get-master-addr-by-name` |
 /// | a [key repository](Self::keys) | `~ttc:keys +hgetall +hsetnx` |
+/// | to be told what changes | `+hello +client\|tracking +role` |
 /// | a [`RedisBackplane`](crate::RedisBackplane) | `&ttc:* +hello +subscribe +publish` |
 /// | to be warned of eviction | `+info` |
 ///
@@ -327,6 +329,10 @@ impl TokenStore for RedisStore {
             let answer = self.run_one(&scripts::RAISE, command).await?;
             record::raised(&answer).ok_or_else(unexpected)
         })
+    }
+
+    fn feed(&self, namespace: &str) -> Option<Feed> {
+        feed::feed(self.links.access(), namespace)
     }
 
     fn relocate<'a>(

@@ -234,7 +234,9 @@ pub(super) fn release(lease: &Lease) -> Cmd {
 }
 
 fn of_lease(script: &Lua, lease: &Lease) -> Cmd {
-    let key = format!("{}:l:{}", hash_key(&lease.partition), lease.entry.encoded());
+    // Not below the prefix of partitions: a lease is no change that a feed tells.
+    let (id, entry) = (&lease.partition, lease.entry.encoded());
+    let key = format!("{}:l:{{{}}}:{entry}", id.namespace(), id.encoded());
     let mut command = script.on(&[key]);
     command.arg(&lease.owner);
     command

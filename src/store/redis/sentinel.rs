@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::access::Access;
 use super::address::located;
+use super::failure::is_master;
 use super::tls::Tls;
 
 /// How often the sentinels are asked while nothing is wrong. A master that is replaced although it
@@ -158,18 +159,6 @@ impl Sentinels {
     /// No code that can panic runs under the lock.
     fn named(&self) -> MutexGuard<'_, Option<Place>> {
         self.named.lock()
-    }
-}
-
-/// Whether this is a master's answer to `ROLE`. Who may not ask has to believe it.
-fn is_master(role: &RedisResult<Value>) -> bool {
-    match role {
-        Ok(Value::Array(parts)) => match parts.first() {
-            Some(Value::BulkString(role)) => role == b"master",
-            _ => false,
-        },
-        Ok(_) => false,
-        Err(error) => error.code() == Some("NOPERM"),
     }
 }
 

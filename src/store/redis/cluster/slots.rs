@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bb8_redis::redis::{Arg, Cmd, Value};
 
 /// A node's host and port.
-pub(super) type Place = (Arc<str>, u16);
+pub(in crate::store::redis) type Place = (Arc<str>, u16);
 
 const COUNT: u16 = 16384;
 

@@ -1,0 +1,149 @@
+//! The connections over which masters tell what changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bb8_redis::redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
+use bb8_redis::redis::{Pipeline, PushInfo, PushKind, RedisResult, Value, cmd};
+use futures_util::future::try_join_all;
+use tokio::sync::mpsc;
+
+use super::places::{Masters, Places, another, config, connect};
+use crate::store::redis::failure::{is_master, no_connection};
+
+/// Messages that may wait; one names all keys that changed in a turn of the server's loop. Who is further
+/// behind takes it that anything may have changed.
+const ROOM: usize = 1024;
+
+/// A connection to each master.
+pub(super) struct Ears {
+    masters: Masters,
+    connections: Vec<MultiplexedConnection>,
+    pushes: mpsc::Receiver<PushInfo>,
+    missed: Arc<AtomicBool>,
+    prefix: String,
+}
+
+/// What a server has told.
+pub(super) enum News {
+    Changed(Vec<[u8; 32]>),
+    Everything,
+}
+
+impl Ears {
+    /// Listens to all masters.
+    pub(super) async fn open(places: &Places, prefix: &str) -> RedisResult<Self> {
+        let (masters, clients) = places.masters().await?;
+        let (sender, pushes) = mpsc::channel(ROOM);
+        let missed = Arc::<AtomicBool>::default();
+        let opens = clients.iter().map(async |client| {
+            let pushes = Pushes {
+                sender: sender.clone(),
+                missed: missed.clone(),
+            };
+            let mut connection = connect(client, config().set_push_sender(pushes)).await?;
+            let mut tracking = cmd("CLIENT");
+            tracking.arg("TRACKING").arg("ON").arg("BCAST");
+            tracking.arg("PREFIX").arg(prefix);
+            tracking.query_async::<()>(&mut connection).await?;
+            is_still_master(&mut connection).await?;
+            RedisResult::Ok(connection)
+        });
+        Ok(Self {
+            connections: try_join_all(opens).await?,
+            masters,
+            pushes,
+            missed,
+            prefix: prefix.to_owned(),
+        })
+    }
+
+    /// Asks all of them at once. Whatever they told before they answer is here once this is ready.
+    pub(super) fn proof(&self) -> impl Future<Output = RedisResult<()>> + Send + use<> {
+        let (masters, connections) = (self.masters.clone(), self.connections.clone());
+        async move {
+            let mut any = connections.first().cloned().ok_or_else(no_connection)?;
+            let asks = connections
+                .into_iter()
+                .map(async |mut connection| is_still_master(&mut connection).await);
+            try_join_all(asks).await?;
+            masters.are_still(&mut any).await
+        }
+    }
+
+    /// What is told next.
+    pub(super) async fn news(&mut self) -> RedisResult<News> {
+        let push = self.pushes.recv().await;
+        push.map_or_else(|| Err(no_connection()), |push| self.read(push))
+    }
+
+    /// What has been told by now, if anything.
+    pub(super) fn next(&mut self) -> Option<RedisResult<News>> {
+        let push = self.pushes.try_recv().ok()?;
+        Some(self.read(push))
+    }
+
+    fn read(&self, push: PushInfo) -> RedisResult<News> {
+        if self.missed.swap(false, Ordering::AcqRel) {
+            return Ok(News::Everything);
+        }
+        match (push.kind, push.data.into_iter().next()) {
+            (PushKind::Disconnection, _) => Err(no_connection()),
+            (PushKind::Invalidate, Some(Value::Array(keys))) => {
+                let digests = keys.iter().filter_map(|key| self.digest(key));
+                Ok(News::Changed(digests.collect()))
+            }
+            // All keys are gone.
+            (PushKind::Invalidate, _) => Ok(News::Everything),
+            _ => Ok(News::Changed(Vec::new())),
+        }
+    }
+
+    /// The partition of a key, if it is one.
+    fn digest(&self, key: &Value) -> Option<[u8; 32]> {
+        let Value::BulkString(key) = key else {
+            return None;
+        };
+        let encoded = key
+            .strip_prefix(self.prefix.as_bytes())?
+            .strip_suffix(b"}")?;
+        let mut digest = [0; 32];
+        let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut digest).ok()?;
+        (length == digest.len()).then_some(digest)
+    }
+}
+
+/// Whether the server is a master, in an answer that comes after all that it has told.
+async fn is_still_master(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let mut pipeline = Pipeline::with_capacity(2);
+    pipeline.cmd("PING").cmd("ROLE");
+    let answers = connection.send_packed_commands(&pipeline, 0, 2).await?;
+    let [ping, role] = <[Value; 2]>::try_from(answers).map_err(|_| no_connection())?;
+    ping.extract_error()?;
+    match is_master(&role.extract_error()) {
+        true => Ok(()),
+        false => Err(another()),
+    }
+}
+
+/// Takes what is told out of a connection.
+struct Pushes {
+    sender: mpsc::Sender<PushInfo>,
+    missed: Arc<AtomicBool>,
+}
+
+impl AsyncPushSender for Pushes {
+    fn send(&self, push: PushInfo) -> Result<(), SendError> {
+        match self.sender.try_send(push) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                // Before what waits is read.
+                self.missed.store(true, Ordering::Release);
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(SendError),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Which servers have to be listened to: all masters.
+
+use bb8_redis::redis::aio::MultiplexedConnection;
+use bb8_redis::redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, RedisError, RedisResult,
+};
+
+use super::TIMEOUT;
+use crate::error::ConfigError;
+#[cfg(feature = "redis-sentinel")]
+use crate::store::redis::sentinel::{self, Sentinels};
+use crate::store::redis::{Access, Address, bad_url};
+#[cfg(feature = "redis-cluster")]
+use crate::store::redis::{address::located, cluster, failure::no_connection};
+
+/// The servers of a URL.
+pub(super) enum Places {
+    Server(Client),
+    #[cfg(feature = "redis-sentinel")]
+    Sentinels(std::sync::Arc<Sentinels>),
+    #[cfg(feature = "redis-cluster")]
+    Cluster {
+        seeds: Vec<ConnectionInfo>,
+        access: Access,
+    },
+}
+
+/// The masters that there are now, and what says that they still are.
+#[derive(Clone)]
+pub(super) enum Masters {
+    /// The one of the URL.
+    One,
+    /// The one that the sentinels name.
+    #[cfg(feature = "redis-sentinel")]
+    Named(std::sync::Arc<Sentinels>, sentinel::Place),
+    /// Those that keep the slots of a cluster, sorted, and the node that was asked for them.
+    #[cfg(feature = "redis-cluster")]
+    Cluster(Vec<cluster::Place>, ConnectionInfo),
+}
+
+impl Places {
+    /// The errors never hold the URL, which may hold a password.
+    pub(super) fn new(access: &Access) -> Result<Self, ConfigError> {
+        let bad = |error: RedisError| bad_url().with_source(error);
+        Ok(match access.address()? {
+            Address::Server(info) => Self::Server(access.open(with_pushes(*info)).map_err(bad)?),
+            #[cfg(feature = "redis-cluster")]
+            Address::Cluster(nodes) => Self::Cluster {
+                seeds: nodes.into_iter().map(with_pushes).collect(),
+                access: access.clone(),
+            },
+            #[cfg(feature = "redis-sentinel")]
+            Address::Sentinel {
+                sentinels,
+                service,
+                master,
+            } => {
+                let master = with_pushes(*master);
+                let sentinels = Sentinels::new(sentinels, service, master, access, TIMEOUT);
+                Self::Sentinels(sentinels.map_err(bad)?.into())
+            }
+        })
+    }
+
+    /// The masters, and a client for each.
+    pub(super) async fn masters(&self) -> RedisResult<(Masters, Vec<Client>)> {
+        match self {
+            Self::Server(client) => Ok((Masters::One, vec![client.clone()])),
+            #[cfg(feature = "redis-sentinel")]
+            Self::Sentinels(sentinels) => {
+                let master = sentinels.connect().await?;
+                let named = Masters::Named(sentinels.clone(), master.place);
+                Ok((named, vec![master.client]))
+            }
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster { seeds, access } => {
+                let (masters, seed) = cluster_masters(seeds, access).await?;
+                let client = |(host, port): &cluster::Place| {
+                    access.open(located(&seed, host.to_string(), *port))
+                };
+                let clients = masters.iter().map(client).collect::<RedisResult<_>>()?;
+                Ok((Masters::Cluster(masters, seed), clients))
+            }
+        }
+    }
+}
+
+/// The masters of a cluster, by the first of its seeds that answers.
+#[cfg(feature = "redis-cluster")]
+async fn cluster_masters(
+    seeds: &[ConnectionInfo],
+    access: &Access,
+) -> RedisResult<(Vec<cluster::Place>, ConnectionInfo)> {
+    let mut failure = no_connection();
+    for seed in seeds {
+        let asked = async {
+            let mut connection = connect(&access.open(seed.clone())?, config()).await?;
+            cluster::masters(&mut connection, seed).await
+        };
+        match asked.await {
+            Ok(masters) => return Ok((masters, seed.clone())),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+impl Masters {
+    /// Whether these are the masters still, as far as this server knows.
+    pub(super) async fn are_still(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<()> {
+        let replaced = match self {
+            Self::One => false,
+            #[cfg(feature = "redis-sentinel")]
+            Self::Named(sentinels, place) => sentinels.name_another(place),
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(known, seed) => cluster::masters(connection, seed).await? != *known,
+        };
+        match replaced {
+            true => Err(another()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Another server is a master by now.
+pub(super) fn another() -> RedisError {
+    std::io::Error::other("another server is the master").into()
+}
+
+pub(super) fn config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(TIMEOUT))
+        .set_response_timeout(Some(TIMEOUT))
+}
+
+pub(super) async fn connect(
+    client: &Client,
+    config: AsyncConnectionConfig,
+) -> RedisResult<MultiplexedConnection> {
+    client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+}
+
+/// What is told comes in RESP3 only.
+fn with_pushes(info: ConnectionInfo) -> ConnectionInfo {
+    let settings = info.redis_settings().clone();
+    info.set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3))
+}
