@@ -14,7 +14,7 @@ use crate::private_file::{self, Identity};
 /// Marks a database as this crate's: "TTKC".
 const APPLICATION_ID: i32 = 0x5454_4b43;
 
-const SCHEMA_VERSION: i32 = 2;
+const SCHEMA_VERSION: i32 = 3;
 
 /// Entries keep their row id: their values are too large for the tree of a table without one.
 /// The pragma repeats [`APPLICATION_ID`].
@@ -45,8 +45,7 @@ const VERSION_1: &str = "
     PRAGMA application_id = 1414810435;
 ";
 
-/// Leases belong to no partition: they can be taken of an absent one. The pragma repeats
-/// [`SCHEMA_VERSION`].
+/// Leases belong to no partition: they can be taken of an absent one.
 const VERSION_2: &str = "
     CREATE TABLE leases (
         partition_id BLOB NOT NULL,
@@ -59,7 +58,29 @@ const VERSION_2: &str = "
     PRAGMA user_version = 2;
 ";
 
-const _: () = assert!(APPLICATION_ID == 1_414_810_435 && SCHEMA_VERSION == 2);
+/// What has changed lately, in order, for the feed. A touch is not told. The numbers have no gaps but at the
+/// beginning, where the oldest are dropped. The pragma repeats [`SCHEMA_VERSION`].
+const VERSION_3: &str = "
+    CREATE TABLE changes (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        partition_id BLOB NOT NULL
+    ) STRICT;
+    CREATE TRIGGER changes_are_bounded AFTER INSERT ON changes BEGIN
+        DELETE FROM changes WHERE number <= new.number - 10000;
+    END;
+    CREATE TRIGGER partitions_begin AFTER INSERT ON partitions BEGIN
+        INSERT INTO changes (partition_id) VALUES (new.id);
+    END;
+    CREATE TRIGGER partitions_change AFTER UPDATE OF generation, version ON partitions BEGIN
+        INSERT INTO changes (partition_id) VALUES (new.id);
+    END;
+    CREATE TRIGGER partitions_end AFTER DELETE ON partitions BEGIN
+        INSERT INTO changes (partition_id) VALUES (old.id);
+    END;
+    PRAGMA user_version = 3;
+";
+
+const _: () = assert!(APPLICATION_ID == 1_414_810_435 && SCHEMA_VERSION == 3);
 
 /// How often the switch to WAL is tried: SQLite does not wait for its lock by itself.
 const WAL_ATTEMPTS: u32 = 100;
@@ -125,8 +146,9 @@ pub(super) async fn prepare(options: &SqliteConnectOptions) -> Result<(), Config
         .await
         .map_err(not_opened)?;
     let missing: &[&str] = match inspect(&mut transaction).await? {
-        State::Empty => &[VERSION_1, VERSION_2],
-        State::Version1 => &[VERSION_2],
+        State::Empty => &[VERSION_1, VERSION_2, VERSION_3],
+        State::Version1 => &[VERSION_2, VERSION_3],
+        State::Version2 => &[VERSION_3],
         State::Current => &[],
     };
     for step in missing.iter().copied() {
@@ -140,6 +162,7 @@ pub(super) async fn prepare(options: &SqliteConnectOptions) -> Result<(), Config
 enum State {
     Empty,
     Version1,
+    Version2,
     Current,
 }
 
@@ -151,6 +174,7 @@ async fn inspect(connection: &mut SqliteConnection) -> Result<State, ConfigError
     match found.fetch_one(connection).await.map_err(not_opened)? {
         (0, 0, 0) => Ok(State::Empty),
         (APPLICATION_ID, 1, _) => Ok(State::Version1),
+        (APPLICATION_ID, 2, _) => Ok(State::Version2),
         (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(State::Current),
         (APPLICATION_ID, ..) => Err(ConfigError::new(
             "path",
