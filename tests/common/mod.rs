@@ -10,6 +10,7 @@
 pub mod browser;
 pub mod dropped;
 pub mod far;
+pub mod feed;
 pub mod http_client;
 pub mod instance;
 pub mod issuer;

@@ -1,8 +1,8 @@
 //! A TCP proxy that fails as networks do. It knows nothing of what it carries.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,6 +49,8 @@ struct State {
     delay: AtomicU64,
     /// What connections before this one carry vanishes.
     stranded: AtomicUsize,
+    /// Where the next connections lead.
+    server: Mutex<SocketAddr>,
 }
 
 impl Proxy {
@@ -72,9 +74,10 @@ impl Proxy {
             accepted: AtomicUsize::new(0),
             delay: AtomicU64::new(0),
             stranded: AtomicUsize::new(0),
+            server: Mutex::new(server),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, server, state.clone()));
+        tasks.spawn(accept(listener, state.clone()));
         Self {
             address,
             state,
@@ -121,6 +124,11 @@ impl Proxy {
         self.state.stranded.store(accepted, Ordering::SeqCst);
     }
 
+    /// New connections lead to another server, as behind a name; the present ones stay where they are.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *self.state.server.lock().expect("whole") = server;
+    }
+
     /// Resets all connections; new ones work.
     pub async fn reset(&self) {
         self.set(Mode::Reset);
@@ -133,7 +141,7 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, state: Arc<State>) {
+async fn accept(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
@@ -142,6 +150,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, state: Arc<State>) {
             number: state.accepted.fetch_add(1, Ordering::SeqCst),
             state: state.clone(),
         };
+        let server = *state.server.lock().expect("whole");
         connections.spawn(serve(client, server, counted));
     }
 }
