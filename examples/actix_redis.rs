@@ -10,7 +10,6 @@ use std::time::Duration;
 use actix_web::http::header;
 use actix_web::web::{Data, get, post};
 use actix_web::{App, HttpResponse, HttpServer};
-use tower_token_cache::backplane::RedisBackplane;
 use tower_token_cache::{
     Durability, Error, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer,
     TokenSet, Tokens, key,
@@ -21,7 +20,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let redis = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
     // Built once: all workers share its memory, and it outlives them.
     let cache = TokenCache::builder(RedisStore::connect(redis.as_str()).await?)
-        .backplane(RedisBackplane::connect(redis).await?)
         .key_ring(KeyRing::from_env("KEYS")?)
         .build()?;
     let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));

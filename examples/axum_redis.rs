@@ -14,7 +14,6 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tower_token_cache::backplane::RedisBackplane;
 use tower_token_cache::{
     Durability, Error, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer,
     TokenSet, Tokens, key,
@@ -27,7 +26,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .init();
     let redis = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
     let cache = TokenCache::builder(RedisStore::connect(redis.as_str()).await?)
-        .backplane(RedisBackplane::connect(redis).await?)
         .key_ring(KeyRing::from_env("KEYS")?)
         .build()?;
     let app = Router::new()

@@ -26,7 +26,7 @@
 //! |---|---|
 //! | `axum` | [`Tokens`] as an extractor of axum |
 //! | `actix` | the layer as a middleware of actix-web, [`Tokens`] as its extractor |
-//! | `redis` | `RedisStore`, `RedisBackplane` |
+//! | `redis` | `RedisStore` |
 //! | `redis-cluster` | Redis Cluster, by `redis+cluster://` |
 //! | `redis-sentinel` | servers behind Redis Sentinel, by `redis+sentinel://` |
 //! | `redis-tls` | TLS to Redis, by `rediss://`; with rustls and ring |
@@ -44,7 +44,6 @@
 
 mod acquire;
 mod acquisition;
-pub mod backplane;
 mod cache;
 mod codec;
 #[cfg(feature = "cookie")]
@@ -92,9 +91,6 @@ pub use crate::acquire::{
     ProviderError, RefreshReason, TokenSource,
 };
 pub use crate::acquisition::Acquisition;
-pub use crate::backplane::{Backplane, MemoryBackplane};
-#[cfg(feature = "redis")]
-pub use crate::backplane::{RedisBackplane, RedisBackplaneBuilder};
 pub use crate::cache::{BreakerState, Builder, L1, ShutdownReport, TokenCache};
 #[cfg(feature = "cookie")]
 pub use crate::cookie::CookieStore;

@@ -50,9 +50,3 @@ pub(crate) const WIDELY: f64 = 0.5;
 pub(crate) fn jittered(duration: Duration, share: f64) -> Duration {
     duration.mul_f64(1.0 - share + 2.0 * share * fraction())
 }
-
-/// Sixteen random bytes.
-pub(crate) fn id() -> Result<[u8; 16], getrandom::Error> {
-    let (high, low) = (u128::from(number()?), u128::from(number()?));
-    Ok((high << 64 | low).to_be_bytes())
-}

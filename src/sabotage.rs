@@ -22,10 +22,14 @@ pub enum Sabotage {
     LeaseNotTaken,
     /// The lease is not renewed.
     LeaseNotRenewed,
-    /// Once the backplane was alive it is for ever.
-    GapIgnored,
-    /// An announcement that comes during a load is forgotten.
-    AnnouncementIgnoredDuringLoad,
+    /// What the feed has told once is believed for ever.
+    FeedBelievedForEver,
+    /// What this process has written is not compared when the feed tells of it.
+    OwnChangeNotCompared,
+    /// What the feed tells is taken for the next version, and not compared.
+    HintAdopted,
+    /// The proof that all was told comes over another connection; for stores of tests.
+    ProofOnAnotherConnection,
     /// A partition with changes that wait is evicted like any other.
     EvictionDropsPending,
     /// A sign-out removes the entries and leaves the generation as it is.
@@ -69,6 +73,12 @@ static CHOSEN_FOR_ALL: OnceLock<Sabotage> = OnceLock::new();
 pub fn choose_for_all(sabotage: Sabotage) {
     // Whoever was first has chosen.
     let _ = CHOSEN_FOR_ALL.set(sabotage);
+}
+
+/// How the engines of this thread are broken.
+#[cfg(feature = "test-util")]
+pub fn chosen() -> Option<Sabotage> {
+    CHOSEN.get()
 }
 
 /// Whether the engine is to be broken in this way.

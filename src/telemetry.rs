@@ -69,6 +69,9 @@ pub(crate) struct Counters {
     pub(crate) recovered_changes: Counter,
     pub(crate) acquisitions: Counter,
     pub(crate) failed_acquisitions: Counter,
+    pub(crate) feed_told: Counter,
+    pub(crate) feed_hints: Counter,
+    pub(crate) feed_compares: Counter,
     #[cfg(feature = "metrics")]
     exported: exported::Exported,
 }
@@ -110,6 +113,12 @@ impl Default for Counters {
             failed_acquisitions: Counter::new(
                 "failed_acquisitions",
                 "Calls to the provider that did not.",
+            ),
+            feed_told: Counter::new("feed_told", "Changes that the store's feed has told of."),
+            feed_hints: Counter::new("feed_hints", "Of these, those of partitions in memory."),
+            feed_compares: Counter::new(
+                "feed_compares",
+                "Of these, those that were compared in the background.",
             ),
             #[cfg(feature = "metrics")]
             exported: exported::Exported::new(),
@@ -197,8 +206,15 @@ pub struct Stats {
     /// [`Builder::runtime`](crate::Builder::runtime). Without it nothing is read from L2 or written
     /// to it.
     pub engine_alive: bool,
-    /// Whether the backplane is provably alive; `None` without one.
-    pub backplane_alive: Option<bool>,
+    /// Whether the store's [feed](crate::store::FeedEvent) is provably alive, so that changes of other
+    /// instances are heard of; `None` where the store has none.
+    pub feed_alive: Option<bool>,
+    /// Changes that the feed has told of.
+    pub feed_told: u64,
+    /// Of these, those of partitions in memory.
+    pub feed_hints: u64,
+    /// Of these, those that this process may have made itself, and that were compared in the background.
+    pub feed_compares: u64,
     /// How long a change of another instance can go unnoticed now; `None` is without bound.
     pub staleness_bound: Option<std::time::Duration>,
     /// Calls to the provider that gave tokens.

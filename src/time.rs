@@ -112,6 +112,15 @@ impl Moment {
         Self(NonZeroU64::new(before).unwrap_or(NonZeroU64::MIN))
     }
 
+    pub(crate) const fn as_millis(self) -> u64 {
+        self.0.get()
+    }
+
+    /// A moment that was kept as a number; 0 is long before all others.
+    pub(crate) fn from_millis(millis: u64) -> Self {
+        Self(NonZeroU64::new(millis).unwrap_or(NonZeroU64::MIN))
+    }
+
     /// The time from `earlier` to this, zero when `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))

@@ -195,7 +195,7 @@ impl Fleet {
         let instances: Vec<_> = PLAYGROUNDS.into_iter().map(start).collect();
         for instance in &instances {
             common::eventually("the channel is up", async || {
-                instance.try_status().await.unwrap()["backplane_alive"] == json!(true)
+                instance.try_status().await.unwrap()["feed_alive"] == json!(true)
             })
             .await;
         }

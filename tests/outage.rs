@@ -10,28 +10,24 @@ use common::eventually;
 use common::support::{
     RedisServer, TestStore, access, builder, cache, drained, redis_store, session, stored, token,
 };
-use common::wire::Wire;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower_token_cache::{
-    BreakerState, Clock, Durability, Lookup, RedisBackplane, RedisStore, Timestamp, TokenCache,
+    BreakerState, Clock, Durability, Lookup, RedisStore, Timestamp, TokenCache,
 };
 
-/// The breaker waits for up to half a minute between its probes. The backplane is tried each second,
-/// and mostly lives on the same servers.
+/// The breaker waits for up to half a minute between its probes. The feed is tried each second, and comes
+/// from the same servers.
 #[tokio::test(start_paused = true)]
-async fn a_backplane_that_is_back_says_that_l2_may_be() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let cache = builder(store.clone())
-        .backplane(wire.clone())
-        .build()
-        .unwrap();
+async fn a_feed_that_is_back_says_that_l2_may_be() {
+    let store = TestStore::telling();
+    let cache = builder(store.clone()).build().unwrap();
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
     assert_stored(tokens.commit().await.unwrap());
 
     store.set_down(true);
-    wire.cut();
+    store.cut();
     let mut errors = 0;
     for second in 0.. {
         let tokens = cache.tokens(session(&format!("unknown-{second}")));
@@ -53,11 +49,11 @@ async fn a_backplane_that_is_back_says_that_l2_may_be() {
     );
 
     store.set_down(false);
-    wire.mend();
-    // Nobody asks for anything: a second until the channel is tried, and its heartbeat.
+    store.mend();
+    // Nobody asks for anything: a second until the feed is tried, and its proof.
     sleep(Duration::from_secs(4)).await;
     let stats = cache.stats();
-    assert_eq!(stats.backplane_alive, Some(true));
+    assert_eq!(stats.feed_alive, Some(true));
     assert_eq!(stats.l2_state, BreakerState::Closed);
 }
 
@@ -65,10 +61,9 @@ async fn a_backplane_that_is_back_says_that_l2_may_be() {
 /// then the load, each took nearly as long as anybody may wait.
 #[tokio::test(start_paused = true)]
 async fn several_slow_answers_take_no_longer_than_the_hard_timeout() {
-    let (store, wire) = (TestStore::default(), Wire::new());
+    let store = TestStore::telling();
     let limit = Duration::from_secs(1);
     let own = builder(store.clone())
-        .backplane(wire.clone())
         .soft_timeout(limit)
         .hard_timeout(limit)
         .build()
@@ -77,7 +72,7 @@ async fn several_slow_answers_take_no_longer_than_the_hard_timeout() {
     tokens.insert("graph", token("old")).await.unwrap();
     assert_stored(tokens.commit().await.unwrap());
     // Memory has to be compared with L2, which has something else.
-    wire.cut();
+    store.cut();
     sleep(Duration::from_secs(2)).await;
     let other = cache(store.clone()).tokens(session("s"));
     other.insert("graph", token("new")).await.unwrap();
@@ -267,26 +262,20 @@ async fn slowest_read(cache: &TokenCache) -> Duration {
 /// Memory is to be compared with L2 before it is used, and L2 has just died, or hangs.
 #[tokio::test]
 async fn whoever_is_in_l1_does_not_wait_for_l2_that_has_just_died() {
-    for (with_backplane, dies) in [(false, true), (false, false), (true, true), (true, false)] {
+    for dies in [true, false] {
         let mut server = RedisServer::start();
         let clock = Clock::manual(Timestamp::now());
-        let mut builder = builder(redis_store(&server).await).clock(clock.clone());
-        if with_backplane {
-            let backplane = RedisBackplane::connect(server.url()).await.unwrap();
-            builder = builder.backplane(backplane);
-        }
+        let builder = builder(redis_store(&server).await).clock(clock.clone());
         let cache = builder.build().unwrap();
         for user in 0..USERS {
             let tokens = cache.tokens(session(&user.to_string()));
             tokens.insert("graph", token("t")).await.unwrap();
         }
         drained(&cache).await;
-        if with_backplane {
-            eventually("the channel is alive", async || {
-                cache.stats().backplane_alive == Some(true)
-            })
-            .await;
-        }
+        eventually("the feed is alive", async || {
+            cache.stats().feed_alive == Some(true)
+        })
+        .await;
         // A round of comparisons, so that it is known how long they take.
         clock.advance(Duration::from_secs(61));
         slowest_read(&cache).await;
@@ -295,15 +284,13 @@ async fn whoever_is_in_l1_does_not_wait_for_l2_that_has_just_died() {
             false => server.hang(),
         }
         let at_once = slowest_read(&cache).await;
-        if with_backplane {
-            eventually("the channel is lost", async || {
-                cache.stats().backplane_alive == Some(false)
-            })
-            .await;
-        }
+        eventually("the feed is lost", async || {
+            cache.stats().feed_alive == Some(false)
+        })
+        .await;
         clock.advance(Duration::from_secs(61));
         let stale = slowest_read(&cache).await;
-        eprintln!("backplane {with_backplane}, dies {dies}: {at_once:?}, {stale:?}");
+        eprintln!("dies {dies}: {at_once:?}, {stale:?}");
         // The patience is 25 ms, which a busy machine may stretch. It was 200 ms and more.
         let limit = Duration::from_millis(100);
         assert!(at_once < limit && stale < limit, "{at_once:?}, {stale:?}");
@@ -313,11 +300,8 @@ async fn whoever_is_in_l1_does_not_wait_for_l2_that_has_just_died() {
 /// While L2 answers, memory that may be out of date is compared however long that takes.
 #[tokio::test(start_paused = true)]
 async fn what_is_out_of_date_is_not_served_while_l2_answers() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let own = builder(store.clone())
-        .backplane(wire.clone())
-        .build()
-        .unwrap();
+    let store = TestStore::telling();
+    let own = builder(store.clone()).build().unwrap();
     let tokens = own.tokens(session("s"));
     tokens.insert("graph", token("old")).await.unwrap();
     assert_stored(tokens.commit().await.unwrap());
@@ -326,7 +310,7 @@ async fn what_is_out_of_date_is_not_served_while_l2_answers() {
         tokens.insert("graph", token("t")).await.unwrap();
     }
     drained(&own).await;
-    wire.cut();
+    store.cut();
     sleep(Duration::from_secs(2)).await;
     let other = cache(store.clone()).tokens(session("s"));
     other.insert("graph", token("new")).await.unwrap();

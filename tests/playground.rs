@@ -414,17 +414,17 @@ async fn status_tells_of_an_outage() {
             .await;
         };
         is("l2_state", json!("closed")).await;
-        is("backplane_alive", json!(true)).await;
+        is("feed_alive", json!(true)).await;
         redis.hang();
         for number in 0..5 {
             server.get(&format!("unknown-{number}"), "/tokens/a").await;
         }
         is("l2_state", json!("open")).await;
         is("l2_state", json!("half_open")).await;
-        is("backplane_alive", json!(false)).await;
+        is("feed_alive", json!(false)).await;
         is("staleness_bound_ms", json!(1000)).await;
         redis.wake();
-        is("backplane_alive", json!(true)).await;
+        is("feed_alive", json!(true)).await;
         server.put("s", "/tokens/a", "t").await;
         is("l2_state", json!("closed")).await;
     }
@@ -466,28 +466,25 @@ async fn a_user_is_signed_out_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backplane_can_be_chosen() {
+async fn stores_tell_what_changes() {
     let redis = RedisServer::start();
-    let (url, nowhere) = (redis.url(), "redis://127.0.0.1:1");
     let nodes = Cluster::start().await;
-    let cluster = nodes.url();
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite:{}", folder.path().join("tokens.db").display());
+    let nowhere = "redis://127.0.0.1:1";
     for example in PLAYGROUNDS {
-        for (options, alive) in [
-            (vec![], None),
-            (vec!["--backplane", "off"], None),
-            (vec!["--backplane", "on"], Some(true)),
-            (vec!["--store", &url], Some(true)),
-            (vec!["--store", &url, "--backplane", "on"], Some(true)),
-            (vec!["--store", &url, "--backplane", "off"], None),
-            (vec!["--store", &url, "--backplane", nowhere], Some(false)),
-            (vec!["--backplane", &url], Some(true)),
-            (vec!["--store", &cluster], Some(true)),
-            (vec!["--backplane", &cluster], Some(true)),
+        for (store, alive) in [
+            ("memory", Some(true)),
+            (&sqlite, Some(true)),
+            (&redis.url(), Some(true)),
+            (&nodes.url(), Some(true)),
+            (nowhere, Some(false)),
+            ("cookie", None),
         ] {
-            let server = Playground::start(example, &options);
-            eventually("the channel is up", async || {
+            let server = Playground::start(example, &["--store", store]);
+            eventually("it is told what changes", async || {
                 let status = server.try_status().await.unwrap();
-                status["backplane_alive"] == json!(alive)
+                status["feed_alive"] == json!(alive)
             })
             .await;
             let bound = &server.try_status().await.unwrap()["staleness_bound_ms"];
@@ -502,7 +499,7 @@ async fn a_change_reaches_the_other_process_at_once() {
     let processes = PLAYGROUNDS.map(|name| Playground::start(name, &["--store", &redis.url()]));
     for server in &processes {
         eventually("the channel is up", async || {
-            server.try_status().await.unwrap()["backplane_alive"] == json!(true)
+            server.try_status().await.unwrap()["feed_alive"] == json!(true)
         })
         .await;
     }

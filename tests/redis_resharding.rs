@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::support::{access, builder, session, token};
 use common::topologies::Cluster;
 use tokio::task::JoinSet;
-use tower_token_cache::{Durability, L1, RedisBackplane, RedisStore, TokenCache};
+use tower_token_cache::{Durability, L1, RedisStore, TokenCache};
 
 /// Users, each in a slot of its own; those of two masters move.
 const USERS: usize = 40;
@@ -33,11 +33,9 @@ struct Load {
 async fn cache(cluster: &Cluster, l1: L1) -> TokenCache {
     // The nodes share this machine with other tests.
     let store = RedisStore::builder(cluster.url()).response_timeout(Duration::from_secs(2));
-    let backplane = RedisBackplane::connect(cluster.url()).await.unwrap();
     builder(store.build().unwrap())
         .soft_timeout(Duration::from_secs(3))
         .hard_timeout(Duration::from_secs(5))
-        .backplane(backplane)
         .l1(l1)
         .build()
         .unwrap()

@@ -1,4 +1,4 @@
-//! `RedisStore` and `RedisBackplane` on Redis as operators run it: clusters, sentinels, TLS, users, sockets.
+//! `RedisStore` and its feed on Redis as operators run it: clusters, sentinels, TLS, users, sockets.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -6,17 +6,14 @@ mod common;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::instance::{Instance, RECOVERED};
+use common::feed::Listener;
 use common::store::load_one;
 use common::topologies::{Certificates, Cluster, Node, SentinelSet};
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::store::{
     Change, Commit, CommitId, EntryId, Lifetime, Origin, Outcome, PartitionId, Put, TokenStore,
 };
-use tower_token_cache::{
-    Backplane, RedisBackplane, RedisBackplaneBuilder, RedisStore, RedisStoreBuilder, StoreError,
-    StoreErrorKind,
-};
+use tower_token_cache::{RedisStore, RedisStoreBuilder, StoreError, StoreErrorKind};
 
 /// Users, on all nodes of a cluster.
 const USERS: usize = 60;
@@ -30,27 +27,37 @@ async fn conforms(builder: RedisStoreBuilder) {
     conformance::all(&Harness::real_time(store.unwrap())).await;
 }
 
-/// What one of two backplanes sends the other hears.
-async fn hear_each_other(backplanes: [RedisBackplaneBuilder; 2]) -> [Instance; 2] {
-    let [mut a, mut b] = backplanes.map(|builder| Instance::open(builder.build().unwrap()));
-    a.alive(RECOVERED).await;
-    b.alive(RECOVERED).await;
-    hear_anew(&mut a, &mut b).await;
-    [a, b]
+/// A store, and what it tells.
+struct Hearing {
+    store: RedisStore,
+    listener: Listener,
 }
 
-/// What either sends from now on, the other hears.
-async fn hear_anew(a: &mut Instance, b: &mut Instance) {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let [first, second] = [(); 2].map(|()| NEXT.fetch_add(1, Ordering::Relaxed));
-    a.publish(first);
-    b.hears(first).await;
-    b.publish(second);
-    a.hears(second).await;
-    // What happens from here on is news.
-    for instance in [a, b] {
-        while instance.events.try_next().is_some() {}
-    }
+/// What is written through one of two stores the other tells.
+async fn hear_each_other(builders: [RedisStoreBuilder; 2]) -> [Hearing; 2] {
+    let [a, b] = builders.map(|builder| builder.build().unwrap());
+    let mut hearing = [hear(a).await, hear(b).await];
+    let [a, b] = &mut hearing;
+    hear_anew(a, b).await;
+    hearing
+}
+
+async fn hear(store: RedisStore) -> Hearing {
+    let listener = Listener::on(&store, "topology").await;
+    Hearing { store, listener }
+}
+
+/// What either writes from now on, the other tells.
+async fn hear_anew(a: &mut Hearing, b: &mut Hearing) {
+    hears_of(&a.store, &mut b.listener).await;
+    hears_of(&b.store, &mut a.listener).await;
+}
+
+async fn hears_of(store: &RedisStore, listener: &mut Listener) {
+    put_all(store, 0).await;
+    let told = listener.until_now().await;
+    let all = (0..USERS).all(|number| told.names(&user(number)));
+    assert!(all || told.everything);
 }
 
 /// All at once: they mostly wait for lifetimes to end.
@@ -80,7 +87,7 @@ async fn a_cluster_is_found_by_any_of_its_nodes() {
     let store = RedisStore::connect(url.clone()).await.unwrap();
     put_all(&store, 0).await;
     let first = format!("redis+cluster://127.0.0.1:{}", cluster.nodes[0].port);
-    hear_each_other([url, first].map(RedisBackplane::builder)).await;
+    hear_each_other([url, first].map(RedisStore::builder)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,34 +141,31 @@ async fn a_cluster_fails_over_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clusters_node_dies_and_another_is_joined() {
+async fn a_clusters_masters_that_take_over_are_listened_to() {
     let mut cluster = Cluster::start().await;
     let joined = [1, 5].map(|i| format!("127.0.0.1:{}", cluster.nodes[i].port));
     let [dying, other] = joined;
-    let [mut a, mut b] = hear_each_other(
-        [format!("{dying},{other}"), other]
-            .map(|hosts| RedisBackplane::builder(format!("redis+cluster://{hosts}"))),
-    )
-    .await;
+    let hosts = [format!("{dying},{other}"), other];
+    let urls = hosts.map(|hosts| format!("redis+cluster://{hosts}"));
+    let [mut a, mut b] = hear_each_other(urls.map(RedisStore::builder)).await;
     cluster.nodes[1].kill();
-    a.lost(RECOVERED).await;
-    a.alive(RECOVERED).await;
+    a.listener.until_lost().await;
+    b.listener.until_lost().await;
     hear_anew(&mut a, &mut b).await;
     // A node that hangs closes nothing. The next one is the dead one.
-    let mut c = Instance::on(&cluster.url()).await;
-    hear_anew(&mut c, &mut a).await;
+    let store = RedisStore::connect(cluster.url()).await.unwrap();
+    let mut c = hear(store).await;
     cluster.nodes[0].hang();
-    c.lost(RECOVERED).await;
-    c.alive(RECOVERED).await;
+    c.listener.until_lost().await;
     hear_anew(&mut c, &mut a).await;
 }
 
 async fn a_sentinel_set_conforms() {
     let set = SentinelSet::start("s3cret").await;
     let url = format!("redis+sentinel://:s3cret@{}/tokens/1", set.hosts());
-    let backplane = RedisBackplane::builder(url.clone());
-    hear_each_other([backplane.clone(), backplane]).await;
-    conforms(RedisStore::builder(url)).await;
+    let builder = || RedisStore::builder(&url);
+    hear_each_other([builder(), builder()]).await;
+    conforms(builder()).await;
     let master = &set.servers[0];
     let server = format!("redis://:s3cret@127.0.0.1:{}/1", master.port);
     assert!(master.query_with::<u64>(&server, "DBSIZE").unwrap() > 0);
@@ -212,27 +216,22 @@ async fn a_sentinel_set_fails_over_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn backplanes_follow_the_master_that_the_sentinels_name() {
+async fn feeds_follow_the_master_that_the_sentinels_name() {
     let mut set = SentinelSet::start("s3cret").await;
-    let backplane =
-        |hosts: &str| RedisBackplane::builder(format!("redis+sentinel://:s3cret@{hosts}/tokens"));
+    let builder =
+        |hosts: &str| RedisStore::builder(format!("redis+sentinel://:s3cret@{hosts}/tokens"));
     let last = format!("127.0.0.1:{}", set.sentinels[2].port);
     let hosts = set.hosts();
-    let [mut a, mut b] = hear_each_other([&hosts, &last].map(|hosts| backplane(hosts))).await;
-    // The old master works on, and takes what is published, until it is told after ten seconds.
+    let [mut a, mut b] = hear_each_other([&hosts, &last].map(|hosts| builder(hosts))).await;
+    // The old master works on, and takes writes, until it is told after ten seconds.
     let credentials = ":s3cret@";
     SentinelSet::replicated(&set.servers, credentials).await;
     let fail_over = "SENTINEL FAILOVER tokens";
     set.sentinels[0].query::<()>(fail_over).unwrap();
-    for instance in [&mut a, &mut b] {
-        instance.lost(RECOVERED).await;
-        instance.alive(RECOVERED).await;
+    for hearing in [&mut a, &mut b] {
+        hearing.listener.until_lost().await;
     }
     hear_anew(&mut a, &mut b).await;
-    let second = format!("redis://{credentials}127.0.0.1:{}", set.servers[1].port);
-    let channels = "PUBSUB NUMSUB ns:invalidate";
-    let (_, subscribers): (String, u64) = set.servers[1].query_with(&second, channels).unwrap();
-    assert_eq!(subscribers, 2);
     // Its successor dies, and a sentinel with it.
     let first = set.servers[0].port;
     let first_url = format!("redis://{credentials}127.0.0.1:{first}");
@@ -243,9 +242,8 @@ async fn backplanes_follow_the_master_that_the_sentinels_name() {
     SentinelSet::replicated(&set.servers, credentials).await;
     set.sentinels[0].kill();
     set.servers[1].kill();
-    for instance in [&mut a, &mut b] {
-        instance.lost(RECOVERED).await;
-        instance.alive(PATIENCE).await;
+    for hearing in [&mut a, &mut b] {
+        hearing.listener.until_lost().await;
     }
     hear_anew(&mut a, &mut b).await;
 }
@@ -303,26 +301,7 @@ async fn tls_conforms() {
     }
     conforms(known("localhost")).await;
 
-    let backplane = || RedisBackplane::builder(format!("rediss://localhost:{}", server.port));
-    let known = || {
-        let trusting = backplane().root_certificates(root.clone());
-        trusting.client_certificate(certificate.clone(), key.clone())
-    };
-    hear_each_other([known(), known()]).await;
-    let debug = format!("{:?}", known());
-    assert!(!debug.contains("rediss"), "{debug}");
-    for (option, builder) in [
-        ("root_certificates", backplane().root_certificates("x")),
-        (
-            "sentinel_credentials",
-            known().sentinel_credentials("user", "password"),
-        ),
-    ] {
-        assert_eq!(builder.build().unwrap_err().option(), option);
-    }
-    let untrusting = backplane().client_certificate(certificate.clone(), key.clone());
-    let refused = untrusting.build().unwrap();
-    refused.join("ns:invalidate").await.unwrap_err();
+    hear_each_other([known("localhost"), known("localhost")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -336,13 +315,11 @@ async fn clusters_and_sentinels_are_reached_by_tls() {
         file("server.key"),
         file("ca.pem")
     );
-    let backplane = |url: &str| RedisBackplane::builder(url).root_certificates(made.read("ca.pem"));
-    let trusting = async |url: String| {
-        hear_each_other([backplane(&url), backplane(&url)]).await;
+    let builder = |url: &str| {
         let store = RedisStore::builder(url).root_certificates(made.read("ca.pem"));
-        let store = store.response_timeout(Duration::from_secs(5)).build();
-        put_all(&store.unwrap(), 0).await;
+        store.response_timeout(Duration::from_secs(5))
     };
+    let trusting = async |url: String| hear_each_other([builder(&url), builder(&url)]).await;
     // A cluster of one; commands of the test's own go to the other port.
     let plain = common::free_port();
     let node = Node::start(&format!(
@@ -365,16 +342,14 @@ async fn clusters_and_sentinels_are_reached_by_tls() {
     let store = RedisStore::builder(&url).root_certificates(made.read("ca.pem"));
     let error = load(&store.build().unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error:?}");
-    let knowing = || backplane(&url).sentinel_credentials("", "own");
+    let knowing = || builder(&url).sentinel_credentials("", "own");
     hear_each_other([knowing(), knowing()]).await;
-    let store = RedisStore::builder(url).root_certificates(made.read("ca.pem"));
-    let store = store.sentinel_credentials("", "own").build().unwrap();
-    put_all(&store, 0).await;
 }
 
 /// What the store needs, and no more.
 const RIGHTS: &str = "~* -@all +ping +time +eval +evalsha +hgetall +hget +hset +hdel +del \
-                      +get +set +pttl +pexpire +pexpireat +persist +select";
+                      +get +set +pttl +pexpire +pexpireat +persist +select \
+                      +hello +client|tracking +role";
 
 async fn users_databases_and_sockets_conform() {
     let server = Node::start(&format!(
@@ -388,7 +363,8 @@ async fn users_databases_and_sockets_conform() {
         format!("unix://{socket}?db=4&user=tokens&pass=p%40ss%3A%2Fword"),
         format!("redis+unix://{socket}?db=5&pass=owner"),
     ];
-    let sockets = [&urls[3], &urls[0]].map(|url| RedisBackplane::builder(url.as_str()));
+    // Tracking knows no databases.
+    let sockets = [&urls[3], &urls[0]].map(|url| RedisStore::builder(url.as_str()));
     hear_each_other(sockets).await;
     let mut tasks = tokio::task::JoinSet::new();
     for url in urls {

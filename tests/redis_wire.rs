@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::instance::{Instance, RECOVERED};
+use common::feed::Listener;
 use common::store::load_one;
 use common::support::{RedisServer, access, cache, drained, redis_store, session, token};
 use common::topologies::{Cluster, SentinelSet};
@@ -20,9 +20,7 @@ use tower_token_cache::store::{
     Change, Cleared, Commit, CommitId, EntryId, Expected, Lease, Lifetime, Origin, PartitionId,
     Put, TokenStore,
 };
-use tower_token_cache::{
-    BreakerState, Lookup, RedisBackplane, RedisStore, StoreError, StoreErrorKind,
-};
+use tower_token_cache::{BreakerState, Lookup, RedisStore, StoreError, StoreErrorKind};
 
 fn partition(name: &str) -> PartitionId {
     PartitionId::for_tests("ttc", name)
@@ -292,16 +290,16 @@ async fn as_allowed(server: &RedisServer) -> RedisStore {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_least_rights_are_enough() {
     let server = RedisServer::start();
-    allow(&server, &format!("~conformance-* ~ttc:* {STORE}"));
+    let feed = "+hello +client|tracking +role";
+    allow(&server, &format!("~conformance-* ~ttc:* {STORE} {feed}"));
     let store = as_allowed(&server).await;
     conformance::all(&Harness::real_time(store)).await;
+    allow(&server, &format!("~ttc:* {STORE}"));
     exercise(&as_allowed(&server).await).await.unwrap();
     allow(&server, &format!("~ttc:keys {KEYS}"));
     keep(&as_allowed(&server).await).await.unwrap();
-    allow(&server, "&ns:invalidate +hello +subscribe +publish");
-    let backplane = RedisBackplane::connect(tokens_at(&server)).await.unwrap();
-    let mut instance = Instance::open(backplane);
-    instance.alive(RECOVERED).await;
+    allow(&server, &format!("+ping {feed}"));
+    Listener::on(&as_allowed(&server).await, "ttc").await;
     // A cluster and sentinels take a few more.
     let cluster = Cluster::start().await;
     for node in &cluster.nodes {

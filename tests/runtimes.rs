@@ -18,7 +18,6 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
-use tower_token_cache::backplane::MemoryBackplane;
 use tower_token_cache::{
     BoxError, Builder, Durability, Error, FailurePolicy, KeyRing, L1, Lookup, MemoryStore,
     OnFailure, Prior, RedisStore, ShutdownReport, TokenCache, TokenCacheLayer, TokenSet,
@@ -401,7 +400,6 @@ fn a_name_stands_for_one_set_of_settings() {
             "on_l2_failure",
             memory().on_l2_failure(|_| OnFailure::Policy),
         ),
-        ("backplane", memory().backplane(MemoryBackplane::new())),
         ("timeouts", memory().soft_timeout(Duration::from_millis(1))),
         ("max_pending", memory().max_pending_changes(1)),
         ("acquisitions", memory().max_acquisitions(1)),

@@ -5,14 +5,13 @@ mod common;
 
 use std::time::Duration;
 
-use tower_token_cache::backplane::KeepAlive;
 use tower_token_cache::seal::DirRepository;
 use tower_token_cache::{
     BoxError, Builder, CookieStore, Durability, KeyRing, L1, Lookup, MemoryStore, Prior,
-    RedisBackplane, RedisStore, TokenCache, TokenSet, TokenStore,
+    RedisStore, TokenCache, TokenSet, TokenStore,
 };
 
-use self::common::support::{RedisServer, access, eventually, redis_store, session, token};
+use self::common::support::{RedisServer, access, redis_store, session, token};
 
 type Set = fn(Builder, Duration) -> Builder;
 
@@ -139,23 +138,6 @@ async fn the_times_of_redis() {
                 use_it(&what, build, time == Duration::MAX).await;
             }
             Err(error) => assert_eq!((error.option(), time), ("response_timeout", Duration::ZERO)),
-        }
-        for keep_alive in [
-            KeepAlive::default().heartbeat(time),
-            KeepAlive::default().forget_after(time),
-            KeepAlive::default().lost_after(time).forget_after(time),
-        ] {
-            let builder = RedisBackplane::builder(server.url()).keep_alive(keep_alive);
-            let Ok(backplane) = builder.build() else {
-                continue;
-            };
-            let builder = TokenCache::builder(redis_store(&server).await);
-            let cache = builder.backplane(backplane).build().unwrap();
-            eventually("the backplane is alive", async || {
-                cache.stats().backplane_alive == Some(true)
-            })
-            .await;
-            cache.shutdown(Duration::from_secs(5)).await;
         }
     }
 }

@@ -18,7 +18,7 @@ use common::support::{drained, redis_store, session};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
-use tower_token_cache::{Error, L1, Lookup, RedisBackplane, Token, TokenCache, TokenSet};
+use tower_token_cache::{Error, L1, Lookup, Token, TokenCache, TokenSet};
 
 /// Full after some hundred users: most of a run is eviction.
 const L1_BYTES: u64 = 4 << 20;
@@ -53,9 +53,7 @@ struct Churn {
 async fn memory_is_flat_and_no_task_is_left() {
     let seconds = std::env::var("SOAK_SECONDS").map_or(20, |text| text.parse().unwrap());
     let redis = RedisServer::start();
-    let backplane = RedisBackplane::connect(redis.url()).await.unwrap();
     let cache = TokenCache::builder(redis_store(&redis).await)
-        .backplane(backplane)
         .l1(L1::new().max_bytes(L1_BYTES))
         .absolute_expiration(USER)
         .runtime(Handle::current())
@@ -68,7 +66,7 @@ async fn memory_is_flat_and_no_task_is_left() {
         stopped: AtomicBool::new(false),
     });
     common::eventually("the channel is up", async || {
-        cache.stats().backplane_alive == Some(true)
+        cache.stats().feed_alive == Some(true)
     })
     .await;
     churn.user(0).await;

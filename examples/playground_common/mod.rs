@@ -44,7 +44,7 @@
 //! | member | is |
 //! |---|---|
 //! | `l2_state` | `closed`, `open` or `half_open` |
-//! | `backplane_alive` | `true` or `false`; `null` without a backplane |
+//! | `feed_alive` | `true` or `false`; `null` where the store does not tell what changes |
 //! | `staleness_bound_ms` | how long a change elsewhere can go unnoticed now; `null` is without bound |
 //!
 //! SIGTERM or Ctrl-C ends it: open requests have [`DEADLINE`] to end, then what waits has it to
@@ -247,7 +247,7 @@ pub(crate) fn status(cache: &TokenCache) -> Answer {
         "acquisitions": stats.acquisitions,
         "failed_acquisitions": stats.failed_acquisitions,
         "l2_state": l2_state,
-        "backplane_alive": stats.backplane_alive,
+        "feed_alive": stats.feed_alive,
         "staleness_bound_ms": stats.staleness_bound.map(|bound| bound.as_millis() as u64),
     }))
 }

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
-use tower_token_cache::sabotage::{self, Sabotage};
 use tower_token_cache::seal::KeyRingError;
 use tower_token_cache::{
-    Builder, ConfigError, CookieStore, FailurePolicy, KeyRing, L1, MemoryBackplane, MemoryStore,
-    RedisBackplane, RedisStore, SqliteStore, TokenCache, TokenCacheLayer, WriteMode,
+    Builder, ConfigError, CookieStore, FailurePolicy, KeyRing, L1, MemoryStore, RedisStore,
+    SqliteStore, TokenCache, TokenCacheLayer, WriteMode,
 };
 
 use super::{Provider, Site, session, with_choices};
@@ -17,7 +16,6 @@ const USAGE: &str = "\
   --listen ADDR            where to listen; port 0 takes a free one [127.0.0.1:3000]
   --store STORE            memory, sqlite:PATH, cookie or a URL [memory]: redis://HOST, rediss://HOST,
                            unix:///PATH, redis+cluster://HOST,..., redis+sentinel://HOST,.../NAME
-  --backplane CHANNEL      on, off or a URL of Redis; on is the store's, or this process [on with Redis]
   --l1-max-bytes N         memory for L1 [524288000]
   --no-l1                  ask the store every time
   --failure-policy POLICY  degrade, strict or bypass [degrade]
@@ -35,7 +33,6 @@ const USAGE: &str = "\
 pub(crate) struct Options {
     pub(crate) listen: String,
     store: String,
-    backplane: Option<String>,
     l1: L1,
     failure_policy: FailurePolicy,
     write_mode: WriteMode,
@@ -55,10 +52,6 @@ type Complaint = String;
 impl Options {
     /// The options of this process, which ends with code 2 when they are wrong. Logs go to stderr.
     pub(crate) fn from_args() -> Self {
-        // For the tests of the tests.
-        if std::env::var_os("PLAYGROUND_IGNORES_GAPS").is_some() {
-            sabotage::choose_for_all(Sabotage::GapIgnored);
-        }
         tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
             .init();
@@ -70,7 +63,6 @@ impl Options {
         let mut options = Self {
             listen: "127.0.0.1:3000".into(),
             store: "memory".into(),
-            backplane: None,
             l1: L1::new(),
             failure_policy: FailurePolicy::default(),
             write_mode: WriteMode::default(),
@@ -95,7 +87,6 @@ impl Options {
             match name {
                 "--listen" => options.listen = value()?,
                 "--store" => options.store = value()?,
-                "--backplane" => options.backplane = Some(value()?),
                 "--l1-max-bytes" => options.l1 = options.l1.max_bytes(number(name, &value()?)?),
                 "--no-l1" if arg == name => options.l1 = L1::disabled(),
                 "--failure-policy" => {
@@ -163,18 +154,6 @@ impl Options {
         Err(format!("{missing}: the three of a provider go together"))
     }
 
-    fn channel(&self) -> Result<Option<Channel>, Complaint> {
-        let shared = is_redis(&self.store);
-        match self.backplane.as_deref() {
-            None if !shared => Ok(None),
-            Some("off") => Ok(None),
-            None | Some("on") if shared => Ok(Some(Channel::Redis(self.store.clone()))),
-            Some("on") => Ok(Some(Channel::Process)),
-            Some(url) if is_redis(url) => Ok(Some(Channel::Redis(url.into()))),
-            _ => Err("--backplane: must be on, off or a URL of Redis".into()),
-        }
-    }
-
     async fn cache(&self) -> Result<TokenCache, Complaint> {
         let store = |error: ConfigError| format!("--store: {error}");
         let builder = match self.store.split_once(':') {
@@ -191,14 +170,6 @@ impl Options {
                 return Err(
                     "--store: must be memory, sqlite:PATH, cookie or a URL of Redis".into(),
                 );
-            }
-        };
-        let builder = match self.channel()? {
-            None => builder,
-            Some(Channel::Process) => builder.backplane(MemoryBackplane::new()),
-            Some(Channel::Redis(url)) => {
-                let backplane = RedisBackplane::connect(url).await;
-                builder.backplane(backplane.map_err(|error| format!("--backplane: {error}"))?)
             }
         };
         let mut builder = self.adjust(builder);
@@ -256,12 +227,6 @@ fn explain(error: ConfigError) -> Complaint {
         other => other,
     };
     format!("{option}: {error}")
-}
-
-/// What carries invalidations.
-enum Channel {
-    Process,
-    Redis(String),
 }
 
 fn is_redis(url: &str) -> bool {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::coherence::{Channel, STALE};
+use super::coherence::STALE;
 use super::life::Life;
 use super::partition::{CLOCK_SKEW, Rules, SignOut, State, Unopened};
-use super::pending::{Landing, Pending};
+use super::pending::Landing;
 use super::revocation::Number;
 use crate::codec::Value;
 use crate::key::TokenKey;
@@ -23,11 +23,19 @@ pub(super) struct Fetched {
     pub(super) remaining: Remaining,
     pub(super) entries: Vec<(TokenKey, Value)>,
     pub(super) unopenable: Unopened,
-    /// The epoch of the backplane when the read began.
+    /// The epoch of the feed when the read began.
     pub(super) epoch: u32,
-    /// Where L2 no longer has the life that memory knows: whether it has lost everything; `None` when it was not
-    /// asked.
-    pub(super) emptied: Option<bool>,
+    /// Where L2 no longer has the life that memory knows: what it has lost; `None` when it was not asked.
+    pub(super) loss: Option<Loss>,
+}
+
+/// What L2 has lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// This partition.
+    Alone,
+    /// Everything; whether what memory has of this partition goes on.
+    Everything { goes_on: bool },
 }
 
 /// What was known of a partition when a read of L2 began.
@@ -102,23 +110,16 @@ impl State {
         // Not as it was known before the read began: the store has lost data, and what it has now is
         // the truth. Not as it became known meanwhile: the read was overtaken.
         let contradicts = older || gone;
-        let announced = self.pending.as_ref().and_then(|pending| pending.announced);
         let overtaken = known.prefix != floor.prefix
             || known.sign_out != floor.sign_out
-            || (contradicts && known != floor)
-            || announced.is_some_and(|announced| revision.misses(&announced));
+            || (contradicts && known != floor);
         if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {
-            // Once: where L2 has lost what was announced, the next read has the truth.
-            if let Some(pending) = &mut self.pending {
-                pending.announced = None;
-            }
             return Admission::Overtaken;
         }
-        if gone && fetched.emptied.is_none() {
+        if gone && fetched.loss.is_none() {
             return Admission::Overtaken;
         }
-        let emptied = fetched.emptied.unwrap_or(false);
-        let ended = gone && !emptied;
+        let ended = gone && fetched.loss == Some(Loss::Alone);
         let lost = match ended {
             true => Vec::new(),
             false => self.lost_in(&fetched, !contradicts, now, rules),
@@ -184,13 +185,12 @@ impl State {
         epoch: u32,
         now: Now,
     ) -> bool {
-        let announced = self.pending.as_ref().and_then(|pending| pending.announced);
         let known = self.revision();
         let same = match sabotage::is(Sabotage::VersionsWithoutHistory) {
             true => (revision.generation, revision.version) == (known.generation, known.version),
             false => revision == known,
         };
-        let same = self.complete && self.floor() == floor && same && announced.is_none();
+        let same = self.complete && self.floor() == floor && same;
         if same {
             self.checked_at = now.moment;
             self.epoch = epoch;
@@ -208,40 +208,6 @@ impl State {
         }
     }
 
-    /// Another instance has committed this. Returns how many changes are lost with a sign-out.
-    pub(super) fn invalidated(&mut self, revision: Revision, now: Now) -> usize {
-        let known = self.revision();
-        if self.is_clearing() || revision == known {
-            return 0;
-        }
-        if revision.count() <= known.count() {
-            // Late; or L2 has lost what memory has, and counts anew.
-            match revision.version {
-                0 if revision.count() == known.count() => {}
-                // A sign-out: what memory has must not be written to L2 again.
-                0 => self.distrust(),
-                _ => self.doubt(),
-            }
-            return 0;
-        }
-        let noted = !sabotage::is(Sabotage::AnnouncementIgnoredDuringLoad);
-        let reading = |pending: &&mut Box<Pending>| noted && pending.reads > 0;
-        if let Some(pending) = self.pending.as_mut().filter(reading) {
-            pending.announced = pending.announced.max(Some(revision));
-        }
-        let signed_out = self
-            .generation
-            .is_some_and(|known| revision.generation > known);
-        if !signed_out {
-            self.epoch = STALE;
-            return 0;
-        }
-        let dropped = self.drop_changes();
-        self.forget_entries();
-        self.cleared(revision.generation, now);
-        dropped
-    }
-
     /// Perhaps L2 has another state, by a move or a sign-out: it is asked before this is used, and what
     /// it does not have is gone.
     pub(super) fn distrust(&mut self) {
@@ -250,19 +216,15 @@ impl State {
     }
 
     /// L2 is asked once more before this is used; who is asking now may get an answer from before.
-    fn doubt(&mut self) {
+    pub(super) fn doubt(&mut self) {
         self.doubts = self.doubts.wrapping_add(1);
     }
 
     /// Whether sign-outs elsewhere were heard of until now, as far as anybody is to tell.
     pub(super) fn heard(&self, rules: &Rules) -> bool {
-        rules.epoch.was_alive_in(self.epoch) || sabotage::is(Sabotage::RecoveryAfterSignOut)
-    }
-
-    /// Whether what memory has is written again where L2 has lost everything. Without a backplane
-    /// nobody hears of anything, and memory is believed all the same.
-    pub(super) fn is_believed_after_a_loss(&self, rules: &Rules) -> bool {
-        rules.epoch.channel() == Channel::None || self.heard(rules)
+        let changed = self.is_hinted() || self.links.are_told_of() || self.links.are_over();
+        let heard = rules.vouch.was_told_in(self.epoch) && !changed;
+        heard || sabotage::is(Sabotage::RecoveryAfterSignOut)
     }
 
     /// What memory has and L2 has lost: it had a later version than this one. Only what was heard
@@ -274,8 +236,8 @@ impl State {
         now: Now,
         rules: &Rules,
     ) -> Vec<(TokenKey, Value)> {
-        let heard = match fetched.emptied {
-            Some(true) => self.is_believed_after_a_loss(rules),
+        let heard = match fetched.loss {
+            Some(Loss::Everything { goes_on }) => goes_on,
             _ => self.heard(rules),
         };
         if is_sound || !self.complete || !heard {
@@ -306,6 +268,8 @@ impl State {
         self.complete &= follows && version >= self.version;
         if self.complete {
             self.checked_at = now.moment;
+            // Whatever others have done since then was told.
+            self.epoch = self.epoch.max(commit.base.epoch);
         }
         if version >= self.version {
             (self.version, self.commit) = (version, Some(id));
@@ -415,6 +379,7 @@ impl State {
         self.pending().clear_confirmed = false;
         self.generation = Some(generation);
         self.cleared_at = Some(now.wall);
+        self.touched_at = now.moment;
         self.forget_life();
     }
 
@@ -422,7 +387,10 @@ impl State {
     pub(super) fn touched(&mut self, remaining: Remaining, now: Now, rules: &Rules) {
         match remaining == Remaining::default() {
             true => self.distrust(),
-            false => self.set_remaining(remaining, now, rules),
+            false => {
+                self.touched_at = now.moment;
+                self.set_remaining(remaining, now, rules);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::acquire::Terms;
 use super::budget::Budget;
-use super::coherence::{Coherence, Epoch};
+use super::coherence::{Coherence, Vouch};
 use super::detached::Operations;
 #[cfg(feature = "seal")]
 use super::encryption::Encryption;
@@ -28,7 +28,6 @@ use super::thread::EngineThread;
 use super::user_sign_outs::UserSignOuts;
 use super::users::Users;
 use super::{Engine, TokenCache};
-use crate::backplane::{self, Backplane};
 use crate::error::ConfigError;
 use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
 use crate::store::{Lifetime, TokenStore};
@@ -48,7 +47,6 @@ pub struct Builder {
     failure_policy: FailurePolicy,
     write_mode: WriteMode,
     hook: Option<FailureHook>,
-    backplane: Option<Arc<dyn Backplane>>,
     soft_timeout: Duration,
     hard_timeout: Duration,
     max_pending_changes: u32,
@@ -80,7 +78,6 @@ impl Builder {
             failure_policy: FailurePolicy::default(),
             write_mode: WriteMode::default(),
             hook: None,
-            backplane: None,
             soft_timeout: Duration::from_millis(250),
             hard_timeout: Duration::from_secs(1),
             max_pending_changes: 100_000,
@@ -177,14 +174,6 @@ impl Builder {
         hook: impl Fn(&L2Failure<'_>) -> OnFailure + Send + Sync + 'static,
     ) -> Self {
         self.hook = Some(FailureHook(Arc::new(hook)));
-        self
-    }
-
-    /// Tells other instances what this one commits, and hears what they do: a change reaches their
-    /// L1 in milliseconds. Without one (the default) it is noticed within
-    /// [`L1::max_staleness`].
-    pub fn backplane(mut self, backplane: impl Backplane) -> Self {
-        self.backplane = Some(Arc::new(backplane));
         self
     }
 
@@ -289,8 +278,8 @@ impl Builder {
         self
     }
 
-    /// The tokio runtime that the cache works on: everything that asks the store, the backplane and
-    /// the key repository. Defaults to one of the cache's own, on a thread named `token-cache` that
+    /// The tokio runtime that the cache works on: everything that asks the store, hears of its changes and
+    /// asks the key repository. Defaults to one of the cache's own, on a thread named `token-cache` that
     /// ends with the last clone, so that a handler that blocks its worker, or a runtime that ends,
     /// holds up nobody else. One that is set here has to have timers and I/O enabled, and to live as long
     /// as the cache; what blocks it holds up every miss and every write. Set it for tests with
@@ -322,6 +311,7 @@ impl Builder {
                 "tokens are stored in the clear: set a key_ring, or say that it is meant: plaintext()"
             );
         }
+        let feed = self.store.feed(&self.namespace);
         let rules = Rules {
             negative_ttl: self.negative_ttl,
             expiration_ratio: self.l1.expiration_ratio,
@@ -329,17 +319,12 @@ impl Builder {
             max_staleness: self.l1.max_staleness,
             sliding: self.lifetime.sliding,
             losses: super::life::Losses::default(),
-            epoch: match self.backplane {
-                Some(_) => Epoch::lost(),
-                None => Epoch::default(),
+            vouch: match feed {
+                Some(_) => Vouch::silent(),
+                None => Vouch::default(),
             },
             users: Users::default(),
         };
-        let channel = self
-            .backplane
-            .map(|backplane| backplane::open(backplane, &self.namespace, &runtime))
-            .transpose()?;
-        let (publisher, events) = channel.unzip();
         let prefix = match self.brought {
             true => Prefix::assumed(),
             false => Prefix::default(),
@@ -357,7 +342,7 @@ impl Builder {
             partitions: Partitions::new(&self.l1, rules.clone(), prefix.clone(), sign_outs.clone()),
             sign_outs,
             journal,
-            coherence: Coherence::new(publisher),
+            coherence: Coherence::new(feed.is_some()),
             loads: Questions::default(),
             confirmations: Questions::default(),
             l2: L2 {
@@ -394,8 +379,8 @@ impl Builder {
             _thread: thread,
         });
         engine.start(wakeups);
-        if let Some(events) = events {
-            engine.follow(events);
+        if let Some(feed) = feed {
+            engine.follow(feed);
         }
         Ok(TokenCache(engine))
     }
@@ -448,7 +433,6 @@ impl Builder {
             ("failure_policy", format!("{:?}", self.failure_policy)),
             ("write_mode", format!("{:?}", self.write_mode)),
             ("on_l2_failure", self.hook.is_some().to_string()),
-            ("backplane", self.backplane.is_some().to_string()),
             ("timeouts", format!("{timeouts:?}")),
             ("max_pending", format!("{pending:?}")),
             (

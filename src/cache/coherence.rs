@@ -1,34 +1,62 @@
-//! Keeping memory in step with other instances: what they announce, and what to do when they
-//! cannot be heard. The contract is in [`crate::backplane`].
+//! Keeping memory in step with L2: what its change feed tells, and for how long that is believed. The
+//! contract is in [`crate::store::FeedEvent`].
+//!
+//! What is told is a hint: it makes the engine compare by version, and nothing is taken over from it. A hit
+//! believes memory until a deadline that only a proof moves. So a runtime that is blocked or dropped, a
+//! process that is frozen, and a panic in the task below end the trust by themselves.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
 
 use super::Engine;
 use super::in_use::{InUse, Use};
 use super::index::Index;
-use super::partition::{Partition, RECHECK, State};
-use crate::backplane::{Event, Events, Invalidation, Publisher};
+use super::partition::{Hint, Partition, RECHECK, State};
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
-use crate::store::{PartitionId, Revision};
+use crate::store::{Feed, FeedEvent, PartitionId};
+use crate::time::{Moment, Now};
 
-/// The epoch of a partition that another instance has changed: none that there will ever be.
+/// How long a proof of the feed is good. A feed that is alive gives one each second.
+pub(super) const TRUST: Duration = Duration::from_secs(3);
+
+/// What this process has written itself is compared so much later: with others', in one question.
+const OWN: Duration = Duration::from_millis(5);
+/// How often that waits for a write that is still under way.
+const PATIENCE: u32 = 100;
+
+/// The epoch before a feed begins.
+const UNTOLD: u32 = 0;
+
+/// No epoch that there will ever be.
 pub(super) const STALE: u32 = u32::MAX;
 
-/// What the backplane says now. Grows by one whenever it is lost and whenever it is back: what
-/// memory was told in another epoch has to be compared with L2 before it is used.
+/// What the feed vouches for. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Epoch(Option<Arc<AtomicU32>>);
+pub(super) struct Vouch(Option<Arc<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Grows whenever anything may have changed: what memory has from another epoch has to be compared with
+    /// L2 before it is used. 0 until the feed begins.
+    epoch: AtomicU32,
+    /// The moment until which everything that was told is all there is.
+    until: AtomicU64,
+}
 
 /// Whether changes of other instances are heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Channel {
-    /// There is no backplane.
+pub(super) enum Hearing {
+    /// The store has no feed.
     None,
     /// For certain.
     Alive,
@@ -36,113 +64,127 @@ pub(super) enum Channel {
     Lost,
 }
 
-impl Epoch {
-    /// With a backplane, which is lost until it says otherwise.
-    pub(super) fn lost() -> Self {
-        Self(Some(Arc::new(AtomicU32::new(1))))
+impl Vouch {
+    /// Of a store with a feed, which has not begun.
+    pub(super) fn silent() -> Self {
+        Self(Some(Arc::default()))
     }
 
-    pub(super) fn now(&self) -> u32 {
-        let epoch = self.0.as_ref();
-        epoch.map_or(0, |epoch| epoch.load(Ordering::Acquire))
+    /// Whether the store has no feed.
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_none()
     }
 
-    pub(super) fn channel(&self) -> Channel {
+    /// The epoch in which a read begins.
+    pub(super) fn epoch(&self) -> u32 {
+        let known = self.0.as_ref();
+        known.map_or(UNTOLD, |known| known.epoch.load(Ordering::Acquire))
+    }
+
+    /// The epoch that memory has to be of to be believed now; [`STALE`] where nothing is.
+    pub(super) fn at(&self, now: Moment) -> u32 {
         match &self.0 {
-            None => Channel::None,
-            Some(_) if self.now().is_multiple_of(2) => Channel::Alive,
-            Some(_) => Channel::Lost,
+            Some(known) if !known.is_alive(now) => STALE,
+            Some(known) => known.epoch.load(Ordering::Acquire),
+            None => UNTOLD,
         }
     }
 
-    /// Whether `epoch` was one in which the channel was alive, and at most one gap has been since.
-    pub(super) fn was_alive_in(&self, epoch: u32) -> bool {
-        let since = self.now().wrapping_sub(epoch);
-        self.0.is_some() && epoch.is_multiple_of(2) && since <= 2
+    pub(super) fn hearing(&self, now: Moment) -> Hearing {
+        match &self.0 {
+            None => Hearing::None,
+            Some(known) if known.is_alive(now) => Hearing::Alive,
+            Some(_) => Hearing::Lost,
+        }
     }
 
-    /// Enters an epoch in which the channel is alive, or one in which it is lost.
-    fn begin(&self, alive: bool) {
-        self.advance(|now| match (now.is_multiple_of(2), alive) {
-            (true, false) | (false, true) => 1,
-            // Lost and back again, or the other way round.
-            _ => 2,
-        });
+    /// Until when what was told is all there is.
+    pub(super) fn until(&self) -> Moment {
+        let known = self.0.as_ref();
+        known.map_or(Moment::default(), |known| known.until())
     }
 
-    /// Enters another epoch of the same kind: something may have been missed in between.
-    pub(super) fn skip(&self) {
-        self.advance(|_| 2);
+    /// Whether `epoch` was one of the feed, and anything may have changed since once at most.
+    pub(super) fn was_told_in(&self, epoch: u32) -> bool {
+        self.0.is_some() && epoch != UNTOLD && self.epoch().wrapping_sub(epoch) <= 1
     }
 
-    fn advance(&self, by: impl Fn(u32) -> u32) {
-        let Some(epoch) = &self.0 else { return };
+    /// Anything may have changed.
+    pub(super) fn begin_epoch(&self) {
+        let Some(known) = &self.0 else { return };
         // Wraps long before it is the epoch of what is stale.
-        let next = |now| Some((now + by(now)) % (1 << 31));
-        let _ = epoch.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        let next = |epoch: u32| Some((epoch % (1 << 31)) + 1);
+        let _ = known
+            .epoch
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+    }
+
+    fn believe_until(&self, moment: Moment) {
+        if let Some(known) = &self.0 {
+            known.until.store(moment.as_millis(), Ordering::Release);
+        }
+    }
+
+    /// How old the last proof is.
+    fn unproven_for(&self, now: Moment) -> Duration {
+        TRUST.saturating_sub(self.until().since(now))
     }
 }
 
-/// The engine's end of the backplane.
+impl Known {
+    fn until(&self) -> Moment {
+        Moment::from_millis(self.until.load(Ordering::Acquire))
+    }
+
+    fn is_alive(&self, now: Moment) -> bool {
+        now < self.until() || sabotage::is(Sabotage::FeedBelievedForEver)
+    }
+}
+
+/// The engine's end of the feed.
 pub(super) struct Coherence {
-    publisher: Option<Publisher>,
+    has_feed: bool,
     /// The partitions in memory by their digests.
     index: Arc<Index>,
     /// Flights that wait for another instance to bring a token.
     waiting: InUse<Notify>,
+    /// What listens.
+    listener: Mutex<Option<AbortHandle>>,
 }
 
 impl Coherence {
-    pub(super) fn new(publisher: Option<Publisher>) -> Self {
+    pub(super) fn new(has_feed: bool) -> Self {
         Self {
-            publisher,
+            has_feed,
             index: Index::new(),
             waiting: InUse::default(),
+            listener: Mutex::default(),
         }
     }
 
-    /// A partition is about to be read into memory: what is announced of it concerns us.
+    /// A partition is about to be read into memory: what is told of it concerns us.
     pub(super) fn listen(&self, id: &PartitionId, partition: &Arc<Partition>, state: &mut State) {
-        if self.publisher.is_some() {
+        if self.has_feed {
             self.index.list(id.digest(), partition, state);
         }
     }
 
-    /// Tells other instances what was committed here.
-    pub(super) fn announce(&self, revisions: impl IntoIterator<Item = (PartitionId, Revision)>) {
-        let Some(publisher) = &self.publisher else {
-            return;
-        };
-        publisher.publish(revisions.into_iter().map(|(id, revision)| Invalidation {
-            partition: *id.digest(),
-            generation: revision.generation,
-            version: revision.version,
-            commit: revision.commit,
-        }));
-    }
-
-    /// Tells other instances that everybody was signed out.
-    pub(super) fn announce_everything(&self, generation: u64) {
-        if let Some(publisher) = &self.publisher {
-            publisher.publish_everything_changed(generation);
-        }
-    }
-
-    /// Notified when another instance has changed this partition.
+    /// Notified when this partition may have been changed.
     pub(super) fn changes(&self, key: &PartitionKey) -> Use<Notify> {
         self.waiting.enter(key)
     }
 
-    /// Whether the channel is provably alive; `None` without a backplane.
-    pub(super) fn is_alive(&self) -> Option<bool> {
-        self.publisher.as_ref().map(Publisher::is_alive)
-    }
-
-    /// Leaves the channel, after everything has been announced.
-    pub(super) async fn close(&self) {
-        if let Some(publisher) = &self.publisher {
-            publisher.close().await;
+    /// Listens no more.
+    pub(super) fn close(&self) {
+        if let Some(listener) = self.listener.lock().take() {
+            listener.abort();
         }
+    }
+}
+
+impl Drop for Coherence {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -155,78 +197,132 @@ impl fmt::Debug for Coherence {
 impl Engine {
     /// How long a change of another instance can go unnoticed now; `None` is without bound.
     pub(crate) fn staleness_bound(&self) -> Option<Duration> {
-        match self.rules.epoch.channel() {
-            Channel::None => self.rules.max_staleness,
-            Channel::Alive => self
-                .coherence
-                .publisher
-                .as_ref()
-                .map(Publisher::unheard_for),
-            Channel::Lost => Some(RECHECK),
+        let now = self.now().moment;
+        match self.rules.vouch.hearing(now) {
+            Hearing::None => self.rules.max_staleness,
+            Hearing::Alive => Some(self.rules.vouch.unproven_for(now)),
+            Hearing::Lost => Some(RECHECK),
         }
     }
 
-    /// Does what the backplane says until it or the engine ends.
-    pub(super) fn follow(self: &Arc<Self>, mut events: Events) {
+    /// Whether the feed is provably alive; `None` where the store has none.
+    pub(super) fn is_feed_alive(&self) -> Option<bool> {
+        match self.rules.vouch.hearing(self.now().moment) {
+            Hearing::None => None,
+            hearing => Some(hearing == Hearing::Alive),
+        }
+    }
+
+    /// Does what the feed says until the engine ends.
+    pub(super) fn follow(self: &Arc<Self>, mut feed: Feed) {
         let engine = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            while let Some(event) = events.next_until_left().await {
+        let listener = self.runtime.spawn(async move {
+            while let Some(event) = feed.next().await {
                 let Some(engine) = engine.upgrade() else {
                     return;
                 };
                 engine.obey(event);
             }
         });
+        *self.coherence.listener.lock() = Some(listener.abort_handle());
     }
 
-    fn obey(self: &Arc<Self>, event: Event) {
-        if sabotage::is(Sabotage::GapIgnored)
-            && self.rules.epoch.channel() == Channel::Alive
-            && !matches!(event, Event::Invalidated(_))
-        {
-            return;
-        }
+    fn obey(self: &Arc<Self>, event: FeedEvent) {
+        let vouch = &self.rules.vouch;
         match event {
-            Event::Invalidated(batch) => {
-                for invalidation in batch {
-                    self.invalidate(&invalidation);
-                }
-            }
-            Event::Lost { .. } => self.rules.epoch.begin(false),
-            Event::Alive { .. } => {
-                self.rules.epoch.begin(true);
-                // Mostly the same servers: L2 may be back, too.
+            FeedEvent::Changed(digests) => self.take_hints(&digests),
+            FeedEvent::Everything => {
+                vouch.begin_epoch();
+                self.rules.users.hear_all();
+                // L2 may be back.
                 self.l2.shards.hasten();
-                let engine = self.clone();
-                self.runtime.spawn(async move {
-                    // It may have been raised during the gap. Whoever cannot ask now cannot read.
-                    let _ = engine.look_up_prefix().await;
-                });
+                self.ask_for_number();
             }
-            Event::EverythingChanged { generation } => self.hear_of_number(generation),
+            FeedEvent::CompleteUntil(proven) => {
+                let now = Instant::now().into_std();
+                let age = now.saturating_duration_since(proven);
+                let now = self.now().moment;
+                vouch.believe_until(now.saturating_sub(age).saturating_add(TRUST));
+            }
+            FeedEvent::Lost => vouch.believe_until(self.now().moment),
         }
     }
 
-    fn invalidate(&self, invalidation: &Invalidation) {
-        self.rules.users.hear(&invalidation.partition);
-        let Some(partition) = self.coherence.index.find(&invalidation.partition) else {
-            return;
-        };
-        let key = &partition.key;
-        let revision = Revision {
-            generation: invalidation.generation,
-            version: invalidation.version,
-            commit: invalidation.commit,
-        };
+    /// These may have changed.
+    fn take_hints(self: &Arc<Self>, digests: &[[u8; 32]]) {
+        self.counters.feed_told.add(digests.len() as u64);
         let now = self.now();
-        let dropped = self
-            .partitions
-            .with_known(key, |state| state.invalidated(revision, now));
-        self.counters
-            .signed_out_changes
-            .add(dropped.unwrap_or(0) as u64);
-        if let Some(waiting) = self.coherence.waiting.get(key) {
-            waiting.notify_waiters();
+        let mut own = Vec::new();
+        for digest in digests {
+            self.rules.users.hear(digest);
+            if self.is_namespace_epoch(digest) {
+                self.ask_for_number();
+            }
+            let Some(partition) = self.coherence.index.find(digest) else {
+                continue;
+            };
+            self.counters.feed_hints.add(1);
+            let key = &partition.key;
+            let hint = self.partitions.with_known(key, |state| state.hint(now));
+            if hint == Some(Hint::Own) && !sabotage::is(Sabotage::OwnChangeNotCompared) {
+                own.push(key.clone());
+            }
+            if let Some(waiting) = self.coherence.waiting.get(key) {
+                waiting.notify_waiters();
+            }
         }
+        if !own.is_empty() {
+            let engine = Arc::downgrade(self);
+            self.runtime.spawn(async move {
+                sleep(OWN).await;
+                if let Some(engine) = engine.upgrade() {
+                    join_all(own.iter().map(|key| engine.compare_own(key))).await;
+                }
+            });
+        }
+    }
+
+    /// Compares what this process has written with what L2 has: somebody else may have written right after.
+    async fn compare_own(self: &Arc<Self>, key: &PartitionKey) {
+        self.counters.feed_compares.add(1);
+        for _ in 0..PATIENCE {
+            let writes = self.partitions.with_known(key, |state| state.is_writing());
+            match writes {
+                Some(true) => sleep(OWN).await,
+                Some(false) => break,
+                None => return,
+            }
+        }
+        self.partitions.with_known(key, State::forget_own_hint);
+        let is_known = match self.confirm(key).await {
+            Ok(false) => self.load(key).await.1.is_ok(),
+            confirmed => confirmed.is_ok(),
+        };
+        if !is_known {
+            // It is compared before it is used, if L2 can be asked by then.
+            self.partitions
+                .with_known(key, |state| state.epoch = UNTOLD);
+        }
+    }
+}
+
+impl State {
+    /// The partition may have been changed.
+    pub(super) fn hint(&mut self, now: Now) -> Hint {
+        if !self.is_writing() && now.moment >= self.touched_at.saturating_add(RECHECK) {
+            match sabotage::is(Sabotage::HintAdopted) {
+                true => self.version += 1,
+                false => self.doubt(),
+            }
+            return Hint::Foreign;
+        }
+        match std::mem::replace(&mut self.own_hint, true) {
+            true => Hint::Known,
+            false => Hint::Own,
+        }
+    }
+
+    fn forget_own_hint(&mut self) {
+        self.own_hint = false;
     }
 }

@@ -18,7 +18,7 @@ use super::pending::{Base, InFlight, PendingChange};
 use super::revocation::Number;
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
-use crate::store::{Change, Cleared, Commit, CommitId, Outcome, PartitionId, Revision, TOMBSTONE};
+use crate::store::{Change, Cleared, Commit, CommitId, Outcome, PartitionId, TOMBSTONE};
 
 /// Bytes of values in one round-trip: some milliseconds' work for a store.
 const MAX_BYTES: usize = 2 << 20;
@@ -84,6 +84,7 @@ impl Engine {
         let base = Base {
             version: state.version,
             commit: state.commit,
+            epoch: self.rules.vouch.epoch(),
         };
         let pending = state.pending();
         pending.tell_written();
@@ -133,17 +134,7 @@ impl Engine {
                     Vec::new()
                 }
             };
-            let mut announcements = Vec::with_capacity(answers.len());
-            for ((work, commit), answer) in sent.iter_mut().zip(commits).zip(answers) {
-                if let Ok(Outcome::Committed { version, .. }) = answer {
-                    let generation = commit.generation;
-                    let revision = Revision {
-                        generation,
-                        version,
-                        commit: Some(commit.id),
-                    };
-                    announcements.push((commit.partition, revision));
-                }
+            for (work, answer) in sent.iter_mut().zip(answers) {
                 if let Ok(Outcome::Lost) = answer {
                     work.failure = self.settle_lost(work).await.err();
                     continue;
@@ -151,7 +142,6 @@ impl Engine {
                 let settled = answer.map(|outcome| self.settle(work, outcome));
                 work.failure = settled.err().map(L2Error::from);
             }
-            self.coherence.announce(announcements);
             works = rest;
         }
     }
@@ -226,9 +216,8 @@ impl Engine {
         let key = &work.partition.key;
         let losses = self.partitions.with(key, |_, state| state.losses);
         let emptied = self.l2_has_lost_everything(losses).await?;
-        if emptied {
-            self.begin_epochs_again(key).await?;
-        }
+        // Where it is the session alone, nothing is written again.
+        let heard = emptied && self.begin_epochs_again(key).await?;
         let now = self.now();
         self.partitions.with(key, |_, state| {
             if !state.has_in_flight(commit.id) {
@@ -240,7 +229,6 @@ impl Engine {
                 self.counters.signed_out_changes.add(dropped as u64);
                 return;
             }
-            let heard = state.is_believed_after_a_loss(&self.rules);
             let again = match gone {
                 true => state.to_be_written_again(heard, now),
                 // At the end of its time.
@@ -376,11 +364,6 @@ impl Engine {
             return Err(failure);
         }
         let generation = cleared.generation;
-        let revision = Revision {
-            generation,
-            ..Revision::default()
-        };
-        self.coherence.announce([(id, revision)]);
         let now = self.now();
         // Where L2 could not be asked for the generation, what memory knew has to do.
         let overlaps = generation > ends.or(expected).unwrap_or(0) + 1;

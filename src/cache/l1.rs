@@ -55,7 +55,7 @@ impl L1 {
         self
     }
 
-    /// Without a [backplane](crate::Builder::backplane): how often a partition in use is compared
+    /// Where the store has no [feed](crate::store::FeedEvent): how often a partition in use is compared
     /// with L2 in the background, so that changes made by other instances are seen; `None` is
     /// never. Requests do not wait for it. Defaults to 10 s: for a busy user one question in ten
     /// seconds, and none for the others.
@@ -64,7 +64,7 @@ impl L1 {
         self
     }
 
-    /// Without a [backplane](crate::Builder::backplane): for how long a partition is served without
+    /// Where the store has no [feed](crate::store::FeedEvent): for how long a partition is served without
     /// having been compared with L2; the request that comes later waits for that. `None` is without
     /// bound. Defaults to 60 s, the longest that a sign-out on another instance goes unnoticed.
     pub fn max_staleness(mut self, bound: impl Into<Option<Duration>>) -> Self {

@@ -152,6 +152,7 @@ impl State {
                 base: Base {
                     version: 0,
                     commit: None,
+                    ..commit.base
                 },
                 again: Arc::new(again.into_iter().collect()),
                 ..commit.clone()

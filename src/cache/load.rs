@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Engine;
 use super::acquired::Seen;
-use super::admission::{Admission, Fetched, Floor};
+use super::admission::{Admission, Fetched, Floor, Loss};
 use super::l2::L2Error;
 use super::life::Life;
 use super::partition::{Partition, State, Unopened};
@@ -130,7 +130,7 @@ impl Engine {
             let _reading = Reading::begin(self, &id, key);
             let begun = Begun {
                 floor: self.partitions.with(key, |_, state| state.floor()),
-                epoch: self.rules.epoch.now(),
+                epoch: self.rules.vouch.epoch(),
             };
             if begun.floor.prefix != Some(number) {
                 continue;
@@ -173,11 +173,12 @@ impl Engine {
             gone.then_some(state.losses)
         });
         if let Some(losses) = losses {
-            let emptied = self.l2_has_lost_everything(losses).await?;
-            if emptied {
-                self.begin_epochs_again(key).await?;
-            }
-            fetched.emptied = Some(emptied);
+            fetched.loss = Some(match self.l2_has_lost_everything(losses).await? {
+                true => Loss::Everything {
+                    goes_on: self.begin_epochs_again(key).await?,
+                },
+                false => Loss::Alone,
+            });
         }
         Ok(())
     }
@@ -230,7 +231,7 @@ impl Engine {
     }
 
     /// Whether L2 has what memory has, without reading it again.
-    async fn confirm(self: &Arc<Self>, key: &PartitionKey) -> Result<bool, L2Error> {
+    pub(super) async fn confirm(self: &Arc<Self>, key: &PartitionKey) -> Result<bool, L2Error> {
         let number = self.number().await?;
         let id = self.l2.id(key, number);
         let _reading = Reading::begin(self, &id, key);
@@ -242,7 +243,7 @@ impl Engine {
         let Some((floor, links)) = known.flatten() else {
             return Ok(false);
         };
-        let epoch = self.rules.epoch.now();
+        let epoch = self.rules.vouch.epoch();
         let (revision, over) = join(self.ask::<Revision>(id), self.are_over(&links)).await;
         let revision = revision?;
         if over? {
@@ -292,7 +293,7 @@ impl Engine {
             entries,
             unopenable: Unopened::new(unopenable, || self.l2.protection.names()),
             epoch,
-            emptied: None,
+            loss: None,
         }
     }
 
@@ -306,7 +307,7 @@ impl Engine {
 #[derive(Clone, Copy)]
 struct Begun {
     floor: Floor,
-    /// Of the backplane.
+    /// Of the feed.
     epoch: u32,
 }
 
@@ -325,7 +326,7 @@ impl Loader {
     /// One question is nearly always all that it takes: no task is needed to wait for its answer.
     fn ask(self, id: PartitionId, floor: Floor) {
         let engine = self.engine.clone();
-        let epoch = engine.rules.epoch.now();
+        let epoch = engine.rules.vouch.epoch();
         let begun = Begun { floor, epoch };
         engine.ask_for::<Loaded>(id.clone(), move |answer| self.answered(&id, answer, begun));
     }
@@ -414,7 +415,7 @@ impl Drop for Loader {
     }
 }
 
-/// One look at L2 under way: the partition stays, and remembers what is announced meanwhile.
+/// One look at L2 under way: the partition stays, and remembers what is told meanwhile.
 pub(super) struct Reading<'a> {
     engine: &'a Engine,
     key: &'a PartitionKey,

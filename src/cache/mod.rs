@@ -226,7 +226,10 @@ impl TokenCache {
             recovered_changes: counters.recovered_changes.get(),
             l2_state: engine.l2.shards.state(),
             engine_alive: !engine.queue.has_ended(),
-            backplane_alive: engine.coherence.is_alive(),
+            feed_alive: engine.is_feed_alive(),
+            feed_told: counters.feed_told.get(),
+            feed_hints: counters.feed_hints.get(),
+            feed_compares: counters.feed_compares.get(),
             staleness_bound: engine.staleness_bound(),
             abandoned_changes: counters.abandoned_changes.get(),
             abandoned_sign_outs: counters.abandoned_sign_outs.get(),
@@ -302,7 +305,7 @@ impl Engine {
     fn wake_up(&self, sleeps: u32) {
         if self.sleeps.swap(sleeps, Ordering::Relaxed) != sleeps {
             tracing::info!("the machine has slept, or its clock was set ahead: L2 is asked again");
-            self.rules.epoch.skip();
+            self.rules.vouch.begin_epoch();
         }
     }
 
@@ -315,7 +318,7 @@ impl Engine {
             self.budget.drained().await;
         }
         self.sign_outs.all_told().await;
-        self.coherence.close().await;
+        self.coherence.close();
     }
 }
 

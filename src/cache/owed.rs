@@ -21,7 +21,7 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
 use crate::policy::OnFailure;
 use crate::random::{SLIGHTLY, jittered};
-use crate::store::{CommitId, PartitionId, Revision};
+use crate::store::{CommitId, PartitionId};
 use crate::time::Timestamp;
 
 /// How long the disk may take.
@@ -253,12 +253,7 @@ impl Engine {
             return Ok(());
         }
         let ends = Some(loaded.generation);
-        let cleared = self.l2.clear(&id, ends, record.sign_out).await?;
-        let revision = Revision {
-            generation: cleared.generation,
-            ..Revision::default()
-        };
-        self.coherence.announce([(id, revision)]);
+        self.l2.clear(&id, ends, record.sign_out).await?;
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::budget::Permit;
 use super::by_name::ByName;
-use super::coherence::{Channel, Epoch, STALE};
+use super::coherence::{Hearing, STALE, Vouch};
 use super::index::{self, Listed};
 use super::life::{Life, Losses};
 use super::pending::{Pending, PendingChange};
@@ -31,7 +31,7 @@ use crate::time::{Moment, Now, Timestamp};
 /// is compared with the time of a sign-out. In doubt the sign-out wins.
 pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// How often a partition is compared with L2 while the backplane is lost.
+/// How often a partition is compared with L2 while its feed is lost.
 pub(super) const RECHECK: Duration = Duration::from_secs(1);
 
 /// Memory of a partition besides itself and what its entries own: its share of L1's index and of
@@ -102,7 +102,7 @@ impl Partition {
 pub(crate) struct State {
     /// Until then an entry here can be served without looking at anything else.
     settled_until: Moment,
-    /// The epoch of the backplane in which the entries were compared with L2.
+    /// The epoch of the feed in which the entries were compared with L2.
     pub(super) epoch: u32,
     /// When what had begun here was over last: the partition was signed out through this process, or
     /// by others while this one could not tell L2. 0 is not since it is in memory.
@@ -121,10 +121,12 @@ pub(crate) struct State {
     prune_at: Option<Timestamp>,
     /// Whether `entries` is all that L2 had at `version`.
     pub(super) complete: bool,
-    /// How often another instance has announced what is not after `version`, and how many of these
-    /// were when L2 was last asked. Where they differ, it is asked once more.
+    /// How often the feed has told of a change, and how many of these were when L2 was last asked. Where
+    /// they differ, it is asked once more.
     pub(super) doubts: u16,
     pub(super) dispelled: u16,
+    /// The feed has told of what this process has written; that is to be compared.
+    pub(super) own_hint: bool,
     /// `None` while nothing is under way.
     pub(super) pending: Option<Box<Pending>>,
     /// The latest version that L2 is known to have.
@@ -211,9 +213,20 @@ pub(super) struct Rules {
     pub(super) revalidate_every: Option<Duration>,
     pub(super) max_staleness: Option<Duration>,
     pub(super) sliding: Option<Duration>,
-    pub(super) epoch: Epoch,
+    pub(super) vouch: Vouch,
     pub(super) losses: Losses,
     pub(super) users: Users,
+}
+
+/// What becomes of a change that the feed tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hint {
+    /// L2 is asked before memory is used.
+    Foreign,
+    /// It may be no other than what this process has written: that is compared in the background.
+    Own,
+    /// The same, and somebody is at it.
+    Known,
 }
 
 /// Upkeep that a read found due.
@@ -260,7 +273,8 @@ impl State {
             if waits || entry.local || (current && !self.ended(now)) {
                 return Answer::Known(Lookup::Hit(entry.value.clone()));
             }
-            if !self.ended(now) {
+            // The store has told of a change, and it may be a sign-out.
+            if !self.ended(now) && !self.is_hinted() {
                 return Answer::Stale(entry.value.clone());
             }
         }
@@ -276,17 +290,36 @@ impl State {
         })
     }
 
+    /// What memory says of the entry `name` right after it was read from L2.
+    pub(super) fn answer_as_read(&self, name: &str, now: Now) -> Lookup<Value> {
+        let usable = |entry: &&Entry| {
+            let lives = entry.local || self.waits(name) || !self.ended(now);
+            lives && entry.is_usable(now.wall)
+        };
+        match self.entries.get(name).filter(usable) {
+            Some(entry) => Lookup::Hit(entry.value.clone()),
+            None if !self.waits(name) && self.unopenable.holds(name) => Lookup::Unopenable,
+            None => Lookup::Absent,
+        }
+    }
+
     /// Whether memory may say that there is no other entry.
     pub(super) fn absences_are_known(&self, now: Now, rules: &Rules) -> bool {
-        let known = self.complete && !self.is_doubted() && self.epoch == rules.epoch.now();
         let until = self.checked_at.saturating_add(rules.negative_ttl);
-        self.is_clearing() || (known && now.moment < until)
+        let known = self.complete && self.is_coherent(now, rules) && now.moment < until;
+        self.is_clearing() || known
     }
 
     /// Whether memory can be trusted to have what L2 has, within the bound on staleness.
     pub(super) fn is_coherent(&self, now: Now, rules: &Rules) -> bool {
-        let bound = self.stale_at(rules);
-        let current = self.epoch == rules.epoch.now() && !self.is_doubted();
+        let bound = match rules.vouch.hearing(now.moment) {
+            Hearing::None => self.stale_at(rules),
+            Hearing::Alive => None,
+            // What was told before counts until then only.
+            Hearing::Lost if self.checked_at <= rules.vouch.until() => return false,
+            Hearing::Lost => Some(self.checked_at.saturating_add(RECHECK)),
+        };
+        let current = self.epoch == rules.vouch.epoch() && !self.is_doubted();
         current && bound.is_none_or(|bound| now.moment < bound)
     }
 
@@ -296,16 +329,17 @@ impl State {
     }
 
     fn is_doubted(&self) -> bool {
-        self.doubts != self.dispelled || self.links.are_doubtful()
+        self.is_hinted() || self.links.are_doubtful()
     }
 
-    /// When memory has to be compared with L2 before it is used; `None` while the backplane tells.
+    /// Whether the feed has told of a change that was not looked at since.
+    pub(super) fn is_hinted(&self) -> bool {
+        self.doubts != self.dispelled
+    }
+
+    /// When memory has to be compared with L2 before it is used; `None` where a feed tells.
     fn stale_at(&self, rules: &Rules) -> Option<Moment> {
-        let bound = match rules.epoch.channel() {
-            Channel::None => rules.max_staleness?,
-            Channel::Alive => return None,
-            Channel::Lost => RECHECK,
-        };
+        let bound = rules.max_staleness.filter(|_| rules.vouch.is_none())?;
         Some(self.checked_at.saturating_add(bound))
     }
 
@@ -372,8 +406,8 @@ impl State {
     }
 
     fn revalidate_at(&self, rules: &Rules) -> Option<Moment> {
-        let silent = rules.epoch.channel() == Channel::None;
-        let interval = rules.revalidate_every.filter(|_| self.complete && silent)?;
+        let silent = self.complete && rules.vouch.is_none();
+        let interval = rules.revalidate_every.filter(|_| silent)?;
         Some(self.checked_at.saturating_add(interval))
     }
 
@@ -463,6 +497,13 @@ impl State {
         self.pending
             .as_ref()
             .is_some_and(|pending| pending.clear.is_some())
+    }
+
+    /// Whether something of this process is on its way to L2.
+    pub(super) fn is_writing(&self) -> bool {
+        self.pending
+            .as_ref()
+            .is_some_and(|pending| pending.is_writing())
     }
 
     /// Whether this partition must be kept whatever L1 evicts.

@@ -385,7 +385,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::cache::coherence::Epoch;
+    use crate::cache::coherence::Vouch;
     use crate::cache::users::Users;
     use crate::codec::Value;
     use crate::key::TokenKey;
@@ -401,7 +401,7 @@ mod tests {
             revalidate_every: None,
             max_staleness: None,
             sliding: None,
-            epoch: Epoch::default(),
+            vouch: Vouch::default(),
             losses: crate::cache::life::Losses::default(),
             users: Users::default(),
         };

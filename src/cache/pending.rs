@@ -14,7 +14,7 @@ use super::told;
 use crate::codec::Value;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
-use crate::store::{CommitId, Expected, Revision};
+use crate::store::{CommitId, Expected};
 use crate::time::{Moment, Now, Timestamp};
 
 /// Changes in one commit, so that it stays far below the timeouts of L2.
@@ -50,8 +50,6 @@ pub(super) struct Pending {
     pub(super) loading: Option<told::Receiver<Result<(), L2Error>>>,
     /// Looks at L2 under way.
     pub(super) reads: u32,
-    /// The latest revision that another instance has announced during them.
-    pub(super) announced: Option<Revision>,
     /// Those who wait for all that waits now.
     waiters: Vec<Waiter>,
     /// Those who wait for the commit in flight.
@@ -123,6 +121,8 @@ pub(super) struct InFlight {
 pub(super) struct Base {
     pub(super) version: u64,
     pub(super) commit: Option<CommitId>,
+    /// The epoch of the feed then.
+    pub(super) epoch: u32,
 }
 
 impl PendingChange {
@@ -286,6 +286,11 @@ impl Pending {
         self.is_dirty() && self.loading.is_none() && self.reads == 0 && !self.sending
     }
 
+    /// Whether something is on its way to L2.
+    pub(super) fn is_writing(&self) -> bool {
+        self.in_flight.is_some() || self.clear.is_some() || self.sending || self.touch
+    }
+
     /// Whether anything at all is under way.
     pub(super) fn is_active(&self) -> bool {
         self.is_dirty()
@@ -308,9 +313,6 @@ impl Pending {
     /// A look at L2 is over.
     pub(super) fn end_read(&mut self) {
         self.reads -= 1;
-        if self.reads == 0 {
-            self.announced = None;
-        }
     }
 
     /// The changes that wait, as one commit. One whose answer was lost goes out again as it was,

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use super::Engine;
-use super::coherence::Channel;
+use super::coherence::Hearing;
 use super::l2::L2Error;
 use super::partition::{Answer, Due, Partition, State};
 use super::pin::Pin;
@@ -34,7 +34,7 @@ impl Engine {
         let now = self.now();
         let (value, probes) = self.partitions.hit(key, |partition| {
             let state = partition.lock();
-            let (value, probes) = match state.settled(name, now, self.rules.epoch.now()) {
+            let (value, probes) = match state.settled(name, now, self.rules.vouch.at(now.moment)) {
                 Some(value) => (value, false),
                 None if policy == FailurePolicy::Degrade => {
                     let value = state.unsettled(name, now, &self.rules)?;
@@ -88,13 +88,19 @@ impl Engine {
         }
         self.counters.l1_misses.add(1);
         let mut has = matches!(answer, Answer::Stale(_));
+        let mut once_more = true;
         let (answer, due, outcome) = loop {
             let (partition, outcome) = self.load_once(key, policy, pin, has).await;
             // What expired while it was waited for is not served.
             let now = self.now();
             let state = partition.lock();
             pin.get_or_insert_with(|| state.pin(now));
-            let answer = state.answer(name, now, &self.rules);
+            let answer = match outcome {
+                // A change was told since L2 was asked, which may have been before this read began.
+                Ok(()) if state.is_hinted() && std::mem::take(&mut once_more) => continue,
+                Ok(()) => Answer::Known(state.answer_as_read(name, now)),
+                Err(_) => state.answer(name, now, &self.rules),
+            };
             // It was signed out meanwhile: now L2 has to be waited for.
             let lost = matches!(answer, Answer::Unknown);
             if !(lost && outcome.is_err() && std::mem::take(&mut has)) {
@@ -201,7 +207,7 @@ impl Engine {
             }
             // One that is out of date would have L2 refuse what was made after a sign-out.
             let current = state.is_coherent(self.now(), &self.rules);
-            let heard = self.rules.epoch.channel() == Channel::Alive;
+            let heard = self.rules.vouch.hearing(self.now().moment) == Hearing::Alive;
             let confirmed = |pin: &Pin| pin.is_confirmed(&state);
             let current = current && (heard || pin.as_ref().is_some_and(confirmed));
             (state.generation.is_some() && current && !is_old) || state.is_clearing()

@@ -20,7 +20,7 @@ use crate::codec::Value;
 use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::policy::FailurePolicy;
-use crate::store::{Commit, CommitId, Origin, Outcome, PartitionId, Revision};
+use crate::store::{Commit, CommitId, Origin, Outcome, PartitionId};
 
 /// A partition to be moved.
 struct Whole {
@@ -132,24 +132,15 @@ impl Engine {
             let outcome = match self.l2.relocate(&origin, &commit).await {
                 Ok(outcome) => outcome,
                 Err(failure) => {
-                    self.doubt(from, origin.partition, source.generation);
-                    self.doubt(to, commit.partition, target.generation);
+                    for key in [from, to] {
+                        // Perhaps L2 has another state: nobody is to use what memory has unasked.
+                        self.partitions.with(key, |_, state| state.distrust());
+                    }
                     return Err(Error::Unavailable(failure.error));
                 }
             };
             match outcome {
-                Outcome::Committed { version, .. } => {
-                    let ended = Revision {
-                        generation: source.generation + 1,
-                        ..Revision::default()
-                    };
-                    let begun = Revision {
-                        generation: target.generation,
-                        version,
-                        commit: Some(id),
-                    };
-                    let moved = [(origin.partition, ended), (commit.partition, begun)];
-                    self.coherence.announce(moved);
+                Outcome::Committed { .. } => {
                     let now = self.now();
                     let dropped = self.partitions.with_under(from, under, |_, state| {
                         let dropped = state.sign_out(id, now.wall);
@@ -197,17 +188,6 @@ impl Engine {
             }
             turn.is_held(remaining, changed).await;
         }
-    }
-
-    /// Perhaps L2 has another state of this partition: nobody is to use what memory has unasked.
-    fn doubt(&self, key: &PartitionKey, id: PartitionId, generation: u64) {
-        self.partitions.with(key, |_, state| state.distrust());
-        let perhaps = Revision {
-            generation,
-            version: u64::MAX,
-            commit: None,
-        };
-        self.coherence.announce([(id, perhaps)]);
     }
 
     async fn read_both(

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::coherence::Channel;
+use super::coherence::Hearing;
 use super::detached::step;
 use super::l2::L2Error;
 use super::{Engine, TokenCache};
@@ -23,9 +23,9 @@ use crate::random;
 use crate::store::{Names, PartitionId, Raise, Revision};
 use crate::time::Timestamp;
 
-/// How often the number is looked up where nobody announces it.
+/// How often the number is looked up where nothing tells of it.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// The same while the backplane may have lost an announcement, and while it cannot have.
+/// The same while the feed may have missed it, and while it cannot have.
 const LOOK_EVERY_LOST: Duration = Duration::from_secs(1);
 const LOOK_EVERY_ALIVE: Duration = Duration::from_secs(60);
 
@@ -74,6 +74,8 @@ struct Known {
     asked: AtomicBool,
     /// What this process begins with where it has to: the same however often it asks.
     mine: OnceLock<Number>,
+    /// What the store calls it.
+    digest: OnceLock<[u8; 32]>,
     /// When the number began that was found first; 0 when it was begun by this process.
     began: AtomicU64,
 }
@@ -113,8 +115,8 @@ impl Prefix {
 
 impl TokenCache {
     /// Signs out every user of this [namespace](crate::Builder::namespace), on all instances: for
-    /// an emergency. On return L2 has confirmed it; other instances learn of it from the backplane,
-    /// or within ten seconds without one. What was under way when it was called has no effect.
+    /// an emergency. On return L2 has confirmed it; other instances are told by the store's feed, or learn
+    /// of it within ten seconds where there is none. What was under way when it was called has no effect.
     ///
     /// It is one number in L2, kept without end. An L2 that loses it (by eviction, or restored from
     /// a backup) gets it back from an instance that knows it; where there is none, everybody is
@@ -192,12 +194,14 @@ impl Engine {
         }
     }
 
-    /// Others say that there is a later number: L2 is asked before anything is read from it.
-    pub(super) fn hear_of_number(self: &Arc<Self>, number: u64) {
-        let known = self.l2.prefix.known();
-        if Number::new(number) <= known {
-            return;
-        }
+    /// Whether this is the partition of the number.
+    pub(super) fn is_namespace_epoch(&self, digest: &[u8; 32]) -> bool {
+        let digest_of_mine = || *self.namespace_epoch().digest();
+        self.l2.prefix.0.digest.get_or_init(digest_of_mine) == digest
+    }
+
+    /// There may be a later number: L2 is asked before anything is read from it.
+    pub(super) fn ask_for_number(self: &Arc<Self>) {
         self.l2.prefix.0.asked.store(false, Ordering::Release);
         let engine = self.clone();
         self.runtime.spawn(async move {
@@ -215,15 +219,12 @@ impl Engine {
         Ok(())
     }
 
-    /// The number in force, which is confirmed to be at least what was asked for. Others are told: to
-    /// them it may be a later one, also where a lost one has begun again.
+    /// The number in force, which is confirmed to be at least what was asked for.
     async fn raise_number(&self, epoch: &PartitionId, raise: Raise) -> Result<Number, L2Error> {
         let answer = self.l2.raise(epoch, raise, None).await?;
         let is_raised = matches!(raise, Raise::Begin(_)) || answer >= raise.number();
         let number = Number::new(answer).filter(|_| is_raised);
-        let number = number.ok_or_else(|| L2Error::of(StoreErrorKind::Refused))?;
-        self.coherence.announce_everything(number.get());
-        Ok(number)
+        number.ok_or_else(|| L2Error::of(StoreErrorKind::Refused))
     }
 
     /// The number's record in L2.
@@ -243,11 +244,11 @@ impl Engine {
         self.runtime.spawn(async move {
             loop {
                 let Some(engine) = weak.upgrade() else { return };
-                let pause = match engine.rules.epoch.channel() {
-                    Channel::None => LOOK_EVERY,
-                    Channel::Lost => LOOK_EVERY_LOST,
-                    Channel::Alive if engine.l2.prefix.settled().is_none() => LOOK_EVERY_LOST,
-                    Channel::Alive => LOOK_EVERY_ALIVE,
+                let pause = match engine.rules.vouch.hearing(engine.now().moment) {
+                    Hearing::None => LOOK_EVERY,
+                    Hearing::Lost => LOOK_EVERY_LOST,
+                    Hearing::Alive if engine.l2.prefix.settled().is_none() => LOOK_EVERY_LOST,
+                    Hearing::Alive => LOOK_EVERY_ALIVE,
                 };
                 drop(engine);
                 tokio::time::sleep(pause).await;

@@ -131,12 +131,14 @@ impl Engine {
     }
 
     /// L2 has lost everything: the epochs that a session in memory is linked to go on where the session
-    /// does, before it is written again. One that somebody else has begun meanwhile stays.
-    pub(super) async fn begin_epochs_again(&self, key: &PartitionKey) -> Result<(), L2Error> {
+    /// does, before it is written again. One that somebody else has begun meanwhile stays. Returns whether
+    /// the session goes on: asked before, because what is done here is told, too.
+    pub(super) async fn begin_epochs_again(&self, key: &PartitionKey) -> Result<bool, L2Error> {
         let links = self.partitions.with(key, |_, state| {
-            let is_believed = state.is_believed_after_a_loss(&self.rules);
+            let is_believed = state.heard(&self.rules);
             is_believed.then(|| state.links.undoubted())
         });
+        let is_believed = links.is_some();
         for link in links.iter().flat_map(Links::iter) {
             let namespace = &self.l2.protection.namespace;
             let id = PartitionId::from_digest(namespace.clone(), link.epoch.digest);
@@ -145,7 +147,7 @@ impl Engine {
             let number = self.l2.raise(&id, begin, self.epoch_life()).await?;
             link.epoch.answered(number, hints);
         }
-        Ok(())
+        Ok(is_believed)
     }
 
     /// Signs out a session whose links, as read from L2, are over, unless something has overtaken

@@ -37,7 +37,7 @@ impl TokenCache {
     /// # Errors
     /// What [`build`](Builder::build) returns, and [`ConfigError`] for the first option that the
     /// cache of this name was built with another value of. `store` differs by type and place, as
-    /// [`TokenStore::identity`](crate::TokenStore::identity) says; `on_l2_failure`, `backplane` and
+    /// [`TokenStore::identity`](crate::TokenStore::identity) says; `on_l2_failure` and
     /// `runtime` differ when one has it and the other has not, and the clock is not compared.
     pub fn shared(name: &str, mut builder: Builder) -> Result<Self, ConfigError> {
         let slot = slot(name);

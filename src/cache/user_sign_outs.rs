@@ -315,13 +315,7 @@ impl Engine {
                 return Err(L2Error::of(StoreErrorKind::Refused));
             }
             epoch.signed_out(number);
-            let revision = Revision {
-                generation: number,
-                ..Revision::default()
-            };
-            let digest = *id.digest();
-            self.coherence.announce([(id, revision)]);
-            self.unlist_all(&digest);
+            self.unlist_all(id.digest());
         }
         Ok(())
     }

@@ -27,13 +27,15 @@ use crate::time::Timestamp;
 const STALE: u64 = 1 << 63;
 /// Set while the user is signed out here, and L2 has yet to hear of it: no number is alive.
 const PENDING: u64 = 1 << 62;
+/// Set beside [`STALE`] where the feed has told of this very epoch.
+const TOLD: u64 = 1 << 61;
 /// The rest is the highest number known.
-const NUMBER: u64 = PENDING - 1;
+const NUMBER: u64 = TOLD - 1;
 
 /// What this process knows of a user's epoch. The sessions in memory share it.
 pub(super) struct UserEpoch {
     pub(super) digest: [u8; 32],
-    /// The highest number known, [`STALE`] and [`PENDING`].
+    /// The highest number known, [`STALE`], [`TOLD`] and [`PENDING`].
     latest: AtomicU64,
     /// How often others have said that it has changed.
     hints: AtomicU32,
@@ -42,7 +44,7 @@ pub(super) struct UserEpoch {
 impl UserEpoch {
     /// Whether sessions with this number are over.
     pub(super) fn is_over(&self, number: u64) -> bool {
-        self.latest.load(Ordering::Acquire) & !STALE > number
+        self.latest.load(Ordering::Acquire) & !(STALE | TOLD) > number
     }
 
     /// To be taken before L2 is asked.
@@ -54,9 +56,9 @@ impl UserEpoch {
     pub(super) fn answered(&self, number: u64, hints: u32) {
         self.learn(number, 0);
         if self.hints() == hints {
-            self.learn(number, STALE);
+            self.learn(number, STALE | TOLD);
             if self.hints() != hints {
-                self.latest.fetch_or(STALE, Ordering::AcqRel);
+                self.latest.fetch_or(STALE | TOLD, Ordering::AcqRel);
             }
         }
     }
@@ -93,9 +95,10 @@ impl UserEpoch {
         self.learn(number, PENDING);
     }
 
-    fn hear(&self) {
+    /// It may have changed, and perhaps the feed has told of it by name.
+    fn hear(&self, told: u64) {
         self.hints.fetch_add(1, Ordering::AcqRel);
-        self.latest.fetch_or(STALE, Ordering::AcqRel);
+        self.latest.fetch_or(STALE | told, Ordering::AcqRel);
     }
 }
 
@@ -129,10 +132,19 @@ impl Users {
         epoch
     }
 
-    /// Others say that the epoch has changed, if it is one.
+    /// Any may have changed.
+    pub(super) fn hear_all(&self) {
+        let known = self.0.lock();
+        known
+            .values()
+            .filter_map(Weak::upgrade)
+            .for_each(|epoch| epoch.hear(0));
+    }
+
+    /// The epoch may have changed, if it is one.
     pub(super) fn hear(&self, digest: &[u8; 32]) {
         if let Some(epoch) = self.0.lock().get(digest).and_then(Weak::upgrade) {
-            epoch.hear();
+            epoch.hear(TOLD);
         }
     }
 }
@@ -169,6 +181,11 @@ impl Link {
 
     pub(super) fn is_over(&self) -> bool {
         self.number == 0 || self.epoch.is_over(self.number)
+    }
+
+    /// Whether the feed has told of its user.
+    fn is_told_of(&self) -> bool {
+        self.epoch.latest.load(Ordering::Acquire) & TOLD > 0
     }
 
     /// Whether it may be over: L2 has to be asked, or it is.
@@ -219,9 +236,16 @@ impl Links {
 
     /// Those of which nothing was heard that casts doubt on them.
     pub(super) fn undoubted(&self) -> Self {
-        let links = self.iter().filter(|link| !link.is_doubtful()).cloned();
+        let goes_on = |link: &&Link| !link.is_told_of() && !link.is_over();
+        let links = self.iter().filter(goes_on).cloned();
         let links = links.collect::<Box<[_]>>();
         Self((!links.is_empty()).then_some(links))
+    }
+
+    /// Whether one of the users may have been signed out, as the feed has told.
+    pub(super) fn are_told_of(&self) -> bool {
+        self.iter()
+            .any(|link| link.epoch.latest.load(Ordering::Acquire) & TOLD > 0)
     }
 
     /// Whether the session is over, as far as this process knows.

@@ -60,12 +60,6 @@ impl Revision {
     pub(crate) fn count(&self) -> (u64, u64) {
         (self.generation, self.version)
     }
-
-    /// Whether this is not after `other`: before it, or after what the store has lost.
-    pub(crate) fn misses(&self, other: &Self) -> bool {
-        let differs = other.commit.is_some() && self.commit != other.commit;
-        self.count() < other.count() || (self.count() == other.count() && differs)
-    }
 }
 
 /// One entry as the store holds it. `Debug` shows the size of the value only.

@@ -74,7 +74,16 @@ impl MemoryStore {
         let mut shelf = self.shelf.lock();
         let forgotten = shelf.partitions.remove(partition);
         shelf.bytes -= forgotten.as_ref().map_or(0, Partition::footprint);
-        shelf.listeners.tell(partition);
+        shelf.listeners.tell(Some(partition));
+    }
+
+    /// Forgets everything at once, as a server does that restarts without its data; for tests.
+    #[cfg(feature = "test-util")]
+    pub fn forget_all(&self) {
+        let mut shelf = self.shelf.lock();
+        shelf.partitions.clear();
+        shelf.bytes = 0;
+        shelf.listeners.tell(None);
     }
 
     /// The partitions that it holds, signed-out ones included; for tests.
@@ -149,10 +158,10 @@ impl Shelf {
             && let Some((evicted, oldest)) = self.partitions.remove_lru()
         {
             self.bytes -= oldest.footprint();
-            self.listeners.tell(&evicted);
+            self.listeners.tell(Some(&evicted));
         }
         // Under the lock: before anybody is answered.
-        self.listeners.tell(id);
+        self.listeners.tell(Some(id));
         result
     }
 }

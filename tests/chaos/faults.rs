@@ -48,11 +48,7 @@ pub(crate) async fn trouble_l2(
         match &mut servers {
             Servers::One(redis) if random.below(2) == 0 => {
                 let fault = random.one_of(&SERVER_FAULTS);
-                let scope = match fault {
-                    ServerFault::KillClients("pubsub") => Scope::Plane,
-                    _ => Scope::Server,
-                };
-                let span = timeline.begin(scope, format!("{fault:?}"));
+                let span = timeline.begin(Scope::Server, format!("{fault:?}"));
                 trouble_server(redis, fault, pause).await;
                 timeline.end(span);
             }
@@ -94,30 +90,6 @@ fn duration(random: &Random) -> Duration {
     match random.below(4) {
         0 => random.millis(1000, 4500),
         _ => random.millis(50, 1000),
-    }
-}
-
-/// Faults of the backplane alone, until `end`.
-pub(crate) async fn trouble_plane(
-    processes: Arc<Vec<Process>>,
-    timeline: Arc<Timeline>,
-    random: Random,
-    end: Instant,
-) {
-    if processes.iter().all(|process| process.plane.is_none()) {
-        return;
-    }
-    while Instant::now() < end {
-        // Calm enough for the channel to be alive between them.
-        tokio::time::sleep(random.millis(1500, 9000)).await;
-        let number = random.below(PROCESSES);
-        let fault = link_fault(&random);
-        let span = timeline.begin(Scope::Plane, format!("backplane {number}: {fault:?}"));
-        let pause = random.millis(300, 6000);
-        if let Some(plane) = &processes[number].plane {
-            trouble_link(plane, fault, pause).await;
-        }
-        timeline.end(span);
     }
 }
 

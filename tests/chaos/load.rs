@@ -187,15 +187,13 @@ pub(crate) async fn look_at_status(world: Arc<World>, process: usize) {
                 return;
             };
             let closed = answer.body["l2_state"] == "closed";
-            let alive = answer.body["backplane_alive"] == true;
+            let alive = answer.body["feed_alive"] == true;
             let bound = answer.body["staleness_bound_ms"].as_u64();
             let bound = bound.map(Duration::from_millis);
             let states = (closed, alive);
             world.timeline.said(process, asked, states, bound);
             world.report.count("looks at /status", 1);
-            world
-                .report
-                .count("… with the backplane alive", alive.into());
+            world.report.count("… with the feed alive", alive.into());
             world.report.count("… with L2 closed", closed.into());
         });
         while requests.try_join_next().is_some() {}

@@ -77,10 +77,6 @@ struct Plan {
     topology: Topology,
     seed: u64,
     time: Duration,
-    /// The backplane fails, and nothing else.
-    only_plane: bool,
-    /// Of the processes.
-    variables: &'static [(&'static str, &'static str)],
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,25 +94,6 @@ async fn nobody_notices_what_happens_behind_sentinels() {
     run_of(Topology::Sentinel, "sentinel").await;
 }
 
-/// Somebody does: a process that believes in its backplane whatever happens to it serves what is
-/// older than it states.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engine_that_ignores_gaps_is_noticed() {
-    let _running = RUNNING.lock().await;
-    common::many_connections();
-    let plan = Plan {
-        topology: Topology::Server,
-        seed: 1,
-        time: Duration::from_secs(12),
-        only_plane: true,
-        variables: &[("PLAYGROUND_IGNORES_GAPS", "1")],
-    };
-    let report = run(plan).await;
-    let noticed = report.violations_of("nothing is staler than is stated")
-        + report.violations_of("a channel without a sign of life is lost");
-    assert!(noticed > 0, "{}", report.print());
-}
-
 async fn run_of(topology: Topology, name: &str) {
     if std::env::var("CHAOS_TOPOLOGY").is_ok_and(|only| only != name) {
         return;
@@ -131,8 +108,6 @@ async fn run_of(topology: Topology, name: &str) {
         topology,
         seed,
         time: Duration::from_secs(seconds),
-        only_plane: false,
-        variables: &[],
     };
     let report = run(plan).await;
     // Past the harness, which shows the output of failed tests only.
@@ -148,7 +123,7 @@ async fn run(plan: Plan) -> Report {
     provider.set(|behaviour| behaviour.expires_in = 3);
     let mut processes = Vec::new();
     for number in 0..PROCESSES {
-        processes.push(Process::start(number, &servers, &provider, plan.variables).await);
+        processes.push(Process::start(number, &servers, &provider).await);
     }
     let started = Instant::now();
     let ids = processes.iter().map(|process| process.playground.id());
@@ -170,25 +145,14 @@ async fn run(plan: Plan) -> Report {
     let load = start_load(&world, &random).await;
 
     let end = Instant::now() + plan.time;
-    let plane = tokio::spawn(faults::trouble_plane(
-        world.processes.clone(),
-        world.timeline.clone(),
-        random.fork(1),
-        end,
-    ));
-    let until = match plan.only_plane {
-        true => Instant::now(),
-        false => end,
-    };
     let mut servers = faults::trouble_l2(
         servers,
         world.processes.clone(),
         world.timeline.clone(),
         random.fork(2),
-        until,
+        end,
     )
     .await;
-    plane.await.unwrap();
     for process in world.processes.iter() {
         process.heal().await;
     }

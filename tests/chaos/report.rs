@@ -216,16 +216,6 @@ impl Report {
         seen.violations.values().map(Vec::len).sum()
     }
 
-    /// How often this rule was violated.
-    pub(crate) fn violations_of(&self, rule: &str) -> usize {
-        self.0
-            .lock()
-            .unwrap()
-            .violations
-            .get(rule)
-            .map_or(0, Vec::len)
-    }
-
     pub(crate) fn print(&self) -> String {
         let seen = self.0.lock().unwrap();
         let mut text = String::new();

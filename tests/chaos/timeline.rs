@@ -8,8 +8,8 @@ use super::fleet::PROCESSES;
 
 /// After a fault of L2 is over, its breaker and pool need this long to notice.
 const L2_SETTLES: Duration = Duration::from_millis(2500);
-/// The same for the backplane: a message that was lost is noticed with the next heartbeat.
-const PLANE_SETTLES: Duration = Duration::from_secs(2);
+/// The same for the feed: it is made again, and proves that it is complete.
+const FEED_SETTLES: Duration = Duration::from_secs(2);
 /// What a process said of itself holds for this long before and after.
 const LOOKS: Duration = Duration::from_millis(200);
 /// Before a failover is noticed by whoever looks for it: what its old master has acknowledged and not
@@ -21,12 +21,10 @@ const AFTER_LOSS: Duration = Duration::from_secs(3);
 /// Whom a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// L2 of every process, and the backplane with it.
+    /// L2 of every process, and the feed with it.
     Server,
     /// L2 of one process.
     Store(usize),
-    /// The backplane. One process that cannot be heard of makes it a gap for all.
-    Plane,
     /// Nobody is to notice.
     Nobody,
 }
@@ -46,7 +44,7 @@ struct Look {
     asked: Instant,
     at: Instant,
     l2_closed: bool,
-    plane_alive: bool,
+    feed_alive: bool,
     bound: Option<Duration>,
 }
 
@@ -67,8 +65,8 @@ struct Span {
 pub(crate) enum Weather {
     /// Everything.
     Alive,
-    /// L2, but not the backplane.
-    PlaneDead,
+    /// L2, but not the feed.
+    FeedDead,
     /// Not even L2.
     L2Away,
 }
@@ -112,14 +110,14 @@ impl Timeline {
         &self,
         process: usize,
         asked: Instant,
-        (l2_closed, plane_alive): (bool, bool),
+        (l2_closed, feed_alive): (bool, bool),
         bound: Option<Duration>,
     ) {
         self.looks.lock().unwrap()[process].push(Look {
             asked,
             at: Instant::now(),
             l2_closed,
-            plane_alive,
+            feed_alive,
             bound,
         });
     }
@@ -153,7 +151,7 @@ impl Timeline {
         spans
             .iter()
             .filter(|span| span.slow)
-            .any(|span| span.from <= to && span.to.is_none_or(|end| end + PLANE_SETTLES >= from))
+            .any(|span| span.from <= to && span.to.is_none_or(|end| end + FEED_SETTLES >= from))
     }
 
     /// What was working between two processes in this time.
@@ -165,12 +163,12 @@ impl Timeline {
         let l2 = spans.iter().any(|span| match span.scope {
             Scope::Server => hit(span, L2_SETTLES),
             Scope::Store(number) => between.contains(&number) && hit(span, L2_SETTLES),
-            Scope::Plane | Scope::Nobody => false,
+            Scope::Nobody => false,
         });
-        let plane = spans.iter().any(|span| match span.scope {
-            Scope::Server | Scope::Plane => hit(span, PLANE_SETTLES),
-            // Who cannot commit announces nothing.
-            Scope::Store(_) | Scope::Nobody => false,
+        let feed = spans.iter().any(|span| match span.scope {
+            Scope::Server => hit(span, FEED_SETTLES),
+            Scope::Store(number) => between.contains(&number) && hit(span, FEED_SETTLES),
+            Scope::Nobody => false,
         });
         // A breaker stays open for longer than what has opened it.
         let looks = self.looks.lock().unwrap();
@@ -183,10 +181,10 @@ impl Timeline {
             })
         };
         let l2 = l2 || concerned().any(|look| !look.l2_closed);
-        let plane = plane || concerned().any(|look| !look.plane_alive);
-        match (l2, plane) {
+        let feed = feed || concerned().any(|look| !look.feed_alive);
+        match (l2, feed) {
             (true, _) => Weather::L2Away,
-            (false, true) => Weather::PlaneDead,
+            (false, true) => Weather::FeedDead,
             (false, false) => Weather::Alive,
         }
     }

@@ -51,14 +51,12 @@ impl NodeFault {
             Self::OutOfMemory,
             Self::ForgetScripts,
             Self::KillClients("normal"),
-            Self::KillClients("pubsub"),
         ])
     }
 
     fn scope(self) -> Scope {
         match self {
             Self::KillSentinel | Self::MoveSlots | Self::ForgetScripts => Scope::Nobody,
-            Self::KillClients("pubsub") => Scope::Plane,
             _ => Scope::Server,
         }
     }

@@ -12,7 +12,6 @@ pub mod dropped;
 pub mod far;
 pub mod feed;
 pub mod http_client;
-pub mod instance;
 pub mod issuer;
 pub mod leaks;
 pub mod oidc;
@@ -25,7 +24,6 @@ pub mod stepping;
 pub mod store;
 pub mod support;
 pub mod topologies;
-pub mod wire;
 
 use std::time::{Duration, Instant};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::task::yield_now;
 use tower_token_cache::store::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
-    Remaining, Revision, StoreFuture,
+    Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
+    Raise, Remaining, Revision, StoreFuture,
 };
 use tower_token_cache::{MemoryStore, StoreError, TokenStore};
 
@@ -87,6 +87,10 @@ impl TokenStore for SteppingStore {
         keep: Option<Duration>,
     ) -> StoreFuture<'a, Result<u64, StoreError>> {
         stepped!(self.0.raise(id, raise, keep))
+    }
+
+    fn feed(&self, namespace: &str) -> Option<Feed> {
+        self.0.feed(namespace)
     }
 
     fn relocate<'a>(

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::far;
-use tokio::sync::Semaphore;
+use futures_util::{StreamExt, stream};
+use tokio::sync::{Semaphore, watch};
 use tower_token_cache::store::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
-    Remaining, Revision, StoreFuture,
+    Cleared, Commit, CommitId, Feed, FeedEvent, Lease, LeaseState, Loaded, Origin, Outcome,
+    PartitionId, Raise, Remaining, Revision, StoreFuture,
 };
 use tower_token_cache::{MemoryStore, StoreError, StoreErrorKind, TokenStore};
 
@@ -55,6 +56,18 @@ struct State {
     group_gate: Semaphore,
     /// One of three shards does not answer.
     dead_shard: AtomicBool,
+    /// What is told of changes; without it the store has no feed.
+    line: Option<watch::Sender<Line>>,
+}
+
+/// What becomes of what the store tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// It arrives.
+    Open,
+    /// It stays away, and nobody is told.
+    HeldUp,
+    Cut,
 }
 
 /// The number of the server that no longer answers.
@@ -92,6 +105,7 @@ impl Default for State {
             held_group: AtomicU64::default(),
             group_gate: Semaphore::new(0),
             dead_shard: AtomicBool::default(),
+            line: None,
         }
     }
 }
@@ -122,6 +136,42 @@ impl TestStore {
             inner,
             ..Self::default()
         }
+    }
+
+    /// One that tells what changes.
+    pub fn telling() -> Self {
+        Self::telling_of(MemoryStore::default())
+    }
+
+    /// The same of a store that others have, too.
+    pub fn telling_of(inner: MemoryStore) -> Self {
+        let line = Some(watch::Sender::new(Line::Open));
+        Self {
+            inner,
+            state: Arc::new(State {
+                line,
+                ..State::default()
+            }),
+        }
+    }
+
+    /// Breaks all feeds.
+    pub fn cut(&self) {
+        self.set_line(Line::Cut);
+    }
+
+    /// Nothing that is told arrives, as with a server that hangs.
+    pub fn hold_up(&self) {
+        self.set_line(Line::HeldUp);
+    }
+
+    pub fn mend(&self) {
+        self.set_line(Line::Open);
+    }
+
+    fn set_line(&self, line: Line) {
+        let told = self.state.line.as_ref().expect("it tells");
+        told.send_replace(line);
     }
 
     /// Every operation fails from now on, or works again.
@@ -436,6 +486,18 @@ impl TokenStore for TestStore {
         })
     }
 
+    fn feed(&self, namespace: &str) -> Option<Feed> {
+        let ear = Ear {
+            line: self.state.line.as_ref()?.subscribe(),
+            store: self.inner.clone(),
+            namespace: namespace.to_owned(),
+            told: None,
+        };
+        Some(Box::pin(stream::unfold(ear, async |mut ear| {
+            Some((ear.event().await, ear))
+        })))
+    }
+
     fn relocate<'a>(
         &'a self,
         from: &'a Origin,
@@ -482,5 +544,39 @@ impl TokenStore for TestStore {
             self.pass(&self.state.releases, 1).await?;
             self.inner.release_lease(lease).await
         })
+    }
+}
+
+/// Somebody who listens.
+struct Ear {
+    line: watch::Receiver<Line>,
+    store: MemoryStore,
+    namespace: String,
+    told: Option<Feed>,
+}
+
+impl Ear {
+    async fn event(&mut self) -> FeedEvent {
+        loop {
+            let line = *self.line.borrow_and_update();
+            match line {
+                Line::Cut if self.told.take().is_some() => return FeedEvent::Lost,
+                Line::Open => {
+                    let feed = || self.store.feed(&self.namespace).expect("memory tells");
+                    let told = self.told.get_or_insert_with(feed);
+                    tokio::select! {
+                        biased;
+                        _ = self.line.changed() => {}
+                        event = told.next() => return event.expect("it does not end"),
+                    }
+                }
+                _ => {
+                    // Whoever could mend it may have gone.
+                    if self.line.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        }
     }
 }

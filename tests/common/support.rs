@@ -28,6 +28,14 @@ pub fn builder(store: impl TokenStore) -> Builder {
     }
 }
 
+/// Waits until the cache hears what its store tells.
+pub async fn hears(cache: &TokenCache) {
+    eventually("the feed is alive", async || {
+        cache.stats().feed_alive == Some(true)
+    })
+    .await;
+}
+
 pub async fn redis_cache(server: &RedisServer) -> TokenCache {
     cache(redis_store(server).await)
 }

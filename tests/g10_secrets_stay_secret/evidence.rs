@@ -194,10 +194,9 @@ impl Evidence {
     }
 }
 
-/// Everything that a Redis is told by anybody: `MONITOR`, and the messages of all channels.
+/// Everything that a Redis is told by anybody: `MONITOR`.
 pub(crate) struct Watch {
     commands: Arc<Mutex<Vec<u8>>>,
-    messages: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Watch {
@@ -224,17 +223,12 @@ impl Watch {
         };
         Self {
             commands: tap("MONITOR\r\n"),
-            messages: tap("PSUBSCRIBE *\r\n"),
         }
     }
 
     /// The commands since the last time.
     pub(crate) fn take(&self) -> Vec<u8> {
         unescaped(&std::mem::take(&mut *self.commands.lock().unwrap()))
-    }
-
-    pub(crate) fn messages(&self) -> Vec<u8> {
-        self.messages.lock().unwrap().clone()
     }
 }
 

@@ -152,8 +152,6 @@ async fn addresses(evidence: &Evidence) {
         for rest in [format!("127.0.0.1:{port}"), String::new(), "h:99999".into()] {
             let url = format!("{scheme}://user:{PASSWORD}@{rest}");
             evidence.debug("a builder", &RedisStore::builder(url.as_str()));
-            evidence.debug("a builder", &RedisBackplane::builder(url.as_str()));
-            evidence.outcome("a backplane", RedisBackplane::connect(url.as_str()).await);
             match RedisStore::connect(url.as_str()).await {
                 Err(error) => evidence.error("an address", &error),
                 Ok(store) => {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tower_token_cache::backplane::Invalidation;
 use tower_token_cache::grant::{
     AuthStyle, Client, ClientCredentials, JwtBearer, RefreshToken, TokenExchange,
 };
@@ -13,8 +12,8 @@ use tower_token_cache::store::{
     Change, Commit, CommitId, Lifetime, Loaded, PartitionId, Put, StoredEntry,
 };
 use tower_token_cache::{
-    KeyExtractor, Lookup, MemoryBackplane, PartitionKey, Prior, ProviderError, Secret, Token,
-    TokenCacheLayer, TokenKey, key,
+    KeyExtractor, Lookup, PartitionKey, Prior, ProviderError, Secret, Token, TokenCacheLayer,
+    TokenKey, key,
 };
 
 use super::evidence::{Evidence, Indiscreet};
@@ -98,13 +97,6 @@ fn stored(evidence: &Evidence) {
         ..Loaded::default()
     };
     evidence.debug("what a store sees", &(commit, loaded));
-    let invalidation = Invalidation {
-        partition: *partition.digest(),
-        generation: 1,
-        version: 1,
-        commit: None,
-    };
-    evidence.debug("an invalidation", &(invalidation, MemoryBackplane::new()));
 }
 
 fn sources(evidence: &Evidence) {

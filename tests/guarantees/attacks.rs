@@ -149,9 +149,14 @@ async fn the_sign_out_of_a_user_holds_in_a_process_that_began_without_l2() {
 async fn a_linked_session_outlives_the_loss_of_everything() {
     let server = RedisServer::start();
     let cache = redis_cache(&server).await;
+    hears(&cache).await;
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
     tokens.belongs_to("ada").await.unwrap();
+    // What it has done itself is told as well, and compared.
+    let told = async || cache.stats().feed_told > 2 && cache.stats().feed_compares > 0;
+    eventually("it is told", told).await;
+    assert!(access(&tokens, "graph").await.is_some());
     let _: String = server.query("FLUSHALL");
     let tokens = cache.tokens(session("s"));
     tokens.insert("mail", token("m")).await.unwrap();

@@ -12,7 +12,6 @@ use tower_token_cache::{
 
 use crate::common::issuer::{Issuer, set};
 use crate::common::support::*;
-use crate::common::wire::Wire;
 
 const STORED: Durability = Durability::Stored;
 const SECOND: Duration = Duration::from_secs(1);
@@ -196,27 +195,21 @@ async fn pauses_end() {
     }
 }
 
-/// The channel was silent meanwhile, and nothing has told this instance.
+/// Nothing that was told has arrived meanwhile.
 #[tokio::test]
 async fn after_a_sleep_nothing_is_served_that_was_not_compared() {
-    let (store, wire) = (TestStore::default(), Wire::new());
+    let store = TestStore::telling();
     let clock = Clock::manual(Timestamp::now());
-    let instance = |clock: Clock| {
-        let instance = builder(store.clone()).backplane(wire.clone());
-        instance.clock(clock).build().unwrap()
-    };
+    let instance = |clock: Clock| builder(store.clone()).clock(clock).build().unwrap();
     let (one, other) = (instance(clock.clone()), instance(Clock::system()));
     for cache in [&one, &other] {
-        eventually("the backplane is alive", async || {
-            cache.stats().backplane_alive == Some(true)
-        })
-        .await;
+        hears(cache).await;
     }
     for id in ["ada", "bob"] {
         put(&other, id, "t").await;
         assert!(seen(&one, id).await.is_some());
     }
-    wire.set_losing(true);
+    store.hold_up();
     let _ = other.tokens(session("ada")).sign_out().await.unwrap();
     assert!(seen(&one, "ada").await.is_some(), "it has not heard");
     clock.set(clock.now().saturating_add(HOUR));

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tower_token_cache::backplane::MemoryBackplane;
 use tower_token_cache::{BoxError, Error, Prior, TokenCache, TokenSet};
 
 use crate::common::stepping::{SteppingStore, poll_times};
@@ -22,17 +21,10 @@ struct Fleet {
 
 impl Fleet {
     async fn new() -> Self {
-        let (store, backplane) = (SteppingStore::default(), MemoryBackplane::new());
-        let instance = || {
-            let builder = builder(store.clone()).backplane(backplane.clone());
-            builder.build().unwrap()
-        };
-        let (one, two) = (instance(), instance());
+        let store = SteppingStore::default();
+        let (one, two) = (cache(store.clone()), cache(store.clone()));
         for cache in [&one, &two] {
-            eventually("the backplane is alive", async || {
-                cache.stats().backplane_alive == Some(true)
-            })
-            .await;
+            hears(cache).await;
         }
         let tokens = one.tokens(session("s"));
         let set = TokenSet::from(token("t")).with_refresh_token("r");

@@ -1,40 +1,25 @@
-//! Changes of other instances reach L1 by the backplane; while it cannot be relied on, L1 is
-//! compared with L2 before it is used.
+//! The store tells what changes, and L1 follows; while that cannot be relied on, L1 is compared with L2
+//! before it is used.
 
 use std::time::Duration;
 
-use tower_token_cache::backplane::RedisBackplane;
 use tower_token_cache::{Clock, Error, FailurePolicy, L1, Lookup, Timestamp, TokenCache, TokenSet};
 
 use crate::common::issuer::{Issuer, set};
 use crate::common::support::*;
-use crate::common::wire::Wire;
 
-/// Two instances on one store and one channel, which is alive.
-async fn pair(store: &TestStore, wire: &Wire) -> (TokenCache, TokenCache) {
-    let instance = || {
-        builder(store.clone())
-            .backplane(wire.clone())
-            .build()
-            .unwrap()
-    };
-    let (one, other) = (instance(), instance());
+/// Two instances on one store, whose feed is alive.
+async fn pair(store: &TestStore) -> (TokenCache, TokenCache) {
+    let (one, other) = (cache(store.clone()), cache(store.clone()));
     for cache in [&one, &other] {
-        alive(cache).await;
+        hears(cache).await;
     }
     (one, other)
 }
 
-async fn alive(cache: &TokenCache) {
-    eventually("the backplane is alive", async || {
-        cache.stats().backplane_alive == Some(true)
-    })
-    .await;
-}
-
 async fn lost(cache: &TokenCache) {
-    eventually("the backplane is lost", async || {
-        cache.stats().backplane_alive == Some(false)
+    eventually("the feed is lost", async || {
+        cache.stats().feed_alive == Some(false)
     })
     .await;
 }
@@ -51,8 +36,8 @@ async fn seen(cache: &TokenCache) -> Option<String> {
 
 #[tokio::test]
 async fn a_change_is_seen_by_the_other_instance_at_once() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let (one, other) = pair(&store, &wire).await;
+    let store = TestStore::telling();
+    let (one, other) = pair(&store).await;
     put(&one, "first").await;
     assert_eq!(seen(&other).await.as_deref(), Some("first"));
     put(&one, "second").await;
@@ -68,9 +53,9 @@ async fn a_change_is_seen_by_the_other_instance_at_once() {
 }
 
 #[tokio::test]
-async fn a_sign_out_empties_the_memory_of_others_even_while_l2_is_away() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let (one, other) = pair(&store, &wire).await;
+async fn what_was_told_of_is_not_served_while_l2_is_away() {
+    let store = TestStore::telling();
+    let (one, other) = pair(&store).await;
     put(&one, "t").await;
     let handle = other.tokens(session("s"));
     assert!(handle.get("graph").await.unwrap().is_hit());
@@ -81,8 +66,10 @@ async fn a_sign_out_empties_the_memory_of_others_even_while_l2_is_away() {
     })
     .await;
     store.set_down(false);
-    let late = handle.insert("graph", token("late")).await;
-    assert!(matches!(late, Err(Error::SignedOut)));
+    // It has just given up on L2, which refuses this once it is told.
+    let _ = handle.insert("graph", token("late")).await;
+    drained(&other).await;
+    assert_eq!(stored(store, "s", "graph").await, None);
 }
 
 #[tokio::test]
@@ -90,12 +77,10 @@ async fn the_same_on_redis() {
     let server = RedisServer::start();
     let mut caches = Vec::new();
     for _ in 0..2 {
-        let backplane = RedisBackplane::connect(server.url()).await.unwrap();
-        let builder = builder(redis_store(&server).await).backplane(backplane);
-        caches.push(builder.build().unwrap());
+        caches.push(redis_cache(&server).await);
     }
     for cache in &caches {
-        alive(cache).await;
+        hears(cache).await;
     }
     put(&caches[0], "first").await;
     assert_eq!(seen(&caches[1]).await.as_deref(), Some("first"));
@@ -107,12 +92,12 @@ async fn the_same_on_redis() {
 }
 
 #[tokio::test]
-async fn while_the_channel_is_lost_memory_is_compared_with_l2_before_use() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let (one, other) = pair(&store, &wire).await;
+async fn while_the_feed_is_lost_memory_is_compared_with_l2_before_use() {
+    let store = TestStore::telling();
+    let (one, other) = pair(&store).await;
     put(&one, "first").await;
     assert_eq!(seen(&other).await.as_deref(), Some("first"));
-    wire.cut();
+    store.cut();
     lost(&other).await;
     put(&one, "second").await;
     assert_eq!(seen(&other).await.as_deref(), Some("second"));
@@ -125,43 +110,41 @@ async fn while_the_channel_is_lost_memory_is_compared_with_l2_before_use() {
 
 #[tokio::test]
 async fn what_was_loaded_before_a_gap_is_compared_after_it() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let (one, other) = pair(&store, &wire).await;
+    let store = TestStore::telling();
+    let (one, other) = pair(&store).await;
     put(&one, "first").await;
     assert_eq!(seen(&other).await.as_deref(), Some("first"));
-    wire.cut();
+    store.cut();
     lost(&one).await;
     lost(&other).await;
     put(&one, "second").await;
-    wire.mend();
-    alive(&other).await;
+    store.mend();
+    hears(&other).await;
     assert_eq!(seen(&other).await.as_deref(), Some("second"));
 }
 
 #[tokio::test]
 async fn after_a_gap_what_has_not_changed_is_compared_but_not_read() {
     let server = RedisServer::start();
-    let wire = Wire::new();
-    let builder = builder(redis_store(&server).await).backplane(wire.clone());
-    let cache = builder.build().unwrap();
-    alive(&cache).await;
+    let cache = redis_cache(&server).await;
+    hears(&cache).await;
     put(&cache, "t").await;
     assert_eq!(seen(&cache).await.as_deref(), Some("t"));
     let calls = |command| server.calls(command);
     let (reads, heads) = (calls("hgetall"), calls("hget"));
-    wire.cut();
-    lost(&cache).await;
-    wire.mend();
-    alive(&cache).await;
-    assert_eq!(seen(&cache).await.as_deref(), Some("t"));
+    server.query::<()>("CLIENT KILL TYPE normal SKIPME yes");
+    eventually("it is compared", async || {
+        assert_eq!(seen(&cache).await.as_deref(), Some("t"));
+        calls("hget") > heads
+    })
+    .await;
     assert_eq!(calls("hgetall"), reads);
-    assert!(calls("hget") > heads);
 }
 
 #[tokio::test]
-async fn a_load_that_an_announcement_overtakes_is_repeated() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let (one, other) = pair(&store, &wire).await;
+async fn a_load_that_a_change_overtakes_is_compared_once_more() {
+    let store = TestStore::telling();
+    let (one, other) = pair(&store).await;
     put(&one, "first").await;
     store.hang_loads();
     let reader = tokio::spawn({
@@ -184,25 +167,26 @@ async fn a_load_that_an_announcement_overtakes_is_repeated() {
     .await;
 }
 
+/// Nothing says that it is lost: the time alone does.
 #[tokio::test]
-async fn a_channel_that_loses_messages_is_noticed() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let (one, other) = pair(&store, &wire).await;
+async fn a_feed_that_proves_nothing_is_believed_no_more() {
+    let store = TestStore::telling();
+    let (one, other) = pair(&store).await;
     put(&one, "first").await;
     assert_eq!(seen(&other).await.as_deref(), Some("first"));
-    wire.set_losing(true);
-    put(&one, "second").await;
+    store.hold_up();
     lost(&other).await;
+    put(&one, "second").await;
     assert_eq!(seen(&other).await.as_deref(), Some("second"));
 }
 
 #[tokio::test]
-async fn with_l2_away_memory_is_served_whatever_the_channel_says() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let (one, _) = pair(&store, &wire).await;
+async fn with_l2_away_memory_is_served_whatever_the_feed_says() {
+    let store = TestStore::telling();
+    let (one, _) = pair(&store).await;
     put(&one, "t").await;
     assert_eq!(seen(&one).await.as_deref(), Some("t"));
-    wire.cut();
+    store.cut();
     lost(&one).await;
     store.set_down(true);
     assert_eq!(seen(&one).await.as_deref(), Some("t"));
@@ -215,7 +199,7 @@ async fn with_l2_away_memory_is_served_whatever_the_channel_says() {
 }
 
 #[tokio::test]
-async fn without_a_backplane_the_bound_is_the_l1s() {
+async fn without_a_feed_the_bound_is_the_l1s() {
     let clock = Clock::manual(Timestamp::now());
     let store = TestStore::default();
     let l1 = L1::new()
@@ -235,13 +219,13 @@ async fn without_a_backplane_the_bound_is_the_l1s() {
     clock.advance(Duration::from_secs(1));
     assert_eq!(seen(&here).await.as_deref(), Some("second"));
     assert_eq!(here.stats().staleness_bound, Some(Duration::from_secs(20)));
-    assert_eq!(here.stats().backplane_alive, None);
+    assert_eq!(here.stats().feed_alive, None);
 }
 
 #[tokio::test]
 async fn a_flight_that_waits_for_another_instance_is_woken() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let (one, other) = pair(&store, &wire).await;
+    let store = TestStore::telling();
+    let (one, other) = pair(&store).await;
     let issuer = Issuer::new();
     let old = tower_token_cache::Token::new("a0").with_expires_at(Timestamp::from_millis(1));
     let old = TokenSet::from(old).with_refresh_token("r0");
@@ -271,10 +255,8 @@ async fn a_flight_that_waits_for_another_instance_is_woken() {
 #[tokio::test]
 async fn what_l2_has_lost_is_written_again_by_who_has_it() {
     let mut server = RedisServer::start();
-    let wire = Wire::new();
-    let builder = builder(redis_store(&server).await).backplane(wire.clone());
-    let cache = builder.build().unwrap();
-    alive(&cache).await;
+    let cache = redis_cache(&server).await;
+    hears(&cache).await;
     let signed_in = TokenSet::from(token("t")).with_refresh_token("r");
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", signed_in).await.unwrap();
@@ -283,13 +265,12 @@ async fn what_l2_has_lost_is_written_again_by_who_has_it() {
     gone.insert("graph", token("t")).await.unwrap();
     assert_stored(gone.commit().await.unwrap());
     assert_stored(gone.sign_out().await.unwrap());
-    // What a server without persistence does; the channel goes with it.
-    wire.cut();
+    // Compared with L2 since all of that was told, and so known to be whole.
+    assert!(tokens.get("graph").await.unwrap().is_hit());
+    assert!(!gone.get("graph").await.is_ok_and(|it| it.is_hit()));
+    // What a server without persistence does.
     server.kill();
     server.restart();
-    lost(&cache).await;
-    wire.mend();
-    alive(&cache).await;
     eventually("it is recovered", async || {
         let _ = tokens.get("graph").await.unwrap();
         let _ = cache.tokens(session("gone")).get("graph").await.unwrap();
@@ -322,17 +303,14 @@ async fn a_version_that_is_counted_anew_is_another_one() {
     assert_eq!(access(&tokens, "mail").await.as_deref(), Some("m"));
 }
 
-/// Three instances, of which two have the session in memory, while L2 has lost it and the channel
-/// knows nothing of that.
-async fn after_an_unheard_loss(
+/// Three instances, of which two have the session in memory, and an L2 that loses it.
+async fn after_a_loss(
     server: &RedisServer,
     prepare: impl AsyncFnOnce(&TokenCache),
 ) -> (TokenCache, TokenCache) {
-    let wire = Wire::new();
     let instance = async || {
-        let cache = builder(redis_store(server).await).backplane(wire.clone());
-        let cache = cache.build().unwrap();
-        alive(&cache).await;
+        let cache = redis_cache(server).await;
+        hears(&cache).await;
         cache
     };
     let (one, other, third) = (instance().await, instance().await, instance().await);
@@ -346,7 +324,7 @@ async fn after_an_unheard_loss(
 async fn versions_given_again_after_a_loss_are_not_taken_for_old_ones() {
     for versions in 1..=2 {
         let server = RedisServer::start();
-        let (other, third) = after_an_unheard_loss(&server, async |one| {
+        let (other, third) = after_a_loss(&server, async |one| {
             for _ in 0..versions {
                 put(one, "known").await;
             }
@@ -366,7 +344,7 @@ async fn versions_given_again_after_a_loss_are_not_taken_for_old_ones() {
 #[tokio::test]
 async fn a_generation_given_again_after_a_loss_ends_what_memory_has() {
     let server = RedisServer::start();
-    let (other, third) = after_an_unheard_loss(&server, async |one| {
+    let (other, third) = after_a_loss(&server, async |one| {
         assert_stored(one.tokens(session("s")).sign_out().await.unwrap());
         put(one, "known").await;
     })
@@ -380,8 +358,8 @@ async fn a_generation_given_again_after_a_loss_ends_what_memory_has() {
 
 #[tokio::test]
 async fn a_move_whose_answer_is_lost_leaves_nobody_with_what_was() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let (one, other) = pair(&store, &wire).await;
+    let store = TestStore::telling();
+    let (one, other) = pair(&store).await;
     put(&one, "a").await;
     assert_eq!(seen(&other).await.as_deref(), Some("a"));
     store.set_losing_answers(true);

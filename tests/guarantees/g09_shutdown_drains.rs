@@ -134,28 +134,24 @@ async fn dropping_the_last_handle_still_writes_what_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cache_that_is_dropped_leaves_no_task() {
-    use crate::common::wire::Wire;
     let tasks = || {
         tokio::runtime::Handle::current()
             .metrics()
             .num_alive_tasks()
     };
     let before = tasks();
-    let wire = Wire::new();
     for shuts_down in [true, false] {
-        let cache = builder(TestStore::default())
-            .backplane(wire.clone())
-            .build()
-            .unwrap();
+        let store = TestStore::telling();
+        let cache = cache(store.clone());
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-        // Dropped while the channel is lost.
-        wire.cut();
+        // Dropped while the feed is lost.
+        store.cut();
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         if shuts_down {
             cache.shutdown(std::time::Duration::from_secs(1)).await;
         }
         drop(cache);
-        wire.mend();
+        store.mend();
     }
     // L1 is swept each minute.
     tokio::time::sleep(std::time::Duration::from_secs(61)).await;

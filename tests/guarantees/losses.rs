@@ -32,7 +32,7 @@ impl World {
         &self,
         set: impl FnOnce(tower_token_cache::Builder) -> tower_token_cache::Builder,
     ) -> (TokenCache, TestStore) {
-        let way = TestStore::new(self.server.clone());
+        let way = TestStore::telling_of(self.server.clone());
         let builder = builder(way.clone()).clock(self.clock.clone());
         (set(builder).build().unwrap(), way)
     }
@@ -48,9 +48,7 @@ impl World {
 
     /// L2 forgets everything.
     fn empty(&self) {
-        for id in self.server.partitions() {
-            self.server.forget(&id);
-        }
+        self.server.forget_all();
     }
 }
 
@@ -72,6 +70,8 @@ async fn a_change_after_l2_has_lost_everything_takes_along_what_memory_has() {
             let world = World::new();
             let (one, way) = world.instance();
             let (other, _) = world.instance();
+            hears(&one).await;
+            hears(&other).await;
             sign_in(&one).await;
             assert!(access(&other.tokens(ada()), "graph").await.is_some());
             way.set_down(outage);
@@ -140,7 +140,7 @@ async fn sign_out_and_lose(key: usize, at: usize) -> bool {
     drained(&one).await;
     lose_before(5);
     world.clock.advance(2 * MINUTE);
-    // Without a backplane a number that has been begun elsewhere is found within ten seconds.
+    // Without a feed a number that has been begun elsewhere is found within ten seconds.
     tokio::time::sleep(Duration::from_secs(12)).await;
     let what = format!("key {key} lost before step {at}");
     for name in ["graph", "mail"] {
@@ -255,9 +255,14 @@ async fn a_sign_in_right_after_a_sign_out_elsewhere_is_kept() {
     for after in [0, 5, 30, 55, 61].map(Duration::from_secs) {
         let world = World::new();
         let ((one, _), (other, _)) = (world.instance(), world.instance());
+        hears(&one).await;
         sign_in(&one).await;
         assert!(access(&one.tokens(ada()), "graph").await.is_some());
         let _ = other.tokens(ada()).sign_out().await.unwrap();
+        eventually("it is told", async || {
+            access(&one.tokens(ada()), "graph").await.is_none()
+        })
+        .await;
         world.clock.advance(after);
         let tokens = one.tokens(ada());
         tokens.insert("graph", Token::new("second")).await.unwrap();

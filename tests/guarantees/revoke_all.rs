@@ -7,20 +7,13 @@ use tower_token_cache::{
 };
 
 use crate::common::support::*;
-use crate::common::wire::Wire;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn everybody_is_signed_out_on_all_instances_and_can_sign_in_again() {
-    let (store, wire) = (TestStore::default(), Wire::new());
-    let instance = || {
-        builder(store.clone())
-            .backplane(wire.clone())
-            .build()
-            .unwrap()
-    };
-    let (one, other) = (instance(), instance());
+    let store = TestStore::telling();
+    let (one, other) = (cache(store.clone()), cache(store.clone()));
     for id in ["a", "b"] {
         let tokens = one.tokens(session(id));
         tokens.insert("graph", token(id)).await.unwrap();
@@ -64,7 +57,7 @@ async fn everybody_is_signed_out_on_all_instances_and_can_sign_in_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_backplane_others_learn_of_it_within_ten_seconds() {
+async fn without_a_feed_others_learn_of_it_within_ten_seconds() {
     let store = TestStore::default();
     let (one, other) = (cache(store.clone()), cache(store));
     let tokens = other.tokens(session("s"));

@@ -9,7 +9,6 @@ use tokio::sync::Notify;
 use tower_token_cache::{Durability, Error, Lookup, TokenCache, TokenSet};
 
 use crate::common::support::*;
-use crate::common::wire::Wire;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Who {
@@ -44,13 +43,12 @@ async fn sign_in(cache: &TokenCache, text: &str) {
 
 impl Scene {
     async fn new(who: Who, number: Number, elsewhere: bool) -> Self {
-        let (store, wire) = (TestStore::default(), Wire::new());
-        let instance = || builder(store.clone()).backplane(wire.clone());
-        let (here, there) = (instance().build().unwrap(), instance().build().unwrap());
+        let store = TestStore::telling();
+        let (here, there) = (cache(store.clone()), cache(store.clone()));
         sign_in(&here, "old").await;
         let _ = there.tokens(session("warm")).get("graph").await.unwrap();
-        eventually("both are on the channel", async || {
-            [&here, &there].map(|cache| cache.stats().backplane_alive) == [Some(true); 2]
+        eventually("both hear", async || {
+            [&here, &there].map(|cache| cache.stats().feed_alive) == [Some(true); 2]
         })
         .await;
         Self {

@@ -19,7 +19,7 @@ pub enum Lost {
 }
 
 /// Clocks differ by two seconds at most, and are late by moments.
-const CLOCKS: u64 = 3000;
+pub const CLOCKS: u64 = 3000;
 
 impl State {
     /// The store loses one key of this kind.

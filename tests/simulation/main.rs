@@ -1,12 +1,11 @@
-//! A fleet in one thread: instances, the store, the channel, the provider and the users, all from
+//! A fleet in one thread: instances, the store, its feed, the provider and the users, all from
 //! one seed, with the guarantees of the design (§4) checked after every step.
 //!
 //! # What runs
 //!
 //! Real engines over a store (`store`, `server`) that is late, refuses, hangs, loses answers and
 //! data or a single key (of a session, a user, the namespace), and applies what nobody waits for any
-//! more; a channel (`channel`) that loses, repeats,
-//! delays, reorders and is cut; a provider (`provider`) that takes any second redemption of a
+//! more; its feed (`feed`), which is late, repeats, is held up and is cut; a provider (`provider`) that takes any second redemption of a
 //! refresh token for theft; and users (`client`) who read, write, remove, acquire, give up, sign out
 //! and in, belong to somebody who is signed out everywhere, and move, perhaps without waiting for the
 //! end. Instances crash, shut down and start again, with `SIM_CLOCKS` their clocks are set an hour
@@ -37,8 +36,8 @@
 //! prints what happens; `SIM_ALL=1` goes on after a failure; `SIM_MUTATION_SEEDS=n` is for the engines broken on purpose.
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
-mod channel;
 mod client;
+mod feed;
 mod keys;
 mod model;
 mod mutations;

@@ -6,7 +6,7 @@ use super::users::{USERS, User};
 use super::world::{BASE, State};
 
 /// After this time, in milliseconds, a change has reached every instance that can ask L2: three
-/// seconds until a silent channel is given up, one in which nothing is compared twice, and what
+/// seconds until a silent feed is believed no more, one in which nothing is compared twice, and what
 /// messages, loads and timers may take.
 pub const BOUND: u64 = 6000;
 
@@ -69,9 +69,6 @@ pub struct Partition {
     barrier: u64,
     /// The store has lost something of it: what it may hold is not known for certain.
     pub tainted: bool,
-    /// Others cannot know what it is: an instance changed it that had ended, or a commit that the store
-    /// had lost was sent again, and made a revision that there was before.
-    pub untold: bool,
     /// The latest generation that there was.
     pub latest: u64,
     /// It has lost everything, then.
@@ -171,9 +168,6 @@ impl State {
             ));
         }
         let cleared = revision.0 > before.0;
-        if let Cause::Commit(by) | Cause::Clear(by, _) | Cause::MovedAway(by) = cause {
-            self.model.partitions[number].untold |= self.instances[by].ended.is_some();
-        }
         match cause {
             Cause::Clear(by, sent) if cleared => self.cleared(number, by, Some(sent)),
             Cause::MovedAway(by) if cleared => self.cleared(number, by, None),
@@ -308,8 +302,6 @@ impl State {
         let Some(wiped) = partition.wiped else { return };
         let age = self.model.values[new].ready.unwrap_or(self.now);
         let gaps = &self.instances[by].gaps;
-        // Without a channel nobody hears of anything, and memory is believed: see README, Limits.
-        let hears = self.channel.is_there;
         let known = |one: &SignOut| {
             let Some(at) = one.acknowledged else {
                 return false;
@@ -318,7 +310,7 @@ impl State {
             let hidden = gaps
                 .iter()
                 .any(|(from, to)| *from <= at + 1000 && *to + 1000 >= wiped);
-            one.start > age && at + BOUND < wiped && hears && !hidden
+            one.start > age && at + BOUND < wiped && !hidden
         };
         // What L2 never had is not recovered, but replayed: the loss of the tombstone lets it in.
         let recovered = self.model.values[new].applied.is_some();

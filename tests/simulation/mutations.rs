@@ -51,13 +51,23 @@ fn catches_a_lease_that_is_not_renewed() {
 }
 
 #[test]
-fn catches_an_ignored_gap() {
-    caught(Sabotage::GapIgnored);
+fn catches_a_feed_that_is_believed_for_ever() {
+    caught(Sabotage::FeedBelievedForEver);
 }
 
 #[test]
-fn catches_an_announcement_ignored_during_a_load() {
-    caught(Sabotage::AnnouncementIgnoredDuringLoad);
+fn catches_a_proof_on_another_connection() {
+    caught(Sabotage::ProofOnAnotherConnection);
+}
+
+#[test]
+fn catches_own_changes_that_are_not_compared() {
+    caught(Sabotage::OwnChangeNotCompared);
+}
+
+#[test]
+fn catches_a_hint_that_is_adopted() {
+    caught(Sabotage::HintAdopted);
 }
 
 #[test]

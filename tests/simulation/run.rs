@@ -7,7 +7,6 @@ use tokio::time::sleep;
 use tower_token_cache::sabotage::{self, Sabotage};
 use tower_token_cache::{BreakerState, L1, PartitionKey, TokenCache};
 
-use super::channel::{Air, SimChannel};
 use super::client::Client;
 use super::keys::Lost;
 use super::model::BOUND;
@@ -32,10 +31,10 @@ pub struct Outcome {
 /// What can happen in a run.
 struct Profile {
     instances: usize,
-    backplane: bool,
+    feed: bool,
     l1: L1,
     store_fails: bool,
-    channel_fails: bool,
+    line_fails: bool,
     loses_data: bool,
     crashes: bool,
     moves: bool,
@@ -73,7 +72,6 @@ struct Life {
 
 struct Run {
     world: World,
-    air: Air,
     profile: Profile,
     lives: Vec<Life>,
     /// Requests that take their time.
@@ -126,12 +124,12 @@ impl Run {
         };
         let profile = Profile {
             instances: rng.below(3) + 2,
-            backplane: rng.percent(85),
+            feed: rng.percent(85),
             l1: l1
                 .max_staleness(Duration::from_secs(4))
                 .revalidate_every(Duration::from_secs(2)),
             store_fails: rng.percent(60),
-            channel_fails: rng.percent(50),
+            line_fails: rng.percent(50),
             loses_data: rng.percent(20),
             crashes: rng.percent(40),
             moves: rng.percent(20),
@@ -147,12 +145,11 @@ impl Run {
             },
         }
         .consistent();
-        if profile.channel_fails {
-            state.channel.loses = state.rng.between(0, 15);
-            state.channel.repeats = state.rng.between(0, 30);
-            state.channel.longest = [5, 50, 500][state.rng.below(3)];
+        if profile.line_fails {
+            state.line.repeats = state.rng.between(0, 30);
+            state.line.longest = [5, 50, 500][state.rng.below(3)];
         } else {
-            state.channel.longest = 3;
+            state.line.longest = 3;
         }
         drop(state);
         // What is rare is looked for where it can happen.
@@ -164,10 +161,10 @@ impl Run {
                 ) =>
             {
                 Profile {
-                    backplane: true,
+                    feed: true,
                     l1: L1::new(),
                     store_fails: false,
-                    channel_fails: false,
+                    line_fails: false,
                     loses_data: true,
                     crashes: false,
                     ..profile
@@ -197,10 +194,8 @@ impl Run {
             },
             _ => profile,
         };
-        world.lock().channel.is_there = profile.backplane;
         Self {
             world,
-            air: Air::default(),
             profile,
             lives: Vec::new(),
             old: Vec::new(),
@@ -245,9 +240,10 @@ impl Run {
 
     fn start(&mut self) {
         let number = self.world.lock().start();
-        let mut builder = TokenCache::builder(SimStore {
+        let builder = TokenCache::builder(SimStore {
             world: self.world.clone(),
             instance: number,
+            has_feed: self.profile.feed,
         })
         .l1(self.profile.l1.clone())
         .clock(self.world.lock().instances[number].clock.clone())
@@ -255,13 +251,6 @@ impl Run {
         .refresh_before(Duration::from_secs(1))
         .acquire_timeout(Duration::from_secs(12))
         .runtime(tokio::runtime::Handle::current());
-        if self.profile.backplane {
-            builder = builder.backplane(SimChannel {
-                world: self.world.clone(),
-                air: self.air.clone(),
-                instance: number,
-            });
-        }
         let life = Life {
             number,
             cache: builder.build().expect("valid"),
@@ -279,7 +268,7 @@ impl Run {
         };
         match kind {
             0..=10 if self.profile.store_fails => self.break_store(),
-            11..=15 if self.profile.channel_fails => self.cut(number),
+            11..=15 if self.profile.line_fails => self.cut(number),
             16 if self.profile.loses_data => self.lose_data(false),
             16 if self.profile.keys != Lost::Nothing => {
                 let kind = self.profile.keys;
@@ -332,7 +321,7 @@ impl Run {
         self.lives[place].tasks.push(task);
         pause(400).await;
         if self.is_known(place) {
-            self.cut_for(place, 300);
+            self.cut_for(place, 300, true);
         }
         self.lives[other].tasks.push(tokio::spawn(ends.sign_out()));
         if self.loss.is_none() {
@@ -445,25 +434,34 @@ impl Run {
         if !self.is_known(place) {
             return;
         }
-        let length = self.world.lock().rng.between(10, 9000);
-        self.cut_for(place, length);
+        let (length, ends) = {
+            let rng = &mut self.world.lock().rng;
+            (rng.between(10, 9000), rng.percent(60))
+        };
+        self.cut_for(place, length, ends);
     }
 
-    fn cut_for(&self, place: usize, length: u64) {
+    /// The connection ends, or nothing comes over it.
+    fn cut_for(&self, place: usize, length: u64, ends: bool) {
         let number = self.lives[place].number;
         let mut state = self.world.lock();
         let now = state.now;
         let instance = &mut state.instances[number];
-        if instance.cut {
+        if instance.cut || instance.held_up_until > now {
             return;
         }
-        instance.cut = true;
         let end = now + length + 4000;
         match instance.gaps.last_mut().filter(|last| last.1 >= now) {
             // To the instance it is one gap.
             Some(last) => last.1 = last.1.max(end),
             None => instance.gaps.push((now, end)),
         }
+        if !ends {
+            instance.held_up_until = now + length;
+            state.note(format_args!("i{number} hears nothing for {length} ms"));
+            return;
+        }
+        instance.cut = true;
         instance.redraw.notify_waiters();
         state.note(format_args!("i{number} is cut off for {length} ms"));
         state.later(
@@ -475,7 +473,7 @@ impl Run {
         );
     }
 
-    /// The channel goes with the store.
+    /// The feed goes with the store.
     fn lose_data(&self, everything: bool) {
         let everything = {
             let mut state = self.world.lock();
@@ -490,7 +488,7 @@ impl Run {
             (!everything).then_some(last)
         };
         for place in 0..self.lives.len() {
-            self.cut_for(place, 300);
+            self.cut_for(place, 300, true);
         }
         self.world.lock().lose(everything);
     }
@@ -500,7 +498,7 @@ impl Run {
             let mut state = self.world.lock();
             let number = self.lives[place].number;
             let now = state.now;
-            if now < state.instances[number].started + 4500 || state.is_unheard_of(number) {
+            if now < state.instances[number].started + 4500 {
                 return;
             }
             state.instances[number].ended = Some(now);
@@ -519,7 +517,7 @@ impl Run {
         {
             let state = self.world.lock();
             let number = self.lives[place].number;
-            if state.now < state.instances[number].started + 4500 || state.is_unheard_of(number) {
+            if state.now < state.instances[number].started + 4500 {
                 return;
             }
         }
@@ -565,7 +563,6 @@ impl Run {
         {
             let mut state = self.world.lock();
             state.note(format_args!("everything heals"));
-            state.channel.loses = 0;
             for instance in &mut state.instances {
                 (instance.fault, instance.fault_until) = (Fault::None, 0);
             }
@@ -584,7 +581,7 @@ impl Run {
                 let stats = life.cache.stats();
                 well &= stats.pending_changes == 0
                     && stats.l2_state == BreakerState::Closed
-                    && stats.backplane_alive != Some(false);
+                    && stats.feed_alive != Some(false);
             }
             if well {
                 return pause(BOUND).await;

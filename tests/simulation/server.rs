@@ -82,7 +82,6 @@ impl State {
                     commit.id.0, commit.generation, commit.expected,
                 ));
                 if matches!(answer, Ok(Outcome::Committed { .. })) {
-                    self.model.partitions[number].untold |= self.server.lost.contains(&commit.id);
                     self.observe(number, Cause::Commit(by));
                 }
             }

@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_token_cache::store::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
-    Remaining, Revision, StoreFuture,
+    Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
+    Raise, Remaining, Revision, StoreFuture,
 };
 use tower_token_cache::{StoreError, StoreErrorKind, TokenStore};
 
+use super::feed::feed;
 use super::names::at_once;
 use super::world::{Fault, PATIENCE, SILENCE, State, World};
 
 pub struct SimStore {
     pub world: World,
     pub instance: usize,
+    pub has_feed: bool,
 }
 
 /// What will become of one operation.
@@ -237,6 +239,11 @@ impl TokenStore for SimStore {
             })
             .await?
         })
+    }
+
+    fn feed(&self, namespace: &str) -> Option<Feed> {
+        let feed = || feed(self.world.clone(), self.instance, namespace);
+        self.has_feed.then(feed)
     }
 
     fn relocate<'a>(

@@ -131,6 +131,7 @@ impl State {
         {
             return Some(format!("v{number} is of a user who was signed out"));
         }
+        let value = &self.model.values[number];
         let here = self.model.users.iter().any(|user| {
             let links = user.links.iter().filter(|link| {
                 let of = link.stored.is_some_and(|it| it.0 == generation);
@@ -141,7 +142,10 @@ impl State {
                 let mut sign_outs = user.sign_outs.iter();
                 sign_outs.any(|one| {
                     let held = one.held.is_some_and(|at| at < read.start);
-                    one.by == read.by && one.start > linked && held
+                    // What it wrote since, without the store, may be of the next session: L1 need not
+                    // have kept that this one was linked.
+                    let since = value.blind && value.by == read.by && value.written >= one.start;
+                    one.by == read.by && one.start > linked && held && !since
                 })
             })
         });

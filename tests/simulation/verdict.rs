@@ -1,14 +1,10 @@
 //! Whether what an instance says can be true.
 
 use super::client::HARD;
+use super::keys::CLOCKS;
 use super::model::BOUND;
 use super::names::{PARTITIONS, REFRESH};
 use super::world::{BASE, State};
-
-/// Clocks differ by two seconds at most, and are late by moments.
-const CLOCKS: u64 = 3000;
-/// The longest fault: as long may a commit wait for its answer, and others for news of it.
-const LONGEST_FAULT: u64 = 8000;
 
 /// A read that has ended.
 pub struct Read {
@@ -110,20 +106,10 @@ impl State {
         }
         // It came with a move in memory of which L2 has not heard.
         let came = moved && value.partition != read.partition;
-        if came || partition.untold {
+        if came {
             return None;
         }
         let known = partition.between(read.entry, from, self.now);
-        // Whoever has no answer from the store cannot tell the others what it has done.
-        let waits = |by: usize| by != read.by && self.disturbed_since(by, from);
-        let mut writers = known.iter().flatten();
-        let mut sign_outs = partition.sign_outs.iter();
-        let is_late = writers.any(|value| waits(self.model.values[*value].by))
-            || sign_outs.any(|one| one.acknowledged.is_none() && waits(one.by));
-        let known = match is_late {
-            true => partition.between(read.entry, from.saturating_sub(LONGEST_FAULT), self.now),
-            false => known,
-        };
         (read.clean && read.compared && !known.contains(&Some(number)))
             .then(|| format!("v{number} is stale, or never was"))
     }
@@ -186,9 +172,7 @@ impl State {
         let doubtful = doubtful || (forgotten && read.answer == Answer::Absent);
         let over = self.expected_of_linked(read.partition);
         let unknown = over.is_none() && self.may_be_over(read.partition);
-        // Nobody tells what the store alone has lost: memory has it until it is compared.
-        let unheard = partition.lost.is_some() && matches!(read.answer, Answer::Hit(_));
-        let doubtful = doubtful || partition.untold || unknown || unheard;
+        let doubtful = doubtful || unknown;
         let answer = over.unwrap_or(expected.map_or(Answer::Absent, Answer::Hit));
         if answer != read.answer && !doubtful {
             self.violated(format!(
@@ -281,10 +265,6 @@ impl State {
         let ended = sign_outs.any(|one| one.by == value.by && one.start >= value.began)
             || partition.cleared_since(value.began.saturating_sub(BOUND))
             || (self.is_blind(number) && !partition.clears.is_empty());
-        // Its writer had no answer, and the channel tells of what was acknowledged only.
-        let mut sign_outs = partition.sign_outs.iter();
-        let ended =
-            ended || sign_outs.any(|one| one.acknowledged.is_none() && one.start < value.written);
         (!replaced && !moved_over && !removed && !ended).then(|| "is not in L2".into())
     }
 }

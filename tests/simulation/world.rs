@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_token_cache::{Clock, Timestamp};
 
-use super::channel::SPARED;
 use super::model::Model;
 use super::provider::Provider;
 use super::rng::Rng;
@@ -32,14 +31,12 @@ pub struct State {
     pub log: Log,
     pub instances: Vec<Instance>,
     pub server: Server,
-    pub channel: Channel,
+    pub line: Line,
     pub model: Model,
     pub provider: Provider,
     /// What is applied although nobody waits for it any more.
     late: Vec<(u64, Late)>,
     pub violation: Option<String>,
-    /// Messages on the channel so far.
-    pub sent: u64,
 }
 
 pub type Late = Box<dyn FnOnce(&mut State) + Send>;
@@ -60,7 +57,9 @@ pub struct Instance {
     pub silent_until: u64,
     /// Its links are broken, and it gets no new one.
     pub cut: bool,
-    /// When it was without a reliable channel; the last may not have ended.
+    /// Until then it hears nothing.
+    pub held_up_until: u64,
+    /// When it was without a feed; the last may not have ended.
     pub gaps: Vec<(u64, u64)>,
     pub redraw: Arc<tokio::sync::Notify>,
 }
@@ -82,12 +81,9 @@ pub enum Fault {
     Hung,
 }
 
-/// What the channel does to messages, in percent and milliseconds.
+/// What the line does to what the feed tells, in percent and milliseconds.
 #[derive(Clone, Copy, Default)]
-pub struct Channel {
-    /// Whether there is one.
-    pub is_there: bool,
-    pub loses: u64,
+pub struct Line {
     pub repeats: u64,
     pub longest: u64,
 }
@@ -111,12 +107,11 @@ impl World {
             },
             instances: Vec::new(),
             server: Server::new(),
-            channel: Channel::default(),
+            line: Line::default(),
             model: Model::default(),
             provider: Provider::default(),
             late: Vec::new(),
             violation: None,
-            sent: 0,
         };
         Self(Arc::new(Shared {
             started: Instant::now(),
@@ -180,6 +175,7 @@ impl State {
             disturbed: None,
             silent_until: 0,
             cut: false,
+            held_up_until: 0,
             gaps: Vec::new(),
             redraw: Arc::default(),
         });
@@ -229,16 +225,6 @@ impl State {
     /// Whether it has ended since then.
     pub fn ended_since(&self, instance: usize, time: u64) -> bool {
         self.instances[instance].ended.is_some_and(|at| at >= time)
-    }
-
-    /// Whether it, or another, has begun when it could not be heard: who has never heard of it does
-    /// not miss it, so that it must not end before it has told what it did.
-    pub fn is_unheard_of(&self, instance: usize) -> bool {
-        let gap = self.instances[instance].gaps.last();
-        let gap = gap.filter(|(_, until)| self.now <= *until);
-        let since = gap.map(|(since, _)| since.saturating_sub(SPARED));
-        let mut others = self.instances.iter();
-        since.is_some_and(|since| others.any(|one| one.ended.is_none() && one.started > since))
     }
 
     pub fn note(&mut self, event: fmt::Arguments<'_>) {

@@ -1,5 +1,5 @@
 //! What a request of a user in L1 costs while Redis is healthy, while it hangs, and while it is
-//! dead: side by side in one run, with a backplane and without.
+//! dead: side by side in one run.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -15,8 +15,7 @@ use peers::report::{bar, median};
 use peers::users::{USERS, issue_set, session_id};
 use tower::Service;
 use tower_token_cache::{
-    BreakerState, Error, PartitionKey, RedisBackplane, RedisStore, TokenCache, TokenCacheLayer,
-    Tokens, key,
+    BreakerState, Error, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, Tokens, key,
 };
 
 const ROUNDS: usize = 41;
@@ -35,7 +34,6 @@ enum Health {
 
 struct Case {
     health: Health,
-    backplane: bool,
     cache: TokenCache,
     router: Router,
     cookies: Vec<HeaderValue>,
@@ -46,32 +44,25 @@ struct Case {
 }
 
 impl Case {
-    async fn new(redis: &Redis, health: Health, backplane: bool) -> Self {
+    async fn new(redis: &Redis, health: Health) -> Self {
         async fn read(tokens: Tokens) -> Result<String, Error> {
             let token = tokens.get("graph").await?.hit().expect("is in L1");
             Ok(token.access_token().len().to_string())
         }
         let store = RedisStore::connect(redis.url()).await.unwrap();
-        // Caches of one Redis are not to hear each other.
-        let builder = TokenCache::builder(store).namespace(format!("{health:?}-{backplane}"));
-        let builder = match backplane {
-            true => builder.backplane(RedisBackplane::connect(redis.url()).await.unwrap()),
-            false => builder,
-        };
-        let cache = builder.build().unwrap();
+        let cache = TokenCache::builder(store).build().unwrap();
         for user in 0..USERS {
             let key = PartitionKey::session(session_id(user)).unwrap();
             let tokens = cache.tokens(key);
             tokens.insert("graph", issue_set()).await.unwrap();
         }
-        while cache.stats().pending_changes > 0 || cache.stats().backplane_alive == Some(false) {
+        while cache.stats().pending_changes > 0 || cache.stats().feed_alive == Some(false) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
         let cookie = |user| HeaderValue::from_str(&format!("sid={}", session_id(user))).unwrap();
         Self {
             health,
-            backplane,
             cache,
             router: Router::new().route("/read", get(read)).layer(layer),
             cookies: (0..USERS).map(cookie).collect(),
@@ -85,7 +76,7 @@ impl Case {
     /// Waits until the outage is known: nobody waits for Redis any more.
     async fn outage_is_known(&mut self) {
         while self.cache.stats().l2_state == BreakerState::Closed
-            || self.cache.stats().backplane_alive == Some(true)
+            || self.cache.stats().feed_alive == Some(true)
         {
             // Users whom L1 has not.
             let key = PartitionKey::session(format!("unknown-{}", self.next)).unwrap();
@@ -133,10 +124,8 @@ fn main() {
         [Health::Healthy, Health::Hung, Health::Dead].map(|health| (health, Redis::start()));
     let cases = runtime.block_on(async {
         let mut cases = Vec::new();
-        for backplane in [false, true] {
-            for (health, redis) in &servers {
-                cases.push(Case::new(redis, *health, backplane).await);
-            }
+        for (health, redis) in &servers {
+            cases.push(Case::new(redis, *health).await);
         }
         for (health, redis) in &servers {
             match health {
@@ -176,13 +165,12 @@ fn main() {
 fn report(cases: &[Case]) -> bool {
     println!("{USERS} users of 7 KiB, all in L1; {ROUNDS} rounds of {REQUESTS}; medians\n");
     println!(
-        "{:<12} {:<10} {:>9} {:>9} {:>9}",
-        "backplane", "Redis", "ns", "p99 ns", "CPU ns"
+        "{:<10} {:>9} {:>9} {:>9}",
+        "Redis", "ns", "p99 ns", "CPU ns"
     );
     for case in cases {
         println!(
-            "{:<12} {:<10} {:>9.0} {:>9.0} {:>9.0}",
-            if case.backplane { "Redis" } else { "none" },
+            "{:<10} {:>9.0} {:>9.0} {:>9.0}",
             format!("{:?}", case.health).to_lowercase(),
             median(&mut case.ns.clone()),
             median(&mut case.p99.clone()),
@@ -192,14 +180,12 @@ fn report(cases: &[Case]) -> bool {
     println!();
     let mut holds = true;
     for case in cases.iter().filter(|case| case.health != Health::Healthy) {
-        let is_base =
-            |base: &&Case| base.health == Health::Healthy && base.backplane == case.backplane;
+        let is_base = |base: &&Case| base.health == Health::Healthy;
         let base = cases.iter().find(is_base).expect("a healthy one");
         let ratios = case.ns.iter().zip(&base.ns).map(|(ns, base)| ns / base);
         let what = format!(
-            "L1 hit, Redis {} / healthy, {} a backplane",
+            "L1 hit, Redis {} / healthy",
             format!("{:?}", case.health).to_lowercase(),
-            if case.backplane { "with" } else { "without" },
         );
         holds &= bar(
             &what,

@@ -17,7 +17,8 @@ const ROOM: usize = 1024;
 const PROOF: Duration = Duration::from_millis(500);
 
 /// Those who want to know what changes.
-pub(super) struct Listeners(Sender<PartitionId>);
+/// They are told of one partition, or of all.
+pub(super) struct Listeners(Sender<Option<PartitionId>>);
 
 impl Default for Listeners {
     fn default() -> Self {
@@ -26,10 +27,10 @@ impl Default for Listeners {
 }
 
 impl Listeners {
-    pub(super) fn tell(&self, partition: &PartitionId) {
+    pub(super) fn tell(&self, partition: Option<&PartitionId>) {
         if self.0.receiver_count() > 0 {
             // The last listener may just have left.
-            let _ = self.0.send(partition.clone());
+            let _ = self.0.send(partition.cloned());
         }
     }
 
@@ -47,7 +48,7 @@ impl Listeners {
 }
 
 struct Listener {
-    changes: Receiver<PartitionId>,
+    changes: Receiver<Option<PartitionId>>,
     namespace: Arc<str>,
     proof_at: Instant,
     /// What is told before anything else.
@@ -62,8 +63,8 @@ impl Listener {
         loop {
             let mut changed = Vec::new();
             match timeout_at(self.proof_at, self.changes.recv()).await {
-                Ok(Ok(partition)) => self.note(&partition, &mut changed),
-                Ok(Err(RecvError::Lagged(_))) => return FeedEvent::Everything,
+                Ok(Ok(Some(partition))) => self.note(&partition, &mut changed),
+                Ok(Ok(None) | Err(RecvError::Lagged(_))) => return FeedEvent::Everything,
                 // The store has gone: what it had does not change any more.
                 Ok(Err(RecvError::Closed)) => tokio::time::sleep_until(self.proof_at).await,
                 Err(_) => {}
@@ -93,8 +94,8 @@ impl Listener {
     fn drain(&mut self, changed: &mut Vec<[u8; 32]>) -> bool {
         loop {
             match self.changes.try_recv() {
-                Ok(partition) => self.note(&partition, changed),
-                Err(TryRecvError::Lagged(_)) => return true,
+                Ok(Some(partition)) => self.note(&partition, changed),
+                Ok(None) | Err(TryRecvError::Lagged(_)) => return true,
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return false,
             }
         }

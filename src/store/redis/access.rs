@@ -1,4 +1,4 @@
-//! How the servers are reached: the settings that the store and the backplane share.
+//! How the servers are reached: the settings that the store and its feed share.
 
 use bb8_redis::redis::{Client, ConnectionInfo, RedisResult};
 

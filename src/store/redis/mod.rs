@@ -31,8 +31,6 @@ pub use self::builder::RedisStoreBuilder;
 pub use self::keys::RedisKeys;
 use self::links::Links;
 use self::scripts::{Lua, hash_key};
-#[cfg(feature = "redis-sentinel")]
-pub(crate) use self::sentinel::{Master, Sentinels};
 use super::raise;
 use super::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
@@ -86,7 +84,6 @@ use crate::time::Timestamp;
 /// | sentinels | `+sentinel\|get-master-addr-by-name` |
 /// | a [key repository](Self::keys) | `~ttc:keys +hgetall +hsetnx` |
 /// | to be told what changes | `+hello +client\|tracking +role` |
-/// | a [`RedisBackplane`](crate::RedisBackplane) | `&ttc:* +hello +subscribe +publish` |
 /// | to be warned of eviction | `+info` |
 ///
 /// A right that is missing is a [`Refused`](StoreErrorKind::Refused) whose source is what the server

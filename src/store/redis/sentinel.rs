@@ -81,14 +81,6 @@ impl Sentinels {
         sentinels
     }
 
-    /// Waits until another server than this is the master. As long as no sentinel can be asked it
-    /// is not.
-    pub(crate) async fn replaced(&self, place: &Place) {
-        while self.ask().await.is_none_or(|named| named == *place) {
-            tokio::time::sleep(WATCH_EVERY).await;
-        }
-    }
-
     /// Whether another server is the master by now. As long as no sentinel can be asked it is not.
     pub(super) fn name_another(&self, place: &Place) -> bool {
         self.named().as_ref().is_some_and(|named| named != place)

@@ -35,7 +35,7 @@ pub(super) enum Masters {
     Named(std::sync::Arc<Sentinels>, sentinel::Place),
     /// Those that keep the slots of a cluster, sorted, and the node that was asked for them.
     #[cfg(feature = "redis-cluster")]
-    Cluster(Vec<cluster::Place>, ConnectionInfo),
+    Cluster(Vec<cluster::Place>, Box<ConnectionInfo>),
 }
 
 impl Places {
@@ -79,7 +79,7 @@ impl Places {
                     access.open(located(&seed, host.to_string(), *port))
                 };
                 let clients = masters.iter().map(client).collect::<RedisResult<_>>()?;
-                Ok((Masters::Cluster(masters, seed), clients))
+                Ok((Masters::Cluster(masters, seed.into()), clients))
             }
         }
     }
