@@ -32,11 +32,12 @@ pub enum Error {
     Overloaded,
     /// A token key is empty, too long or has control characters.
     InvalidKey(KeyError),
-    /// A token set exceeds the size limit, or the session that lives in cookies would exceed
-    /// theirs: nothing was changed. Keep fewer or smaller tokens in cookies, raise the limit of the
+    /// A token set exceeds the size limit (1 MiB), the partition would exceed its own (8 MiB, with 256 bytes
+    /// for each entry), or the session that lives in cookies would exceed theirs: nothing was changed, and no
+    /// provider was asked. A partition is read as a whole: use one for each user, or for each tenant. Keep fewer or smaller tokens in cookies, raise the limit of the
     /// `CookieStore` if every proxy on the way allows it, or use a store on the server.
     TooLarge {
-        /// Size of the rejected token set, or of the cookies, in bytes.
+        /// Size of the rejected token set, or of what the partition or the cookies would hold, in bytes.
         size: usize,
         /// The limit, in bytes.
         limit: usize,

@@ -25,7 +25,8 @@ pub enum FailurePolicy {
     /// the change itself is kept and replayed.
     Strict,
     /// Memory only: L2 is not asked, and changes stay in L1 until they are evicted or expire.
-    /// [`sign_out`](crate::Tokens::sign_out) reaches L2 all the same, because it must be final.
+    /// [`sign_out`](crate::Tokens::sign_out) reaches L2 all the same, because it must be final; so does an
+    /// acquisition that redeems a refresh token which L2 has, because others would redeem it again.
     Bypass,
 }
 

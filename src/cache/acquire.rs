@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use super::Engine;
 use super::flight::Flight;
 use super::flights::{FlightId, Waiter};
+use super::partition::State;
 use super::pin::Pin;
 use super::work::Call;
 use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource};
 use crate::error::Error;
-use crate::key::{PartitionKey, TokenKey};
+use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
 use crate::time::Timestamp;
@@ -89,6 +90,23 @@ pub(super) enum Grounded {
 
 pub(super) type Outcome = Result<Landed, Grounded>;
 
+/// An acquire function asks for what only its own end brings.
+fn waits_for_itself() -> AcquireError {
+    let source = "an acquire function has asked for a token of its own partition, which waits for it to end: \
+                  get that token before, or take what `Prior` has";
+    AcquireError::new(AcquireErrorKind::Failed).with_source(source.into())
+}
+
+impl FlightId {
+    fn of(partition: &PartitionKey, need: &Need) -> Self {
+        Self {
+            partition: partition.clone(),
+            name: need.key.clone(),
+            claims: need.claims.clone(),
+        }
+    }
+}
+
 impl Engine {
     /// A token from the provider, or from whoever asks the provider meanwhile.
     pub(crate) async fn acquire(
@@ -99,6 +117,9 @@ impl Engine {
         pin: &mut Option<Pin>,
         call: Call,
     ) -> Result<Landed, Error> {
+        if call.waits_for_itself(self, &FlightId::of(partition, need)) {
+            return Err(waits_for_itself().into());
+        }
         let mut call = Some(call);
         if pin.is_none() && policy != FailurePolicy::Bypass {
             // Whoever insists on a new token has not read anything yet.
@@ -224,6 +245,16 @@ impl Engine {
         }
     }
 
+    /// Whether the partition's refresh token, as far as it is known, is what L2 has or is to have.
+    fn shares_refresh_token(&self, partition: &PartitionKey) -> bool {
+        let is_shared = |state: &mut State| {
+            let found = state.entries.get(REFRESH_TOKEN);
+            found.is_some_and(|entry| !entry.local)
+        };
+        let known = self.partitions.with_known(partition, is_shared);
+        known.unwrap_or(false)
+    }
+
     /// The flight for this need, which is started with `call` if there is none.
     fn join(
         self: &Arc<Self>,
@@ -233,11 +264,7 @@ impl Engine {
         pin: Pin,
         call: &mut Option<Call>,
     ) -> Result<Waiter<'_>, Error> {
-        let id = FlightId {
-            partition: partition.clone(),
-            name: need.key.clone(),
-            claims: need.claims.clone(),
-        };
+        let id = FlightId::of(partition, need);
         let is_ahead = need.is_ahead();
         let mut flying = self.flights.lock();
         let over = |pin: &Pin| self.find(partition).lock().signed_out_since(pin);
@@ -254,6 +281,13 @@ impl Engine {
         let (boarding, flight) = flying.start(id.clone(), number, is_ahead, pin)?;
         drop(flying);
         if let Some(call) = call.take() {
+            let policy = match policy {
+                // Others would redeem it again if its successor stayed here.
+                FailurePolicy::Bypass if self.shares_refresh_token(partition) => {
+                    FailurePolicy::Degrade
+                }
+                policy => policy,
+            };
             let (engine, need) = (self.clone(), need.clone());
             let flight = Flight::new(engine, id, number, policy, need, pin, boarding);
             // It is counted by now: a shutdown sees it, or this sees the shutdown.

@@ -423,6 +423,13 @@ impl Flight {
         if !engine.flights.begin(&self.id, self.number) {
             return Asked::Abandoned;
         }
+        let (name, now) = (&self.need.key, engine.now());
+        // How large it will be is not known yet.
+        let has_room = |state: &mut State| state.has_room_for([(name, 0)], now);
+        let known = engine.partitions.with_known(&self.id.partition, has_room);
+        if let Some(Err(error)) = known {
+            return Asked::NoRoom(error);
+        }
         if self.policy != FailurePolicy::Bypass {
             match Box::pin(engine.reserve(ROOM.0, ROOM.1, engine.deadline())).await {
                 Ok((permit, _)) => begun.permit = Some(permit),
@@ -430,7 +437,7 @@ impl Flight {
             }
         }
         begun.at = Some(Instant::now());
-        let work = Box::pin(call.start(prior, &engine.runtime, gate));
+        let work = Box::pin(call.start(prior, engine, &self.id, gate));
         match timeout(engine.terms.timeout, place.run(work)).await {
             Ok(Ok(answer)) => Asked::Answered(answer),
             Ok(Err(NoAnswer::Panicked)) => Asked::Panicked,

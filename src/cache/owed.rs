@@ -195,8 +195,8 @@ impl Engine {
     pub(super) fn is_moot(&self, record: &Record) -> bool {
         let known = self.l2.prefix.known();
         let since = record.since.saturating_add(CLOCK_SKEW);
-        let later = |number: Number| Some(number.get()) > record.prefix && number.began() >= since;
-        record.prefix.is_some() && known.is_some_and(later)
+        let is_later = known.is_some_and(|number| Some(number.get()) > record.prefix);
+        record.prefix.is_some() && is_later && self.l2.prefix.raised_at() >= since
     }
 
     /// Tells L2 what an earlier process has left, also of those who do not come back.

@@ -21,6 +21,7 @@ use super::revocation::{Number, Prefix};
 use super::setback::Rebuff;
 use super::users::{Links, Users};
 use crate::codec::Value;
+use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Lookup;
 use crate::sabotage::{self, Sabotage};
@@ -37,6 +38,11 @@ pub(super) const RECHECK: Duration = Duration::from_secs(1);
 /// Memory of a partition besides itself and what its entries own: its share of L1's index and of
 /// the allocator. Measured; see `benches/peers/benches/memory.rs`.
 const INDEX_FOOTPRINT: usize = 480;
+
+/// The most that a partition takes, in bytes, and what each entry counts for besides its own: 2,000 tokens
+/// of 4 KB. It is read as a whole, within the time that L2 has for an answer.
+const MAX_PARTITION: usize = 8 << 20;
+const EACH: usize = 256;
 
 /// How long what has expired stays at least: an acquisition is told what it replaces.
 const EXPIRED_KEPT: Duration = Duration::from_secs(60);
@@ -72,7 +78,7 @@ impl Partition {
     pub(super) fn new(key: PartitionKey, prefix: &Prefix) -> Arc<Self> {
         let state = State {
             prefix: prefix.known(),
-            began: prefix.began(),
+            began: prefix.raised_at(),
             ..State::default()
         };
         Arc::new(Self {
@@ -152,7 +158,7 @@ pub(crate) struct State {
     pub(super) rebuff: Option<Box<Rebuff>>,
     /// Its place in the index of digests, where there is one.
     pub(super) listed: Option<Listed>,
-    /// When the first known number began, if not by this process.
+    /// When everybody was signed out last, as far as was known when this began.
     pub(super) began: Timestamp,
     /// Entries have changed that are links.
     relinked: bool,
@@ -450,7 +456,7 @@ impl State {
         if before == prefix || sabotage::is(Sabotage::NumberIgnored) {
             return 0;
         }
-        let began = known.began();
+        let began = known.raised_at();
         if before.is_none() {
             self.began = began;
             let since = self.pending.as_ref().and_then(|pending| pending.since());
@@ -526,6 +532,17 @@ impl State {
         mut reserved: Option<Permit>,
         now: Now,
     ) {
+        self.forget_what_ended(now);
+        for (name, value) in changes {
+            self.lay(name.clone(), value.clone(), reserved.is_none());
+            if let Some(reserved) = &mut reserved {
+                let change = PendingChange::new(&name, value, now, reserved);
+                self.pending().changes.insert(name, change);
+            }
+        }
+    }
+
+    fn forget_what_ended(&mut self, now: Now) {
         if self.ended(now) && !self.is_active() {
             self.forget_entries();
             // L2 may have forgotten it since, and begun to count anew.
@@ -535,12 +552,31 @@ impl State {
             self.forget_life();
         }
         self.prune(now.wall);
-        for (name, value) in changes {
-            self.lay(name.clone(), value.clone(), reserved.is_none());
-            if let Some(reserved) = &mut reserved {
-                let change = PendingChange::new(&name, value, now, reserved);
-                self.pending().changes.insert(name, change);
-            }
+    }
+
+    /// Whether values of these sizes fit in. A partition is read as a whole: one that is too large for that would
+    /// be read in vain, again and again.
+    pub(super) fn has_room_for<'a>(
+        &mut self,
+        values: impl IntoIterator<Item = (&'a TokenKey, usize)>,
+        now: Now,
+    ) -> Result<(), Error> {
+        self.forget_what_ended(now);
+        let mut size = self.bytes + self.entries.len() * EACH;
+        let mut grows = false;
+        for (name, bytes) in values {
+            let known = self.entries.get(name.as_ref());
+            let known = known.map(|entry| entry.value.footprint());
+            grows |= known.is_none_or(|known| known < bytes);
+            size += bytes + known.map_or(name.footprint() + EACH, |_| 0);
+            size -= known.unwrap_or(0);
+        }
+        match grows && size > MAX_PARTITION {
+            true => Err(Error::TooLarge {
+                size,
+                limit: MAX_PARTITION,
+            }),
+            false => Ok(()),
         }
     }
 

@@ -48,7 +48,8 @@ impl Number {
         Self(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// When it began, as its maker's clock says.
+    /// When it began, as its maker's clock says, which may be ahead or behind.
+    #[cfg(feature = "cookie")]
     pub(super) fn began(self) -> Timestamp {
         Timestamp::from_millis(self.get() / RANDOM)
     }
@@ -76,8 +77,10 @@ struct Known {
     mine: OnceLock<Number>,
     /// What the store calls it.
     digest: OnceLock<[u8; 32]>,
-    /// When the number began that was found first; 0 when it was begun by this process.
-    began: AtomicU64,
+    /// Held to ask how old a number is.
+    asks: tokio::sync::Mutex<()>,
+    /// When everybody was signed out last, by this process's clock; 0 when nobody was that it knows of.
+    raised_at: AtomicU64,
 }
 
 impl Prefix {
@@ -99,14 +102,19 @@ impl Prefix {
             .filter(|_| self.0.asked.load(Ordering::Acquire))
     }
 
-    /// When the first known number began, as its maker's clock says: what was done before that, by
-    /// somebody who did not know any, may be from before everybody was signed out.
-    pub(super) fn began(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.began.load(Ordering::Acquire))
+    /// When the number was raised, by this process's clock: what was done before that, by somebody who did
+    /// not know any, is from before everybody was signed out.
+    pub(super) fn raised_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.raised_at.load(Ordering::Acquire))
     }
 
     /// Whether this one is later than what was known, and supersedes it.
-    fn learn(&self, number: Number) -> bool {
+    fn learn(&self, number: Number, raised_at: Timestamp) -> bool {
+        if self.known() < Some(number) {
+            // Before anybody goes by the number.
+            let at = raised_at.as_millis();
+            self.0.raised_at.fetch_max(at, Ordering::AcqRel);
+        }
         let known = self.0.number.fetch_max(number.get(), Ordering::AcqRel);
         self.0.asked.store(true, Ordering::Release);
         known > 0 && known < number.get()
@@ -153,11 +161,10 @@ impl Engine {
     pub(super) async fn look_up_prefix(&self) -> Result<Number, L2Error> {
         let epoch = self.namespace_epoch();
         let known = self.l2.prefix.known();
-        let revision = self.marker(&epoch).await?;
-        let stored = Number::new(revision.generation);
         let mine = || Number::at(self.clock.now());
         let begin = known.unwrap_or_else(|| *self.l2.prefix.0.mine.get_or_init(mine));
-        let mut number = match stored {
+        let revision = self.marker(&epoch).await?;
+        let mut number = match Number::new(revision.generation) {
             Some(stored) => {
                 self.rules.losses.saw_marker(revision);
                 stored
@@ -170,24 +177,34 @@ impl Engine {
                 begun
             }
         };
-        if known.is_none() && number != begin {
-            let began = &self.l2.prefix.0.began;
-            began.store(number.began().as_millis(), Ordering::Release);
-        }
         if known > Some(number) {
             // It was lost, and somebody has begun a lower one, under which everybody may have been
             // signed out since: neither is to go on.
             tracing::warn!("L2 has lost the number of the namespace: everybody is signed out");
             let next = Raise::Beyond(begin.get() + 1);
             number = self.raise_number(&epoch, next).await?;
+            self.learn_prefix(number, self.clock.now());
+        } else if number == begin {
+            // Nobody was signed out by one that is known, or begins here.
+            self.learn_prefix(number, Timestamp::default());
+        } else {
+            // One asks for all who wait.
+            let _asks = self.l2.prefix.0.asks.lock().await;
+            if self.l2.prefix.known() < Some(number) {
+                let age = self.l2.load_one(&epoch).await?.cleared_for;
+                self.learn_prefix(
+                    number,
+                    self.clock.now().saturating_sub(age.unwrap_or_default()),
+                );
+            }
         }
-        self.learn_prefix(number);
         Ok(number)
     }
 
     /// Forgets everything if this number is a new one.
-    fn learn_prefix(&self, number: Number) {
-        if self.hold_signed_out(number, || self.l2.prefix.learn(number)) {
+    fn learn_prefix(&self, number: Number, raised_at: Timestamp) {
+        let learn = || self.l2.prefix.learn(number, raised_at);
+        if self.hold_signed_out(number, learn) {
             tracing::warn!("everybody was signed out");
             let dropped = self.partitions.forget_all();
             self.counters.signed_out_changes.add(dropped as u64);
@@ -215,7 +232,7 @@ impl Engine {
         let now = Number::at(self.clock.now()).get();
         let raise = Raise::Beyond(now.max(known + 1));
         let number = self.raise_number(&self.namespace_epoch(), raise).await?;
-        self.learn_prefix(number);
+        self.learn_prefix(number, self.clock.now());
         Ok(())
     }
 

@@ -1,9 +1,9 @@
-//! The call of an acquire function: it runs on the runtime it was made on, and only while a lease is
-//! held.
+//! The call of an acquire function: it runs on the runtime it was made on, only while a lease is held, and
+//! knows which acquisitions it is a part of.
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::Engine;
+use super::flights::FlightId;
 use super::until::Until;
 use crate::acquire::{AcquireFuture, Prior};
 
@@ -23,6 +25,22 @@ pub(super) type Answer = <AcquireFuture as Future>::Output;
 pub(crate) struct Call {
     function: Function,
     runtime: Option<Handle>,
+    /// The acquire function that asks for it, if one does.
+    within: Option<Arc<Within>>,
+}
+
+/// An acquire function that is running.
+pub(super) struct Within {
+    engine: Weak<Engine>,
+    flight: FlightId,
+    /// It redeems the refresh token, and no other acquisition of the partition begins before its end.
+    redeems: bool,
+    /// The one that asks for it, if one does.
+    within: Option<Arc<Self>>,
+}
+
+tokio::task_local! {
+    static WITHIN: Arc<Within>;
 }
 
 /// A call under way; dropped, it is stopped.
@@ -58,18 +76,45 @@ impl Call {
         Self {
             function: Box::new(function),
             runtime: Handle::try_current().ok(),
+            within: WITHIN.try_with(Arc::clone).ok(),
         }
+    }
+
+    /// Whether this acquisition would wait for the end of a function that waits for it.
+    pub(super) fn waits_for_itself(&self, engine: &Arc<Engine>, flight: &FlightId) -> bool {
+        let outer = std::iter::successors(self.within.as_ref(), |it| it.within.as_ref());
+        let mut outer = outer.filter(|it| std::ptr::eq(it.engine.as_ptr(), Arc::as_ptr(engine)));
+        outer.any(|it| match it.redeems {
+            true => it.flight.partition == flight.partition,
+            false => it.flight == *flight,
+        })
     }
 
     /// Makes the call, on `engine` if it has no runtime of its own. It takes a step while the gate is
     /// open.
-    pub(super) fn start(self, prior: Prior, engine: &Handle, gate: &Arc<Gate>) -> Work {
+    pub(super) fn start(
+        self,
+        prior: Prior,
+        engine: &Arc<Engine>,
+        flight: &FlightId,
+        gate: &Arc<Gate>,
+    ) -> Work {
         let (function, gate) = (self.function, gate.clone());
+        let within = Arc::new(Within {
+            engine: Arc::downgrade(engine),
+            flight: flight.clone(),
+            redeems: prior.refresh_token.is_hit(),
+            within: self.within,
+        });
         // The call itself may panic as well as its future.
         let mut work: AcquireFuture = Box::pin(async move { function(prior).await });
         let task = poll_fn(move |context| gate.poll(&mut work, context));
         Work {
-            task: self.runtime.as_ref().unwrap_or(engine).spawn(task),
+            task: self
+                .runtime
+                .as_ref()
+                .unwrap_or(&engine.runtime)
+                .spawn(WITHIN.scope(within, task)),
         }
     }
 }

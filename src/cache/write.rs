@@ -54,6 +54,10 @@ impl Engine {
                 self.counters.signed_out_changes.add(1);
                 return Err(Error::SignedOut);
             }
+            let values = changes.iter();
+            let values =
+                values.filter_map(|(name, value)| Some((name, value.as_ref()?.footprint())));
+            state.has_room_for(values, now)?;
             state.adopt(pin);
             state.change(changes, permit, now);
             if !local {

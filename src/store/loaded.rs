@@ -21,8 +21,8 @@ pub struct Loaded {
     /// others that had its name before and come after. `None` when absent or ended, and where
     /// the store does not know.
     pub life: Option<CommitId>,
-    /// How long ago the partition was last signed out, while its tombstone is kept. A time would be
-    /// by the store's clock, which need not be the reader's.
+    /// How long ago the partition was last signed out, while its tombstone is kept, or the epoch was raised.
+    /// A time would be by the store's clock, which need not be the reader's.
     pub cleared_for: Option<Duration>,
     /// How long the partition lives from now on.
     pub remaining: Remaining,

@@ -242,6 +242,8 @@ impl Record {
                     generation,
                     version: version.saturating_add(1),
                     created_at: now,
+                    // What was under the number before is over from now on.
+                    cleared_at: Some(now),
                     ..Self::default()
                 };
                 (record, true)

@@ -365,6 +365,11 @@ impl TokenStore for TestStore {
         group: &'a [PartitionId],
     ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
         far_away(async move {
+            if group.iter().all(|id| self.epochs().contains(id)) {
+                // How old a number is, which each process asks once.
+                self.pass(&self.state.looks, 1).await.ok();
+                return self.inner.load(group).await;
+            }
             self.state.load_groups.fetch_add(1, Ordering::SeqCst);
             // The answer is of the moment when the operation began, as over a slow network.
             self.reach(group.iter()).await;

@@ -151,16 +151,17 @@ async fn a_reader_that_goes_away_strands_no_other() {
     let store = seeded().await;
     let cache = cache(store.clone());
     let _ = access(&cache.tokens(session("other")), "graph").await;
+    let reads = cache.stats().l2_reads + 1;
     store.hang();
     let reader = |tokens: Tokens| tokio::spawn(async move { access(&tokens, "graph").await });
     let first = reader(cache.tokens(session("s")));
-    eventually("the first reads", async || cache.stats().l2_reads == 2).await;
+    eventually("the first reads", async || cache.stats().l2_reads == reads).await;
     let second = reader(cache.tokens(session("s")));
     eventually("the second waits", async || cache.stats().l1_misses == 3).await;
     first.abort();
     store.wake();
     assert_eq!(second.await.unwrap().as_deref(), Some("t"));
-    assert_eq!(cache.stats().l2_reads, 2);
+    assert_eq!(cache.stats().l2_reads, reads);
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
@@ -115,6 +116,55 @@ async fn a_token_set_over_one_mebibyte_is_refused_and_changes_nothing() {
         Durability::Stored,
         "the largest one can be stored"
     );
+}
+
+/// One that is too large to be read in time would fail all reads of it, and open the breaker for everybody.
+#[tokio::test]
+async fn a_partition_over_eight_mebibytes_is_refused_and_loses_nothing() {
+    let server = RedisServer::start();
+    let store = redis_store(&server).await;
+    let (here, there) = (cache(store.clone()), cache(store));
+    let large = token(&"x".repeat(1_000_000));
+    let tokens = here.tokens(session("s"));
+    for number in 0..8 {
+        let name = format!("resource {number}");
+        tokens.insert(name, large.clone()).await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
+    }
+    let refused = |outcome| {
+        matches!(
+            outcome,
+            Err(Error::TooLarge {
+                limit: 0x80_0000,
+                ..
+            })
+        )
+    };
+    assert!(refused(tokens.insert("one more", large.clone()).await));
+    let fill = token(&"x".repeat(350_000));
+    tokens.insert("small", fill).await.unwrap();
+    let call = async |_| -> Result<TokenSet, Infallible> { panic!("the provider is asked") };
+    let mut full = false;
+    for number in 0..200 {
+        let outcome = tokens.insert(format!("tiny {number}"), token("t")).await;
+        full |= outcome.is_err() && refused(outcome);
+    }
+    assert!(full);
+    let acquired = tokens.get_or_acquire("another resource", call).await;
+    assert!(refused(acquired.map(drop)));
+
+    // What is there can be replaced, read elsewhere, and removed.
+    tokens.insert("resource 0", large.clone()).await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
+    let elsewhere = there.tokens(session("s"));
+    assert_eq!(
+        access(&elsewhere, "resource 7").await.unwrap().len(),
+        1_000_000
+    );
+    assert_eq!(there.stats().l2_state, BreakerState::Closed);
+    tokens.remove("resource 1").await.unwrap();
+    tokens.insert("one more", large).await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 }
 
 #[tokio::test]

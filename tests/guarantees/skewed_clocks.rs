@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use tower_token_cache::{Clock, Durability, Timestamp, Token, TokenSet};
+use tower_token_cache::{Clock, Durability, MemoryStore, Timestamp, Token, TokenSet};
 
 use crate::common::issuer::set;
 use crate::common::support::*;
@@ -61,5 +61,37 @@ async fn a_pause_by_a_clock_that_is_ahead_is_no_longer_than_it_was_to_be() {
             "a1",
             "elsewhere: {elsewhere}"
         );
+    }
+}
+
+/// Everybody's sign-out ends what was changed before it, and nothing else, where an instance did not know
+/// the number yet: whatever the clock of who called it says.
+#[tokio::test]
+async fn revoke_all_by_a_clock_that_is_off_ends_what_was_before_it() {
+    let now = Timestamp::now();
+    for off in [now.saturating_sub(HOUR), now, now.saturating_add(HOUR)] {
+        for before in [true, false] {
+            let clock = Clock::manual(now);
+            let memory = MemoryStore::new().with_clock(clock.clone());
+            let on = |store: &TestStore, clock: Clock| builder(store.clone()).clock(clock).build();
+            let (store, ignorant) = (TestStore::new(memory.clone()), TestStore::new(memory));
+            ignorant.set_down(true);
+            let raiser = on(&store, Clock::manual(off)).unwrap();
+            let cache = on(&ignorant, clock.clone()).unwrap();
+            if !before {
+                raiser.revoke_all().await.unwrap();
+                clock.advance(Duration::from_secs(1));
+            }
+            let tokens = cache.tokens(session("s"));
+            tokens.insert("mail", token("new")).await.unwrap();
+            clock.advance(Duration::from_secs(1));
+            if before {
+                raiser.revoke_all().await.unwrap();
+            }
+            ignorant.set_down(false);
+            drained(&cache).await;
+            let kept = access(&on(&store, clock).unwrap().tokens(session("s")), "mail").await;
+            assert_eq!(kept.is_none(), before, "at {off:?}, before: {before}");
+        }
     }
 }

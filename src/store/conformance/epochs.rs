@@ -28,6 +28,26 @@ pub async fn epochs_never_fall<S: TokenStore>(harness: &Harness<S>) {
     }
 }
 
+/// An epoch says how long ago it rose, by the store's own clock.
+pub async fn epochs_say_when_they_rose<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("epoch's age");
+    let age = async || {
+        let age = subject.load().await.cleared_for;
+        age.expect("an epoch says how long ago it rose")
+    };
+    subject.raise(Raise::Begin(7), AN_HOUR).await;
+    harness.pass_units(3).await;
+    subject.raise(Raise::Begin(9), AN_HOUR).await;
+    assert!(
+        age().await > harness.units(2),
+        "one that stays is as old as before"
+    );
+    let asked_at = harness.now();
+    subject.raise(Raise::Beyond(9), AN_HOUR).await;
+    let most = harness.now().since(asked_at) + harness.units(1);
+    assert!(age().await <= most, "one that rises is new");
+}
+
 /// An epoch that is absent begins with the number that is asked for.
 pub async fn absent_epochs_begin<S: TokenStore>(harness: &Harness<S>) {
     let raises = [Raise::Beyond(7), Raise::Begin(7)];

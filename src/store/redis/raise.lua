@@ -34,7 +34,7 @@ end
 -- allowed, too.
 if not head or generation ~= head.generation or head.ends >= 0 and head.ends <= now then
   redis.call('DEL', key)
-  head = {version = (head and head.version or 0) + 1, created = now, cleared = -1, last = -1, prune = 0}
+  head = {version = (head and head.version or 0) + 1, created = now, cleared = now, last = -1, prune = 0}
 else
   redis.call('PERSIST', key)
 end

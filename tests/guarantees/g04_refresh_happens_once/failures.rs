@@ -1,5 +1,10 @@
 //! Calls that fail, and what is remembered of it.
 
+use std::io;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
 use super::*;
 
 #[tokio::test]
@@ -34,6 +39,54 @@ async fn a_panic_is_an_error_for_everyone_who_waits() {
         acquire(&cache.tokens(session("s")), &issuer).await.unwrap(),
         "a1"
     );
+}
+
+/// An acquire function that asks for what only its own end brings is told at once, through how many others
+/// it may ask; and what does not wait for it is not in its way.
+#[tokio::test(start_paused = true)]
+async fn an_acquire_function_does_not_wait_for_itself() {
+    // Session `s` has a refresh token, and whoever redeems it goes before all others of the session.
+    let chains: [(&[_], bool); 6] = [
+        (&[("s", "graph"), ("s", "graph")], false),
+        (&[("s", "graph"), ("s", "mail")], false),
+        (&[("s", "graph"), ("t", "mail"), ("s", "mail")], false),
+        (&[("t", "mail"), ("t", "mail")], false),
+        (&[("s", "graph"), ("t", "mail")], true),
+        (&[("t", "mail"), ("t", "graph")], true),
+    ];
+    for (chain, goes_on) in chains {
+        let began = Instant::now();
+        let answer = acquired_within(cache(expired().await), chain).await;
+        let itself = answer.is_err_and(|error| error.contains("of its own partition"));
+        assert_eq!(itself, !goes_on, "{chain:?}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{chain:?}");
+    }
+}
+
+/// Acquires the first of these tokens by a function that acquires the second, and so on. An error comes
+/// with its sources.
+fn acquired_within(
+    cache: TokenCache,
+    chain: &'static [(&'static str, &'static str)],
+) -> BoxFuture<'static, Result<(), String>> {
+    Box::pin(async move {
+        let Some(((sid, name), inner)) = chain.split_first() else {
+            return Ok(());
+        };
+        let tokens = cache.tokens(session(sid));
+        let call = move |_| async move {
+            let inner = acquired_within(cache, inner).await;
+            inner.map(|()| set(1)).map_err(io::Error::other)
+        };
+        let error = tokens.get_or_acquire(*name, call).await.err();
+        let error = error.as_ref().map(|error| error as &dyn std::error::Error);
+        let errors = std::iter::successors(error, |error| error.source());
+        let texts: Vec<_> = errors.map(ToString::to_string).collect();
+        match texts.is_empty() {
+            true => Ok(()),
+            false => Err(texts.join(": ")),
+        }
+    })
 }
 
 #[tokio::test(start_paused = true)]

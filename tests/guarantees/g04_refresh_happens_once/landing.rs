@@ -143,14 +143,29 @@ async fn a_commit_whose_answer_is_lost_is_no_conflict_with_itself() {
 
 #[tokio::test]
 async fn without_l2_by_policy_nothing_is_written() {
-    let (store, issuer) = (expired().await, Issuer::new());
+    let (store, issuer) = (TestStore::default(), Issuer::new());
     let tokens: Tokens = cache(store.clone()).tokens(session("s"));
-    let _ = tokens.get("graph").await.unwrap();
     tokens.set_failure_policy(FailurePolicy::Bypass);
-    let (groups, leases) = (store.groups(), store.leases());
+    let old = Token::new("old").with_expires_at(Timestamp::from_millis(1));
+    let old = TokenSet::from(old).with_refresh_token("r0");
+    tokens.insert("graph", old).await.unwrap();
     assert_eq!(acquire(&tokens, &issuer).await.unwrap(), "a1");
     assert_eq!(access(&tokens, "graph").await.as_deref(), Some("a1"));
-    assert_eq!((store.groups(), store.leases()), (groups, leases));
+    assert_eq!((store.groups(), store.leases()), (0, 0));
+}
+
+/// A refresh token that all instances have is not spent for one of them.
+#[tokio::test]
+async fn without_l2_by_policy_what_l2_has_is_redeemed_for_all() {
+    let (store, issuer) = (expired().await, Issuer::new());
+    let tokens = cache(store.clone()).tokens(session("s"));
+    let _ = tokens.get("graph").await.unwrap();
+    tokens.set_failure_policy(FailurePolicy::Bypass);
+    assert_eq!(acquire(&tokens, &issuer).await.unwrap(), "a1");
+    let other = cache(store.clone()).tokens(session("s"));
+    assert_eq!(acquire(&other, &issuer).await.unwrap(), "a1");
+    assert_eq!(stored_refresh_token(store).await, "r1");
+    assert_eq!((issuer.calls(), issuer.reuses()), (1, 0));
 }
 
 /// A store in which leases run out at a word, and a request whose call stands still while its lease
