@@ -33,6 +33,7 @@ fn commit(number: usize) -> Commit {
         expected: None,
         life: None,
         repeats: None,
+        base: 0,
         changes: vec![Change {
             entry: EntryId::from([1; 16]),
             put: Some(put),

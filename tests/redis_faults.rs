@@ -433,6 +433,7 @@ async fn a_commit_whose_answer_is_lost_goes_out_again_and_is_applied_once() {
         expected: None,
         life: None,
         repeats: None,
+        base: 0,
         changes: vec![Change {
             entry: EntryId::from([1; 16]),
             put: Some(Put {

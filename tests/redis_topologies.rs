@@ -403,6 +403,7 @@ fn commit(number: usize, round: u8) -> Commit {
         expected: None,
         life: None,
         repeats: None,
+        base: 0,
         changes: vec![Change {
             entry: EntryId::from([round; 16]),
             put: Some(Put {

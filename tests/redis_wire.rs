@@ -35,6 +35,7 @@ fn commit(name: &str, generation: u64) -> Commit {
         expected: None,
         life: None,
         repeats: None,
+        base: 0,
         changes: vec![Change {
             entry: EntryId::from([1; 16]),
             put: Some(Put {

@@ -34,6 +34,7 @@ fn put(partition: &PartitionId, number: u8, value: &str) -> Commit {
         expected: None,
         life: None,
         repeats: None,
+        base: 0,
         partition: partition.clone(),
         id: CommitId([number; 8]),
         generation: 0,

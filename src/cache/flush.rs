@@ -168,6 +168,7 @@ impl Engine {
             expected: commit.expected,
             life: life.map(|life| life.id),
             repeats: known.filter(|_| commit.sent),
+            base: commit.base.version,
             changes,
             lifetime: self.lifetime_of(&work.partition.key),
         })
@@ -273,6 +274,7 @@ impl Engine {
             expected: None,
             life: None,
             repeats: None,
+            base: loaded.version,
             changes: changes.collect(),
             lifetime: self.lifetime,
         };

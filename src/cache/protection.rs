@@ -399,6 +399,7 @@ impl Engine {
             expected: None,
             life: None,
             repeats: None,
+            base: 0,
             changes,
             lifetime: self.lifetime_of(key),
         };

@@ -232,6 +232,7 @@ impl Engine {
             expected: None,
             life: None,
             repeats: None,
+            base: 0,
             changes,
             lifetime: self.lifetime,
         }

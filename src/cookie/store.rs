@@ -163,6 +163,7 @@ impl CookieStore {
             expected: None,
             life: None,
             repeats: None,
+            base: 0,
             changes: vec![Change {
                 entry: EntryId::from([0; 16]),
                 put: Some(Put {

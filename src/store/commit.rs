@@ -28,6 +28,9 @@ pub struct Commit {
     /// forgotten the id since, entries that are newer than that version stay as they are: a repeated
     /// commit never overwrites a later one.
     pub repeats: Option<u64>,
+    /// The version of the partition that the writer knows, 0 where it knows none. A hint, with no effect on
+    /// what becomes of the commit: a store can lay values out for the version after it.
+    pub base: u64,
     /// The changed entries, each named once.
     pub changes: Vec<Change>,
     /// How long the partition lives.

@@ -307,6 +307,7 @@ mod tests {
             expected: None,
             life: None,
             repeats: None,
+            base: 0,
             changes: vec![change],
             lifetime: Lifetime::default(),
         };

@@ -32,6 +32,7 @@ async fn exception_what_nobody_uses_is_forgotten_when_there_is_no_room() {
             expected: None,
             life: None,
             repeats: None,
+            base: 0,
             changes: vec![Change {
                 entry: EntryId::from([1; 16]),
                 put: Some(Put {

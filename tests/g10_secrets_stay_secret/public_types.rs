@@ -81,6 +81,7 @@ fn stored(evidence: &Evidence) {
         expected: None,
         life: None,
         repeats: None,
+        base: 0,
         changes: vec![Change {
             entry,
             put: Some(put),

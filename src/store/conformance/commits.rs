@@ -65,6 +65,29 @@ pub async fn values_come_back_as_they_were<S: TokenStore>(harness: &Harness<S>) 
     );
 }
 
+/// What the writer takes the partition's version for has no effect, right or wrong.
+pub async fn bases_are_hints<S: TokenStore>(harness: &Harness<S>) {
+    let subject = harness.partition("bases");
+    let expiry = harness.after(1000);
+    let bases = [0, 7, 2, 0, u64::MAX, 5];
+    for (version, base) in (1..).zip(bases) {
+        let mut draft = harness.draft(&subject);
+        draft.0.base = base;
+        let value = format!("version {version}");
+        let draft = draft.put("a", &value).put_until("b", &value, expiry);
+        assert_eq!(subject.commit(&draft).await.0, version, "base {base}");
+        let loaded = subject.load().await;
+        for (name, end) in [("a", None), ("b", Some(expiry))] {
+            let stored = entry(&loaded, name).map(|it| (&it.value[..], it.version, it.expires_at));
+            assert_eq!(
+                stored,
+                Some((value.as_bytes(), version, end)),
+                "base {base}"
+            );
+        }
+    }
+}
+
 /// Rule 4: a commit writes and removes what it names, and leaves all else as it is.
 pub async fn commits_change_only_what_they_name<S: TokenStore>(harness: &Harness<S>) {
     let subject = harness.partition("named");

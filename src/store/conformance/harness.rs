@@ -146,6 +146,7 @@ impl<S: TokenStore> Harness<S> {
             expected: None,
             life: None,
             repeats: None,
+            base: 0,
             changes: Vec::new(),
             lifetime: AN_HOUR,
         })

@@ -11,7 +11,8 @@
 -- args[8]  its version; 0 = absent
 -- args[9]  the life that it goes on with, 8 bytes, or empty
 -- args[10] the version known when it was first sent, or empty when it was not sent before
--- then, per change: entry id (16 bytes), expiry (ms since the epoch; -1 = none, -2 = remove), value
+-- args[11] the version for which the values are laid out, if the writer has guessed right
+-- then, per change: entry id (16 bytes), expiry (ms since the epoch; -1 = none, -2 = remove), the entry
 -- allowed  asked last, if given: false is a conflict
 --
 -- Answers {1, version, idle, hard, previous, life}: committed, with the rest of its life in ms (-1 =
@@ -105,15 +106,25 @@ local function commit(key, args, allowed)
     local written = struct.unpack('>I8', entry)
     return written > spares
   end
-  for at = 11, #args, 3 do
+  local guessed = args[11] == text(version)
+  -- All at once, as far as a command takes it: each call has its price.
+  local puts, BATCH = {}, 1000
+  for at = 12, #args, 3 do
     local field, expiry = 'e' .. args[at], tonumber(args[at + 1])
     if spared(field) then
       -- Somebody has written it later.
     elseif expiry == -2 then
       redis.call('HDEL', key, field)
     else
-      local head = struct.pack('>I8I8', version, math.max(expiry, 0))
-      redis.call('HSET', key, field, head .. args[at + 2])
+      local entry = args[at + 2]
+      if not guessed then
+        entry = struct.pack('>I8', version) .. string.sub(entry, 9)
+      end
+      puts[#puts + 1], puts[#puts + 2] = field, entry
+      if #puts >= BATCH then
+        redis.call('HSET', key, unpack(puts))
+        puts = {}
+      end
       if expiry == -1 then
         last = -1
       else
@@ -135,7 +146,7 @@ local function commit(key, args, allowed)
   write_head(key, {
     generation = generation, version = version, created = created, cleared = cleared, hard = hard,
     ends = ends, sliding = sliding, last = last, prune = prune, recent = recent
-  })
+  }, puts)
   if ends >= 0 then
     -- The tombstone outlives what came after it.
     local tombstone = cleared >= 0 and cleared + tonumber(args[6]) or 0

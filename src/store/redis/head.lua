@@ -22,9 +22,10 @@ local function read_head(key)
   }
 end
 
-local function write_head(key, head)
+-- Writes it, and these fields and values with it.
+local function write_head(key, head, puts)
   redis.call('HSET', key, 'h', struct.pack(HEAD, 1, head.generation, head.version, head.created,
-    head.cleared, head.hard, head.ends, head.sliding, head.last, head.prune) .. head.recent)
+    head.cleared, head.hard, head.ends, head.sliding, head.last, head.prune) .. head.recent, unpack(puts or {}))
 end
 
 -- Where an id is among recent ones.

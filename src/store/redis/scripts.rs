@@ -1,9 +1,10 @@
 //! The scripts, and the commands that run them.
 
+use std::io::Write;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use bb8_redis::redis::{Arg, Cmd, Script, cmd};
+use bb8_redis::redis::{Arg, Cmd, RedisWrite, Script, ToRedisArgs, cmd};
 
 use super::record::expiry_to_millis;
 use crate::store::{Commit, CommitId, Lease, Origin, PartitionId, Raise, TOMBSTONE};
@@ -126,8 +127,8 @@ pub(super) fn hash_key(id: &PartitionId) -> String {
 
 pub(super) fn commit(commit: &Commit) -> Cmd {
     // The values are not to be copied once more because the command grows.
-    let arguments = 10 + 3 * commit.changes.len();
-    let bytes = 192 + 48 * commit.changes.len() + commit.bytes();
+    let arguments = 11 + 3 * commit.changes.len();
+    let bytes = 192 + 64 * commit.changes.len() + commit.bytes();
     let mut command = COMMIT.with_room(&[hash_key(&commit.partition)], arguments, bytes);
     commit_arguments(&mut command, commit);
     command
@@ -179,16 +180,45 @@ fn commit_arguments(command: &mut Cmd, commit: &Commit) {
         Some(version) => command.arg(version),
         None => command.arg(""),
     };
+    // A script hashes each byte of a string that it makes, which takes longer than all else that it does.
+    let next = commit.base.saturating_add(1);
+    command.arg(next);
     for change in &commit.changes {
         command.arg(change.entry.as_bytes());
         match &change.put {
             Some(put) => {
                 let expiry = put.expires_at.map_or(-1, expiry_to_millis);
-                command.arg(expiry).arg(&put.value[..]);
+                let laid = Laid {
+                    version: next,
+                    expiry: expiry.max(0) as u64,
+                    value: &put.value,
+                };
+                command.arg(expiry).arg(laid);
             }
             None => {
                 command.arg(-2).arg("");
             }
+        }
+    }
+}
+
+/// An entry as it stands in the hash: see head.lua.
+struct Laid<'a> {
+    version: u64,
+    expiry: u64,
+    value: &'a [u8],
+}
+
+impl ToRedisArgs for Laid<'_> {
+    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
+        let mut writer = out.writer_for_next_arg();
+        for part in [
+            &self.version.to_be_bytes()[..],
+            &self.expiry.to_be_bytes(),
+            self.value,
+        ] {
+            // Into memory, which does not fail.
+            let _ = writer.write_all(part);
         }
     }
 }
