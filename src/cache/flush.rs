@@ -225,7 +225,8 @@ impl Engine {
                 return;
             }
             let gone = state.has_lost_life(0, None, now);
-            if gone && !emptied {
+            let goes_on = emptied && state.outlives_a_loss(heard);
+            if gone && !goes_on {
                 let dropped = state.life_is_over();
                 self.counters.signed_out_changes.add(dropped as u64);
                 return;

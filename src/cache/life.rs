@@ -105,6 +105,12 @@ impl State {
         self.life_at(now.moment).is_none() && gone.is_some_and(|at| at <= now.wall)
     }
 
+    /// Whether the partition goes on where L2 has lost everything: a session that belongs to users only where
+    /// it was heard of until then that they were not signed out.
+    pub(super) fn outlives_a_loss(&self, heard: bool) -> bool {
+        heard || self.links.is_empty()
+    }
+
     /// What L2 knew of the partition is of the past.
     pub(super) fn forget_life(&mut self) {
         self.life = None;

@@ -23,7 +23,7 @@ use crate::error::{Error, StoreErrorKind};
 use crate::key::PartitionKey;
 use crate::lookup::Durability;
 use crate::random::{SLIGHTLY, jittered};
-use crate::store::{CommitId, PartitionId, Raise, Revision};
+use crate::store::{CommitId, PartitionId, Raise};
 
 /// How long an epoch is kept after the last link: longer than browsers keep a cookie.
 const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
@@ -220,7 +220,7 @@ impl Engine {
             waiting.iter().find(waits).map(|it| it.records.clone())
         };
         let records = records.unwrap_or_default();
-        let raised = timeout(self.l2.hard_timeout, self.raise_user(&records, false)).await;
+        let raised = timeout(self.l2.hard_timeout, self.raise_user(&records)).await;
         match raised.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout))) {
             Ok(()) => {
                 self.user_sign_outs.told(id);
@@ -288,14 +288,10 @@ impl Engine {
     }
 
     /// Raises the user's epoch in L2, so that every session linked so far is over.
-    async fn raise_user(
-        self: &Arc<Self>,
-        records: &[Record],
-        resumed: bool,
-    ) -> Result<(), L2Error> {
+    async fn raise_user(self: &Arc<Self>, records: &[Record]) -> Result<(), L2Error> {
         // Not the number that is known: others may have begun sessions under a later one.
         let under = self.look_up_prefix().await?;
-        for (at, record) in records.iter().enumerate() {
+        for record in records {
             if self.is_moot(record) {
                 continue;
             }
@@ -303,12 +299,7 @@ impl Engine {
             let id = PartitionId::from_digest(namespace, record.digest).under(under.get());
             let epoch = self.rules.users.get(id.digest());
             let least = epoch.next(self.clock.now());
-            let may_be_absent = at > 0 || resumed;
-            if may_be_absent && self.ask::<Revision>(id.clone()).await?.generation == 0 {
-                // What is linked to an epoch that is not there is over.
-                epoch.signed_out(least);
-                continue;
-            }
+            // Also where L2 has none: who has a session in memory begins a lost one again.
             let raise = Raise::Beyond(least);
             let number = self.l2.raise(&id, raise, self.epoch_life()).await?;
             if number < least {
@@ -345,7 +336,7 @@ impl Engine {
     async fn raise_waiting(self: &Arc<Self>) -> bool {
         let tried = stream::iter(self.user_sign_outs.list());
         let tried = tried.for_each_concurrent(AT_ONCE, async |(id, records)| {
-            if self.raise_user(&records, true).await.is_ok() {
+            if self.raise_user(&records).await.is_ok() {
                 self.user_sign_outs.told(id);
             }
         });

@@ -1,9 +1,10 @@
 //! What L2 loses: everything, or one key.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tower_token_cache::{
-    Clock, Error, L1, MemoryStore, PartitionKey, Timestamp, Token, TokenCache, TokenSet,
+    Clock, Durability, Error, L1, MemoryStore, PartitionKey, Timestamp, Token, TokenCache, TokenSet,
 };
 
 use crate::common::support::*;
@@ -103,6 +104,61 @@ async fn a_change_after_l2_has_lost_everything_takes_along_what_memory_has() {
                 assert_eq!(found.as_deref(), Some(name), "{what}, and the other");
             }
             assert!(world.has_refresh_token().await, "{what}, and the other");
+        }
+    }
+}
+
+/// A user is signed out while L2 is away, and L2 comes back empty: whatever the user's session has changed
+/// meanwhile, and whoever has it in memory, it does not come back.
+#[tokio::test]
+async fn who_was_signed_out_everywhere_does_not_come_back_with_an_empty_l2() {
+    for (changes, reads, elsewhere) in [
+        (true, false, false),
+        (true, true, false),
+        (false, false, false),
+        (true, false, true),
+        (false, false, true),
+    ] {
+        let what = format!("changes {changes}, reads {reads}, elsewhere {elsewhere}");
+        let world = World::new();
+        let (one, way) = world.instance();
+        let (other, other_way) = world.instance();
+        hears(&one).await;
+        hears(&other).await;
+        sign_in(&one).await;
+        let tokens = one.tokens(ada());
+        tokens.belongs_to("ada").await.unwrap();
+        let theirs = other.tokens(ada());
+        if elsewhere {
+            assert!(access(&theirs, "graph").await.is_some());
+        }
+        way.set_down(true);
+        other_way.set_down(true);
+        if changes {
+            let brings = async |_| Ok::<_, Infallible>(TokenSet::from(Token::new("cal")));
+            tokens.get_or_acquire("cal", brings).await.unwrap();
+            tokens.insert("mail", Token::new("mail")).await.unwrap();
+            let _ = tokens.commit().await;
+        }
+        let ended = one.sign_out_user("ada").await.unwrap();
+        assert_eq!(ended, Durability::Pending, "{what}");
+        if reads {
+            assert_eq!(access(&one.tokens(ada()), "graph").await, None, "{what}");
+        }
+        world.empty();
+        way.set_down(false);
+        other_way.set_down(false);
+        drained(&one).await;
+        eventually("L2 has heard of it", async || {
+            one.stats().pending_sign_outs == 0
+        })
+        .await;
+        for name in ["graph", "mail", "cal"] {
+            let found = access(&one.tokens(ada()), name).await;
+            assert_eq!(found, None, "{what}: {name}");
+            let found = access(&other.tokens(ada()), name).await;
+            assert_eq!(found, None, "{what}: {name} elsewhere");
+            assert_eq!(world.stored(name).await, None, "{what}: {name} in L2");
         }
     }
 }
