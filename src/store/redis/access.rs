@@ -1,8 +1,9 @@
-//! How the servers are reached: the settings that the store and its feed share.
+//! How the servers are reached: what the store and its feed share.
 
 use bb8_redis::redis::{Client, ConnectionInfo, RedisResult};
 
 use super::address::Address;
+use super::serving::Serving;
 use super::tls::Tls;
 use crate::error::ConfigError;
 
@@ -11,6 +12,7 @@ use crate::error::ConfigError;
 pub(crate) struct Access {
     url: String,
     pub(super) tls: Tls,
+    pub(super) serving: Serving,
     #[cfg(feature = "redis-sentinel")]
     sentinel_credentials: Option<(String, String)>,
 }
@@ -20,6 +22,7 @@ impl Access {
         Self {
             url,
             tls: Tls::default(),
+            serving: Serving::default(),
             #[cfg(feature = "redis-sentinel")]
             sentinel_credentials: None,
         }

@@ -68,7 +68,7 @@ impl Known {
     }
 }
 
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     let field = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
     info.lines().find_map(field).map(str::trim)
 }

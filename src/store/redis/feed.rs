@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bb8_redis::redis::{RedisError, RedisResult};
 use futures_util::stream;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use self::ears::{Ears, News};
 use self::places::Places;
@@ -50,8 +50,10 @@ pub(super) fn feed(access: &Access, namespace: &str) -> Option<Feed> {
         ears: None,
         proof: None,
         proof_at: Instant::now(),
+        open_at: Instant::now(),
         pause: FIRST_PAUSE,
         reasons: Reasons::default(),
+        was_reported: false,
         next: VecDeque::new(),
     };
     Some(Box::pin(stream::unfold(listener, async |mut listener| {
@@ -67,8 +69,11 @@ struct Listener {
     /// The next proof; it says when it was asked for.
     proof: Option<Proof>,
     proof_at: Instant,
+    /// When the next attempt is made, and how long after the next one that fails.
+    open_at: Instant,
     pause: Duration,
     reasons: Reasons,
+    was_reported: bool,
     /// What is told before anything else.
     next: VecDeque<FeedEvent>,
 }
@@ -82,24 +87,27 @@ impl Listener {
                 return next;
             }
             let heard = match &mut self.ears {
-                None => match Ears::open(&self.places, &self.prefix).await {
-                    Ok(ears) => {
-                        self.begin(ears);
-                        continue;
+                None => {
+                    sleep_until(self.open_at).await;
+                    match Ears::open(&self.places, &self.prefix).await {
+                        Ok(ears) => {
+                            self.begin(ears);
+                            continue;
+                        }
+                        Err(failure) => Err(failure),
                     }
-                    Err(failure) => Err(failure),
-                },
+                }
                 Some(_) => self.listen().await,
             };
             if let Err(failure) = heard {
                 let was_alive = self.ears.take().is_some();
                 self.proof = None;
                 self.report(&failure);
+                self.open_at = Instant::now() + self.pause;
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE.max(self.pause));
                 if was_alive {
                     return FeedEvent::Lost;
                 }
-                sleep(self.pause).await;
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
@@ -107,8 +115,6 @@ impl Listener {
     fn begin(&mut self, ears: Ears) {
         self.ears = Some(ears);
         self.proof_at = Instant::now();
-        self.pause = FIRST_PAUSE;
-        self.reasons.forget();
         self.next.push_back(FeedEvent::Everything);
     }
 
@@ -131,6 +137,7 @@ impl Listener {
                 let asked = proven?;
                 self.proof = None;
                 self.proof_at = Instant::now() + PROOF;
+                self.proven();
                 // What was told before the answer is here by now.
                 while let Some(news) = self.ears.as_mut().and_then(Ears::next) {
                     self.tell(news?);
@@ -140,6 +147,16 @@ impl Listener {
             }
         }
         Ok(())
+    }
+
+    /// What opens and proves nothing is no success.
+    fn proven(&mut self) {
+        self.pause = FIRST_PAUSE;
+        if self.was_reported {
+            self.was_reported = false;
+            self.reasons.forget();
+            tracing::info!("Redis tells what changes again");
+        }
     }
 
     fn tell(&mut self, news: News) {
@@ -157,6 +174,7 @@ impl Listener {
             self.pause = REFUSED_PAUSE;
         }
         let error = failure as &dyn std::error::Error;
+        self.was_reported = true;
         match self.reasons.is_news(failure) {
             true if refused => tracing::warn!(
                 error,

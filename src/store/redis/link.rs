@@ -1,5 +1,7 @@
 //! What commands go over: the connections to one server, or to the nodes of a cluster.
 
+#[cfg(feature = "redis-sentinel")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use bb8_redis::redis::{Pipeline, RedisError, RedisResult, Value};
@@ -55,7 +57,11 @@ impl Link {
         Ok(match address {
             Address::Server(info) => {
                 let client = access.open(*info).map_err(bad)?;
-                Self::Server(Pool::new(Target::Server(Box::new(client)), timeout))
+                Self::Server(Pool::new(
+                    Target::Server(Box::new(client)),
+                    access.serving.clone(),
+                    timeout,
+                ))
             }
             #[cfg(feature = "redis-cluster")]
             Address::Cluster(nodes) => {
@@ -68,8 +74,10 @@ impl Link {
                 master,
             } => {
                 let sentinels = Sentinels::new(sentinels, service, *master, access, timeout);
-                let target = Target::Sentinels(sentinels.map_err(bad)?.watched());
-                Self::Server(Pool::new(target, timeout))
+                let sentinels = Arc::new(sentinels.map_err(bad)?);
+                sentinels.watch();
+                let target = Target::Sentinels(sentinels);
+                Self::Server(Pool::new(target, access.serving.clone(), timeout))
             }
         })
     }

@@ -17,6 +17,7 @@ mod record;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
+mod serving;
 mod tls;
 
 use std::fmt;

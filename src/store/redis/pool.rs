@@ -17,6 +17,7 @@ use super::eviction::Eviction;
 use super::failure::{is_unanswered, no_connection, not_connected, timed_out, was_cut};
 #[cfg(feature = "redis-sentinel")]
 use super::sentinel::{Place, Sentinels};
+use super::serving::{Server, Serving};
 use crate::patience::within;
 use crate::race::{Either, race};
 use crate::reasons::Reasons;
@@ -59,6 +60,7 @@ struct Manager {
     timeout: Duration,
     shared: Arc<Shared>,
     eviction: Eviction,
+    serving: Serving,
 }
 
 /// What all connections have in common.
@@ -77,6 +79,8 @@ struct Connection {
     inner: MultiplexedConnection,
     health: Arc<Health>,
     shared: Arc<Shared>,
+    serving: Serving,
+    server: Server,
     /// Who says whether it is still the right server.
     #[cfg(feature = "redis-sentinel")]
     named_by: Option<(Arc<Sentinels>, Place)>,
@@ -106,7 +110,7 @@ impl Failure {
 
 impl Pool {
     /// Makes the first connection in the background.
-    pub(super) fn new(target: Target, timeout: Duration) -> Self {
+    pub(super) fn new(target: Target, serving: Serving, timeout: Duration) -> Self {
         let shared = Arc::new(Shared {
             started: Instant::now(),
             cut: AtomicU64::new(0),
@@ -118,6 +122,7 @@ impl Pool {
             timeout,
             shared: shared.clone(),
             eviction: Eviction::default(),
+            serving,
         };
         let (sender, failures) = watch::channel(None);
         let sink = Failures { sender, shared };
@@ -266,7 +271,7 @@ impl Connection {
         {
             return true;
         }
-        self.health.broken.load(Ordering::Acquire)
+        self.health.broken.load(Ordering::Acquire) || self.serving.is_another(&self.server)
     }
 
     fn is_trusted(&self) -> bool {
@@ -288,19 +293,23 @@ impl bb8::ManageConnection for Manager {
             .set_response_timeout(Some(self.timeout));
         #[cfg(feature = "redis-sentinel")]
         let mut named_by = None;
+        let server = Server::default();
         let inner = match &self.target {
             Target::Server(client) => {
                 let connecting = client.get_multiplexed_async_connection_with_config(&config);
                 let inner = connecting.await.map_err(Failure::connect)?;
                 self.eviction.look(String::new, &inner);
+                let (serving, seen) = (self.serving.clone(), server.clone());
+                let mut asked = inner.clone();
+                tokio::spawn(async move { serving.look(&seen, &mut asked).await });
                 inner
             }
             #[cfg(feature = "redis-sentinel")]
             Target::Sentinels(sentinels) => {
                 let master = sentinels.connect().await.map_err(Failure::connect)?;
                 let (host, port) = &master.place;
-                let server = || format!("{host}:{port}");
-                self.eviction.look(server, &master.connection);
+                let place = || format!("{host}:{port}");
+                self.eviction.look(place, &master.connection);
                 named_by = Some((sentinels.clone(), master.place));
                 master.connection
             }
@@ -309,6 +318,8 @@ impl bb8::ManageConnection for Manager {
             inner,
             health: Arc::default(),
             shared: self.shared.clone(),
+            serving: self.serving.clone(),
+            server,
             #[cfg(feature = "redis-sentinel")]
             named_by,
         };

@@ -1,7 +1,7 @@
 //! Who the master of a service is, by its sentinels.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bb8_redis::redis::aio::MultiplexedConnection;
@@ -33,6 +33,7 @@ pub(crate) struct Sentinels {
     /// The sentinel that answered last: one that is down is not asked first each time.
     preferred: AtomicUsize,
     named: Mutex<Option<Place>>,
+    watched: AtomicBool,
 }
 
 /// The server that is the master.
@@ -62,13 +63,16 @@ impl Sentinels {
                 .set_response_timeout(Some(timeout)),
             preferred: AtomicUsize::default(),
             named: Mutex::default(),
+            watched: AtomicBool::default(),
         })
     }
 
-    /// Begins to watch them, for [`name_another`](Self::name_another).
-    pub(super) fn watched(self) -> Arc<Self> {
-        let sentinels = Arc::new(self);
-        let weak = Arc::downgrade(&sentinels);
+    /// Watches them from now on, for [`name_another`](Self::name_another).
+    pub(super) fn watch(self: &Arc<Self>) {
+        if self.watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let weak = Arc::downgrade(self);
         tokio::spawn(async move {
             while let Some(sentinels) = weak.upgrade() {
                 if let Some(place) = sentinels.ask().await {
@@ -78,7 +82,6 @@ impl Sentinels {
                 tokio::time::sleep(WATCH_EVERY).await;
             }
         });
-        sentinels
     }
 
     /// Whether another server is the master by now. As long as no sentinel can be asked it is not.

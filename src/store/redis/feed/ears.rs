@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bb8_redis::redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use bb8_redis::redis::{Pipeline, PushInfo, PushKind, RedisResult, Value, cmd};
+use bb8_redis::redis::{Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value, cmd};
 use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use super::TIMEOUT;
 use super::places::{Masters, Places, another, config, connect};
+use crate::random;
 use crate::store::redis::failure::{is_master, no_connection};
+use crate::store::redis::serving::{Server, Serving};
 
 /// Messages that may wait; one names all keys that changed in a turn of the server's loop. Who is further
 /// behind takes it that anything may have changed.
@@ -21,6 +25,9 @@ const ROOM: usize = 1024;
 pub(super) struct Ears {
     masters: Masters,
     connections: Vec<MultiplexedConnection>,
+    /// Where the name leads, and which server this listens to.
+    serving: Serving,
+    server: Server,
     pushes: mpsc::Receiver<PushInfo>,
     missed: Arc<AtomicBool>,
     prefix: String,
@@ -51,25 +58,74 @@ impl Ears {
             is_still_master(&mut connection).await?;
             RedisResult::Ok(connection)
         });
-        Ok(Self {
-            connections: try_join_all(opens).await?,
+        let mut connections = try_join_all(opens).await?;
+        let server = Server::default();
+        if let (Masters::One, [connection]) = (&masters, connections.as_mut_slice()) {
+            places.serving().look(&server, connection).await;
+        }
+        let mut ears = Self {
+            connections,
+            serving: places.serving().clone(),
+            server,
             masters,
             pushes,
             missed,
             prefix: prefix.to_owned(),
-        })
+        };
+        ears.try_out().await?;
+        Ok(ears)
+    }
+
+    /// Changes a key of its own, and waits until that is told: what stands in between may take the command
+    /// and swallow the messages. A cluster has nothing in between, and no key that is each master's.
+    async fn try_out(&mut self) -> RedisResult<()> {
+        let [connection] = self.connections.as_mut_slice() else {
+            return Ok(());
+        };
+        let key = format!(
+            "{}{:x}}}",
+            self.prefix,
+            random::number().unwrap_or_default()
+        );
+        let mut change = Pipeline::with_capacity(2);
+        change.cmd("HSET").arg(&key).arg("f").arg("");
+        change.cmd("DEL").arg(&key);
+        let answers = connection.send_packed_commands(&change, 0, 2).await?;
+        let is_changed = answers.into_iter().all(|it| it.extract_error().is_ok());
+        // A server that is full takes none, and tells all the same.
+        while is_changed {
+            let push = timeout(TIMEOUT, self.pushes.recv()).await;
+            let push = push.map_err(|_| silent())?.ok_or_else(no_connection)?;
+            match (push.kind, push.data.into_iter().next()) {
+                (PushKind::Disconnection, _) => return Err(no_connection()),
+                (PushKind::Invalidate, Some(Value::Array(keys))) => {
+                    let is_ours =
+                        |it: &Value| matches!(it, Value::BulkString(it) if *it == key.as_bytes());
+                    if keys.iter().any(is_ours) {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Asks all of them at once. Whatever they told before they answer is here once this is ready.
     pub(super) fn proof(&self) -> impl Future<Output = RedisResult<()>> + Send + use<> {
         let (masters, connections) = (self.masters.clone(), self.connections.clone());
+        let (serving, server) = (self.serving.clone(), self.server.clone());
         async move {
-            let mut any = connections.first().cloned().ok_or_else(no_connection)?;
-            let asks = connections
-                .into_iter()
-                .map(async |mut connection| is_still_master(&mut connection).await);
+            // Each of them: one that is cut off from the others believes what was.
+            let asks = connections.into_iter().map(async |mut connection| {
+                is_still_master(&mut connection).await?;
+                masters.are_still(&mut connection).await
+            });
             try_join_all(asks).await?;
-            masters.are_still(&mut any).await
+            match serving.is_another(&server) {
+                true => Err(another()),
+                false => Ok(()),
+            }
         }
     }
 
@@ -126,6 +182,11 @@ async fn is_still_master(connection: &mut MultiplexedConnection) -> RedisResult<
         true => Ok(()),
         false => Err(another()),
     }
+}
+
+/// What the server takes for granted is not so.
+fn silent() -> RedisError {
+    std::io::Error::other("a change of our own was not told").into()
 }
 
 /// Takes what is told out of a connection.

@@ -9,12 +9,18 @@ use super::TIMEOUT;
 use crate::error::ConfigError;
 #[cfg(feature = "redis-sentinel")]
 use crate::store::redis::sentinel::{self, Sentinels};
+use crate::store::redis::serving::Serving;
 use crate::store::redis::{Access, Address, bad_url};
 #[cfg(feature = "redis-cluster")]
 use crate::store::redis::{address::located, cluster, failure::no_connection};
 
 /// The servers of a URL.
-pub(super) enum Places {
+pub(super) struct Places {
+    kind: Kind,
+    serving: Serving,
+}
+
+enum Kind {
     Server(Client),
     #[cfg(feature = "redis-sentinel")]
     Sentinels(std::sync::Arc<Sentinels>),
@@ -42,10 +48,10 @@ impl Places {
     /// The errors never hold the URL, which may hold a password.
     pub(super) fn new(access: &Access) -> Result<Self, ConfigError> {
         let bad = |error: RedisError| bad_url().with_source(error);
-        Ok(match access.address()? {
-            Address::Server(info) => Self::Server(access.open(with_pushes(*info)).map_err(bad)?),
+        let kind = match access.address()? {
+            Address::Server(info) => Kind::Server(access.open(with_pushes(*info)).map_err(bad)?),
             #[cfg(feature = "redis-cluster")]
-            Address::Cluster(nodes) => Self::Cluster {
+            Address::Cluster(nodes) => Kind::Cluster {
                 seeds: nodes.into_iter().map(with_pushes).collect(),
                 access: access.clone(),
             },
@@ -57,23 +63,33 @@ impl Places {
             } => {
                 let master = with_pushes(*master);
                 let sentinels = Sentinels::new(sentinels, service, master, access, TIMEOUT);
-                Self::Sentinels(sentinels.map_err(bad)?.into())
+                Kind::Sentinels(sentinels.map_err(bad)?.into())
             }
+        };
+        Ok(Self {
+            kind,
+            serving: access.serving.clone(),
         })
+    }
+
+    /// Where the store's commands go.
+    pub(super) fn serving(&self) -> &Serving {
+        &self.serving
     }
 
     /// The masters, and a client for each.
     pub(super) async fn masters(&self) -> RedisResult<(Masters, Vec<Client>)> {
-        match self {
-            Self::Server(client) => Ok((Masters::One, vec![client.clone()])),
+        match &self.kind {
+            Kind::Server(client) => Ok((Masters::One, vec![client.clone()])),
             #[cfg(feature = "redis-sentinel")]
-            Self::Sentinels(sentinels) => {
+            Kind::Sentinels(sentinels) => {
+                sentinels.watch();
                 let master = sentinels.connect().await?;
                 let named = Masters::Named(sentinels.clone(), master.place);
                 Ok((named, vec![master.client]))
             }
             #[cfg(feature = "redis-cluster")]
-            Self::Cluster { seeds, access } => {
+            Kind::Cluster { seeds, access } => {
                 let (masters, seed) = cluster_masters(seeds, access).await?;
                 let client = |(host, port): &cluster::Place| {
                     access.open(located(&seed, host.to_string(), *port))
@@ -111,6 +127,8 @@ impl Masters {
         &self,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<()> {
+        #[cfg(not(feature = "redis-cluster"))]
+        let _ = connection;
         let replaced = match self {
             Self::One => false,
             #[cfg(feature = "redis-sentinel")]
