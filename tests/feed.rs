@@ -144,6 +144,120 @@ async fn a_failover_behind_one_name_is_noticed() {
     assert!(listener.until_now().await.names(&user(0)));
 }
 
+/// The same where the old one stays a master: commands have gone to the new one, and the feed follows.
+#[tokio::test]
+async fn a_name_that_leads_elsewhere_is_noticed_although_the_old_server_stays_a_master() {
+    let (old, new) = (Node::start(""), Node::start(""));
+    let address = |node: &Node| format!("127.0.0.1:{}", node.port).parse().unwrap();
+    let name = Proxy::to(address(&old)).await;
+    let store = RedisStore::connect(format!("redis://{}", name.address()));
+    let store = store.await.unwrap();
+    put(&store, 0).await;
+    let mut listener = Listener::on(&store, NAMESPACE).await;
+    name.lead_to(address(&new));
+    // All connections end but the one that tells.
+    let clients: String = old.query("CLIENT LIST").unwrap();
+    for client in clients.lines() {
+        let field = |name: &str| client.split(' ').find_map(|field| field.strip_prefix(name));
+        if !field("flags=").unwrap().contains('t') {
+            let _ = old.query::<u64>(&format!("CLIENT KILL ID {}", field("id=").unwrap()));
+        }
+    }
+    put(&store, 1).await;
+    assert_eq!(
+        new.query::<u64>("DBSIZE").unwrap(),
+        1,
+        "it goes to the new one"
+    );
+    listener.until_lost().await;
+    assert!(listener.until_now().await.everything);
+    put(&store, 2).await;
+    assert!(listener.until_now().await.names(&user(2)));
+}
+
+#[tokio::test]
+async fn a_master_that_sentinels_have_replaced_is_left_although_it_says_it_is_one() {
+    let (old, new) = (Node::start(""), Node::start(""));
+    let monitor = |node: &Node| format!("monitor tokens 127.0.0.1 {} 1", node.port);
+    let sentinel = Node::start_sentinel(&format!("sentinel {}", monitor(&old)));
+    let url = format!("redis+sentinel://127.0.0.1:{}/tokens", sentinel.port);
+    let store = RedisStore::connect(url).await.unwrap();
+    put(&store, 0).await;
+    let mut listener = Listener::on(&store, NAMESPACE).await;
+    sentinel.query::<()>("SENTINEL REMOVE tokens").unwrap();
+    sentinel
+        .query::<()>(&format!("SENTINEL {}", monitor(&new)))
+        .unwrap();
+    listener.until_lost().await;
+    assert!(listener.until_now().await.everything);
+    put(&store, 1).await;
+    assert!(listener.until_now().await.names(&user(1)));
+}
+
+/// One master of a cluster that knows other masters than the rest: it may be the one that is cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn masters_of_a_cluster_that_do_not_agree_prove_nothing() {
+    let cluster = Cluster::start().await;
+    let store = RedisStore::connect(cluster.url()).await.unwrap();
+    let mut listener = Listener::on(&store, NAMESPACE).await;
+    for forgetful in 0..3 {
+        let node = &cluster.nodes[forgetful];
+        let slots = cluster.slots_of(&cluster.nodes[(forgetful + 1) % 3]);
+        let slots: Vec<_> = slots.iter().map(ToString::to_string).collect();
+        let forget = format!("CLUSTER DELSLOTS {}", slots.join(" "));
+        // The others remind it within a second.
+        let forgets = async {
+            loop {
+                let _ = node.query::<()>(&forget);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = forgets => {}
+            _ = listener.until_lost() => {}
+        }
+        common::eventually("all nodes agree", async || cluster.is_agreed()).await;
+        assert!(listener.until_now().await.everything);
+    }
+}
+
+/// What takes the command and swallows what is told, as a proxy between may.
+#[tokio::test]
+async fn a_server_that_only_seems_to_tell_proves_nothing() {
+    let server = RedisServer::start();
+    let upstream = server.url().replace("redis://", "");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(&upstream).await.unwrap();
+            tokio::spawn(swallow(client, server));
+        }
+    });
+    let store = RedisStore::connect(url).await.unwrap();
+    put(&store, 0).await;
+    let mut feed = Listener::silent(&store, NAMESPACE);
+    feed.proves_nothing(Duration::from_secs(3)).await;
+}
+
+async fn swallow(client: tokio::net::TcpStream, server: tokio::net::TcpStream) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let answers = async {
+        let mut bytes = vec![0; 1 << 16];
+        while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+            // To the end of what came at once: what is told comes after what is answered.
+            let told = bytes[..read].windows(2).position(|it| it == b">2");
+            let _ = to_client.write_all(&bytes[..told.unwrap_or(read)]).await;
+        }
+    };
+    tokio::select! {
+        _ = copy(&mut from_client, &mut to_server) => {}
+        () = answers => {}
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_hangs_or_is_cut_off_proves_nothing() {
     let server = RedisServer::start();

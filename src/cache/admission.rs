@@ -23,7 +23,8 @@ pub(super) struct Fetched {
     pub(super) remaining: Remaining,
     pub(super) entries: Vec<(TokenKey, Value)>,
     pub(super) unopenable: Unopened,
-    /// The epoch of the feed when the read began.
+    /// When the read began, and the epoch of the feed then.
+    pub(super) asked_at: Moment,
     pub(super) epoch: u32,
     /// Where L2 no longer has the life that memory knows: what it has lost; `None` when it was not asked.
     pub(super) loss: Option<Loss>,
@@ -43,7 +44,7 @@ pub(super) enum Loss {
 pub(super) struct Floor {
     pub(super) prefix: Option<Number>,
     sign_out: SignOut,
-    doubts: u16,
+    doubts: u32,
     // With the commit: the next life of a partition counts its versions from 1 again.
     revision: Revision,
 }
@@ -119,7 +120,11 @@ impl State {
         if gone && fetched.loss.is_none() {
             return Admission::Overtaken;
         }
-        let ended = gone && fetched.loss == Some(Loss::Alone);
+        let outlives = match fetched.loss {
+            Some(Loss::Everything { goes_on }) => self.outlives_a_loss(goes_on),
+            _ => false,
+        };
+        let ended = gone && !outlives;
         let lost = match ended {
             true => Vec::new(),
             false => self.lost_in(&fetched, !contradicts, now, rules),
@@ -150,7 +155,7 @@ impl State {
         self.life = fetched.life;
         self.losses = rules.losses.count();
         self.complete = true;
-        self.checked_at = now.moment;
+        self.checked_at = fetched.asked_at;
         self.epoch = fetched.epoch;
         self.dispelled = floor.doubts;
         self.unopenable = fetched.unopenable;
@@ -176,14 +181,13 @@ impl State {
         self.complete && self.fresh(now) && !self.ended(now)
     }
 
-    /// L2 has the same as memory, as it began to be asked in this epoch. `false` when memory has
-    /// changed meanwhile, or L2 has something else.
+    /// L2 has the same as memory, as it began to be asked at this moment and in this epoch. `false` when
+    /// memory has changed meanwhile, or L2 has something else.
     pub(super) fn confirmed(
         &mut self,
         revision: Revision,
         floor: Floor,
-        epoch: u32,
-        now: Now,
+        (asked_at, epoch): (Moment, u32),
     ) -> bool {
         let known = self.revision();
         let same = match sabotage::is(Sabotage::VersionsWithoutHistory) {
@@ -192,7 +196,10 @@ impl State {
         };
         let same = self.complete && self.floor() == floor && same;
         if same {
-            self.checked_at = now.moment;
+            if self.is_hinted() {
+                self.touched_elsewhere(asked_at);
+            }
+            self.checked_at = asked_at;
             self.epoch = epoch;
             self.dispelled = floor.doubts;
         }
@@ -277,6 +284,7 @@ impl State {
         self.life = made.life;
         self.losses = rules.losses.count();
         self.touched_at = now.moment;
+        self.expect_own_hint();
         self.set_remaining(made.remaining, now, rules);
         let hidden = self.pending().is_hidden();
         if hidden {
@@ -380,6 +388,7 @@ impl State {
         self.generation = Some(generation);
         self.cleared_at = Some(now.wall);
         self.touched_at = now.moment;
+        self.expect_own_hint();
         self.forget_life();
     }
 
@@ -389,6 +398,7 @@ impl State {
             true => self.distrust(),
             false => {
                 self.touched_at = now.moment;
+                self.expect_own_hint();
                 self.set_remaining(remaining, now, rules);
             }
         }

@@ -51,6 +51,9 @@ struct Known {
     epoch: AtomicU32,
     /// The moment until which everything that was told is all there is.
     until: AtomicU64,
+    /// How often the namespace's number may have changed, and how many of these L2 was asked since.
+    number_hints: AtomicU32,
+    number_answered: AtomicU32,
 }
 
 /// Whether changes of other instances are heard of.
@@ -84,7 +87,7 @@ impl Vouch {
     /// The epoch that memory has to be of to be believed now; [`STALE`] where nothing is.
     pub(super) fn at(&self, now: Moment) -> u32 {
         match &self.0 {
-            Some(known) if !known.is_alive(now) => STALE,
+            Some(known) if !known.is_alive(now) || known.doubts_number() => STALE,
             Some(known) => known.epoch.load(Ordering::Acquire),
             None => UNTOLD,
         }
@@ -102,6 +105,30 @@ impl Vouch {
     pub(super) fn until(&self) -> Moment {
         let known = self.0.as_ref();
         known.map_or(Moment::default(), |known| known.until())
+    }
+
+    /// Whether the namespace's number may have changed, so that everybody may have been signed out.
+    pub(super) fn doubts_number(&self) -> bool {
+        self.0.as_ref().is_some_and(|known| known.doubts_number())
+    }
+
+    /// To be taken before L2 is asked for the number.
+    pub(super) fn number_hints(&self) -> u32 {
+        let known = self.0.as_ref();
+        known.map_or(0, |known| known.number_hints.load(Ordering::Acquire))
+    }
+
+    /// L2 was asked for the number after so many hints.
+    pub(super) fn number_is_known(&self, hints: u32) {
+        if let Some(known) = &self.0 {
+            known.number_answered.fetch_max(hints, Ordering::AcqRel);
+        }
+    }
+
+    fn hear_number(&self) {
+        if let Some(known) = &self.0 {
+            known.number_hints.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Whether `epoch` was one of the feed, and anything may have changed since once at most.
@@ -125,6 +152,13 @@ impl Vouch {
         }
     }
 
+    /// Nothing more is vouched for.
+    fn lapse(&self, now: Moment) {
+        if let Some(known) = &self.0 {
+            known.until.fetch_min(now.as_millis(), Ordering::AcqRel);
+        }
+    }
+
     /// How old the last proof is.
     fn unproven_for(&self, now: Moment) -> Duration {
         TRUST.saturating_sub(self.until().since(now))
@@ -134,6 +168,11 @@ impl Vouch {
 impl Known {
     fn until(&self) -> Moment {
         Moment::from_millis(self.until.load(Ordering::Acquire))
+    }
+
+    fn doubts_number(&self) -> bool {
+        let hints = self.number_hints.load(Ordering::Acquire);
+        hints != self.number_answered.load(Ordering::Acquire)
     }
 
     fn is_alive(&self, now: Moment) -> bool {
@@ -194,6 +233,47 @@ impl fmt::Debug for Coherence {
     }
 }
 
+/// The times when anything may have changed. Where they follow each other, as by somebody who empties another
+/// database of the server again and again, a feed is no help: memory is compared at intervals, as without one.
+#[derive(Default)]
+struct Gaps {
+    last: Option<Moment>,
+    /// How many came without a pause.
+    row: u32,
+}
+
+/// As many gaps without a pause are heard of one by one.
+const FEW: u32 = 5;
+
+impl Gaps {
+    /// One more. Whether it is too many.
+    fn add(&mut self, now: Moment) -> bool {
+        self.row = match self.go_on(now) {
+            true => self.row.saturating_add(1),
+            false => 0,
+        };
+        self.last = Some(now);
+        self.are_many()
+    }
+
+    fn are_many(&self) -> bool {
+        self.row > FEW
+    }
+
+    /// Whether the last was just now.
+    fn go_on(&self, now: Moment) -> bool {
+        self.last
+            .is_some_and(|last| now < last.saturating_add(RECHECK))
+    }
+
+    /// There are no more. Whether some were passed over.
+    fn end(&mut self) -> bool {
+        let were_many = self.are_many();
+        self.row = 0;
+        were_many
+    }
+}
+
 impl Engine {
     /// How long a change of another instance can go unnoticed now; `None` is without bound.
     pub(crate) fn staleness_bound(&self) -> Option<Duration> {
@@ -201,7 +281,7 @@ impl Engine {
         match self.rules.vouch.hearing(now) {
             Hearing::None => self.rules.max_staleness,
             Hearing::Alive => Some(self.rules.vouch.unproven_for(now)),
-            Hearing::Lost => Some(RECHECK),
+            Hearing::Lost => Some(RECHECK).filter(|_| self.l2.shards.answer()),
         }
     }
 
@@ -217,35 +297,42 @@ impl Engine {
     pub(super) fn follow(self: &Arc<Self>, mut feed: Feed) {
         let engine = Arc::downgrade(self);
         let listener = self.runtime.spawn(async move {
+            let mut gaps = Gaps::default();
             while let Some(event) = feed.next().await {
                 let Some(engine) = engine.upgrade() else {
                     return;
                 };
-                engine.obey(event);
+                engine.obey(event, &mut gaps);
             }
         });
         *self.coherence.listener.lock() = Some(listener.abort_handle());
     }
 
-    fn obey(self: &Arc<Self>, event: FeedEvent) {
+    fn obey(self: &Arc<Self>, event: FeedEvent, gaps: &mut Gaps) {
         let vouch = &self.rules.vouch;
+        let now = self.now().moment;
         match event {
             FeedEvent::Changed(digests) => self.take_hints(&digests),
-            FeedEvent::Everything => {
-                vouch.begin_epoch();
-                self.rules.users.hear_all();
-                // L2 may be back.
-                self.l2.shards.hasten();
-                self.ask_for_number();
-            }
+            FeedEvent::Everything if gaps.add(now) => vouch.lapse(now),
+            FeedEvent::Everything => self.hear_everything(),
+            FeedEvent::CompleteUntil(_) if gaps.are_many() && gaps.go_on(now) => {}
             FeedEvent::CompleteUntil(proven) => {
-                let now = Instant::now().into_std();
-                let age = now.saturating_duration_since(proven);
-                let now = self.now().moment;
+                if !gaps.go_on(now) && gaps.end() {
+                    self.hear_everything();
+                }
+                let age = Instant::now().into_std().saturating_duration_since(proven);
                 vouch.believe_until(now.saturating_sub(age).saturating_add(TRUST));
             }
-            FeedEvent::Lost => vouch.believe_until(self.now().moment),
+            FeedEvent::Lost => vouch.lapse(now),
         }
+    }
+
+    fn hear_everything(self: &Arc<Self>) {
+        self.rules.vouch.begin_epoch();
+        self.rules.users.hear_all();
+        // L2 may be back.
+        self.l2.shards.hasten();
+        self.ask_for_number();
     }
 
     /// These may have changed.
@@ -256,6 +343,7 @@ impl Engine {
         for digest in digests {
             self.rules.users.hear(digest);
             if self.is_namespace_epoch(digest) {
+                self.rules.vouch.hear_number();
                 self.ask_for_number();
             }
             let Some(partition) = self.coherence.index.find(digest) else {
@@ -300,8 +388,7 @@ impl Engine {
         };
         if !is_known {
             // It is compared before it is used, if L2 can be asked by then.
-            self.partitions
-                .with_known(key, |state| state.epoch = UNTOLD);
+            self.partitions.with_known(key, State::doubt);
         }
     }
 }
@@ -309,7 +396,11 @@ impl Engine {
 impl State {
     /// The partition may have been changed.
     pub(super) fn hint(&mut self, now: Now) -> Hint {
-        if !self.is_writing() && now.moment >= self.touched_at.saturating_add(RECHECK) {
+        let writes = self.is_writing();
+        let is_due = std::mem::take(&mut self.own_due)
+            && now.moment < self.touched_at.saturating_add(RECHECK);
+        self.own_told |= writes;
+        if !writes && !is_due {
             match sabotage::is(Sabotage::HintAdopted) {
                 true => self.version += 1,
                 false => self.doubt(),
@@ -324,5 +415,10 @@ impl State {
 
     fn forget_own_hint(&mut self) {
         self.own_hint = false;
+    }
+
+    /// This process has changed it, which is told once, if it was not while it was under way.
+    pub(super) fn expect_own_hint(&mut self) {
+        self.own_due = !std::mem::take(&mut self.own_told);
     }
 }

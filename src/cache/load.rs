@@ -19,7 +19,7 @@ use crate::codec::{Unopenable, Value};
 use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
 use crate::store::{CommitId, EntryId, Loaded, PartitionId, Revision};
-use crate::time::Now;
+use crate::time::{Moment, Now};
 
 /// Reads of L2 that commits and sign-outs may overtake before a load gives up.
 pub(super) const MAX_READS: usize = 5;
@@ -131,6 +131,7 @@ impl Engine {
             let begun = Begun {
                 floor: self.partitions.with(key, |_, state| state.floor()),
                 epoch: self.rules.vouch.epoch(),
+                at: self.now().moment,
             };
             if begun.floor.prefix != Some(number) {
                 continue;
@@ -144,7 +145,7 @@ impl Engine {
             let versions = loaded.entries.iter();
             let versions = versions.map(|stored| (stored.entry, stored.version));
             let versions = versions.collect();
-            let mut fetched = self.decode(&id, loaded, begun.epoch);
+            let mut fetched = self.decode(&id, loaded, begun);
             // They stay known until all of this is in memory: a sign-out meanwhile is not missed.
             let links = self.links_of(&fetched);
             if self.are_over(&links).await? {
@@ -243,19 +244,18 @@ impl Engine {
         let Some((floor, links)) = known.flatten() else {
             return Ok(false);
         };
-        let epoch = self.rules.vouch.epoch();
+        let asked = (self.now().moment, self.rules.vouch.epoch());
         let (revision, over) = join(self.ask::<Revision>(id), self.are_over(&links)).await;
         let revision = revision?;
         if over? {
             return Ok(false);
         }
-        let now = self.now();
         Ok(self
             .partitions
-            .with(key, |_, state| state.confirmed(revision, floor, epoch, now)))
+            .with(key, |_, state| state.confirmed(revision, floor, asked)))
     }
 
-    fn decode(&self, id: &PartitionId, loaded: Loaded, epoch: u32) -> Fetched {
+    fn decode(&self, id: &PartitionId, loaded: Loaded, begun: Begun) -> Fetched {
         let mut unopenable = Vec::new();
         let mut entries = Vec::with_capacity(loaded.entries.len());
         // What was read is dropped as a whole, so that the next read finds the same room free.
@@ -292,7 +292,8 @@ impl Engine {
             remaining: loaded.remaining,
             entries,
             unopenable: Unopened::new(unopenable, || self.l2.protection.names()),
-            epoch,
+            asked_at: begun.at,
+            epoch: begun.epoch,
             loss: None,
         }
     }
@@ -309,6 +310,7 @@ struct Begun {
     floor: Floor,
     /// Of the feed.
     epoch: u32,
+    at: Moment,
 }
 
 /// One load under way. Whatever ends it, the partition is free again and its waiters are told.
@@ -327,7 +329,8 @@ impl Loader {
     fn ask(self, id: PartitionId, floor: Floor) {
         let engine = self.engine.clone();
         let epoch = engine.rules.vouch.epoch();
-        let begun = Begun { floor, epoch };
+        let at = engine.now().moment;
+        let begun = Begun { floor, epoch, at };
         engine.ask_for::<Loaded>(id.clone(), move |answer| self.answered(&id, answer, begun));
     }
 
@@ -339,7 +342,7 @@ impl Loader {
             #[cfg(feature = "seal")]
             Ok(loaded) if !engine.is_ready(&self.partition, &loaded) => self.go_on(),
             Ok(loaded) => {
-                let fetched = engine.decode(id, loaded, begun.epoch);
+                let fetched = engine.decode(id, loaded, begun);
                 let links = engine.links_of(&fetched);
                 if !links.is_empty() {
                     let runtime = engine.runtime.clone();

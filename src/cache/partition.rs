@@ -129,10 +129,13 @@ pub(crate) struct State {
     pub(super) complete: bool,
     /// How often the feed has told of a change, and how many of these were when L2 was last asked. Where
     /// they differ, it is asked once more.
-    pub(super) doubts: u16,
-    pub(super) dispelled: u16,
+    pub(super) doubts: u32,
+    pub(super) dispelled: u32,
     /// The feed has told of what this process has written; that is to be compared.
     pub(super) own_hint: bool,
+    /// The feed is about to tell of what this process has written, or has done so before the answer came.
+    pub(super) own_due: bool,
+    pub(super) own_told: bool,
     /// `None` while nothing is under way.
     pub(super) pending: Option<Box<Pending>>,
     /// The latest version that L2 is known to have.
@@ -255,7 +258,7 @@ impl State {
     /// The value of an entry that can be served if L2 cannot be asked, and nothing else is due.
     pub(super) fn unsettled(&self, name: &str, now: Now, rules: &Rules) -> Option<&Value> {
         let touch_is_due = self.touch_at(rules).is_some_and(|at| at <= now.moment);
-        if self.ended(now) || touch_is_due || self.links.are_over() {
+        if self.ended(now) || touch_is_due || self.links.are_over() || self.was_told_of(rules) {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -280,7 +283,7 @@ impl State {
                 return Answer::Known(Lookup::Hit(entry.value.clone()));
             }
             // The store has told of a change, and it may be a sign-out.
-            if !self.ended(now) && !self.is_hinted() {
+            if !self.ended(now) && !self.was_told_of(rules) {
                 return Answer::Stale(entry.value.clone());
             }
         }
@@ -325,7 +328,8 @@ impl State {
             Hearing::Lost if self.checked_at <= rules.vouch.until() => return false,
             Hearing::Lost => Some(self.checked_at.saturating_add(RECHECK)),
         };
-        let current = self.epoch == rules.vouch.epoch() && !self.is_doubted();
+        let doubted = self.is_doubted() || rules.vouch.doubts_number();
+        let current = self.epoch == rules.vouch.epoch() && !doubted;
         current && bound.is_none_or(|bound| now.moment < bound)
     }
 
@@ -341,6 +345,12 @@ impl State {
     /// Whether the feed has told of a change that was not looked at since.
     pub(super) fn is_hinted(&self) -> bool {
         self.doubts != self.dispelled
+    }
+
+    /// Whether the feed has told of a change of the partition, of its users or of the namespace's number, and
+    /// L2 was not asked since. It may be a sign-out.
+    fn was_told_of(&self, rules: &Rules) -> bool {
+        self.is_hinted() || self.links.are_told_of() || rules.vouch.doubts_number()
     }
 
     /// When memory has to be compared with L2 before it is used; `None` where a feed tells.
@@ -409,6 +419,12 @@ impl State {
         self.end = [self.hard_end, idle_end].into_iter().flatten().min();
         self.pending().touch = true;
         true
+    }
+
+    /// It was told of, and is as it was: another instance has touched it, most likely. Were it touched here
+    /// as well, each touch would have all others compare, and bring theirs. When it ends is not known by that.
+    pub(super) fn touched_elsewhere(&mut self, moment: Moment) {
+        self.touched_at = self.touched_at.max(moment);
     }
 
     fn revalidate_at(&self, rules: &Rules) -> Option<Moment> {

@@ -160,6 +160,7 @@ impl Engine {
     /// Asks L2 for the number, and tells it the one known here where it has a lower one or none.
     pub(super) async fn look_up_prefix(&self) -> Result<Number, L2Error> {
         let epoch = self.namespace_epoch();
+        let hints = self.rules.vouch.number_hints();
         let known = self.l2.prefix.known();
         let mine = || Number::at(self.clock.now());
         let begin = known.unwrap_or_else(|| *self.l2.prefix.0.mine.get_or_init(mine));
@@ -198,6 +199,7 @@ impl Engine {
                 );
             }
         }
+        self.rules.vouch.number_is_known(hints);
         Ok(number)
     }
 

@@ -30,5 +30,6 @@ mod move_to;
 mod revoke_all;
 mod sessions;
 mod skewed_clocks;
+mod told;
 mod two_databases;
 mod what_is_under_way;

@@ -484,6 +484,8 @@ impl Run {
             for life in &self.lives {
                 let instance = &mut state.instances[life.number];
                 (instance.fault, instance.fault_until) = (Fault::Down, until);
+                // A line that is held up ends as well, where the store that it leads to has gone.
+                instance.held_up_until = 0;
             }
             (!everything).then_some(last)
         };
