@@ -44,6 +44,7 @@ pub(crate) fn fraction() -> f64 {
 /// Enough that instances do not march in step.
 pub(crate) const SLIGHTLY: f64 = 0.1;
 /// Enough that those who were stopped together do not come back together.
+#[cfg(feature = "redis-cluster")]
 pub(crate) const WIDELY: f64 = 0.5;
 
 /// `duration`, longer or shorter by up to this share of it.

@@ -213,9 +213,13 @@ pub struct Stats {
     pub feed_told: u64,
     /// Of these, those of partitions in memory.
     pub feed_hints: u64,
-    /// Of these, those that this process may have made itself, and that were compared in the background.
+    /// Of these, those that this process may have made itself, and that were compared in the background. Others
+    /// are compared when the partition is next used, and count as [`l2_reads`](Self::l2_reads).
     pub feed_compares: u64,
-    /// How long a change of another instance can go unnoticed now; `None` is without bound.
+    /// How old a change can be of which this instance does not know: the age of the last proof while the
+    /// feed is alive, which changes between 0 and half a second; 1 s while each use is compared with the
+    /// store; the setting of L1 where the store has no feed. To it comes the time that a comparison takes which is
+    /// under way. `None` is without bound: the store does not answer, or there is no such setting.
     pub staleness_bound: Option<std::time::Duration>,
     /// Calls to the provider that gave tokens.
     pub acquisitions: u64,

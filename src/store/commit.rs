@@ -24,9 +24,11 @@ pub struct Commit {
     /// known. A partition of another life, or of none, is [`Lost`](Outcome::Lost): the commit neither
     /// brings an ended partition back nor goes into the next one.
     pub life: Option<CommitId>,
-    /// That it was sent before, and the version of the partition then. Where the store may have
-    /// forgotten the id since, entries that are newer than that version stay as they are: a repeated
-    /// commit never overwrites a later one.
+    /// That it was sent before, and the version of the partition then. Where more than
+    /// [`REMEMBERED_COMMITS`](super::REMEMBERED_COMMITS) commits came since, so that the store may have forgotten the id,
+    /// entries that are newer than that version stay as they are: a repeated commit never overwrites a later
+    /// one. Where it would remember the id, and does not have it, the commit never arrived, and is applied
+    /// in full.
     pub repeats: Option<u64>,
     /// The version of the partition that the writer knows, 0 where it knows none. A hint, with no effect on
     /// what becomes of the commit: a store can lay values out for the version after it.
@@ -131,7 +133,7 @@ pub enum Outcome {
 pub struct Cleared {
     /// The generation in force.
     pub generation: u64,
-    /// Whether this sign-out has raised it, now or when it was first sent. `false` says that
-    /// another one had ended the expected generation before.
+    /// Whether the generation in force is the one that this sign-out has made, now or when it was first
+    /// sent. `false` says that another one had ended the expected generation before, or has raised it since.
     pub ended: bool,
 }

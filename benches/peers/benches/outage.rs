@@ -127,6 +127,8 @@ fn main() {
         for (health, redis) in &servers {
             cases.push(Case::new(redis, *health).await);
         }
+        // Until what they have just written is compared with what their stores tell of it.
+        tokio::time::sleep(Duration::from_millis(200)).await;
         for (health, redis) in &servers {
             match health {
                 Health::Healthy => {}

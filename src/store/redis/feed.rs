@@ -7,10 +7,11 @@
 //!
 //! `PUBLISH` in the commit scripts was tried beside it. It could say version and writer, so that no own write
 //! would have to be compared; but it says nothing of what others do to the keys, a cluster needs a
-//! subscription per master all the same, whoever may publish could invent messages, and it costs the server
-//! more: 31 µs of CPU per commit with 100 listeners against 13, and 127 bytes against 25 for each of them
-//! (5.8 µs without any). `NOLOOP` is not used: it does not leave out what scripts write, and remembers
-//! one writer per key and turn of the server's loop, so that it could hide another.
+//! subscription per master all the same, and whoever may publish could invent messages. It costs the server as
+//! much: both write to each listener once in a turn of the server's loop, and that is where the time goes
+//! (`benches/peers/benches/telling.rs`; 66 to 81 bytes for each listener and commit against 105). `NOLOOP` is not
+//! used: it does not leave out what scripts write, and remembers one writer per key and turn of the server's
+//! loop, so that it could hide another.
 
 mod ears;
 mod places;
@@ -179,8 +180,8 @@ impl Listener {
             true if refused => tracing::warn!(
                 error,
                 "Redis does not tell what changes, so that memory is compared with it each second; the \
-                 user needs the rights +client|tracking and +hello of a server from 6.0 on, without a \
-                 proxy in between"
+                 user needs the right +client|tracking of a server from 6.0 on, without a proxy in \
+                 between; it is tried again every 30 s"
             ),
             true => tracing::warn!(error, "Redis does not tell what changes at the moment"),
             false => tracing::debug!(error, "Redis still does not tell what changes"),

@@ -84,7 +84,7 @@ use crate::time::Timestamp;
 /// | masters behind sentinels | `+role`, so that one that is none any more is noticed |
 /// | sentinels | `+sentinel\|get-master-addr-by-name` |
 /// | a [key repository](Self::keys) | `~ttc:keys +hgetall +hsetnx` |
-/// | to be told what changes | `+hello +client\|tracking +role` |
+/// | to be told what changes | `+client\|tracking`; `+role` and `+info`, without which a server that has been replaced, and says that it is a master, may go unnoticed |
 /// | to be warned of eviction | `+info` |
 ///
 /// A right that is missing is a [`Refused`](StoreErrorKind::Refused) whose source is what the server

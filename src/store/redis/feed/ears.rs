@@ -92,8 +92,11 @@ impl Ears {
         change.cmd("DEL").arg(&key);
         let answers = connection.send_packed_commands(&change, 0, 2).await?;
         let is_changed = answers.into_iter().all(|it| it.extract_error().is_ok());
-        // A server that is full takes none, and tells all the same.
-        while is_changed {
+        if !is_changed {
+            // A server that is full takes none, and tells all the same.
+            return Ok(());
+        }
+        loop {
             let push = timeout(TIMEOUT, self.pushes.recv()).await;
             let push = push.map_err(|_| silent())?.ok_or_else(no_connection)?;
             match (push.kind, push.data.into_iter().next()) {
@@ -102,13 +105,12 @@ impl Ears {
                     let is_ours =
                         |it: &Value| matches!(it, Value::BulkString(it) if *it == key.as_bytes());
                     if keys.iter().any(is_ours) {
-                        break;
+                        return Ok(());
                     }
                 }
                 _ => {}
             }
         }
-        Ok(())
     }
 
     /// Asks all of them at once. Whatever they told before they answer is here once this is ready.
