@@ -29,6 +29,7 @@ pub enum Sabotage {
     /// What the feed tells is taken for the next version, and not compared.
     HintAdopted,
     /// The proof that all was told comes over another connection; for stores of tests.
+    #[cfg(feature = "test-util")]
     ProofOnAnotherConnection,
     /// A partition with changes that wait is evicted like any other.
     EvictionDropsPending,
