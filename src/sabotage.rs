@@ -28,9 +28,6 @@ pub enum Sabotage {
     OwnChangeNotCompared,
     /// What the feed tells is taken for the next version, and not compared.
     HintAdopted,
-    /// The proof that all was told comes over another connection; for stores of tests.
-    #[cfg(feature = "test-util")]
-    ProofOnAnotherConnection,
     /// A partition with changes that wait is evicted like any other.
     EvictionDropsPending,
     /// A sign-out removes the entries and leaves the generation as it is.

@@ -8,7 +8,6 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tower_token_cache::TokenStore;
-use tower_token_cache::sabotage::{self, Sabotage};
 use tower_token_cache::store::{Feed, FeedEvent};
 
 use super::world::World;
@@ -62,10 +61,7 @@ impl Ear {
                     continue;
                 }
                 Line::HeldUp(until) => {
-                    match self.proof_on_another_connection().await {
-                        Some(proof) => return proof,
-                        None => self.wait(until - now).await,
-                    }
+                    self.wait(until - now).await;
                     continue;
                 }
                 Line::Open => {}
@@ -90,22 +86,6 @@ impl Ear {
                 () = sleep(Duration::from_millis(first)) => continue,
             };
             self.send(event);
-        }
-    }
-
-    /// A broken store's, whose proofs come although what it tells does not.
-    async fn proof_on_another_connection(&mut self) -> Option<FeedEvent> {
-        if sabotage::chosen() != Some(Sabotage::ProofOnAnotherConnection) {
-            return None;
-        }
-        let next = self.told.as_mut()?.next();
-        let event = tokio::time::timeout(Duration::from_millis(600), next).await;
-        match event.ok().flatten()? {
-            proof @ FeedEvent::CompleteUntil(_) => Some(proof),
-            told => {
-                self.send(told);
-                None
-            }
         }
     }
 

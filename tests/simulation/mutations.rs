@@ -56,11 +56,6 @@ fn catches_a_feed_that_is_believed_for_ever() {
 }
 
 #[test]
-fn catches_a_proof_on_another_connection() {
-    caught(Sabotage::ProofOnAnotherConnection);
-}
-
-#[test]
 fn catches_own_changes_that_are_not_compared() {
     caught(Sabotage::OwnChangeNotCompared);
 }
