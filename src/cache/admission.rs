@@ -196,7 +196,7 @@ impl State {
         };
         let same = self.complete && self.floor() == floor && same;
         if same {
-            if self.is_hinted() {
+            if self.is_hinted() && self.epoch != STALE {
                 self.touched_elsewhere(asked_at);
             }
             self.checked_at = asked_at;

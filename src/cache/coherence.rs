@@ -388,7 +388,8 @@ impl Engine {
         };
         if !is_known {
             // It is compared before it is used, if L2 can be asked by then.
-            self.partitions.with_known(key, State::doubt);
+            self.partitions
+                .with_known(key, |state| state.epoch = UNTOLD);
         }
     }
 }

@@ -75,6 +75,10 @@ async fn held_while_away(told: Told, own: bool, policy: FailurePolicy) {
 #[tokio::test(flavor = "multi_thread")]
 async fn touches_do_not_grow_with_the_square_of_the_instances() {
     const INSTANCES: u32 = 6;
+    if !crate::common::far::latency().is_zero() {
+        // Who is far away hears of a touch too late to spare its own.
+        return;
+    }
     // A touch is due each second.
     let sliding = Duration::from_secs(10);
     let server = RedisServer::start();
