@@ -284,7 +284,6 @@ impl State {
         self.life = made.life;
         self.losses = rules.losses.count();
         self.touched_at = now.moment;
-        self.expect_own_hint();
         self.set_remaining(made.remaining, now, rules);
         let hidden = self.pending().is_hidden();
         if hidden {
@@ -388,7 +387,6 @@ impl State {
         self.generation = Some(generation);
         self.cleared_at = Some(now.wall);
         self.touched_at = now.moment;
-        self.expect_own_hint();
         self.forget_life();
     }
 
@@ -398,7 +396,6 @@ impl State {
             true => self.distrust(),
             false => {
                 self.touched_at = now.moment;
-                self.expect_own_hint();
                 self.set_remaining(remaining, now, rules);
             }
         }

@@ -397,17 +397,16 @@ impl Engine {
 impl State {
     /// The partition may have been changed.
     pub(super) fn hint(&mut self, now: Now) -> Hint {
-        let writes = self.is_writing();
-        let is_due = std::mem::take(&mut self.own_due)
-            && now.moment < self.touched_at.saturating_add(RECHECK);
-        self.own_told |= writes;
-        if !writes && !is_due {
+        let is_recent = self.is_writing() || now.moment < self.touched_at.saturating_add(RECHECK);
+        let due = std::mem::take(&mut self.own_due);
+        if !is_recent || due == 0 {
             match sabotage::is(Sabotage::HintAdopted) {
                 true => self.version += 1,
                 false => self.doubt(),
             }
             return Hint::Foreign;
         }
+        self.own_due = due - 1;
         match std::mem::replace(&mut self.own_hint, true) {
             true => Hint::Known,
             false => Hint::Own,
@@ -418,8 +417,9 @@ impl State {
         self.own_hint = false;
     }
 
-    /// This process has changed it, which is told once, if it was not while it was under way.
+    /// This process sends what changes it, which is told once. Where it is sent again it may be told once
+    /// less than that.
     pub(super) fn expect_own_hint(&mut self) {
-        self.own_due = !std::mem::take(&mut self.own_told);
+        self.own_due = self.own_due.saturating_add(1);
     }
 }

@@ -103,6 +103,9 @@ impl Engine {
             _ => WorkKind::Nothing,
         };
         pending.sending = !matches!(kind, WorkKind::Nothing);
+        if !matches!(kind, WorkKind::Nothing | WorkKind::Load) {
+            state.expect_own_hint();
+        }
         kind
     }
 

@@ -133,9 +133,8 @@ pub(crate) struct State {
     pub(super) dispelled: u32,
     /// The feed has told of what this process has written; that is to be compared.
     pub(super) own_hint: bool,
-    /// The feed is about to tell of what this process has written, or has done so before the answer came.
-    pub(super) own_due: bool,
-    pub(super) own_told: bool,
+    /// How often the feed is to tell of what this process has sent.
+    pub(super) own_due: u8,
     /// `None` while nothing is under way.
     pub(super) pending: Option<Box<Pending>>,
     /// The latest version that L2 is known to have.

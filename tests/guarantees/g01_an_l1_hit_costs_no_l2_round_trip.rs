@@ -8,9 +8,16 @@ use crate::common::support::*;
 async fn a_thousand_hits_send_redis_nothing() {
     let server = RedisServer::start();
     let cache = redis_cache(&server).await;
+    // When the feed begins, and tells of what is written, memory is compared.
+    hears(&cache).await;
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
+    let reads = cache.stats().l2_reads;
     assert_stored(tokens.commit().await.unwrap());
+    eventually("what was written is compared", async || {
+        cache.stats().l2_reads > reads
+    })
+    .await;
 
     let before = cache.stats();
     let commands: u64 = server.calls("hgetall") + server.calls("evalsha");
