@@ -17,6 +17,8 @@ pub(crate) struct Pin {
     prefix: Option<Number>,
     /// The life that it saw, or its first change has begun.
     life: Option<Life>,
+    /// When that ends by itself, as far as was known.
+    life_ends: Moment,
     sign_out: SignOut,
     /// When it was taken, as L2 would say.
     since: Timestamp,
@@ -60,7 +62,9 @@ impl Pin {
         if !state.is_clearing() {
             let known = state.generation.map(Count::from);
             self.generation = self.generation.or(known);
-            self.life = self.life.or(state.life);
+            if self.life.is_none() || self.life == state.life {
+                self.see_life(state.life, state);
+            }
             self.prefix = self.prefix.or(state.prefix);
         }
     }
@@ -86,9 +90,16 @@ impl Pin {
         let confirmed = !self.is_old(now) || (generation == self.generation && lasts);
         if confirmed {
             (self.good_at, self.is_confirmed) = (now.moment, true);
-            self.life = state.life_at(now.moment).or(self.life);
+            if let Some(life) = state.life_at(now.moment) {
+                self.see_life(Some(life), state);
+            }
         }
         confirmed
+    }
+
+    fn see_life(&mut self, life: Option<Life>, state: &State) {
+        self.life = life;
+        self.life_ends = state.end.unwrap_or(Moment::MAX);
     }
 
     /// Takes over what another pin of the same handle has seen later.
@@ -98,7 +109,9 @@ impl Pin {
             self.good_at = self.good_at.max(later.good_at);
             self.is_confirmed = true;
         }
-        self.life = later.life.or(self.life);
+        if later.life.is_some() {
+            (self.life, self.life_ends) = (later.life, later.life_ends);
+        }
     }
 
     pub(super) fn note_l2_failure(&mut self, now: Now) {
@@ -125,6 +138,7 @@ impl State {
             generation: generation.map(Count::from),
             prefix: self.prefix,
             life: self.life_at(now.moment),
+            life_ends: self.end.unwrap_or(Moment::MAX),
             sign_out: self.sign_out,
             since: now.wall,
             good_at: now.moment,
@@ -149,11 +163,12 @@ impl State {
     }
 
     /// Takes over the generation that a handle saw, where memory has none: L1 is off, or has
-    /// evicted the partition since. L2 checks it in any case.
-    pub(super) fn adopt(&mut self, pin: &Pin) {
+    /// evicted the partition since. L2 checks it in any case. A life that has ended by itself is none to go
+    /// on with, as where memory has the partition.
+    pub(super) fn adopt(&mut self, pin: &Pin, now: Now) {
         if self.generation.is_none() {
             self.generation = pin.generation.map(u64::from);
-            self.life = pin.life;
+            self.life = pin.life.filter(|_| now.moment < pin.life_ends);
         }
     }
 }

@@ -58,7 +58,7 @@ impl Engine {
             let values =
                 values.filter_map(|(name, value)| Some((name, value.as_ref()?.footprint())));
             state.has_room_for(values, now)?;
-            state.adopt(pin);
+            state.adopt(pin, now);
             state.change(changes, permit, now);
             if !local {
                 self.defer(partition, state);

@@ -106,7 +106,7 @@ impl Flight {
                 if self.is_over(state) || state.signed_out_since(&seen.pin) {
                     return Err(Error::SignedOut);
                 }
-                state.adopt(&seen.pin);
+                state.adopt(&seen.pin, engine.now());
                 let batch = Batch {
                     changes,
                     expected,
@@ -162,7 +162,7 @@ impl Flight {
                 state.rebuff = Some(Rebuff::new(key.clone(), setback));
                 return false;
             }
-            state.adopt(&seen.pin);
+            state.adopt(&seen.pin, now);
             let change = (Setback::entry(name), Some(setback.to_value()));
             state.change([change], permit, now);
             !local
