@@ -9,11 +9,10 @@ use std::time::Duration;
 use common::feed::Listener;
 use common::proxy::Proxy;
 use common::redis::RedisServer;
+use common::store::commit_of;
 use common::topologies::{Cluster, Node, SentinelSet};
 use tower_token_cache::RedisStore;
-use tower_token_cache::store::{
-    Change, Commit, CommitId, EntryId, Lifetime, Outcome, PartitionId, Put, TokenStore,
-};
+use tower_token_cache::store::{Commit, Outcome, PartitionId, TokenStore};
 
 const NAMESPACE: &str = "test";
 
@@ -22,24 +21,7 @@ fn user(number: usize) -> PartitionId {
 }
 
 fn commit(number: usize) -> Commit {
-    let put = Put {
-        value: vec![1; 100].into(),
-        expires_at: None,
-    };
-    Commit {
-        partition: user(number),
-        id: CommitId(rand()),
-        generation: 0,
-        expected: None,
-        life: None,
-        repeats: None,
-        base: 0,
-        changes: vec![Change {
-            entry: EntryId::from([1; 16]),
-            put: Some(put),
-        }],
-        lifetime: Lifetime::default(),
-    }
+    commit_of(&user(number), rand(), 1, vec![1; 100])
 }
 
 fn rand() -> [u8; 8] {
@@ -136,8 +118,7 @@ async fn a_failover_behind_one_name_is_noticed() {
     new.query::<()>("REPLICAOF NO ONE").unwrap();
     old.query::<()>(&format!("REPLICAOF 127.0.0.1 {}", new.port))
         .unwrap();
-    listener.until_lost().await;
-    assert!(listener.until_now().await.everything);
+    listener.begins_again().await;
     // Another instance, which comes by the name.
     let other = RedisStore::connect(format!("redis://{}", name.address()));
     put(&other.await.unwrap(), 0).await;
@@ -169,8 +150,7 @@ async fn a_name_that_leads_elsewhere_is_noticed_although_the_old_server_stays_a_
         1,
         "it goes to the new one"
     );
-    listener.until_lost().await;
-    assert!(listener.until_now().await.everything);
+    listener.begins_again().await;
     put(&store, 2).await;
     assert!(listener.until_now().await.names(&user(2)));
 }
@@ -188,8 +168,7 @@ async fn a_master_that_sentinels_have_replaced_is_left_although_it_says_it_is_on
     sentinel
         .query::<()>(&format!("SENTINEL {}", monitor(&new)))
         .unwrap();
-    listener.until_lost().await;
-    assert!(listener.until_now().await.everything);
+    listener.begins_again().await;
     put(&store, 1).await;
     assert!(listener.until_now().await.names(&user(1)));
 }
@@ -271,11 +250,9 @@ async fn a_server_that_hangs_or_is_cut_off_proves_nothing() {
     assert!(listener.until_now().await.everything);
     // As behind a router that has forgotten the connection.
     proxy.strand();
-    listener.until_lost().await;
-    assert!(listener.until_now().await.everything);
+    listener.begins_again().await;
     proxy.reset().await;
-    listener.until_lost().await;
-    assert!(listener.until_now().await.everything);
+    listener.begins_again().await;
 }
 
 /// Whoever may publish, or write elsewhere, has no say.
@@ -368,8 +345,7 @@ async fn all_masters_of_a_cluster_tell_also_after_a_failover_and_a_move() {
     common::eventually("all nodes agree", async || cluster.is_agreed()).await;
     cluster.replicated().await;
     cluster.nodes[3].query::<()>("CLUSTER FAILOVER").unwrap();
-    listener.until_lost().await;
-    assert!(listener.until_now().await.everything);
+    listener.begins_again().await;
     for number in 0..30 {
         put(&store, number).await;
     }
@@ -388,8 +364,7 @@ async fn the_master_that_the_sentinels_name_tells() {
     sentinels.sentinels[0]
         .query::<()>("SENTINEL FAILOVER tokens")
         .unwrap();
-    listener.until_lost().await;
-    assert!(listener.until_now().await.everything);
+    listener.begins_again().await;
     put(&store, 0).await;
     assert!(listener.until_now().await.names(&user(0)));
 }

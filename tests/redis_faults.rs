@@ -8,11 +8,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::proxy::{Mode, Proxy};
-use common::store::load_one;
+use common::store::{commit_of, load_one};
 use common::support::*;
-use tower_token_cache::store::{
-    Change, Commit, CommitId, EntryId, Lifetime, Outcome, PartitionId, Put,
-};
+use tower_token_cache::store::{Commit, Outcome, PartitionId};
 use tower_token_cache::{Durability, Lookup, RedisStore, TokenCache, TokenStore};
 
 /// The default hard timeout, and some room for a busy machine.
@@ -426,23 +424,7 @@ async fn a_commit_whose_answer_is_lost_goes_out_again_and_is_applied_once() {
     let (proxy, url) = Proxy::before(&server.url()).await;
     let store = RedisStore::connect(url).await.unwrap();
     let partition = PartitionId::for_tests("ns", "p");
-    let commit = Commit {
-        partition: partition.clone(),
-        id: CommitId([7; 8]),
-        generation: 0,
-        expected: None,
-        life: None,
-        repeats: None,
-        base: 0,
-        changes: vec![Change {
-            entry: EntryId::from([1; 16]),
-            put: Some(Put {
-                value: "value".into(),
-                expires_at: None,
-            }),
-        }],
-        lifetime: Lifetime::default(),
-    };
+    let commit = commit_of(&partition, [7; 8], 1, "value");
     // The script is there, so that the first command is the commit.
     assert!(store.touch(std::slice::from_ref(&partition)).await[0].is_ok());
     store

@@ -7,12 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::feed::Listener;
-use common::store::load_one;
+use common::store::{commit_of, load_one};
 use common::topologies::{Certificates, Cluster, Node, SentinelSet};
 use tower_token_cache::store::conformance::{self, Harness};
-use tower_token_cache::store::{
-    Change, Commit, CommitId, EntryId, Lifetime, Origin, Outcome, PartitionId, Put, TokenStore,
-};
+use tower_token_cache::store::{Commit, EntryId, Origin, Outcome, PartitionId, TokenStore};
 use tower_token_cache::{RedisStore, RedisStoreBuilder, StoreError, StoreErrorKind};
 
 /// Users, on all nodes of a cluster.
@@ -396,23 +394,13 @@ fn user(number: usize) -> PartitionId {
 /// Each round is an entry of its own.
 fn commit(number: usize, round: u8) -> Commit {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    Commit {
-        partition: user(number),
-        id: CommitId(NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes()),
-        generation: 0,
-        expected: None,
-        life: None,
-        repeats: None,
-        base: 0,
-        changes: vec![Change {
-            entry: EntryId::from([round; 16]),
-            put: Some(Put {
-                value: format!("{number} in round {round}").into(),
-                expires_at: None,
-            }),
-        }],
-        lifetime: Lifetime::default(),
-    }
+    let id = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    commit_of(
+        &user(number),
+        id,
+        round,
+        format!("{number} in round {round}"),
+    )
 }
 
 /// Commits for every user in one group; each until it is acknowledged, as the engine does.

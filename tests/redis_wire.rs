@@ -10,15 +10,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::feed::Listener;
-use common::store::load_one;
+use common::store::{commit_of, load_one};
 use common::support::{RedisServer, access, cache, drained, redis_store, session, token};
 use common::topologies::{Cluster, SentinelSet};
 use common::{eventually, free_port};
 use tower_token_cache::seal::{KeyRecord, KeyRepository};
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::store::{
-    Change, Cleared, Commit, CommitId, EntryId, Expected, Lease, Lifetime, Origin, PartitionId,
-    Put, TokenStore,
+    Change, Cleared, Commit, CommitId, EntryId, Expected, Lease, Origin, PartitionId, TokenStore,
 };
 use tower_token_cache::{BreakerState, Lookup, RedisStore, StoreError, StoreErrorKind};
 
@@ -28,22 +27,10 @@ fn partition(name: &str) -> PartitionId {
 
 fn commit(name: &str, generation: u64) -> Commit {
     static NEXT: AtomicU64 = AtomicU64::new(1);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     Commit {
-        partition: partition(name),
-        id: CommitId(NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes()),
         generation,
-        expected: None,
-        life: None,
-        repeats: None,
-        base: 0,
-        changes: vec![Change {
-            entry: EntryId::from([1; 16]),
-            put: Some(Put {
-                value: "value".into(),
-                expires_at: None,
-            }),
-        }],
-        lifetime: Lifetime::default(),
+        ..commit_of(&partition(name), id, 1, "value")
     }
 }
 

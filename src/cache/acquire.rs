@@ -117,7 +117,7 @@ impl Engine {
         pin: &mut Option<Pin>,
         call: Call,
     ) -> Result<Landed, Error> {
-        if call.waits_for_itself(self, &FlightId::of(partition, need)) {
+        if call.waits_for_itself(self, || FlightId::of(partition, need)) {
             return Err(waits_for_itself().into());
         }
         let mut call = Some(call);

@@ -26,7 +26,7 @@ use crate::sabotage::{self, Sabotage};
 use crate::store::{Feed, FeedEvent, PartitionId};
 use crate::time::{Moment, Now};
 
-/// How long a proof of the feed is good. A feed that is alive gives one each second.
+/// How long a proof of the feed is good. A feed that is alive gives one every half second.
 pub(super) const TRUST: Duration = Duration::from_secs(3);
 
 /// What this process has written itself is compared so much later: with others', in one question.

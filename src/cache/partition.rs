@@ -547,17 +547,6 @@ impl State {
         mut reserved: Option<Permit>,
         now: Now,
     ) {
-        self.forget_what_ended(now);
-        for (name, value) in changes {
-            self.lay(name.clone(), value.clone(), reserved.is_none());
-            if let Some(reserved) = &mut reserved {
-                let change = PendingChange::new(&name, value, now, reserved);
-                self.pending().changes.insert(name, change);
-            }
-        }
-    }
-
-    fn forget_what_ended(&mut self, now: Now) {
         if self.ended(now) && !self.is_active() {
             self.forget_entries();
             // L2 may have forgotten it since, and begun to count anew.
@@ -567,6 +556,13 @@ impl State {
             self.forget_life();
         }
         self.prune(now.wall);
+        for (name, value) in changes {
+            self.lay(name.clone(), value.clone(), reserved.is_none());
+            if let Some(reserved) = &mut reserved {
+                let change = PendingChange::new(&name, value, now, reserved);
+                self.pending().changes.insert(name, change);
+            }
+        }
     }
 
     /// Whether values of these sizes fit in. A partition is read as a whole: one that is too large for that would
@@ -576,7 +572,11 @@ impl State {
         values: impl IntoIterator<Item = (&'a TokenKey, usize)>,
         now: Now,
     ) -> Result<(), Error> {
-        self.forget_what_ended(now);
+        if self.ended(now) {
+            // A change begins anew.
+            return Ok(());
+        }
+        self.prune(now.wall);
         let mut size = self.bytes + self.entries.len() * EACH;
         let mut grows = false;
         for (name, bytes) in values {

@@ -81,12 +81,20 @@ impl Call {
     }
 
     /// Whether this acquisition would wait for the end of a function that waits for it.
-    pub(super) fn waits_for_itself(&self, engine: &Arc<Engine>, flight: &FlightId) -> bool {
+    pub(super) fn waits_for_itself(
+        &self,
+        engine: &Arc<Engine>,
+        flight: impl FnOnce() -> FlightId,
+    ) -> bool {
+        if self.within.is_none() {
+            return false;
+        }
+        let flight = flight();
         let outer = std::iter::successors(self.within.as_ref(), |it| it.within.as_ref());
         let mut outer = outer.filter(|it| std::ptr::eq(it.engine.as_ptr(), Arc::as_ptr(engine)));
         outer.any(|it| match it.redeems {
             true => it.flight.partition == flight.partition,
-            false => it.flight == *flight,
+            false => it.flight == flight,
         })
     }
 

@@ -54,6 +54,12 @@ impl Listener {
         self.until("that it is lost", lost).await
     }
 
+    /// Waits until nothing is told any more, and then for a new beginning.
+    pub async fn begins_again(&mut self) {
+        self.until_lost().await;
+        assert!(self.until_now().await.everything);
+    }
+
     async fn until(&mut self, what: &str, wanted: impl Fn(&FeedEvent) -> bool) -> Told {
         let mut told = Told::default();
         let listens = async {

@@ -8,8 +8,8 @@ use super::far;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Semaphore, watch};
 use tower_token_cache::store::{
-    Cleared, Commit, CommitId, Feed, FeedEvent, Lease, LeaseState, Loaded, Origin, Outcome,
-    PartitionId, Raise, Remaining, Revision, StoreFuture,
+    Change, Cleared, Commit, CommitId, EntryId, Feed, FeedEvent, Lease, LeaseState, Lifetime,
+    Loaded, Origin, Outcome, PartitionId, Put, Raise, Remaining, Revision, StoreFuture,
 };
 use tower_token_cache::{MemoryStore, StoreError, StoreErrorKind, TokenStore};
 
@@ -120,6 +120,32 @@ fn far_away<'a, T: Send + 'a>(answer: impl Future<Output = T> + Send + 'a) -> St
         }
         answer
     })
+}
+
+/// A commit of one value to a partition that has no generation yet.
+pub fn commit_of(
+    partition: &PartitionId,
+    id: [u8; 8],
+    entry: u8,
+    value: impl Into<bytes::Bytes>,
+) -> Commit {
+    Commit {
+        partition: partition.clone(),
+        id: CommitId(id),
+        generation: 0,
+        expected: None,
+        life: None,
+        repeats: None,
+        base: 0,
+        changes: vec![Change {
+            entry: EntryId::from([entry; 16]),
+            put: Some(Put {
+                value: value.into(),
+                expires_at: None,
+            }),
+        }],
+        lifetime: Lifetime::default(),
+    }
 }
 
 /// Loads one partition.

@@ -3,11 +3,11 @@
 //! although no handle of a session in cookies can ask for one.
 //! What is beyond the store, the way to the browser, is in the other tests.
 
+use tower_token_cache::store::PartitionId;
 use tower_token_cache::store::conformance::{self, Harness};
-use tower_token_cache::store::{Change, Commit, CommitId, EntryId, Lifetime, PartitionId, Put};
 use tower_token_cache::{Clock, MemoryStore, Timestamp, TokenStore};
 
-use super::common::store::load_one;
+use super::common::store::{commit_of, load_one};
 use super::server::builder;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -25,23 +25,7 @@ async fn exception_what_nobody_uses_is_forgotten_when_there_is_no_room() {
     let store = builder().memory(10 * 1024).build().unwrap();
     let id = |n: u64| PartitionId::for_tests("test", &n.to_string());
     for n in 0..100 {
-        let commit = Commit {
-            partition: id(n),
-            id: CommitId(n.to_be_bytes()),
-            generation: 0,
-            expected: None,
-            life: None,
-            repeats: None,
-            base: 0,
-            changes: vec![Change {
-                entry: EntryId::from([1; 16]),
-                put: Some(Put {
-                    value: vec![7; 300].into(),
-                    expires_at: None,
-                }),
-            }],
-            lifetime: Lifetime::default(),
-        };
+        let commit = commit_of(&id(n), n.to_be_bytes(), 1, vec![7; 300]);
         store.commit(&[commit]).await.remove(0).unwrap();
     }
     let mut kept = 0;
