@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::support::*;
+use futures_util::FutureExt;
 use tower_token_cache::{Durability, Lookup, TokenCache};
 
 /// A process that starts once the one before has ended.
@@ -189,8 +190,8 @@ async fn a_client_that_goes_away_takes_no_sign_out_along() {
     let cache = started(&store, &path).await;
     store.set_down(true);
     let tokens = cache.tokens(session("s"));
-    let gone = tokio::time::timeout(Duration::ZERO, tokens.sign_out()).await;
-    assert!(gone.is_err());
+    // The client goes away after the first poll.
+    let _ = tokens.sign_out().now_or_never();
     eventually("it is in the journal", async || {
         std::fs::metadata(&path).unwrap().len() > 60
     })
