@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::acquire::{Acquire, Acquired, BoxError, Metadata, Prior, RefreshReason, TokenSource};
-use crate::cache::{Call, Landed, Need};
+use crate::engine::acquire::call::Call;
+use crate::engine::acquire::outcome::{Landed, Need};
 use crate::error::Error;
 use crate::key::TokenKey;
 use crate::lookup::{CacheLevel, Lookup};

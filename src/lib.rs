@@ -48,12 +48,14 @@ mod cache;
 mod codec;
 #[cfg(feature = "cookie")]
 pub mod cookie;
+mod engine;
 mod error;
 #[cfg(feature = "grants")]
 pub mod grant;
 pub mod key;
 pub mod layer;
 mod lookup;
+mod memory;
 #[cfg(feature = "oauth2")]
 mod oauth2;
 pub mod outgoing;

@@ -50,7 +50,7 @@ impl Secret {
 
     /// What the buffer and its reference count cost in memory, in bytes.
     pub(crate) fn footprint(&self) -> usize {
-        self.len() + 2 * crate::cache::ALLOCATION + 32
+        self.len() + 2 * crate::memory::ALLOCATION + 32
     }
 }
 

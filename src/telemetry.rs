@@ -4,7 +4,7 @@
 mod exported;
 mod record;
 
-use crate::cache::BreakerState;
+use crate::engine::l2::breaker::BreakerState;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use self::record::OK;

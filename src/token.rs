@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::ALLOCATION;
+use crate::memory::ALLOCATION;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::wipe::Wiped;

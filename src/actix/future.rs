@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 
 use super::cookies::set_cookies;
 use super::{ResponseBody, status};
-use crate::cache::CommitWait;
+use crate::engine::write::CommitWait;
 use crate::error::Error;
 use crate::layer::{Exchange, Refusal};
 use crate::tokens::RequestGuard;

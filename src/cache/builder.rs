@@ -6,28 +6,30 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use super::acquire::Terms;
-use super::budget::Budget;
-use super::coherence::{Coherence, Vouch};
-use super::detached::Operations;
+use crate::cache::TokenCache;
 #[cfg(feature = "seal")]
-use super::encryption::Encryption;
-use super::flights::Flights;
-use super::journal::Journal;
-use super::l1::L1;
-use super::l2::L2;
-use super::partition::Rules;
-use super::partitions::Partitions;
-use super::protection::Protection;
-use super::questions::Questions;
-use super::queue::Queue;
-use super::revocation::Prefix;
-use super::shared::Fingerprint;
-use super::sign_outs::SignOuts;
-use super::thread::EngineThread;
-use super::user_sign_outs::UserSignOuts;
-use super::users::Users;
-use super::{Engine, TokenCache};
+use crate::cache::encryption::Encryption;
+use crate::cache::l1::L1;
+use crate::engine::acquire::flights::Flights;
+use crate::engine::acquire::outcome::Terms;
+use crate::engine::budget::Budget;
+use crate::engine::coherence::Coherence;
+use crate::engine::core::Engine;
+use crate::engine::fingerprint::Fingerprint;
+use crate::engine::journal::Journal;
+use crate::engine::journal::unacknowledged::SignOuts;
+use crate::engine::l1::table::Partitions;
+use crate::engine::l2::L2;
+use crate::engine::l2::entries::Protection;
+use crate::engine::l2::questions::Questions;
+use crate::engine::namespace::Prefix;
+use crate::engine::partition::Rules;
+use crate::engine::partition::links::Users;
+use crate::engine::runtime::operations::Operations;
+use crate::engine::runtime::thread::EngineThread;
+use crate::engine::sign_out::owed_users::UserSignOuts;
+use crate::engine::vouch::Vouch;
+use crate::engine::write_behind::queue::Queue;
 use crate::error::ConfigError;
 use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
 use crate::store::{Lifetime, TokenStore};
@@ -60,11 +62,11 @@ pub struct Builder {
     /// Requests bring their partitions.
     brought: bool,
     #[cfg(feature = "seal")]
-    pub(super) encryption: Encryption,
+    pub(crate) encryption: Encryption,
 }
 
 impl Builder {
-    pub(super) fn new<S: TokenStore>(store: S) -> Self {
+    pub(crate) fn new<S: TokenStore>(store: S) -> Self {
         Self {
             store: Arc::new(store),
             store_type: std::any::type_name::<S>(),
@@ -318,7 +320,7 @@ impl Builder {
             revalidate_every: self.l1.revalidate_every,
             max_staleness: self.l1.max_staleness,
             sliding: self.lifetime.sliding,
-            losses: super::life::Losses::default(),
+            losses: crate::engine::partition::life::Losses::default(),
             vouch: match feed {
                 Some(_) => Vouch::silent(),
                 None => Vouch::default(),
@@ -339,7 +341,12 @@ impl Builder {
         let encryption = self.encryption.start(&self.clock, &runtime);
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {
-            partitions: Partitions::new(&self.l1, rules.clone(), prefix.clone(), sign_outs.clone()),
+            partitions: Partitions::new(
+                self.l1.max_bytes,
+                rules.clone(),
+                prefix.clone(),
+                sign_outs.clone(),
+            ),
             sign_outs,
             journal,
             coherence: Coherence::new(feed.is_some()),
@@ -354,14 +361,14 @@ impl Builder {
                     encryption,
                 },
                 prefix,
-                shards: super::shards::Shards::default(),
+                shards: crate::engine::l2::shards::Shards::default(),
                 hook: self.hook,
                 soft_timeout: self.soft_timeout,
                 hard_timeout: self.hard_timeout,
                 counters: counters.clone(),
             },
             queue,
-            deferred: super::deferred::Deferred::default(),
+            deferred: crate::engine::write_behind::deferred::Deferred::default(),
             budget: Budget::new(self.max_pending_changes, self.max_pending_bytes),
             counters,
             sleeps: AtomicU32::new(self.clock.sleeps()),
@@ -393,7 +400,7 @@ impl Builder {
     }
 
     /// Every time of the settings, as calculations take it.
-    pub(super) fn bound_times(&mut self) {
+    pub(crate) fn bound_times(&mut self) {
         let times = [
             &mut self.negative_ttl,
             &mut self.soft_timeout,
@@ -415,7 +422,7 @@ impl Builder {
     }
 
     /// The settings, for whoever would set up the same cache again.
-    pub(super) fn fingerprint(&self) -> Fingerprint {
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
         let Self { l1, terms, .. } = self;
         let timeouts = (self.soft_timeout, self.hard_timeout);
         let pending = (self.max_pending_changes, self.max_pending_bytes);

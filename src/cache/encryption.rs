@@ -3,16 +3,16 @@
 use tokio::runtime::Handle;
 
 #[cfg(feature = "cookie")]
-use super::TokenCache;
-use super::builder::Builder;
-use super::protection::Sealing;
+use crate::cache::TokenCache;
+use crate::cache::builder::Builder;
+use crate::engine::l2::entries::Sealing;
 use crate::error::ConfigError;
 use crate::seal::KeyRing;
 use crate::time::{Clock, Timestamp};
 
 /// What the builder was told.
 #[derive(Default)]
-pub(super) struct Encryption {
+pub(crate) struct Encryption {
     ring: Option<KeyRing>,
     required: bool,
     from: Option<Timestamp>,
@@ -20,7 +20,7 @@ pub(super) struct Encryption {
 }
 
 impl Encryption {
-    pub(super) fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.ring.is_some()
     }
 }
@@ -73,7 +73,7 @@ impl TokenCache {
 
 impl Encryption {
     /// Without a ring nothing can be asked of it.
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let needs_ring = [
             ("require_encryption", self.required),
             ("accept_plaintext_until", self.plaintext_until.is_some()),
@@ -87,14 +87,14 @@ impl Encryption {
     }
 
     /// What is to be the same where the cache is: the ring by a name that its keys give.
-    pub(super) fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let ring = self.ring.as_ref();
         let ring = ring.map(|ring| ring.names().entry("fingerprint"));
         format!("{ring:?} {:?} {:?}", self.from, self.plaintext_until)
     }
 
     /// What the engine needs of it, with the ring kept up to date.
-    pub(super) fn start(self, clock: &Clock, runtime: &Handle) -> Option<Sealing> {
+    pub(crate) fn start(self, clock: &Clock, runtime: &Handle) -> Option<Sealing> {
         let ring = self.ring?;
         ring.start(runtime);
         Some(Sealing {

@@ -14,10 +14,10 @@ use crate::error::ConfigError;
 /// ```
 #[derive(Clone, Debug)]
 pub struct L1 {
-    pub(super) max_bytes: Option<u64>,
-    pub(super) expiration_ratio: f64,
-    pub(super) revalidate_every: Option<Duration>,
-    pub(super) max_staleness: Option<Duration>,
+    pub(crate) max_bytes: Option<u64>,
+    pub(crate) expiration_ratio: f64,
+    pub(crate) revalidate_every: Option<Duration>,
+    pub(crate) max_staleness: Option<Duration>,
 }
 
 impl L1 {
@@ -72,7 +72,7 @@ impl L1 {
         self
     }
 
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         if !(self.expiration_ratio > 0.0 && self.expiration_ratio <= 1.0) {
             return Err(ConfigError::new(
                 "l1.expiration_ratio",

@@ -5,27 +5,12 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::Mutex;
 
-use super::{Builder, Engine, TokenCache};
+use crate::cache::{Builder, TokenCache};
+use crate::engine::core::Engine;
 use crate::error::ConfigError;
 
 /// The cache of a name, if there is one. Locked while it is built.
 type Slot = Mutex<Weak<Engine>>;
-
-/// Settings in words: the options and their values, without secrets.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint(Vec<(&'static str, String)>);
-
-impl Fingerprint {
-    pub(super) fn new(settings: impl IntoIterator<Item = (&'static str, String)>) -> Self {
-        Self(settings.into_iter().collect())
-    }
-
-    /// The first option of which the values differ.
-    fn differs_in(&self, other: &Self) -> Option<&'static str> {
-        let mut both = self.0.iter().zip(&other.0);
-        both.find(|(a, b)| a != b).map(|((option, _), _)| *option)
-    }
-}
 
 impl TokenCache {
     /// The cache of this name in this process, [built](Builder::build) if there is none yet.

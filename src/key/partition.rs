@@ -206,7 +206,7 @@ impl PartitionKey {
     pub(crate) fn footprint(&self) -> usize {
         match &self.0 {
             Key::Short(..) => 0,
-            Key::Long(_, text) => text.len() + crate::cache::ALLOCATION,
+            Key::Long(_, text) => text.len() + crate::memory::ALLOCATION,
         }
     }
 

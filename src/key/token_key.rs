@@ -115,7 +115,7 @@ impl TokenKey {
     pub(crate) fn footprint(&self) -> usize {
         match &self.0 {
             Text::Short(_) => 0,
-            Text::Long(text) => text.len() + 2 * crate::cache::ALLOCATION,
+            Text::Long(text) => text.len() + 2 * crate::memory::ALLOCATION,
         }
     }
 

@@ -9,7 +9,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{Exchange, Refusal, ResponseBody};
-use crate::cache::CommitWait;
+use crate::engine::write::CommitWait;
 use crate::tokens::RequestGuard;
 
 pin_project! {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::Tokens;
-use crate::cache::CommitWait;
+use crate::engine::write::CommitWait;
 use crate::policy::{FailurePolicy, WriteMode};
 
 impl Tokens {

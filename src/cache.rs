@@ -1,0 +1,96 @@
+//! `TokenCache`: what an application holds.
+
+mod builder;
+#[cfg(feature = "seal")]
+mod encryption;
+mod l1;
+mod shared;
+mod sign_out;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::builder::Builder;
+pub use self::l1::L1;
+use crate::engine::core::Engine;
+pub use crate::engine::l2::breaker::BreakerState;
+#[cfg(feature = "cookie")]
+use crate::engine::namespace::Number;
+pub use crate::engine::shutdown::ShutdownReport;
+use crate::error::Error;
+use crate::key::PartitionKey;
+use crate::store::{PartitionId, TokenStore};
+use crate::telemetry::Stats;
+#[cfg(feature = "cookie")]
+use crate::time::Timestamp;
+use crate::tokens::Tokens;
+
+/// The application's token cache: L1 in memory, L2 in a store, and the engine between them.
+///
+/// Cheap to clone; clones share everything. Give one to a
+/// [`TokenCacheLayer`](crate::TokenCacheLayer), or take a handle outside of any request with
+/// [`tokens`](TokenCache::tokens).
+#[derive(Clone)]
+pub struct TokenCache(pub(crate) Arc<Engine>);
+
+impl TokenCache {
+    /// A cache over this store; [`Builder::build`] makes it.
+    pub fn builder(store: impl TokenStore) -> Builder {
+        Builder::new(store)
+    }
+
+    /// A handle for this partition, outside of any request: for background jobs and
+    /// administration. Its changes are queued for L2 as they are made.
+    pub fn tokens(&self, partition: PartitionKey) -> Tokens {
+        Tokens::detached(self.0.clone(), partition)
+    }
+
+    /// What the store knows a partition by: a digest, keyed where there is a key ring. For the
+    /// operator who looks for a user's record; in Redis it stands under
+    /// `namespace:{`[`encoded`](PartitionId::encoded)`}`. It changes with
+    /// [`revoke_all`](Self::revoke_all).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when the namespace's number is not known
+    /// yet, and L2 cannot be asked.
+    pub async fn partition_id(&self, partition: &PartitionKey) -> Result<PartitionId, Error> {
+        let id = self.0.id(partition).await;
+        id.map_err(|failure| Error::Unavailable(failure.error))
+    }
+
+    /// The same where requests bring their partitions, by the number that is known now.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn brought_id(&self, partition: &PartitionKey) -> PartitionId {
+        let under = self.0.l2.prefix.known().unwrap_or(Number::FIRST);
+        self.0.l2.id(partition, under)
+    }
+
+    /// Whether what was issued then is from before everybody was signed out.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn has_revoked(&self, issued_at: Timestamp) -> bool {
+        let number = self.0.l2.prefix.known();
+        number.is_some_and(|number| number > Number::FIRST && issued_at <= number.began())
+    }
+
+    /// What the cache has done since it was built.
+    pub fn stats(&self) -> Stats {
+        self.0.stats()
+    }
+
+    /// Writes everything that waits to L2, and reports how many changes and sign-outs got there and
+    /// how many did not within the deadline, which is logged as an error. Changes made afterwards fail with
+    /// [`Error::ShutDown`](crate::Error::ShutDown); reads still work.
+    ///
+    /// Call it after the server has stopped, from any runtime or none. It returns at the deadline,
+    /// whatever L2 and the engine do.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        self.0.shut_down(deadline).await
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache").finish_non_exhaustive()
+    }
+}

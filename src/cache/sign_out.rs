@@ -1,0 +1,88 @@
+//! Signing out users, and everybody; and the sessions of a user.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::TokenCache;
+use crate::engine::core::Engine;
+use crate::engine::sign_out::owed::PATIENCE;
+use crate::error::Error;
+use crate::key::PartitionKey;
+use crate::lookup::Durability;
+
+impl TokenCache {
+    /// Signs out every user of this [namespace](crate::Builder::namespace), on all instances: for
+    /// an emergency. On return L2 has confirmed it; other instances are told by the store's feed, or learn
+    /// of it within ten seconds where there is none. What was under way when it was called has no effect.
+    ///
+    /// It is one number in L2, kept without end. An L2 that loses it (by eviction, or restored from
+    /// a backup) gets it back from an instance that knows it; where there is none, everybody is
+    /// signed out.
+    ///
+    /// It goes on if the caller does not wait for it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it is not known whether L2 has it: repeat it.
+    pub async fn revoke_all(&self) -> Result<(), Error> {
+        let engine = &self.0;
+        let revokes = |engine: Arc<Engine>| async move { engine.revoke().await };
+        let revoked = engine.detached(engine.deadline(), revokes).await;
+        let revoked = revoked.and_then(|revoked| revoked);
+        revoked.map_err(|failure| Error::Unavailable(failure.error))
+    }
+
+    /// Signs out every session that was ever [linked](crate::Tokens::belongs_to) to this user:
+    /// "sign out everywhere". It holds in this process at once. On return L2 has confirmed it, unless
+    /// the answer is [`Durability::Pending`]: then L2 is told as soon as it is back, by the next process
+    /// if this one ends and there is a [journal](crate::Builder::journal).
+    ///
+    /// It does not look for the sessions, and costs the same however many there are: each of them
+    /// is compared with the user's epoch in L2 whenever it is read or compared with L2. So
+    /// [`Durability::Stored`] holds for all that were linked before, also where none is known or
+    /// listed. It says nothing of sessions that were never linked.
+    ///
+    /// It goes on if the caller does not wait for it. One whose answer was lost is repeated, and
+    /// may then end a session that was linked in between.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`], [`Error::ShutDown`], and [`Error::Unavailable`] when the policy is
+    /// [`Strict`](crate::FailurePolicy::Strict) and L2 cannot be told, or where the
+    /// [journal](crate::Builder::journal) could not take what L2 has not heard of; it holds in this
+    /// process, and L2 will be told as long as it lives.
+    pub async fn sign_out_user(&self, user: &str) -> Result<Durability, Error> {
+        let user = PartitionKey::epoch_of(user)?;
+        let engine = &self.0;
+        if engine.queue.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        let id = engine.begin_to_end(&user);
+        let journals = engine
+            .journal
+            .as_ref()
+            .map_or(Duration::ZERO, |_| 2 * PATIENCE);
+        let ends = |engine: Arc<Engine>| async move { engine.end_user(id).await };
+        let ended = engine.detached(engine.deadline() + journals, ends).await;
+        match ended.and_then(|ended| ended) {
+            Ok(()) => Ok(Durability::Stored),
+            Err(failure) => engine
+                .degrade(engine.failure_policy, failure)
+                .map(|()| Durability::Pending),
+        }
+    }
+
+    /// The sessions that were [linked](crate::Tokens::belongs_to) to this user and have not been
+    /// signed out or moved since: for showing them. The newest 1,000 of a user are listed, each for
+    /// 400 days; one that has expired may be among them. What
+    /// [`sign_out_user`](Self::sign_out_user) ends does not depend on this list.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`], and [`Error::Unavailable`] when L2 cannot be asked.
+    pub async fn sessions_of(&self, user: &str) -> Result<Vec<PartitionKey>, Error> {
+        let user = PartitionKey::epoch_of(user)?;
+        let engine = &self.0;
+        let looks = |engine: Arc<Engine>| async move { engine.listed(&user).await };
+        let listed = engine.detached(engine.deadline(), looks).await;
+        let listed = listed.and_then(|listed| listed);
+        listed.map_err(|failure| Error::Unavailable(failure.error))
+    }
+}

@@ -1,0 +1,169 @@
+//! The call of an acquire function: it runs on the runtime it was made on, only while a lease is held, and
+//! knows which acquisitions it is a part of.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::acquire::{AcquireFuture, Prior};
+use crate::engine::acquire::flights::FlightId;
+use crate::engine::core::Engine;
+use crate::engine::sync::until::Until;
+
+type Function = Box<dyn FnOnce(Prior) -> AcquireFuture + Send>;
+
+/// What came of the work.
+pub(crate) type Answer = <AcquireFuture as Future>::Output;
+
+/// The acquire function of the request that starts a flight, and the runtime of that request.
+pub(crate) struct Call {
+    function: Function,
+    runtime: Option<Handle>,
+    /// The acquire function that asks for it, if one does.
+    within: Option<Arc<Within>>,
+}
+
+/// An acquire function that is running.
+pub(crate) struct Within {
+    engine: Weak<Engine>,
+    flight: FlightId,
+    /// It redeems the refresh token, and no other acquisition of the partition begins before its end.
+    redeems: bool,
+    /// The one that asks for it, if one does.
+    within: Option<Arc<Self>>,
+}
+
+tokio::task_local! {
+    static WITHIN: Arc<Within>;
+}
+
+/// A call under way; dropped, it is stopped.
+pub(crate) struct Work {
+    task: JoinHandle<Answer>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    Panicked,
+    /// The runtime that it ran on has ended.
+    Stopped,
+}
+
+/// Whether the work may take its next step. Shut at first.
+#[derive(Default)]
+pub(crate) struct Gate {
+    opening: Mutex<Opening>,
+    worker: AtomicWaker,
+}
+
+#[derive(Default)]
+enum Opening {
+    #[default]
+    Shut,
+    Until(Until),
+    ForGood,
+}
+
+impl Call {
+    pub(crate) fn new(function: impl FnOnce(Prior) -> AcquireFuture + Send + 'static) -> Self {
+        Self {
+            function: Box::new(function),
+            runtime: Handle::try_current().ok(),
+            within: WITHIN.try_with(Arc::clone).ok(),
+        }
+    }
+
+    /// Whether this acquisition would wait for the end of a function that waits for it.
+    pub(crate) fn waits_for_itself(
+        &self,
+        engine: &Arc<Engine>,
+        flight: impl FnOnce() -> FlightId,
+    ) -> bool {
+        if self.within.is_none() {
+            return false;
+        }
+        let flight = flight();
+        let outer = std::iter::successors(self.within.as_ref(), |it| it.within.as_ref());
+        let mut outer = outer.filter(|it| std::ptr::eq(it.engine.as_ptr(), Arc::as_ptr(engine)));
+        outer.any(|it| match it.redeems {
+            true => it.flight.partition == flight.partition,
+            false => it.flight == flight,
+        })
+    }
+
+    /// Makes the call, on `engine` if it has no runtime of its own. It takes a step while the gate is
+    /// open.
+    pub(crate) fn start(
+        self,
+        prior: Prior,
+        engine: &Arc<Engine>,
+        flight: &FlightId,
+        gate: &Arc<Gate>,
+    ) -> Work {
+        let (function, gate) = (self.function, gate.clone());
+        let within = Arc::new(Within {
+            engine: Arc::downgrade(engine),
+            flight: flight.clone(),
+            redeems: prior.refresh_token.is_hit(),
+            within: self.within,
+        });
+        // The call itself may panic as well as its future.
+        let mut work: AcquireFuture = Box::pin(async move { function(prior).await });
+        let task = poll_fn(move |context| gate.poll(&mut work, context));
+        Work {
+            task: self
+                .runtime
+                .as_ref()
+                .unwrap_or(&engine.runtime)
+                .spawn(WITHIN.scope(within, task)),
+        }
+    }
+}
+
+impl Gate {
+    /// Lets the work go on until then; `None` is without end.
+    pub(crate) fn allow_until(&self, until: Option<Until>) {
+        *self.opening.lock() = until.map_or(Opening::ForGood, Opening::Until);
+        self.worker.wake();
+    }
+
+    fn poll(&self, work: &mut AcquireFuture, context: &mut Context<'_>) -> Poll<Answer> {
+        // From before the look, so that no opening falls in between.
+        self.worker.register(context.waker());
+        let is_open = match &*self.opening.lock() {
+            Opening::Shut => false,
+            Opening::Until(until) => !until.is_over(),
+            Opening::ForGood => true,
+        };
+        match is_open {
+            true => work.as_mut().poll(context),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl Future for Work {
+    type Output = Result<Answer, NoAnswer>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.task)
+            .poll(context)
+            .map_err(|error| match error.is_panic() {
+                true => NoAnswer::Panicked,
+                false => NoAnswer::Stopped,
+            })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

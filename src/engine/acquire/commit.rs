@@ -1,0 +1,191 @@
+//! What a flight brings home: an answer that L2 has before anybody sees it, or a failure that every
+//! instance remembers.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::codec::Value;
+use crate::engine::acquire::flight::Flight;
+use crate::engine::acquire::outcome::{Landed, Outcome};
+use crate::engine::budget::Permit;
+use crate::engine::error::L2Error;
+use crate::engine::partition::entries::ByName;
+use crate::engine::partition::failure_record::{Rebuff, Setback};
+use crate::engine::partition::pending::{Batch, Landing, PendingChange};
+use crate::engine::partition::refresh::Seen;
+use crate::error::{Error, StoreErrorKind};
+use crate::key::{ID_TOKEN, PartitionKind, REFRESH_TOKEN, TokenKey};
+use crate::lookup::Durability;
+use crate::sabotage::{self, Sabotage};
+use crate::store::Expected;
+use crate::token::TokenSet;
+
+/// Attempts to write the answer to a store that has lost what it was to replace.
+const MAX_ATTEMPTS: u32 = 3;
+
+impl Flight {
+    /// Makes what the provider gave durable, and then visible.
+    pub(crate) async fn keep(
+        &self,
+        mut landed: Landed,
+        set: TokenSet,
+        seen: &Seen,
+        permit: Option<Permit>,
+    ) -> Outcome {
+        let engine = &self.engine;
+        // A user's sign-out may have ended the session meanwhile.
+        engine.find(&self.id.partition);
+        let replaced = seen.at_stake(self.need.key.as_ref());
+        let replaced = engine.l2.entry_id(replaced);
+        let changes = set.into_changes(self.need.key.clone());
+        let now = engine.now();
+        let Some(mut permit) = permit else {
+            let changes = changes.map(|(name, value)| (name, Some(value)));
+            return engine.partitions.with(&self.id.partition, |_, state| {
+                if self.is_over(state) {
+                    return Err(Error::SignedOut.into());
+                }
+                state.change(changes, None, now);
+                Ok(landed)
+            });
+        };
+        let pending = |(name, value)| {
+            let change = PendingChange::new(&name, Some(value), now, &mut permit);
+            (name, change)
+        };
+        let changes: Arc<ByName<_>> = Arc::new(changes.map(pending).collect());
+        let mut version = seen.version(replaced);
+        for _ in 0..MAX_ATTEMPTS {
+            let expected = version.map(|version| Expected {
+                entry: replaced,
+                version,
+            });
+            let expected = expected.filter(|_| !sabotage::is(Sabotage::LeaseWithoutCompareAndSet));
+            match self.commit(changes.clone(), expected, seen).await? {
+                Ok(Landing::Stored) => {
+                    landed.durability = Some(Durability::Stored);
+                    return Ok(landed);
+                }
+                Err(failure) => {
+                    engine.degrade(self.policy, failure)?;
+                    landed.durability = Some(Durability::Pending);
+                    return Ok(landed);
+                }
+                Ok(Landing::Conflict) => {
+                    let now = self.look_or_remember().await?;
+                    let known = now.version(replaced);
+                    if known >= version {
+                        // Somebody was faster: theirs counts, and ours is good for this once.
+                        return match self.answered_by(&now, Some(0)) {
+                            Some(Ok(newer)) => Ok(newer),
+                            _ => Ok(landed),
+                        };
+                    }
+                    // The store has lost what was to be replaced.
+                    version = known;
+                }
+            }
+        }
+        Ok(landed)
+    }
+
+    /// Commits what was acquired; nobody sees it before L2 has it, or has failed to take it.
+    async fn commit(
+        &self,
+        changes: Arc<ByName<PendingChange>>,
+        expected: Option<Expected>,
+        seen: &Seen,
+    ) -> Result<Result<Landing, L2Error>, Error> {
+        let engine = &self.engine;
+        let (landing, landed) = oneshot::channel();
+        engine
+            .partitions
+            .with(&self.id.partition, |partition, state| {
+                if self.is_over(state) || state.signed_out_since(&seen.pin) {
+                    return Err(Error::SignedOut);
+                }
+                state.adopt(&seen.pin, engine.now());
+                let batch = Batch {
+                    changes,
+                    expected,
+                    landing: Some(landing),
+                };
+                if sabotage::is(Sabotage::AcquiredSeenEarly) {
+                    for (name, change) in batch.changes.iter() {
+                        state.lay(name.clone(), change.value.clone(), false);
+                    }
+                }
+                state.take_acquired(batch, seen);
+                engine.push(partition, state);
+                Ok(())
+            })?;
+        engine.wake();
+        match timeout(engine.l2.hard_timeout, landed).await {
+            Ok(Ok(landing)) => Ok(landing),
+            // Dropped, because the partition was signed out.
+            Ok(Err(_)) => Err(Error::SignedOut),
+            Err(_) => {
+                engine
+                    .partitions
+                    .with(&self.id.partition, |_, state| state.reveal());
+                Ok(Err(L2Error::of(StoreErrorKind::Timeout)))
+            }
+        }
+    }
+
+    /// Remembers a failure: for every instance where the partition is there, or is the application's
+    /// own; else here only, and while there is room for what is not there.
+    pub(crate) async fn remember(
+        &self,
+        setback: Setback,
+        seen: &Seen,
+        concerns_all: bool,
+        permit: Option<Permit>,
+    ) {
+        let engine = &self.engine;
+        let key = &self.need.key;
+        let refreshes = seen.refresh_token.is_hit();
+        let name = match refreshes && concerns_all {
+            true => REFRESH_TOKEN,
+            false => key.as_ref(),
+        };
+        let now = engine.now();
+        let local = permit.is_none();
+        let is_own = self.id.partition.kind() == PartitionKind::Application;
+        let shared = engine.partitions.with(&self.id.partition, |_, state| {
+            if self.is_over(state) || state.signed_out_since(&seen.pin) {
+                return false;
+            }
+            if !(is_own || refreshes || state.exists()) {
+                state.rebuff = Some(Rebuff::new(key.clone(), setback));
+                return false;
+            }
+            state.adopt(&seen.pin, now);
+            let change = (Setback::entry(name), Some(setback.to_value()));
+            state.change([change], permit, now);
+            !local
+        });
+        if shared {
+            // Others wait for the lease: they must find it when they get that.
+            let _ = engine.commit(&self.id.partition).await;
+        }
+    }
+}
+
+impl TokenSet {
+    /// The entries that this answer changes.
+    pub(crate) fn into_changes(self, key: TokenKey) -> impl Iterator<Item = (TokenKey, Value)> {
+        let secret = |name, secret| (TokenKey::from_canonical(name), Value::Secret(secret));
+        let refresh_token = self.refresh_token.map(|token| secret(REFRESH_TOKEN, token));
+        let id_token = self.id_token.map(|token| secret(ID_TOKEN, token));
+        [
+            Some((key, Value::Token(self.access))),
+            refresh_token,
+            id_token,
+        ]
+        .into_iter()
+        .flatten()
+    }
+}

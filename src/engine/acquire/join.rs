@@ -1,0 +1,239 @@
+//! Acquisitions: one call to the provider, shared by everybody who needs the token.
+//!
+//! A request that finds no token it can use joins the *flight* that gets one, or starts it. What a
+//! flight does is in `flight`; here is who joins which.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource};
+use crate::engine::acquire::call::Call;
+use crate::engine::acquire::flight::Flight;
+use crate::engine::acquire::flights::{FlightId, Waiter};
+use crate::engine::acquire::outcome::{Grounded, Landed, Need, Terms};
+use crate::engine::core::Engine;
+use crate::engine::partition::State;
+use crate::engine::partition::observed::Pin;
+use crate::error::Error;
+use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
+use crate::policy::FailurePolicy;
+use crate::time::Timestamp;
+use crate::token::Token;
+
+/// Tokens differ in their last bytes, where the signature is; the rest need not be hashed.
+const DISTINCT: usize = 64;
+
+/// An acquire function asks for what only its own end brings.
+fn waits_for_itself() -> AcquireError {
+    let source = "an acquire function has asked for a token of its own partition, which waits for it to end: \
+                  get that token before, or take what `Prior` has";
+    AcquireError::new(AcquireErrorKind::Failed).with_source(source.into())
+}
+
+impl FlightId {
+    fn of(partition: &PartitionKey, need: &Need) -> Self {
+        Self {
+            partition: partition.clone(),
+            name: need.key.clone(),
+            claims: need.claims.clone(),
+        }
+    }
+}
+
+impl Engine {
+    /// A token from the provider, or from whoever asks the provider meanwhile.
+    pub(crate) async fn acquire(
+        self: &Arc<Self>,
+        partition: &PartitionKey,
+        need: &Need,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+        call: Call,
+    ) -> Result<Landed, Error> {
+        if call.waits_for_itself(self, || FlightId::of(partition, need)) {
+            return Err(waits_for_itself().into());
+        }
+        let mut call = Some(call);
+        if pin.is_none() && policy != FailurePolicy::Bypass {
+            // Whoever insists on a new token has not read anything yet.
+            self.know_generation(partition, policy, pin).await?;
+        }
+        loop {
+            let now = self.now();
+            let (setback, seen) = self.partitions.with(partition, |_, state| {
+                let seen = *pin.get_or_insert_with(|| state.pin(now));
+                (state.seen(need.key.as_ref(), now).setback, seen)
+            });
+            if let Some(error) = setback.and_then(|setback| setback.error(now.wall)) {
+                return Err(error.into());
+            }
+            // A call that has begun goes on when this caller goes away.
+            let flight = self.join(partition, need, policy, seen, &mut call)?;
+            let landed = self.awaited(self.landing(), flight.outcome()).await;
+            let is_of_another = flight.is_after(&seen);
+            drop(flight);
+            let Ok(landed) = landed else {
+                return Err(AcquireError::new(AcquireErrorKind::TimedOut).into());
+            };
+            let signed_out = self.find(partition).lock().signed_out_since(&seen) || is_of_another;
+            let started = call.is_none();
+            match landed {
+                _ if signed_out => return Err(Error::SignedOut),
+                Some(Ok(landed)) => {
+                    let asked = landed.source == TokenSource::IdentityProvider;
+                    let now = self.now();
+                    if asked || started || (!need.force && need.is_met_by(&landed.token, now.wall))
+                    {
+                        return Ok(landed);
+                    }
+                }
+                Some(Err(Grounded::Failed(error))) => return Err(error),
+                Some(Err(Grounded::Overtaken)) if !started => {}
+                Some(Err(Grounded::Overtaken)) | None => {
+                    return Err(crate::engine::acquire::flight::overtaken());
+                }
+            }
+        }
+    }
+
+    /// When a flight that starts now has landed at the latest: after its turn and its place, the call,
+    /// and what is to be read and written around it.
+    fn landing(&self) -> Instant {
+        let Terms {
+            timeout, lease_ttl, ..
+        } = self.terms;
+        Instant::now() + timeout * 2 + lease_ttl + self.l2.hard_timeout * 2
+    }
+
+    /// Asks for a successor of a token that will expire soon; nobody waits for it.
+    pub(crate) fn refresh_ahead(
+        self: &Arc<Self>,
+        partition: &PartitionKey,
+        token: &Token,
+        key: &TokenKey,
+        policy: FailurePolicy,
+        call: Call,
+    ) {
+        let now = self.now();
+        let seen = self
+            .partitions
+            .with(partition, |_, state| state.seen(key.as_ref(), now));
+        if seen
+            .setback
+            .is_some_and(|setback| setback.error(now.wall).is_some())
+        {
+            return;
+        }
+        let need = Need {
+            key: key.clone(),
+            min_remaining: Duration::ZERO,
+            force: false,
+            replaces: Some(token.clone()),
+            claims: None,
+            reason: Some(RefreshReason::ProactivelyRefreshed),
+            stale: None,
+        };
+        // Shut down or too busy: the token is still good.
+        let _ = self.join(partition, &need, policy, seen.pin, &mut Some(call));
+    }
+
+    /// When a successor of this token is asked for, ahead of its expiry: a little earlier or later
+    /// on each instance, always the same for one token.
+    pub(crate) fn refresh_at(&self, token: &Token) -> Option<Timestamp> {
+        let (at, window) = self.refresh_window(token)?;
+        // ±10 %
+        let text = token.access_token().as_bytes();
+        let end = &text[text.len().saturating_sub(DISTINCT)..];
+        let mut hasher = DefaultHasher::new();
+        (self.flights.jitter(), end).hash(&mut hasher);
+        let hash = hasher.finish() as u32;
+        let shift = window.mul_f64(0.2 * f64::from(hash) / f64::from(u32::MAX));
+        Some(at.saturating_sub(window / 10).saturating_add(shift))
+    }
+
+    /// Whether that time has come.
+    pub(crate) fn is_refresh_due(&self, token: &Token, now: Timestamp) -> bool {
+        let soon = self.terms.refresh_before.saturating_mul(2);
+        let has_long = |end: Timestamp| now.saturating_add(soon) < end;
+        if token.refresh_at().is_none() && token.expires_at().is_some_and(has_long) {
+            // Most tokens, and more is not to be worked out for them.
+            return false;
+        }
+        let near = |(at, window): (Timestamp, Duration)| now >= at.saturating_sub(window / 10);
+        self.refresh_window(token).is_some_and(near)
+            && self.refresh_at(token).is_some_and(|at| now >= at)
+    }
+
+    /// The refresh time without jitter, and the time that the jitter is a part of.
+    fn refresh_window(&self, token: &Token) -> Option<(Timestamp, Duration)> {
+        let before = self.terms.refresh_before;
+        match (token.refresh_at(), token.expires_at()) {
+            (Some(at), Some(end)) => Some((at, end.since(at).min(before))),
+            (Some(at), None) => Some((at, before)),
+            (None, Some(end)) => {
+                // A fifth of a short life is enough; else it would be replaced all the time.
+                let life = token.issued_at().map(|issued| end.since(issued));
+                let window = life.map_or(before, |life| before.min(life / 5));
+                Some((end.saturating_sub(window), window))
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Whether the partition's refresh token, as far as it is known, is what L2 has or is to have.
+    fn shares_refresh_token(&self, partition: &PartitionKey) -> bool {
+        let is_shared = |state: &mut State| {
+            let found = state.entries.get(REFRESH_TOKEN);
+            found.is_some_and(|entry| !entry.local)
+        };
+        let known = self.partitions.with_known(partition, is_shared);
+        known.unwrap_or(false)
+    }
+
+    /// The flight for this need, which is started with `call` if there is none.
+    fn join(
+        self: &Arc<Self>,
+        partition: &PartitionKey,
+        need: &Need,
+        policy: FailurePolicy,
+        pin: Pin,
+        call: &mut Option<Call>,
+    ) -> Result<Waiter<'_>, Error> {
+        let id = FlightId::of(partition, need);
+        let is_ahead = need.is_ahead();
+        let mut flying = self.flights.lock();
+        let over = |pin: &Pin| self.find(partition).lock().signed_out_since(pin);
+        if let Some(flight) = flying.join(&id, is_ahead, over) {
+            return Ok(flight);
+        }
+        if self.queue.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        if call.is_none() {
+            return Err(crate::engine::acquire::flight::overtaken());
+        }
+        let number = u64::from_be_bytes(self.queue.next_id().0);
+        let (boarding, flight) = flying.start(id.clone(), number, is_ahead, pin)?;
+        drop(flying);
+        if let Some(call) = call.take() {
+            let policy = match policy {
+                // Others would redeem it again if its successor stayed here.
+                FailurePolicy::Bypass if self.shares_refresh_token(partition) => {
+                    FailurePolicy::Degrade
+                }
+                policy => policy,
+            };
+            let (engine, need) = (self.clone(), need.clone());
+            let flight = Flight::new(engine, id, number, policy, need, pin, boarding);
+            // It is counted by now: a shutdown sees it, or this sees the shutdown.
+            if self.queue.is_closed() {
+                return Err(Error::ShutDown);
+            }
+            self.runtime.spawn(flight.run(call));
+        }
+        Ok(flight)
+    }
+}

@@ -1,0 +1,280 @@
+//! A lease as its holder sees it: renewed while the work goes on, and the work goes on only while
+//! it is held.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{sleep, sleep_until};
+
+use crate::engine::acquire::call::Gate;
+use crate::engine::acquire::flights::Lock;
+use crate::engine::acquire::turn::LAST_POLL;
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::partition::observed::Pin;
+use crate::engine::partition::refresh::Seen;
+use crate::engine::sync::until::Until;
+use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
+use crate::race::{Either, race};
+use crate::random;
+use crate::sabotage::{self, Sabotage};
+use crate::store::{Lease, LeaseState, PartitionId};
+
+/// Attempts to reach L2 with a lease that has run out, before its holder goes on without.
+const LAST_ATTEMPTS: u32 = 3;
+
+/// How much longer than needed a lease is kept at most.
+const LONGEST_KEEP: Duration = Duration::from_secs(1);
+
+/// A lease in the store, released on drop.
+pub(crate) struct HeldLease {
+    engine: Arc<Engine>,
+    lease: Lease,
+    /// Until then it is ours, whatever became of this process meanwhile.
+    until: Until,
+    /// Whether it may be ours, and is to be given back.
+    held: bool,
+}
+
+/// What guarded work is about.
+#[derive(Clone, Copy)]
+pub(crate) struct About<'a> {
+    pub(crate) partition: &'a PartitionKey,
+    pub(crate) name: &'a TokenKey,
+    pub(crate) seen: &'a Seen,
+}
+
+/// How guarded work has ended.
+pub(crate) enum Guarded<T> {
+    Done(T),
+    /// It was stopped, because another instance may be doing the same.
+    Overtaken,
+}
+
+/// Work that can be guarded.
+pub(crate) type Work<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Work that panicked.
+pub(crate) struct Panicked;
+
+impl HeldLease {
+    /// The lease of the entry `name`, for a session of this generation: who works for one that was signed
+    /// out keeps nobody of the next one waiting.
+    pub(crate) fn new(
+        engine: &Arc<Engine>,
+        partition: PartitionId,
+        name: &str,
+        generation: u64,
+        owner: [u8; 16],
+    ) -> Self {
+        let entry = match generation {
+            0 => engine.l2.entry_id(name),
+            _ => engine
+                .l2
+                .entry_id(&format!("\u{1}lease\u{1}{generation}\u{1}{name}")),
+        };
+        Self {
+            engine: engine.clone(),
+            lease: Lease {
+                partition,
+                entry,
+                owner,
+            },
+            until: Until::now(&engine.clock),
+            held: false,
+        }
+    }
+
+    /// Asks for the lease once; how long it is another's if it is. May be repeated.
+    pub(crate) async fn take(&mut self) -> Result<Option<Duration>, L2Error> {
+        let ttl = self.engine.terms.lease_ttl;
+        let asked = Until::now(&self.engine.clock);
+        if sabotage::is(Sabotage::LeaseNotTaken) {
+            self.until = asked.plus(ttl);
+            return Ok(None);
+        }
+        // An answer that is lost may have granted it.
+        self.held = true;
+        match self.engine.l2.acquire_lease(&self.lease, ttl).await? {
+            LeaseState::Granted => {
+                self.until = asked.plus(ttl);
+                Ok(None)
+            }
+            LeaseState::Held { remaining } => {
+                self.held = false;
+                Ok(Some(remaining))
+            }
+        }
+    }
+
+    /// Runs `work` while this lease is held, and renews it. A process that was paused for longer
+    /// than its lease finds that out before the work takes another step; then the work waits until
+    /// nobody else has the lease, and goes on only if what it is about is in L2 as it was seen.
+    pub(crate) async fn guard<T>(
+        &mut self,
+        mut work: Work<'_, T>,
+        about: About<'_>,
+        gate: &Gate,
+    ) -> Guarded<Result<T, Panicked>> {
+        let (engine, lease) = (self.engine.clone(), self.lease.clone());
+        let ttl = engine.terms.lease_ttl;
+        loop {
+            let until = self.until.clone();
+            gate.allow_until(Some(until.clone()));
+            let renewal = Box::pin(async {
+                sleep_until(until.at() - ttl * 2 / 3).await;
+                let asked = Until::now(&engine.clock);
+                let renewed = match sabotage::is(Sabotage::LeaseNotRenewed) {
+                    true => Ok(true),
+                    false => engine.l2.renew_lease(&lease, ttl).await,
+                };
+                (asked, renewed)
+            });
+            let (asked, renewed) = match race(renewal, step(&mut work, &until)).await {
+                Either::First(renewal) => renewal,
+                Either::Second(done) => return Guarded::Done(done),
+            };
+            match renewed {
+                Ok(true) => self.until = asked.plus(ttl),
+                Err(_) if !until.is_over() => {
+                    let pause = sleep(ttl / 10);
+                    if let Either::Second(done) = race(pause, step(&mut work, &until)).await {
+                        return Guarded::Done(done);
+                    }
+                }
+                _ => match Box::pin(self.regain(about)).await {
+                    Ok(true) => {}
+                    Ok(false) => return Guarded::Overtaken,
+                    // No instance can reach L2: this one goes on, as it would have begun.
+                    Err(_) => return Guarded::Done(finish(work, gate).await),
+                },
+            }
+        }
+    }
+
+    /// Takes a lease again that has run out; whether nobody has made use of it meanwhile. Another
+    /// holder is waited for: if it fails, what the provider has given here may be all that is left.
+    async fn regain(&mut self, about: About<'_>) -> Result<bool, L2Error> {
+        let pause = self.engine.terms.lease_ttl / 10;
+        let mut attempt = 1;
+        loop {
+            let taken = self.take().await;
+            let untouched = match &taken {
+                Ok(_) => self.is_untouched(about).await,
+                Err(failure) => Err(failure.clone()),
+            };
+            match (taken, untouched) {
+                (Ok(Some(remaining)), Ok(true)) => sleep(remaining.min(LAST_POLL)).await,
+                (_, Err(_)) if attempt < LAST_ATTEMPTS => {
+                    attempt += 1;
+                    sleep(pause).await;
+                }
+                (_, outcome) => return outcome,
+            }
+        }
+    }
+
+    /// Whether L2 still has what was seen.
+    async fn is_untouched(&self, about: About<'_>) -> Result<bool, L2Error> {
+        let now = self.engine.look(about.partition, about.name).await?;
+        let entry = about.seen.at_stake(about.name.as_ref());
+        let entry = self.engine.l2.entry_id(entry);
+        // A lower version is of a store that has lost data.
+        Ok(now.version(entry) <= about.seen.version(entry))
+    }
+
+    /// Whether L2 has all that is known of these tokens.
+    pub(crate) fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
+        self.engine.has_written(partition, name)
+    }
+
+    /// Keeps the lease until then: others would find what is spent. The engine is not kept by it.
+    pub(crate) async fn keep_until_written(mut self, partition: PartitionKey, name: TokenKey) {
+        self.held = false;
+        let (lease, ttl) = (self.lease.clone(), self.engine.terms.lease_ttl);
+        let engine = Arc::downgrade(&self.engine);
+        drop(self);
+        loop {
+            sleep((ttl / 3).min(LONGEST_KEEP)).await;
+            let Some(engine) = engine.upgrade() else {
+                return;
+            };
+            if engine.has_written(&partition, &name) {
+                let _ = engine.l2.release_lease(&lease).await;
+                return;
+            }
+            // Another may have it by now, or L2 may still be away: there is nothing to be done.
+            let _ = engine.l2.acquire_lease(&lease, ttl).await;
+        }
+    }
+
+    pub(crate) async fn release(mut self) {
+        self.held = false;
+        // One that cannot be released runs out.
+        let _ = self.engine.l2.release_lease(&self.lease).await;
+    }
+}
+
+impl Engine {
+    /// The right to redeem this partition's refresh token, within this process.
+    pub(crate) async fn lock_partition(self: &Arc<Self>, key: &PartitionKey, pin: Pin) -> Lock {
+        let over = |holder: &Pin| self.find(key).lock().signed_out_since(holder);
+        self.flights.lock_partition(key, pin, over).await
+    }
+
+    /// Whether L2 has all that is known of these tokens, or never will have.
+    fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
+        let waits = self.partitions.with_known(partition, |state| {
+            state.waits(REFRESH_TOKEN) || state.waits(name.as_ref())
+        });
+        !waits.unwrap_or(false) || self.queue.is_closed()
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        if !self.held {
+            return;
+        }
+        let (engine, lease) = (self.engine.clone(), self.lease.clone());
+        self.engine.runtime.spawn(async move {
+            let _ = engine.l2.release_lease(&lease).await;
+        });
+    }
+}
+
+/// A name that nobody else has.
+pub(crate) fn owner(number: u64) -> [u8; 16] {
+    let random = random::number().unwrap_or_default();
+    (u128::from(random) << 64 | u128::from(number)).to_be_bytes()
+}
+
+/// Goes on with the work as long as it is before `until`.
+async fn step<T>(work: &mut Work<'_, T>, until: &Until) -> Result<T, Panicked> {
+    poll_fn(|context| match until.is_over() {
+        false => poll(work, context),
+        true => Poll::Pending,
+    })
+    .await
+}
+
+/// The end of work that nothing guards.
+pub(crate) async fn finish<T>(mut work: Work<'_, T>, gate: &Gate) -> Result<T, Panicked> {
+    gate.allow_until(None);
+    poll_fn(|context| poll(&mut work, context)).await
+}
+
+fn poll<T>(
+    work: &mut Work<'_, T>,
+    context: &mut std::task::Context<'_>,
+) -> Poll<Result<T, Panicked>> {
+    // Work that panicked is not polled again.
+    match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(answer)) => Poll::Ready(Ok(answer)),
+        Err(_) => Poll::Ready(Err(Panicked)),
+    }
+}

@@ -1,0 +1,11 @@
+//! Acquisition.
+
+pub(crate) mod call;
+pub(crate) mod commit;
+pub(crate) mod flight;
+pub(crate) mod flights;
+pub(crate) mod join;
+pub(crate) mod lease;
+pub(crate) mod outcome;
+pub(crate) mod places;
+pub(crate) mod turn;

@@ -1,0 +1,75 @@
+//! What an acquisition is to bring, and what it brought.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::acquire::{RefreshReason, TokenSource};
+use crate::error::Error;
+use crate::key::TokenKey;
+use crate::lookup::{CacheLevel, Durability};
+use crate::time::Timestamp;
+use crate::token::Token;
+
+/// How acquisitions are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// How long before its expiry a token is replaced.
+    pub(crate) refresh_before: Duration,
+    pub(crate) lease_ttl: Duration,
+    /// How long one call to the provider may take.
+    pub(crate) timeout: Duration,
+}
+
+/// What a request demands of a token.
+#[derive(Clone, Debug)]
+pub(crate) struct Need {
+    pub(crate) key: TokenKey,
+    pub(crate) min_remaining: Duration,
+    pub(crate) force: bool,
+    /// The token has to be another than this.
+    pub(crate) replaces: Option<Token>,
+    pub(crate) claims: Option<Arc<str>>,
+    pub(crate) reason: Option<RefreshReason>,
+    /// What memory had, which may have expired: L2 does not tell.
+    pub(crate) stale: Option<Token>,
+}
+
+impl Need {
+    /// Whether this token of the cache will do.
+    pub(crate) fn is_met_by(&self, token: &Token, now: Timestamp) -> bool {
+        let lasts = token
+            .expires_at()
+            .is_none_or(|end| now.saturating_add(self.min_remaining) < end);
+        let replaced = self.replaces.as_ref();
+        lasts && replaced.is_none_or(|old| old.access_token() != token.access_token())
+    }
+
+    /// Whether the token is asked for ahead of its time, and nobody waits for it.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.reason == Some(RefreshReason::ProactivelyRefreshed)
+    }
+}
+
+/// What a flight brought.
+#[derive(Clone, Debug)]
+pub(crate) struct Landed {
+    pub(crate) token: Token,
+    pub(crate) source: TokenSource,
+    pub(crate) level: CacheLevel,
+    pub(crate) reason: RefreshReason,
+    pub(crate) in_http: Duration,
+    pub(crate) durability: Option<Durability>,
+    pub(crate) exclusive: bool,
+}
+
+/// Why a flight brought nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum Grounded {
+    /// Everybody who waited gets this.
+    Failed(Error),
+    /// Another instance has taken over. The acquire function is used up; who has another one may
+    /// try again.
+    Overtaken,
+}
+
+pub(crate) type Outcome = Result<Landed, Grounded>;

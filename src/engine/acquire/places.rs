@@ -1,0 +1,439 @@
+//! Places: how many calls to the provider are under way, and who is next.
+//!
+//! A call has a place while it runs, and none while its flight waits for anything else. Partitions
+//! take turns, and one of them has at most its share of the places, whatever it asks for. A call that
+//! takes longer than [`QUICK`] no longer counts against the others until there are
+//! [`SLOW_CALLS`] times as many of these as places: a provider that hangs stops its own users only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::key::{PartitionKey, PartitionKind};
+use crate::race::{Either, race};
+
+/// A healthy provider answers within a few hundred milliseconds.
+const QUICK: Duration = Duration::from_secs(1);
+/// Slow calls that do not count, as a multiple of the places.
+const SLOW_CALLS: usize = 7;
+/// The part of the places that refreshes ahead of time have, and that one partition has.
+const PART: usize = 4;
+
+pub(crate) struct Places {
+    all: Limit,
+    ahead: Limit,
+    share: usize,
+    state: Mutex<State>,
+}
+
+/// A place in the queue, and then a place. Given back on drop.
+pub(crate) struct Place<'a> {
+    places: &'a Places,
+    partition: PartitionKey,
+    ticket: u64,
+    granted: oneshot::Receiver<()>,
+}
+
+#[derive(Clone, Copy)]
+struct Limit {
+    places: usize,
+    slow: usize,
+}
+
+/// Calls under way.
+#[derive(Clone, Copy, Default)]
+struct Calls {
+    all: usize,
+    slow: usize,
+}
+
+/// Who is waited for goes first.
+#[derive(Clone, Copy)]
+enum Class {
+    Awaited,
+    Ahead,
+}
+
+#[derive(Default)]
+struct State {
+    all: Calls,
+    ahead: Calls,
+    under_way: HashMap<u64, Call>,
+    lines: HashMap<PartitionKey, Line>,
+    /// By class: the partitions that may have a place, in the order of their turns.
+    turns: [BTreeMap<u64, PartitionKey>; 2],
+    /// Of tickets and turns.
+    count: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Call {
+    is_ahead: bool,
+    is_slow: bool,
+}
+
+/// What one partition has under way, and what of it waits.
+#[derive(Default)]
+struct Line {
+    held: usize,
+    waiting: [BTreeMap<u64, oneshot::Sender<()>>; 2],
+    turns: [Option<u64>; 2],
+}
+
+impl Limit {
+    fn new(places: usize) -> Self {
+        Self {
+            places,
+            slow: places.saturating_mul(SLOW_CALLS),
+        }
+    }
+
+    fn has_room(self, calls: Calls) -> bool {
+        calls.all - calls.slow.min(self.slow) < self.places
+    }
+}
+
+impl Places {
+    pub(crate) fn new(places: usize) -> Self {
+        let part = (places / PART).max(1);
+        Self {
+            all: Limit::new(places),
+            ahead: Limit::new(part),
+            share: part,
+            state: Mutex::default(),
+        }
+    }
+
+    /// A place for a call of this partition, which has to be waited for.
+    pub(crate) fn enter(&self, partition: &PartitionKey, is_ahead: bool) -> Place<'_> {
+        let (grant, granted) = oneshot::channel();
+        let mut state = self.state.lock();
+        let ticket = state.next();
+        let line = state.lines.entry(partition.clone()).or_default();
+        let class = if is_ahead {
+            Class::Ahead
+        } else {
+            Class::Awaited
+        };
+        line.waiting[class as usize].insert(ticket, grant);
+        self.settle(&mut state, partition);
+        self.grant(&mut state);
+        Place {
+            places: self,
+            partition: partition.clone(),
+            ticket,
+            granted,
+        }
+    }
+
+    /// What was ahead of time is waited for now.
+    pub(crate) fn promote(&self, partition: &PartitionKey, ticket: u64) {
+        let mut state = self.state.lock();
+        let Some(line) = state.lines.get_mut(partition) else {
+            return;
+        };
+        if let Some(grant) = line.waiting[Class::Ahead as usize].remove(&ticket) {
+            line.waiting[Class::Awaited as usize].insert(ticket, grant);
+            self.settle(&mut state, partition);
+            self.grant(&mut state);
+        }
+    }
+
+    fn leave(&self, partition: &PartitionKey, ticket: u64) {
+        let mut state = self.state.lock();
+        let call = state.under_way.remove(&ticket);
+        if let Some(call) = call {
+            state.all.end(call);
+            if call.is_ahead {
+                state.ahead.end(call);
+            }
+        }
+        if let Some(line) = state.lines.get_mut(partition) {
+            match call {
+                Some(_) => line.held -= 1,
+                None => line.waiting.iter_mut().for_each(|waiting| {
+                    waiting.remove(&ticket);
+                }),
+            }
+        }
+        self.settle(&mut state, partition);
+        self.grant(&mut state);
+    }
+
+    fn is_slow(&self, ticket: u64) {
+        let mut state = self.state.lock();
+        let Some(call) = state.under_way.get_mut(&ticket) else {
+            return;
+        };
+        call.is_slow = true;
+        let is_ahead = call.is_ahead;
+        state.all.slow += 1;
+        if is_ahead {
+            state.ahead.slow += 1;
+        }
+        self.grant(&mut state);
+    }
+
+    /// Whether and where this partition takes its turn, after a change of its line.
+    fn settle(&self, state: &mut State, partition: &PartitionKey) {
+        let Some(line) = state.lines.get_mut(partition) else {
+            return;
+        };
+        // An application's own tokens, for as many tenants as it has, are asked for by itself only.
+        let all = partition.kind() == PartitionKind::Application;
+        let has_share_left = all || line.held < self.share;
+        for ((waiting, turn), turns) in line
+            .waiting
+            .iter()
+            .zip(&mut line.turns)
+            .zip(&mut state.turns)
+        {
+            match (has_share_left && !waiting.is_empty(), *turn) {
+                (true, None) => {
+                    state.count += 1;
+                    *turn = Some(state.count);
+                    turns.insert(state.count, partition.clone());
+                }
+                (false, Some(number)) => {
+                    *turn = None;
+                    turns.remove(&number);
+                }
+                _ => {}
+            }
+        }
+        if line.held == 0 && line.waiting.iter().all(BTreeMap::is_empty) {
+            state.lines.remove(partition);
+        }
+    }
+
+    fn grant(&self, state: &mut State) {
+        for class in [Class::Awaited, Class::Ahead] {
+            while self.has_room(state, class)
+                && let Some((_, partition)) = state.turns[class as usize].pop_first()
+            {
+                state.grant(class, &partition);
+                self.settle(state, &partition);
+            }
+        }
+    }
+
+    fn has_room(&self, state: &State, class: Class) -> bool {
+        let among_all = self.all.has_room(state.all);
+        match class {
+            Class::Awaited => among_all,
+            Class::Ahead => among_all && self.ahead.has_room(state.ahead),
+        }
+    }
+}
+
+impl State {
+    fn next(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    /// It is this partition's turn.
+    fn grant(&mut self, class: Class, partition: &PartitionKey) {
+        let Some(line) = self.lines.get_mut(partition) else {
+            return;
+        };
+        line.turns[class as usize] = None;
+        let Some((ticket, grant)) = line.waiting[class as usize].pop_first() else {
+            return;
+        };
+        line.held += 1;
+        let call = Call {
+            is_ahead: matches!(class, Class::Ahead),
+            is_slow: false,
+        };
+        self.all.all += 1;
+        if call.is_ahead {
+            self.ahead.all += 1;
+        }
+        self.under_way.insert(ticket, call);
+        // It is there: its place would be gone with it.
+        let _ = grant.send(());
+    }
+}
+
+impl Calls {
+    fn end(&mut self, call: Call) {
+        self.all -= 1;
+        self.slow -= usize::from(call.is_slow);
+    }
+}
+
+impl Place<'_> {
+    pub(crate) fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
+    /// Waits for the place.
+    pub(crate) async fn granted(&mut self) {
+        // What grants it lives as long as this.
+        let _ = (&mut self.granted).await;
+    }
+
+    /// Runs the call that has this place.
+    pub(crate) async fn run<F: Future + Unpin>(self, mut call: F) -> F::Output {
+        match race(&mut call, sleep(QUICK)).await {
+            Either::First(answer) => answer,
+            Either::Second(()) => {
+                self.places.is_slow(self.ticket);
+                call.await
+            }
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.places.leave(&self.partition, self.ticket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+    /// The output, if there is one without waiting.
+    fn polled<T>(future: &mut Boxed<'_, T>) -> Option<T> {
+        match future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+
+    fn session(number: usize) -> PartitionKey {
+        PartitionKey::session(number.to_string()).expect("a key")
+    }
+
+    async fn placed(mut place: Place<'_>) -> Place<'_> {
+        place.granted().await;
+        place
+    }
+
+    fn enter(places: &Places, number: usize) -> Boxed<'_, Place<'_>> {
+        Box::pin(placed(places.enter(&session(number), false)))
+    }
+
+    fn held(places: &Places, number: usize) -> Place<'_> {
+        polled(&mut enter(places, number)).expect("a place")
+    }
+
+    impl Places {
+        fn is_unused(&self) -> bool {
+            let state = self.state.lock();
+            state.lines.is_empty()
+                && state.under_way.is_empty()
+                && state.turns.iter().all(BTreeMap::is_empty)
+                && (state.all.all, state.all.slow) == (0, 0)
+                && (state.ahead.all, state.ahead.slow) == (0, 0)
+        }
+    }
+
+    #[test]
+    fn partitions_take_turns_and_none_has_more_than_its_share() {
+        let places = Places::new(8);
+        let mut greedy: Vec<_> = (0..100).map(|_| enter(&places, 0)).collect();
+        let mut taken: Vec<_> = greedy.iter_mut().filter_map(polled).collect();
+        assert_eq!(taken.len(), 2, "a quarter");
+        let others: Vec<_> = (1..=6).map(|number| held(&places, number)).collect();
+        let (mut late, mut later) = (enter(&places, 7), enter(&places, 8));
+        assert!(polled(&mut late).is_none());
+        assert!(polled(&mut later).is_none());
+        taken.pop();
+        let late = polled(&mut late).expect("the next turn");
+        taken.pop();
+        let later = polled(&mut later).expect("one place each before another one");
+        drop((late, later, others, greedy));
+        assert!(places.is_unused());
+    }
+
+    #[test]
+    fn an_application_may_have_all_places() {
+        let places = Places::new(8);
+        let application = PartitionKey::application("app", "").expect("a key");
+        let enter = |_| -> Boxed<'_, _> { Box::pin(placed(places.enter(&application, false))) };
+        let held: Vec<_> = (0..8).map(|it| polled(&mut enter(it))).collect();
+        assert!(held.iter().all(Option::is_some));
+        drop(held);
+        assert!(places.is_unused());
+    }
+
+    #[test]
+    fn a_place_is_given_back_whenever_its_future_is_dropped() {
+        let places = Places::new(1);
+        let first = held(&places, 0);
+        // One that was never polled, one that waits, and one that was granted it and does not know.
+        drop(enter(&places, 1));
+        let mut waiting = enter(&places, 2);
+        assert!(polled(&mut waiting).is_none());
+        drop(waiting);
+        let mut granted = enter(&places, 3);
+        assert!(polled(&mut granted).is_none());
+        drop(first);
+        drop(granted);
+        assert!(places.is_unused());
+    }
+
+    #[test]
+    fn ahead_of_time_has_a_quarter_and_goes_last() {
+        let places = Places::new(4);
+        let ahead =
+            |number| -> Boxed<'_, _> { Box::pin(placed(places.enter(&session(number), true))) };
+        let first = polled(&mut ahead(0)).expect("a place");
+        let (mut second, third) = (ahead(1), places.enter(&session(2), true));
+        let ticket = third.ticket();
+        let mut third: Boxed<'_, _> = Box::pin(placed(third));
+        assert!(polled(&mut second).is_none());
+        assert!(polled(&mut third).is_none());
+        let awaited: Vec<_> = (3..6).map(|number| held(&places, number)).collect();
+        let mut fourth = enter(&places, 6);
+        assert!(polled(&mut fourth).is_none());
+        drop(first);
+        let fourth = polled(&mut fourth).expect("those that are waited for go first");
+        drop(awaited);
+        let second = polled(&mut second).expect("there is room again");
+        assert!(polled(&mut third).is_none());
+        places.promote(&session(2), ticket);
+        let third = polled(&mut third).expect("it is waited for now");
+        drop((second, third, fourth));
+        assert!(places.is_unused());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_calls_count_again_when_there_are_too_many() {
+        let places = Places::new(1);
+        let mut calls = Vec::new();
+        for number in 0..=SLOW_CALLS {
+            let place = held(&places, number);
+            let mut call: Boxed<'_, ()> = Box::pin(place.run(std::future::pending()));
+            assert!(polled(&mut call).is_none());
+            assert!(
+                polled(&mut enter(&places, 100)).is_none(),
+                "it is quick yet"
+            );
+            tokio::time::advance(QUICK * 2).await;
+            assert!(polled(&mut call).is_none());
+            calls.push(call);
+        }
+        let mut late = enter(&places, 100);
+        assert!(polled(&mut late).is_none());
+        calls.pop();
+        let late = polled(&mut late).expect("one has ended");
+        drop((late, calls));
+        assert!(places.is_unused());
+    }
+}

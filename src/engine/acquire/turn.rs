@@ -1,0 +1,94 @@
+//! A flight's turn: what keeps others away while it works, and how it waits while they do.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, timeout};
+
+use crate::engine::acquire::flights::Lock;
+use crate::engine::acquire::lease::HeldLease;
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::error::StoreErrorKind;
+use crate::key::{PartitionKey, TokenKey};
+use crate::random::{SLIGHTLY, jittered};
+
+/// How often those who wait for another instance look whether it is done.
+const FIRST_POLL: Duration = Duration::from_millis(20);
+pub(crate) const LAST_POLL: Duration = Duration::from_millis(250);
+
+/// What keeps others away; given back on drop.
+#[derive(Default)]
+pub(crate) struct Exclusion {
+    pub(crate) lease: Option<HeldLease>,
+    pub(crate) lock: Option<Lock>,
+}
+
+impl Exclusion {
+    /// Keeps other instances away until L2 has what was acquired.
+    pub(crate) async fn end_when_written(mut self, partition: PartitionKey, name: TokenKey) {
+        match self.lease.take() {
+            Some(lease) if !lease.has_written(&partition, &name) => {
+                self.lock = None;
+                lease.keep_until_written(partition, name).await;
+            }
+            Some(lease) => lease.release().await,
+            None => {}
+        }
+    }
+
+    pub(crate) async fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release().await;
+        }
+        self.lock = None;
+    }
+}
+
+/// How long a flight waits for its turn.
+pub(crate) struct Turn {
+    pause: Duration,
+    /// Another instance may be at it until then.
+    held_until: Option<Instant>,
+    /// Until then an L2 that fails may only be restarting.
+    patience: Instant,
+    over: Instant,
+}
+
+impl Turn {
+    pub(crate) fn new(engine: &Engine) -> Self {
+        let now = Instant::now();
+        Self {
+            pause: FIRST_POLL,
+            held_until: None,
+            patience: now + engine.l2.hard_timeout,
+            over: now + engine.terms.timeout + engine.terms.lease_ttl,
+        }
+    }
+
+    /// Waits for a while, or until something is announced.
+    pub(crate) async fn pause(&mut self, changed: Pin<&mut Notified<'_>>) {
+        let _ = timeout(jittered(self.pause, SLIGHTLY), changed).await;
+        self.pause = (self.pause * 3 / 2).min(LAST_POLL);
+    }
+
+    /// The lease is another's for so long yet.
+    pub(crate) async fn is_held(&mut self, remaining: Duration, changed: Pin<&mut Notified<'_>>) {
+        self.held_until = Some(Instant::now() + remaining);
+        self.pause = self.pause.min(remaining.max(FIRST_POLL));
+        self.pause(changed).await;
+    }
+
+    /// Whether to wait for an L2 that fails rather than to go on without it: while another instance
+    /// is known to be at it, and as long as anybody waits for L2.
+    pub(crate) fn may_come(&self, failure: &L2Error) -> bool {
+        let now = Instant::now();
+        let known_down = failure.error.kind() == StoreErrorKind::CircuitOpen;
+        self.held_until.is_some_and(|until| now < until) || (now < self.patience && !known_down)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() > self.over
+    }
+}

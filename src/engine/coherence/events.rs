@@ -1,0 +1,142 @@
+//! What the engine does with what the change feed says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+
+use crate::engine::coherence::gaps::Gaps;
+use crate::engine::core::Engine;
+use crate::engine::partition::{Hint, RECHECK, State};
+use crate::engine::vouch::{Hearing, TRUST, UNTOLD};
+use crate::key::PartitionKey;
+use crate::sabotage::{self, Sabotage};
+use crate::store::{Feed, FeedEvent};
+
+/// What this process has written itself is compared so much later: with others', in one question.
+const OWN: Duration = Duration::from_millis(5);
+
+/// How often that waits for a write that is still under way.
+const PATIENCE: u32 = 100;
+
+impl Engine {
+    /// How long a change of another instance can go unnoticed now; `None` is without bound.
+    pub(crate) fn staleness_bound(&self) -> Option<Duration> {
+        let now = self.now().moment;
+        match self.rules.vouch.hearing(now) {
+            Hearing::None => self.rules.max_staleness,
+            Hearing::Alive => Some(self.rules.vouch.unproven_for(now)),
+            Hearing::Lost => Some(RECHECK).filter(|_| self.l2.shards.answer()),
+        }
+    }
+
+    /// Whether the feed is provably alive; `None` where the store has none.
+    pub(crate) fn is_feed_alive(&self) -> Option<bool> {
+        match self.rules.vouch.hearing(self.now().moment) {
+            Hearing::None => None,
+            hearing => Some(hearing == Hearing::Alive),
+        }
+    }
+
+    /// Does what the feed says until the engine ends.
+    pub(crate) fn follow(self: &Arc<Self>, mut feed: Feed) {
+        let engine = Arc::downgrade(self);
+        let listener = self.runtime.spawn(async move {
+            let mut gaps = Gaps::default();
+            while let Some(event) = feed.next().await {
+                let Some(engine) = engine.upgrade() else {
+                    return;
+                };
+                engine.obey(event, &mut gaps);
+            }
+        });
+        *self.coherence.listener.lock() = Some(listener.abort_handle());
+    }
+
+    fn obey(self: &Arc<Self>, event: FeedEvent, gaps: &mut Gaps) {
+        let vouch = &self.rules.vouch;
+        let now = self.now().moment;
+        match event {
+            FeedEvent::Changed(digests) => self.take_hints(&digests),
+            FeedEvent::Everything if gaps.add(now) => vouch.lapse(now),
+            FeedEvent::Everything => self.hear_everything(),
+            FeedEvent::CompleteUntil(_) if gaps.are_many() && gaps.go_on(now) => {}
+            FeedEvent::CompleteUntil(proven) => {
+                if !gaps.go_on(now) && gaps.end() {
+                    self.hear_everything();
+                }
+                let age = Instant::now().into_std().saturating_duration_since(proven);
+                vouch.believe_until(now.saturating_sub(age).saturating_add(TRUST));
+            }
+            FeedEvent::Lost => vouch.lapse(now),
+        }
+    }
+
+    fn hear_everything(self: &Arc<Self>) {
+        self.rules.vouch.begin_epoch();
+        self.rules.users.hear_all();
+        // L2 may be back.
+        self.l2.shards.hasten();
+        self.ask_for_number();
+    }
+
+    /// These may have changed.
+    fn take_hints(self: &Arc<Self>, digests: &[[u8; 32]]) {
+        self.counters.feed_told.add(digests.len() as u64);
+        let now = self.now();
+        let mut own = Vec::new();
+        for digest in digests {
+            self.rules.users.hear(digest);
+            if self.is_namespace_epoch(digest) {
+                self.rules.vouch.hear_number();
+                self.ask_for_number();
+            }
+            let Some(partition) = self.coherence.index.find(digest) else {
+                continue;
+            };
+            self.counters.feed_hints.add(1);
+            let key = &partition.key;
+            let hint = self.partitions.with_known(key, |state| state.hint(now));
+            if hint == Some(Hint::Own) && !sabotage::is(Sabotage::OwnChangeNotCompared) {
+                own.push(key.clone());
+            }
+            if let Some(waiting) = self.coherence.waiting.get(key) {
+                waiting.notify_waiters();
+            }
+        }
+        if !own.is_empty() {
+            let engine = Arc::downgrade(self);
+            self.runtime.spawn(async move {
+                sleep(OWN).await;
+                if let Some(engine) = engine.upgrade() {
+                    join_all(own.iter().map(|key| engine.compare_own(key))).await;
+                }
+            });
+        }
+    }
+
+    /// Compares what this process has written with what L2 has: somebody else may have written right after.
+    async fn compare_own(self: &Arc<Self>, key: &PartitionKey) {
+        self.counters.feed_compares.add(1);
+        for _ in 0..PATIENCE {
+            let writes = self.partitions.with_known(key, |state| state.is_writing());
+            match writes {
+                Some(true) => sleep(OWN).await,
+                Some(false) => break,
+                None => return,
+            }
+        }
+        self.partitions.with_known(key, State::forget_own_hint);
+        let is_known = match self.confirm(key).await {
+            Ok(false) => self.load(key).await.1.is_ok(),
+            confirmed => confirmed.is_ok(),
+        };
+        if !is_known {
+            // It is compared before it is used, if L2 can be asked by then.
+            self.partitions
+                .with_known(key, |state| state.epoch = UNTOLD);
+        }
+    }
+}

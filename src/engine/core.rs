@@ -1,0 +1,77 @@
+//! The engine's state, which all clones, handles and background tasks share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::engine::acquire::flights::Flights;
+use crate::engine::acquire::outcome::Terms;
+use crate::engine::budget::Budget;
+use crate::engine::coherence::Coherence;
+use crate::engine::fingerprint::Fingerprint;
+use crate::engine::journal::Journal;
+use crate::engine::journal::unacknowledged::SignOuts;
+use crate::engine::l1::table::Partitions;
+use crate::engine::l2::L2;
+use crate::engine::l2::questions::Questions;
+use crate::engine::partition::Rules;
+use crate::engine::runtime::operations::Operations;
+use crate::engine::runtime::thread::EngineThread;
+use crate::engine::sign_out::owed_users::UserSignOuts;
+use crate::engine::write_behind::deferred::Deferred;
+use crate::engine::write_behind::queue::Queue;
+use crate::policy::{FailurePolicy, WriteMode};
+use crate::store::{Lifetime, Loaded, Revision};
+use crate::telemetry::Counters;
+use crate::time::{Clock, Now};
+
+/// State shared by all clones, handles and background tasks.
+pub(crate) struct Engine {
+    pub(crate) partitions: Partitions,
+    pub(crate) coherence: Coherence,
+    pub(crate) loads: Questions<Loaded>,
+    pub(crate) confirmations: Questions<Revision>,
+    pub(crate) l2: L2,
+    pub(crate) queue: Queue,
+    pub(crate) deferred: Deferred,
+    pub(crate) sign_outs: SignOuts,
+    pub(crate) journal: Option<Journal>,
+    pub(crate) budget: Budget,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Clock,
+    /// How often the machine had slept when somebody last looked.
+    pub(crate) sleeps: AtomicU32,
+    pub(crate) rules: Rules,
+    pub(crate) flights: Flights,
+    pub(crate) operations: Operations,
+    pub(crate) terms: Terms,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) failure_policy: FailurePolicy,
+    pub(crate) write_mode: WriteMode,
+    pub(crate) user_sign_outs: UserSignOuts,
+    /// What the settings were, for [`TokenCache::shared`].
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) runtime: tokio::runtime::Handle,
+    /// What drives it, where it is the engine's own.
+    pub(crate) _thread: Option<EngineThread>,
+}
+
+impl Engine {
+    /// Both times. Every one that looks at them notices that the machine has slept: who has heard
+    /// nothing may have missed something.
+    #[inline]
+    pub(crate) fn now(&self) -> Now {
+        let now = self.clock.read();
+        if now.sleeps != self.sleeps.load(Ordering::Relaxed) {
+            self.wake_up(now.sleeps);
+        }
+        now
+    }
+
+    #[cold]
+    fn wake_up(&self, sleeps: u32) {
+        if self.sleeps.swap(sleeps, Ordering::Relaxed) != sleeps {
+            tracing::info!("the machine has slept, or its clock was set ahead: L2 is asked again");
+            self.rules.vouch.begin_epoch();
+        }
+    }
+}

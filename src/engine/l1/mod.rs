@@ -1,0 +1,5 @@
+//! L1.
+
+pub(crate) mod digests;
+pub(crate) mod eviction;
+pub(crate) mod table;

@@ -1,0 +1,596 @@
+//! The partitions in memory.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::engine::journal::unacknowledged::SignOuts;
+use crate::engine::l1::eviction::Bound;
+use crate::engine::namespace::{Number, Prefix};
+use crate::engine::partition::{Partition, Rules, State};
+use crate::key::PartitionKey;
+use crate::time::Now;
+
+/// All partitions in memory. At any time a key has at most one that counts: the *active* one, which
+/// has a load or a write under way and stays whatever happens to the others; else the *kept* one,
+/// which is in L1 while there is room; else the *empty* one, which says for a moment that there is
+/// nothing. Sessions that do not exist can so never drive out those that do.
+pub(crate) struct Partitions {
+    stripes: Box<[Mutex<Stripe>]>,
+    /// Of what is kept; `None` keeps nothing.
+    bound: Option<Bound>,
+    /// Of one stripe.
+    empty_limit: EmptyLimit,
+    hasher: RandomState,
+    rules: Rules,
+    prefix: Prefix,
+    sign_outs: SignOuts,
+}
+
+/// The partitions of some keys.
+#[derive(Default)]
+struct Stripe {
+    active: Shelf,
+    kept: Shelf,
+    empty: Shelf,
+    /// What has come onto that shelf since it was last cleared, in bytes.
+    empty_bytes: usize,
+}
+
+/// Partitions by their keys, of which each knows its own.
+#[derive(Default)]
+struct Shelf(HashTable<Arc<Partition>>);
+
+/// What may be on the shelf of the empty ones.
+#[derive(Clone, Copy)]
+struct EmptyLimit {
+    partitions: usize,
+    bytes: usize,
+}
+
+const STRIPES: usize = 256;
+/// How many partitions may be known to be empty.
+const MAX_EMPTY: usize = 10_000;
+/// The part of L1's memory that they may take, at most.
+const EMPTY_PART: u64 = 16;
+/// What so many short keys take.
+const MAX_EMPTY_BYTES: u64 = 10 << 20;
+
+impl Partitions {
+    pub(crate) fn new(
+        max_bytes: Option<u64>,
+        rules: Rules,
+        prefix: Prefix,
+        sign_outs: SignOuts,
+    ) -> Self {
+        let limit = max_bytes.unwrap_or_default();
+        let of_empty = (limit / EMPTY_PART).min(MAX_EMPTY_BYTES);
+        Self {
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            bound: max_bytes.map(|limit| Bound::new(limit - of_empty)),
+            empty_limit: EmptyLimit {
+                partitions: MAX_EMPTY / STRIPES,
+                bytes: usize::try_from(of_empty).unwrap_or(usize::MAX) / STRIPES,
+            },
+            hasher: RandomState::new(),
+            rules,
+            prefix,
+            sign_outs,
+        }
+    }
+
+    /// Begins anew under another number of the namespace. Returns how many changes are dropped.
+    pub(crate) fn forget_all(&self) -> usize {
+        self.forget_idle();
+        let mut dropped = 0;
+        for key in self.active() {
+            let follow = |state: &mut State| state.follow_prefix(&self.prefix);
+            dropped += self.with_known(&key, follow).unwrap_or(0);
+        }
+        // What was put back meanwhile.
+        self.forget_idle();
+        dropped
+    }
+
+    fn forget_idle(&self) {
+        if let Some(bound) = &self.bound {
+            bound.clear();
+        }
+        self.clear_shelves();
+    }
+
+    fn clear_shelves(&self) {
+        for stripe in &self.stripes {
+            let mut stripe = stripe.lock();
+            stripe.clear_empty();
+            for partition in stripe.kept.0.drain() {
+                // One that has come since: in the books alone, nobody would ever find it.
+                if let Some(bound) = &self.bound
+                    && bound.has(&partition)
+                {
+                    bound.remove(&partition);
+                }
+            }
+        }
+    }
+
+    /// Looks at the partition if L1 has it: the path of a hit.
+    pub(crate) fn hit<R>(
+        &self,
+        key: &PartitionKey,
+        look: impl FnOnce(&Arc<Partition>) -> R,
+    ) -> Option<R> {
+        let bound = self.bound.as_ref()?;
+        let hash = self.hash(key);
+        let (result, used) = {
+            let stripe = self.stripe(hash);
+            let partition = stripe.kept.get(hash, key)?;
+            let used = bound.forgets(partition).then(|| partition.clone());
+            (look(partition), used)
+        };
+        if let Some(used) = used {
+            self.note_use(bound, &used);
+        }
+        Some(result)
+    }
+
+    /// The partition if L1 has it.
+    pub(crate) fn get(&self, key: &PartitionKey) -> Option<Arc<Partition>> {
+        self.hit(key, Arc::clone)
+    }
+
+    /// Runs `act` on the one partition of this key, which is made if need be. All changes go this
+    /// way: nothing else can replace the partition meanwhile.
+    pub(crate) fn with<R>(
+        &self,
+        key: &PartitionKey,
+        act: impl FnOnce(&Arc<Partition>, &mut State) -> R,
+    ) -> R {
+        let hash = self.hash(key);
+        let mut stripe = self.stripe(hash);
+        let known = stripe.active.get(hash, key).cloned();
+        let was_active = known.is_some();
+        let partition = known
+            .or_else(|| stripe.kept.get(hash, key).cloned())
+            .or_else(|| stripe.empty.get(hash, key).cloned())
+            .unwrap_or_else(|| Partition::new(key.clone(), &self.prefix));
+        let mut state = partition.lock();
+        // Where everybody was signed out between two looks at it.
+        state.follow_prefix(&self.prefix);
+        let result = act(&partition, &mut state);
+        if let Some(pending) = &mut state.pending {
+            pending.count_sign_out(&self.sign_outs);
+        }
+        state.settle(&self.rules);
+        let is_active = state.is_active() && !state.is_forgettable();
+        match (was_active, is_active) {
+            (false, true) => self.put(&mut stripe.active, hash, partition.clone()),
+            (true, false) => stripe.active.remove(hash, &partition),
+            _ => {}
+        }
+        let (weight, is_empty) = (state.footprint(key), state.is_empty());
+        drop(state);
+        if let Some(bound) = &self.bound
+            && !(is_active && is_empty)
+        {
+            let was_kept = partition.weight() > 0;
+            match !was_kept && is_empty {
+                true => self.keep_empty(&mut stripe, hash, partition, weight),
+                false => self.keep(bound, stripe, hash, &partition, weight),
+            }
+        }
+        result
+    }
+
+    /// Puts a partition into L1: once, when its contents are there, for those that are written again
+    /// and again would spread over memory, and make hits slow.
+    fn keep(
+        &self,
+        bound: &Bound,
+        mut stripe: MutexGuard<'_, Stripe>,
+        hash: u64,
+        partition: &Arc<Partition>,
+        weight: u32,
+    ) {
+        let is_there = stripe.kept.get(hash, &partition.key).is_some();
+        let listed = partition.weight();
+        // A difference of a thirtieth is not worth the trouble, and evens out.
+        if is_there && listed.abs_diff(weight) <= weight / 32 {
+            let used = bound.forgets(partition);
+            drop(stripe);
+            if used {
+                self.note_use(bound, partition);
+            }
+            return;
+        }
+        if !is_there {
+            stripe.empty.remove(hash, partition);
+            self.put(&mut stripe.kept, hash, partition.clone());
+        }
+        // Under the lock: who is found is in the books, or about to be let go.
+        bound.take(partition, weight);
+        drop(stripe);
+        self.let_go(bound);
+    }
+
+    fn keep_empty(&self, stripe: &mut Stripe, hash: u64, partition: Arc<Partition>, weight: u32) {
+        if stripe.empty.get(hash, &partition.key).is_some() {
+            return;
+        }
+        let limit = self.empty_limit;
+        let bytes = stripe.empty_bytes + weight as usize;
+        if stripe.empty.0.len() >= limit.partitions || bytes > limit.bytes {
+            // Whose does not matter: they are of use for a moment only.
+            stripe.clear_empty();
+        }
+        stripe.empty_bytes += weight as usize;
+        self.put(&mut stripe.empty, hash, partition);
+    }
+
+    fn note_use(&self, bound: &Bound, partition: &Arc<Partition>) {
+        bound.note_use(partition);
+        self.let_go(bound);
+    }
+
+    /// Finds no more who had to leave. Never under a stripe's lock, which it takes.
+    fn let_go(&self, bound: &Bound) {
+        self.forget(bound, bound.take_evicted());
+    }
+
+    fn forget(&self, bound: &Bound, evicted: Vec<Arc<Partition>>) {
+        for partition in evicted {
+            let hash = self.hash(&partition.key);
+            let mut stripe = self.stripe(hash);
+            // It may have come back meanwhile.
+            if !bound.has(&partition) {
+                stripe.kept.remove(hash, &partition);
+            }
+        }
+    }
+
+    /// Runs `act` on the partition of this key if there is one in memory.
+    pub(crate) fn with_known<R>(
+        &self,
+        key: &PartitionKey,
+        act: impl FnOnce(&mut State) -> R,
+    ) -> Option<R> {
+        self.knows(key)
+            .then(|| self.with(key, |_, state| act(state)))
+    }
+
+    /// Runs `act` on the partition of this key if it is still under this number of the namespace:
+    /// what has begun under another has no effect.
+    pub(crate) fn with_under<R>(
+        &self,
+        key: &PartitionKey,
+        under: Number,
+        act: impl FnOnce(&Arc<Partition>, &mut State) -> R,
+    ) -> Option<R> {
+        self.with(key, |partition, state| {
+            (state.prefix == Some(under)).then(|| act(partition, state))
+        })
+    }
+
+    /// Whether there is a partition of this key in memory.
+    pub(crate) fn knows(&self, key: &PartitionKey) -> bool {
+        let hash = self.hash(key);
+        let stripe = self.stripe(hash);
+        let mut shelves = [&stripe.active, &stripe.kept, &stripe.empty].into_iter();
+        shelves.any(|shelf| shelf.get(hash, key).is_some())
+    }
+
+    /// The keys of the active partitions.
+    pub(crate) fn active(&self) -> Vec<PartitionKey> {
+        let mut keys = Vec::new();
+        for stripe in &self.stripes {
+            let stripe = stripe.lock();
+            keys.extend(
+                stripe
+                    .active
+                    .0
+                    .iter()
+                    .map(|partition| partition.key.clone()),
+            );
+        }
+        keys
+    }
+
+    /// Partitions in L1, and what they cost.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        self.bound.as_ref().map_or((0, 0), |bound| {
+            bound.settle();
+            self.let_go(bound);
+            bound.size()
+        })
+    }
+
+    /// Frees what has expired, and the room of what has left.
+    pub(crate) async fn sweep(&self, now: Now) {
+        for stripe in &self.stripes {
+            let (over, grown): (Vec<_>, Vec<_>) = {
+                let stripe = &mut *stripe.lock();
+                stripe.clear_empty();
+                let Stripe { active, kept, .. } = stripe;
+                let is_active = |it: &Arc<Partition>| active.has(self.hash(&it.key), it);
+                let over = |it: &mut Arc<Partition>| it.lock().is_over(now) && !is_active(it);
+                let over = kept.0.extract_if(over).collect();
+                for shelf in [active, kept, &mut stripe.empty] {
+                    shelf.fit(|partition| self.hash(&partition.key));
+                }
+                let grown = stripe.kept.0.iter();
+                let grown = grown.filter(|it| it.lock().is_to_be_pruned(now.wall));
+                (over, grown.map(|it| it.key.clone()).collect())
+            };
+            if let Some(bound) = &self.bound {
+                over.iter().for_each(|partition| bound.remove(partition));
+            }
+            for key in grown {
+                self.with_known(&key, |state| state.prune(now.wall));
+            }
+            tokio::task::yield_now().await;
+        }
+        if let Some(bound) = &self.bound {
+            bound.settle();
+            self.let_go(bound);
+        }
+    }
+
+    fn put(&self, shelf: &mut Shelf, hash: u64, partition: Arc<Partition>) {
+        let rehash = |partition: &Arc<Partition>| self.hash(&partition.key);
+        shelf.0.insert_unique(hash, partition, rehash);
+    }
+
+    fn hash(&self, key: &PartitionKey) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn stripe(&self, hash: u64) -> MutexGuard<'_, Stripe> {
+        // The tables use the lowest bits, and the highest.
+        self.stripes[(hash >> 32) as usize % STRIPES].lock()
+    }
+}
+
+impl Stripe {
+    fn clear_empty(&mut self) {
+        self.empty.0.clear();
+        self.empty_bytes = 0;
+    }
+}
+
+impl Shelf {
+    /// Gives back the room of those that have left, where it is most of it.
+    fn fit(&mut self, hash: impl Fn(&Arc<Partition>) -> u64) {
+        if self.0.len() < self.0.capacity() / 4 {
+            self.0.shrink_to(2 * self.0.len(), hash);
+        }
+    }
+
+    fn get(&self, hash: u64, key: &PartitionKey) -> Option<&Arc<Partition>> {
+        self.0.find(hash, |partition| partition.key == *key)
+    }
+
+    fn has(&self, hash: u64, partition: &Arc<Partition>) -> bool {
+        let found = self.0.find(hash, |other| Arc::ptr_eq(other, partition));
+        found.is_some()
+    }
+
+    fn remove(&mut self, hash: u64, partition: &Arc<Partition>) {
+        let is_it = |other: &Arc<Partition>| Arc::ptr_eq(other, partition);
+        if let Ok(found) = self.0.find_entry(hash, is_it) {
+            found.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::codec::Value;
+    use crate::engine::partition::links::Users;
+    use crate::engine::vouch::Vouch;
+    use crate::key::TokenKey;
+    use crate::time::Clock;
+    use crate::token::Token;
+
+    const LIMIT: u64 = 1 << 20;
+
+    fn partitions() -> Partitions {
+        let rules = Rules {
+            negative_ttl: std::time::Duration::from_secs(1),
+            expiration_ratio: 1.0,
+            revalidate_every: None,
+            max_staleness: None,
+            sliding: None,
+            vouch: Vouch::default(),
+            losses: crate::engine::partition::life::Losses::default(),
+            users: Users::default(),
+        };
+        Partitions::new(Some(LIMIT), rules, Prefix::default(), SignOuts::default())
+    }
+
+    fn user(number: usize) -> PartitionKey {
+        PartitionKey::user(number.to_string()).expect("a key")
+    }
+
+    /// Keeps a token of so many bytes.
+    fn keep(partitions: &Partitions, number: usize, size: usize) {
+        let token = Token::new("x".repeat(size));
+        let name = TokenKey::from_canonical("graph");
+        let change = [(name, Some(Value::Token(token)))];
+        partitions.with(&user(number), |_, state| {
+            state.change(change, None, Clock::system().read());
+        });
+    }
+
+    impl Partitions {
+        /// How many there are on the shelves; those that are kept have to be in the books, too.
+        fn count(&self) -> (u64, usize) {
+            let (booked, weight) = self.size();
+            assert!(weight <= LIMIT, "{weight}");
+            let bound = self.bound.as_ref().expect("there is L1");
+            let (mut kept, mut empty) = (0, 0);
+            for stripe in &self.stripes {
+                let stripe = stripe.lock();
+                assert!(stripe.kept.0.iter().all(|partition| bound.has(partition)));
+                kept += stripe.kept.0.len() as u64;
+                empty += stripe.empty.0.len();
+            }
+            assert_eq!(kept, booked);
+            (kept, empty)
+        }
+    }
+
+    #[test]
+    fn what_is_known_to_be_empty_is_bounded() {
+        let partitions = partitions();
+        for number in 0..2 * MAX_EMPTY {
+            partitions.with(&user(number), |_, _| ());
+            assert!(partitions.knows(&user(number)));
+        }
+        let (kept, empty) = partitions.count();
+        assert_eq!(kept, 0);
+        assert!((1..=MAX_EMPTY).contains(&empty), "{empty}");
+    }
+
+    #[test]
+    fn unknown_ids_of_any_length_stay_within_the_limit() {
+        let partitions = partitions();
+        for number in 0..MAX_EMPTY {
+            let id = format!("{number}{}", "x".repeat(900));
+            partitions.with(&PartitionKey::user(id).expect("a key"), |_, _| ());
+        }
+        let stripes = partitions.stripes.iter();
+        let empty: usize = stripes.map(|stripe| stripe.lock().empty.0.len()).sum();
+        assert!(empty <= STRIPES, "{empty}: one in a stripe at most");
+    }
+
+    #[tokio::test]
+    async fn what_has_left_gives_its_room_back() {
+        let partitions = partitions();
+        for number in 0..20_000 {
+            // Under way, as all are while L2 is away.
+            partitions.with(&user(number), |_, state| state.pending().reads += 1);
+        }
+        let rooms = || {
+            let stripes = partitions.stripes.iter().map(|stripe| {
+                let stripe = stripe.lock();
+                let shelves = [&stripe.active, &stripe.kept, &stripe.empty];
+                shelves
+                    .map(|shelf| shelf.0.capacity())
+                    .iter()
+                    .sum::<usize>()
+            });
+            stripes.sum::<usize>()
+        };
+        assert!(rooms() >= 20_000);
+        for number in 0..20_000 {
+            partitions.with(&user(number), |_, state| state.pending().reads -= 1);
+        }
+        partitions.sweep(Clock::system().read()).await;
+        assert_eq!(partitions.count(), (0, 0));
+        assert!(rooms() <= 4 * STRIPES, "{}", rooms());
+    }
+
+    #[test]
+    fn who_had_to_leave_is_found_no_more() {
+        let partitions = partitions();
+        for number in 0..1000 {
+            keep(&partitions, number, 7000);
+            // One that is used all the time.
+            assert!(partitions.get(&user(0)).is_some(), "after {number}");
+        }
+        let (kept, _) = partitions.count();
+        assert!((120..150).contains(&kept), "{kept}");
+        assert!(!partitions.knows(&user(1)));
+        assert!(partitions.get(&user(999)).is_some());
+    }
+
+    #[test]
+    fn a_use_counts_again_when_a_sixteenth_has_come() {
+        let partitions = partitions();
+        let bound = partitions.bound.as_ref().expect("there is L1");
+        for number in 0..64 {
+            keep(&partitions, number, 100);
+        }
+        partitions.size();
+        keep(&partitions, 64, 100);
+        let used = partitions.get(&user(0)).expect("there is room");
+        assert!(!bound.forgets(&used));
+        for number in 65..68 {
+            keep(&partitions, number, 100);
+        }
+        assert!(!bound.forgets(&used));
+        keep(&partitions, 68, 100);
+        assert!(bound.forgets(&used));
+        partitions.get(&user(0));
+        assert!(!bound.forgets(&used));
+    }
+
+    #[test]
+    fn who_comes_back_while_being_let_go_stays() {
+        let partitions = partitions();
+        let bound = partitions.bound.as_ref().expect("there is L1");
+        keep(&partitions, 0, 7000);
+        let first = partitions.get(&user(0)).expect("there is room");
+        for number in 1..100 {
+            keep(&partitions, number, 7000);
+        }
+        // More than there is room for, as another thread would bring it.
+        for number in 100..200 {
+            let newcomer = Partition::new(user(number), &Prefix::default());
+            bound.take(&newcomer, 7000);
+        }
+        bound.settle();
+        let evicted = bound.take_evicted();
+        assert!(evicted.iter().any(|it| Arc::ptr_eq(it, &first)));
+        keep(&partitions, 0, 9000);
+        partitions.forget(bound, evicted);
+        assert!(bound.has(&first));
+        assert!(partitions.knows(&user(0)));
+        assert!(!partitions.knows(&user(1)), "the others have left");
+    }
+
+    #[test]
+    fn who_comes_while_all_are_forgotten_is_not_left_in_the_books() {
+        let partitions = partitions();
+        keep(&partitions, 0, 100);
+        partitions.bound.as_ref().expect("there is L1").clear();
+        keep(&partitions, 1, 100);
+        partitions.clear_shelves();
+        assert_eq!(partitions.count(), (0, 0));
+    }
+
+    #[test]
+    fn shelves_and_books_agree_whatever_happens_at_once() {
+        let partitions = partitions();
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let partitions = &partitions;
+                scope.spawn(move || {
+                    for step in 0..20_000_usize {
+                        let number = (step * 7919 + thread) % 400;
+                        match step % 11 {
+                            0..4 => keep(partitions, number, 100 * (step % 97)),
+                            4 => partitions.with(&user(number), |_, state| {
+                                state.forget_entries();
+                            }),
+                            5 if step % 1000 == 5 => {
+                                partitions.forget_all();
+                            }
+                            6 if step % 100 == 6 => {
+                                partitions.size();
+                            }
+                            _ => drop(partitions.get(&user(number))),
+                        }
+                    }
+                });
+            }
+        });
+        let (kept, _) = partitions.count();
+        assert!(kept > 0);
+    }
+}

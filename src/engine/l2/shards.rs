@@ -1,0 +1,201 @@
+//! What of the store fails apart: each shard has a breaker for reads, one for writes, and a pace.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::engine::l2::breaker::{Breaker, BreakerState};
+use crate::engine::l2::pace::Pace;
+use crate::policy::L2Operation;
+use crate::reasons::Reasons;
+
+/// Shards that are remembered: more than a cluster can sensibly have.
+const MAX_SHARDS: usize = 1000;
+/// Leases that are asked for or given back at a time: 3,000 a second from a store 20 ms away.
+const MAX_LEASES: usize = 64;
+/// A shard that was not asked for so long says nothing about the store: a failover may have put
+/// another in its stead. Longer than the longest interval between looks at the prefix generation.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+/// One that was not asked for so long while others were has no users now: most likely its partitions
+/// are kept by another.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The shards of the store that were asked.
+#[derive(Default)]
+pub(crate) struct Shards(Mutex<HashMap<usize, Arc<Shard>>>);
+
+/// A part of the store that fails as a whole.
+pub(crate) struct Shard {
+    reads: Way,
+    writes: Way,
+    /// Of reads.
+    pub(crate) pace: Pace,
+    /// Leases go out one by one: those that wait for their turn have not been asked for yet, and do
+    /// not hold up each other's answers. Renewals, which have a time to keep, do not wait.
+    pub(crate) leases: Semaphore,
+    asked: Mutex<Instant>,
+}
+
+/// Reads or writes of a shard. A server that takes no writes may well answer reads.
+#[derive(Default)]
+pub(crate) struct Way {
+    pub(crate) breaker: Breaker,
+    /// Why it fails.
+    pub(crate) reasons: Reasons,
+}
+
+impl Shard {
+    fn new() -> Self {
+        Self {
+            reads: Way::default(),
+            writes: Way::default(),
+            pace: Pace::default(),
+            leases: Semaphore::new(MAX_LEASES),
+            asked: Mutex::new(Instant::now()),
+        }
+    }
+
+    pub(crate) fn way(&self, operation: L2Operation) -> &Way {
+        match reads(operation) {
+            true => &self.reads,
+            false => &self.writes,
+        }
+    }
+
+    /// Whether a request that memory can serve goes on without asking: the shard is known not to
+    /// answer. Then also whether somebody is to ask in the background. One whose memory is
+    /// `contradicted` asks until the breaker is open.
+    pub(crate) fn spares(&self, contradicted: bool) -> Option<bool> {
+        let silent = || self.pace.spares().filter(|_| !contradicted);
+        self.reads.breaker.spares().or_else(silent)
+    }
+
+    /// A read was answered: where nothing is to be written nobody else would find out that writes are
+    /// answered, too.
+    pub(crate) fn answered(&self) {
+        self.writes.breaker.relent();
+    }
+
+    /// Reads are answered again after they were not.
+    pub(crate) fn recovered(&self) {
+        self.writes.breaker.hasten();
+    }
+
+    fn ways(&self) -> [&Way; 2] {
+        [&self.reads, &self.writes]
+    }
+}
+
+pub(crate) fn reads(operation: L2Operation) -> bool {
+    operation == L2Operation::Load
+}
+
+impl Shards {
+    /// The shard of this number, which is about to be asked.
+    pub(crate) fn get(&self, number: usize) -> Arc<Shard> {
+        let mut shards = self.0.lock();
+        if shards.len() >= MAX_SHARDS && !shards.contains_key(&number) {
+            shards.clear();
+        }
+        let shard = shards.entry(number);
+        let shard = shard.or_insert_with(|| Arc::new(Shard::new()));
+        *shard.asked.lock() = Instant::now();
+        shard.clone()
+    }
+
+    /// Whether more than one is known.
+    pub(crate) fn are_several(&self) -> bool {
+        self.0.lock().len() > 1
+    }
+
+    /// Whether none of them is known not to answer.
+    pub(crate) fn answer(&self) -> bool {
+        let shards = self.0.lock();
+        shards.values().all(|shard| shard.spares(false).is_none())
+    }
+
+    /// The worst of those that are in use.
+    pub(crate) fn state(&self) -> BreakerState {
+        let severity = |state: &BreakerState| match state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        let shards = self.current();
+        let asked = |shard: &Arc<Shard>| *shard.asked.lock();
+        let last = shards.iter().map(asked).max();
+        let in_use = |shard: &&Arc<Shard>| last.is_some_and(|last| last < asked(shard) + IDLE);
+        let ways = shards.iter().filter(in_use).flat_map(|shard| shard.ways());
+        let states = ways.map(|way| way.breaker.state());
+        states.max_by_key(severity).unwrap_or_default()
+    }
+
+    /// Whether no shard takes writes now.
+    pub(crate) fn refuse_writes(&self) -> bool {
+        let shards = self.current();
+        !shards.is_empty() && shards.iter().all(|shard| shard.writes.breaker.is_open())
+    }
+
+    /// Whether every shard takes writes.
+    pub(crate) fn take_writes(&self) -> bool {
+        let closed = |shard: &Arc<Shard>| shard.writes.breaker.state() == BreakerState::Closed;
+        self.current().iter().all(closed)
+    }
+
+    /// Something says that the store may be back.
+    pub(crate) fn hasten(&self) {
+        for shard in self.current() {
+            shard.ways().iter().for_each(|way| way.breaker.hasten());
+        }
+    }
+
+    /// Lets everybody ask again.
+    pub(crate) fn reset(&self) {
+        for shard in self.current() {
+            shard.ways().iter().for_each(|way| way.breaker.reset());
+        }
+    }
+
+    fn current(&self) -> Vec<Arc<Shard>> {
+        let mut shards = self.0.lock();
+        shards.retain(|_, shard| shard.asked.lock().elapsed() < FORGOTTEN);
+        shards.values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(way: &Way) {
+        for _ in 0..5 {
+            let attempt = way.breaker.attempt().expect("closed");
+            attempt.failed();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_state_is_the_worst_of_the_shards_that_are_asked() {
+        let shards = Shards::default();
+        let [dead, alive] = [1, 2].map(|number| shards.get(number));
+        assert_eq!(shards.state(), BreakerState::Closed);
+        fail(dead.way(L2Operation::Load));
+        assert_eq!(shards.state(), BreakerState::Open);
+        assert!(dead.way(L2Operation::Commit).breaker.attempt().is_some());
+        assert!(alive.way(L2Operation::Load).breaker.attempt().is_some());
+
+        fail(dead.way(L2Operation::Commit));
+        assert!(!shards.refuse_writes(), "one of two does");
+        assert!(!shards.take_writes());
+        tokio::time::advance(FORGOTTEN / 2).await;
+        assert_ne!(shards.state(), BreakerState::Closed, "neither was asked");
+        shards.get(2);
+        assert_eq!(shards.state(), BreakerState::Closed, "the other one is");
+        shards.get(1);
+        assert_ne!(shards.state(), BreakerState::Closed, "both are");
+    }
+}

@@ -1,0 +1,167 @@
+//! Failed acquisitions, remembered for a while so that the provider is left alone.
+//!
+//! A setback is an entry of the partition, so that it is shared by all instances, expires by
+//! itself and ends with a sign-out. It is about one refresh token: a new sign-in voids it.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+use crate::acquire::{AcquireError, AcquireErrorKind};
+use crate::codec::Value;
+use crate::engine::partition::entries::ByName;
+use crate::engine::partition::{CLOCK_SKEW, Entry};
+use crate::key::{REFRESH_TOKEN, TokenKey};
+use crate::lookup::Lookup;
+use crate::random::{SLIGHTLY, jittered};
+use crate::secret::Secret;
+use crate::time::{Timestamp, millis};
+use crate::token::Token;
+
+/// How long a refused grant is believed: the user's next attempts are answered at once, and a
+/// provider that has changed its mind is heard soon.
+const REFUSED: Duration = Duration::from_secs(30);
+/// The pause after the first failure of another kind; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause that a provider can ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// How long after its pause a setback still makes the next pause longer.
+const MEMORY: Duration = Duration::from_secs(120);
+
+/// Why an acquisition failed, and when to try again.
+#[derive(Clone, Debug)]
+pub(crate) struct Setback {
+    kind: AcquireErrorKind,
+    /// Failures in a row.
+    count: u32,
+    retry_at: Timestamp,
+    /// How long it was to be left alone when it failed.
+    pause: Duration,
+    /// The refresh token that it is about, as a digest.
+    about: Box<str>,
+}
+
+/// A failure for a partition that is not there, as an invented id: of it nothing is kept that could
+/// drive out one that is.
+pub(crate) struct Rebuff {
+    name: TokenKey,
+    setback: Setback,
+}
+
+impl Rebuff {
+    pub(crate) fn new(name: TokenKey, setback: Setback) -> Box<Self> {
+        Box::new(Self { name, setback })
+    }
+
+    /// What is remembered of failures that concern `name` and this refresh token.
+    pub(crate) fn setback(
+        &self,
+        name: &str,
+        refresh_token: &Lookup<Secret>,
+        now: Timestamp,
+    ) -> Option<&Setback> {
+        let over = self.setback.retry_at.saturating_add(MEMORY) <= now;
+        let concerns = self.name.as_ref() == name && self.setback.about == digest(refresh_token);
+        (concerns && !over).then_some(&self.setback)
+    }
+}
+
+impl Setback {
+    /// A failure now, after `previous` ones.
+    pub(crate) fn new(
+        kind: AcquireErrorKind,
+        asked: Option<Duration>,
+        previous: Option<&Self>,
+        refresh_token: &Lookup<Secret>,
+        now: Timestamp,
+    ) -> Self {
+        let count = previous.map_or(1, |previous| previous.count.saturating_add(1));
+        let pause = match (kind, asked) {
+            (_, Some(asked)) => asked.min(LONGEST_ASKED),
+            (AcquireErrorKind::ReauthenticationRequired, None) => REFUSED,
+            (_, None) => jittered(
+                (FIRST_PAUSE * 2_u32.pow(count.min(8) - 1)).min(LONGEST_PAUSE),
+                SLIGHTLY,
+            ),
+        };
+        Self {
+            kind,
+            count,
+            retry_at: now.saturating_add(pause),
+            pause,
+            about: digest(refresh_token),
+        }
+    }
+
+    /// Until when the provider is left alone, if it still is. A pause that has longer to go than it
+    /// was to last is by another clock, of an instance or from before this one was set.
+    pub(crate) fn error(&self, now: Timestamp) -> Option<AcquireError> {
+        let error = AcquireError::new(self.kind).with_retry_at(Some(self.retry_at));
+        let left = self.retry_at.since(now);
+        let lasts = now < self.retry_at && left <= self.pause.saturating_add(CLOCK_SKEW);
+        lasts.then_some(error)
+    }
+
+    /// The entry that tells of the failures of `name`: of one token, or of all that are acquired
+    /// with the partition's refresh token.
+    pub(crate) fn entry(name: &str) -> TokenKey {
+        TokenKey::from_canonical(&format!("\u{1}setback\u{1}{name}"))
+    }
+
+    pub(crate) fn to_value(&self) -> Value {
+        let text = format!(
+            "{} {} {} {} {}",
+            self.kind.as_str(),
+            self.count,
+            self.retry_at.as_millis(),
+            self.about,
+            millis(self.pause)
+        );
+        Value::Token(Token::new(text).with_expires_at(self.retry_at.saturating_add(MEMORY)))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(' ');
+        let kind = AcquireErrorKind::from_name(parts.next()?);
+        Some(Self {
+            kind,
+            count: parts.next()?.parse().ok()?,
+            retry_at: Timestamp::from_millis(parts.next()?.parse().ok()?),
+            about: parts.next()?.into(),
+            pause: parts
+                .next()
+                .and_then(|pause| pause.parse().ok())
+                .map_or(LONGEST_ASKED, Duration::from_millis),
+        })
+    }
+
+    /// What is remembered of failures that concern `name` and this refresh token.
+    pub(crate) fn find(
+        entries: &ByName<Entry>,
+        name: &str,
+        refresh_token: &Lookup<Secret>,
+    ) -> Option<Self> {
+        let of = |name| match &entries.get(Self::entry(name).as_ref())?.value {
+            Value::Token(token) => Self::parse(token.access_token()),
+            Value::Secret(_) => None,
+        };
+        let known = [of(REFRESH_TOKEN), of(name)].into_iter().flatten();
+        known
+            .filter(|setback| setback.about == digest(refresh_token))
+            .max_by_key(|setback| setback.retry_at)
+    }
+}
+
+fn digest(refresh_token: &Lookup<Secret>) -> Box<str> {
+    let Lookup::Hit(secret) = refresh_token else {
+        return "-".into();
+    };
+    let digest = Sha256::new()
+        .chain_update(b"tower-token-cache setback v1\0")
+        .chain_update(secret.expose())
+        .finalize();
+    URL_SAFE_NO_PAD.encode(&digest[..12]).into()
+}

@@ -1,0 +1,42 @@
+//! What the change feed has told of a partition.
+
+use crate::engine::partition::{Hint, RECHECK, State};
+use crate::sabotage::{self, Sabotage};
+use crate::time::Now;
+
+impl State {
+    /// The partition may have been changed.
+    pub(crate) fn hint(&mut self, now: Now) -> Hint {
+        let is_recent = self.is_writing() || now.moment < self.touched_at.saturating_add(RECHECK);
+        let due = std::mem::take(&mut self.own_due);
+        if !is_recent || due == 0 {
+            match sabotage::is(Sabotage::HintAdopted) {
+                true => self.version += 1,
+                false => self.doubt(),
+            }
+            return Hint::Foreign;
+        }
+        self.own_due = due - 1;
+        match std::mem::replace(&mut self.own_hint, true) {
+            true => Hint::Known,
+            false => Hint::Own,
+        }
+    }
+
+    pub(crate) fn forget_own_hint(&mut self) {
+        self.own_hint = false;
+    }
+
+    /// This process sends what changes it, which is told once. Where it is sent again it may be told once
+    /// less than that.
+    pub(crate) fn expect_own_hint(&mut self) {
+        self.own_due = self.own_due.saturating_add(1);
+    }
+}
+
+impl State {
+    pub(crate) fn is_deferred(&self, ticket: u64) -> bool {
+        let pending = self.pending.as_ref();
+        pending.is_some_and(|pending| pending.deferred == Some(ticket))
+    }
+}

@@ -1,0 +1,174 @@
+//! What a handle has seen of its partition.
+
+use std::num::NonZeroU64;
+
+use crate::engine::namespace::Number;
+use crate::engine::partition::life::Life;
+use crate::engine::partition::{RECHECK, SignOut, State};
+use crate::key::{PartitionKey, PartitionKind};
+use crate::store::TOMBSTONE;
+use crate::time::{Moment, Now, Timestamp};
+
+/// What a handle saw when it first used the partition. Its changes are refused once the partition
+/// was signed out after that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pin {
+    generation: Option<Count>,
+    prefix: Option<Number>,
+    /// The life that it saw, or its first change has begun.
+    life: Option<Life>,
+    /// When that ends by itself, as far as was known.
+    life_ends: Moment,
+    sign_out: SignOut,
+    /// When it was taken, as L2 would say.
+    since: Timestamp,
+    /// The same, or when L2 has last confirmed what the pin says.
+    good_at: Moment,
+    is_confirmed: bool,
+    /// When L2 last failed the handle.
+    l2_failed_at: Option<Moment>,
+}
+
+/// A generation; an `Option` of it is no larger, which every request pays for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Count(NonZeroU64); // one more
+
+impl From<u64> for Count {
+    fn from(count: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(count))
+    }
+}
+
+impl From<Count> for u64 {
+    fn from(count: Count) -> Self {
+        count.0.get() - 1
+    }
+}
+
+impl Pin {
+    /// The generation, or 0 while it is not known.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.map_or(0, u64::from)
+    }
+
+    /// Whether the partition was signed out between this pin and a later one, as far as both know.
+    pub(crate) fn is_before(&self, later: &Self) -> bool {
+        let both = self.generation.zip(later.generation);
+        both.is_some_and(|(seen, later)| seen < later)
+    }
+
+    /// Takes over the generation, if it was not known when the pin was taken.
+    pub(crate) fn learn(&mut self, state: &State) {
+        if !state.is_clearing() {
+            let known = state.generation.map(Count::from);
+            self.generation = self.generation.or(known);
+            if self.life.is_none() || self.life == state.life {
+                self.see_life(state.life, state);
+            }
+            self.prefix = self.prefix.or(state.prefix);
+        }
+    }
+
+    /// Whether memory was compared with L2 since the handle began, or need not be: a change must not
+    /// be of a generation that was over before.
+    pub(crate) fn is_confirmed(&self, state: &State) -> bool {
+        self.is_confirmed || self.good_at <= state.checked_at
+    }
+
+    /// Whether the tombstone of a sign-out after this pin may be gone by now, so that nothing
+    /// would tell of it.
+    pub(crate) fn is_old(&self, now: Now) -> bool {
+        self.good_at < now.moment.saturating_sub(TOMBSTONE / 2)
+    }
+
+    /// L2 was asked: whether it still has what the handle has seen. Where nobody signs in, there is
+    /// nothing else to be had.
+    pub(crate) fn confirm(&mut self, state: &State, key: &PartitionKey, now: Now) -> bool {
+        let generation = state.generation.map(Count::from);
+        let life = self.life.is_some() && self.life == state.life_at(now.moment);
+        let lasts = life || key.kind() == PartitionKind::Application;
+        let confirmed = !self.is_old(now) || (generation == self.generation && lasts);
+        if confirmed {
+            (self.good_at, self.is_confirmed) = (now.moment, true);
+            if let Some(life) = state.life_at(now.moment) {
+                self.see_life(Some(life), state);
+            }
+        }
+        confirmed
+    }
+
+    fn see_life(&mut self, life: Option<Life>, state: &State) {
+        self.life = life;
+        self.life_ends = state.end.unwrap_or(Moment::MAX);
+    }
+
+    /// Takes over what another pin of the same handle has seen later.
+    pub(crate) fn follow(&mut self, later: &Self) {
+        self.l2_failed_at = self.l2_failed_at.max(later.l2_failed_at);
+        if later.is_confirmed {
+            self.good_at = self.good_at.max(later.good_at);
+            self.is_confirmed = true;
+        }
+        if later.life.is_some() {
+            (self.life, self.life_ends) = (later.life, later.life_ends);
+        }
+    }
+
+    pub(crate) fn note_l2_failure(&mut self, now: Now) {
+        self.l2_failed_at = Some(now.moment);
+    }
+
+    /// Whether L2 has failed the handle so recently that it should not wait for it again.
+    pub(crate) fn gave_up_on_l2(&self, now: Now) -> bool {
+        let lasts = |at: Moment| now.moment < at.saturating_add(RECHECK);
+        self.l2_failed_at.is_some_and(lasts)
+    }
+}
+
+impl State {
+    /// What a handle that uses the partition now has seen.
+    pub(crate) fn pin(&self, now: Now) -> Pin {
+        let ending = self.pending.as_ref().and_then(|pending| pending.clear);
+        let generation = match ending {
+            // It comes after a sign-out that L2 has yet to hear of, and is not ended by it.
+            Some(ended) => ended.or(self.generation).map(|ended| ended + 1),
+            None => self.generation,
+        };
+        Pin {
+            generation: generation.map(Count::from),
+            prefix: self.prefix,
+            life: self.life_at(now.moment),
+            life_ends: self.end.unwrap_or(Moment::MAX),
+            sign_out: self.sign_out,
+            since: now.wall,
+            good_at: now.moment,
+            is_confirmed: false,
+            l2_failed_at: None,
+        }
+    }
+
+    /// Whether the partition was signed out after `pin` was taken.
+    pub(crate) fn signed_out_since(&self, pin: &Pin) -> bool {
+        let ended = match (pin.generation, self.generation) {
+            (Some(seen), Some(now)) => Count::from(now) > seen,
+            (None, Some(_)) => self.cleared_since(pin.since),
+            _ => false,
+        };
+        let revoked = match pin.prefix {
+            Some(seen) => self.prefix > Some(seen),
+            // Perhaps from before everybody was signed out.
+            None => self.prefix.is_some() && pin.since < self.began,
+        };
+        ended || revoked || self.sign_out > pin.sign_out
+    }
+
+    /// Takes over the generation that a handle saw, where memory has none: L1 is off, or has
+    /// evicted the partition since. L2 checks it in any case. A life that has ended by itself is none to go
+    /// on with, as where memory has the partition.
+    pub(crate) fn adopt(&mut self, pin: &Pin, now: Now) {
+        if self.generation.is_none() {
+            self.generation = pin.generation.map(u64::from);
+            self.life = pin.life.filter(|_| now.moment < pin.life_ends);
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! What a partition has under way: changes that L2 has not got, a load, and who waits for them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::codec::Value;
+use crate::engine::budget::Permit;
+use crate::engine::error::L2Error;
+use crate::engine::journal::unacknowledged::{SignOuts, Untold};
+use crate::engine::partition::entries::ByName;
+use crate::engine::partition::life::Life;
+use crate::engine::sync::once;
+use crate::key::TokenKey;
+use crate::sabotage::{self, Sabotage};
+use crate::store::{CommitId, Expected};
+use crate::time::{Moment, Now, Timestamp};
+
+/// Changes in one commit, so that it stays far below the timeouts of L2.
+const MAX_CHANGES: usize = 256;
+/// Bytes of values in one commit: the largest token set, once.
+const MAX_BYTES: usize = 1 << 20;
+
+#[derive(Default)]
+pub(crate) struct Pending {
+    /// A sign-out that L2 has not acknowledged, with the generation that it ends.
+    pub(crate) clear: Option<Option<u64>>,
+    /// Identifies the sign-out when it is repeated.
+    pub(crate) clear_id: CommitId,
+    /// When the partition was signed out.
+    pub(crate) clear_since: Timestamp,
+    /// L2 was asked for that generation since.
+    pub(crate) clear_confirmed: bool,
+    /// Counts the sign-out while it waits.
+    pub(crate) untold: Option<Untold>,
+    pub(crate) changes: ByName<PendingChange>,
+    /// Tokens that were acquired; they go before the changes.
+    pub(crate) acquired: VecDeque<Batch>,
+    /// A commit that was sent, and whose answer is awaited or was lost.
+    pub(crate) in_flight: Option<InFlight>,
+    /// Some task is sending this partition's work now.
+    pub(crate) sending: bool,
+    pub(crate) queued: bool,
+    /// Changes wait for the head of a response, by this ticket.
+    pub(crate) deferred: Option<u64>,
+    pub(crate) stalled: bool,
+    pub(crate) touch: bool,
+    /// The load under way; its end wakes everyone who waits.
+    pub(crate) loading: Option<once::Receiver<Result<(), L2Error>>>,
+    /// Looks at L2 under way.
+    pub(crate) reads: u32,
+    /// Those who wait for all that waits now.
+    waiters: Vec<Waiter>,
+    /// Those who wait for the commit in flight.
+    riders: Vec<Waiter>,
+    /// The acquisition that waits for the commit in flight; nobody sees its changes before.
+    landing: Option<LandingSender>,
+}
+
+type LandingSender = oneshot::Sender<Result<Landing, L2Error>>;
+
+struct Waiter {
+    told: oneshot::Sender<Result<Written, L2Error>>,
+    /// A sign-out has ended what this one waited for, or some of it.
+    ended: bool,
+}
+
+/// What became of changes that somebody waited for, where L2 could be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    All,
+    /// A sign-out has ended them, or some of them.
+    Ended,
+}
+
+pub(crate) struct PendingChange {
+    /// `None` removes the entry.
+    pub(crate) value: Option<Value>,
+    since: Timestamp,
+    made: Moment,
+    /// The change's place in the budget.
+    pub(crate) _permit: Permit,
+}
+
+/// Tokens that were acquired, which are committed together and on a condition.
+pub(crate) struct Batch {
+    pub(crate) changes: Arc<ByName<PendingChange>>,
+    pub(crate) expected: Option<Expected>,
+    /// Who waits. Nobody sees the changes as long as somebody does.
+    pub(crate) landing: Option<LandingSender>,
+}
+
+/// What became of a [`Batch`]. One that was dropped because of a sign-out is never told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Landing {
+    /// L2 has it.
+    Stored,
+    /// Somebody has replaced what it was to replace: it is dropped.
+    Conflict,
+}
+
+#[derive(Clone)]
+pub(crate) struct InFlight {
+    pub(crate) id: CommitId,
+    pub(crate) expected: Option<Expected>,
+    pub(crate) changes: Arc<ByName<PendingChange>>,
+    /// What L2 has lost, to be written with them.
+    pub(crate) again: Arc<ByName<PendingChange>>,
+    /// The life that it goes on with.
+    pub(crate) life: Option<Life>,
+    /// It was sent before, and may have been applied.
+    pub(crate) sent: bool,
+    /// What memory had when it was first sent. If L2 says that it came right after, it has had no
+    /// other commit since.
+    pub(crate) base: Base,
+}
+
+/// The version of memory, and the id of the commit that made it.
+#[derive(Clone, Copy)]
+pub(crate) struct Base {
+    pub(crate) version: u64,
+    pub(crate) commit: Option<CommitId>,
+    /// The epoch of the feed then.
+    pub(crate) epoch: u32,
+}
+
+impl PendingChange {
+    /// A change, with its room out of what was reserved.
+    pub(crate) fn new(
+        name: &TokenKey,
+        value: Option<Value>,
+        now: Now,
+        reserved: &mut Permit,
+    ) -> Self {
+        let size = Self::size(name, value.as_ref());
+        Self {
+            value,
+            since: now.wall,
+            made: now.moment,
+            _permit: reserved.split(size),
+        }
+    }
+
+    /// The room that a change takes, in bytes.
+    pub(crate) fn size(name: &TokenKey, value: Option<&Value>) -> usize {
+        name.as_bytes().len() + value.map_or(64, Value::footprint)
+    }
+}
+
+impl Pending {
+    /// Whether a change of `name` waits that may be seen.
+    pub(crate) fn holds(&self, name: &str) -> bool {
+        let in_flight = self.in_flight.as_ref().filter(|_| self.landing.is_none());
+        self.changes.get(name).is_some()
+            || in_flight.is_some_and(|commit| commit.changes.get(name).is_some())
+            || self
+                .seen_batches()
+                .any(|batch| batch.changes.get(name).is_some())
+    }
+
+    /// The changes that L2 has not got and that may be seen: those in flight, then the newer ones.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&TokenKey, &PendingChange)> {
+        let in_flight = self.in_flight.iter().filter(|_| self.landing.is_none());
+        in_flight
+            .flat_map(|commit| commit.changes.iter())
+            .chain(self.seen_batches().flat_map(|batch| batch.changes.iter()))
+            .chain(self.changes.iter())
+    }
+
+    fn seen_batches(&self) -> impl Iterator<Item = &Batch> {
+        self.acquired.iter().filter(|batch| batch.landing.is_none())
+    }
+
+    /// Lets everybody see what was acquired, although L2 has not got it.
+    pub(crate) fn reveal(&mut self) {
+        for landing in self.landings() {
+            *landing = None;
+        }
+    }
+
+    fn landings(&mut self) -> impl Iterator<Item = &mut Option<LandingSender>> {
+        let batches = self.acquired.iter_mut().map(|batch| &mut batch.landing);
+        batches.chain([&mut self.landing])
+    }
+
+    /// Whether nobody sees the commit in flight, because an acquisition waits for it.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.landing.is_some()
+    }
+
+    /// Tells that acquisition what became of it.
+    pub(crate) fn land(&mut self, landing: Landing) {
+        if let Some(waiter) = self.landing.take() {
+            let _ = waiter.send(Ok(landing));
+        }
+    }
+
+    /// When the oldest of the changes was made, as L2 would say.
+    pub(crate) fn since(&self) -> Option<Timestamp> {
+        self.all().map(|change| change.since).min()
+    }
+
+    pub(crate) fn has_older_than(&self, limit: Moment) -> bool {
+        self.all().any(|change| change.made < limit)
+    }
+
+    /// Also those that nobody sees yet.
+    fn all(&self) -> impl Iterator<Item = &PendingChange> {
+        let in_flight = self
+            .in_flight
+            .iter()
+            .flat_map(|commit| commit.changes.iter());
+        let acquired = self.acquired.iter().flat_map(|batch| batch.changes.iter());
+        let all = in_flight.chain(acquired).chain(self.changes.iter());
+        all.map(|(_, change)| change)
+    }
+
+    /// Forgets the changes that wait; how many there were.
+    pub(crate) fn drop_changes(&mut self) -> usize {
+        self.landing = None;
+        let in_flight = self.in_flight.take();
+        let dropped = in_flight.map_or(0, |commit| commit.changes.len());
+        let acquired = std::mem::take(&mut self.acquired);
+        let acquired: usize = acquired.iter().map(|batch| batch.changes.len()).sum();
+        let dropped = dropped + acquired + std::mem::take(&mut self.changes).len();
+        if dropped > 0 {
+            let waiters = self.riders.iter_mut().chain(&mut self.waiters);
+            waiters.for_each(|waiter| waiter.ended = true);
+        }
+        dropped
+    }
+
+    /// Forgets the changes that were made before `limit`, and no others; how many there were.
+    pub(crate) fn drop_older_than(&mut self, limit: Moment) -> usize {
+        let is_old = |(_, change): (&TokenKey, &PendingChange)| change.made < limit;
+        let mut dropped = 0;
+        if let Some(commit) = self
+            .in_flight
+            .take_if(|commit| commit.changes.iter().any(is_old))
+        {
+            self.landing = None;
+            dropped += commit.changes.len();
+            // The newer part goes out again, in another commit.
+            if let Some(changes) = Arc::into_inner(commit.changes) {
+                dropped -= self.put_back(changes, limit);
+            }
+        }
+        self.acquired.retain(|batch| {
+            let keep = !batch.changes.iter().any(is_old);
+            dropped += if keep { 0 } else { batch.changes.len() };
+            keep
+        });
+        let before = self.changes.len();
+        self.changes.retain(|change| change.made >= limit);
+        dropped + before - self.changes.len()
+    }
+
+    /// Puts those of the changes that are not from before `limit` back under newer ones; how many
+    /// they are.
+    fn put_back(&mut self, changes: ByName<PendingChange>, limit: Moment) -> usize {
+        let mut kept = 0;
+        let newer = std::mem::replace(&mut self.changes, changes);
+        self.changes.retain(|change| {
+            let keeps = change.made >= limit;
+            kept += usize::from(keeps);
+            keeps
+        });
+        for (name, change) in newer.into_entries() {
+            self.changes.insert(name, change);
+        }
+        kept
+    }
+
+    /// Whether changes or a sign-out wait.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.clear.is_some() || self.has_changes()
+    }
+
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty() || !self.acquired.is_empty() || self.in_flight.is_some()
+    }
+
+    /// Whether changes wait, and nothing else is under way.
+    pub(crate) fn only_waits(&self) -> bool {
+        self.is_dirty() && self.loading.is_none() && self.reads == 0 && !self.sending
+    }
+
+    /// Whether something is on its way to L2.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.in_flight.is_some() || self.clear.is_some() || self.sending || self.touch
+    }
+
+    /// Whether anything at all is under way.
+    pub(crate) fn is_active(&self) -> bool {
+        self.is_dirty()
+            || self.loading.is_some()
+            || self.reads > 0
+            || self.sending
+            || self.touch
+            || !self.waiters.is_empty()
+            || !self.riders.is_empty()
+    }
+
+    /// Told when everything that waits now is written, or could not be.
+    pub(crate) fn wait(&mut self) -> oneshot::Receiver<Result<Written, L2Error>> {
+        let (told, receiver) = oneshot::channel();
+        self.waiters.retain(|waiter| !waiter.told.is_closed());
+        self.waiters.push(Waiter { told, ended: false });
+        receiver
+    }
+
+    /// A look at L2 is over.
+    pub(crate) fn end_read(&mut self) {
+        self.reads -= 1;
+    }
+
+    /// The changes that wait, as one commit. One whose answer was lost goes out again as it was,
+    /// before anything newer.
+    pub(crate) fn depart(
+        &mut self,
+        base: Base,
+        life: Option<Life>,
+        next_id: impl FnOnce() -> CommitId,
+    ) -> InFlight {
+        let mut commit = self.first(base, life, next_id);
+        if let Some(in_flight) = &mut self.in_flight {
+            commit.sent = std::mem::replace(&mut in_flight.sent, true);
+        }
+        commit
+    }
+
+    fn first(
+        &mut self,
+        base: Base,
+        life: Option<Life>,
+        next_id: impl FnOnce() -> CommitId,
+    ) -> InFlight {
+        if let Some(commit) = &mut self.in_flight {
+            if sabotage::is(Sabotage::FreshCommitIds) {
+                commit.id = next_id();
+            }
+            return commit.clone();
+        }
+        if let Some(batch) = self.acquired.pop_front() {
+            self.landing = batch.landing;
+            return self.send_off(next_id(), base, life, batch.changes, batch.expected);
+        }
+        let mut bytes = 0;
+        let fits = |(_, change): &(&TokenKey, &PendingChange)| {
+            bytes += change.value.as_ref().map_or(0, Value::footprint);
+            bytes <= MAX_BYTES
+        };
+        let count = self
+            .changes
+            .iter()
+            .take(MAX_CHANGES)
+            .take_while(fits)
+            .count()
+            .max(1);
+        let rest = self.changes.split_off(count);
+        if rest.is_empty() {
+            self.riders.append(&mut self.waiters);
+        }
+        let changes = Arc::new(std::mem::replace(&mut self.changes, rest));
+        self.send_off(next_id(), base, life, changes, None)
+    }
+
+    fn send_off(
+        &mut self,
+        id: CommitId,
+        base: Base,
+        life: Option<Life>,
+        changes: Arc<ByName<PendingChange>>,
+        expected: Option<Expected>,
+    ) -> InFlight {
+        let commit = InFlight {
+            id,
+            expected,
+            changes,
+            again: Arc::default(),
+            life,
+            sent: false,
+            base,
+        };
+        self.in_flight = Some(commit.clone());
+        commit
+    }
+
+    /// A turn has ended well: tells those whose changes are written.
+    pub(crate) fn tell_written(&mut self) {
+        if self.in_flight.is_none() {
+            tell(&mut self.riders, None);
+        }
+        if !self.is_dirty() {
+            tell(&mut self.waiters, None);
+        }
+    }
+
+    /// A turn has failed: tells everybody.
+    pub(crate) fn tell_failed(&mut self, failure: L2Error) {
+        for landing in self.landings() {
+            if let Some(waiter) = landing.take() {
+                let _ = waiter.send(Err(failure.clone()));
+            }
+        }
+        tell(&mut self.riders, Some(&failure));
+        tell(&mut self.waiters, Some(&failure));
+    }
+}
+
+impl Pending {
+    /// Counts the sign-out of this partition for as long as it waits. Called after every change.
+    #[inline]
+    pub(crate) fn count_sign_out(&mut self, sign_outs: &SignOuts) {
+        match (self.clear.is_some(), self.untold.is_some()) {
+            (true, false) => self.untold = Some(sign_outs.begin()),
+            (false, true) => {
+                if let Some(untold) = self.untold.take() {
+                    untold.told();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn tell(waiters: &mut Vec<Waiter>, failure: Option<&L2Error>) {
+    for Waiter { told, ended } in waiters.drain(..) {
+        let outcome = match failure {
+            Some(failure) => Err(failure.clone()),
+            None if ended => Ok(Written::Ended),
+            None => Ok(Written::All),
+        };
+        // A waiter that has gone needs no answer.
+        let _ = told.send(outcome);
+    }
+}

@@ -1,0 +1,146 @@
+//! What a partition in memory tells an acquisition, and how it takes the answer in.
+
+use crate::codec::Value;
+use crate::engine::partition::State;
+use crate::engine::partition::failure_record::Setback;
+use crate::engine::partition::observed::Pin;
+use crate::engine::partition::pending::Batch;
+use crate::key::{ID_TOKEN, REFRESH_TOKEN};
+use crate::lookup::Lookup;
+use crate::secret::Secret;
+use crate::store::EntryId;
+use crate::time::Now;
+use crate::token::Token;
+
+/// What is known of a partition when a token has to be acquired.
+pub(crate) struct Seen {
+    /// The token, expired or not.
+    pub(crate) token: Option<Token>,
+    pub(crate) refresh_token: Lookup<Secret>,
+    pub(crate) id_token: Lookup<Secret>,
+    /// Why it failed last time, if that is remembered.
+    pub(crate) setback: Option<Setback>,
+    /// Whether the partition is known to be there: L2 has it, or is to have it.
+    pub(crate) exists: bool,
+    /// Changes of these tokens are on their way to L2.
+    pub(crate) waits: bool,
+    pub(crate) pin: Pin,
+    /// The versions that the entries have in L2; `None` when it was not asked.
+    versions: Option<Vec<(EntryId, u64)>>,
+}
+
+impl Seen {
+    pub(crate) fn with_versions(mut self, versions: Vec<(EntryId, u64)>) -> Self {
+        self.versions = Some(versions);
+        self
+    }
+
+    /// The version of an entry in L2, 0 when it is absent; `None` when L2 was not asked.
+    pub(crate) fn version(&self, entry: EntryId) -> Option<u64> {
+        let versions = self.versions.as_ref()?;
+        let found = versions.iter().find(|(id, _)| *id == entry);
+        Some(found.map_or(0, |(_, version)| *version))
+    }
+
+    /// What an acquisition of the token `name` must find as it was: the refresh token that it
+    /// redeems, or without one the token. Whoever writes the token only, spends no refresh token.
+    pub(crate) fn at_stake<'a>(&self, name: &'a str) -> &'a str {
+        match self.refresh_token.is_hit() {
+            true => REFRESH_TOKEN,
+            false => name,
+        }
+    }
+}
+
+impl State {
+    /// What is known now of the token `name` and of what may replace it.
+    pub(crate) fn seen(&self, name: &str, now: Now) -> Seen {
+        let token = self.token(name);
+        let refresh_token = self.seen_secret(REFRESH_TOKEN, now);
+        let setback = Setback::find(&self.entries, name, &refresh_token);
+        let rebuff = self.rebuff.as_deref();
+        let rebuff = rebuff.and_then(|rebuff| rebuff.setback(name, &refresh_token, now.wall));
+        let setback = setback.or_else(|| rebuff.cloned());
+        Seen {
+            exists: self.exists(),
+            token,
+            id_token: self.seen_secret(ID_TOKEN, now),
+            setback,
+            waits: [name, REFRESH_TOKEN, ID_TOKEN]
+                .iter()
+                .any(|name| self.waits(name)),
+            pin: self.pin(now),
+            versions: None,
+            refresh_token,
+        }
+    }
+
+    /// Whether the partition is known to be there.
+    pub(crate) fn exists(&self) -> bool {
+        let pending = self.pending.as_ref();
+        self.version > 0 || !self.is_empty() || pending.is_some_and(|pending| pending.has_changes())
+    }
+
+    /// The token, expired or not.
+    pub(crate) fn token(&self, name: &str) -> Option<Token> {
+        match &self.entries.get(name)?.value {
+            Value::Token(token) => Some(token.clone()),
+            Value::Secret(_) => None,
+        }
+    }
+
+    fn seen_secret(&self, name: &str, now: Now) -> Lookup<Secret> {
+        let usable = self
+            .entries
+            .get(name)
+            .filter(|entry| entry.local || self.waits(name) || !self.ended(now));
+        match usable.map(|entry| &entry.value) {
+            Some(Value::Secret(secret)) => Lookup::Hit(secret.clone()),
+            _ if self.unopenable.holds(name) => Lookup::Unopenable,
+            _ if self.complete || self.waits(name) || self.is_clearing() => Lookup::Absent,
+            _ => Lookup::Unavailable,
+        }
+    }
+
+    /// Queues what was acquired for L2. It takes the place of changes that wait and that the
+    /// acquisition has `seen`; newer ones stay, and go after it.
+    pub(crate) fn take_acquired(&mut self, batch: Batch, seen: &Seen) {
+        let changes = &mut self.pending().changes;
+        for (name, _) in batch.changes.iter() {
+            let known = match name.as_ref() {
+                REFRESH_TOKEN => hit(&seen.refresh_token).map(Value::Secret),
+                ID_TOKEN => hit(&seen.id_token).map(Value::Secret),
+                _ => seen.token.clone().map(Value::Token),
+            };
+            if changes
+                .get(name.as_ref())
+                .is_some_and(|change| change.value == known)
+            {
+                changes.remove(name.as_ref());
+            }
+        }
+        self.pending().acquired.push_back(batch);
+    }
+
+    /// Lays the changes that L2 has not got over what memory has.
+    pub(crate) fn lay_pending(&mut self) {
+        let pending = self.pending.take();
+        for (name, change) in pending.iter().flat_map(|pending| pending.iter()) {
+            self.lay(name.clone(), change.value.clone(), false);
+        }
+        self.pending = pending;
+    }
+
+    /// Lets everybody see what was acquired, although L2 has not got it yet.
+    pub(crate) fn reveal(&mut self) {
+        self.pending().reveal();
+        self.lay_pending();
+    }
+}
+
+fn hit(lookup: &Lookup<Secret>) -> Option<Secret> {
+    match lookup {
+        Lookup::Hit(secret) => Some(secret.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,363 @@
+//! Reads: L1, pending changes, L2, in that order.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use crate::codec::Value;
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::partition::observed::Pin;
+use crate::engine::partition::{Answer, Due, Partition, State};
+use crate::engine::vouch::Hearing;
+use crate::error::{Error, StoreErrorKind};
+use crate::key::{PartitionKey, TokenKey};
+use crate::lookup::{CacheLevel, Lookup};
+use crate::policy::{FailurePolicy, OnFailure};
+use crate::race::{Either, race};
+use crate::sabotage::{self, Sabotage};
+use crate::time::Timestamp;
+use crate::token::Token;
+
+impl Engine {
+    /// The value of an entry that is in L1 and needs no second look, and the time. `pin` is set on
+    /// first use.
+    ///
+    /// While L2 does not answer nobody could take that look: what is in memory is then served at
+    /// once, if the policy is to go on, and the probe that may be due is made in the background.
+    pub(crate) fn hit(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        name: &str,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Option<(Value, Timestamp)> {
+        let now = self.now();
+        let (value, probes) = self.partitions.hit(key, |partition| {
+            let state = partition.lock();
+            let (value, probes) = match state.settled(name, now, self.rules.vouch.at(now.moment)) {
+                Some(value) => (value, false),
+                None if policy == FailurePolicy::Degrade => {
+                    let value = state.unsettled(name, now, &self.rules)?;
+                    (value, self.spares(key, &state)?)
+                }
+                None => return None,
+            };
+            pin.get_or_insert_with(|| state.pin(now));
+            Some((value.clone(), probes))
+        })??;
+        if probes {
+            self.start_load(key, false);
+        }
+        self.counters.l1_hits.add(1);
+        Some((value, now.wall))
+    }
+
+    /// What the cache says of one entry, and which level said it. `pin` is set on first use.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        name: &str,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<(Lookup<Value>, CacheLevel), Error> {
+        let now = self.now();
+        let (answer, due) = match self.find_known(key) {
+            None => (Answer::Unknown, Due::default()),
+            Some(partition) => {
+                let state = partition.lock();
+                let answer = state.answer(name, now, &self.rules);
+                // What is out of date may be from before a sign-out that this handle comes after.
+                if matches!(answer, Answer::Known(_)) {
+                    pin.get_or_insert_with(|| state.pin(now));
+                }
+                (answer, state.due(now, &self.rules))
+            }
+        };
+        if let Answer::Known(lookup) = answer {
+            self.keep_up(key, due);
+            if lookup.is_hit() {
+                self.counters.l1_hits.add(1);
+            }
+            return Ok(at_level(lookup, CacheLevel::L1));
+        }
+        if policy == FailurePolicy::Bypass {
+            return Ok(match answer {
+                Answer::Stale(value) => (Lookup::Hit(value), CacheLevel::L1),
+                _ => (Lookup::Absent, CacheLevel::None),
+            });
+        }
+        self.counters.l1_misses.add(1);
+        let mut has = matches!(answer, Answer::Stale(_));
+        let mut once_more = true;
+        let (answer, due, outcome) = loop {
+            let (partition, outcome) = self.load_once(key, policy, pin, has).await;
+            // What expired while it was waited for is not served.
+            let now = self.now();
+            let state = partition.lock();
+            pin.get_or_insert_with(|| state.pin(now));
+            let answer = match outcome {
+                // A change was told since L2 was asked, which may have been before this read began.
+                Ok(()) if state.is_hinted() && std::mem::take(&mut once_more) => continue,
+                Ok(()) => Answer::Known(state.answer_as_read(name, now)),
+                Err(_) => state.answer(name, now, &self.rules),
+            };
+            // It was signed out meanwhile: now L2 has to be waited for.
+            let lost = matches!(answer, Answer::Unknown);
+            if !(lost && outcome.is_err() && std::mem::take(&mut has)) {
+                break (answer, state.due(now, &self.rules), outcome);
+            }
+        };
+        self.keep_up(
+            key,
+            Due {
+                revalidate: false,
+                ..due
+            },
+        );
+        let (level, otherwise) = match outcome {
+            Ok(()) => (CacheLevel::L2, Lookup::Absent),
+            Err(failure) => {
+                self.degrade(policy, failure)?;
+                let otherwise = match sabotage::is(Sabotage::AbsentWhenUnavailable) {
+                    true => Lookup::Absent,
+                    false => Lookup::Unavailable,
+                };
+                (CacheLevel::L1, otherwise)
+            }
+        };
+        Ok(match answer {
+            Answer::Known(lookup) => at_level(lookup, level),
+            Answer::Stale(value) => (Lookup::Hit(value), level),
+            Answer::Unknown => at_level(otherwise, level),
+        })
+    }
+
+    /// The token that memory has, expired or not.
+    pub(crate) fn known_token(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        name: &TokenKey,
+    ) -> Option<Token> {
+        let partition = self.find(key);
+        let state = partition.lock();
+        state.token(name.as_ref())
+    }
+
+    /// The token keys of the partition; `None` when L2 could not be asked.
+    pub(crate) async fn keys(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<Option<Vec<TokenKey>>, Error> {
+        let now = self.now();
+        let partition = self.find(key);
+        let (known, has) = {
+            let state = partition.lock();
+            let known = state.absences_are_known(now, &self.rules);
+            (known, !state.keys(now).is_empty())
+        };
+        let (partition, outcome) = match known || policy == FailurePolicy::Bypass {
+            true => (partition, Ok(())),
+            false => self.load_once(key, policy, pin, has).await,
+        };
+        let now = self.now();
+        let state = partition.lock();
+        pin.get_or_insert_with(|| state.pin(now));
+        match outcome {
+            Ok(()) => Ok(Some(state.keys(now))),
+            Err(failure) => {
+                self.degrade(policy, failure)?;
+                let keys = state.keys(now);
+                Ok((!keys.is_empty()).then_some(keys))
+            }
+        }
+    }
+
+    /// Reads the partition from L2 again.
+    pub(crate) async fn reload(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        policy: FailurePolicy,
+    ) -> Result<bool, Error> {
+        if policy == FailurePolicy::Bypass {
+            return Ok(true);
+        }
+        match self.load_as(key, true).await.1 {
+            Ok(()) => Ok(true),
+            Err(failure) => self.degrade(policy, failure).map(|()| false),
+        }
+    }
+
+    /// Makes sure that the partition's generation is known, so that changes can be told from
+    /// those made before a sign-out. `pin` is set on first use.
+    pub(crate) async fn know_generation(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<(), Error> {
+        let partition = self.find(key);
+        let is_old = |pin: &Pin| pin.is_old(self.now());
+        let is_old = pin.as_ref().is_some_and(is_old);
+        let known = {
+            let state = partition.lock();
+            if let Some(pin) = pin {
+                pin.learn(&state);
+            }
+            // One that is out of date would have L2 refuse what was made after a sign-out.
+            let current = state.is_coherent(self.now(), &self.rules);
+            let heard = self.rules.vouch.hearing(self.now().moment) == Hearing::Alive;
+            let confirmed = |pin: &Pin| pin.is_confirmed(&state);
+            let current = current && (heard || pin.as_ref().is_some_and(confirmed));
+            (state.generation.is_some() && current && !is_old) || state.is_clearing()
+        };
+        let (partition, outcome) = match known {
+            true => (partition, Ok(())),
+            // Not what memory has counts here, but whether somebody has signed out since.
+            false => self.load_once(key, policy, pin, false).await,
+        };
+        let now = self.now();
+        {
+            let state = partition.lock();
+            let pin = pin.get_or_insert_with(|| state.pin(now));
+            // Where L1 does not keep the partition, nobody else could say this any more.
+            if state.signed_out_since(pin) {
+                return Err(Error::SignedOut);
+            }
+            match &outcome {
+                Ok(()) if pin.confirm(&state, key, now) => {}
+                Ok(()) => return Err(Error::SignedOut),
+                Err(failure) if is_old => return Err(Error::Unavailable(failure.error.clone())),
+                Err(_) => {}
+            }
+            pin.learn(&state);
+        }
+        outcome.or_else(|failure| self.degrade(policy, failure))
+    }
+
+    /// Reads the partition from L2, but for a handle that L2 has just failed and that goes on all the
+    /// same: no request waits for one outage more than once. Where memory `has` what it takes to go
+    /// on, L2 is waited for only while it answers at all.
+    async fn load_once(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+        has: bool,
+    ) -> (Arc<Partition>, Result<(), L2Error>) {
+        let now = self.now();
+        let degrades = policy == FailurePolicy::Degrade;
+        if degrades && pin.is_some_and(|pin| pin.gave_up_on_l2(now)) {
+            let failure = L2Error::of(StoreErrorKind::CircuitOpen);
+            return (self.find(key), Err(failure));
+        }
+        let (partition, outcome) = match degrades && has {
+            true => self.compare(key).await,
+            false => {
+                let (partition, outcome) = self.load(key).await;
+                (partition, Some(outcome))
+            }
+        };
+        // What memory does not have is still worth waiting for.
+        let Some(outcome) = outcome else {
+            return (partition, Err(L2Error::of(StoreErrorKind::Timeout)));
+        };
+        if let Err(failure) = &outcome
+            && self.degrade(policy, failure.clone()).is_ok()
+        {
+            pin.get_or_insert_with(|| partition.lock().pin(now))
+                .note_l2_failure(self.now());
+        }
+        (partition, outcome)
+    }
+
+    /// Whether what memory has of this partition is served without asking L2, which does not answer;
+    /// then also whether somebody is to ask it in the background.
+    fn spares(&self, key: &PartitionKey, state: &State) -> Option<bool> {
+        // What L2 knows the partition by takes a hash.
+        let shard = (!self.l2.shards.answer()).then(|| self.l2.shard_of(key));
+        shard?.spares(state.is_contradicted())
+    }
+
+    /// Reads the partition from L2; no outcome where L2 does not answer. The load goes on.
+    async fn compare(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+    ) -> (Arc<Partition>, Option<Result<(), L2Error>>) {
+        let shard = self.l2.shard_of(key);
+        let partition = self.find(key);
+        let contradicted = partition.lock().is_contradicted();
+        if let Some(probes) = shard.spares(contradicted) {
+            if probes {
+                self.start_load(key, false);
+            }
+            return (partition, None);
+        }
+        let (partition, loading) = self.start_load(key, false);
+        let sleep = |time| self.bounded(time, pending::<()>());
+        let silence = shard.pace.silence(self.l2.soft_timeout, sleep);
+        let outcome = match race(loading.outcome(), silence).await {
+            Either::First(outcome) => Some(outcome.unwrap_or_else(|| Err(L2Error::lost()))),
+            Either::Second(()) => None,
+        };
+        (partition, outcome)
+    }
+
+    /// Whether a request goes on after this failure, by the hook's answer and its policy.
+    pub(crate) fn degrade(&self, policy: FailurePolicy, failure: L2Error) -> Result<(), Error> {
+        let goes_on = match failure.decision {
+            OnFailure::Degrade => true,
+            OnFailure::Fail => false,
+            OnFailure::Retry | OnFailure::Policy => policy != FailurePolicy::Strict,
+        };
+        match goes_on {
+            true => Ok(()),
+            false => Err(Error::Unavailable(failure.error)),
+        }
+    }
+
+    pub(crate) fn find(self: &Arc<Self>, key: &PartitionKey) -> Arc<Partition> {
+        let make = || self.partitions.with(key, |partition, _| partition.clone());
+        self.find_known(key).unwrap_or_else(make)
+    }
+
+    /// The partition if it is in memory. A session whose user is known to be signed out is over.
+    fn find_known(self: &Arc<Self>, key: &PartitionKey) -> Option<Arc<Partition>> {
+        let active = || {
+            let known = self.partitions.knows(key);
+            known.then(|| self.partitions.with(key, |partition, _| partition.clone()))
+        };
+        let partition = self.partitions.get(key).or_else(active)?;
+        let over = partition.lock().links.are_over();
+        Some(match over {
+            true => self.end_known(key),
+            false => partition,
+        })
+    }
+
+    fn keep_up(self: &Arc<Self>, key: &PartitionKey, due: Due) {
+        if due.touch {
+            let now = self.now();
+            self.partitions.with(key, |partition, state| {
+                if state.hand_on_touch(now, &self.rules) {
+                    self.push(partition, state);
+                }
+            });
+            self.wake();
+        }
+        if due.revalidate {
+            self.start_load(key, false);
+        }
+    }
+}
+
+/// A hit comes from `level`; everything else from none, or from an L2 that could not be asked.
+fn at_level(lookup: Lookup<Value>, level: CacheLevel) -> (Lookup<Value>, CacheLevel) {
+    let level = match lookup {
+        Lookup::Hit(_) => level,
+        Lookup::Unavailable => CacheLevel::Unavailable,
+        Lookup::Absent | Lookup::Unopenable => CacheLevel::None,
+    };
+    (lookup, level)
+}

@@ -1,0 +1,104 @@
+//! How long a caller waits, whatever the engine does meanwhile.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::engine::core::Engine;
+use crate::race::race;
+
+/// How much longer callers wait than the engine takes at most: its answer says more than the end of
+/// their patience.
+const MARGIN: Duration = Duration::from_millis(50);
+
+/// The time was up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Elapsed;
+
+pin_project! {
+    /// A future with a deadline.
+    pub(crate) struct Bounded<F> {
+        #[pin]
+        future: F,
+        #[pin]
+        timer: Timer,
+    }
+}
+
+pin_project! {
+    /// By the runtime that polls it, so that it ends when the engine's is blocked; by the engine's
+    /// where there is none. Over, too, when that has ended.
+    #[project = TimerProjection]
+    enum Timer {
+        Caller {
+            #[pin]
+            sleep: Sleep,
+        },
+        Engine {
+            #[pin]
+            over: oneshot::Receiver<()>,
+        },
+    }
+}
+
+impl Engine {
+    /// When a call ends that begins now.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.l2.hard_timeout
+    }
+
+    /// Waits for what the engine does until `deadline`, and a little longer.
+    pub(crate) fn awaited<F: Future>(&self, deadline: Instant, future: F) -> Bounded<F> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.bounded(left.saturating_add(MARGIN), future)
+    }
+
+    /// Waits for no longer than this.
+    pub(crate) fn bounded<F: Future>(&self, limit: Duration, future: F) -> Bounded<F> {
+        let timer = match Handle::try_current() {
+            Ok(_) => Timer::Caller {
+                sleep: sleep(limit),
+            },
+            Err(_) => {
+                let (mut waiting, over) = oneshot::channel();
+                self.runtime.spawn(async move {
+                    // Ends with the one that waits; dropped, it says that the time is up.
+                    race(waiting.closed(), sleep(limit)).await;
+                });
+                Timer::Engine { over }
+            }
+        };
+        Bounded { future, timer }
+    }
+}
+
+impl<F: Future> Future for Bounded<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(context) {
+            return Poll::Ready(Ok(output));
+        }
+        let over = match this.timer.project() {
+            TimerProjection::Caller { sleep } => sleep.poll(context).is_ready(),
+            TimerProjection::Engine { over } => over.poll(context).is_ready(),
+        };
+        match over {
+            true => Poll::Ready(Err(Elapsed)),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl<F> fmt::Debug for Bounded<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bounded").finish_non_exhaustive()
+    }
+}

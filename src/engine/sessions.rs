@@ -1,0 +1,303 @@
+//! Sessions that belong to a user: linked to the user's [epoch](crate::engine::partition::links), which is what counts,
+//! and listed, for showing them.
+//!
+//! A list is the entries of a partition of its own. It is found by the epoch's digest, so that a
+//! session that ends can be taken off without knowing whose it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::codec::Value;
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::namespace::Number;
+use crate::engine::partition::links::{Link, Links};
+use crate::engine::partition::merge::{Fetched, Floor};
+use crate::engine::partition::observed::Pin;
+use crate::engine::partition::{Partition, State};
+use crate::error::{Error, StoreErrorKind};
+use crate::key::{PartitionKey, TokenKey};
+use crate::policy::FailurePolicy;
+use crate::store::{Lifetime, Loaded, PartitionId, Raise, Revision};
+use crate::time::Now;
+use crate::token::Token;
+
+/// How long a session is listed, whatever its own life.
+const LISTED_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
+/// Sessions in one list; beyond that the oldest are taken off.
+const MAX_LISTED: usize = 1000;
+
+impl Engine {
+    /// Links a session to a user. On return L2 has it, as far as the policy demands.
+    pub(crate) async fn link(
+        self: &Arc<Self>,
+        session: &PartitionKey,
+        user: &str,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<(), Error> {
+        let user = PartitionKey::epoch_of(user)?;
+        let (session, mut seen) = (session.clone(), *pin);
+        let links = |engine: Arc<Self>| async move {
+            let linked = engine.link_to(&session, &user, policy, &mut seen).await;
+            (linked, seen)
+        };
+        let linked = self.detached(self.deadline(), links).await;
+        let (linked, seen) = linked.map_err(|failure| Error::Unavailable(failure.error))?;
+        *pin = seen;
+        linked
+    }
+
+    async fn link_to(
+        self: &Arc<Self>,
+        session: &PartitionKey,
+        user: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<(), Error> {
+        if self.queue.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        let unavailable = |failure: L2Error| Error::Unavailable(failure.error);
+        let link = self.begin_link(user).await.map_err(unavailable)?;
+        if policy != FailurePolicy::Bypass {
+            // After the number was taken: a link of the past that others have made is found over, and
+            // what came with it is not to go on under this one.
+            let read = self.fetch(session, |_, _| ()).await;
+            read.map_err(unavailable)?;
+        }
+        let (name, value) = link.entry();
+        self.change(session, vec![(name, Some(value))], policy, pin)
+            .await?;
+        let written = self.commit(session).await;
+        let _ = self.finish(policy, written)?;
+        if policy != FailurePolicy::Bypass {
+            self.list(session, &link).await;
+        }
+        Ok(())
+    }
+
+    async fn begin_link(&self, user: &PartitionKey) -> Result<Link, L2Error> {
+        let id = self.id(user).await?;
+        let epoch = self.rules.users.get(id.digest());
+        let hints = epoch.hints();
+        let begin = Raise::Begin(Number::at(self.clock.now()).get());
+        let raised = self.l2.raise(&id, begin, self.epoch_life());
+        let mut number = raised.await?;
+        if let Some(known) = epoch.later_than(number) {
+            // It was lost, and begun anew by a slower clock: neither goes on.
+            let raise = Raise::Beyond(known + 1);
+            number = self.l2.raise(&id, raise, self.epoch_life()).await?;
+        }
+        epoch.answered(number, hints);
+        let link = Link::new(epoch, number);
+        match link.is_over() {
+            // Signed out here, and L2 has yet to hear of it.
+            true => Err(L2Error::of(StoreErrorKind::Unreachable)),
+            false => Ok(link),
+        }
+    }
+
+    /// Whether a session with these links is over. L2 is asked of each.
+    pub(crate) async fn are_over(self: &Arc<Self>, links: &Links) -> Result<bool, L2Error> {
+        let asked = links.iter().map(async |link| {
+            let namespace = &self.l2.protection.namespace;
+            let id = PartitionId::from_digest(namespace.clone(), link.epoch.digest);
+            let hints = link.epoch.hints();
+            let revision = self.ask::<Revision>(id).await?;
+            link.epoch.answered(revision.generation, hints);
+            Ok::<_, L2Error>(revision.generation != link.number)
+        });
+        let answers = futures_util::future::try_join_all(asked).await?;
+        Ok(answers.contains(&true) || links.are_over())
+    }
+
+    /// L2 has lost everything: the epochs that a session in memory is linked to go on where the session
+    /// does, before it is written again. One that somebody else has begun meanwhile stays. Returns whether
+    /// the session goes on: asked before, because what is done here is told, too.
+    pub(crate) async fn begin_epochs_again(&self, key: &PartitionKey) -> Result<bool, L2Error> {
+        let links = self.partitions.with(key, |_, state| {
+            let is_believed = state.heard(&self.rules);
+            is_believed.then(|| state.links.undoubted())
+        });
+        let is_believed = links.is_some();
+        for link in links.iter().flat_map(Links::iter) {
+            let namespace = &self.l2.protection.namespace;
+            let id = PartitionId::from_digest(namespace.clone(), link.epoch.digest);
+            let hints = link.epoch.hints();
+            let begin = Raise::Begin(link.number);
+            let number = self.l2.raise(&id, begin, self.epoch_life()).await?;
+            link.epoch.answered(number, hints);
+        }
+        Ok(is_believed)
+    }
+
+    /// Signs out a session whose links, as read from L2, are over, unless something has overtaken
+    /// the read. What `see` makes of it then.
+    pub(crate) fn end_linked<R>(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        fetched: &Fetched,
+        floor: Floor,
+        links: &Links,
+        see: impl FnOnce(&mut State, Now) -> R,
+    ) -> Option<R> {
+        let seen = self.partitions.with(key, |partition, state| {
+            if state.floor() != floor {
+                return None;
+            }
+            state.generation = state.generation.max(Some(fetched.generation));
+            self.end_session(partition, state);
+            Some(see(state, self.now()))
+        })?;
+        self.wake();
+        self.unlist(key, links);
+        Some(seen)
+    }
+
+    /// The same where this process knows that a session in memory is over.
+    pub(crate) fn end_known(self: &Arc<Self>, key: &PartitionKey) -> Arc<Partition> {
+        let (partition, ended) = self.partitions.with(key, |partition, state| {
+            let ended = state.links.are_over().then(|| state.links.clone());
+            if ended.is_some() {
+                self.end_session(partition, state);
+            }
+            (partition.clone(), ended)
+        });
+        if let Some(links) = ended {
+            self.wake();
+            self.unlist(key, &links);
+        }
+        partition
+    }
+
+    fn end_session(&self, partition: &Arc<Partition>, state: &mut State) {
+        if state.is_clearing() {
+            return;
+        }
+        let dropped = state.sign_out(self.queue.next_id(), self.clock.now());
+        self.counters.signed_out_changes.add(dropped as u64);
+        // Just this generation: the next session may have begun elsewhere.
+        state.pending().clear_confirmed = state.generation.is_some();
+        self.push(partition, state);
+    }
+
+    /// How long a partition lives.
+    pub(crate) fn lifetime_of(&self, key: &PartitionKey) -> Lifetime {
+        match key.is_list() {
+            true => Lifetime {
+                absolute: Some(LISTED_FOR),
+                ..Lifetime::default()
+            },
+            false => self.lifetime,
+        }
+    }
+
+    /// Puts a session on the list of those to show. That it is not there changes nothing else.
+    async fn list(self: &Arc<Self>, session: &PartitionKey, link: &Link) {
+        let list = PartitionKey::list_of(&link.epoch.digest);
+        let Ok(name) = self.listed_as(session).await else {
+            return;
+        };
+        let listed = Token::new(session.to_text().expose());
+        let listed = listed.with_expires_at(self.clock.now().saturating_add(LISTED_FOR));
+        let policy = FailurePolicy::Degrade;
+        if self
+            .know_generation(&list, policy, &mut None)
+            .await
+            .is_err()
+        {
+            return;
+        }
+        let oldest = self.partitions.with(&list, |_, state| {
+            let mut listed = state.usable_entries(self.now());
+            listed.sort_unstable_by_key(|(_, value)| value.expires_at());
+            let count = (listed.len() + 1).saturating_sub(MAX_LISTED);
+            listed.truncate(count);
+            listed
+        });
+        let oldest = oldest.into_iter().map(|(name, _)| (name, None));
+        let changes = oldest.chain([(name, Some(Value::Token(listed)))]);
+        let changes = changes.collect();
+        let changed = self.change(&list, changes, policy, &mut None).await;
+        if changed.is_ok() {
+            let _ = self.commit(&list).await;
+        }
+    }
+
+    /// Takes a session off the lists that it is on, in the background.
+    pub(crate) fn unlist(self: &Arc<Self>, session: &PartitionKey, links: &Links) {
+        for link in links.iter() {
+            let list = PartitionKey::list_of(&link.epoch.digest);
+            let session = session.clone();
+            self.in_background(|engine| async move {
+                let Ok(name) = engine.listed_as(&session).await else {
+                    return;
+                };
+                let policy = FailurePolicy::Degrade;
+                let change = vec![(name, None)];
+                let changed = engine.change(&list, change, policy, &mut None).await;
+                if changed.is_ok() {
+                    engine.enqueue(&list);
+                }
+            });
+        }
+    }
+
+    /// The same for a session as L2 has it.
+    pub(crate) fn unlist_loaded(
+        self: &Arc<Self>,
+        session: &PartitionKey,
+        id: &PartitionId,
+        loaded: &Loaded,
+    ) {
+        let names = self.l2.protection.small_names(id, loaded);
+        let links = Links::among(names.iter(), &self.rules.users);
+        self.unlist(session, &links);
+    }
+
+    /// Empties a list: everybody on it is signed out.
+    pub(crate) fn unlist_all(self: &Arc<Self>, epoch: &[u8; 32]) {
+        let list = PartitionKey::list_of(epoch);
+        // Nobody has to wait for what is only shown.
+        let _ = self.sign_out(&list, &mut None);
+    }
+
+    /// A session that was moved is on the same lists.
+    pub(crate) fn relist(
+        self: &Arc<Self>,
+        from: &PartitionKey,
+        to: &PartitionKey,
+        entries: &[(TokenKey, Value)],
+    ) {
+        let links = Links::among(entries.iter().map(|(name, _)| name), &self.rules.users);
+        self.unlist(from, &links);
+        for link in links.iter() {
+            let (to, link) = (to.clone(), link.clone());
+            self.in_background(|engine| async move { engine.list(&to, &link).await });
+        }
+    }
+
+    /// The entry of a session in a list.
+    async fn listed_as(&self, session: &PartitionKey) -> Result<TokenKey, L2Error> {
+        let name = self.id(session).await?.encoded();
+        Ok(TokenKey::from_canonical(&format!(
+            "\u{1}session\u{1}{name}"
+        )))
+    }
+
+    pub(crate) async fn listed(
+        self: &Arc<Self>,
+        user: &PartitionKey,
+    ) -> Result<Vec<PartitionKey>, L2Error> {
+        let id = self.id(user).await?;
+        let list = PartitionKey::list_of(id.digest());
+        let read = self.fetch(&list, |state, now: Now| state.usable_entries(now));
+        let (entries, _) = read.await?;
+        let session = |(_, value): (TokenKey, Value)| match value {
+            Value::Token(listed) => PartitionKey::from_text(listed.access_token()),
+            Value::Secret(_) => None,
+        };
+        Ok(entries.into_iter().filter_map(session).collect())
+    }
+}

@@ -1,0 +1,82 @@
+//! The end: everything that waits is written, and what is not is reported.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::engine::core::Engine;
+use crate::race::{Either, race};
+use crate::sabotage::{self, Sabotage};
+
+/// What [`TokenCache::shutdown`](crate::TokenCache::shutdown) did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Changes that reached L2 during the shutdown.
+    pub flushed: u64,
+    /// Changes that did not.
+    pub abandoned: u64,
+    /// Sign-outs that L2 was told of during the shutdown.
+    pub sign_outs_flushed: u64,
+    /// Sign-outs that it was not told of, and that are in no [journal](crate::Builder::journal): these
+    /// sessions go on.
+    pub sign_outs_abandoned: u64,
+    /// Sign-outs that it was not told of, and that the next process with this journal will tell it.
+    pub sign_outs_journaled: u64,
+}
+
+impl Engine {
+    /// Takes no more changes, and writes what waits until the deadline.
+    pub(crate) async fn shut_down(self: &Arc<Self>, deadline: Duration) -> ShutdownReport {
+        let before = self.counters.flushed_changes.get();
+        let told_before = self.sign_outs.told();
+        self.close();
+        let (mut waiting, drained) = oneshot::channel();
+        let drains = self.clone();
+        self.runtime.spawn(async move {
+            // An L2 that stays away must not keep the self for ever.
+            if let Either::Second(()) = race(waiting.closed(), drains.drain()).await {
+                // Nobody waits any more otherwise.
+                let _ = waiting.send(());
+            }
+        });
+        let in_time = matches!(self.bounded(deadline, drained).await, Ok(Ok(())));
+        let abandoned = match sabotage::is(Sabotage::ShutdownWithoutDrain) {
+            true => 0,
+            false => self.budget.pending(),
+        };
+        self.journal_what_waits().await;
+        let sign_outs_journaled = self.sign_outs.kept();
+        let sign_outs_abandoned = self.sign_outs.pending().saturating_sub(sign_outs_journaled);
+        self.counters.abandoned_changes.add(abandoned);
+        self.counters.abandoned_sign_outs.add(sign_outs_abandoned);
+        if !in_time {
+            tracing::error!(
+                abandoned,
+                sign_outs_abandoned,
+                sign_outs_journaled,
+                "shut down before the drain ended"
+            );
+        }
+        ShutdownReport {
+            flushed: self.counters.flushed_changes.get() - before,
+            abandoned,
+            sign_outs_flushed: self.sign_outs.told() - told_before,
+            sign_outs_abandoned,
+            sign_outs_journaled,
+        }
+    }
+
+    /// Waits until L2 has everything.
+    async fn drain(&self) {
+        self.operations.ended().await;
+        // Whoever has spent a refresh token has its successor to write.
+        self.flights.landed().await;
+        if !sabotage::is(Sabotage::ShutdownWithoutDrain) {
+            self.budget.drained().await;
+        }
+        self.sign_outs.all_told().await;
+        self.coherence.close();
+    }
+}

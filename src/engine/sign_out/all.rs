@@ -1,0 +1,174 @@
+//! Signing everybody out at once, by the namespace's number.
+//!
+//! The number is part of every partition's name in L2: raising it leaves all that was there behind,
+//! unreachable, to expire. It is an [epoch](crate::store) without end that always exists. Where L2
+//! has none, because it is new, has lost data or has evicted it, an instance that knows a number
+//! writes that back, and one that knows none begins with the time: a number under which there are
+//! no records. So a lost number may sign everybody out, and brings nobody back.
+//!
+//! Whatever is under way carries the number under which it began, and has no effect under another.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::namespace::Number;
+use crate::engine::runtime::step::step;
+use crate::engine::vouch::Hearing;
+use crate::error::StoreErrorKind;
+use crate::key::PartitionKey;
+use crate::store::{Names, PartitionId, Raise, Revision};
+use crate::time::Timestamp;
+
+/// How often the number is looked up where nothing tells of it.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The same while the feed may have missed it, and while it cannot have.
+const LOOK_EVERY_LOST: Duration = Duration::from_secs(1);
+const LOOK_EVERY_ALIVE: Duration = Duration::from_secs(60);
+
+impl Engine {
+    /// The number of the namespace; L2 is asked where it is not known.
+    pub(crate) async fn number(&self) -> Result<Number, L2Error> {
+        match self.l2.prefix.settled() {
+            Some(number) => Ok(number),
+            None => self.look_up_prefix().await,
+        }
+    }
+
+    /// Whether L2 has lost everything since it had been lost so often, and not one partition alone.
+    /// Its marker is then there again.
+    pub(crate) async fn l2_has_lost_everything(&self, losses: u32) -> Result<bool, L2Error> {
+        self.look_up_prefix().await?;
+        Ok(self.rules.losses.count() != losses)
+    }
+
+    /// What the store knows a partition by now.
+    pub(crate) async fn id(&self, key: &PartitionKey) -> Result<PartitionId, L2Error> {
+        Ok(self.l2.id(key, self.number().await?))
+    }
+
+    /// Asks L2 for the number, and tells it the one known here where it has a lower one or none.
+    pub(crate) async fn look_up_prefix(&self) -> Result<Number, L2Error> {
+        let epoch = self.namespace_epoch();
+        let hints = self.rules.vouch.number_hints();
+        let known = self.l2.prefix.known();
+        let mine = || Number::at(self.clock.now());
+        let begin = known.unwrap_or_else(|| *self.l2.prefix.0.mine.get_or_init(mine));
+        let revision = self.marker(&epoch).await?;
+        let mut number = match Number::new(revision.generation) {
+            Some(stored) => {
+                self.rules.losses.saw_marker(revision);
+                stored
+            }
+            None => {
+                let begun = self.raise_number(&epoch, Raise::Begin(begin.get()));
+                let begun = begun.await?;
+                let marker = self.marker(&epoch).await?;
+                self.rules.losses.replaced_marker(marker);
+                begun
+            }
+        };
+        if known > Some(number) {
+            // It was lost, and somebody has begun a lower one, under which everybody may have been
+            // signed out since: neither is to go on.
+            tracing::warn!("L2 has lost the number of the namespace: everybody is signed out");
+            let next = Raise::Beyond(begin.get() + 1);
+            number = self.raise_number(&epoch, next).await?;
+            self.learn_prefix(number, self.clock.now());
+        } else if number == begin {
+            // Nobody was signed out by one that is known, or begins here.
+            self.learn_prefix(number, Timestamp::default());
+        } else {
+            // One asks for all who wait.
+            let _asks = self.l2.prefix.0.asks.lock().await;
+            if self.l2.prefix.known() < Some(number) {
+                let age = self.l2.load_one(&epoch).await?.cleared_for;
+                self.learn_prefix(
+                    number,
+                    self.clock.now().saturating_sub(age.unwrap_or_default()),
+                );
+            }
+        }
+        self.rules.vouch.number_is_known(hints);
+        Ok(number)
+    }
+
+    /// Forgets everything if this number is a new one.
+    fn learn_prefix(&self, number: Number, raised_at: Timestamp) {
+        let learn = || self.l2.prefix.learn(number, raised_at);
+        if self.hold_signed_out(number, learn) {
+            tracing::warn!("everybody was signed out");
+            let dropped = self.partitions.forget_all();
+            self.counters.signed_out_changes.add(dropped as u64);
+        }
+    }
+
+    /// Whether this is the partition of the number.
+    pub(crate) fn is_namespace_epoch(&self, digest: &[u8; 32]) -> bool {
+        let digest_of_mine = || *self.namespace_epoch().digest();
+        self.l2.prefix.0.digest.get_or_init(digest_of_mine) == digest
+    }
+
+    /// There may be a later number: L2 is asked before anything is read from it.
+    pub(crate) fn ask_for_number(self: &Arc<Self>) {
+        self.l2.prefix.0.asked.store(false, Ordering::Release);
+        let engine = self.clone();
+        self.runtime.spawn(async move {
+            // If this fails, whoever needs L2 next asks again.
+            let _ = engine.look_up_prefix().await;
+        });
+    }
+
+    pub(crate) async fn revoke(&self) -> Result<(), L2Error> {
+        let known = self.l2.prefix.known().map_or(0, Number::get);
+        let now = Number::at(self.clock.now()).get();
+        let raise = Raise::Beyond(now.max(known + 1));
+        let number = self.raise_number(&self.namespace_epoch(), raise).await?;
+        self.learn_prefix(number, self.clock.now());
+        Ok(())
+    }
+
+    /// The number in force, which is confirmed to be at least what was asked for.
+    async fn raise_number(&self, epoch: &PartitionId, raise: Raise) -> Result<Number, L2Error> {
+        let answer = self.l2.raise(epoch, raise, None).await?;
+        let is_raised = matches!(raise, Raise::Begin(_)) || answer >= raise.number();
+        let number = Number::new(answer).filter(|_| is_raised);
+        number.ok_or_else(|| L2Error::of(StoreErrorKind::Refused))
+    }
+
+    /// The number's record in L2.
+    async fn marker(&self, epoch: &PartitionId) -> Result<Revision, L2Error> {
+        let answers = self.l2.revisions(std::slice::from_ref(epoch)).await?;
+        let revision = answers.into_iter().next().ok_or_else(L2Error::lost)??;
+        Ok(revision)
+    }
+
+    fn namespace_epoch(&self) -> PartitionId {
+        Names::namespace_epoch(&self.l2.protection.namespace)
+    }
+
+    /// Looks for a new number now and then.
+    pub(crate) fn watch_prefix(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            loop {
+                let Some(engine) = weak.upgrade() else { return };
+                let pause = match engine.rules.vouch.hearing(engine.now().moment) {
+                    Hearing::None => LOOK_EVERY,
+                    Hearing::Lost => LOOK_EVERY_LOST,
+                    Hearing::Alive if engine.l2.prefix.settled().is_none() => LOOK_EVERY_LOST,
+                    Hearing::Alive => LOOK_EVERY_ALIVE,
+                };
+                drop(engine);
+                tokio::time::sleep(pause).await;
+                let Some(engine) = weak.upgrade() else { return };
+                if engine.l2.prefix.known().is_some() && !engine.queue.is_closed() {
+                    // While L2 is away nobody can have raised it.
+                    let _ = step("prefix", engine.look_up_prefix()).await;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,6 @@
+//! Signing out.
+
+pub(crate) mod all;
+pub(crate) mod owed;
+pub(crate) mod owed_users;
+pub(crate) mod user;

@@ -1,0 +1,196 @@
+//! Signing a user out everywhere: one raise of the user's [epoch](crate::engine::partition::links).
+//!
+//! It waits from the moment when it is asked for until L2 is told, and holds in this process as long.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::journal::{Journal, Owed, Record};
+use crate::engine::namespace::Number;
+use crate::engine::sign_out::owed::{AT_ONCE, PATIENCE, unkept};
+use crate::engine::sign_out::owed_users::Waiting;
+use crate::error::StoreErrorKind;
+use crate::key::PartitionKey;
+use crate::random::{SLIGHTLY, jittered};
+use crate::store::{CommitId, PartitionId, Raise};
+
+/// How long an epoch is kept after the last link: longer than browsers keep a cookie.
+const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// How long a user's epoch is kept from now on: longer than a session that is linked now can
+    /// live.
+    pub(crate) fn epoch_life(&self) -> Option<Duration> {
+        let limits = [self.lifetime.absolute, self.lifetime.max_age];
+        let longest = limits.into_iter().flatten().max()?;
+        let idle = self.lifetime.sliding.unwrap_or_default();
+        Some(longest.max(idle).max(LONGEST))
+    }
+
+    /// Signs the user out in this process.
+    pub(crate) fn begin_to_end(&self, user: &PartitionKey) -> CommitId {
+        let id = self.queue.next_id();
+        let protection = &self.l2.protection;
+        let names = protection.all_names().into_iter();
+        let digests = names.map(|names| *names.partition(&protection.namespace, user).digest());
+        let prefix = self.l2.prefix.known().map(Number::get);
+        let since = self.clock.now();
+        let record = |digest| Record {
+            user: true,
+            ..Record::new(digest, prefix, id, since)
+        };
+        let records = digests.map(record);
+        self.wait_to_end(Waiting::new(id, records.collect(), self.sign_outs.begin()));
+        id
+    }
+
+    fn wait_to_end(&self, new: Waiting) {
+        self.user_sign_outs.add(new, |new| {
+            if let Some(under) = self.l2.prefix.known() {
+                new.hold(&self.l2.protection.namespace, under, &self.rules.users);
+            }
+        });
+    }
+
+    /// Has `learn` take a number of the namespace to be the one known. Who waits to be signed out in L2
+    /// is signed out under that number before anything is read under it.
+    pub(crate) fn hold_signed_out<R>(&self, number: Number, learn: impl FnOnce() -> R) -> R {
+        let hold = |waiting: &mut dyn Iterator<Item = &mut Waiting>| {
+            if self.l2.prefix.known() != Some(number) {
+                for waiting in waiting {
+                    waiting.hold(&self.l2.protection.namespace, number, &self.rules.users);
+                }
+            }
+        };
+        self.user_sign_outs.hold_each(hold, learn)
+    }
+
+    pub(crate) async fn end_user(self: &Arc<Self>, id: CommitId) -> Result<(), L2Error> {
+        let records = self.user_sign_outs.records(id);
+        let raised = timeout(self.l2.hard_timeout, self.raise_user(&records)).await;
+        match raised.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout))) {
+            Ok(()) => {
+                self.user_sign_outs.told(id);
+                Ok(())
+            }
+            Err(failure) => {
+                self.user_sign_outs.leave(id);
+                self.keep_raising();
+                Err(self.journal_user(id, records, failure).await)
+            }
+        }
+    }
+
+    /// What to answer where L2 cannot be told.
+    async fn journal_user(
+        self: &Arc<Self>,
+        id: CommitId,
+        records: Vec<Record>,
+        failure: L2Error,
+    ) -> L2Error {
+        let Some(journal) = self.journal.clone() else {
+            return failure;
+        };
+        let (told, written) = oneshot::channel();
+        let engine = self.clone();
+        // On its own: what is late is in the journal all the same.
+        self.runtime.spawn(async move {
+            let added = journal.add(records).await;
+            // Who has gone needs no answer.
+            let _ = told.send(added.map(|kept| engine.user_sign_outs.attach(id, kept)));
+        });
+        match timeout(PATIENCE, written).await {
+            Ok(Ok(Ok(()))) => failure,
+            Ok(Ok(Err(error))) => unkept(error),
+            Ok(Err(_)) => unkept(io::Error::other("the journal's writer has ended")),
+            Err(_) => unkept(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Writes down what L2 was not told of, at the end of a shutdown.
+    pub(crate) async fn journal_users(&self, journal: &Journal) {
+        for (id, records) in self.user_sign_outs.unjournaled() {
+            // What fails is reported as abandoned.
+            if let Ok(kept) = journal.add(records).await {
+                self.user_sign_outs.attach(id, kept);
+            }
+        }
+    }
+
+    /// Users' sign-outs of an earlier process go on as those of this one.
+    pub(crate) fn resume_users(self: &Arc<Self>, owed: Vec<Owed>) {
+        let resumes = !owed.is_empty();
+        for owed in owed {
+            self.wait_to_end(Waiting::resumed(self.queue.next_id(), owed));
+        }
+        if resumes {
+            self.keep_raising();
+        }
+    }
+
+    /// Raises the user's epoch in L2, so that every session linked so far is over.
+    async fn raise_user(self: &Arc<Self>, records: &[Record]) -> Result<(), L2Error> {
+        // Not the number that is known: others may have begun sessions under a later one.
+        let under = self.look_up_prefix().await?;
+        for record in records {
+            if self.is_moot(record) {
+                continue;
+            }
+            let namespace = self.l2.protection.namespace.clone();
+            let id = PartitionId::from_digest(namespace, record.digest).under(under.get());
+            let epoch = self.rules.users.get(id.digest());
+            let least = epoch.next(self.clock.now());
+            // Also where L2 has none: who has a session in memory begins a lost one again.
+            let raise = Raise::Beyond(least);
+            let number = self.l2.raise(&id, raise, self.epoch_life()).await?;
+            if number < least {
+                return Err(L2Error::of(StoreErrorKind::Refused));
+            }
+            epoch.signed_out(number);
+            self.unlist_all(id.digest());
+        }
+        Ok(())
+    }
+
+    /// Tries to tell L2 of those who wait until it is told.
+    fn keep_raising(self: &Arc<Self>) {
+        if !self.user_sign_outs.needs_retry() {
+            return;
+        }
+        let engine = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            let mut pause = FIRST_RETRY;
+            loop {
+                tokio::time::sleep(jittered(pause, SLIGHTLY)).await;
+                pause = LAST_RETRY.min(pause * 2);
+                let Some(engine) = engine.upgrade() else {
+                    return;
+                };
+                if !engine.raise_waiting().await {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Tries once more; whether some are left.
+    async fn raise_waiting(self: &Arc<Self>) -> bool {
+        let tried = stream::iter(self.user_sign_outs.list());
+        let tried = tried.for_each_concurrent(AT_ONCE, async |(id, records)| {
+            if self.raise_user(&records).await.is_ok() {
+                self.user_sign_outs.told(id);
+            }
+        });
+        tried.await;
+        self.user_sign_outs.has_left()
+    }
+}

@@ -1,0 +1,127 @@
+//! What those who work on one partition share: made by the first of them, gone with the last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::key::PartitionKey;
+
+/// Cheap to clone; clones share everything.
+pub(crate) struct InUse<V>(Arc<Mutex<Table<V>>>);
+
+/// How many use it, and what it is.
+type Table<V> = HashMap<PartitionKey, (usize, Arc<V>)>;
+
+/// A use of what is shared; ends on drop.
+pub(crate) struct Use<V> {
+    table: InUse<V>,
+    key: PartitionKey,
+    value: Arc<V>,
+}
+
+impl<V: Default> InUse<V> {
+    pub(crate) fn enter(&self, key: &PartitionKey) -> Use<V> {
+        let mut table = self.0.lock();
+        let (uses, value) = table.entry(key.clone()).or_default();
+        *uses += 1;
+        Use {
+            table: self.clone(),
+            key: key.clone(),
+            value: value.clone(),
+        }
+    }
+
+    /// Whoever enters from now on shares another than this.
+    pub(crate) fn replace(&self, used: &Use<V>) {
+        let mut table = self.0.lock();
+        if let Some((_, value)) = table.get_mut(&used.key)
+            && Arc::ptr_eq(value, &used.value)
+        {
+            *value = Arc::default();
+        }
+    }
+}
+
+impl<V> InUse<V> {
+    pub(crate) fn get(&self, key: &PartitionKey) -> Option<Arc<V>> {
+        let table = self.0.lock();
+        table.get(key).map(|(_, value)| value.clone())
+    }
+}
+
+impl<V> Use<V> {
+    /// Whether those who enter now share the same.
+    pub(crate) fn is_current(&self) -> bool {
+        let current = self.table.get(&self.key);
+        current.is_some_and(|current| Arc::ptr_eq(&current, &self.value))
+    }
+
+    pub(crate) fn value(&self) -> &Arc<V> {
+        &self.value
+    }
+}
+
+impl<V> Drop for Use<V> {
+    fn drop(&mut self) {
+        let mut table = self.table.0.lock();
+        if let Some((uses, _)) = table.get_mut(&self.key) {
+            *uses -= 1;
+            if *uses == 0 {
+                table.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl<V> Clone for InUse<V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<V> Default for InUse<V> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_replaced_stays_with_those_who_use_it() {
+        let table = InUse::<Mutex<u32>>::default();
+        let key = PartitionKey::user("one").expect("a key");
+        let first = table.enter(&key);
+        *first.value().lock() = 1;
+        assert!(first.is_current());
+        table.replace(&first);
+        let second = table.enter(&key);
+        assert_eq!((first.is_current(), second.is_current()), (false, true));
+        table.replace(&first);
+        assert!(second.is_current(), "that was replaced before");
+        assert_eq!((*first.value().lock(), *second.value().lock()), (1, 0));
+        drop((first, second));
+        assert!(table.0.lock().is_empty());
+    }
+
+    #[test]
+    fn an_entry_is_gone_with_its_last_use() {
+        let table = InUse::<Mutex<u32>>::default();
+        let [one, other] = ["one", "other"].map(|id| PartitionKey::user(id).expect("a key"));
+        let first = table.enter(&one);
+        *first.value().lock() = 1;
+        let second = table.enter(&one);
+        let elsewhere = table.enter(&other);
+        drop(first);
+        assert_eq!(*second.value().lock(), 1);
+        assert_eq!(*elsewhere.value().lock(), 0);
+        drop(second);
+        assert!(table.get(&one).is_none());
+        assert_eq!(*table.enter(&one).value().lock(), 0);
+        drop(elsewhere);
+        assert!(table.0.lock().is_empty());
+    }
+}

@@ -1,0 +1,192 @@
+//! Changes: laid over memory at once, and queued for L2.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::codec::Value;
+use crate::engine::budget::Permit;
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::partition::State;
+use crate::engine::partition::observed::Pin;
+use crate::engine::partition::pending::{PendingChange, Written};
+use crate::engine::runtime::bounded::Bounded;
+use crate::error::{Error, StoreErrorKind};
+use crate::key::{PartitionKey, TokenKey};
+use crate::lookup::Durability;
+use crate::policy::FailurePolicy;
+
+/// Resolves when the changes that waited are written, or could not be.
+pub(crate) type CommitWait = Bounded<oneshot::Receiver<Result<Written, L2Error>>>;
+
+impl Engine {
+    /// Changes entries: `None` removes one. Visible to everybody in this process on return.
+    pub(crate) async fn change(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        changes: Vec<(TokenKey, Option<Value>)>,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+    ) -> Result<(), Error> {
+        if self.queue.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        let deadline = self.deadline();
+        let local = policy == FailurePolicy::Bypass;
+        if !local {
+            self.know_generation(key, policy, pin).await?;
+        }
+        let (permit, crowded) = match local {
+            true => (None, false),
+            false => {
+                let sizes = changes.iter();
+                let sizes = sizes.map(|(name, value)| PendingChange::size(name, value.as_ref()));
+                let (permit, crowded) = self.reserve(changes.len(), sizes.sum(), deadline).await?;
+                (Some(permit), crowded)
+            }
+        };
+        let now = self.now();
+        self.partitions.with(key, |partition, state| {
+            let pin = pin.get_or_insert_with(|| state.pin(now));
+            if state.signed_out_since(pin) {
+                self.counters.signed_out_changes.add(1);
+                return Err(Error::SignedOut);
+            }
+            let values = changes.iter();
+            let values =
+                values.filter_map(|(name, value)| Some((name, value.as_ref()?.footprint())));
+            state.has_room_for(values, now)?;
+            state.adopt(pin, now);
+            state.change(changes, permit, now);
+            if !local {
+                self.defer(partition, state);
+            }
+            Ok(())
+        })?;
+        if !local {
+            self.sweep_deferred();
+        }
+        if crowded {
+            // Pending is what any other change is.
+            let _ = self.finish(policy, self.commit_until(key, deadline).await)?;
+        }
+        if self.queue.is_closed() {
+            // Closed meanwhile, and perhaps looked for what waits before this did.
+            self.enqueue(key);
+        }
+        Ok(())
+    }
+
+    /// Room for so many changes of so many bytes. Where there is none now, waits for it, and says
+    /// that the changes should be committed in line.
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        changes: usize,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<(Permit, bool), Error> {
+        if let Some(permit) = self.budget.try_reserve(changes, bytes) {
+            return Ok((permit, false));
+        }
+        // Nobody waits for an L2 that is known to be away, and nothing else gives room.
+        if self.l2.shards.refuse_writes() {
+            return Err(Error::Overloaded);
+        }
+        // While L2 fails, all that can be sent is being sent again anyway.
+        if self.queue.is_flowing() {
+            self.queue_deferred();
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let room = self
+            .bounded(left, self.budget.reserve(changes, bytes))
+            .await;
+        let permit = room.ok().flatten().ok_or(Error::Overloaded)?;
+        Ok((permit, true))
+    }
+
+    /// Signs the partition out, in memory at once. `pin` is of the time after it.
+    pub(crate) fn sign_out(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        pin: &mut Option<Pin>,
+    ) -> Result<CommitWait, Error> {
+        if self.queue.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        let (now, id) = (self.now(), self.queue.next_id());
+        let (dropped, links) = self.partitions.with(key, |_, state| {
+            let links = state.links.clone();
+            let dropped = state.sign_out(id, now.wall);
+            *pin = Some(state.pin(now));
+            (dropped, links)
+        });
+        self.unlist(key, &links);
+        self.counters.signed_out_changes.add(dropped as u64);
+        let wait = self.commit(key);
+        Ok(match &self.journal {
+            Some(journal) => self.or_journal(journal, key, id, now.wall, wait),
+            None => wait,
+        })
+    }
+
+    /// Whether a sign-out has ended changes that were waited for, or the partition since `pin` was
+    /// taken.
+    pub(crate) fn is_over(
+        &self,
+        key: &PartitionKey,
+        pin: &Pin,
+        ended: &<CommitWait as Future>::Output,
+    ) -> bool {
+        let over = |state: &mut State| state.signed_out_since(pin);
+        matches!(ended, Ok(Ok(Ok(Written::Ended))))
+            || self.partitions.with_known(key, over).unwrap_or(false)
+    }
+
+    /// Writes what waits of this partition now. Nobody waits longer than the hard timeout.
+    pub(crate) fn commit(self: &Arc<Self>, key: &PartitionKey) -> CommitWait {
+        self.commit_until(key, self.deadline())
+    }
+
+    fn commit_until(self: &Arc<Self>, key: &PartitionKey, deadline: Instant) -> CommitWait {
+        let wait = self.partitions.with(key, |partition, state| {
+            let wait = state.pending().wait();
+            state.pending().tell_written();
+            self.push(partition, state);
+            wait
+        });
+        self.wake();
+        let wait = match self.queue.has_ended() {
+            // There is nothing to wait for: its sender is dropped.
+            true => oneshot::channel().1,
+            false => wait,
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.bounded(left, wait)
+    }
+
+    /// Writes what waits of this partition now, and reports how that ended.
+    pub(crate) async fn flush(self: &Arc<Self>, key: &PartitionKey) -> Result<(), L2Error> {
+        match self.commit(key).await {
+            Ok(Ok(outcome)) => outcome.map(drop),
+            Ok(Err(_)) => Err(L2Error::lost()),
+            Err(_) => Err(L2Error::of(StoreErrorKind::Timeout)),
+        }
+    }
+
+    /// What the end of a [`CommitWait`] means under a policy: written, or kept to be written.
+    pub(crate) fn finish(
+        &self,
+        policy: FailurePolicy,
+        ended: <CommitWait as Future>::Output,
+    ) -> Result<Durability, Error> {
+        let failure = match ended {
+            Ok(Ok(Ok(_))) => return Ok(Durability::Stored),
+            Ok(Ok(Err(failure))) => failure,
+            Ok(Err(_)) => L2Error::lost(),
+            Err(_) => L2Error::of(StoreErrorKind::Timeout),
+        };
+        self.degrade(policy, failure).map(|()| Durability::Pending)
+    }
+}

@@ -1,0 +1,507 @@
+//! One group's way to L2: what each partition has to write, and what became of it.
+//!
+//! A few groups are on their way at a time, a partition in at most one of them, so its changes
+//! arrive in order.
+
+use std::sync::Arc;
+
+use futures_util::future::{join, join_all};
+use tokio::task::JoinSet;
+
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::load::MAX_READS;
+use crate::engine::namespace::Number;
+use crate::engine::partition::merge::Made;
+use crate::engine::partition::pending::{Base, InFlight, PendingChange};
+use crate::engine::partition::{Partition, State};
+use crate::key::PartitionKey;
+use crate::sabotage::{self, Sabotage};
+use crate::store::{Change, Cleared, Commit, CommitId, Outcome, PartitionId, TOMBSTONE};
+
+/// Bytes of values in one round-trip: some milliseconds' work for a store.
+const MAX_BYTES: usize = 2 << 20;
+
+impl Engine {
+    pub(crate) async fn write_group(self: Arc<Self>, group: Vec<Arc<Partition>>) {
+        let mut works = Vec::with_capacity(group.len());
+        for partition in group {
+            let (under, work) = self.partitions.with(&partition.key, |_, state| {
+                (state.prefix, self.take_work(state))
+            });
+            works.push(Work {
+                engine: self.clone(),
+                partition,
+                under,
+                kind: work,
+                failure: Some(L2Error::lost()),
+            });
+        }
+        let mut commits = Vec::new();
+        let mut touches = Vec::new();
+        let mut others = Vec::new();
+        for work in works {
+            match work.kind {
+                WorkKind::Commit { .. } => commits.push(work),
+                WorkKind::Touch => touches.push(work),
+                _ => others.push(work),
+            }
+        }
+        // Each of these is a round-trip of its own; none waits for another.
+        let mut alone = JoinSet::new();
+        for work in others {
+            alone.spawn_on(work.run_alone(), &self.runtime);
+        }
+        let id = |work: &Work| Some(self.l2.id(&work.partition.key, work.under?));
+        let commits = self.l2.by_shard(commits, id).into_iter();
+        join_all(commits.map(|works| self.commit_group(works))).await;
+        let touches = self.l2.by_shard(touches, id).into_iter();
+        join_all(touches.map(|works| self.touch_group(works))).await;
+        while alone.join_next().await.is_some() {}
+    }
+
+    /// Decides what to do next for a partition, and takes it.
+    fn take_work(&self, state: &mut State) -> WorkKind {
+        state.pending().queued = false;
+        if state.pending().sending {
+            return WorkKind::Nothing;
+        }
+        let now = self.now().moment;
+        let oldest = now.saturating_sub(TOMBSTONE / 2);
+        let given_up = state.drop_older_than(oldest);
+        if given_up > 0 {
+            self.counters.abandoned_changes.add(given_up as u64);
+            tracing::error!(
+                changes = given_up,
+                "changes waited for too long and are given up"
+            );
+        }
+        // Nothing can be named while the number of the namespace is not known.
+        let is_named = state.prefix.is_some();
+        let generation = state.generation.filter(|_| is_named);
+        let life = state.life_at(now);
+        let base = Base {
+            version: state.version,
+            commit: state.commit,
+            epoch: self.rules.vouch.epoch(),
+        };
+        let pending = state.pending();
+        pending.tell_written();
+        let touch = std::mem::take(&mut pending.touch);
+        let kind = match (pending.clear, generation) {
+            (Some(expected), _) => WorkKind::Clear {
+                expected,
+                id: pending.clear_id,
+            },
+            (None, Some(generation)) if pending.is_dirty() => WorkKind::Commit {
+                commit: pending.depart(base, life, || self.queue.next_id()),
+                generation,
+            },
+            (None, None) if pending.is_dirty() => WorkKind::Load,
+            _ if touch && is_named => WorkKind::Touch,
+            _ => WorkKind::Nothing,
+        };
+        pending.sending = !matches!(kind, WorkKind::Nothing);
+        if !matches!(kind, WorkKind::Nothing | WorkKind::Load) {
+            state.expect_own_hint();
+        }
+        kind
+    }
+
+    /// Sends commits in as few round-trips as their size allows.
+    async fn commit_group(&self, works: Vec<Work>) {
+        #[cfg(feature = "seal")]
+        let works = self.prepare_writes(works).await;
+        let mut all = works;
+        let mut works = all.as_mut_slice();
+        while !works.is_empty() {
+            let mut commits = Vec::with_capacity(works.len());
+            let mut bytes = 0;
+            for work in works.iter() {
+                let commit = self.encode(work);
+                bytes += commit.as_ref().map_or(0, Commit::bytes);
+                if bytes > MAX_BYTES && !commits.is_empty() {
+                    break;
+                }
+                commits.extend(commit);
+            }
+            let (sent, rest) = works.split_at_mut(commits.len().max(1));
+            sent.iter_mut().for_each(Work::encoded);
+            let answers = match self.l2.commit(&commits).await {
+                Ok(answers) => answers,
+                Err(failure) => {
+                    for work in sent.iter_mut() {
+                        work.failure = Some(failure.clone());
+                    }
+                    Vec::new()
+                }
+            };
+            for (work, answer) in sent.iter_mut().zip(answers) {
+                if let Ok(Outcome::Lost) = answer {
+                    work.failure = self.settle_lost(work).await.err();
+                    continue;
+                }
+                let settled = answer.map(|outcome| self.settle(work, outcome));
+                work.failure = settled.err().map(L2Error::from);
+            }
+            works = rest;
+        }
+    }
+
+    fn encode(&self, work: &Work) -> Option<Commit> {
+        let WorkKind::Commit { commit, generation } = &work.kind else {
+            return None;
+        };
+        let partition = self.l2.id(&work.partition.key, work.under?);
+        let writer = self.l2.protection.writer(&partition, *generation);
+        let changes = commit.changes.iter().chain(commit.again.iter());
+        let changes =
+            changes.map(|(name, change)| writer.change(name.as_ref(), change.value.as_ref()));
+        let changes = changes.collect();
+        let sealed = self.l2.protection.seals();
+        let life = commit.life.filter(|life| life.sealed == sealed);
+        let life = life.filter(|_| !sabotage::is(Sabotage::LifeIgnored));
+        // A version of 0 is that of a new partition, or not known because L1 has let it go.
+        let known = Some(commit.base.version).filter(|at| *at > 0 || commit.life.is_none());
+        Some(Commit {
+            partition,
+            id: commit.id,
+            generation: *generation,
+            expected: commit.expected,
+            life: life.map(|life| life.id),
+            repeats: known.filter(|_| commit.sent),
+            base: commit.base.version,
+            changes,
+            lifetime: self.lifetime_of(&work.partition.key),
+        })
+    }
+
+    pub(crate) fn settle(&self, work: &Work, outcome: Outcome) {
+        let (WorkKind::Commit { commit, .. }, Some(under)) = (&work.kind, work.under) else {
+            return;
+        };
+        let now = self.now();
+        self.partitions
+            .with_under(&work.partition.key, under, |_, state| match outcome {
+                Outcome::Committed {
+                    version,
+                    previous,
+                    life,
+                    remaining,
+                } => {
+                    let made = Made {
+                        version,
+                        previous,
+                        life: self.life(life),
+                        remaining,
+                    };
+                    let flushed = state.committed(commit.id, made, now, &self.rules);
+                    self.counters.flushed_changes.add(flushed as u64);
+                }
+                Outcome::Stale { generation } => {
+                    let dropped = state.refused(commit.id, generation, now);
+                    self.counters.signed_out_changes.add(dropped as u64);
+                }
+                Outcome::Conflict => {
+                    let dropped = state.conflicted(commit.id);
+                    self.counters.superseded_changes.add(dropped as u64);
+                }
+                // Its settlement takes another question.
+                Outcome::Lost => {}
+            });
+    }
+
+    /// L2 no longer has the life that the commit was to go on with.
+    async fn settle_lost(&self, work: &Work) -> Result<(), L2Error> {
+        let WorkKind::Commit { commit, .. } = &work.kind else {
+            return Ok(());
+        };
+        let key = &work.partition.key;
+        let losses = self.partitions.with(key, |_, state| state.losses);
+        let emptied = self.l2_has_lost_everything(losses).await?;
+        // Where it is the session alone, nothing is written again.
+        let heard = emptied && self.begin_epochs_again(key).await?;
+        let now = self.now();
+        self.partitions.with(key, |_, state| {
+            if !state.has_in_flight(commit.id) {
+                return;
+            }
+            let gone = state.has_lost_life(0, None, now);
+            let goes_on = emptied && state.outlives_a_loss(heard);
+            if gone && !goes_on {
+                let dropped = state.life_is_over();
+                self.counters.signed_out_changes.add(dropped as u64);
+                return;
+            }
+            let again = match gone {
+                true => state.to_be_written_again(heard, now),
+                // At the end of its time.
+                false => Vec::new(),
+            };
+            let sizes = again.iter();
+            let sizes = sizes.map(|(name, value)| PendingChange::size(name, Some(value)));
+            let room = self.budget.try_reserve(again.len(), sizes.sum());
+            // Past the bound it stays lost: the user signs in again.
+            let again = room.map_or_else(Vec::new, |mut room| {
+                self.counters.recovered_changes.add(again.len() as u64);
+                let again = again.into_iter();
+                let change = |(name, value)| {
+                    let change = PendingChange::new(&name, Some(value), now, &mut room);
+                    (name, change)
+                };
+                again.map(change).collect()
+            });
+            state.begin_life(again);
+        });
+        Ok(())
+    }
+
+    async fn clear(
+        &self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> Result<Cleared, L2Error> {
+        if !sabotage::is(Sabotage::SignOutWithoutTombstone) {
+            return self.l2.clear(partition, expected, id).await;
+        }
+        let loaded = self.l2.load_one(partition).await?;
+        let changes = loaded.entries.iter().map(|stored| Change {
+            entry: stored.entry,
+            put: None,
+        });
+        let commit = Commit {
+            partition: partition.clone(),
+            id,
+            generation: loaded.generation,
+            expected: None,
+            life: None,
+            repeats: None,
+            base: loaded.version,
+            changes: changes.collect(),
+            lifetime: self.lifetime,
+        };
+        self.l2.commit(&[commit]).await?;
+        Ok(Cleared {
+            generation: loaded.generation,
+            ended: true,
+        })
+    }
+
+    /// Signs a partition out in L2. What memory knows of the generation may be out of date, so L2
+    /// is asked for the one to end, once: a repeated attempt must not end the next.
+    async fn end_generation(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        under: Option<Number>,
+        expected: Option<u64>,
+        sign_out: CommitId,
+    ) -> Result<(), L2Error> {
+        let under = match under {
+            Some(under) => under,
+            None => self.number().await?,
+        };
+        let id = self.l2.id(key, under);
+        let confirmed = self
+            .partitions
+            .with_under(key, under, |_, state| state.pending().clear_confirmed);
+        // There is another number since: what waits is ended under that one.
+        let Some(confirmed) = confirmed else {
+            return Ok(());
+        };
+        // The same where others have a number that this process has not heard of: the session may
+        // have begun under it.
+        let (number, loaded) = match confirmed {
+            true => (Ok(under), None),
+            false => {
+                let (number, loaded) = join(self.look_up_prefix(), self.l2.load_one(&id)).await;
+                (number, Some(loaded))
+            }
+        };
+        if number.as_ref().is_ok_and(|number| *number != under) {
+            return Ok(());
+        }
+        #[cfg(feature = "seal")]
+        self.clear_plaintext(key, under).await?;
+        let ends = match loaded {
+            None => expected,
+            Some(loaded) => match loaded {
+                Ok(loaded) => {
+                    let latest = expected.max(Some(loaded.generation));
+                    let now = self.clock.now();
+                    let cleared_at = loaded.cleared_for.map(|time| now.saturating_sub(time));
+                    let dropped = self
+                        .partitions
+                        .with_under(key, under, |_, state| state.ends(latest, cleared_at));
+                    let dropped = dropped.unwrap_or(0);
+                    self.counters.signed_out_changes.add(dropped as u64);
+                    self.unlist_loaded(key, &id, &loaded);
+                    latest
+                }
+                // Whichever it is: a sign-out is final.
+                Err(_) => None,
+            },
+        };
+        let mut cleared = self.clear(&id, ends, sign_out).await?;
+        if !cleared.ended {
+            // Now, because the next step may fail.
+            let end = |_: &_, state: &mut State| state.end_what_began();
+            let dropped = self.partitions.with_under(key, under, end).unwrap_or(0);
+            self.counters.signed_out_changes.add(dropped as u64);
+        }
+        for _ in 0..MAX_READS {
+            // What another one has let begin may be from before this one, unless L2 was asked long
+            // ago: then it may be a session that has begun since.
+            if cleared.ended || confirmed {
+                break;
+            }
+            let next = Some(cleared.generation);
+            let end = |_: &_, state: &mut State| state.pending().clear = Some(next);
+            if self.partitions.with_under(key, under, end).is_none() {
+                return Ok(());
+            }
+            cleared = self.clear(&id, next, sign_out).await?;
+        }
+        if let Err(failure) = number {
+            // It has to be asked again, and the session is over where it was known to be.
+            let again = |_: &_, state: &mut State| state.pending().clear_confirmed = false;
+            let _ = self.partitions.with_under(key, under, again);
+            return Err(failure);
+        }
+        let generation = cleared.generation;
+        let now = self.now();
+        // Where L2 could not be asked for the generation, what memory knew has to do.
+        let overlaps = generation > ends.or(expected).unwrap_or(0) + 1;
+        let dropped = self.partitions.with_under(key, under, |_, state| {
+            state.cleared(generation, now);
+            if state.pending().clear_id != sign_out {
+                // Signed out again meanwhile, perhaps after L2 had done this.
+                state.pending().clear = Some(Some(generation));
+            }
+            // In the same step: what begins after it belongs to the next session.
+            match overlaps {
+                true => state.end_what_began(),
+                false => 0,
+            }
+        });
+        let dropped = dropped.unwrap_or(0);
+        self.counters.signed_out_changes.add(dropped as u64);
+        Ok(())
+    }
+
+    async fn touch_group(&self, mut works: Vec<Work>) {
+        if works.is_empty() {
+            return;
+        }
+        let ids: Vec<PartitionId> = works
+            .iter()
+            .filter_map(|work| Some(self.l2.id(&work.partition.key, work.under?)))
+            .collect();
+        // A touch that failed is not repeated: the next use of the partition brings another.
+        let answers = self.l2.touch(&ids).await.unwrap_or_default();
+        let now = self.now();
+        for (work, answer) in works.iter_mut().zip(answers) {
+            if let (Ok(remaining), Some(under)) = (answer, work.under) {
+                self.partitions
+                    .with_under(&work.partition.key, under, |_, state| {
+                        state.touched(remaining, now, &self.rules);
+                    });
+            }
+        }
+        for work in &mut works {
+            work.failure = None;
+        }
+    }
+}
+
+/// One partition's turn. Whatever ends it, the partition is free for its next turn and those who
+/// wait for it are told.
+pub(crate) struct Work {
+    engine: Arc<Engine>,
+    pub(crate) partition: Arc<Partition>,
+    /// The number of the namespace under which it was taken; known wherever it names the partition.
+    pub(crate) under: Option<Number>,
+    kind: WorkKind,
+    pub(crate) failure: Option<L2Error>,
+}
+
+enum WorkKind {
+    Nothing,
+    Commit {
+        commit: InFlight,
+        generation: u64,
+    },
+    Clear {
+        expected: Option<u64>,
+        id: CommitId,
+    },
+    /// The generation is unknown: L2 could not be asked when the changes were made.
+    Load,
+    Touch,
+}
+
+impl Work {
+    /// Whether its changes are from before a sign-out to this generation.
+    #[cfg(feature = "seal")]
+    pub(crate) fn is_before(&self, now: u64) -> bool {
+        matches!(self.kind, WorkKind::Commit { generation, .. } if generation < now)
+    }
+
+    /// The commit is on its way. What waits keeps the changes until L2 has them, and nothing else
+    /// does: their room is free before anybody hears that they are written.
+    fn encoded(&mut self) {
+        if let WorkKind::Commit { commit, .. } = &mut self.kind {
+            (commit.changes, commit.again) = Default::default();
+        }
+    }
+
+    async fn run_alone(mut self) {
+        let engine = self.engine.clone();
+        self.failure = match self.kind {
+            WorkKind::Clear { expected, id } => engine
+                .end_generation(&self.partition.key, self.under, expected, id)
+                .await
+                .err(),
+            WorkKind::Load => engine.load(&self.partition.key).await.1.err(),
+            _ => None,
+        };
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if matches!(self.kind, WorkKind::Nothing) {
+            return;
+        }
+        let engine = &self.engine;
+        let failure = self.failure.take();
+        let failed = failure.is_some();
+        let mut stalled = false;
+        engine
+            .partitions
+            .with(&self.partition.key, |partition, state| {
+                state.pending().sending = false;
+                match failure {
+                    Some(failure) => {
+                        state.pending().tell_failed(failure);
+                        state.lay_pending();
+                        stalled = !std::mem::replace(&mut state.pending().stalled, true);
+                    }
+                    None => {
+                        let pending = state.pending();
+                        pending.tell_written();
+                        if pending.is_dirty() || pending.touch {
+                            engine.push(partition, state);
+                        }
+                    }
+                }
+            });
+        match self.kind {
+            _ if stalled => engine.stall(self.partition.clone()),
+            _ if failed => {}
+            // A touch ends well even when L2 is away.
+            WorkKind::Touch => engine.wake(),
+            _ => engine.progressed(),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Records from before encryption: read, sealed and ended with the session.
+
+#[cfg(feature = "seal")]
+use std::sync::atomic::Ordering;
+
+#[cfg(feature = "seal")]
+use crate::engine::core::Engine;
+#[cfg(feature = "seal")]
+use crate::engine::error::L2Error;
+use crate::engine::l2::entries::Sealing;
+#[cfg(feature = "seal")]
+use crate::engine::namespace::Number;
+#[cfg(feature = "seal")]
+use crate::engine::partition::Partition;
+#[cfg(feature = "seal")]
+use crate::engine::write_behind::batch::Work;
+#[cfg(feature = "seal")]
+use crate::key::PartitionKey;
+#[cfg(feature = "seal")]
+use crate::store::{Commit, Origin, Outcome};
+use crate::store::{Loaded, Names, PartitionId};
+
+#[cfg(feature = "seal")]
+impl Engine {
+    /// Whether a partition can be read as it is, and needs no [preparation](Self::prepare).
+    pub(crate) fn is_ready(&self, partition: &Partition, loaded: &Loaded) -> bool {
+        let Some(sealing) = self.l2.protection.sealing() else {
+            return true;
+        };
+        let moves = is_absent(loaded) && sealing.accepts_plaintext();
+        let ready = !moves && sealing.unknown_key(loaded).is_none();
+        if ready {
+            partition.moved.store(true, Ordering::Relaxed);
+        }
+        ready
+    }
+
+    /// Prepares to read a partition: gets keys that are not known, and moves a partition here that
+    /// stands under its name from before encryption. `None` when `loaded` is to be read as it is.
+    pub(crate) async fn prepare(
+        &self,
+        key: &PartitionKey,
+        under: Number,
+        id: &PartitionId,
+        loaded: &Loaded,
+    ) -> Result<Option<Loaded>, L2Error> {
+        let Some(sealing) = self.l2.protection.sealing() else {
+            return Ok(None);
+        };
+        if let Some(unknown) = sealing.unknown_key(loaded) {
+            sealing.ring.learn(unknown).await;
+        }
+        let moved = match is_absent(loaded) && sealing.accepts_plaintext() {
+            true => self.move_plaintext(key, under, id).await?,
+            false => None,
+        };
+        self.partitions.with(key, |partition, _| {
+            partition.moved.store(true, Ordering::Relaxed);
+        });
+        Ok(moved)
+    }
+
+    /// Prepares to write partitions that were read before encryption began: they must not begin
+    /// anew under their new names with nothing but what is written now, nor after a sign-out.
+    /// Returns those that can be written.
+    pub(crate) async fn prepare_writes(&self, works: Vec<Work>) -> Vec<Work> {
+        let mut ready = Vec::with_capacity(works.len());
+        for mut work in works {
+            match self.prepare_write(&work).await {
+                Ok(Some(generation)) if work.is_before(generation) => {
+                    self.settle(&work, Outcome::Stale { generation });
+                    work.failure = None;
+                }
+                Ok(_) => ready.push(work),
+                Err(failure) => work.failure = Some(failure),
+            }
+        }
+        ready
+    }
+
+    /// The generation that L2 has, where it had to be asked.
+    async fn prepare_write(&self, work: &Work) -> Result<Option<u64>, L2Error> {
+        let (partition, Some(under)) = (&work.partition, work.under) else {
+            return Ok(None);
+        };
+        let protection = &self.l2.protection;
+        let accepts = protection.sealing().is_some_and(Sealing::accepts_plaintext);
+        if !accepts || partition.moved.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let id = self.l2.id(&partition.key, under);
+        let loaded = self.l2.load_one(&id).await?;
+        let moved = self.prepare(&partition.key, under, &id, &loaded).await?;
+        Ok(Some(moved.unwrap_or(loaded).generation))
+    }
+
+    /// Moves a partition from its plain name to `id` and seals it, in one step of the store. It
+    /// keeps its generation: a change from before a sign-out stays without effect. What is at `id`
+    /// then, or `None` when nothing has changed.
+    async fn move_plaintext(
+        &self,
+        key: &PartitionKey,
+        under: Number,
+        id: &PartitionId,
+    ) -> Result<Option<Loaded>, L2Error> {
+        let protection = &self.l2.protection;
+        let plain = Names::default();
+        let from = self.l2.named(&plain, key, under);
+        let found = self.l2.load_one(&from).await?;
+        if found.generation == 0 && found.version == 0 {
+            return Ok(None);
+        }
+        let generation = found.generation;
+        let mut changes = Vec::with_capacity(found.entries.len());
+        let writer = protection.writer(id, generation);
+        let mut reader = protection.reader_by(plain.clone(), &from, generation);
+        for stored in &found.entries {
+            // One that cannot be read is left behind.
+            match reader.decode(stored) {
+                Ok((name, value)) => {
+                    let mut change = writer.change(name.as_ref(), Some(&value));
+                    if let Some(put) = &mut change.put {
+                        put.expires_at = stored.expires_at;
+                    }
+                    changes.push(change);
+                }
+                Err(reason) => {
+                    protection.counters.unopenable(reason as usize);
+                    if plain.is_link(&stored.entry) {
+                        // Nothing goes on without it.
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        if changes.is_empty() {
+            // It was signed out, or moved by another instance, which the store does in one step.
+            let loaded = self.l2.load_one(id).await?;
+            return Ok(Some(match is_absent(&loaded) {
+                true => Loaded {
+                    generation,
+                    cleared_for: found.cleared_for,
+                    ..Loaded::default()
+                },
+                false => loaded,
+            }));
+        }
+        let origin = Origin {
+            partition: from,
+            generation,
+            version: found.version,
+        };
+        let commit = Commit {
+            partition: id.clone(),
+            id: self.queue.next_id(),
+            generation,
+            expected: None,
+            life: None,
+            repeats: None,
+            base: 0,
+            changes,
+            lifetime: self.lifetime_of(key),
+        };
+        // Whatever the outcome, what stands at `id` now is the truth: when the partition has
+        // changed, another instance has moved it, or does with the next read.
+        self.l2.relocate(&origin, &commit).await?;
+        self.l2.load_one(id).await.map(Some)
+    }
+
+    /// Signs a partition out under its plain name, where it may not have been moved yet.
+    pub(crate) async fn clear_plaintext(
+        &self,
+        key: &PartitionKey,
+        under: Number,
+    ) -> Result<(), L2Error> {
+        if let Some(plain) = self.plain_id(key, under) {
+            let sign_out = self.queue.next_id();
+            self.l2.clear(&plain, None, sign_out).await?;
+        }
+        Ok(())
+    }
+
+    /// What the store knew a partition by before encryption, while that still counts.
+    pub(crate) fn plain_id(&self, key: &PartitionKey, under: Number) -> Option<PartitionId> {
+        let accepts = self
+            .l2
+            .protection
+            .sealing()
+            .is_some_and(Sealing::accepts_plaintext);
+        accepts.then(|| self.l2.named(&Names::default(), key, under))
+    }
+}
+
+/// Whether the store knows nothing of a partition.
+#[cfg(feature = "seal")]
+fn is_absent(loaded: &Loaded) -> bool {
+    loaded.generation == 0 && loaded.version == 0 && loaded.damaged == 0
+}

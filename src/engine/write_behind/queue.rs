@@ -1,0 +1,104 @@
+//! The queue of partitions that have something to write.
+//!
+//! A partition stands in the queue at most once. What fails is set aside and tried again, with
+//! growing pauses, until L2 takes it: while L2 is away one group at a time is risked, and once it
+//! is back the others follow.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::engine::core::Engine;
+use crate::engine::partition::Partition;
+use crate::random;
+use crate::store::CommitId;
+
+/// Partitions in one group: a round-trip of about half a megabyte.
+pub(crate) const MAX_GROUP: usize = 64;
+/// Groups on their way at a time: L2 has others to work on while one is encoded.
+pub(crate) const MAX_GROUPS: usize = 4;
+pub(crate) const FIRST_RETRY: Duration = Duration::from_millis(50);
+pub(crate) const LAST_RETRY: Duration = Duration::from_secs(1);
+/// The interval between sweeps of expired partitions out of L1.
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// A wake-up carries the engine, so that it lives until the queue is empty even when the last
+/// handle is gone.
+pub(crate) type Wakeup = Arc<Engine>;
+
+pub(crate) struct Queue {
+    pub(crate) ready: Mutex<VecDeque<Arc<Partition>>>,
+    /// Those whose last turn failed.
+    pub(crate) stalled: Mutex<VecDeque<Arc<Partition>>>,
+    /// A task waits to try them again.
+    pub(crate) retrying: AtomicBool,
+    /// Tries since anything was written.
+    pub(crate) failures: AtomicU32,
+    pub(crate) wake: mpsc::Sender<Wakeup>,
+    /// That nobody wakes up was said.
+    pub(crate) ended: AtomicBool,
+    pub(crate) closed: AtomicBool,
+    next_commit: AtomicU64,
+    /// How often something was to be queued.
+    #[cfg(test)]
+    pub(crate) pushes: std::sync::atomic::AtomicUsize,
+}
+
+impl Queue {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Wakeup>) {
+        let (wake, wakeups) = mpsc::channel(1);
+        let queue = Self {
+            ready: Mutex::default(),
+            stalled: Mutex::default(),
+            retrying: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            wake,
+            ended: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            // Unique among instances by its random start, within one by counting.
+            next_commit: AtomicU64::new(random::number().unwrap_or_default()),
+            #[cfg(test)]
+            pushes: Default::default(),
+        };
+        (queue, wakeups)
+    }
+
+    /// Whether no more changes are taken.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing is written any more: the runtime that it was written on has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.wake.is_closed()
+    }
+
+    /// Whether nothing has failed lately that was not tried again since.
+    pub(crate) fn is_flowing(&self) -> bool {
+        !self.retrying.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn next_id(&self) -> CommitId {
+        CommitId(
+            self.next_commit
+                .fetch_add(1, Ordering::Relaxed)
+                .to_be_bytes(),
+        )
+    }
+
+    pub(crate) fn take_group(&self) -> Vec<Arc<Partition>> {
+        let mut ready = self.ready.lock();
+        let count = ready.len().min(MAX_GROUP);
+        ready.drain(..count).collect()
+    }
+
+    pub(crate) fn take_stalled(&self, count: usize) -> Vec<Arc<Partition>> {
+        let mut stalled = self.stalled.lock();
+        let count = stalled.len().min(count);
+        stalled.drain(..count).collect()
+    }
+}
