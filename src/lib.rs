@@ -39,7 +39,28 @@
 //! | `cookie` | `CookieStore`: sessions in the browser's cookies, without any L2: the module `cookie` |
 //! | `protect-certificate` | `seal::CertificateProtector`: the ring's keys wrapped by an X.509 certificate |
 //! | `protect-passphrase` | `seal::PassphraseProtector`: the ring's keys wrapped by a passphrase |
-//! | `test-util` | `store::conformance`, a test suite for stores |
+//! | `test-util` | `store::conformance`, a test suite for stores; not for release builds |
+//!
+//! # Glossary
+//!
+//! | term | here |
+//! |---|---|
+//! | partition | all tokens of one user, session, assertion or application: what is read, signed out and evicted as a whole |
+//! | generation | counts a partition's sign-outs; a change that was made under an earlier one is refused |
+//! | version | counts a partition's commits; L2 assigns it, so the later commit wins whatever the clocks say |
+//! | tombstone | what a sign-out leaves in L2 for 24 hours: the generation, and no tokens |
+//! | single flight | callers that need the same token at once share one call to the provider |
+//! | lease | a right to acquire that L2 gives one instance at a time; it expires unless it is renewed |
+//! | write-behind | a change is seen in memory at once, and written to L2 after the response, with others |
+//! | change feed | what L2 tells all instances: which partitions may have changed, and until when that is all |
+//! | stale | may be older than L2: a partition that another instance has changed, or of which the feed proves nothing |
+//! | revalidate | compare the version in memory with that of L2, and read the partition again if they differ |
+//! | negative entry | a note in L1 that L2 does not have a partition; believed for a second |
+//! | eviction | L1 removes partitions that have not been used for long, to stay within its bytes; never what L2 has not got |
+//! | back-off | the pause after a failure; it grows with each failure in a row, and has some chance in it |
+//!
+//! Who can attack what, and what does not help against it: `docs/threat-model.md`, in these pages the
+//! module `threat_model`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acquire;
@@ -147,6 +168,10 @@ pub fn open_value(bytes: &[u8]) -> bool {
 pub fn read_cookies(bytes: &[u8]) -> bool {
     cookie::read_anything(bytes)
 }
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/threat-model.md")]
+pub mod threat_model {}
 
 /// The README's code blocks are tests.
 #[cfg(all(doctest, feature = "full"))]
