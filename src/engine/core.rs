@@ -13,7 +13,7 @@ use crate::engine::journal::unacknowledged::SignOuts;
 use crate::engine::l1::table::Partitions;
 use crate::engine::l2::L2;
 use crate::engine::l2::questions::Questions;
-use crate::engine::partition::Rules;
+use crate::engine::partition::rules::Rules;
 use crate::engine::runtime::operations::Operations;
 use crate::engine::runtime::thread::EngineThread;
 use crate::engine::sign_out::owed_users::UserSignOuts;
@@ -31,7 +31,7 @@ pub(crate) struct Engine {
     pub(crate) loads: Questions<Loaded>,
     pub(crate) confirmations: Questions<Revision>,
     pub(crate) l2: L2,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Queue<Engine>,
     pub(crate) deferred: Deferred,
     pub(crate) sign_outs: SignOuts,
     pub(crate) journal: Option<Journal>,

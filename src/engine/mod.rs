@@ -9,6 +9,7 @@ pub(crate) mod fingerprint;
 pub(crate) mod journal;
 pub(crate) mod l1;
 pub(crate) mod l2;
+pub(crate) mod limits;
 pub(crate) mod load;
 pub(crate) mod namespace;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::engine::namespace::Number;
 use crate::engine::partition::links::{Link, Links};
 use crate::engine::partition::merge::{Fetched, Floor};
 use crate::engine::partition::observed::Pin;
-use crate::engine::partition::{Partition, State};
+use crate::engine::partition::state::{Partition, State};
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::engine::acquire::outcome::Outcome;
 use crate::engine::acquire::places::{Place, Places};
-use crate::engine::partition::RECHECK;
+use crate::engine::limits::RECHECK;
 use crate::engine::partition::observed::Pin;
 use crate::engine::sync::in_use::{InUse, Use};
 use crate::engine::sync::once;

@@ -11,7 +11,6 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::engine::acquire::call::Gate;
 use crate::engine::acquire::flights::Lock;
-use crate::engine::acquire::turn::LAST_POLL;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::partition::observed::Pin;
@@ -22,6 +21,9 @@ use crate::race::{Either, race};
 use crate::random;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Lease, LeaseState, PartitionId};
+
+/// The longest pause between two looks at what another instance does.
+pub(crate) const LAST_POLL: Duration = Duration::from_millis(250);
 
 /// Attempts to reach L2 with a lease that has run out, before its holder goes on without.
 const LAST_ATTEMPTS: u32 = 3;

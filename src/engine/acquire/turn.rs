@@ -7,7 +7,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout};
 
 use crate::engine::acquire::flights::Lock;
-use crate::engine::acquire::lease::HeldLease;
+use crate::engine::acquire::lease::{HeldLease, LAST_POLL};
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::error::StoreErrorKind;
@@ -16,7 +16,6 @@ use crate::random::{SLIGHTLY, jittered};
 
 /// How often those who wait for another instance look whether it is done.
 const FIRST_POLL: Duration = Duration::from_millis(20);
-pub(crate) const LAST_POLL: Duration = Duration::from_millis(250);
 
 /// What keeps others away; given back on drop.
 #[derive(Default)]

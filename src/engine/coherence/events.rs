@@ -9,7 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::engine::coherence::gaps::Gaps;
 use crate::engine::core::Engine;
-use crate::engine::partition::{Hint, RECHECK, State};
+use crate::engine::limits::RECHECK;
+use crate::engine::partition::hints::Hint;
+use crate::engine::partition::state::State;
 use crate::engine::vouch::{Hearing, TRUST, UNTOLD};
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};

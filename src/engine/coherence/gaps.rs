@@ -1,6 +1,6 @@
 //! Times when anything may have changed.
 
-use crate::engine::partition::RECHECK;
+use crate::engine::limits::RECHECK;
 use crate::time::Moment;
 
 /// The times when anything may have changed. Where they follow each other, as by somebody who empties another

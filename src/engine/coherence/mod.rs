@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::engine::l1::digests::Index;
-use crate::engine::partition::{Partition, State};
+use crate::engine::partition::state::{Partition, State};
 use crate::engine::sync::in_use::{InUse, Use};
 use crate::key::PartitionKey;
 use crate::store::PartitionId;

@@ -119,7 +119,7 @@ fn short(digest: &[u8; 32]) -> u64 {
 mod tests {
     use super::*;
     use crate::engine::namespace::Prefix;
-    use crate::engine::partition::Partition;
+    use crate::engine::partition::state::Partition;
     use crate::key::PartitionKey;
 
     fn digest(number: usize) -> [u8; 32] {

@@ -8,7 +8,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
-use crate::engine::partition::Partition;
+use crate::engine::partition::state::Partition;
 
 /// moka keeps the books: who weighs how much, and who was used least recently. A hit does not go
 /// through it: it hears of a use only when as many partitions have come since the last one that the

@@ -9,7 +9,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::engine::journal::unacknowledged::SignOuts;
 use crate::engine::l1::eviction::Bound;
 use crate::engine::namespace::{Number, Prefix};
-use crate::engine::partition::{Partition, Rules, State};
+use crate::engine::partition::rules::Rules;
+use crate::engine::partition::state::{Partition, State};
 use crate::key::PartitionKey;
 use crate::time::Now;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::engine::partition::RECHECK;
+use crate::engine::limits::RECHECK;
 use crate::patience::STEPS;
 
 /// The least patience: longer than a busy machine takes to answer from nearby.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::l2::L2;
 use crate::store::{Loaded, PartitionId, Revision};
@@ -46,8 +45,6 @@ pub(crate) trait Asked: Send + Sized + 'static {
     /// Questions in one round-trip.
     const MAX_GROUP: usize;
 
-    fn waiting(engine: &Engine) -> &Questions<Self>;
-
     fn ask(
         l2: &L2,
         group: &[PartitionId],
@@ -58,10 +55,6 @@ impl Asked for Loaded {
     /// Of usual partitions, half a megabyte.
     const MAX_GROUP: usize = 64;
 
-    fn waiting(engine: &Engine) -> &Questions<Self> {
-        &engine.loads
-    }
-
     async fn ask(l2: &L2, group: &[PartitionId]) -> Result<Vec<Result<Self, L2Error>>, L2Error> {
         l2.load(group).await
     }
@@ -69,10 +62,6 @@ impl Asked for Loaded {
 
 impl Asked for Revision {
     const MAX_GROUP: usize = 256;
-
-    fn waiting(engine: &Engine) -> &Questions<Self> {
-        &engine.confirmations
-    }
 
     async fn ask(l2: &L2, group: &[PartitionId]) -> Result<Vec<Result<Self, L2Error>>, L2Error> {
         l2.counters.l2_reads.add(group.len() as u64);

@@ -8,12 +8,29 @@ use tokio::time::timeout;
 
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::l2::questions::{Asked, GATHERING, Question};
-use crate::store::PartitionId;
+use crate::engine::l2::questions::{Asked, GATHERING, Question, Questions};
+use crate::store::{Loaded, PartitionId, Revision};
+
+/// What the engine asks L2 for.
+pub(crate) trait InEngine: Asked {
+    fn waiting(engine: &Engine) -> &Questions<Self>;
+}
+
+impl InEngine for Loaded {
+    fn waiting(engine: &Engine) -> &Questions<Self> {
+        &engine.loads
+    }
+}
+
+impl InEngine for Revision {
+    fn waiting(engine: &Engine) -> &Questions<Self> {
+        &engine.confirmations
+    }
+}
 
 impl Engine {
     /// What L2 has of a partition.
-    pub(crate) async fn ask<A: Asked>(
+    pub(crate) async fn ask<A: InEngine>(
         self: &Arc<Self>,
         partition: PartitionId,
     ) -> Result<A, L2Error> {
@@ -24,7 +41,7 @@ impl Engine {
     }
 
     /// Has `answer` called with what L2 has of a partition, by the task that asks.
-    pub(crate) fn ask_for<A: Asked>(
+    pub(crate) fn ask_for<A: InEngine>(
         self: &Arc<Self>,
         partition: PartitionId,
         answer: impl FnOnce(Result<A, L2Error>) + Send + 'static,
@@ -41,7 +58,7 @@ impl Engine {
     }
 
     /// Groups of a size, each of what one server keeps: one that hangs keeps no other's waiting.
-    fn groups<A: Asked>(&self, questions: Vec<Question<A>>) -> Vec<Vec<Question<A>>> {
+    fn groups<A: InEngine>(&self, questions: Vec<Question<A>>) -> Vec<Vec<Question<A>>> {
         let mut groups: Vec<(usize, Vec<Question<A>>)> = Vec::new();
         for question in questions {
             let server = self.l2.store.server(&question.partition);
@@ -54,7 +71,7 @@ impl Engine {
         groups.into_iter().map(|(_, group)| group).collect()
     }
 
-    async fn ask_group<A: Asked>(&self, group: Vec<Question<A>>) {
+    async fn ask_group<A: InEngine>(&self, group: Vec<Question<A>>) {
         let (partitions, answers): (Vec<_>, Vec<_>) = group
             .into_iter()
             .map(|question| (question.partition, question.answer))
@@ -75,14 +92,14 @@ impl Engine {
 }
 
 /// The task that asks next. If it ends before it has run, with its runtime, nobody waits in vain.
-struct Gathering<A: Asked> {
+struct Gathering<A: InEngine> {
     engine: Arc<Engine>,
     /// From then on another one gathers.
     taken: bool,
     kind: PhantomData<fn() -> A>,
 }
 
-impl<A: Asked> Gathering<A> {
+impl<A: InEngine> Gathering<A> {
     /// Asks all that waits. Each group but the last has a task of its own: none waits for another's
     /// answer.
     async fn ask(mut self) {
@@ -113,7 +130,7 @@ impl<A: Asked> Gathering<A> {
     }
 }
 
-impl<A: Asked> Drop for Gathering<A> {
+impl<A: InEngine> Drop for Gathering<A> {
     fn drop(&mut self) {
         if !self.taken {
             drop(A::waiting(&self.engine).take());

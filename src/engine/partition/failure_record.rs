@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::acquire::{AcquireError, AcquireErrorKind};
 use crate::codec::Value;
+use crate::engine::limits::CLOCK_SKEW;
 use crate::engine::partition::entries::ByName;
-use crate::engine::partition::{CLOCK_SKEW, Entry};
+use crate::engine::partition::entry::Entry;
 use crate::key::{REFRESH_TOKEN, TokenKey};
 use crate::lookup::Lookup;
 use crate::random::{SLIGHTLY, jittered};

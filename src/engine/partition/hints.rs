@@ -1,8 +1,20 @@
 //! What the change feed has told of a partition.
 
-use crate::engine::partition::{Hint, RECHECK, State};
+use crate::engine::limits::RECHECK;
+use crate::engine::partition::state::State;
 use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
+
+/// What becomes of a change that the feed tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// L2 is asked before memory is used.
+    Foreign,
+    /// It may be no other than what this process has written: that is compared in the background.
+    Own,
+    /// The same, and somebody is at it.
+    Known,
+}
 
 impl State {
     /// The partition may have been changed.

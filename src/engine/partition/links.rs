@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 use crate::codec::Value;
 use crate::engine::namespace::Number;
-use crate::engine::partition::Entry;
 use crate::engine::partition::entries::ByName;
+use crate::engine::partition::entry::Entry;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::secret::Secret;

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use crate::codec::Value;
+use crate::engine::limits::CLOCK_SKEW;
 use crate::engine::namespace::Number;
+use crate::engine::partition::entry::Unopened;
 use crate::engine::partition::life::Life;
 use crate::engine::partition::pending::Landing;
-use crate::engine::partition::{CLOCK_SKEW, Rules, SignOut, State, Unopened};
+use crate::engine::partition::rules::Rules;
+use crate::engine::partition::state::{SignOut, State};
 use crate::engine::vouch::STALE;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};

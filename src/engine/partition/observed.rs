@@ -2,9 +2,10 @@
 
 use std::num::NonZeroU64;
 
+use crate::engine::limits::RECHECK;
 use crate::engine::namespace::Number;
 use crate::engine::partition::life::Life;
-use crate::engine::partition::{RECHECK, SignOut, State};
+use crate::engine::partition::state::{SignOut, State};
 use crate::key::{PartitionKey, PartitionKind};
 use crate::store::TOMBSTONE;
 use crate::time::{Moment, Now, Timestamp};

@@ -14,7 +14,7 @@ use crate::engine::load::MAX_READS;
 use crate::engine::namespace::Number;
 use crate::engine::partition::merge::Made;
 use crate::engine::partition::pending::{Base, InFlight, PendingChange};
-use crate::engine::partition::{Partition, State};
+use crate::engine::partition::state::{Partition, State};
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Change, Cleared, Commit, CommitId, Outcome, PartitionId, TOMBSTONE};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::engine::partition::Partition;
+use crate::engine::partition::state::Partition;
 
 #[derive(Default)]
 pub(crate) struct Deferred {

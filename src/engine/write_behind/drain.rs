@@ -11,17 +11,17 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::engine::core::Engine;
 #[cfg(feature = "test-util")]
 use crate::engine::namespace::Number;
-use crate::engine::partition::{Partition, State};
+use crate::engine::partition::state::{Partition, State};
 use crate::engine::runtime::step::step;
 use crate::engine::write_behind::queue::{
-    FIRST_RETRY, LAST_RETRY, MAX_GROUP, MAX_GROUPS, SWEEP_EVERY, Wakeup,
+    FIRST_RETRY, LAST_RETRY, MAX_GROUP, MAX_GROUPS, SWEEP_EVERY,
 };
 use crate::key::PartitionKey;
 use crate::random::{SLIGHTLY, jittered};
 
 impl Engine {
     /// Starts the background tasks, which end when the engine is dropped.
-    pub(crate) fn start(self: &Arc<Self>, mut wakeups: mpsc::Receiver<Wakeup>) {
+    pub(crate) fn start(self: &Arc<Self>, mut wakeups: mpsc::Receiver<Arc<Engine>>) {
         self.runtime.spawn(async move {
             while let Some(engine) = wakeups.recv().await {
                 let written = step("flush", engine.clone().write_queued(&mut wakeups)).await;
@@ -106,7 +106,7 @@ impl Engine {
 
     /// Writes until nothing is queued. All groups share one task, so that the flush takes one core
     /// at most and leaves the others to requests.
-    async fn write_queued(self: Arc<Self>, wakeups: &mut mpsc::Receiver<Wakeup>) {
+    async fn write_queued(self: Arc<Self>, wakeups: &mut mpsc::Receiver<Arc<Engine>>) {
         let mut groups = FuturesUnordered::new();
         loop {
             while groups.len() < MAX_GROUPS {

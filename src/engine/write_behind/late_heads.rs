@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::engine::core::Engine;
-use crate::engine::partition::{Partition, State};
+use crate::engine::partition::state::{Partition, State};
 use crate::engine::write_behind::deferred::Waiting;
 
 /// A change waits for at least one of these, and at most two.

@@ -11,7 +11,7 @@ use crate::engine::l2::entries::Sealing;
 #[cfg(feature = "seal")]
 use crate::engine::namespace::Number;
 #[cfg(feature = "seal")]
-use crate::engine::partition::Partition;
+use crate::engine::partition::state::Partition;
 #[cfg(feature = "seal")]
 use crate::engine::write_behind::batch::Work;
 #[cfg(feature = "seal")]

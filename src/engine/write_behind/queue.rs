@@ -12,8 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::engine::core::Engine;
-use crate::engine::partition::Partition;
+use crate::engine::partition::state::Partition;
 use crate::random;
 use crate::store::CommitId;
 
@@ -26,11 +25,8 @@ pub(crate) const LAST_RETRY: Duration = Duration::from_secs(1);
 /// The interval between sweeps of expired partitions out of L1.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// A wake-up carries the engine, so that it lives until the queue is empty even when the last
-/// handle is gone.
-pub(crate) type Wakeup = Arc<Engine>;
-
-pub(crate) struct Queue {
+/// The queue of an engine `E`.
+pub(crate) struct Queue<E> {
     pub(crate) ready: Mutex<VecDeque<Arc<Partition>>>,
     /// Those whose last turn failed.
     pub(crate) stalled: Mutex<VecDeque<Arc<Partition>>>,
@@ -38,7 +34,9 @@ pub(crate) struct Queue {
     pub(crate) retrying: AtomicBool,
     /// Tries since anything was written.
     pub(crate) failures: AtomicU32,
-    pub(crate) wake: mpsc::Sender<Wakeup>,
+    /// A wake-up carries the engine, so that it lives until the queue is empty even when the last handle is
+    /// gone.
+    pub(crate) wake: mpsc::Sender<Arc<E>>,
     /// That nobody wakes up was said.
     pub(crate) ended: AtomicBool,
     pub(crate) closed: AtomicBool,
@@ -48,8 +46,8 @@ pub(crate) struct Queue {
     pub(crate) pushes: std::sync::atomic::AtomicUsize,
 }
 
-impl Queue {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Wakeup>) {
+impl<E> Queue<E> {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Arc<E>>) {
         let (wake, wakeups) = mpsc::channel(1);
         let queue = Self {
             ready: Mutex::default(),

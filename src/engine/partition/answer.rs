@@ -1,0 +1,202 @@
+//! What memory may answer, and when it has to be compared with L2.
+
+use crate::codec::Value;
+use crate::engine::limits::{CLOCK_SKEW, RECHECK};
+use crate::engine::partition::entry::Entry;
+use crate::engine::partition::links::Links;
+use crate::engine::partition::rules::Rules;
+use crate::engine::partition::state::State;
+use crate::engine::vouch::{Hearing, STALE};
+use crate::lookup::Lookup;
+use crate::time::{Moment, Now, Timestamp};
+
+/// What memory can say of an entry.
+pub(crate) enum Answer {
+    /// This, for certain enough.
+    Known(Lookup<Value>),
+    /// This value, unless L2 can be asked.
+    Stale(Value),
+    /// Nothing, unless L2 can be asked.
+    Unknown,
+}
+
+/// Upkeep that a read found due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) touch: bool,
+    pub(crate) revalidate: bool,
+}
+
+impl State {
+    /// The value of an entry that needs no second look: the path of a hit.
+    pub(crate) fn settled(&self, name: &str, now: Now, epoch: u32) -> Option<&Value> {
+        if now.moment >= self.settled_until || epoch != self.epoch || self.links.are_doubtful() {
+            return None;
+        }
+        let entry = self.entries.get(name)?;
+        entry.is_usable(now.wall).then_some(&entry.value)
+    }
+
+    /// The value of an entry that can be served if L2 cannot be asked, and nothing else is due.
+    pub(crate) fn unsettled(&self, name: &str, now: Now, rules: &Rules) -> Option<&Value> {
+        let touch_is_due = self.touch_at(rules).is_some_and(|at| at <= now.moment);
+        if self.ended(now) || touch_is_due || self.links.are_over() || self.was_told_of(rules) {
+            return None;
+        }
+        let entry = self.entries.get(name)?;
+        entry.is_usable(now.wall).then_some(&entry.value)
+    }
+
+    pub(crate) fn cleared_since(&self, time: Timestamp) -> bool {
+        let cleared = self.cleared_at.map(|at| at.saturating_add(CLOCK_SKEW));
+        cleared.is_some_and(|at| at >= time)
+    }
+
+    /// What memory says of the entry `name`.
+    pub(crate) fn answer(&self, name: &str, now: Now, rules: &Rules) -> Answer {
+        let waits = self.waits(name);
+        if let Some(entry) = self
+            .entries
+            .get(name)
+            .filter(|entry| entry.is_usable(now.wall))
+        {
+            let current = self.complete && self.fresh(now) && self.is_coherent(now, rules);
+            if waits || entry.local || (current && !self.ended(now)) {
+                return Answer::Known(Lookup::Hit(entry.value.clone()));
+            }
+            // The store has told of a change, and it may be a sign-out.
+            if !self.ended(now) && !self.was_told_of(rules) {
+                return Answer::Stale(entry.value.clone());
+            }
+        }
+        if waits {
+            return Answer::Known(Lookup::Absent);
+        }
+        if !self.absences_are_known(now, rules) {
+            return Answer::Unknown;
+        }
+        Answer::Known(match self.unopenable.holds(name) {
+            true => Lookup::Unopenable,
+            false => Lookup::Absent,
+        })
+    }
+
+    /// What memory says of the entry `name` right after it was read from L2.
+    pub(crate) fn answer_as_read(&self, name: &str, now: Now) -> Lookup<Value> {
+        let usable = |entry: &&Entry| {
+            let lives = entry.local || self.waits(name) || !self.ended(now);
+            lives && entry.is_usable(now.wall)
+        };
+        match self.entries.get(name).filter(usable) {
+            Some(entry) => Lookup::Hit(entry.value.clone()),
+            None if !self.waits(name) && self.unopenable.holds(name) => Lookup::Unopenable,
+            None => Lookup::Absent,
+        }
+    }
+
+    /// Whether memory may say that there is no other entry.
+    pub(crate) fn absences_are_known(&self, now: Now, rules: &Rules) -> bool {
+        let until = self.checked_at.saturating_add(rules.negative_ttl);
+        let known = self.complete && self.is_coherent(now, rules) && now.moment < until;
+        self.is_clearing() || known
+    }
+
+    /// Whether memory can be trusted to have what L2 has, within the bound on staleness.
+    pub(crate) fn is_coherent(&self, now: Now, rules: &Rules) -> bool {
+        let bound = match rules.vouch.hearing(now.moment) {
+            Hearing::None => self.stale_at(rules),
+            Hearing::Alive => None,
+            // What was told before counts until then only.
+            Hearing::Lost if self.checked_at <= rules.vouch.until() => return false,
+            Hearing::Lost => Some(self.checked_at.saturating_add(RECHECK)),
+        };
+        let doubted = self.is_doubted() || rules.vouch.doubts_number();
+        let current = self.epoch == rules.vouch.epoch() && !doubted;
+        current && bound.is_none_or(|bound| now.moment < bound)
+    }
+
+    /// Whether L2 is known to have something else, and not only perhaps.
+    pub(crate) fn is_contradicted(&self) -> bool {
+        self.epoch == STALE || self.is_doubted()
+    }
+
+    fn is_doubted(&self) -> bool {
+        self.is_hinted() || self.links.are_doubtful()
+    }
+
+    /// Whether the feed has told of a change that was not looked at since.
+    pub(crate) fn is_hinted(&self) -> bool {
+        self.doubts != self.dispelled
+    }
+
+    /// Whether the feed has told of a change of the partition, of its users or of the namespace's number, and
+    /// L2 was not asked since. It may be a sign-out.
+    fn was_told_of(&self, rules: &Rules) -> bool {
+        self.is_hinted() || self.links.are_told_of() || rules.vouch.doubts_number()
+    }
+
+    /// When memory has to be compared with L2 before it is used; `None` where a feed tells.
+    fn stale_at(&self, rules: &Rules) -> Option<Moment> {
+        let bound = rules.max_staleness.filter(|_| rules.vouch.is_none())?;
+        Some(self.checked_at.saturating_add(bound))
+    }
+
+    /// Upkeep that is due now.
+    pub(crate) fn due(&self, now: Now, rules: &Rules) -> Due {
+        let revalidate =
+            !self.is_active() && self.revalidate_at(rules).is_some_and(|at| at <= now.moment);
+        let touch = self.touch_at(rules).is_some_and(|at| at <= now.moment);
+        // Use does not undo an end that has passed.
+        let touch = touch && !self.ended(now);
+        Due { touch, revalidate }
+    }
+
+    fn revalidate_at(&self, rules: &Rules) -> Option<Moment> {
+        let silent = self.complete && rules.vouch.is_none();
+        let interval = rules.revalidate_every.filter(|_| silent)?;
+        Some(self.checked_at.saturating_add(interval))
+    }
+
+    /// A tenth of the sliding lifetime is the most by which it can end early.
+    pub(crate) fn touch_at(&self, rules: &Rules) -> Option<Moment> {
+        let sliding = rules.sliding.filter(|_| self.version > 0)?;
+        Some(self.touched_at.saturating_add(sliding / 10))
+    }
+
+    /// Works out anew until when a hit needs no second look. Called after every change.
+    pub(crate) fn settle(&mut self, rules: &Rules) {
+        if !self.is_active() {
+            self.pending = None;
+        }
+        if std::mem::take(&mut self.relinked) {
+            self.links = Links::of(&self.entries, &rules.users);
+        }
+        let dirty = self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.is_dirty());
+        let limits = [
+            self.fresh_until,
+            self.end,
+            self.stale_at(rules),
+            self.revalidate_at(rules),
+            self.touch_at(rules),
+        ];
+        self.settled_until = match self.complete && !dirty && !self.is_doubted() {
+            true => limits.into_iter().flatten().min().unwrap_or(Moment::MAX),
+            false => Moment::default(),
+        };
+    }
+
+    pub(crate) fn ended(&self, now: Now) -> bool {
+        self.ended_by(now.moment)
+    }
+
+    pub(crate) fn ended_by(&self, moment: Moment) -> bool {
+        self.end.is_some_and(|end| end <= moment)
+    }
+
+    pub(crate) fn fresh(&self, now: Now) -> bool {
+        self.fresh_until.is_none_or(|until| now.moment < until)
+    }
+}

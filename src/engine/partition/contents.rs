@@ -1,0 +1,194 @@
+//! The entries of a partition: laid over, looked through, and freed.
+
+use std::time::Duration;
+
+use crate::codec::Value;
+use crate::engine::budget::Permit;
+use crate::engine::l1::digests::FOOTPRINT;
+use crate::engine::partition::entries::ByName;
+use crate::engine::partition::entry::{Entry, Unopened};
+use crate::engine::partition::links::Links;
+use crate::engine::partition::pending::PendingChange;
+use crate::engine::partition::state::{Partition, State};
+use crate::error::Error;
+use crate::key::{PartitionKey, TokenKey};
+use crate::time::{Now, Timestamp};
+
+/// Memory of a partition besides itself and what its entries own: its share of L1's index and of
+/// the allocator. Measured; see `benches/peers/benches/memory.rs`.
+const INDEX_FOOTPRINT: usize = 480;
+
+/// The most that a partition takes, in bytes, and what each entry counts for besides its own: 2,000 tokens
+/// of 4 KB. It is read as a whole, within the time that L2 has for an answer.
+const MAX_PARTITION: usize = 8 << 20;
+
+const EACH: usize = 256;
+
+/// How long what has expired stays at least: an acquisition is told what it replaces.
+const EXPIRED_KEPT: Duration = Duration::from_secs(60);
+
+impl State {
+    /// The token keys of the entries that can be used, sorted.
+    pub(crate) fn keys(&self, now: Now) -> Vec<TokenKey> {
+        let usable = |name: &TokenKey, entry: &Entry| {
+            let lives = entry.local || !self.ended(now) || self.waits(name.as_ref());
+            lives && entry.is_usable(now.wall) && !name.is_reserved()
+        };
+        let entries = self.entries.iter();
+        let usable = entries.filter(|(name, entry)| usable(name, entry));
+        let mut keys: Vec<_> = usable.map(|(name, _)| name.clone()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Everything that can be used.
+    pub(crate) fn usable_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
+        let usable =
+            |(_, entry): &(&TokenKey, &Entry)| !self.ended(now) && entry.is_usable(now.wall);
+        let usable = self.entries.iter().filter(usable);
+        usable
+            .map(|(name, entry)| (name.clone(), entry.value.clone()))
+            .collect()
+    }
+
+    /// Everything that can be used and that L2 is to have.
+    pub(crate) fn stored_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
+        let local = |name: &TokenKey| {
+            let found = self.entries.get(name.as_ref());
+            found.is_some_and(|entry| entry.local)
+        };
+        let mut entries = self.usable_entries(now);
+        entries.retain(|(name, _)| !local(name));
+        entries
+    }
+
+    /// Lays changes over the entries and, where room for them was reserved, queues them for L2.
+    pub(crate) fn change(
+        &mut self,
+        changes: impl IntoIterator<Item = (TokenKey, Option<Value>)>,
+        mut reserved: Option<Permit>,
+        now: Now,
+    ) {
+        if self.ended(now) && !self.is_active() {
+            self.forget_entries();
+            // L2 may have forgotten it since, and begun to count anew.
+            if self.has_outlived_generation(now) {
+                self.generation = None;
+            }
+            self.forget_life();
+        }
+        self.prune(now.wall);
+        for (name, value) in changes {
+            self.lay(name.clone(), value.clone(), reserved.is_none());
+            if let Some(reserved) = &mut reserved {
+                let change = PendingChange::new(&name, value, now, reserved);
+                self.pending().changes.insert(name, change);
+            }
+        }
+    }
+
+    /// Whether values of these sizes fit in. A partition is read as a whole: one that is too large for that would
+    /// be read in vain, again and again.
+    pub(crate) fn has_room_for<'a>(
+        &mut self,
+        values: impl IntoIterator<Item = (&'a TokenKey, usize)>,
+        now: Now,
+    ) -> Result<(), Error> {
+        if self.ended(now) {
+            // A change begins anew.
+            return Ok(());
+        }
+        self.prune(now.wall);
+        let mut size = self.bytes + self.entries.len() * EACH;
+        let mut grows = false;
+        for (name, bytes) in values {
+            let known = self.entries.get(name.as_ref());
+            let known = known.map(|entry| entry.value.footprint());
+            grows |= known.is_none_or(|known| known < bytes);
+            size += bytes + known.map_or(name.footprint() + EACH, |_| 0);
+            size -= known.unwrap_or(0);
+        }
+        match grows && size > MAX_PARTITION {
+            true => Err(Error::TooLarge {
+                size,
+                limit: MAX_PARTITION,
+            }),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn lay(&mut self, name: TokenKey, value: Option<Value>, local: bool) {
+        let own = name.footprint();
+        self.relinked |= Links::is_link(&name);
+        let replaced = match value {
+            Some(value) => {
+                self.bytes += own + value.footprint();
+                let end = value.expires_at();
+                let end = end.map(|at| at.saturating_add(EXPIRED_KEPT));
+                self.prune_at = [self.prune_at, end].into_iter().flatten().min();
+                self.entries.insert(name, Entry::new(value, local))
+            }
+            None => self.entries.remove(name.as_ref()),
+        };
+        self.bytes -= replaced.map_or(0, |entry| own + entry.value.footprint());
+    }
+
+    /// Forgets what L2 knows as well.
+    pub(crate) fn forget_loaded_entries(&mut self) {
+        self.relinked |= !self.links.is_empty();
+        self.retain(|entry| entry.local);
+    }
+
+    pub(crate) fn is_to_be_pruned(&self, now: Timestamp) -> bool {
+        self.prune_at.is_some_and(|at| at <= now)
+    }
+
+    /// Frees what has expired, now and then: each time all entries are looked at.
+    pub(crate) fn prune(&mut self, now: Timestamp) {
+        if self.is_to_be_pruned(now) {
+            self.retain(|entry| entry.is_usable(now));
+            let next = now.saturating_add(EXPIRED_KEPT);
+            self.prune_at = self.prune_at.map(|at| at.max(next));
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
+        self.entries.retain(keep);
+        self.bytes = 0;
+        self.prune_at = None;
+        for (name, entry) in self.entries.iter() {
+            self.bytes += name.footprint() + entry.value.footprint();
+            let end = entry.value.expires_at();
+            let end = end.map(|at| at.saturating_add(EXPIRED_KEPT));
+            self.prune_at = [self.prune_at, end].into_iter().flatten().min();
+        }
+    }
+
+    pub(crate) fn forget_entries(&mut self) {
+        self.entries = ByName::default();
+        self.links = Links::default();
+        self.unopenable = Unopened::default();
+        self.rebuff = None;
+        self.bytes = 0;
+        self.prune_at = None;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether nothing here is of use any more.
+    pub(crate) fn is_over(&self, now: Now) -> bool {
+        let used = |(_, entry): (&TokenKey, &Entry)| entry.is_usable(now.wall);
+        !self.is_active() && (self.ended(now) || !self.entries.iter().any(used))
+    }
+
+    /// Memory of the partition in all, in bytes.
+    pub(crate) fn footprint(&self, key: &PartitionKey) -> u32 {
+        // The key stands here and in L1's index.
+        let listed = self.listed.as_ref().map_or(0, |_| FOOTPRINT);
+        let own = INDEX_FOOTPRINT + std::mem::size_of::<Partition>() + 2 * key.footprint() + listed;
+        let bytes = own + self.entries.footprint() + self.links.footprint() + self.bytes;
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+}
