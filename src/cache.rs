@@ -1,5 +1,6 @@
 //! `TokenCache`: what an application holds.
 
+mod build;
 mod builder;
 #[cfg(feature = "seal")]
 mod encryption;

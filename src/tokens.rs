@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use self::head::Head;
+use self::head::{Before, Head};
 pub(crate) use self::request::RequestGuard;
 use crate::acquire::Metadata;
 use crate::codec::Value;
@@ -22,6 +22,8 @@ use crate::key::{ID_TOKEN, PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
+#[cfg(feature = "cookie")]
+use crate::store::Pinned;
 use crate::telemetry::OK;
 use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};
@@ -75,6 +77,37 @@ impl Tokens {
             ended: AtomicBool::new(false),
             head: Head::default(),
         }))
+    }
+
+    /// The same handle, of a session in cookies of at most this size. It has no clones yet.
+    #[cfg(feature = "cookie")]
+    pub(crate) fn in_cookies(mut self, slot: &Arc<Pinned>, limit: usize) -> Self {
+        if let Some(handle) = Arc::get_mut(&mut self.0) {
+            handle.head.carry(slot.clone(), limit);
+        }
+        self
+    }
+
+    /// Whether the response head carries what changes.
+    #[inline]
+    pub(crate) fn is_in_cookies(&self) -> bool {
+        self.0.head.carries()
+    }
+
+    /// The response head is on its way.
+    #[inline]
+    pub(crate) fn close(&self) {
+        self.0.head.close();
+    }
+
+    /// Called before a change, and then [`after_change`](Self::after_change).
+    pub(crate) fn before_change(&self) -> Result<Option<Before>, Error> {
+        self.0.head.before_change()
+    }
+
+    /// Whether the head, if one does, will carry a change that the store has been told of.
+    pub(crate) fn after_change(&self, before: Option<Before>) -> Result<(), Error> {
+        self.0.head.after_change(before)
     }
 
     /// A handle that belongs to no request.
@@ -215,7 +248,7 @@ impl Tokens {
         let partition = self.partition()?;
         let engine = &self.0.engine;
         let mut pin = None;
-        let sent = self.is_closed();
+        let sent = self.0.head.is_closed();
         let wait = engine.sign_out(partition, &mut pin)?;
         self.keep_new(pin);
         let ended = wait.await;

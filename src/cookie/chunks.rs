@@ -2,7 +2,7 @@
 
 use http::header::COOKIE;
 
-use super::settings::SameSite;
+use super::same_site::SameSite;
 use crate::codec::Unopenable;
 use crate::key::RequestHead;
 

@@ -7,8 +7,8 @@ use http::header::{COOKIE, HeaderValue};
 use super::chunks::Chunks;
 use super::compress::unpack;
 use super::payload;
+use super::same_site::SameSite;
 use super::sealer::Sealer;
-use super::settings::SameSite;
 use crate::key::RequestHead;
 use crate::seal::{KeyRing, RingKey};
 

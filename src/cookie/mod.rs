@@ -97,7 +97,9 @@ mod compress;
 mod exchange;
 #[cfg(feature = "test-util")]
 mod fuzz;
+mod layer;
 mod payload;
+mod same_site;
 mod sealer;
 mod settings;
 mod store;
@@ -105,5 +107,6 @@ mod store;
 pub(crate) use self::exchange::Exchange;
 #[cfg(feature = "test-util")]
 pub(crate) use self::fuzz::read_anything;
-pub use self::settings::{CookieStoreBuilder, SameSite};
+pub use self::same_site::SameSite;
+pub use self::settings::CookieStoreBuilder;
 pub use self::store::CookieStore;

@@ -3,31 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::store::CookieStore;
+use super::chunks::Chunks;
+use super::same_site::SameSite;
+use super::sealer::Sealer;
+use super::store::{CookieStore, Inner};
 use crate::error::ConfigError;
 use crate::seal::KeyRing;
-use crate::store::TokenStore;
+use crate::store::{Slots, TokenStore};
 use crate::time::{Clock, setting};
-
-/// Which requests from other sites carry the cookies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum SameSite {
-    /// None: not even a link from another site. Sign-in that comes back by a redirect from the
-    /// provider then begins without them.
-    Strict,
-    /// Links, but nothing that changes anything. The default: the provider's redirect is one.
-    #[default]
-    Lax,
-}
-
-impl SameSite {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Strict => "Strict",
-            Self::Lax => "Lax",
-        }
-    }
-}
 
 /// Sets up a [`CookieStore`].
 #[derive(Clone)]
@@ -154,6 +137,37 @@ impl CookieStoreBuilder {
             return Err(ConfigError::new("max_age", reason));
         }
         Ok(CookieStore::new(self))
+    }
+}
+
+impl CookieStore {
+    /// Sets up a store whose cookies are sealed with the keys of this ring.
+    pub fn builder(ring: KeyRing) -> CookieStoreBuilder {
+        CookieStoreBuilder::new(ring)
+    }
+
+    fn new(settings: CookieStoreBuilder) -> Self {
+        let prefix = if settings.secure { "__Host-" } else { "" };
+        let name: Box<str> = format!("{prefix}{}", settings.name).into();
+        let sealer = Arc::new(Sealer::new(settings.ring, name.clone()));
+        let chunks = Chunks::new(name, settings.same_site, settings.secure);
+        let chunks = Arc::new(chunks);
+        let (measure, cut, limit) = (sealer.clone(), chunks.clone(), settings.max_size);
+        let fits = move |snapshot: &_| {
+            // Names and attributes take less than a sixteenth.
+            let size = cut.request_bytes(measure.length(snapshot, limit - limit / 16));
+            if size <= limit { Ok(()) } else { Err(size) }
+        };
+        let clock = settings.clock;
+        Self(Arc::new(Inner {
+            slots: Slots::new(clock.clone(), settings.memory, Box::new(fits)),
+            sealer,
+            chunks,
+            max_size: limit,
+            max_age: settings.max_age,
+            clock,
+            sign_outs: settings.sign_outs,
+        }))
     }
 }
 

@@ -6,11 +6,7 @@ use std::time::Duration;
 
 use super::chunks::Chunks;
 use super::sealer::Sealer;
-use super::settings::CookieStoreBuilder;
-use crate::cache::{Builder, L1, TokenCache};
-use crate::error::{ConfigError, StoreError, StoreErrorKind};
-use crate::layer::TokenCacheLayer;
-use crate::seal::KeyRing;
+use crate::error::{StoreError, StoreErrorKind};
 use crate::store::{
     Change, Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Lifetime, Loaded, Origin,
     Outcome, PartitionId, Put, Raise, Remaining, Slots, StoreFuture, TokenStore,
@@ -32,7 +28,7 @@ pub(super) struct Inner {
     pub(super) max_size: usize,
     pub(super) max_age: Duration,
     pub(super) clock: Clock,
-    sign_outs: Option<Arc<dyn TokenStore>>,
+    pub(super) sign_outs: Option<Arc<dyn TokenStore>>,
 }
 
 impl CookieStore {
@@ -41,63 +37,6 @@ impl CookieStore {
     /// renew them as their owner does; without
     /// [`sign_outs_in`](CookieStoreBuilder::sign_outs_in) this is all that ends them.
     pub const MAX_SESSION_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
-
-    /// Sets up a store whose cookies are sealed with the keys of this ring.
-    pub fn builder(ring: KeyRing) -> CookieStoreBuilder {
-        CookieStoreBuilder::new(ring)
-    }
-
-    pub(super) fn new(settings: CookieStoreBuilder) -> Self {
-        let prefix = if settings.secure { "__Host-" } else { "" };
-        let name: Box<str> = format!("{prefix}{}", settings.name).into();
-        let sealer = Arc::new(Sealer::new(settings.ring, name.clone()));
-        let chunks = Chunks::new(name, settings.same_site, settings.secure);
-        let chunks = Arc::new(chunks);
-        let (measure, cut, limit) = (sealer.clone(), chunks.clone(), settings.max_size);
-        let fits = move |snapshot: &_| {
-            // Names and attributes take less than a sixteenth.
-            let size = cut.request_bytes(measure.length(snapshot, limit - limit / 16));
-            if size <= limit { Ok(()) } else { Err(size) }
-        };
-        let clock = settings.clock;
-        Self(Arc::new(Inner {
-            slots: Slots::new(clock.clone(), settings.memory, Box::new(fits)),
-            sealer,
-            chunks,
-            max_size: limit,
-            max_age: settings.max_age,
-            clock,
-            sign_outs: settings.sign_outs,
-        }))
-    }
-
-    /// The layer that gives requests their sessions, with a cache of its own:
-    /// [`TokenCacheLayer::cache`] has it.
-    ///
-    /// # Errors
-    /// As for [`Builder::build`].
-    pub fn layer(&self) -> Result<TokenCacheLayer, ConfigError> {
-        self.layer_with(|builder| builder)
-    }
-
-    /// The same with other settings of the cache. L1 stays off, and a [`Builder::key_ring`] of its
-    /// own would only make the cookies larger. [`Builder::max_session_age`] is
-    /// [`CookieStore::MAX_SESSION_AGE`] unless it is set here.
-    ///
-    /// # Errors
-    /// As for [`Builder::build`].
-    pub fn layer_with(
-        &self,
-        adjust: impl FnOnce(Builder) -> Builder,
-    ) -> Result<TokenCacheLayer, ConfigError> {
-        let builder = TokenCache::builder(self.clone())
-            .clock(self.0.clock.clone())
-            .max_session_age(Self::MAX_SESSION_AGE)
-            .brought_by_requests();
-        let cache = adjust(builder).l1(L1::disabled()).build()?;
-        cache.keep_fresh(self.0.sealer.ring());
-        Ok(TokenCacheLayer::with_cookies(cache, self.clone()))
-    }
 
     /// What is here, and from the fleet what is not. Of what is here the fleet is asked once whether
     /// it knows of a later sign-out than the cookies.

@@ -6,18 +6,14 @@ use std::time::Duration;
 
 use oauth2::basic::BasicClient;
 use oauth2::url::{Host, Url};
-use oauth2::{AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, TokenUrl};
+use oauth2::{AuthType, ClientId, ClientSecret, TokenUrl};
 
 use super::answer;
-use super::request::{self, Form, GrantType};
+use super::request::{self, Form, GrantType, Provider};
 use crate::acquire::{AcquireFuture, Prior};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 use crate::time::setting;
-
-/// The `oauth2` crate's client, with a token endpoint and no other.
-pub(super) type Provider =
-    BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
 /// How long asking the provider may take by default: far more than a healthy one needs, and less
 /// than the 30 s after which browsers and proxies give up.

@@ -4,12 +4,16 @@ use std::cell::Cell;
 use std::fmt;
 
 use http::header::AUTHORIZATION;
-use oauth2::{HttpRequest, HttpResponse, Scope, SyncHttpClient};
+use oauth2::basic::BasicClient;
+use oauth2::{EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, Scope, SyncHttpClient};
 
-use super::client::Provider;
 use crate::acquire::ProviderError;
 use crate::secret::Secret;
 use crate::wipe::Wiped;
+
+/// The `oauth2` crate's client, with a token endpoint and no other.
+pub(super) type Provider =
+    BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
 /// By which grant a token is asked for.
 pub(super) enum GrantType<'a> {

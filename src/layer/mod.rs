@@ -24,14 +24,15 @@ mod future;
 )]
 mod layer;
 mod service;
+mod settings;
 
 pub use self::body::ResponseBody;
 pub(crate) use self::exchange::Exchange;
 #[cfg(feature = "actix")]
 pub(crate) use self::exchange::{FOR_SHARED_CACHES, KEPT_BY_NO_CACHE, forbids_storing};
 pub use self::future::ResponseFuture;
-pub(crate) use self::layer::Refusal;
-#[cfg(feature = "actix")]
-pub(crate) use self::layer::Settings;
 pub use self::layer::TokenCacheLayer;
 pub use self::service::TokenCacheService;
+pub(crate) use self::settings::Refusal;
+#[cfg(feature = "actix")]
+pub(crate) use self::settings::Settings;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::layer::Settings;
+use super::settings::Settings;
 use super::{ResponseBody, ResponseFuture};
 use crate::key::RequestHead;
 

@@ -21,6 +21,26 @@ pub struct KeyRingBuilder {
     clock: Clock,
 }
 
+impl KeyRing {
+    /// A ring in the store that holds what it seals (`RedisStore::keys`, `SqliteStore::keys`), for
+    /// all instances: of any number that start at once, all get the same first keys. `protector`
+    /// wraps them: keys that lie in the clear beside what they seal protect nothing.
+    ///
+    /// # Errors
+    /// [`KeyRingError`] when the store cannot be asked, or a key in it cannot be unwrapped.
+    pub async fn open_in_store(
+        repository: impl KeyRepository,
+        protector: impl KeyProtector,
+    ) -> Result<Self, KeyRingError> {
+        Self::builder(repository).protector(protector).open().await
+    }
+
+    /// Sets up a ring that is kept in this repository.
+    pub fn builder(repository: impl KeyRepository) -> KeyRingBuilder {
+        KeyRingBuilder::new(Arc::new(repository))
+    }
+}
+
 impl KeyRingBuilder {
     pub(super) fn new(repository: Arc<dyn KeyRepository>) -> Self {
         Self {

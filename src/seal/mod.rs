@@ -106,6 +106,7 @@ mod keys;
 mod passphrase;
 mod protector;
 mod record;
+mod refresh;
 mod repository;
 mod ring;
 mod schedule;

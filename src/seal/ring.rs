@@ -10,13 +10,10 @@ use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
 use super::aead::{self, PartitionCipher, Place};
-use super::builder::KeyRingBuilder;
 use super::dir::{Blocking, DirRepository};
 use super::error::{KeyRingError, KeyRingErrorKind};
 use super::key::{KeyId, RingKey};
 use super::keys::Keys;
-use super::protector::KeyProtector;
-use super::repository::KeyRepository;
 use super::source::Source;
 use super::synchronise::Vault;
 use crate::codec::Unopenable;
@@ -157,24 +154,6 @@ impl KeyRing {
         };
         vault.repository = Arc::new(dir);
         Ok(Self::with_source(keys, vault, clock))
-    }
-
-    /// A ring in the store that holds what it seals (`RedisStore::keys`, `SqliteStore::keys`), for
-    /// all instances: of any number that start at once, all get the same first keys. `protector`
-    /// wraps them: keys that lie in the clear beside what they seal protect nothing.
-    ///
-    /// # Errors
-    /// [`KeyRingError`] when the store cannot be asked, or a key in it cannot be unwrapped.
-    pub async fn open_in_store(
-        repository: impl KeyRepository,
-        protector: impl KeyProtector,
-    ) -> Result<Self, KeyRingError> {
-        Self::builder(repository).protector(protector).open().await
-    }
-
-    /// Sets up a ring that is kept in this repository.
-    pub fn builder(repository: impl KeyRepository) -> KeyRingBuilder {
-        KeyRingBuilder::new(Arc::new(repository))
     }
 
     pub(super) async fn open(vault: Vault, clock: Clock) -> Result<Self, KeyRingError> {

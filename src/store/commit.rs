@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{EntryId, PartitionId, Remaining};
+use super::{CommitId, EntryId, PartitionId, Remaining};
 use crate::time::Timestamp;
 
 /// The changes of one partition.
@@ -56,10 +56,6 @@ pub struct Expected {
     /// that it was written with, too, until the store frees it.
     pub version: u64,
 }
-
-/// A random number that identifies a commit, or a sign-out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CommitId(pub [u8; 8]);
 
 /// What a commit does to one entry.
 #[derive(Clone, Debug)]

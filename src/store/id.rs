@@ -81,12 +81,6 @@ impl fmt::Debug for PartitionId {
 pub struct EntryId([u8; 16]);
 
 impl EntryId {
-    /// The id of an entry by name, where no key is involved.
-    #[cfg(any(test, feature = "test-util"))]
-    pub(crate) fn of(name: &str) -> Self {
-        super::Names::default().entry(name)
-    }
-
     /// The id as stored.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -109,3 +103,7 @@ impl fmt::Debug for EntryId {
         write!(f, "EntryId({}…)", URL_SAFE_NO_PAD.encode(&self.0[..3]))
     }
 }
+
+/// A random number that identifies a commit, or a sign-out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId(pub [u8; 8]);

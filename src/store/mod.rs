@@ -65,9 +65,9 @@ mod sqlite;
 use std::pin::Pin;
 use std::time::Duration;
 
-pub use self::commit::{Change, Cleared, Commit, CommitId, Expected, Lifetime, Outcome, Put};
+pub use self::commit::{Change, Cleared, Commit, Expected, Lifetime, Outcome, Put};
 pub use self::feed::{Feed, FeedEvent};
-pub use self::id::{EntryId, PartitionId};
+pub use self::id::{CommitId, EntryId, PartitionId};
 pub use self::loaded::{Loaded, Remaining, Revision, StoredEntry};
 pub use self::memory::MemoryStore;
 pub(crate) use self::names::{LINK, Names};

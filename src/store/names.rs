@@ -87,6 +87,14 @@ impl Names {
     }
 }
 
+#[cfg(any(test, feature = "test-util"))]
+impl EntryId {
+    /// The id of an entry by name, where no key is involved.
+    pub(crate) fn of(name: &str) -> Self {
+        Names::default().entry(name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! `SqliteStore`: an L2 in one file, for one machine.
 
 mod changes;
+mod code;
 mod feed;
 #[cfg(feature = "seal")]
 mod keys;
@@ -20,6 +21,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection, Sqlite, SqlitePool, Transaction};
 
+use self::code::primary_code;
 #[cfg(feature = "seal")]
 pub use self::keys::SqliteKeys;
 use self::schema::DatabaseFile;
@@ -425,10 +427,4 @@ fn store_error(error: sqlx::Error) -> StoreError {
         },
     };
     StoreError::with_source(kind, error)
-}
-
-/// SQLite's primary result code, the low byte of the extended one.
-fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    let code = error.as_database_error()?.code()?;
-    code.parse::<i32>().ok().map(|code| code & 0xff)
 }

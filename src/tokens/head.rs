@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Tokens;
 use crate::error::Error;
 #[cfg(feature = "cookie")]
 use crate::store::Pinned;
@@ -30,46 +29,42 @@ pub(crate) struct Before {
     refusals: u64,
 }
 
-impl Tokens {
-    /// The same handle, of a session in cookies of at most this size. It has no clones yet.
+impl Head {
+    /// The session is in cookies of at most this size.
     #[cfg(feature = "cookie")]
-    pub(crate) fn in_cookies(mut self, slot: &Arc<Pinned>, limit: usize) -> Self {
-        if let Some(handle) = Arc::get_mut(&mut self.0) {
-            let slot = slot.clone();
-            handle.head.pinned = Some(InCookies { slot, limit });
-        }
-        self
+    pub(super) fn carry(&mut self, slot: Arc<Pinned>, limit: usize) {
+        self.pinned = Some(InCookies { slot, limit });
     }
 
     /// Whether the response head carries what changes.
     #[inline]
-    pub(crate) fn is_in_cookies(&self) -> bool {
+    pub(super) fn carries(&self) -> bool {
         #[cfg(feature = "cookie")]
-        return self.0.head.pinned.is_some();
+        return self.pinned.is_some();
         #[cfg(not(feature = "cookie"))]
         false
     }
 
     /// The response head is on its way.
     #[inline]
-    pub(crate) fn close(&self) {
-        if self.is_in_cookies() {
-            self.0.head.sent.store(true, Ordering::SeqCst);
+    pub(super) fn close(&self) {
+        if self.carries() {
+            self.sent.store(true, Ordering::SeqCst);
         }
     }
 
     /// Whether it can carry changes no more.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_in_cookies() && self.0.head.sent.load(Ordering::SeqCst)
+    pub(super) fn is_closed(&self) -> bool {
+        self.carries() && self.sent.load(Ordering::SeqCst)
     }
 
     /// Called before a change. `None` where no head carries it.
-    pub(crate) fn before_change(&self) -> Result<Option<Before>, Error> {
+    pub(super) fn before_change(&self) -> Result<Option<Before>, Error> {
         if self.is_closed() {
             return Err(Error::ResponseSent);
         }
         #[cfg(feature = "cookie")]
-        if let Some(cookies) = &self.0.head.pinned {
+        if let Some(cookies) = &self.pinned {
             let (refusals, _) = cookies.slot.refusals();
             return Ok(Some(Before { refusals }));
         }
@@ -77,9 +72,9 @@ impl Tokens {
     }
 
     /// Called after a change that the store has been told of: whether the head will carry it.
-    pub(crate) fn after_change(&self, before: Option<Before>) -> Result<(), Error> {
+    pub(super) fn after_change(&self, before: Option<Before>) -> Result<(), Error> {
         #[cfg(feature = "cookie")]
-        if let (Some(before), Some(cookies)) = (&before, &self.0.head.pinned) {
+        if let (Some(before), Some(cookies)) = (&before, &self.pinned) {
             let (refusals, size) = cookies.slot.refusals();
             let limit = cookies.limit;
             if refusals > before.refusals {

@@ -4,6 +4,7 @@
 //! makes it durable at once for all.
 
 pub(crate) mod file;
+pub(crate) mod kept;
 pub(crate) mod record;
 pub(crate) mod unacknowledged;
 
@@ -17,6 +18,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::engine::journal::kept::{Forget, Kept};
 pub(crate) use crate::engine::journal::record::Record;
 use crate::engine::journal::record::{Line, MAGIC};
 use crate::engine::journal::unacknowledged::{SignOuts, Untold};
@@ -36,7 +38,7 @@ const WORTH_REWRITING: u64 = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct Journal(Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     waiting: Mutex<Vec<Job>>,
     /// A task is writing, and will write what waits, too.
     writing: AtomicBool,
@@ -58,14 +60,6 @@ pub(crate) struct Owed {
     pub(crate) untold: Untold,
 }
 
-/// Records of one sign-out that are in the journal. They stay in it when this is dropped.
-pub(crate) struct Kept {
-    /// What an earlier process has left is in the journal itself.
-    journal: Weak<Inner>,
-    /// In the order of being written.
-    numbers: Vec<u64>,
-}
-
 struct Disk {
     path: PathBuf,
     namespace: String,
@@ -75,6 +69,12 @@ struct Disk {
     next: u64,
     /// Held as long as this process may write.
     _lock: File,
+}
+
+impl Forget for Inner {
+    fn forget(self: Arc<Self>, numbers: Vec<u64>) {
+        Journal(self).push(Job::Forget(numbers));
+    }
 }
 
 impl Journal {
@@ -99,7 +99,7 @@ impl Journal {
         for (number, record) in left {
             let mut untold = sign_outs.begin();
             untold.keep(Kept {
-                journal: Arc::downgrade(&journal.0),
+                journal: journal.forgets(),
                 numbers: vec![number],
             });
             let later = Owed { record, untold };
@@ -112,6 +112,12 @@ impl Journal {
         journal.0.owes.store(owed.len(), Ordering::Release);
         *journal.0.owed.lock() = owed;
         Ok(journal)
+    }
+
+    fn forgets(&self) -> Weak<dyn Forget> {
+        let Self(inner) = self;
+        let forgets: Arc<dyn Forget> = inner.clone();
+        Arc::downgrade(&forgets)
     }
 
     /// Writes these down. On return they are durable.
@@ -179,7 +185,7 @@ impl Journal {
         for (numbers, told) in added {
             let answer = match &written {
                 Ok(()) => Ok(Kept {
-                    journal: Arc::downgrade(&self.0),
+                    journal: self.forgets(),
                     numbers,
                 }),
                 Err(error) => {
@@ -222,24 +228,6 @@ impl Journal {
         let taken = owed.remove(digest);
         self.0.owes.store(owed.len(), Ordering::Release);
         taken
-    }
-}
-
-impl Kept {
-    /// L2 has been told, or need not be.
-    pub(crate) fn forget(self) {
-        if let Some(journal) = self.journal.upgrade() {
-            Journal(journal).push(Job::Forget(self.numbers));
-        }
-    }
-
-    /// Has the records of another one, too.
-    pub(crate) fn absorb(&mut self, other: Self) {
-        self.numbers.extend(other.numbers);
-    }
-
-    pub(crate) fn is_later_than(&self, other: &Self) -> bool {
-        self.numbers > other.numbers
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use crate::engine::journal::Kept;
+use crate::engine::journal::kept::Kept;
 
 /// The sign-outs of one engine. Clones are the same.
 #[derive(Clone, Default)]

@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::journal::{Journal, Kept, Record};
+use crate::engine::journal::kept::Kept;
+use crate::engine::journal::{Journal, Record};
 use crate::engine::limits::CLOCK_SKEW;
 use crate::engine::namespace::Number;
 use crate::engine::partition::pending::Written;

@@ -32,8 +32,6 @@ use crate::race::{Either, race};
 use crate::reasons::Reasons;
 use crate::store::{Feed, FeedEvent};
 
-/// How long a connection may take to be made, and a command to be answered. Nobody waits for it.
-const TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the servers are asked for a proof.
 const PROOF: Duration = Duration::from_millis(500);
 /// Between attempts to listen; doubles up to the longest.

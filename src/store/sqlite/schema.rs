@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::primary_code;
+use super::code::primary_code;
 use crate::error::ConfigError;
 use crate::private_file::{self, Identity};
 

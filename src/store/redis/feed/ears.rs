@@ -11,8 +11,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::TIMEOUT;
-use super::places::{Masters, Places, another, config, connect};
+use super::places::{Masters, Places, TIMEOUT, another, config, connect};
 use crate::random;
 use crate::store::redis::failure::{is_master, no_connection};
 use crate::store::redis::serving::{Server, Serving};

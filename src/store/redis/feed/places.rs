@@ -1,18 +1,26 @@
 //! Which servers have to be listened to: all masters.
 
+use std::time::Duration;
+
 use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, RedisError, RedisResult,
 };
 
-use super::TIMEOUT;
 use crate::error::ConfigError;
+#[cfg(feature = "redis-cluster")]
+use crate::store::redis::address::located;
+#[cfg(feature = "redis-cluster")]
+use crate::store::redis::cluster;
+#[cfg(feature = "redis-cluster")]
+use crate::store::redis::failure::no_connection;
 #[cfg(feature = "redis-sentinel")]
 use crate::store::redis::sentinel::{self, Sentinels};
 use crate::store::redis::serving::Serving;
 use crate::store::redis::{Access, Address, bad_url};
-#[cfg(feature = "redis-cluster")]
-use crate::store::redis::{address::located, cluster, failure::no_connection};
+
+/// How long a connection may take to be made, and a command to be answered. Nobody waits for it.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The servers of a URL.
 pub(super) struct Places {

@@ -1,0 +1,36 @@
+//! The layer of sessions in cookies.
+
+use super::store::CookieStore;
+use crate::cache::{Builder, L1, TokenCache};
+use crate::error::ConfigError;
+use crate::layer::TokenCacheLayer;
+
+impl CookieStore {
+    /// The layer that gives requests their sessions, with a cache of its own:
+    /// [`TokenCacheLayer::cache`] has it.
+    ///
+    /// # Errors
+    /// As for [`Builder::build`].
+    pub fn layer(&self) -> Result<TokenCacheLayer, ConfigError> {
+        self.layer_with(|builder| builder)
+    }
+
+    /// The same with other settings of the cache. L1 stays off, and a [`Builder::key_ring`] of its
+    /// own would only make the cookies larger. [`Builder::max_session_age`] is
+    /// [`CookieStore::MAX_SESSION_AGE`] unless it is set here.
+    ///
+    /// # Errors
+    /// As for [`Builder::build`].
+    pub fn layer_with(
+        &self,
+        adjust: impl FnOnce(Builder) -> Builder,
+    ) -> Result<TokenCacheLayer, ConfigError> {
+        let builder = TokenCache::builder(self.clone())
+            .clock(self.0.clock.clone())
+            .max_session_age(Self::MAX_SESSION_AGE)
+            .brought_by_requests();
+        let cache = adjust(builder).l1(L1::disabled()).build()?;
+        cache.keep_fresh(self.0.sealer.ring());
+        Ok(TokenCacheLayer::with_cookies(cache, self.clone()))
+    }
+}

@@ -1,0 +1,105 @@
+//! What a layer does with a request.
+
+use std::sync::Arc;
+
+use super::Exchange;
+use crate::cache::TokenCache;
+#[cfg(feature = "cookie")]
+use crate::cookie::CookieStore;
+use crate::key::{KeyError, KeyExtractor, PartitionKey, RequestHead};
+use crate::policy::{FailurePolicy, MissingKey, WriteMode};
+use crate::tokens::{RequestGuard, Tokens};
+
+/// Chooses something by the head of a request; `None` keeps the default.
+pub(super) type Choice<T> = Arc<dyn Fn(&RequestHead<'_>) -> Option<T> + Send + Sync>;
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(super) cache: TokenCache,
+    pub(super) key: Source,
+    pub(super) missing_key: MissingKey,
+    pub(super) failure_policy: FailurePolicy,
+    pub(super) failure_policy_for: Option<Choice<FailurePolicy>>,
+    pub(super) write_mode: WriteMode,
+    pub(super) write_mode_for: Option<Choice<WriteMode>>,
+}
+
+/// Where the partition of a request comes from.
+#[derive(Clone)]
+pub(super) enum Source {
+    Key(Arc<dyn KeyExtractor>),
+    /// The request brings it along.
+    #[cfg(feature = "cookie")]
+    Cookies(CookieStore),
+}
+
+/// Why a request does not reach the inner service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No key, where one is required: 401.
+    Missing,
+    /// A key that cannot be accepted: 400.
+    Invalid,
+}
+
+impl Settings {
+    /// The handle of this request, the guard that ends it, and what it owes to its cookies.
+    #[inline]
+    pub(crate) fn begin(
+        &self,
+        head: &RequestHead<'_>,
+    ) -> Result<(RequestGuard, Exchange), Refusal> {
+        #[cfg_attr(
+            not(feature = "cookie"),
+            expect(clippy::infallible_destructuring_match, reason = "one of two")
+        )]
+        let extractor = match &self.key {
+            Source::Key(key) => key,
+            #[cfg(feature = "cookie")]
+            Source::Cookies(store) => {
+                let (exchange, key) = crate::cookie::Exchange::begin(store, &self.cache, head);
+                let tokens = self
+                    .tokens(Some(key), head)
+                    .in_cookies(exchange.pinned(), exchange.limit());
+                return Ok((RequestGuard(tokens), Exchange(Some(exchange))));
+            }
+        };
+        let key = match extractor.extract(head) {
+            Ok(None) if self.missing_key == MissingKey::Reject => return Err(Refusal::Missing),
+            Ok(key) => key,
+            Err(error) => return Err(Refusal::invalid(error)),
+        };
+        Ok((RequestGuard(self.tokens(key, head)), Exchange::default()))
+    }
+
+    #[inline]
+    fn tokens(&self, key: Option<PartitionKey>, head: &RequestHead<'_>) -> Tokens {
+        let policy = chosen(&self.failure_policy_for, head, self.failure_policy);
+        let mode = chosen(&self.write_mode_for, head, self.write_mode);
+        Tokens::new(self.cache.0.clone(), key, policy, mode)
+    }
+}
+
+/// What is chosen for this request, or else the default.
+#[inline]
+fn chosen<T>(choice: &Option<Choice<T>>, head: &RequestHead<'_>, default: T) -> T {
+    match choice {
+        Some(choose) => choose(head).unwrap_or(default),
+        None => default,
+    }
+}
+
+impl Refusal {
+    #[cold]
+    fn invalid(error: KeyError) -> Self {
+        tracing::debug!(%error, "a request has an invalid partition key");
+        Self::Invalid
+    }
+
+    pub(crate) fn status(self) -> http::StatusCode {
+        match self {
+            Self::Missing => http::StatusCode::UNAUTHORIZED,
+            Self::Invalid => http::StatusCode::BAD_REQUEST,
+        }
+    }
+}
