@@ -5,6 +5,7 @@ pub(crate) mod budget;
 pub(crate) mod coherence;
 pub(crate) mod core;
 pub(crate) mod error;
+pub(crate) mod fallback;
 pub(crate) mod fingerprint;
 pub(crate) mod journal;
 pub(crate) mod l1;

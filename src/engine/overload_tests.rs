@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::cache::TokenCache;
-use crate::engine::journal::Record;
+use crate::engine::journal::record::Record;
 use crate::error::{Error, StoreError};
 use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
@@ -137,7 +137,7 @@ async fn a_sign_out_that_the_journal_cannot_take_is_an_error() {
     let journal = cache.0.journal.as_ref().expect("there is one");
     let other = Record::new([7; 32], None, CommitId([7; 8]), Timestamp::now());
     let full = journal
-        .add(vec![other; crate::engine::journal::MAX_RECORDS])
+        .add(vec![other; crate::engine::journal::disk::MAX_RECORDS])
         .await;
     assert!(full.is_ok());
     let refused = request(&cache, 1).sign_out().await;

@@ -13,7 +13,7 @@ use crate::engine::acquire::lease::{HeldLease, owner};
 use crate::engine::acquire::turn::{Exclusion, Turn};
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::load::MAX_READS;
+use crate::engine::load::fetch::MAX_READS;
 use crate::engine::namespace::Number;
 use crate::engine::partition::observed::Pin;
 use crate::engine::partition::state::State;

@@ -93,7 +93,7 @@ impl Engine {
                 Some(Err(Grounded::Failed(error))) => return Err(error),
                 Some(Err(Grounded::Overtaken)) if !started => {}
                 Some(Err(Grounded::Overtaken)) | None => {
-                    return Err(crate::engine::acquire::flight::overtaken());
+                    return Err(crate::engine::acquire::outcome::overtaken());
                 }
             }
         }
@@ -213,7 +213,7 @@ impl Engine {
             return Err(Error::ShutDown);
         }
         if call.is_none() {
-            return Err(crate::engine::acquire::flight::overtaken());
+            return Err(crate::engine::acquire::outcome::overtaken());
         }
         let number = u64::from_be_bytes(self.queue.next_id().0);
         let (boarding, flight) = flying.start(id.clone(), number, is_ahead, pin)?;

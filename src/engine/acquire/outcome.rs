@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::acquire::{RefreshReason, TokenSource};
+use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource};
 use crate::error::Error;
 use crate::key::TokenKey;
 use crate::lookup::{CacheLevel, Durability};
@@ -73,3 +73,25 @@ pub(crate) enum Grounded {
 }
 
 pub(crate) type Outcome = Result<Landed, Grounded>;
+
+impl From<Error> for Grounded {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<AcquireError> for Grounded {
+    fn from(error: AcquireError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Another instance has taken over, and has not brought a token.
+pub(crate) fn overtaken() -> Error {
+    AcquireError::new(AcquireErrorKind::Failed).into()
+}
+
+/// A flight has waited for too long.
+pub(crate) fn timed_out() -> AcquireError {
+    AcquireError::new(AcquireErrorKind::TimedOut)
+}

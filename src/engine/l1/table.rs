@@ -3,11 +3,11 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::journal::unacknowledged::SignOuts;
 use crate::engine::l1::eviction::Bound;
+use crate::engine::l1::stripe::{Shelf, Stripe};
 use crate::engine::namespace::{Number, Prefix};
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::{Partition, State};
@@ -29,20 +29,6 @@ pub(crate) struct Partitions {
     prefix: Prefix,
     sign_outs: SignOuts,
 }
-
-/// The partitions of some keys.
-#[derive(Default)]
-struct Stripe {
-    active: Shelf,
-    kept: Shelf,
-    empty: Shelf,
-    /// What has come onto that shelf since it was last cleared, in bytes.
-    empty_bytes: usize,
-}
-
-/// Partitions by their keys, of which each knows its own.
-#[derive(Default)]
-struct Shelf(HashTable<Arc<Partition>>);
 
 /// What may be on the shelf of the empty ones.
 #[derive(Clone, Copy)]
@@ -350,38 +336,6 @@ impl Partitions {
     fn stripe(&self, hash: u64) -> MutexGuard<'_, Stripe> {
         // The tables use the lowest bits, and the highest.
         self.stripes[(hash >> 32) as usize % STRIPES].lock()
-    }
-}
-
-impl Stripe {
-    fn clear_empty(&mut self) {
-        self.empty.0.clear();
-        self.empty_bytes = 0;
-    }
-}
-
-impl Shelf {
-    /// Gives back the room of those that have left, where it is most of it.
-    fn fit(&mut self, hash: impl Fn(&Arc<Partition>) -> u64) {
-        if self.0.len() < self.0.capacity() / 4 {
-            self.0.shrink_to(2 * self.0.len(), hash);
-        }
-    }
-
-    fn get(&self, hash: u64, key: &PartitionKey) -> Option<&Arc<Partition>> {
-        self.0.find(hash, |partition| partition.key == *key)
-    }
-
-    fn has(&self, hash: u64, partition: &Arc<Partition>) -> bool {
-        let found = self.0.find(hash, |other| Arc::ptr_eq(other, partition));
-        found.is_some()
-    }
-
-    fn remove(&mut self, hash: u64, partition: &Arc<Partition>) {
-        let is_it = |other: &Arc<Partition>| Arc::ptr_eq(other, partition);
-        if let Ok(found) = self.0.find_entry(hash, is_it) {
-            found.remove();
-        }
     }
 }
 

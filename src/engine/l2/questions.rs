@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::engine::error::L2Error;
-use crate::engine::l2::L2;
+use crate::engine::l2::calls::L2;
 use crate::store::{Loaded, PartitionId, Revision};
 
 /// Groups under way beside which the next one does not wait for more: one that the store works on, and

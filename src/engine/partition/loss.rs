@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::codec::Value;
 use crate::engine::limits::CLOCK_SKEW;
+use crate::engine::partition::change::{Base, InFlight, PendingChange};
 use crate::engine::partition::life::Life;
-use crate::engine::partition::pending::{Base, InFlight, PendingChange};
 use crate::engine::partition::state::State;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};

@@ -3,7 +3,9 @@
 //! A `State` is guarded by its partition's lock and never held across an await. It is the only
 //! place that decides what a read may answer, and (in `admission`) what may enter memory.
 
+pub(crate) mod acks;
 pub(crate) mod answer;
+pub(crate) mod change;
 pub(crate) mod contents;
 pub(crate) mod entries;
 pub(crate) mod entry;

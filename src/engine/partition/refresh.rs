@@ -1,9 +1,9 @@
 //! What a partition in memory tells an acquisition, and how it takes the answer in.
 
 use crate::codec::Value;
+use crate::engine::partition::change::Batch;
 use crate::engine::partition::failure_record::Setback;
 use crate::engine::partition::observed::Pin;
-use crate::engine::partition::pending::Batch;
 use crate::engine::partition::state::State;
 use crate::key::{ID_TOKEN, REFRESH_TOKEN};
 use crate::lookup::Lookup;

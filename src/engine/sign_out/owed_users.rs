@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::engine::journal::kept::Kept;
+use crate::engine::journal::record::Record;
 use crate::engine::journal::unacknowledged::Untold;
-use crate::engine::journal::{Owed, Record};
+use crate::engine::journal::writer::Owed;
 use crate::engine::namespace::Number;
 use crate::engine::partition::links::{UserEpoch, Users};
 use crate::store::{CommitId, PartitionId};

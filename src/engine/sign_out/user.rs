@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::journal::{Journal, Owed, Record};
+use crate::engine::journal::record::Record;
+use crate::engine::journal::writer::{Journal, Owed};
 use crate::engine::namespace::Number;
 use crate::engine::sign_out::owed::{AT_ONCE, PATIENCE, unkept};
 use crate::engine::sign_out::owed_users::Waiting;

@@ -5,19 +5,16 @@
 
 use std::sync::Arc;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::load::MAX_READS;
 use crate::engine::namespace::Number;
-use crate::engine::partition::merge::Made;
-use crate::engine::partition::pending::{Base, InFlight, PendingChange};
+use crate::engine::partition::change::{Base, InFlight};
 use crate::engine::partition::state::{Partition, State};
-use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
-use crate::store::{Change, Cleared, Commit, CommitId, Outcome, PartitionId, TOMBSTONE};
+use crate::store::{Commit, CommitId, Outcome, PartitionId, TOMBSTONE};
 
 /// Bytes of values in one round-trip: some milliseconds' work for a store.
 const MAX_BYTES: usize = 2 << 20;
@@ -176,219 +173,6 @@ impl Engine {
         })
     }
 
-    pub(crate) fn settle(&self, work: &Work, outcome: Outcome) {
-        let (WorkKind::Commit { commit, .. }, Some(under)) = (&work.kind, work.under) else {
-            return;
-        };
-        let now = self.now();
-        self.partitions
-            .with_under(&work.partition.key, under, |_, state| match outcome {
-                Outcome::Committed {
-                    version,
-                    previous,
-                    life,
-                    remaining,
-                } => {
-                    let made = Made {
-                        version,
-                        previous,
-                        life: self.life(life),
-                        remaining,
-                    };
-                    let flushed = state.committed(commit.id, made, now, &self.rules);
-                    self.counters.flushed_changes.add(flushed as u64);
-                }
-                Outcome::Stale { generation } => {
-                    let dropped = state.refused(commit.id, generation, now);
-                    self.counters.signed_out_changes.add(dropped as u64);
-                }
-                Outcome::Conflict => {
-                    let dropped = state.conflicted(commit.id);
-                    self.counters.superseded_changes.add(dropped as u64);
-                }
-                // Its settlement takes another question.
-                Outcome::Lost => {}
-            });
-    }
-
-    /// L2 no longer has the life that the commit was to go on with.
-    async fn settle_lost(&self, work: &Work) -> Result<(), L2Error> {
-        let WorkKind::Commit { commit, .. } = &work.kind else {
-            return Ok(());
-        };
-        let key = &work.partition.key;
-        let losses = self.partitions.with(key, |_, state| state.losses);
-        let emptied = self.l2_has_lost_everything(losses).await?;
-        // Where it is the session alone, nothing is written again.
-        let heard = emptied && self.begin_epochs_again(key).await?;
-        let now = self.now();
-        self.partitions.with(key, |_, state| {
-            if !state.has_in_flight(commit.id) {
-                return;
-            }
-            let gone = state.has_lost_life(0, None, now);
-            let goes_on = emptied && state.outlives_a_loss(heard);
-            if gone && !goes_on {
-                let dropped = state.life_is_over();
-                self.counters.signed_out_changes.add(dropped as u64);
-                return;
-            }
-            let again = match gone {
-                true => state.to_be_written_again(heard, now),
-                // At the end of its time.
-                false => Vec::new(),
-            };
-            let sizes = again.iter();
-            let sizes = sizes.map(|(name, value)| PendingChange::size(name, Some(value)));
-            let room = self.budget.try_reserve(again.len(), sizes.sum());
-            // Past the bound it stays lost: the user signs in again.
-            let again = room.map_or_else(Vec::new, |mut room| {
-                self.counters.recovered_changes.add(again.len() as u64);
-                let again = again.into_iter();
-                let change = |(name, value)| {
-                    let change = PendingChange::new(&name, Some(value), now, &mut room);
-                    (name, change)
-                };
-                again.map(change).collect()
-            });
-            state.begin_life(again);
-        });
-        Ok(())
-    }
-
-    async fn clear(
-        &self,
-        partition: &PartitionId,
-        expected: Option<u64>,
-        id: CommitId,
-    ) -> Result<Cleared, L2Error> {
-        if !sabotage::is(Sabotage::SignOutWithoutTombstone) {
-            return self.l2.clear(partition, expected, id).await;
-        }
-        let loaded = self.l2.load_one(partition).await?;
-        let changes = loaded.entries.iter().map(|stored| Change {
-            entry: stored.entry,
-            put: None,
-        });
-        let commit = Commit {
-            partition: partition.clone(),
-            id,
-            generation: loaded.generation,
-            expected: None,
-            life: None,
-            repeats: None,
-            base: loaded.version,
-            changes: changes.collect(),
-            lifetime: self.lifetime,
-        };
-        self.l2.commit(&[commit]).await?;
-        Ok(Cleared {
-            generation: loaded.generation,
-            ended: true,
-        })
-    }
-
-    /// Signs a partition out in L2. What memory knows of the generation may be out of date, so L2
-    /// is asked for the one to end, once: a repeated attempt must not end the next.
-    async fn end_generation(
-        self: &Arc<Self>,
-        key: &PartitionKey,
-        under: Option<Number>,
-        expected: Option<u64>,
-        sign_out: CommitId,
-    ) -> Result<(), L2Error> {
-        let under = match under {
-            Some(under) => under,
-            None => self.number().await?,
-        };
-        let id = self.l2.id(key, under);
-        let confirmed = self
-            .partitions
-            .with_under(key, under, |_, state| state.pending().clear_confirmed);
-        // There is another number since: what waits is ended under that one.
-        let Some(confirmed) = confirmed else {
-            return Ok(());
-        };
-        // The same where others have a number that this process has not heard of: the session may
-        // have begun under it.
-        let (number, loaded) = match confirmed {
-            true => (Ok(under), None),
-            false => {
-                let (number, loaded) = join(self.look_up_prefix(), self.l2.load_one(&id)).await;
-                (number, Some(loaded))
-            }
-        };
-        if number.as_ref().is_ok_and(|number| *number != under) {
-            return Ok(());
-        }
-        #[cfg(feature = "seal")]
-        self.clear_plaintext(key, under).await?;
-        let ends = match loaded {
-            None => expected,
-            Some(loaded) => match loaded {
-                Ok(loaded) => {
-                    let latest = expected.max(Some(loaded.generation));
-                    let now = self.clock.now();
-                    let cleared_at = loaded.cleared_for.map(|time| now.saturating_sub(time));
-                    let dropped = self
-                        .partitions
-                        .with_under(key, under, |_, state| state.ends(latest, cleared_at));
-                    let dropped = dropped.unwrap_or(0);
-                    self.counters.signed_out_changes.add(dropped as u64);
-                    self.unlist_loaded(key, &id, &loaded);
-                    latest
-                }
-                // Whichever it is: a sign-out is final.
-                Err(_) => None,
-            },
-        };
-        let mut cleared = self.clear(&id, ends, sign_out).await?;
-        if !cleared.ended {
-            // Now, because the next step may fail.
-            let end = |_: &_, state: &mut State| state.end_what_began();
-            let dropped = self.partitions.with_under(key, under, end).unwrap_or(0);
-            self.counters.signed_out_changes.add(dropped as u64);
-        }
-        for _ in 0..MAX_READS {
-            // What another one has let begin may be from before this one, unless L2 was asked long
-            // ago: then it may be a session that has begun since.
-            if cleared.ended || confirmed {
-                break;
-            }
-            let next = Some(cleared.generation);
-            let end = |_: &_, state: &mut State| state.pending().clear = Some(next);
-            if self.partitions.with_under(key, under, end).is_none() {
-                return Ok(());
-            }
-            cleared = self.clear(&id, next, sign_out).await?;
-        }
-        if let Err(failure) = number {
-            // It has to be asked again, and the session is over where it was known to be.
-            let again = |_: &_, state: &mut State| state.pending().clear_confirmed = false;
-            let _ = self.partitions.with_under(key, under, again);
-            return Err(failure);
-        }
-        let generation = cleared.generation;
-        let now = self.now();
-        // Where L2 could not be asked for the generation, what memory knew has to do.
-        let overlaps = generation > ends.or(expected).unwrap_or(0) + 1;
-        let dropped = self.partitions.with_under(key, under, |_, state| {
-            state.cleared(generation, now);
-            if state.pending().clear_id != sign_out {
-                // Signed out again meanwhile, perhaps after L2 had done this.
-                state.pending().clear = Some(Some(generation));
-            }
-            // In the same step: what begins after it belongs to the next session.
-            match overlaps {
-                true => state.end_what_began(),
-                false => 0,
-            }
-        });
-        let dropped = dropped.unwrap_or(0);
-        self.counters.signed_out_changes.add(dropped as u64);
-        Ok(())
-    }
-
     async fn touch_group(&self, mut works: Vec<Work>) {
         if works.is_empty() {
             return;
@@ -421,11 +205,11 @@ pub(crate) struct Work {
     pub(crate) partition: Arc<Partition>,
     /// The number of the namespace under which it was taken; known wherever it names the partition.
     pub(crate) under: Option<Number>,
-    kind: WorkKind,
+    pub(crate) kind: WorkKind,
     pub(crate) failure: Option<L2Error>,
 }
 
-enum WorkKind {
+pub(crate) enum WorkKind {
     Nothing,
     Commit {
         commit: InFlight,

@@ -7,3 +7,4 @@ pub(crate) mod late_heads;
 #[cfg(feature = "seal")]
 pub(crate) mod plaintext;
 pub(crate) mod queue;
+pub(crate) mod settle;

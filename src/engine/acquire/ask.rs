@@ -1,0 +1,179 @@
+//! Asking the provider.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::acquire::{
+    AcquireError, AcquireErrorKind, BoxError, Prior, ProviderError, RefreshReason, TokenSource,
+    classify,
+};
+use crate::engine::acquire::call::{Call, Gate, NoAnswer};
+use crate::engine::acquire::flight::Flight;
+use crate::engine::acquire::lease::{About, Guarded, Panicked, Work, finish};
+use crate::engine::acquire::outcome::{Grounded, Landed, Outcome, timed_out};
+use crate::engine::acquire::turn::Exclusion;
+use crate::engine::budget::Permit;
+use crate::engine::partition::failure_record::Setback;
+use crate::engine::partition::refresh::Seen;
+use crate::engine::partition::state::State;
+use crate::error::Error;
+use crate::lookup::CacheLevel;
+use crate::policy::FailurePolicy;
+use crate::token::TokenSet;
+use crate::tokens::MAX_TOKEN_SET;
+
+/// What became of a call that had to wait for its place.
+enum Asked {
+    Panicked,
+    /// Nobody waits for it any more.
+    Abandoned,
+    /// There was none in time.
+    NoPlace,
+    NoRoom(Error),
+    Answered(Result<TokenSet, BoxError>),
+    TimedOut,
+}
+
+/// What a call leaves behind, however it ends.
+#[derive(Default)]
+struct Begun {
+    permit: Option<Permit>,
+    at: Option<Instant>,
+}
+
+/// Room for an answer that is not there yet, in changes and bytes: an access, a refresh and an id
+/// token.
+const ROOM: (usize, usize) = (3, 8192);
+
+/// Whether the provider has answered, and refused: what it was asked with is not spent.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    ProviderError::find(error).is_some_and(ProviderError::is_refusal)
+}
+
+impl Flight {
+    fn reason(&self, seen: &Seen) -> RefreshReason {
+        match (self.need.reason, &seen.token) {
+            (Some(reason), _) => reason,
+            (None, Some(_)) => RefreshReason::Expired,
+            (None, None) => RefreshReason::NoCachedAccessToken,
+        }
+    }
+
+    /// Asks the provider.
+    pub(crate) async fn ask(&self, call: Call, seen: &Seen, exclusion: &mut Exclusion) -> Outcome {
+        let engine = &self.engine;
+        let reason = self.reason(seen);
+        let prior = Prior {
+            key: self.need.key.clone(),
+            reason,
+            token: seen.token.clone(),
+            refresh_token: seen.refresh_token.clone(),
+            id_token: seen.id_token.clone(),
+            claims: self.need.claims.clone(),
+        };
+        let mut begun = Begun::default();
+        let about = About {
+            partition: &self.id.partition,
+            name: &self.need.key,
+            seen,
+        };
+        // The lease is kept while the call waits for its place.
+        let gate = Arc::<Gate>::default();
+        let work: Work<'_, Asked> = Box::pin(self.call(call, prior, &mut begun, &gate));
+        let limit = self.begin_by.max(Instant::now()) + engine.terms.timeout;
+        let answer = timeout_at(limit, async {
+            match &mut exclusion.lease {
+                Some(lease) => lease.guard(work, about, &gate).await,
+                None => Guarded::Done(finish(work, &gate).await),
+            }
+        });
+        let answer = match answer.await {
+            Ok(Guarded::Overtaken) => return Err(Grounded::Overtaken),
+            Ok(Guarded::Done(answer)) => answer,
+            Err(_) => Ok(Asked::TimedOut),
+        };
+        let Begun { permit, at } = begun;
+        let in_http = at.map_or(Duration::ZERO, |at| at.elapsed());
+        let (kind, asked, error) = match answer {
+            Ok(Asked::Abandoned) => return Err(Grounded::Overtaken),
+            Ok(Asked::NoPlace) => return Err(timed_out().into()),
+            Ok(Asked::NoRoom(error)) => return Err(error.into()),
+            Ok(Asked::TimedOut) if at.is_none() => return Err(timed_out().into()),
+            Ok(Asked::Answered(Ok(set))) if set.size() <= MAX_TOKEN_SET => {
+                engine.counters.acquisitions.add(1);
+                let landed = Landed {
+                    token: set.access().clone(),
+                    source: TokenSource::IdentityProvider,
+                    level: CacheLevel::None,
+                    reason,
+                    in_http,
+                    durability: None,
+                    exclusive: exclusion.lease.is_some(),
+                };
+                return Box::pin(self.keep(landed, set, seen, permit)).await;
+            }
+            Ok(Asked::Answered(Ok(set))) => {
+                let (size, limit) = (set.size(), MAX_TOKEN_SET);
+                let error = Box::new(Error::TooLarge { size, limit });
+                (AcquireErrorKind::Failed, None, Some(error as _))
+            }
+            Ok(Asked::Answered(Err(error))) => {
+                let (kind, asked) = classify(&*error);
+                (kind, asked, Some(error))
+            }
+            Err(Panicked) | Ok(Asked::Panicked) => (AcquireErrorKind::Panicked, None, None),
+            Ok(Asked::TimedOut) => (AcquireErrorKind::TimedOut, None, None),
+        };
+        engine.counters.failed_acquisitions.add(1);
+        let now = engine.clock.now();
+        let setback = Setback::new(kind, asked, seen.setback.as_ref(), &seen.refresh_token, now);
+        let mut failure = setback
+            .error(now)
+            .unwrap_or_else(|| AcquireError::new(kind));
+        let concerns_all = error.as_deref().is_none_or(|error| !is_refusal(error));
+        let concerns_all = concerns_all || kind != AcquireErrorKind::Failed;
+        Box::pin(self.remember(setback, seen, concerns_all, permit)).await;
+        if let Some(error) = error {
+            failure = failure.with_source(error);
+        }
+        Err(failure.into())
+    }
+
+    /// One call, once there is a place for it.
+    async fn call(&self, call: Call, prior: Prior, begun: &mut Begun, gate: &Arc<Gate>) -> Asked {
+        let engine = &self.engine;
+        let Some(mut place) = engine.flights.queue_up(&self.id, self.number) else {
+            return Asked::Abandoned;
+        };
+        if timeout_at(self.begin_by, place.granted()).await.is_err() {
+            return Asked::NoPlace;
+        }
+        if !engine.flights.begin(&self.id, self.number) {
+            return Asked::Abandoned;
+        }
+        let (name, now) = (&self.need.key, engine.now());
+        // How large it will be is not known yet.
+        let has_room = |state: &mut State| state.has_room_for([(name, 0)], now);
+        let known = engine.partitions.with_known(&self.id.partition, has_room);
+        if let Some(Err(error)) = known {
+            return Asked::NoRoom(error);
+        }
+        if self.policy != FailurePolicy::Bypass {
+            match Box::pin(engine.reserve(ROOM.0, ROOM.1, engine.deadline())).await {
+                Ok((permit, _)) => begun.permit = Some(permit),
+                Err(error) => return Asked::NoRoom(error),
+            }
+        }
+        begun.at = Some(Instant::now());
+        let work = Box::pin(call.start(prior, engine, &self.id, gate));
+        match timeout(engine.terms.timeout, place.run(work)).await {
+            Ok(Ok(answer)) => Asked::Answered(answer),
+            Ok(Err(NoAnswer::Panicked)) => Asked::Panicked,
+            // Whoever waits and is still there has a call of their own.
+            Ok(Err(NoAnswer::Stopped)) => Asked::Abandoned,
+            Err(_) => Asked::TimedOut,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What an acquisition finds in L2.
+
+use std::sync::Arc;
+
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::load::fetch::MAX_READS;
+use crate::engine::partition::refresh::Seen;
+use crate::key::{PartitionKey, TokenKey};
+
+impl Engine {
+    /// What L2 has now of the token `name` and of what may replace it, own changes included. These
+    /// are written first: what others must not overtake has to be in L2.
+    pub(crate) async fn look(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        name: &TokenKey,
+    ) -> Result<Seen, L2Error> {
+        for _ in 0..MAX_READS {
+            let (seen, versions) = self
+                .fetch(key, |state, now| state.seen(name.as_ref(), now))
+                .await?;
+            if !seen.waits {
+                return Ok(seen.with_versions(versions));
+            }
+            self.flush(key).await?;
+        }
+        Err(L2Error::lost())
+    }
+}

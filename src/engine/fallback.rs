@@ -1,0 +1,96 @@
+//! Reads while L2 fails: what the policy allows, and how long L2 is waited for.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::partition::observed::Pin;
+use crate::engine::partition::state::{Partition, State};
+use crate::error::{Error, StoreErrorKind};
+use crate::key::PartitionKey;
+use crate::policy::{FailurePolicy, OnFailure};
+use crate::race::{Either, race};
+
+impl Engine {
+    /// Reads the partition from L2, but for a handle that L2 has just failed and that goes on all the
+    /// same: no request waits for one outage more than once. Where memory `has` what it takes to go
+    /// on, L2 is waited for only while it answers at all.
+    pub(crate) async fn load_once(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        policy: FailurePolicy,
+        pin: &mut Option<Pin>,
+        has: bool,
+    ) -> (Arc<Partition>, Result<(), L2Error>) {
+        let now = self.now();
+        let degrades = policy == FailurePolicy::Degrade;
+        if degrades && pin.is_some_and(|pin| pin.gave_up_on_l2(now)) {
+            let failure = L2Error::of(StoreErrorKind::CircuitOpen);
+            return (self.find(key), Err(failure));
+        }
+        let (partition, outcome) = match degrades && has {
+            true => self.compare(key).await,
+            false => {
+                let (partition, outcome) = self.load(key).await;
+                (partition, Some(outcome))
+            }
+        };
+        // What memory does not have is still worth waiting for.
+        let Some(outcome) = outcome else {
+            return (partition, Err(L2Error::of(StoreErrorKind::Timeout)));
+        };
+        if let Err(failure) = &outcome
+            && self.degrade(policy, failure.clone()).is_ok()
+        {
+            pin.get_or_insert_with(|| partition.lock().pin(now))
+                .note_l2_failure(self.now());
+        }
+        (partition, outcome)
+    }
+
+    /// Whether what memory has of this partition is served without asking L2, which does not answer;
+    /// then also whether somebody is to ask it in the background.
+    pub(crate) fn spares(&self, key: &PartitionKey, state: &State) -> Option<bool> {
+        // What L2 knows the partition by takes a hash.
+        let shard = (!self.l2.shards.answer()).then(|| self.l2.shard_of(key));
+        shard?.spares(state.is_contradicted())
+    }
+
+    /// Reads the partition from L2; no outcome where L2 does not answer. The load goes on.
+    async fn compare(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+    ) -> (Arc<Partition>, Option<Result<(), L2Error>>) {
+        let shard = self.l2.shard_of(key);
+        let partition = self.find(key);
+        let contradicted = partition.lock().is_contradicted();
+        if let Some(probes) = shard.spares(contradicted) {
+            if probes {
+                self.start_load(key, false);
+            }
+            return (partition, None);
+        }
+        let (partition, loading) = self.start_load(key, false);
+        let sleep = |time| self.bounded(time, pending::<()>());
+        let silence = shard.pace.silence(self.l2.soft_timeout, sleep);
+        let outcome = match race(loading.outcome(), silence).await {
+            Either::First(outcome) => Some(outcome.unwrap_or_else(|| Err(L2Error::lost()))),
+            Either::Second(()) => None,
+        };
+        (partition, outcome)
+    }
+
+    /// Whether a request goes on after this failure, by the hook's answer and its policy.
+    pub(crate) fn degrade(&self, policy: FailurePolicy, failure: L2Error) -> Result<(), Error> {
+        let goes_on = match failure.decision {
+            OnFailure::Degrade => true,
+            OnFailure::Fail => false,
+            OnFailure::Retry | OnFailure::Policy => policy != FailurePolicy::Strict,
+        };
+        match goes_on {
+            true => Ok(()),
+            false => Err(Error::Unavailable(failure.error)),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! One operation on L2: its attempts, timeouts, breaker and hook.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::engine::error::L2Error;
+use crate::engine::l2::calls::L2;
+use crate::engine::l2::shards::{Shard, Way, reads};
+use crate::error::{StoreError, StoreErrorKind};
+use crate::patience::within;
+use crate::policy::{L2Failure, L2Operation, OnFailure};
+use crate::random::{SLIGHTLY, jittered};
+use crate::store::{PartitionId, StoreFuture};
+
+/// Attempts at one operation, the first included, however often the hook answers retry.
+const MAX_ATTEMPTS: u32 = 3;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+
+fn opened(operation: L2Operation) {
+    tracing::warn!(
+        reads = reads(operation),
+        "the L2 store does not answer, and is not asked for a while"
+    );
+}
+
+impl L2 {
+    /// Asks the store about these partitions of one shard.
+    pub(crate) async fn call<'a, T>(
+        &'a self,
+        operation: L2Operation,
+        of: &[&PartitionId],
+        ask: impl Fn() -> StoreFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, L2Error> {
+        let first = of.first().map_or(0, |first| self.store.server(first));
+        let shard = self.shards.get(first);
+        let way = shard.way(operation);
+        let alone = match of {
+            [alone] => Some(*alone),
+            _ => None,
+        };
+        let deadline = Instant::now() + self.hard_timeout;
+        let mut number = 0;
+        loop {
+            number += 1;
+            let Some(attempt) = way.breaker.attempt() else {
+                return Err(L2Error::of(StoreErrorKind::CircuitOpen));
+            };
+            let question = reads(operation).then(|| shard.pace.ask());
+            let answer = within(self.soft_timeout, deadline, ask()).await;
+            let answer = answer.unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Timeout)));
+            // A refusal is an answer: the store is there.
+            let answered = match &answer {
+                Ok(_) => true,
+                Err(error) => error.kind() == StoreErrorKind::Refused,
+            };
+            if answered {
+                if let Some(question) = question {
+                    question.answered();
+                    shard.answered();
+                }
+                if attempt.succeeded() {
+                    self.closed(operation, &shard);
+                }
+            } else {
+                if let Some(question) = question {
+                    question.unanswered();
+                }
+                if attempt.failed() {
+                    opened(operation);
+                }
+            }
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let decision = self.failed(operation, alone, number, &error, way);
+            let backoff = jittered(FIRST_BACKOFF * 2_u32.pow(number - 1), SLIGHTLY);
+            let again = decision == OnFailure::Retry
+                && number < MAX_ATTEMPTS
+                && Instant::now() + backoff < deadline;
+            if !again {
+                return Err(L2Error { error, decision });
+            }
+            tokio::time::sleep(backoff).await;
+        }
+    }
+
+    fn closed(&self, operation: L2Operation, shard: &Shard) {
+        tracing::info!(reads = reads(operation), "the L2 store answers again");
+        shard.way(operation).reasons.forget();
+        if reads(operation) {
+            shard.recovered();
+        }
+    }
+
+    pub(crate) fn failed(
+        &self,
+        operation: L2Operation,
+        partition: Option<&PartitionId>,
+        attempt: u32,
+        error: &StoreError,
+        way: &Way,
+    ) -> OnFailure {
+        self.counters.l2_errors.add(1);
+        let digest = partition.map(PartitionId::short);
+        // Each attempt of an outage would be a line.
+        match way.reasons.is_news(error) {
+            true => tracing::warn!(
+                ?operation,
+                attempt,
+                partition = digest.as_deref(),
+                error = error as &dyn std::error::Error,
+                "the L2 store failed"
+            ),
+            false => tracing::debug!(
+                ?operation,
+                attempt,
+                partition = digest.as_deref(),
+                error = error as &dyn std::error::Error,
+                "the L2 store failed again"
+            ),
+        }
+        let failure = L2Failure {
+            operation,
+            partition: digest.as_deref(),
+            attempt,
+            error,
+        };
+        self.hook
+            .as_ref()
+            .map_or(OnFailure::Policy, |hook| (hook.0)(&failure))
+    }
+}

@@ -1,0 +1,246 @@
+//! One read of a partition from L2 into memory.
+
+use std::sync::Arc;
+
+use futures_util::future::join;
+
+use crate::codec::{Unopenable, Value};
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::partition::change::PendingChange;
+use crate::engine::partition::entry::Unopened;
+use crate::engine::partition::links::Links;
+use crate::engine::partition::merge::{Admission, Fetched, Floor, Loss};
+use crate::engine::partition::state::{Partition, State};
+use crate::key::{PartitionKey, TokenKey};
+use crate::store::{EntryId, Loaded, PartitionId, Revision};
+use crate::time::{Moment, Now};
+
+/// Reads of L2 that commits and sign-outs may overtake before a load gives up.
+pub(crate) const MAX_READS: usize = 5;
+
+/// What was known when L2 began to be asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) floor: Floor,
+    /// Of the feed.
+    pub(crate) epoch: u32,
+    pub(crate) at: Moment,
+}
+
+/// One look at L2 under way: the partition stays, and remembers what is told meanwhile.
+pub(crate) struct Reading<'a> {
+    engine: &'a Engine,
+    key: &'a PartitionKey,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(engine: &'a Engine, id: &PartitionId, key: &'a PartitionKey) -> Self {
+        // In one step: what is in the index for this read cannot be forgotten before it is held.
+        engine.partitions.with(key, |partition, state| {
+            state.pending().reads += 1;
+            engine.coherence.listen(id, partition, state);
+        });
+        Self { engine, key }
+    }
+
+    /// Keeps the partition in memory: a sign-out must not be forgotten meanwhile.
+    pub(crate) fn hold(engine: &'a Engine, key: &'a PartitionKey) -> Self {
+        engine
+            .partitions
+            .with(key, |_, state| state.pending().reads += 1);
+        Self { engine, key }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.engine.partitions.with(self.key, |_, state| {
+            state.pending().end_read();
+        });
+    }
+}
+
+impl Engine {
+    /// Reads the partition from L2 into memory. Returns what `see` makes of it there, and the
+    /// versions of the entries.
+    pub(crate) async fn fetch<R>(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        see: impl Fn(&State, Now) -> R,
+    ) -> Result<(R, Vec<(EntryId, u64)>), L2Error> {
+        self.resume_sign_out(key);
+        for _ in 0..MAX_READS {
+            let number = self.number().await?;
+            let id = self.l2.id(key, number);
+            let _reading = Reading::begin(self, &id, key);
+            let begun = Begun {
+                floor: self.partitions.with(key, |_, state| state.floor()),
+                epoch: self.rules.vouch.epoch(),
+                at: self.now().moment,
+            };
+            if begun.floor.prefix != Some(number) {
+                continue;
+            }
+            let loaded = self.ask::<Loaded>(id.clone()).await?;
+            #[cfg(feature = "seal")]
+            let loaded = match self.prepare(key, number, &id, &loaded).await? {
+                Some(moved) => moved,
+                None => loaded,
+            };
+            let versions = loaded.entries.iter();
+            let versions = versions.map(|stored| (stored.entry, stored.version));
+            let versions = versions.collect();
+            let mut fetched = self.decode(&id, loaded, begun);
+            // They stay known until all of this is in memory: a sign-out meanwhile is not missed.
+            let links = self.links_of(&fetched);
+            if self.are_over(&links).await? {
+                let see = |state: &mut State, now| see(state, now);
+                match self.end_linked(key, &fetched, begun.floor, &links, see) {
+                    Some(seen) => return Ok((seen, Vec::new())),
+                    None => continue,
+                }
+            }
+            self.look_for_losses(key, &mut fetched).await?;
+            if let Some(seen) = self.admit(key, fetched, begun, |state, now| see(state, now)) {
+                return Ok((seen, versions));
+            }
+        }
+        Err(L2Error::lost())
+    }
+
+    /// Where L2 no longer has the life that memory knows, asks whether it has lost everything.
+    pub(crate) async fn look_for_losses(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        fetched: &mut Fetched,
+    ) -> Result<(), L2Error> {
+        let losses = self.partitions.with(key, |_, state| {
+            let gone = state.has_lost_life(fetched.generation, fetched.life, self.now());
+            gone.then_some(state.losses)
+        });
+        if let Some(losses) = losses {
+            fetched.loss = Some(match self.l2_has_lost_everything(losses).await? {
+                true => Loss::Everything {
+                    goes_on: self.begin_epochs_again(key).await?,
+                },
+                false => Loss::Alone,
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn links_of(&self, fetched: &Fetched) -> Links {
+        let names = fetched.entries.iter().map(|(name, _)| name);
+        Links::among(names, &self.rules.users)
+    }
+
+    /// Takes what L2 has into memory. Returns what `see` makes of it there; `None` when a commit or
+    /// sign-out has overtaken the read.
+    pub(crate) fn admit<R>(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        fetched: Fetched,
+        begun: Begun,
+        see: impl FnOnce(&mut State, Now) -> R,
+    ) -> Option<R> {
+        let now = self.now();
+        let (seen, wakes) = self.partitions.with(key, |partition, state| {
+            match state.admit(fetched, begun.floor, now, &self.rules) {
+                Admission::Overtaken => None,
+                Admission::Admitted { dropped, lost } => {
+                    self.counters.signed_out_changes.add(dropped as u64);
+                    let wakes = dropped > 0 || !lost.is_empty();
+                    self.recover(partition, state, lost);
+                    Some((see(state, now), wakes))
+                }
+            }
+        })?;
+        if wakes {
+            self.wake();
+        }
+        Some(seen)
+    }
+
+    /// Writes what L2 has lost to it again.
+    fn recover(&self, partition: &Arc<Partition>, state: &mut State, lost: Vec<(TokenKey, Value)>) {
+        let now = self.now();
+        for (name, value) in lost {
+            let size = PendingChange::size(&name, Some(&value));
+            // Past the bound it stays lost: the user signs in again.
+            let Some(permit) = self.budget.try_reserve(1, size) else {
+                return;
+            };
+            self.counters.recovered_changes.add(1);
+            state.change([(name, Some(value))], Some(permit), now);
+            self.push(partition, state);
+        }
+    }
+
+    /// Whether L2 has what memory has, without reading it again.
+    pub(crate) async fn confirm(self: &Arc<Self>, key: &PartitionKey) -> Result<bool, L2Error> {
+        let number = self.number().await?;
+        let id = self.l2.id(key, number);
+        let _reading = Reading::begin(self, &id, key);
+        let now = self.now();
+        let known = self.partitions.with_under(key, number, |_, state| {
+            let known = || (state.floor(), state.links.clone());
+            state.is_comparable(now).then(known)
+        });
+        let Some((floor, links)) = known.flatten() else {
+            return Ok(false);
+        };
+        let asked = (self.now().moment, self.rules.vouch.epoch());
+        let (revision, over) = join(self.ask::<Revision>(id), self.are_over(&links)).await;
+        let revision = revision?;
+        if over? {
+            return Ok(false);
+        }
+        Ok(self
+            .partitions
+            .with(key, |_, state| state.confirmed(revision, floor, asked)))
+    }
+
+    pub(crate) fn decode(&self, id: &PartitionId, loaded: Loaded, begun: Begun) -> Fetched {
+        let mut unopenable = Vec::new();
+        let mut entries = Vec::with_capacity(loaded.entries.len());
+        // What was read is dropped as a whole, so that the next read finds the same room free.
+        let mut reader = self.l2.protection.reader(id, loaded.generation);
+        for stored in &loaded.entries {
+            match reader.read(stored) {
+                Ok((name, value)) => entries.push((name, value)),
+                Err(_) => unopenable.push(stored.entry),
+            }
+        }
+        let names = || self.l2.protection.names();
+        if !unopenable.is_empty() && unopenable.iter().any(|it| names().is_link(it)) {
+            // Whose session it is cannot be told, nor whether that user was signed out since.
+            unopenable = loaded.entries.iter().map(|stored| stored.entry).collect();
+            entries.clear();
+        }
+        if loaded.damaged > 0 {
+            tracing::warn!(
+                records = loaded.damaged,
+                reason = Unopenable::Damaged.as_str(),
+                partition = id.short(),
+                "records in L2 are damaged or foreign"
+            );
+        }
+        for _ in 0..loaded.damaged {
+            self.counters.unopenable(Unopenable::Damaged as usize);
+        }
+        Fetched {
+            generation: loaded.generation,
+            version: loaded.version,
+            commit: loaded.commit,
+            life: self.life(loaded.life),
+            cleared_for: loaded.cleared_for,
+            remaining: loaded.remaining,
+            entries,
+            unopenable: Unopened::new(unopenable, || self.l2.protection.names()),
+            asked_at: begun.at,
+            epoch: begun.epoch,
+            loss: None,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Loads: one per partition at a time, which everybody waits for, compared by version where memory has
+//! something to compare.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::load::fetch::Begun;
+use crate::engine::partition::life::Life;
+use crate::engine::partition::links::Links;
+use crate::engine::partition::merge::{Fetched, Floor};
+use crate::engine::partition::state::{Partition, State};
+use crate::engine::sync::once;
+use crate::error::StoreErrorKind;
+use crate::key::PartitionKey;
+use crate::store::{CommitId, Loaded, PartitionId};
+
+/// Where the result of a load under way will appear.
+type Loading = once::Receiver<Result<(), L2Error>>;
+
+impl Engine {
+    /// Reads the partition from L2, together with everyone who waits for the same. With L1 off,
+    /// what was read is in the returned partition and nowhere else.
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+    ) -> (Arc<Partition>, Result<(), L2Error>) {
+        self.load_as(key, false).await
+    }
+
+    pub(crate) async fn load_as(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        thorough: bool,
+    ) -> (Arc<Partition>, Result<(), L2Error>) {
+        let deadline = self.deadline();
+        let (partition, loading) = self.start_load(key, thorough);
+        // The load runs on its own: a caller that goes away takes nobody along.
+        let outcome = match self.awaited(deadline, loading.outcome()).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Err(L2Error::lost()),
+            Err(_) => Err(L2Error::of(StoreErrorKind::Timeout)),
+        };
+        (partition, outcome)
+    }
+
+    /// Joins the load of this partition, which is started if there is none.
+    pub(crate) fn start_load(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        thorough: bool,
+    ) -> (Arc<Partition>, Loading) {
+        self.resume_sign_out(key);
+        let now = self.now();
+        let number = self.l2.prefix.settled();
+        let id = number.map(|number| self.l2.id(key, number));
+        let (partition, loading, begun) = self.partitions.with(key, |partition, state| {
+            let compares = !thorough && state.is_comparable(now);
+            let floor = state.floor();
+            let pending = state.pending();
+            if let Some(loading) = &pending.loading {
+                return (partition.clone(), loading.clone(), None);
+            }
+            let (done, loading) = once::channel();
+            pending.loading = Some(loading.clone());
+            // As long as it is under way it looks at L2.
+            pending.reads += 1;
+            if let Some(id) = &id {
+                self.coherence.listen(id, partition, state);
+            }
+            (partition.clone(), loading, Some((done, compares, floor)))
+        });
+        if let Some((done, compares, floor)) = begun {
+            let loader = Loader {
+                engine: self.clone(),
+                partition: partition.clone(),
+                done,
+                outcome: Err(L2Error::lost()),
+                is_over: false,
+                began: Instant::now(),
+            };
+            // One that is not under the number that is known may just have been left behind.
+            match id.filter(|_| !compares && floor.prefix == number) {
+                Some(id) => loader.ask(id, floor),
+                None => drop(self.runtime.spawn(loader.run(compares))),
+            }
+        }
+        (partition, loading)
+    }
+
+    pub(crate) fn life(&self, id: Option<CommitId>) -> Option<Life> {
+        let sealed = self.l2.protection.seals();
+        id.map(|id| Life { id, sealed })
+    }
+}
+
+/// One load under way. Whatever ends it, the partition is free again and its waiters are told.
+struct Loader {
+    engine: Arc<Engine>,
+    partition: Arc<Partition>,
+    done: once::Sender<Result<(), L2Error>>,
+    outcome: Result<(), L2Error>,
+    /// The partition is free.
+    is_over: bool,
+    began: Instant,
+}
+
+impl Loader {
+    /// One question is nearly always all that it takes: no task is needed to wait for its answer.
+    fn ask(self, id: PartitionId, floor: Floor) {
+        let engine = self.engine.clone();
+        let epoch = engine.rules.vouch.epoch();
+        let at = engine.now().moment;
+        let begun = Begun { floor, epoch, at };
+        engine.ask_for::<Loaded>(id.clone(), move |answer| self.answered(&id, answer, begun));
+    }
+
+    fn answered(mut self, id: &PartitionId, answer: Result<Loaded, L2Error>, begun: Begun) {
+        let engine = &self.engine;
+        let key = &self.partition.key;
+        match answer {
+            Err(failure) => self.outcome = Err(failure),
+            #[cfg(feature = "seal")]
+            Ok(loaded) if !engine.is_ready(&self.partition, &loaded) => self.go_on(),
+            Ok(loaded) => {
+                let fetched = engine.decode(id, loaded, begun);
+                let links = engine.links_of(&fetched);
+                if !links.is_empty() {
+                    let runtime = engine.runtime.clone();
+                    drop(runtime.spawn(self.take_in(fetched, begun, links)));
+                    return;
+                }
+                match engine.admit(key, fetched, begun, |state, _| state.end_load()) {
+                    Some(()) => self.succeeded(),
+                    None => self.go_on(),
+                }
+            }
+        }
+    }
+
+    fn succeeded(mut self) {
+        self.is_over = true;
+        self.outcome = Ok(());
+    }
+
+    /// Takes in a session that belongs to users, unless they were signed out.
+    async fn take_in(mut self, mut fetched: Fetched, begun: Begun, links: Links) {
+        let engine = self.engine.clone();
+        let key = &self.partition.key;
+        let end = |state: &mut State, _| state.end_load();
+        let takes = async {
+            if engine.are_over(&links).await? {
+                return Ok(engine.end_linked(key, &fetched, begun.floor, &links, end));
+            }
+            engine.look_for_losses(key, &mut fetched).await?;
+            Ok(engine.admit(key, fetched, begun, end))
+        };
+        let left = engine.l2.hard_timeout.saturating_sub(self.began.elapsed());
+        match tokio::time::timeout(left, takes).await {
+            Ok(Ok(Some(()))) => self.succeeded(),
+            Ok(Ok(None)) => self.run(false).await,
+            Ok(Err(failure)) => self.outcome = Err(failure),
+            Err(_) => self.outcome = Err(L2Error::of(StoreErrorKind::Timeout)),
+        }
+    }
+
+    /// It takes more than that question.
+    fn go_on(self) {
+        let runtime = self.engine.runtime.clone();
+        runtime.spawn(self.run(false));
+    }
+
+    /// Several questions, each with a time of its own, must not add up to more than anybody waits.
+    async fn run(mut self, compares: bool) {
+        let limit = self.engine.l2.hard_timeout;
+        let left = limit.saturating_sub(self.began.elapsed());
+        let outcome = tokio::time::timeout(left, self.load(compares)).await;
+        self.outcome = outcome.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout)));
+    }
+
+    async fn load(&self, compares: bool) -> Result<(), L2Error> {
+        let key = &self.partition.key;
+        if !compares || !self.engine.confirm(key).await? {
+            self.engine.fetch(key, |_, _| ()).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let key = &self.partition.key;
+            self.engine
+                .partitions
+                .with(key, |_, state| state.end_load());
+        }
+        self.done.tell(self.outcome.clone());
+    }
+}

@@ -1,0 +1,149 @@
+//! Signing a session out in L2: its generation ends.
+
+use std::sync::Arc;
+
+use futures_util::future::join;
+
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::load::fetch::MAX_READS;
+use crate::engine::namespace::Number;
+use crate::engine::partition::state::State;
+use crate::key::PartitionKey;
+use crate::sabotage::{self, Sabotage};
+use crate::store::{Change, Cleared, Commit, CommitId, PartitionId};
+
+impl Engine {
+    async fn clear(
+        &self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> Result<Cleared, L2Error> {
+        if !sabotage::is(Sabotage::SignOutWithoutTombstone) {
+            return self.l2.clear(partition, expected, id).await;
+        }
+        let loaded = self.l2.load_one(partition).await?;
+        let changes = loaded.entries.iter().map(|stored| Change {
+            entry: stored.entry,
+            put: None,
+        });
+        let commit = Commit {
+            partition: partition.clone(),
+            id,
+            generation: loaded.generation,
+            expected: None,
+            life: None,
+            repeats: None,
+            base: loaded.version,
+            changes: changes.collect(),
+            lifetime: self.lifetime,
+        };
+        self.l2.commit(&[commit]).await?;
+        Ok(Cleared {
+            generation: loaded.generation,
+            ended: true,
+        })
+    }
+
+    /// Signs a partition out in L2. What memory knows of the generation may be out of date, so L2
+    /// is asked for the one to end, once: a repeated attempt must not end the next.
+    pub(crate) async fn end_generation(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        under: Option<Number>,
+        expected: Option<u64>,
+        sign_out: CommitId,
+    ) -> Result<(), L2Error> {
+        let under = match under {
+            Some(under) => under,
+            None => self.number().await?,
+        };
+        let id = self.l2.id(key, under);
+        let confirmed = self
+            .partitions
+            .with_under(key, under, |_, state| state.pending().clear_confirmed);
+        // There is another number since: what waits is ended under that one.
+        let Some(confirmed) = confirmed else {
+            return Ok(());
+        };
+        // The same where others have a number that this process has not heard of: the session may
+        // have begun under it.
+        let (number, loaded) = match confirmed {
+            true => (Ok(under), None),
+            false => {
+                let (number, loaded) = join(self.look_up_prefix(), self.l2.load_one(&id)).await;
+                (number, Some(loaded))
+            }
+        };
+        if number.as_ref().is_ok_and(|number| *number != under) {
+            return Ok(());
+        }
+        #[cfg(feature = "seal")]
+        self.clear_plaintext(key, under).await?;
+        let ends = match loaded {
+            None => expected,
+            Some(loaded) => match loaded {
+                Ok(loaded) => {
+                    let latest = expected.max(Some(loaded.generation));
+                    let now = self.clock.now();
+                    let cleared_at = loaded.cleared_for.map(|time| now.saturating_sub(time));
+                    let dropped = self
+                        .partitions
+                        .with_under(key, under, |_, state| state.ends(latest, cleared_at));
+                    let dropped = dropped.unwrap_or(0);
+                    self.counters.signed_out_changes.add(dropped as u64);
+                    self.unlist_loaded(key, &id, &loaded);
+                    latest
+                }
+                // Whichever it is: a sign-out is final.
+                Err(_) => None,
+            },
+        };
+        let mut cleared = self.clear(&id, ends, sign_out).await?;
+        if !cleared.ended {
+            // Now, because the next step may fail.
+            let end = |_: &_, state: &mut State| state.end_what_began();
+            let dropped = self.partitions.with_under(key, under, end).unwrap_or(0);
+            self.counters.signed_out_changes.add(dropped as u64);
+        }
+        for _ in 0..MAX_READS {
+            // What another one has let begin may be from before this one, unless L2 was asked long
+            // ago: then it may be a session that has begun since.
+            if cleared.ended || confirmed {
+                break;
+            }
+            let next = Some(cleared.generation);
+            let end = |_: &_, state: &mut State| state.pending().clear = Some(next);
+            if self.partitions.with_under(key, under, end).is_none() {
+                return Ok(());
+            }
+            cleared = self.clear(&id, next, sign_out).await?;
+        }
+        if let Err(failure) = number {
+            // It has to be asked again, and the session is over where it was known to be.
+            let again = |_: &_, state: &mut State| state.pending().clear_confirmed = false;
+            let _ = self.partitions.with_under(key, under, again);
+            return Err(failure);
+        }
+        let generation = cleared.generation;
+        let now = self.now();
+        // Where L2 could not be asked for the generation, what memory knew has to do.
+        let overlaps = generation > ends.or(expected).unwrap_or(0) + 1;
+        let dropped = self.partitions.with_under(key, under, |_, state| {
+            state.cleared(generation, now);
+            if state.pending().clear_id != sign_out {
+                // Signed out again meanwhile, perhaps after L2 had done this.
+                state.pending().clear = Some(Some(generation));
+            }
+            // In the same step: what begins after it belongs to the next session.
+            match overlaps {
+                true => state.end_what_began(),
+                false => 0,
+            }
+        });
+        let dropped = dropped.unwrap_or(0);
+        self.counters.signed_out_changes.add(dropped as u64);
+        Ok(())
+    }
+}
