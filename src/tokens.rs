@@ -3,6 +3,7 @@
 mod acquire;
 mod head;
 mod request;
+mod session;
 
 use std::fmt;
 use std::sync::Arc;
@@ -225,44 +226,6 @@ impl Tokens {
         self.change(vec![(key.try_into()?, None)], true).await
     }
 
-    /// Removes every token of the partition, for good: no request that has begun before can bring
-    /// one back, on any instance. On return L2 has it, whatever the failure policy, unless the
-    /// answer is [`Durability::Pending`].
-    ///
-    /// While L2 cannot be asked, it holds in this process at once, and L2 is told as soon as it is
-    /// back; until then other instances go on with the session: answer 202, and say so. If the process
-    /// ends before that, L2 is told only where a [journal](crate::Builder::journal) remembers it.
-    /// What begins here in the meantime
-    /// belongs to the next session, and is kept unless L2 then says that others have signed it out,
-    /// too. Of a partition that this process has never read, nobody can tell which session's
-    /// refresh token an acquisition under way at that time has spent: if it was the new one's, the
-    /// user signs in again.
-    ///
-    /// # Errors
-    /// [`Error::NoPartition`], [`Error::ShutDown`], [`Error::ResponseSent`], and
-    /// [`Error::Unavailable`] under
-    /// [`FailurePolicy::Strict`], or where the [journal](crate::Builder::journal) could not take what
-    /// L2 has not heard of: the partition is then signed out in this process, and L2 will be told as
-    /// long as it lives.
-    pub async fn sign_out(&self) -> Result<Durability, Error> {
-        let partition = self.partition()?;
-        let engine = &self.0.engine;
-        let mut pin = None;
-        let sent = self.0.head.is_closed();
-        let wait = engine.sign_out(partition, &mut pin)?;
-        self.keep_new(pin);
-        let ended = wait.await;
-        if matches!(ended, Ok(Ok(Ok(_)))) {
-            // The next use of this handle begins a new life of the partition.
-            self.keep_new(None);
-        }
-        let durability = engine.finish(self.failure_policy(), ended)?;
-        match sent {
-            true => Err(Error::ResponseSent),
-            false => Ok(durability),
-        }
-    }
-
     /// The token under this key with the metadata of the read.
     ///
     /// # Errors
@@ -289,65 +252,6 @@ impl Tokens {
         };
         self.0.engine.counters.record(&metadata, OK);
         Ok((lookup, metadata))
-    }
-
-    /// Gives the session a new id: moves everything to this partition, and signs the old one out,
-    /// in one step of the store. Do it at every sign-in, so that a session id that was planted
-    /// before is worth nothing after (OWASP: session fixation).
-    ///
-    /// Returns the handle of the new partition; this one is of the past. A redemption of the session's
-    /// refresh token that is under way on any instance ends first, so that its successor moves; within an
-    /// acquire function of this session a move waits for itself.
-    ///
-    /// # Errors
-    /// As for [`insert`](Self::insert), [`Error::Unavailable`] when it is not known whether L2 did
-    /// it, and when such a redemption takes longer than the
-    /// [hard timeout](crate::Builder::hard_timeout), and [`Error::NoSessionId`] for a session in
-    /// cookies, which nobody can plant: sign out instead, and then insert.
-    pub async fn move_to(&self, partition: PartitionKey) -> Result<Self, Error> {
-        let from = self.partition()?;
-        if self.is_in_cookies() {
-            return Err(Error::NoSessionId);
-        }
-        let policy = self.failure_policy();
-        let mut pin = self.pin();
-        let moved = self
-            .0
-            .engine
-            .relocate(from, &partition, policy, &mut pin)
-            .await;
-        self.keep(pin);
-        moved?;
-        let tokens = Self::detached(self.0.engine.clone(), partition);
-        tokens.set_failure_policy(policy);
-        Ok(tokens)
-    }
-
-    /// Links this session to a user, so that
-    /// [`TokenCache::sign_out_user`](crate::TokenCache::sign_out_user) ends it. Call it at sign-in,
-    /// after [`move_to`](Self::move_to). On return L2 has it, as far as the failure policy demands.
-    /// A session can be linked to several users (as known by several providers): the first of them
-    /// to be signed out ends it.
-    ///
-    /// From then on the session lives only while L2 has the user's *epoch*, a record that is kept for
-    /// 400 days after the last link, and as long as sessions may live by the
-    /// [settings](crate::Builder). An L2 that evicts it signs the user out. The session's id is also
-    /// kept in a [list](crate::TokenCache::sessions_of): without encryption (feature `seal`) whoever
-    /// reads the store can read it, as the tokens.
-    ///
-    /// # Errors
-    /// [`Error::InvalidKey`] for a user that cannot be a [`PartitionKey::user`];
-    /// [`Error::Unavailable`] when L2 cannot be asked for the user's epoch, whatever the failure
-    /// policy; and those of [`insert`](Self::insert).
-    pub async fn belongs_to(&self, user: &str) -> Result<(), Error> {
-        let partition = self.partition()?;
-        let mut pin = self.pin();
-        let engine = &self.0.engine;
-        let linked = engine
-            .link(partition, user, self.failure_policy(), &mut pin)
-            .await;
-        self.keep(pin);
-        linked
     }
 
     /// Writes the partition's pending changes to L2 now.

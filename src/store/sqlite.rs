@@ -9,6 +9,7 @@ mod leases;
 mod rows;
 mod schema;
 mod scrub;
+mod transactions;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,11 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sqlx::{ConnectOptions, Connection, Sqlite, SqlitePool, Transaction};
+use sqlx::{ConnectOptions, Connection, SqlitePool};
 
-use self::code::primary_code;
+use self::code::store_error;
 #[cfg(feature = "seal")]
 pub use self::keys::SqliteKeys;
 use self::schema::DatabaseFile;
@@ -109,131 +109,6 @@ impl SqliteStore {
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
-    }
-
-    /// Takes the write lock at once: a transaction that reads first could not be upgraded after
-    /// another process has written.
-    async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
-        self.file.check()?;
-        self.writer.begin_with("BEGIN IMMEDIATE").await
-    }
-
-    async fn reader(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
-        self.file.check()?;
-        self.readers.acquire().await
-    }
-
-    /// Applies these commits in one transaction: all or, on an error, none.
-    async fn commit_together(&self, group: &[Commit]) -> sqlx::Result<Vec<Outcome>> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let mut outcomes = Vec::with_capacity(group.len());
-        for commit in group {
-            outcomes.push(changes::commit(&mut transaction, commit, true, now).await?);
-        }
-        transaction.commit().await?;
-        self.sweep(now).await;
-        Ok(outcomes)
-    }
-
-    async fn commit_group(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
-        let error = match self.commit_together(group).await {
-            Ok(outcomes) => return outcomes.into_iter().map(Ok).collect(),
-            Err(error) => store_error(error),
-        };
-        if group.len() < 2 || error.kind() != StoreErrorKind::Refused {
-            return vec![Err(error); group.len()];
-        }
-        // One of them is refused, for its size or for a damaged page: the others must not suffer.
-        let mut answers = Vec::with_capacity(group.len());
-        for commit in group {
-            let alone = self.commit_together(std::slice::from_ref(commit)).await;
-            let outcome = alone.map_err(store_error);
-            answers.push(outcome.and_then(|o| o.first().copied().ok_or_else(|| error.clone())));
-        }
-        answers
-    }
-
-    async fn read_revisions(&self, group: &[PartitionId]) -> sqlx::Result<Vec<Revision>> {
-        let mut connection = self.reader().await?;
-        let now = self.clock.now();
-        let mut answers = Vec::with_capacity(group.len());
-        for id in group {
-            answers.push(rows::revision(&mut connection, id, now).await?);
-        }
-        Ok(answers)
-    }
-
-    async fn touch_together(&self, group: &[PartitionId]) -> sqlx::Result<Vec<Remaining>> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let mut answers = Vec::with_capacity(group.len());
-        for id in group {
-            answers.push(changes::touch(&mut transaction, id, now).await?);
-        }
-        transaction.commit().await?;
-        Ok(answers)
-    }
-
-    async fn clear_one(
-        &self,
-        partition: &PartitionId,
-        expected: Option<u64>,
-        id: CommitId,
-    ) -> sqlx::Result<Cleared> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let cleared = changes::clear(&mut transaction, partition, expected, id, now).await?;
-        transaction.commit().await?;
-        self.scrubber.scrub().await;
-        Ok(cleared)
-    }
-
-    async fn raise_one(
-        &self,
-        partition: &PartitionId,
-        raise: Raise,
-        keep: Option<Duration>,
-    ) -> sqlx::Result<u64> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let raised = changes::raise(&mut transaction, partition, raise, keep, now).await?;
-        transaction.commit().await?;
-        Ok(raised)
-    }
-
-    async fn relocate_one(&self, from: &Origin, commit: &Commit) -> sqlx::Result<Outcome> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let outcome = changes::relocate(&mut transaction, from, commit, now).await?;
-        transaction.commit().await?;
-        self.scrubber.scrub().await;
-        Ok(outcome)
-    }
-
-    async fn acquire_one(&self, lease: &Lease, ttl: Duration) -> sqlx::Result<LeaseState> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let state = leases::acquire(&mut transaction, lease, ttl, now).await?;
-        transaction.commit().await?;
-        self.sweep(now).await;
-        Ok(state)
-    }
-
-    async fn renew_one(&self, lease: &Lease, ttl: Duration) -> sqlx::Result<bool> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let renewed = leases::renew(&mut transaction, lease, ttl, now).await?;
-        transaction.commit().await?;
-        Ok(renewed)
-    }
-
-    async fn release_one(&self, lease: &Lease) -> sqlx::Result<bool> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let released = leases::release(&mut transaction, lease, now).await?;
-        transaction.commit().await?;
-        Ok(released)
     }
 
     /// Frees what has expired, if that was not done lately. The commit is done by now, so a sweep
@@ -409,22 +284,4 @@ impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore").finish_non_exhaustive()
     }
-}
-
-/// SQLite's messages name tables and columns, never a bound value.
-fn store_error(error: sqlx::Error) -> StoreError {
-    let kind = match &error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-            StoreErrorKind::Unreachable
-        }
-        sqlx::Error::PoolTimedOut => StoreErrorKind::Timeout,
-        _ => match primary_code(&error) {
-            // SQLITE_BUSY, SQLITE_LOCKED
-            Some(5 | 6) => StoreErrorKind::Timeout,
-            // SQLITE_IOERR, SQLITE_CANTOPEN
-            Some(10 | 14) => StoreErrorKind::Unreachable,
-            _ => StoreErrorKind::Refused,
-        },
-    };
-    StoreError::with_source(kind, error)
 }

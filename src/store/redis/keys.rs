@@ -3,7 +3,8 @@
 use bb8_redis::redis::{Pipeline, Value};
 use zeroize::Zeroizing;
 
-use super::{RedisStore, record, store_error, unexpected};
+use super::answers::{store_error, unexpected};
+use super::{RedisStore, record};
 use crate::error::StoreError;
 use crate::seal::{KeyFuture, KeyRecord, KeyRepository};
 

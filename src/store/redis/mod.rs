@@ -2,7 +2,9 @@
 
 mod access;
 mod address;
+mod answers;
 mod builder;
+mod calls;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
 mod eviction;
@@ -13,6 +15,7 @@ mod keys;
 mod link;
 mod links;
 mod pool;
+mod pool_failure;
 mod record;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
@@ -23,22 +26,21 @@ mod tls;
 use std::fmt;
 use std::time::Duration;
 
-use bb8_redis::redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use bb8_redis::redis::{Pipeline, Value};
 
 pub(crate) use self::access::Access;
 pub(crate) use self::address::{Address, bad_url};
+use self::answers::{lacks_type, store_error, unexpected};
 pub use self::builder::RedisStoreBuilder;
 #[cfg(feature = "seal")]
 pub use self::keys::RedisKeys;
 use self::links::Links;
-use self::scripts::{Lua, hash_key};
-use super::raise;
+use self::scripts::hash_key;
 use super::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, Revision, StoreFuture, TokenStore,
+    Raise, Remaining, Revision, StoreFuture, TokenStore, raise,
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
-use crate::time::Timestamp;
 
 /// A store in Redis or Valkey (tested with Redis 6.2, 7.0 and 8.0, Valkey 9.1): one hash per partition, under
 /// `namespace:{digest}`, and one script per commit.
@@ -118,110 +120,6 @@ impl RedisStore {
     /// A store with other settings than the defaults.
     pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
         RedisStoreBuilder::new(url.into())
-    }
-
-    async fn send(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
-        self.links.send(pipeline).await.map_err(store_error)
-    }
-
-    /// Each server that is asked also says what time it is, once: right behind the first of its
-    /// partitions, for a command without a key goes where the one before it goes.
-    async fn load_group(
-        &self,
-        group: &[PartitionId],
-    ) -> Result<Vec<Result<Loaded, StoreError>>, StoreError> {
-        if group.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = Pipeline::with_capacity(group.len() + 1);
-        let mut asked = Vec::with_capacity(1);
-        let mut servers = Vec::with_capacity(group.len());
-        for id in group {
-            pipeline.cmd("HGETALL").arg(hash_key(id));
-            let server = self.links.server(id);
-            let first = !asked.contains(&server);
-            if first {
-                asked.push(server);
-                pipeline.cmd("TIME");
-            }
-            servers.push((server, first));
-        }
-        let mut answers = self.send(&pipeline).await?.into_iter();
-        let mut times = Vec::with_capacity(asked.len());
-        let mut loaded = Vec::with_capacity(group.len());
-        for (server, first) in servers {
-            let hash = answers.next().ok_or_else(unexpected)?;
-            if first {
-                times.push((server, time(answers.next().ok_or_else(unexpected)?)));
-            }
-            let now = times.iter().find(|(of, _)| *of == server);
-            let (_, now) = now.ok_or_else(unexpected)?;
-            loaded.push(match now {
-                Ok(now) => partition(hash, *now),
-                Err(error) => Err(error.clone()),
-            });
-        }
-        Ok(loaded)
-    }
-
-    /// Runs one script per command. Where a server does not know it, it goes out in full, which
-    /// the server remembers.
-    async fn run(
-        &self,
-        script: &Lua,
-        commands: impl Iterator<Item = Cmd>,
-    ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        let mut pipeline = Pipeline::new();
-        for command in commands {
-            pipeline.add_command(command);
-        }
-        let mut answers = self.send(&pipeline).await?;
-        let mut full = Pipeline::new();
-        for (command, _) in pipeline
-            .cmd_iter()
-            .zip(&answers)
-            .filter(|(_, a)| lost_script(a))
-        {
-            full.add_command(script.in_full(command));
-        }
-        if !full.is_empty() {
-            let late = self.send(&full).await?;
-            let lost = answers.iter_mut().filter(|answer| lost_script(answer));
-            lost.zip(late).for_each(|(answer, late)| *answer = late);
-        }
-        Ok(answers
-            .into_iter()
-            .map(|answer| answer.map_err(store_error))
-            .collect())
-    }
-
-    async fn run_one(&self, script: &Lua, command: Cmd) -> Result<Value, StoreError> {
-        let answers = self.run(script, std::iter::once(command)).await?;
-        answers
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| Err(unexpected()))
-    }
-
-    /// Moves a partition to another server. A crash in between loses what was to be moved rather
-    /// than leave the old session valid; until then the caller can repeat it.
-    async fn relocate_in_steps(
-        &self,
-        from: &Origin,
-        commit: &Commit,
-    ) -> Result<Outcome, StoreError> {
-        let check = scripts::check(commit);
-        let answer = self.run_one(&scripts::CHECK, check).await?;
-        if !record::is_ready(&answer) {
-            return record::outcome(answer).ok_or_else(unexpected);
-        }
-        let leave = scripts::leave(from, commit);
-        if self.run_one(&scripts::LEAVE, leave).await? != Value::Int(1) {
-            return Ok(Outcome::Conflict);
-        }
-        let command = scripts::commit(commit);
-        let answer = self.run_one(&scripts::COMMIT, command).await?;
-        record::outcome(answer).ok_or_else(unexpected)
     }
 }
 
@@ -390,46 +288,4 @@ impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").finish_non_exhaustive()
     }
-}
-
-fn time(answer: RedisResult<Value>) -> Result<Timestamp, StoreError> {
-    record::time(answer.map_err(store_error)?).ok_or_else(unexpected)
-}
-
-fn partition(answer: RedisResult<Value>, now: Timestamp) -> Result<Loaded, StoreError> {
-    match answer {
-        Ok(hash) => record::load(hash, now).ok_or_else(unexpected),
-        // Something that is no hash stands in the partition's place.
-        Err(error) if lacks_type(&error) => Ok(Loaded {
-            damaged: 1,
-            ..Loaded::default()
-        }),
-        Err(error) => Err(store_error(error)),
-    }
-}
-
-fn lost_script(answer: &RedisResult<Value>) -> bool {
-    let lost = ErrorKind::Server(ServerErrorKind::NoScript);
-    answer.as_ref().is_err_and(|error| error.kind() == lost)
-}
-
-fn lacks_type(error: &RedisError) -> bool {
-    error.code() == Some("WRONGTYPE")
-}
-
-fn store_error(error: RedisError) -> StoreError {
-    let kind = if error.is_timeout() {
-        StoreErrorKind::Timeout
-    } else if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error()
-    {
-        StoreErrorKind::Unreachable
-    } else {
-        StoreErrorKind::Refused
-    };
-    StoreError::with_source(kind, error)
-}
-
-/// The server's answer is not of the form that our commands have.
-fn unexpected() -> StoreError {
-    StoreError::new(StoreErrorKind::Refused)
 }

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::eviction::Eviction;
-use super::failure::{is_unanswered, no_connection, not_connected, timed_out, was_cut};
+use super::failure::{is_unanswered, no_connection, timed_out, was_cut};
+use super::pool_failure::Failure;
 #[cfg(feature = "redis-sentinel")]
 use super::sentinel::{Place, Sentinels};
 use super::serving::{Server, Serving};
@@ -91,21 +92,6 @@ struct Health {
     broken: AtomicBool,
     /// Milliseconds from `started` to the last answer.
     answered: AtomicU64,
-}
-
-/// Why there is no connection.
-#[derive(Debug)]
-enum Failure {
-    /// It could not be made.
-    Connect(RedisError),
-    /// One that there was is of no more use. Another takes its place.
-    Invalid,
-}
-
-impl Failure {
-    fn connect(error: RedisError) -> Self {
-        Self::Connect(not_connected(error))
-    }
 }
 
 impl Pool {

@@ -2,7 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use super::{SqliteStore, store_error};
+use super::SqliteStore;
+use super::code::store_error;
 use crate::seal::{KeyFuture, KeyRecord, KeyRepository};
 
 /// Made when a ring is first opened; a database without one needs no table.
