@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 
 pub const PLAYGROUNDS: [&str; 2] = ["playground", "playground_actix"];
 
-/// Where cargo puts this example: one of the playgrounds, `login` or `key_rotation`. Built once.
-pub fn binary(example: &str) -> PathBuf {
+/// Where cargo puts this program: one of the playgrounds, or the example `login` or `key_rotation`.
+/// Built once.
+pub fn binary(program: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
@@ -33,18 +34,22 @@ pub fn binary(example: &str) -> PathBuf {
                 build.env_remove(name);
             }
         }
+        // target/debug/deps/playground-… → target/debug
+        let own = std::env::current_exe().unwrap();
+        let name = own.file_stem().and_then(|name| name.to_str()).unwrap();
+        let (name, _) = name.rsplit_once('-').unwrap();
         let built = build
-            .args(["build", "--quiet"])
-            .args(["--example", PLAYGROUNDS[0], "--example", PLAYGROUNDS[1]])
-            .args(["--example", "login", "--example", "key_rotation"])
+            .args(["build", "--quiet", "--bins"])
+            .args(["-p", "playground", "-p", "login", "-p", "key_rotation"])
+            // With this test, which is built already, dependencies have the features that it has:
+            // none is compiled a second time.
+            .args(["-p", env!("CARGO_PKG_NAME"), "--test", name])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
         assert!(built.unwrap().success());
-        // target/debug/deps/playground-… → target/debug/examples
-        let own = std::env::current_exe().unwrap();
-        own.ancestors().nth(2).unwrap().join("examples")
+        own.ancestors().nth(2).unwrap().to_owned()
     });
-    folder.join(example)
+    folder.join(program)
 }
 
 /// Killed on drop.

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth2::url::form_urlencoded::{Serializer, byte_serialize};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{RequestBuilder, Response, Url};
+use reqwest::{RequestBuilder, Response};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -13,6 +12,8 @@ use tower_token_cache::{
     AcquireError, AcquireErrorKind, Acquired, CacheLevel, Error, Prior, ProviderError, Timestamp,
     TokenSet, Tokens,
 };
+use url::Url;
+use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::Answer;
 

@@ -2,10 +2,12 @@
 //!
 //! ```sh
 //! export KEYS=$(openssl rand -base64 32) # the same for every instance, from a secret store
-//! REDIS_URL=redis://127.0.0.1 cargo run --example axum_redis
+//! REDIS_URL=redis://127.0.0.1 cargo run -p axum_redis
 //! ```
+//!
+//! `LISTEN` is the address of the server, and port 0 takes a free one.
 
-use std::time::Duration;
+use std::{env, io, time::Duration};
 
 use axum::Router;
 use axum::extract::State;
@@ -21,10 +23,8 @@ use tower_token_cache::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
-    let redis = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
+    let redis = env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
     let cache = TokenCache::builder(RedisStore::connect(redis.as_str()).await?)
         .key_ring(KeyRing::from_env("KEYS")?)
         .build()?;
@@ -42,7 +42,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    let address = env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address).await?;
     let url = format!("http://{}", listener.local_addr()?);
     println!("listening on {url}");
     println!("  curl -X POST -c cookies.txt {url}/sign-in");

@@ -1,10 +1,10 @@
-//! An instrumented server for trying things out, on axum. `playground_common` has its contract.
+//! An instrumented server for trying things out, on axum. `common` has its contract.
 //!
 //! ```sh
-//! cargo run --example playground -- --store sqlite:tokens.db
+//! cargo run -p playground -- --store sqlite:tokens.db
 //! ```
 
-mod playground_common;
+mod common;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tower_token_cache::{Error, Tokens};
 
-use crate::playground_common::{self as common, Answer, Content, Demand, Options, Site, Trial};
+use crate::common::{Answer, Content, Demand, Options, Site, Trial};
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {

@@ -1,11 +1,10 @@
-//! An instrumented server for trying things out, on actix-web. `playground_common` has its
-//! contract.
+//! An instrumented server for trying things out, on actix-web. `common` has its contract.
 //!
 //! ```sh
-//! cargo run --example playground_actix -- --store sqlite:tokens.db
+//! cargo run -p playground --bin playground_actix -- --store sqlite:tokens.db
 //! ```
 
-mod playground_common;
+mod common;
 
 use std::net::TcpListener;
 
@@ -14,7 +13,7 @@ use actix_web::web::{self, Bytes, Data, Path, Query};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, body::BoxBody};
 use tower_token_cache::{Error, Tokens};
 
-use crate::playground_common::{self as common, Answer, Content, Demand, Options, Site, Trial};
+use crate::common::{Answer, Content, Demand, Options, Site, Trial};
 
 /// As much as axum takes; the cache has a limit of its own.
 const MAX_BODY: usize = 2 << 20;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Url;
 use tower_token_cache::seal::KeyRingError;
 use tower_token_cache::{
     Builder, ConfigError, CookieStore, FailurePolicy, KeyRing, L1, MemoryStore, RedisStore,
     SqliteStore, TokenCache, TokenCacheLayer, WriteMode,
 };
+use url::Url;
 
 use super::{Provider, Site, session, with_choices};
 

@@ -1,19 +1,18 @@
-//! Keys rotate while requests run, and nobody is signed out.
+//! Keys rotate while requests run, and all users stay signed in.
 //!
 //! Two instances keep their tokens in one store, sealed with keys that are in the same store.
 //! Ninety days pass in a moment, again and again: each time a new key takes over.
 //!
 //! ```sh
-//! cargo run --example key_rotation
+//! cargo run -p key_rotation
 //! ```
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use tower_token_cache::seal::RingKey;
 use tower_token_cache::{
-    Clock, KeyRing, L1, PartitionKey, SqliteStore, Timestamp, Token, TokenCache,
+    Clock, KeyRing, L1, PartitionKey, SqliteStore, Timestamp, Token, TokenCache, seal::RingKey,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -34,6 +33,7 @@ struct Tally {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("tokens.db");
     // What wraps the keys in the store comes from a secret store of yours.

@@ -1,13 +1,15 @@
 //! Sign-in, a page that needs the user's token, sign-out. Tokens survive a restart: in SQLite.
 //!
 //! ```sh
-//! cargo run --example quickstart [tokens.db]
+//! cargo run -p quickstart [tokens.db]
 //! ```
 //!
-//! The tokens are sealed, with keys in the folder `tokens.keys` beside them.
+//! The tokens are sealed, with keys in the folder `tokens.keys` beside them. `LISTEN` is the address
+//! of the server, and port 0 takes a free one.
 
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{env, io};
 
 use axum::Router;
 use axum::extract::State;
@@ -23,10 +25,8 @@ use tower_token_cache::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
-    let file = std::env::args().nth(1).map(PathBuf::from);
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
+    let file = env::args().nth(1).map(PathBuf::from);
     let file = file.unwrap_or_else(|| PathBuf::from("tokens.db"));
     let ring = KeyRing::open_dir(file.with_extension("keys"))?;
     let store = SqliteStore::open(&file).await?;
@@ -45,7 +45,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    let address = env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address).await?;
     let url = format!("http://{}", listener.local_addr()?);
     println!("listening on {url}, tokens in {}", file.display());
     println!("  curl -X POST -c cookies.txt {url}/sign-in");

@@ -2,10 +2,12 @@
 //!
 //! ```sh
 //! export KEYS=$(openssl rand -base64 32) # the same for every instance, from a secret store
-//! REDIS_URL=redis://127.0.0.1 cargo run --example actix_redis
+//! REDIS_URL=redis://127.0.0.1 cargo run -p actix_redis
 //! ```
+//!
+//! `LISTEN` is the address of the server, and port 0 takes a free one.
 
-use std::time::Duration;
+use std::{env, io, time::Duration};
 
 use actix_web::http::header;
 use actix_web::web::{Data, get, post};
@@ -17,13 +19,15 @@ use tower_token_cache::{
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let redis = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
+    let redis = env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into());
     // Built once: all workers share its memory, and it outlives them.
     let cache = TokenCache::builder(RedisStore::connect(redis.as_str()).await?)
         .key_ring(KeyRing::from_env("KEYS")?)
         .build()?;
     let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
     let data = Data::new(cache.clone());
+    let address = env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let server = HttpServer::new(move || {
         App::new()
             .wrap(layer.clone())
@@ -32,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .route("/me", get().to(me))
             .route("/sign-out", post().to(sign_out))
     })
-    .bind("127.0.0.1:3000")?;
+    .bind(address)?;
 
     let url = format!("http://{}", server.addrs()[0]);
     println!("listening on {url}");
