@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::acquire::{Acquire, Acquired, BoxError, Metadata, Prior, RefreshReason, TokenSource};
 use crate::engine::acquire::call::Call;
-use crate::engine::acquire::outcome::{Landed, Need};
+use crate::engine::acquire::outcome::{AcquiredToken, Need};
 use crate::error::Error;
 use crate::key::TokenKey;
 use crate::lookup::{CacheLevel, Lookup};
@@ -123,7 +123,7 @@ impl<'a> Acquisition<'a> {
         }
     }
 
-    async fn find(&self, call: Call) -> Result<Landed, Error> {
+    async fn find(&self, call: Call) -> Result<AcquiredToken, Error> {
         let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
         let partition = self.tokens.partition()?;
         let in_cookies = self.tokens.is_in_cookies();
@@ -144,27 +144,27 @@ impl<'a> Acquisition<'a> {
                 need.replaces = Some(token.clone());
                 need.reason = Some(RefreshReason::ProactivelyRefreshed);
                 // The token is still good.
-                let landed = self.land(need, call).await;
-                return Ok(landed.unwrap_or_else(|_| Landed::cached(token, level)));
+                let landed = self.acknowledge(need, call).await;
+                return Ok(landed.unwrap_or_else(|_| AcquiredToken::cached(token, level)));
             }
             if due {
                 engine.refresh_ahead(partition, &token, &self.key, policy, call);
             }
-            return Ok(Landed::cached(token, level));
+            return Ok(AcquiredToken::cached(token, level));
         }
-        self.land(need, call).await
+        self.acknowledge(need, call).await
     }
 
     /// Joins or starts what gets the token, and waits for it.
-    async fn land(&self, need: Need, call: Call) -> Result<Landed, Error> {
+    async fn acknowledge(&self, need: Need, call: Call) -> Result<AcquiredToken, Error> {
         let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
         let partition = self.tokens.partition()?;
         let before = self.tokens.before_change()?;
-        let mut pin = self.tokens.pin();
+        let mut observed = self.tokens.observe();
         let landed = engine
-            .acquire(partition, &need, policy, &mut pin, call)
+            .acquire(partition, &need, policy, &mut observed, call)
             .await;
-        self.tokens.keep(pin);
+        self.tokens.keep(observed);
         let landed = landed?;
         self.tokens.after_change(before)?;
         self.tokens.read_from(landed.level);
@@ -200,7 +200,7 @@ impl<'a> Acquisition<'a> {
         }
     }
 
-    fn acquired(&self, landed: Landed, started: Instant) -> Acquired {
+    fn acquired(&self, landed: AcquiredToken, started: Instant) -> Acquired {
         let duration_total = started.elapsed();
         let duration_in_http = landed.in_http.min(duration_total);
         let token = landed.token;
@@ -221,7 +221,7 @@ impl<'a> Acquisition<'a> {
     }
 }
 
-impl Landed {
+impl AcquiredToken {
     fn cached(token: Token, level: CacheLevel) -> Self {
         Self {
             token,

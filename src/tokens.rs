@@ -17,7 +17,7 @@ pub(crate) use self::request::RequestGuard;
 use crate::acquire::Metadata;
 use crate::codec::Value;
 use crate::engine::core::Engine;
-use crate::engine::partition::observed::Pin;
+use crate::engine::partition::observed::Observed;
 use crate::error::Error;
 use crate::key::{ID_TOKEN, PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::lookup::{CacheLevel, Durability, Lookup};
@@ -48,7 +48,7 @@ struct Handle {
     write_mode: AtomicU8,
     last_read: AtomicU8,
     /// What this handle saw at first use.
-    pin: Mutex<Option<Pin>>,
+    observed: Mutex<Option<Observed>>,
     /// Something was changed.
     changed: AtomicBool,
     /// Something was changed that must reach L2 before the response head.
@@ -72,7 +72,7 @@ impl Tokens {
             failure_policy: AtomicU8::new(failure_policy as u8),
             write_mode: AtomicU8::new(write_mode as u8),
             last_read: AtomicU8::new(CacheLevel::None as u8),
-            pin: Mutex::new(None),
+            observed: Mutex::new(None),
             changed: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -175,13 +175,13 @@ impl Tokens {
     /// As for [`contains`](Self::contains).
     pub async fn keys(&self) -> Result<Vec<TokenKey>, Error> {
         let partition = self.partition()?;
-        let mut pin = self.pin();
+        let mut observed = self.observe();
         let keys = self
             .0
             .engine
-            .keys(partition, self.failure_policy(), &mut pin)
+            .keys(partition, self.failure_policy(), &mut observed)
             .await;
-        self.keep(pin);
+        self.keep(observed);
         keys?.ok_or_else(Error::unavailable)
     }
 
@@ -264,8 +264,8 @@ impl Tokens {
         let partition = self.partition()?;
         let ended = self.0.engine.commit(partition).await;
         let changed = self.0.changed.load(Ordering::Acquire);
-        let pin = self.pin().filter(|_| changed);
-        if pin.is_some_and(|pin| self.0.engine.is_over(partition, &pin, &ended)) {
+        let observed = self.observe().filter(|_| changed);
+        if observed.is_some_and(|observed| self.0.engine.is_over(partition, &observed, &ended)) {
             return Err(Error::SignedOut);
         }
         self.0.engine.finish(self.failure_policy(), ended)
@@ -321,7 +321,7 @@ impl Tokens {
         let partition = self.partition()?;
         let policy = self.failure_policy();
         let engine = &self.0.engine;
-        if let Some((value, _)) = engine.hit(partition, name, policy, &mut self.lock_pin()) {
+        if let Some((value, _)) = engine.hit(partition, name, policy, &mut self.lock_observed()) {
             self.read_from(CacheLevel::L1);
             return Ok(Lookup::Hit(value));
         }
@@ -336,9 +336,13 @@ impl Tokens {
         name: &str,
         policy: FailurePolicy,
     ) -> Result<Lookup<Value>, Error> {
-        let mut pin = self.pin();
-        let answer = self.0.engine.read(partition, name, policy, &mut pin).await;
-        self.keep(pin);
+        let mut observed = self.observe();
+        let answer = self
+            .0
+            .engine
+            .read(partition, name, policy, &mut observed)
+            .await;
+        self.keep(observed);
         let (lookup, level) = answer.inspect_err(|_| self.read_from(CacheLevel::Unavailable))?;
         self.read_from(level);
         Ok(lookup)
@@ -348,8 +352,8 @@ impl Tokens {
     pub(crate) fn token_in_l1(&self, name: &str) -> Option<(Token, Timestamp)> {
         let partition = self.0.partition.as_ref()?;
         let policy = self.failure_policy();
-        let mut pin = self.lock_pin();
-        match self.0.engine.hit(partition, name, policy, &mut pin)? {
+        let mut observed = self.lock_observed();
+        match self.0.engine.hit(partition, name, policy, &mut observed)? {
             (Value::Token(token), now) => {
                 self.read_from(CacheLevel::L1);
                 Some((token, now))
@@ -381,13 +385,13 @@ impl Tokens {
         let partition = self.partition()?;
         let handle = &*self.0;
         let before = self.before_change()?;
-        let mut pin = self.pin();
+        let mut observed = self.observe();
         let policy = self.failure_policy();
         let made = handle
             .engine
-            .change(partition, changes, policy, &mut pin)
+            .change(partition, changes, policy, &mut observed)
             .await;
-        self.keep(pin);
+        self.keep(observed);
         made?;
         if policy == FailurePolicy::Bypass {
             return Ok(());
@@ -413,24 +417,24 @@ impl Tokens {
         self.0.partition.as_ref().ok_or(Error::NoPartition)
     }
 
-    pub(crate) fn pin(&self) -> Option<Pin> {
-        *self.lock_pin()
+    pub(crate) fn observe(&self) -> Option<Observed> {
+        *self.lock_observed()
     }
 
     /// Keeps what was seen first, and how L2 fared last.
-    pub(crate) fn keep(&self, pin: Option<Pin>) {
-        match (&mut *self.lock_pin(), pin) {
-            (Some(kept), Some(pin)) => kept.follow(&pin),
-            (kept, pin) => *kept = kept.or(pin),
+    pub(crate) fn keep(&self, observed: Option<Observed>) {
+        match (&mut *self.lock_observed(), observed) {
+            (Some(kept), Some(observed)) => kept.follow(&observed),
+            (kept, observed) => *kept = kept.or(observed),
         }
     }
 
-    fn keep_new(&self, pin: Option<Pin>) {
-        *self.lock_pin() = pin;
+    fn keep_new(&self, observed: Option<Observed>) {
+        *self.lock_observed() = observed;
     }
 
-    fn lock_pin(&self) -> MutexGuard<'_, Option<Pin>> {
-        self.0.pin.lock()
+    fn lock_observed(&self) -> MutexGuard<'_, Option<Observed>> {
+        self.0.observed.lock()
     }
 }
 

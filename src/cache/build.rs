@@ -15,15 +15,15 @@ use crate::engine::journal::unacknowledged::SignOuts;
 use crate::engine::journal::writer::Journal;
 use crate::engine::l1::table::Partitions;
 use crate::engine::l2::calls::L2;
-use crate::engine::l2::entries::Protection;
+use crate::engine::l2::entries::EntryCodec;
 use crate::engine::l2::questions::Questions;
-use crate::engine::namespace::Prefix;
+use crate::engine::namespace::NamespaceGeneration;
 use crate::engine::partition::links::Users;
 use crate::engine::partition::rules::Rules;
 use crate::engine::runtime::operations::Operations;
 use crate::engine::runtime::thread::EngineThread;
 use crate::engine::sign_out::owed_users::UserSignOuts;
-use crate::engine::vouch::Vouch;
+use crate::engine::trust::FeedTrust;
 use crate::engine::write_behind::queue::Queue;
 use crate::error::ConfigError;
 use crate::telemetry::Counters;
@@ -60,15 +60,15 @@ impl Builder {
             max_staleness: self.l1.max_staleness,
             sliding: self.lifetime.sliding,
             losses: crate::engine::partition::life::Losses::default(),
-            vouch: match feed {
-                Some(_) => Vouch::silent(),
-                None => Vouch::default(),
+            trust: match feed {
+                Some(_) => FeedTrust::silent(),
+                None => FeedTrust::default(),
             },
             users: Users::default(),
         };
         let prefix = match self.brought {
-            true => Prefix::assumed(),
-            false => Prefix::default(),
+            true => NamespaceGeneration::assumed(),
+            false => NamespaceGeneration::default(),
         };
         let sign_outs = SignOuts::default();
         let journal = self
@@ -93,7 +93,7 @@ impl Builder {
             confirmations: Questions::default(),
             l2: L2 {
                 store: self.store,
-                protection: Protection {
+                protection: EntryCodec {
                     namespace: self.namespace.into(),
                     counters: counters.clone(),
                     #[cfg(feature = "seal")]
@@ -126,7 +126,7 @@ impl Builder {
         });
         engine.start(wakeups);
         if let Some(feed) = feed {
-            engine.follow(feed);
+            engine.spawn_feed(feed);
         }
         Ok(TokenCache(engine))
     }

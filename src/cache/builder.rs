@@ -8,7 +8,7 @@ use std::time::Duration;
 #[cfg(feature = "seal")]
 use crate::cache::encryption::Encryption;
 use crate::cache::l1::L1;
-use crate::engine::acquire::outcome::Terms;
+use crate::engine::acquire::outcome::AcquireSettings;
 use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
 #[cfg(feature = "seal")]
 use crate::seal::KeyRing;
@@ -35,7 +35,7 @@ pub struct Builder {
     pub(crate) max_pending_changes: u32,
     pub(crate) max_pending_bytes: u32,
     pub(crate) max_acquisitions: u32,
-    pub(crate) terms: Terms,
+    pub(crate) terms: AcquireSettings,
     pub(crate) plaintext: bool,
     pub(crate) clock: Clock,
     pub(crate) journal: Option<PathBuf>,
@@ -66,7 +66,7 @@ impl Builder {
             max_pending_changes: 100_000,
             max_pending_bytes: 64 * 1024 * 1024,
             max_acquisitions: 64,
-            terms: Terms {
+            terms: AcquireSettings {
                 refresh_before: Duration::from_secs(300),
                 lease_ttl: Duration::from_secs(30),
                 timeout: Duration::from_secs(60),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::engine::acquire::flights::Flights;
-use crate::engine::acquire::outcome::Terms;
+use crate::engine::acquire::outcome::AcquireSettings;
 use crate::engine::budget::Budget;
 use crate::engine::coherence::Coherence;
 use crate::engine::fingerprint::Fingerprint;
@@ -43,7 +43,7 @@ pub(crate) struct Engine {
     pub(crate) rules: Rules,
     pub(crate) flights: Flights,
     pub(crate) operations: Operations,
-    pub(crate) terms: Terms,
+    pub(crate) terms: AcquireSettings,
     pub(crate) lifetime: Lifetime,
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
@@ -71,7 +71,7 @@ impl Engine {
     fn wake_up(&self, sleeps: u32) {
         if self.sleeps.swap(sleeps, Ordering::Relaxed) != sleeps {
             tracing::info!("the machine has slept, or its clock was set ahead: L2 is asked again");
-            self.rules.vouch.begin_epoch();
+            self.rules.trust.begin_epoch();
         }
     }
 }

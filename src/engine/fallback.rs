@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::partition::observed::Pin;
+use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::{Partition, State};
 use crate::error::{Error, StoreErrorKind};
 use crate::key::PartitionKey;
@@ -20,12 +20,12 @@ impl Engine {
         self: &Arc<Self>,
         key: &PartitionKey,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
         has: bool,
     ) -> (Arc<Partition>, Result<(), L2Error>) {
         let now = self.now();
         let degrades = policy == FailurePolicy::Degrade;
-        if degrades && pin.is_some_and(|pin| pin.gave_up_on_l2(now)) {
+        if degrades && observed.is_some_and(|observed| observed.gave_up_on_l2(now)) {
             let failure = L2Error::of(StoreErrorKind::CircuitOpen);
             return (self.find(key), Err(failure));
         }
@@ -43,7 +43,8 @@ impl Engine {
         if let Err(failure) = &outcome
             && self.degrade(policy, failure.clone()).is_ok()
         {
-            pin.get_or_insert_with(|| partition.lock().pin(now))
+            observed
+                .get_or_insert_with(|| partition.lock().observe(now))
                 .note_l2_failure(self.now());
         }
         (partition, outcome)
@@ -51,10 +52,10 @@ impl Engine {
 
     /// Whether what memory has of this partition is served without asking L2, which does not answer;
     /// then also whether somebody is to ask it in the background.
-    pub(crate) fn spares(&self, key: &PartitionKey, state: &State) -> Option<bool> {
+    pub(crate) fn short_circuits(&self, key: &PartitionKey, state: &State) -> Option<bool> {
         // What L2 knows the partition by takes a hash.
         let shard = (!self.l2.shards.answer()).then(|| self.l2.shard_of(key));
-        shard?.spares(state.is_contradicted())
+        shard?.short_circuits(state.is_contradicted())
     }
 
     /// Reads the partition from L2; no outcome where L2 does not answer. The load goes on.
@@ -65,7 +66,7 @@ impl Engine {
         let shard = self.l2.shard_of(key);
         let partition = self.find(key);
         let contradicted = partition.lock().is_contradicted();
-        if let Some(probes) = shard.spares(contradicted) {
+        if let Some(probes) = shard.short_circuits(contradicted) {
             if probes {
                 self.start_load(key, false);
             }

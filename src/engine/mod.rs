@@ -24,6 +24,6 @@ pub(crate) mod shutdown;
 pub(crate) mod sign_out;
 pub(crate) mod stats;
 pub(crate) mod sync;
-pub(crate) mod vouch;
+pub(crate) mod trust;
 pub(crate) mod write;
 pub(crate) mod write_behind;

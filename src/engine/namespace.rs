@@ -44,7 +44,7 @@ impl Number {
 
 /// The number as far as it is known. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Prefix(pub(crate) Arc<Known>);
+pub(crate) struct NamespaceGeneration(pub(crate) Arc<Known>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Known {
@@ -62,7 +62,7 @@ pub(crate) struct Known {
     raised_at: AtomicU64,
 }
 
-impl Prefix {
+impl NamespaceGeneration {
     /// One that begins with the first number before L2 was asked, for partitions that are brought
     /// by requests and named before anything can be awaited.
     pub(crate) fn assumed() -> Self {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::codec::Value;
 use crate::engine::core::Engine;
-use crate::engine::partition::answer::{Answer, Due};
-use crate::engine::partition::observed::Pin;
+use crate::engine::partition::answer::{Answer, Maintenance};
+use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::Partition;
-use crate::engine::vouch::Hearing;
+use crate::engine::trust::FeedState;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Lookup};
@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 use crate::token::Token;
 
 impl Engine {
-    /// The value of an entry that is in L1 and needs no second look, and the time. `pin` is set on
+    /// The value of an entry that is in L1 and needs no second look, and the time. `observed` is set on
     /// first use.
     ///
     /// While L2 does not answer nobody could take that look: what is in memory is then served at
@@ -27,20 +27,21 @@ impl Engine {
         key: &PartitionKey,
         name: &str,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Option<(Value, Timestamp)> {
         let now = self.now();
         let (value, probes) = self.partitions.hit(key, |partition| {
             let state = partition.lock();
-            let (value, probes) = match state.settled(name, now, self.rules.vouch.at(now.moment)) {
-                Some(value) => (value, false),
-                None if policy == FailurePolicy::Degrade => {
-                    let value = state.unsettled(name, now, &self.rules)?;
-                    (value, self.spares(key, &state)?)
-                }
-                None => return None,
-            };
-            pin.get_or_insert_with(|| state.pin(now));
+            let (value, probes) =
+                match state.fresh_value(name, now, self.rules.trust.at(now.moment)) {
+                    Some(value) => (value, false),
+                    None if policy == FailurePolicy::Degrade => {
+                        let value = state.stale_value(name, now, &self.rules)?;
+                        (value, self.short_circuits(key, &state)?)
+                    }
+                    None => return None,
+                };
+            observed.get_or_insert_with(|| state.observe(now));
             Some((value.clone(), probes))
         })??;
         if probes {
@@ -50,29 +51,29 @@ impl Engine {
         Some((value, now.wall))
     }
 
-    /// What the cache says of one entry, and which level said it. `pin` is set on first use.
+    /// What the cache says of one entry, and which level said it. `observed` is set on first use.
     pub(crate) async fn read(
         self: &Arc<Self>,
         key: &PartitionKey,
         name: &str,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Result<(Lookup<Value>, CacheLevel), Error> {
         let now = self.now();
         let (answer, due) = match self.find_known(key) {
-            None => (Answer::Unknown, Due::default()),
+            None => (Answer::Unknown, Maintenance::default()),
             Some(partition) => {
                 let state = partition.lock();
                 let answer = state.answer(name, now, &self.rules);
                 // What is out of date may be from before a sign-out that this handle comes after.
                 if matches!(answer, Answer::Known(_)) {
-                    pin.get_or_insert_with(|| state.pin(now));
+                    observed.get_or_insert_with(|| state.observe(now));
                 }
                 (answer, state.due(now, &self.rules))
             }
         };
         if let Answer::Known(lookup) = answer {
-            self.keep_up(key, due);
+            self.schedule_maintenance(key, due);
             if lookup.is_hit() {
                 self.counters.l1_hits.add(1);
             }
@@ -88,11 +89,11 @@ impl Engine {
         let mut has = matches!(answer, Answer::Stale(_));
         let mut once_more = true;
         let (answer, due, outcome) = loop {
-            let (partition, outcome) = self.load_once(key, policy, pin, has).await;
+            let (partition, outcome) = self.load_once(key, policy, observed, has).await;
             // What expired while it was waited for is not served.
             let now = self.now();
             let state = partition.lock();
-            pin.get_or_insert_with(|| state.pin(now));
+            observed.get_or_insert_with(|| state.observe(now));
             let answer = match outcome {
                 // A change was told since L2 was asked, which may have been before this read began.
                 Ok(()) if state.is_hinted() && std::mem::take(&mut once_more) => continue,
@@ -105,9 +106,9 @@ impl Engine {
                 break (answer, state.due(now, &self.rules), outcome);
             }
         };
-        self.keep_up(
+        self.schedule_maintenance(
             key,
-            Due {
+            Maintenance {
                 revalidate: false,
                 ..due
             },
@@ -146,7 +147,7 @@ impl Engine {
         self: &Arc<Self>,
         key: &PartitionKey,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Result<Option<Vec<TokenKey>>, Error> {
         let now = self.now();
         let partition = self.find(key);
@@ -157,11 +158,11 @@ impl Engine {
         };
         let (partition, outcome) = match known || policy == FailurePolicy::Bypass {
             true => (partition, Ok(())),
-            false => self.load_once(key, policy, pin, has).await,
+            false => self.load_once(key, policy, observed, has).await,
         };
         let now = self.now();
         let state = partition.lock();
-        pin.get_or_insert_with(|| state.pin(now));
+        observed.get_or_insert_with(|| state.observe(now));
         match outcome {
             Ok(()) => Ok(Some(state.keys(now))),
             Err(failure) => {
@@ -188,48 +189,48 @@ impl Engine {
     }
 
     /// Makes sure that the partition's generation is known, so that changes can be told from
-    /// those made before a sign-out. `pin` is set on first use.
+    /// those made before a sign-out. `observed` is set on first use.
     pub(crate) async fn know_generation(
         self: &Arc<Self>,
         key: &PartitionKey,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Result<(), Error> {
         let partition = self.find(key);
-        let is_old = |pin: &Pin| pin.is_old(self.now());
-        let is_old = pin.as_ref().is_some_and(is_old);
+        let is_old = |observed: &Observed| observed.is_old(self.now());
+        let is_old = observed.as_ref().is_some_and(is_old);
         let known = {
             let state = partition.lock();
-            if let Some(pin) = pin {
-                pin.learn(&state);
+            if let Some(observed) = observed {
+                observed.learn(&state);
             }
             // One that is out of date would have L2 refuse what was made after a sign-out.
             let current = state.is_coherent(self.now(), &self.rules);
-            let heard = self.rules.vouch.hearing(self.now().moment) == Hearing::Alive;
-            let confirmed = |pin: &Pin| pin.is_confirmed(&state);
-            let current = current && (heard || pin.as_ref().is_some_and(confirmed));
+            let heard = self.rules.trust.feed_state(self.now().moment) == FeedState::Alive;
+            let confirmed = |observed: &Observed| observed.is_confirmed(&state);
+            let current = current && (heard || observed.as_ref().is_some_and(confirmed));
             (state.generation.is_some() && current && !is_old) || state.is_clearing()
         };
         let (partition, outcome) = match known {
             true => (partition, Ok(())),
             // Not what memory has counts here, but whether somebody has signed out since.
-            false => self.load_once(key, policy, pin, false).await,
+            false => self.load_once(key, policy, observed, false).await,
         };
         let now = self.now();
         {
             let state = partition.lock();
-            let pin = pin.get_or_insert_with(|| state.pin(now));
+            let observed = observed.get_or_insert_with(|| state.observe(now));
             // Where L1 does not keep the partition, nobody else could say this any more.
-            if state.signed_out_since(pin) {
+            if state.signed_out_since(observed) {
                 return Err(Error::SignedOut);
             }
             match &outcome {
-                Ok(()) if pin.confirm(&state, key, now) => {}
+                Ok(()) if observed.confirm(&state, key, now) => {}
                 Ok(()) => return Err(Error::SignedOut),
                 Err(failure) if is_old => return Err(Error::Unavailable(failure.error.clone())),
                 Err(_) => {}
             }
-            pin.learn(&state);
+            observed.learn(&state);
         }
         outcome.or_else(|failure| self.degrade(policy, failure))
     }
@@ -253,7 +254,7 @@ impl Engine {
         })
     }
 
-    fn keep_up(self: &Arc<Self>, key: &PartitionKey, due: Due) {
+    fn schedule_maintenance(self: &Arc<Self>, key: &PartitionKey, due: Maintenance) {
         if due.touch {
             let now = self.now();
             self.partitions.with(key, |partition, state| {

@@ -10,12 +10,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::codec::Value;
 use crate::engine::acquire::lease::{HeldLease, owner};
-use crate::engine::acquire::turn::{Exclusion, Turn};
+use crate::engine::acquire::lease_wait::{LeaseWait, RedemptionGuard};
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::load::fetch::MAX_READS;
 use crate::engine::namespace::Number;
-use crate::engine::partition::observed::Pin;
+use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
 use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
@@ -28,7 +28,7 @@ struct Whole {
     generation: u64,
     version: u64,
     entries: Vec<(TokenKey, Value)>,
-    pin: Pin,
+    observed: Observed,
 }
 
 impl Whole {
@@ -53,9 +53,9 @@ impl Engine {
         from: &PartitionKey,
         to: &PartitionKey,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Result<(), Error> {
-        let (from, to, mut seen) = (from.clone(), to.clone(), *pin);
+        let (from, to, mut seen) = (from.clone(), to.clone(), *observed);
         let moves = |engine: Arc<Self>| async move {
             let moved = engine.relocate_here(&from, &to, policy, &mut seen).await;
             (moved, seen)
@@ -63,7 +63,7 @@ impl Engine {
         let deadline = self.deadline() + self.l2.hard_timeout;
         match self.detached(deadline, moves).await {
             Ok((moved, seen)) => {
-                *pin = seen;
+                *observed = seen;
                 moved
             }
             Err(failure) => Err(Error::Unavailable(failure.error)),
@@ -75,7 +75,7 @@ impl Engine {
         from: &PartitionKey,
         to: &PartitionKey,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Result<(), Error> {
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
@@ -84,13 +84,13 @@ impl Engine {
             return Ok(());
         }
         let still_by = self.deadline();
-        let mut exclusion = Exclusion::default();
+        let mut guard = RedemptionGuard::default();
         // The generation that the lease is for.
         let mut held = None;
         let now = self.now();
-        let here = self.partitions.with(from, |_, state| state.pin(now));
+        let here = self.partitions.with(from, |_, state| state.observe(now));
         let lock = timeout_at(still_by, self.lock_partition(from, here)).await;
-        exclusion.lock = Some(lock.map_err(|_| is_being_redeemed())?);
+        guard.lock = Some(lock.map_err(|_| is_being_redeemed())?);
         // The same throughout: where the store takes two steps, a repeated one goes on.
         let id = self.queue.next_id();
         for _ in 0..MAX_READS {
@@ -98,13 +98,15 @@ impl Engine {
                 Ok(both) => both,
                 Err(failure) => {
                     self.degrade(policy, failure)?;
-                    return self.relocate_in_memory(from, to, policy, pin).await;
+                    return self.relocate_in_memory(from, to, policy, observed).await;
                 }
             };
-            let seen = *pin.get_or_insert(source.pin);
+            let seen = *observed.get_or_insert(source.observed);
             let ended = |state: &mut State| state.signed_out_since(&seen);
             // Where L1 does not keep the partition, what was read says it.
-            if seen.is_before(&source.pin) || self.partitions.with(from, |_, state| ended(state)) {
+            if seen.is_before(&source.observed)
+                || self.partitions.with(from, |_, state| ended(state))
+            {
                 return Err(Error::SignedOut);
             }
             let (Some(under), true) = (source.under, source.under == target.under) else {
@@ -112,11 +114,11 @@ impl Engine {
             };
             if source.has_refresh_token() && held != Some(source.generation) {
                 held = Some(source.generation);
-                exclusion.lease = match self.hold_still(from, source.generation, still_by).await {
+                guard.lease = match self.hold_still(from, source.generation, still_by).await {
                     Ok(lease) => Some(lease.ok_or_else(is_being_redeemed)?),
                     Err(failure) => {
                         self.degrade(policy, failure)?;
-                        return self.relocate_in_memory(from, to, policy, pin).await;
+                        return self.relocate_in_memory(from, to, policy, observed).await;
                     }
                 };
                 // It may have been replaced while this waited.
@@ -134,7 +136,7 @@ impl Engine {
                 Err(failure) => {
                     for key in [from, to] {
                         // Perhaps L2 has another state: nobody is to use what memory has unasked.
-                        self.partitions.with(key, |_, state| state.distrust());
+                        self.partitions.with(key, |_, state| state.mark_stale());
                     }
                     return Err(Error::Unavailable(failure.error));
                 }
@@ -151,7 +153,7 @@ impl Engine {
                     let dropped = dropped.ok_or(Error::SignedOut)?;
                     self.counters.signed_out_changes.add(dropped as u64);
                     // What it had is not what it has; whoever reads it next asks L2 if this fails.
-                    self.partitions.with(to, |_, state| state.distrust());
+                    self.partitions.with(to, |_, state| state.mark_stale());
                     self.relist(from, to, &source.entries);
                     let _ = self.load(to).await;
                     return Ok(());
@@ -174,7 +176,7 @@ impl Engine {
         let owner = owner(u64::from_be_bytes(self.queue.next_id().0));
         let partition = self.id(key).await?;
         let mut held = HeldLease::new(self, partition, REFRESH_TOKEN, generation, owner);
-        let mut turn = Turn::new(self);
+        let mut turn = LeaseWait::new(self);
         let changes = self.coherence.changes(key);
         loop {
             // From before the question, so that no announcement falls in between.
@@ -208,7 +210,7 @@ impl Engine {
                 // One that has ended is as good as absent.
                 version: if state.ended(now) { 0 } else { state.version },
                 entries: state.usable_entries(now),
-                pin: state.pin(now),
+                observed: state.observe(now),
             })
             .await?;
         Ok(whole)
@@ -243,7 +245,7 @@ impl Engine {
         from: &PartitionKey,
         to: &PartitionKey,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Result<(), Error> {
         let now = self.now();
         let entries = self
@@ -256,7 +258,7 @@ impl Engine {
         self.change(to, changes, policy, &mut None).await?;
         self.enqueue(to);
         // It is on its way; nobody waits for a store that is away.
-        drop(self.sign_out(from, pin)?);
+        drop(self.sign_out(from, observed)?);
         Ok(())
     }
 }

@@ -12,8 +12,8 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::namespace::Number;
 use crate::engine::partition::links::{Link, Links};
-use crate::engine::partition::merge::{Fetched, Floor};
-use crate::engine::partition::observed::Pin;
+use crate::engine::partition::merge::{DecodedLoad, ReadStart};
+use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::{Partition, State};
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
@@ -34,17 +34,17 @@ impl Engine {
         session: &PartitionKey,
         user: &str,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Result<(), Error> {
         let user = PartitionKey::epoch_of(user)?;
-        let (session, mut seen) = (session.clone(), *pin);
+        let (session, mut seen) = (session.clone(), *observed);
         let links = |engine: Arc<Self>| async move {
             let linked = engine.link_to(&session, &user, policy, &mut seen).await;
             (linked, seen)
         };
         let linked = self.detached(self.deadline(), links).await;
         let (linked, seen) = linked.map_err(|failure| Error::Unavailable(failure.error))?;
-        *pin = seen;
+        *observed = seen;
         linked
     }
 
@@ -53,7 +53,7 @@ impl Engine {
         session: &PartitionKey,
         user: &PartitionKey,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Result<(), Error> {
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
@@ -67,7 +67,7 @@ impl Engine {
             read.map_err(unavailable)?;
         }
         let (name, value) = link.entry();
-        self.change(session, vec![(name, Some(value))], policy, pin)
+        self.change(session, vec![(name, Some(value))], policy, observed)
             .await?;
         let written = self.commit(session).await;
         let _ = self.finish(policy, written)?;
@@ -137,8 +137,8 @@ impl Engine {
     pub(crate) fn end_linked<R>(
         self: &Arc<Self>,
         key: &PartitionKey,
-        fetched: &Fetched,
-        floor: Floor,
+        fetched: &DecodedLoad,
+        floor: ReadStart,
         links: &Links,
         see: impl FnOnce(&mut State, Now) -> R,
     ) -> Option<R> {

@@ -10,7 +10,7 @@ use crate::engine::budget::Permit;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::partition::change::{PendingChange, Written};
-use crate::engine::partition::observed::Pin;
+use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
 use crate::engine::runtime::bounded::Bounded;
 use crate::error::{Error, StoreErrorKind};
@@ -28,7 +28,7 @@ impl Engine {
         key: &PartitionKey,
         changes: Vec<(TokenKey, Option<Value>)>,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Result<(), Error> {
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
@@ -36,7 +36,7 @@ impl Engine {
         let deadline = self.deadline();
         let local = policy == FailurePolicy::Bypass;
         if !local {
-            self.know_generation(key, policy, pin).await?;
+            self.know_generation(key, policy, observed).await?;
         }
         let (permit, crowded) = match local {
             true => (None, false),
@@ -49,8 +49,8 @@ impl Engine {
         };
         let now = self.now();
         self.partitions.with(key, |partition, state| {
-            let pin = pin.get_or_insert_with(|| state.pin(now));
-            if state.signed_out_since(pin) {
+            let observed = observed.get_or_insert_with(|| state.observe(now));
+            if state.signed_out_since(observed) {
                 self.counters.signed_out_changes.add(1);
                 return Err(Error::SignedOut);
             }
@@ -58,7 +58,7 @@ impl Engine {
             let values =
                 values.filter_map(|(name, value)| Some((name, value.as_ref()?.footprint())));
             state.has_room_for(values, now)?;
-            state.adopt(pin, now);
+            state.adopt(observed, now);
             state.change(changes, permit, now);
             if !local {
                 self.defer(partition, state);
@@ -106,11 +106,11 @@ impl Engine {
         Ok((permit, true))
     }
 
-    /// Signs the partition out, in memory at once. `pin` is of the time after it.
+    /// Signs the partition out, in memory at once. `observed` is of the time after it.
     pub(crate) fn sign_out(
         self: &Arc<Self>,
         key: &PartitionKey,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
     ) -> Result<CommitWait, Error> {
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
@@ -119,7 +119,7 @@ impl Engine {
         let (dropped, links) = self.partitions.with(key, |_, state| {
             let links = state.links.clone();
             let dropped = state.sign_out(id, now.wall);
-            *pin = Some(state.pin(now));
+            *observed = Some(state.observe(now));
             (dropped, links)
         });
         self.unlist(key, &links);
@@ -131,15 +131,15 @@ impl Engine {
         })
     }
 
-    /// Whether a sign-out has ended changes that were waited for, or the partition since `pin` was
+    /// Whether a sign-out has ended changes that were waited for, or the partition since `observed` was
     /// taken.
     pub(crate) fn is_over(
         &self,
         key: &PartitionKey,
-        pin: &Pin,
+        observed: &Observed,
         ended: &<CommitWait as Future>::Output,
     ) -> bool {
-        let over = |state: &mut State| state.signed_out_since(pin);
+        let over = |state: &mut State| state.signed_out_since(observed);
         matches!(ended, Ok(Ok(Ok(Written::Ended))))
             || self.partitions.with_known(key, over).unwrap_or(false)
     }

@@ -28,10 +28,10 @@ impl Tokens {
     pub async fn sign_out(&self) -> Result<Durability, Error> {
         let partition = self.partition()?;
         let engine = &self.0.engine;
-        let mut pin = None;
+        let mut observed = None;
         let sent = self.0.head.is_closed();
-        let wait = engine.sign_out(partition, &mut pin)?;
-        self.keep_new(pin);
+        let wait = engine.sign_out(partition, &mut observed)?;
+        self.keep_new(observed);
         let ended = wait.await;
         if matches!(ended, Ok(Ok(Ok(_)))) {
             // The next use of this handle begins a new life of the partition.
@@ -63,13 +63,13 @@ impl Tokens {
             return Err(Error::NoSessionId);
         }
         let policy = self.failure_policy();
-        let mut pin = self.pin();
+        let mut observed = self.observe();
         let moved = self
             .0
             .engine
-            .relocate(from, &partition, policy, &mut pin)
+            .relocate(from, &partition, policy, &mut observed)
             .await;
-        self.keep(pin);
+        self.keep(observed);
         moved?;
         let tokens = Self::detached(self.0.engine.clone(), partition);
         tokens.set_failure_policy(policy);
@@ -94,12 +94,12 @@ impl Tokens {
     /// policy; and those of [`insert`](Self::insert).
     pub async fn belongs_to(&self, user: &str) -> Result<(), Error> {
         let partition = self.partition()?;
-        let mut pin = self.pin();
+        let mut observed = self.observe();
         let engine = &self.0.engine;
         let linked = engine
-            .link(partition, user, self.failure_policy(), &mut pin)
+            .link(partition, user, self.failure_policy(), &mut observed)
             .await;
-        self.keep(pin);
+        self.keep(observed);
         linked
     }
 }

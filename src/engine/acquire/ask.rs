@@ -12,11 +12,11 @@ use crate::acquire::{
 use crate::engine::acquire::call::{Call, Gate, NoAnswer};
 use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::lease::{About, Guarded, Panicked, Work, finish};
-use crate::engine::acquire::outcome::{Grounded, Landed, Outcome, timed_out};
-use crate::engine::acquire::turn::Exclusion;
+use crate::engine::acquire::lease_wait::RedemptionGuard;
+use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Outcome, timed_out};
 use crate::engine::budget::Permit;
-use crate::engine::partition::failure_record::Setback;
-use crate::engine::partition::refresh::Seen;
+use crate::engine::partition::failure_record::FailureRecord;
+use crate::engine::partition::refresh::RefreshState;
 use crate::engine::partition::state::State;
 use crate::error::Error;
 use crate::lookup::CacheLevel;
@@ -53,7 +53,7 @@ fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 impl Flight {
-    fn reason(&self, seen: &Seen) -> RefreshReason {
+    fn reason(&self, seen: &RefreshState) -> RefreshReason {
         match (self.need.reason, &seen.token) {
             (Some(reason), _) => reason,
             (None, Some(_)) => RefreshReason::Expired,
@@ -62,7 +62,12 @@ impl Flight {
     }
 
     /// Asks the provider.
-    pub(crate) async fn ask(&self, call: Call, seen: &Seen, exclusion: &mut Exclusion) -> Outcome {
+    pub(crate) async fn ask(
+        &self,
+        call: Call,
+        seen: &RefreshState,
+        guard: &mut RedemptionGuard,
+    ) -> Outcome {
         let engine = &self.engine;
         let reason = self.reason(seen);
         let prior = Prior {
@@ -84,33 +89,33 @@ impl Flight {
         let work: Work<'_, Asked> = Box::pin(self.call(call, prior, &mut begun, &gate));
         let limit = self.begin_by.max(Instant::now()) + engine.terms.timeout;
         let answer = timeout_at(limit, async {
-            match &mut exclusion.lease {
+            match &mut guard.lease {
                 Some(lease) => lease.guard(work, about, &gate).await,
                 None => Guarded::Done(finish(work, &gate).await),
             }
         });
         let answer = match answer.await {
-            Ok(Guarded::Overtaken) => return Err(Grounded::Overtaken),
+            Ok(Guarded::Overtaken) => return Err(AcquireFailure::Overtaken),
             Ok(Guarded::Done(answer)) => answer,
             Err(_) => Ok(Asked::TimedOut),
         };
         let Begun { permit, at } = begun;
         let in_http = at.map_or(Duration::ZERO, |at| at.elapsed());
         let (kind, asked, error) = match answer {
-            Ok(Asked::Abandoned) => return Err(Grounded::Overtaken),
+            Ok(Asked::Abandoned) => return Err(AcquireFailure::Overtaken),
             Ok(Asked::NoPlace) => return Err(timed_out().into()),
             Ok(Asked::NoRoom(error)) => return Err(error.into()),
             Ok(Asked::TimedOut) if at.is_none() => return Err(timed_out().into()),
             Ok(Asked::Answered(Ok(set))) if set.size() <= MAX_TOKEN_SET => {
                 engine.counters.acquisitions.add(1);
-                let landed = Landed {
+                let landed = AcquiredToken {
                     token: set.access().clone(),
                     source: TokenSource::IdentityProvider,
                     level: CacheLevel::None,
                     reason,
                     in_http,
                     durability: None,
-                    exclusive: exclusion.lease.is_some(),
+                    exclusive: guard.lease.is_some(),
                 };
                 return Box::pin(self.keep(landed, set, seen, permit)).await;
             }
@@ -128,13 +133,19 @@ impl Flight {
         };
         engine.counters.failed_acquisitions.add(1);
         let now = engine.clock.now();
-        let setback = Setback::new(kind, asked, seen.setback.as_ref(), &seen.refresh_token, now);
-        let mut failure = setback
+        let failure_record = FailureRecord::new(
+            kind,
+            asked,
+            seen.failure_record.as_ref(),
+            &seen.refresh_token,
+            now,
+        );
+        let mut failure = failure_record
             .error(now)
             .unwrap_or_else(|| AcquireError::new(kind));
         let concerns_all = error.as_deref().is_none_or(|error| !is_refusal(error));
         let concerns_all = concerns_all || kind != AcquireErrorKind::Failed;
-        Box::pin(self.remember(setback, seen, concerns_all, permit)).await;
+        Box::pin(self.remember(failure_record, seen, concerns_all, permit)).await;
         if let Some(error) = error {
             failure = failure.with_source(error);
         }

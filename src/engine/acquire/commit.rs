@@ -8,13 +8,13 @@ use tokio::time::timeout;
 
 use crate::codec::Value;
 use crate::engine::acquire::flight::Flight;
-use crate::engine::acquire::outcome::{Landed, Outcome};
+use crate::engine::acquire::outcome::{AcquiredToken, Outcome};
 use crate::engine::budget::Permit;
 use crate::engine::error::L2Error;
-use crate::engine::partition::change::{Batch, Landing, PendingChange};
+use crate::engine::partition::change::{Batch, CommitAck, PendingChange};
 use crate::engine::partition::entries::ByName;
-use crate::engine::partition::failure_record::{Rebuff, Setback};
-use crate::engine::partition::refresh::Seen;
+use crate::engine::partition::failure_record::{FailureRecord, UnstoredFailure};
+use crate::engine::partition::refresh::RefreshState;
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{ID_TOKEN, PartitionKind, REFRESH_TOKEN, TokenKey};
 use crate::lookup::Durability;
@@ -29,9 +29,9 @@ impl Flight {
     /// Makes what the provider gave durable, and then visible.
     pub(crate) async fn keep(
         &self,
-        mut landed: Landed,
+        mut landed: AcquiredToken,
         set: TokenSet,
-        seen: &Seen,
+        seen: &RefreshState,
         permit: Option<Permit>,
     ) -> Outcome {
         let engine = &self.engine;
@@ -64,7 +64,7 @@ impl Flight {
             });
             let expected = expected.filter(|_| !sabotage::is(Sabotage::LeaseWithoutCompareAndSet));
             match self.commit(changes.clone(), expected, seen).await? {
-                Ok(Landing::Stored) => {
+                Ok(CommitAck::Stored) => {
                     landed.durability = Some(Durability::Stored);
                     return Ok(landed);
                 }
@@ -73,7 +73,7 @@ impl Flight {
                     landed.durability = Some(Durability::Pending);
                     return Ok(landed);
                 }
-                Ok(Landing::Conflict) => {
+                Ok(CommitAck::Conflict) => {
                     let now = self.look_or_remember().await?;
                     let known = now.version(replaced);
                     if known >= version {
@@ -96,25 +96,25 @@ impl Flight {
         &self,
         changes: Arc<ByName<PendingChange>>,
         expected: Option<Expected>,
-        seen: &Seen,
-    ) -> Result<Result<Landing, L2Error>, Error> {
+        seen: &RefreshState,
+    ) -> Result<Result<CommitAck, L2Error>, Error> {
         let engine = &self.engine;
-        let (landing, landed) = oneshot::channel();
+        let (ack, landed) = oneshot::channel();
         engine
             .partitions
             .with(&self.id.partition, |partition, state| {
-                if self.is_over(state) || state.signed_out_since(&seen.pin) {
+                if self.is_over(state) || state.signed_out_since(&seen.observed) {
                     return Err(Error::SignedOut);
                 }
-                state.adopt(&seen.pin, engine.now());
+                state.adopt(&seen.observed, engine.now());
                 let batch = Batch {
                     changes,
                     expected,
-                    landing: Some(landing),
+                    ack: Some(ack),
                 };
                 if sabotage::is(Sabotage::AcquiredSeenEarly) {
                     for (name, change) in batch.changes.iter() {
-                        state.lay(name.clone(), change.value.clone(), false);
+                        state.apply(name.clone(), change.value.clone(), false);
                     }
                 }
                 state.take_acquired(batch, seen);
@@ -123,7 +123,7 @@ impl Flight {
             })?;
         engine.wake();
         match timeout(engine.l2.hard_timeout, landed).await {
-            Ok(Ok(landing)) => Ok(landing),
+            Ok(Ok(ack)) => Ok(ack),
             // Dropped, because the partition was signed out.
             Ok(Err(_)) => Err(Error::SignedOut),
             Err(_) => {
@@ -139,8 +139,8 @@ impl Flight {
     /// own; else here only, and while there is room for what is not there.
     pub(crate) async fn remember(
         &self,
-        setback: Setback,
-        seen: &Seen,
+        failure_record: FailureRecord,
+        seen: &RefreshState,
         concerns_all: bool,
         permit: Option<Permit>,
     ) {
@@ -155,15 +155,15 @@ impl Flight {
         let local = permit.is_none();
         let is_own = self.id.partition.kind() == PartitionKind::Application;
         let shared = engine.partitions.with(&self.id.partition, |_, state| {
-            if self.is_over(state) || state.signed_out_since(&seen.pin) {
+            if self.is_over(state) || state.signed_out_since(&seen.observed) {
                 return false;
             }
             if !(is_own || refreshes || state.exists()) {
-                state.rebuff = Some(Rebuff::new(key.clone(), setback));
+                state.unstored_failure = Some(UnstoredFailure::new(key.clone(), failure_record));
                 return false;
             }
-            state.adopt(&seen.pin, now);
-            let change = (Setback::entry(name), Some(setback.to_value()));
+            state.adopt(&seen.observed, now);
+            let change = (FailureRecord::entry(name), Some(failure_record.to_value()));
             state.change([change], permit, now);
             !local
         });

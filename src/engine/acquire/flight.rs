@@ -10,15 +10,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource};
 use crate::engine::acquire::call::Call;
-use crate::engine::acquire::flights::{Boarding, FlightId};
+use crate::engine::acquire::flights::{FlightId, Joined};
 use crate::engine::acquire::lease::{HeldLease, owner};
-use crate::engine::acquire::outcome::{Grounded, Landed, Need, Outcome, timed_out};
-use crate::engine::acquire::turn::{Exclusion, Turn};
+use crate::engine::acquire::lease_wait::{LeaseWait, RedemptionGuard};
+use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Need, Outcome, timed_out};
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::load::fetch::Reading;
-use crate::engine::partition::observed::Pin;
-use crate::engine::partition::refresh::Seen;
+use crate::engine::partition::observed::Observed;
+use crate::engine::partition::refresh::RefreshState;
 use crate::engine::partition::state::State;
 use crate::engine::sync::once;
 use crate::error::Error;
@@ -34,7 +34,7 @@ pub(crate) struct Flight {
     pub(crate) policy: FailurePolicy,
     pub(crate) need: Need,
     /// What the request that started it has seen.
-    pin: Pin,
+    observed: Observed,
     done: once::Sender<Outcome>,
     outcome: Outcome,
     told: bool,
@@ -53,8 +53,8 @@ impl Flight {
         number: u64,
         policy: FailurePolicy,
         need: Need,
-        pin: Pin,
-        boarding: Boarding,
+        observed: Observed,
+        joined: Joined,
     ) -> Self {
         Self {
             begin_by: Instant::now() + engine.terms.timeout,
@@ -63,9 +63,9 @@ impl Flight {
             number,
             policy,
             need,
-            pin,
-            done: boarding.done,
-            abandoned: boarding.abandoned,
+            observed,
+            done: joined.done,
+            abandoned: joined.abandoned,
             // Where the engine's runtime has ended it never runs.
             outcome: Err(Error::unavailable().into()),
             told: false,
@@ -75,28 +75,28 @@ impl Flight {
 
     pub(crate) async fn run(mut self, call: Call) {
         self.outcome = Err(AcquireError::new(AcquireErrorKind::Panicked).into());
-        let mut exclusion = Exclusion::default();
-        let flight = Box::pin(self.fly(call, &mut exclusion));
+        let mut guard = RedemptionGuard::default();
+        let flight = Box::pin(self.fly(call, &mut guard));
         self.outcome = match race(self.abandoned.notified(), flight).await {
-            Either::First(()) => Err(Grounded::Overtaken),
+            Either::First(()) => Err(AcquireFailure::Overtaken),
             Either::Second(outcome) => outcome,
         };
-        if let Err(Grounded::Failed(Error::Acquire(error))) = &self.outcome {
+        if let Err(AcquireFailure::Failed(Error::Acquire(error))) = &self.outcome {
             // As many as requests ask for: metrics and `Stats` count them.
             tracing::debug!(kind = ?error.kind(), reason = ?self.need.reason, "no token was acquired");
         }
         self.tell();
         let id = self.id.clone();
         drop(self);
-        Box::pin(exclusion.end_when_written(id.partition, id.name)).await;
+        Box::pin(guard.end_when_written(id.partition, id.name)).await;
     }
 
-    async fn fly(&self, call: Call, exclusion: &mut Exclusion) -> Outcome {
+    async fn fly(&self, call: Call, guard: &mut RedemptionGuard) -> Outcome {
         let engine = self.engine.clone();
         let _held = Reading::hold(&engine, &self.id.partition);
         let mut seen = self.remembered();
         if self.policy == FailurePolicy::Bypass {
-            return Box::pin(self.ask(call, &seen, exclusion)).await;
+            return Box::pin(self.ask(call, &seen, guard)).await;
         }
         let mut floor = None;
         if self.need.force || self.need.replaces.is_some() {
@@ -107,24 +107,24 @@ impl Flight {
             }
             floor = seen.version(engine.l2.entry_id(self.need.key.as_ref()));
         }
-        let mut turn = Turn::new(&engine);
+        let mut turn = LeaseWait::new(&engine);
         let changes = engine.coherence.changes(&self.id.partition);
         let mut call = Some(call);
         loop {
             let refreshes = seen.refresh_token.is_hit();
             let alone = self.needs_no_lease(&seen);
-            let life = seen.pin.generation();
-            if refreshes && exclusion.lock.is_none() {
-                let lock = engine.lock_partition(&self.id.partition, seen.pin);
+            let life = seen.observed.generation();
+            if refreshes && guard.lock.is_none() {
+                let lock = engine.lock_partition(&self.id.partition, seen.observed);
                 let lock = timeout_at(self.begin_by, lock).await;
-                exclusion.lock = Some(lock.map_err(|_| timed_out())?);
+                guard.lock = Some(lock.map_err(|_| timed_out())?);
             }
             // From before the look, so that no announcement falls in between.
             let mut changed = pin!(changes.value().notified());
             changed.as_mut().enable();
             let taken = match alone {
                 true => Ok(None),
-                false => Box::pin(self.take_lease(exclusion, refreshes, life)).await,
+                false => Box::pin(self.take_lease(guard, refreshes, life)).await,
             };
             let looked = match taken {
                 Ok(None) => Box::pin(self.look()).await.map(|seen| (seen, true)),
@@ -143,7 +143,7 @@ impl Flight {
                         turn.pause(changed.as_mut()).await;
                         continue;
                     }
-                    exclusion.lease = None;
+                    guard.lease = None;
                     (self.remembered(), true)
                 }
             };
@@ -152,18 +152,18 @@ impl Flight {
                 return outcome;
             }
             let is_known_now = alone && !self.needs_no_lease(&seen);
-            let is_another = seen.pin.generation() != life;
+            let is_another = seen.observed.generation() != life;
             if ours && (seen.refresh_token.is_hit() != refreshes || is_known_now || is_another) {
                 // It is another lease that is needed.
-                Box::pin(exclusion.end()).await;
+                Box::pin(guard.end()).await;
             } else if ours {
                 seen.token = seen.token.or_else(|| self.need.stale.clone());
                 let Some(call) = call.take() else {
-                    return Err(Grounded::Overtaken);
+                    return Err(AcquireFailure::Overtaken);
                 };
-                match Box::pin(self.ask(call, &seen, exclusion)).await {
+                match Box::pin(self.ask(call, &seen, guard)).await {
                     // Who has taken over may bring the token.
-                    Err(Grounded::Overtaken) => exclusion.lease = None,
+                    Err(AcquireFailure::Overtaken) => guard.lease = None,
                     outcome => return outcome,
                 }
             } else if turn.is_over() {
@@ -174,7 +174,7 @@ impl Flight {
 
     /// Whether other instances need not be kept from doing the same: there is no such session or user
     /// as far as is known, and so nothing that could be redeemed twice. Invented ids leave no lease.
-    fn needs_no_lease(&self, seen: &Seen) -> bool {
+    fn needs_no_lease(&self, seen: &RefreshState) -> bool {
         let kind = self.id.partition.kind();
         let invented = matches!(kind, PartitionKind::Session | PartitionKind::User);
         invented && !seen.exists && !seen.refresh_token.is_hit()
@@ -183,7 +183,7 @@ impl Flight {
     /// Asks for the lease; how long it is another's if it is.
     async fn take_lease(
         &self,
-        exclusion: &mut Exclusion,
+        guard: &mut RedemptionGuard,
         refreshes: bool,
         generation: u64,
     ) -> Result<Option<Duration>, L2Error> {
@@ -191,7 +191,7 @@ impl Flight {
             true => REFRESH_TOKEN,
             false => self.need.key.as_ref(),
         };
-        let mut held = match exclusion.lease.take() {
+        let mut held = match guard.lease.take() {
             Some(held) => held,
             None => {
                 let partition = self.engine.id(&self.id.partition).await?;
@@ -201,17 +201,17 @@ impl Flight {
         let answer = held.take().await;
         // One that may have been granted is asked for again, by the same owner.
         if !matches!(answer, Ok(Some(_))) {
-            exclusion.lease = Some(held);
+            guard.lease = Some(held);
         }
         answer
     }
 
-    async fn look(&self) -> Result<Seen, L2Error> {
+    async fn look(&self) -> Result<RefreshState, L2Error> {
         self.engine.look(&self.id.partition, &self.need.key).await
     }
 
     /// What is in L2, or in memory when L2 cannot be asked and the policy is to go on.
-    pub(crate) async fn look_or_remember(&self) -> Result<Seen, Error> {
+    pub(crate) async fn look_or_remember(&self) -> Result<RefreshState, Error> {
         match self.look().await {
             Ok(seen) => Ok(seen),
             Err(failure) => {
@@ -232,26 +232,26 @@ impl Flight {
     }
 
     pub(crate) fn is_over(&self, state: &State) -> bool {
-        state.signed_out_since(&self.pin)
+        state.signed_out_since(&self.observed)
     }
 
-    fn remembered(&self) -> Seen {
+    fn remembered(&self) -> RefreshState {
         let engine = &self.engine;
         let now = engine.now();
         engine.partitions.with(&self.id.partition, |_, state| {
-            state.seen(self.need.key.as_ref(), now)
+            state.refresh_state(self.need.key.as_ref(), now)
         })
     }
 
     /// The end of the flight if the provider need not, or must not, be asked.
-    pub(crate) fn answered_by(&self, seen: &Seen, floor: Option<u64>) -> Option<Outcome> {
+    pub(crate) fn answered_by(&self, seen: &RefreshState, floor: Option<u64>) -> Option<Outcome> {
         let now = self.engine.clock.now();
         if let Some(token) = seen.token.as_ref().filter(|t| self.need.is_met_by(t, now)) {
             // A forced refresh is content with one that was made while it waited.
             let version = seen.version(self.engine.l2.entry_id(self.need.key.as_ref()));
             let newer = floor.is_some_and(|floor| version.is_some_and(|version| version > floor));
             if !self.need.force || newer {
-                return Some(Ok(Landed {
+                return Some(Ok(AcquiredToken {
                     token: token.clone(),
                     source: TokenSource::Cache,
                     level: match version {
@@ -265,7 +265,7 @@ impl Flight {
                 }));
             }
         }
-        let error = seen.setback.as_ref()?.error(now)?;
+        let error = seen.failure_record.as_ref()?.error(now)?;
         Some(Err(error.into()))
     }
 

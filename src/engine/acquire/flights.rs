@@ -11,17 +11,17 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio::time::timeout;
 
+use crate::engine::acquire::call_slots::{CallSlot, CallSlots};
 use crate::engine::acquire::outcome::Outcome;
-use crate::engine::acquire::places::{Place, Places};
 use crate::engine::limits::RECHECK;
-use crate::engine::partition::observed::Pin;
+use crate::engine::partition::observed::Observed;
 use crate::engine::sync::in_use::{InUse, Use};
 use crate::engine::sync::once;
 use crate::error::Error;
 use crate::key::{PartitionKey, PartitionKind, TokenKey};
 use crate::random;
 
-/// Flights at a time: as many as 64 places get through in a minute at a third of a second a call. They
+/// Flights at a time: as many as 64 call_slots get through in a minute at a third of a second a call. They
 /// take some 4 KB each.
 const MOST: usize = 16_384;
 /// Of these those ahead of time.
@@ -41,7 +41,7 @@ pub(crate) struct Flights {
     flying: Mutex<Flying>,
     /// Whoever redeems a partition's refresh token holds its lock.
     locks: InUse<Redeeming>,
-    places: Places,
+    call_slots: CallSlots,
     /// How many have not landed.
     count: watch::Sender<usize>,
     /// Moves the refresh times of this instance apart from those of others.
@@ -60,7 +60,7 @@ struct Entry {
     number: u64,
     outcome: once::Receiver<Outcome>,
     /// When it was started. What began after a sign-out does not wait for what one has ended.
-    pin: Pin,
+    observed: Observed,
     waiters: usize,
     /// Nobody has to wait for it.
     is_ahead: bool,
@@ -79,7 +79,7 @@ pub(crate) struct Locked<'a> {
 }
 
 /// A flight's own end of it.
-pub(crate) struct Boarding {
+pub(crate) struct Joined {
     pub(crate) done: once::Sender<Outcome>,
     /// Told when the flight is to end, because nobody waits for it any more.
     pub(crate) abandoned: Arc<Notify>,
@@ -91,7 +91,7 @@ pub(crate) struct Waiter<'a> {
     id: FlightId,
     number: u64,
     /// When the flight was started.
-    pin: Pin,
+    observed: Observed,
     outcome: once::Receiver<Outcome>,
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct Lock {
 struct Redeeming {
     lock: Arc<tokio::sync::Mutex<()>>,
     /// What the last who had the lock has seen.
-    holder: Mutex<Option<Pin>>,
+    holder: Mutex<Option<Observed>>,
 }
 
 impl Flights {
@@ -113,7 +113,7 @@ impl Flights {
         Self {
             flying: Mutex::default(),
             locks: InUse::default(),
-            places: Places::new(max_acquisitions as usize),
+            call_slots: CallSlots::new(max_acquisitions as usize),
             count: watch::Sender::new(0),
             jitter: random::number().unwrap_or_default(),
         }
@@ -135,8 +135,8 @@ impl Flights {
     pub(crate) async fn lock_partition(
         &self,
         partition: &PartitionKey,
-        pin: Pin,
-        over: impl Fn(&Pin) -> bool,
+        observed: Observed,
+        over: impl Fn(&Observed) -> bool,
     ) -> Lock {
         loop {
             let shared = self.locks.enter(partition);
@@ -155,7 +155,7 @@ impl Flights {
             let Some(guard) = guard.filter(|_| shared.is_current()) else {
                 continue;
             };
-            *redeeming.holder.lock() = Some(pin);
+            *redeeming.holder.lock() = Some(observed);
             return Lock {
                 _guard: guard,
                 _use: shared,
@@ -165,11 +165,11 @@ impl Flights {
 
     /// A place for the call of this flight, which has to be waited for. `None` where the flight was
     /// abandoned.
-    pub(crate) fn queue_up(&self, id: &FlightId, number: u64) -> Option<Place<'_>> {
+    pub(crate) fn queue_up(&self, id: &FlightId, number: u64) -> Option<CallSlot<'_>> {
         let mut flying = self.flying.lock();
         let flight = flying.find(id, number)?;
         let place = self
-            .places
+            .call_slots
             .enter(&id.partition, flight.is_ahead && !flight.is_awaited);
         flight.ticket = Some(place.ticket());
         Some(place)
@@ -217,22 +217,22 @@ impl<'a> Locked<'a> {
         &mut self,
         id: &FlightId,
         is_ahead: bool,
-        over: impl FnOnce(&Pin) -> bool,
+        over: impl FnOnce(&Observed) -> bool,
     ) -> Option<Waiter<'a>> {
         let flight = self.flying.flights.get_mut(id)?;
-        if over(&flight.pin) {
+        if over(&flight.observed) {
             return None;
         }
         flight.waiters += 1;
         if !is_ahead && !std::mem::replace(&mut flight.is_awaited, true) {
             let waits = flight.ticket.into_iter();
-            waits.for_each(|ticket| self.flights.places.promote(&id.partition, ticket));
+            waits.for_each(|ticket| self.flights.call_slots.promote(&id.partition, ticket));
         }
         Some(Waiter {
             flights: self.flights,
             id: id.clone(),
             number: flight.number,
-            pin: flight.pin,
+            observed: flight.observed,
             outcome: flight.outcome.clone(),
         })
     }
@@ -243,8 +243,8 @@ impl<'a> Locked<'a> {
         id: FlightId,
         number: u64,
         is_ahead: bool,
-        pin: Pin,
-    ) -> Result<(Boarding, Waiter<'a>), Error> {
+        observed: Observed,
+    ) -> Result<(Joined, Waiter<'a>), Error> {
         if !self.has_room(&id.partition, is_ahead) {
             return Err(Error::Overloaded);
         }
@@ -254,13 +254,13 @@ impl<'a> Locked<'a> {
             flights: self.flights,
             id: id.clone(),
             number,
-            pin,
+            observed,
             outcome: outcome.clone(),
         };
         let entry = Entry {
             number,
             outcome,
-            pin,
+            observed,
             waiters: 1,
             is_ahead,
             is_awaited: !is_ahead,
@@ -269,7 +269,7 @@ impl<'a> Locked<'a> {
         };
         self.flying.insert(id, entry);
         self.flights.count.send_modify(|count| *count += 1);
-        Ok((Boarding { done, abandoned }, waiter))
+        Ok((Joined { done, abandoned }, waiter))
     }
 
     fn has_room(&self, partition: &PartitionKey, is_ahead: bool) -> bool {
@@ -329,9 +329,9 @@ impl Entry {
 }
 
 impl Waiter<'_> {
-    /// Whether it is for a session that began after this pin's was signed out.
-    pub(crate) fn is_after(&self, pin: &Pin) -> bool {
-        pin.is_before(&self.pin)
+    /// Whether it is for a session that began after this observed's was signed out.
+    pub(crate) fn is_after(&self, observed: &Observed) -> bool {
+        observed.is_before(&self.observed)
     }
 
     pub(crate) async fn outcome(&self) -> Option<Outcome> {

@@ -13,9 +13,9 @@ use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource}
 use crate::engine::acquire::call::Call;
 use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::flights::{FlightId, Waiter};
-use crate::engine::acquire::outcome::{Grounded, Landed, Need, Terms};
+use crate::engine::acquire::outcome::{AcquireFailure, AcquireSettings, AcquiredToken, Need};
 use crate::engine::core::Engine;
-use crate::engine::partition::observed::Pin;
+use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
 use crate::error::Error;
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
@@ -50,29 +50,34 @@ impl Engine {
         partition: &PartitionKey,
         need: &Need,
         policy: FailurePolicy,
-        pin: &mut Option<Pin>,
+        observed: &mut Option<Observed>,
         call: Call,
-    ) -> Result<Landed, Error> {
+    ) -> Result<AcquiredToken, Error> {
         if call.waits_for_itself(self, || FlightId::of(partition, need)) {
             return Err(waits_for_itself().into());
         }
         let mut call = Some(call);
-        if pin.is_none() && policy != FailurePolicy::Bypass {
+        if observed.is_none() && policy != FailurePolicy::Bypass {
             // Whoever insists on a new token has not read anything yet.
-            self.know_generation(partition, policy, pin).await?;
+            self.know_generation(partition, policy, observed).await?;
         }
         loop {
             let now = self.now();
-            let (setback, seen) = self.partitions.with(partition, |_, state| {
-                let seen = *pin.get_or_insert_with(|| state.pin(now));
-                (state.seen(need.key.as_ref(), now).setback, seen)
+            let (failure_record, seen) = self.partitions.with(partition, |_, state| {
+                let seen = *observed.get_or_insert_with(|| state.observe(now));
+                (
+                    state.refresh_state(need.key.as_ref(), now).failure_record,
+                    seen,
+                )
             });
-            if let Some(error) = setback.and_then(|setback| setback.error(now.wall)) {
+            if let Some(error) =
+                failure_record.and_then(|failure_record| failure_record.error(now.wall))
+            {
                 return Err(error.into());
             }
             // A call that has begun goes on when this caller goes away.
             let flight = self.join(partition, need, policy, seen, &mut call)?;
-            let landed = self.awaited(self.landing(), flight.outcome()).await;
+            let landed = self.awaited(self.ack(), flight.outcome()).await;
             let is_of_another = flight.is_after(&seen);
             drop(flight);
             let Ok(landed) = landed else {
@@ -90,9 +95,9 @@ impl Engine {
                         return Ok(landed);
                     }
                 }
-                Some(Err(Grounded::Failed(error))) => return Err(error),
-                Some(Err(Grounded::Overtaken)) if !started => {}
-                Some(Err(Grounded::Overtaken)) | None => {
+                Some(Err(AcquireFailure::Failed(error))) => return Err(error),
+                Some(Err(AcquireFailure::Overtaken)) if !started => {}
+                Some(Err(AcquireFailure::Overtaken)) | None => {
                     return Err(crate::engine::acquire::outcome::overtaken());
                 }
             }
@@ -101,8 +106,8 @@ impl Engine {
 
     /// When a flight that starts now has landed at the latest: after its turn and its place, the call,
     /// and what is to be read and written around it.
-    fn landing(&self) -> Instant {
-        let Terms {
+    fn ack(&self) -> Instant {
+        let AcquireSettings {
             timeout, lease_ttl, ..
         } = self.terms;
         Instant::now() + timeout * 2 + lease_ttl + self.l2.hard_timeout * 2
@@ -120,10 +125,10 @@ impl Engine {
         let now = self.now();
         let seen = self
             .partitions
-            .with(partition, |_, state| state.seen(key.as_ref(), now));
+            .with(partition, |_, state| state.refresh_state(key.as_ref(), now));
         if seen
-            .setback
-            .is_some_and(|setback| setback.error(now.wall).is_some())
+            .failure_record
+            .is_some_and(|failure_record| failure_record.error(now.wall).is_some())
         {
             return;
         }
@@ -137,7 +142,7 @@ impl Engine {
             stale: None,
         };
         // Shut down or too busy: the token is still good.
-        let _ = self.join(partition, &need, policy, seen.pin, &mut Some(call));
+        let _ = self.join(partition, &need, policy, seen.observed, &mut Some(call));
     }
 
     /// When a successor of this token is asked for, ahead of its expiry: a little earlier or later
@@ -199,13 +204,13 @@ impl Engine {
         partition: &PartitionKey,
         need: &Need,
         policy: FailurePolicy,
-        pin: Pin,
+        observed: Observed,
         call: &mut Option<Call>,
     ) -> Result<Waiter<'_>, Error> {
         let id = FlightId::of(partition, need);
         let is_ahead = need.is_ahead();
         let mut flying = self.flights.lock();
-        let over = |pin: &Pin| self.find(partition).lock().signed_out_since(pin);
+        let over = |observed: &Observed| self.find(partition).lock().signed_out_since(observed);
         if let Some(flight) = flying.join(&id, is_ahead, over) {
             return Ok(flight);
         }
@@ -216,7 +221,7 @@ impl Engine {
             return Err(crate::engine::acquire::outcome::overtaken());
         }
         let number = u64::from_be_bytes(self.queue.next_id().0);
-        let (boarding, flight) = flying.start(id.clone(), number, is_ahead, pin)?;
+        let (joined, flight) = flying.start(id.clone(), number, is_ahead, observed)?;
         drop(flying);
         if let Some(call) = call.take() {
             let policy = match policy {
@@ -227,7 +232,7 @@ impl Engine {
                 policy => policy,
             };
             let (engine, need) = (self.clone(), need.clone());
-            let flight = Flight::new(engine, id, number, policy, need, pin, boarding);
+            let flight = Flight::new(engine, id, number, policy, need, observed, joined);
             // It is counted by now: a shutdown sees it, or this sees the shutdown.
             if self.queue.is_closed() {
                 return Err(Error::ShutDown);

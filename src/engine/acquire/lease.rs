@@ -13,8 +13,8 @@ use crate::engine::acquire::call::Gate;
 use crate::engine::acquire::flights::Lock;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::partition::observed::Pin;
-use crate::engine::partition::refresh::Seen;
+use crate::engine::partition::observed::Observed;
+use crate::engine::partition::refresh::RefreshState;
 use crate::engine::sync::until::Until;
 use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::race::{Either, race};
@@ -46,7 +46,7 @@ pub(crate) struct HeldLease {
 pub(crate) struct About<'a> {
     pub(crate) partition: &'a PartitionKey,
     pub(crate) name: &'a TokenKey,
-    pub(crate) seen: &'a Seen,
+    pub(crate) seen: &'a RefreshState,
 }
 
 /// How guarded work has ended.
@@ -222,9 +222,13 @@ impl HeldLease {
 
 impl Engine {
     /// The right to redeem this partition's refresh token, within this process.
-    pub(crate) async fn lock_partition(self: &Arc<Self>, key: &PartitionKey, pin: Pin) -> Lock {
-        let over = |holder: &Pin| self.find(key).lock().signed_out_since(holder);
-        self.flights.lock_partition(key, pin, over).await
+    pub(crate) async fn lock_partition(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        observed: Observed,
+    ) -> Lock {
+        let over = |holder: &Observed| self.find(key).lock().signed_out_since(holder);
+        self.flights.lock_partition(key, observed, over).await
     }
 
     /// Whether L2 has all that is known of these tokens, or never will have.

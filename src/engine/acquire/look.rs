@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::load::fetch::MAX_READS;
-use crate::engine::partition::refresh::Seen;
+use crate::engine::partition::refresh::RefreshState;
 use crate::key::{PartitionKey, TokenKey};
 
 impl Engine {
@@ -15,10 +15,10 @@ impl Engine {
         self: &Arc<Self>,
         key: &PartitionKey,
         name: &TokenKey,
-    ) -> Result<Seen, L2Error> {
+    ) -> Result<RefreshState, L2Error> {
         for _ in 0..MAX_READS {
             let (seen, versions) = self
-                .fetch(key, |state, now| state.seen(name.as_ref(), now))
+                .fetch(key, |state, now| state.refresh_state(name.as_ref(), now))
                 .await?;
             if !seen.waits {
                 return Ok(seen.with_versions(versions));

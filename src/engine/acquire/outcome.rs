@@ -12,7 +12,7 @@ use crate::token::Token;
 
 /// How acquisitions are made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct AcquireSettings {
     /// How long before its expiry a token is replaced.
     pub(crate) refresh_before: Duration,
     pub(crate) lease_ttl: Duration,
@@ -52,7 +52,7 @@ impl Need {
 
 /// What a flight brought.
 #[derive(Clone, Debug)]
-pub(crate) struct Landed {
+pub(crate) struct AcquiredToken {
     pub(crate) token: Token,
     pub(crate) source: TokenSource,
     pub(crate) level: CacheLevel,
@@ -64,7 +64,7 @@ pub(crate) struct Landed {
 
 /// Why a flight brought nothing.
 #[derive(Clone, Debug)]
-pub(crate) enum Grounded {
+pub(crate) enum AcquireFailure {
     /// Everybody who waited gets this.
     Failed(Error),
     /// Another instance has taken over. The acquire function is used up; who has another one may
@@ -72,15 +72,15 @@ pub(crate) enum Grounded {
     Overtaken,
 }
 
-pub(crate) type Outcome = Result<Landed, Grounded>;
+pub(crate) type Outcome = Result<AcquiredToken, AcquireFailure>;
 
-impl From<Error> for Grounded {
+impl From<Error> for AcquireFailure {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<AcquireError> for Grounded {
+impl From<AcquireError> for AcquireFailure {
     fn from(error: AcquireError) -> Self {
         Self::Failed(error.into())
     }

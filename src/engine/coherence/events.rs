@@ -12,7 +12,7 @@ use crate::engine::core::Engine;
 use crate::engine::limits::RECHECK;
 use crate::engine::partition::hints::Hint;
 use crate::engine::partition::state::State;
-use crate::engine::vouch::{Hearing, TRUST, UNTOLD};
+use crate::engine::trust::{FeedState, TRUST, UNTOLD};
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Feed, FeedEvent};
@@ -27,23 +27,23 @@ impl Engine {
     /// How long a change of another instance can go unnoticed now; `None` is without bound.
     pub(crate) fn staleness_bound(&self) -> Option<Duration> {
         let now = self.now().moment;
-        match self.rules.vouch.hearing(now) {
-            Hearing::None => self.rules.max_staleness,
-            Hearing::Alive => Some(self.rules.vouch.unproven_for(now)),
-            Hearing::Lost => Some(RECHECK).filter(|_| self.l2.shards.answer()),
+        match self.rules.trust.feed_state(now) {
+            FeedState::None => self.rules.max_staleness,
+            FeedState::Alive => Some(self.rules.trust.unproven_for(now)),
+            FeedState::Lost => Some(RECHECK).filter(|_| self.l2.shards.answer()),
         }
     }
 
     /// Whether the feed is provably alive; `None` where the store has none.
     pub(crate) fn is_feed_alive(&self) -> Option<bool> {
-        match self.rules.vouch.hearing(self.now().moment) {
-            Hearing::None => None,
-            hearing => Some(hearing == Hearing::Alive),
+        match self.rules.trust.feed_state(self.now().moment) {
+            FeedState::None => None,
+            hearing => Some(hearing == FeedState::Alive),
         }
     }
 
     /// Does what the feed says until the engine ends.
-    pub(crate) fn follow(self: &Arc<Self>, mut feed: Feed) {
+    pub(crate) fn spawn_feed(self: &Arc<Self>, mut feed: Feed) {
         let engine = Arc::downgrade(self);
         let listener = self.runtime.spawn(async move {
             let mut gaps = Gaps::default();
@@ -51,48 +51,48 @@ impl Engine {
                 let Some(engine) = engine.upgrade() else {
                     return;
                 };
-                engine.obey(event, &mut gaps);
+                engine.handle_event(event, &mut gaps);
             }
         });
         *self.coherence.listener.lock() = Some(listener.abort_handle());
     }
 
-    fn obey(self: &Arc<Self>, event: FeedEvent, gaps: &mut Gaps) {
-        let vouch = &self.rules.vouch;
+    fn handle_event(self: &Arc<Self>, event: FeedEvent, gaps: &mut Gaps) {
+        let trust = &self.rules.trust;
         let now = self.now().moment;
         match event {
-            FeedEvent::Changed(digests) => self.take_hints(&digests),
-            FeedEvent::Everything if gaps.add(now) => vouch.lapse(now),
-            FeedEvent::Everything => self.hear_everything(),
+            FeedEvent::Changed(digests) => self.take_invalidations(&digests),
+            FeedEvent::Everything if gaps.add(now) => trust.lapse(now),
+            FeedEvent::Everything => self.invalidate_everything(),
             FeedEvent::CompleteUntil(_) if gaps.are_many() && gaps.go_on(now) => {}
             FeedEvent::CompleteUntil(proven) => {
                 if !gaps.go_on(now) && gaps.end() {
-                    self.hear_everything();
+                    self.invalidate_everything();
                 }
                 let age = Instant::now().into_std().saturating_duration_since(proven);
-                vouch.believe_until(now.saturating_sub(age).saturating_add(TRUST));
+                trust.believe_until(now.saturating_sub(age).saturating_add(TRUST));
             }
-            FeedEvent::Lost => vouch.lapse(now),
+            FeedEvent::Lost => trust.lapse(now),
         }
     }
 
-    fn hear_everything(self: &Arc<Self>) {
-        self.rules.vouch.begin_epoch();
+    fn invalidate_everything(self: &Arc<Self>) {
+        self.rules.trust.begin_epoch();
         self.rules.users.hear_all();
         // L2 may be back.
-        self.l2.shards.hasten();
+        self.l2.shards.probe_soon();
         self.ask_for_number();
     }
 
     /// These may have changed.
-    fn take_hints(self: &Arc<Self>, digests: &[[u8; 32]]) {
+    fn take_invalidations(self: &Arc<Self>, digests: &[[u8; 32]]) {
         self.counters.feed_told.add(digests.len() as u64);
         let now = self.now();
         let mut own = Vec::new();
         for digest in digests {
             self.rules.users.hear(digest);
             if self.is_namespace_epoch(digest) {
-                self.rules.vouch.hear_number();
+                self.rules.trust.hear_number();
                 self.ask_for_number();
             }
             let Some(partition) = self.coherence.index.find(digest) else {

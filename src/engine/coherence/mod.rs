@@ -43,7 +43,7 @@ impl Coherence {
     }
 
     /// A partition is about to be read into memory: what is told of it concerns us.
-    pub(crate) fn listen(&self, id: &PartitionId, partition: &Arc<Partition>, state: &mut State) {
+    pub(crate) fn register(&self, id: &PartitionId, partition: &Arc<Partition>, state: &mut State) {
         if self.has_feed {
             self.index.list(id.digest(), partition, &mut state.listed);
         }

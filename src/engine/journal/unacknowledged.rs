@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use crate::engine::journal::kept::Kept;
+use crate::engine::journal::journaled::Journaled;
 
 /// The sign-outs of one engine. Clones are the same.
 #[derive(Clone, Default)]
@@ -25,16 +25,16 @@ struct Shared {
 /// Whatever has to be told to L2 before a session is over holds one: a partition's sign-out while
 /// it waits, and anything that ends several sessions at once.
 #[must_use]
-pub(crate) struct Untold {
+pub(crate) struct Unacknowledged {
     sign_outs: SignOuts,
-    kept: Option<Kept>,
+    kept: Option<Journaled>,
 }
 
 impl SignOuts {
     /// One more, which L2 is to be told of.
-    pub(crate) fn begin(&self) -> Untold {
+    pub(crate) fn begin(&self) -> Unacknowledged {
         self.0.waiting.send_modify(|waiting| *waiting += 1);
-        Untold {
+        Unacknowledged {
             sign_outs: self.clone(),
             kept: None,
         }
@@ -62,14 +62,14 @@ impl SignOuts {
     }
 }
 
-impl Untold {
+impl Unacknowledged {
     /// L2 has been told, or need not be any more.
     pub(crate) fn told(mut self) {
         self.forget();
     }
 
     /// It is in the journal.
-    pub(crate) fn keep(&mut self, kept: Kept) {
+    pub(crate) fn keep(&mut self, kept: Journaled) {
         let replaced = match &self.kept {
             Some(known) if !kept.is_later_than(known) => Some(kept),
             Some(_) => self.kept.replace(kept),
@@ -104,7 +104,7 @@ impl Untold {
         }
     }
 
-    fn take_kept(&mut self) -> Option<Kept> {
+    fn take_kept(&mut self) -> Option<Journaled> {
         let kept = self.kept.take();
         if kept.is_some() {
             self.sign_outs.0.kept.fetch_sub(1, Ordering::Relaxed);
@@ -113,7 +113,7 @@ impl Untold {
     }
 }
 
-impl Drop for Untold {
+impl Drop for Unacknowledged {
     fn drop(&mut self) {
         // What is in the journal stays there: nobody has said that L2 was told.
         self.take_kept();

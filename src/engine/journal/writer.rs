@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::engine::journal::disk::Disk;
-use crate::engine::journal::kept::{Forget, Kept};
+use crate::engine::journal::journaled::{Forget, Journaled};
 use crate::engine::journal::record::Line;
 pub(crate) use crate::engine::journal::record::Record;
-use crate::engine::journal::unacknowledged::{SignOuts, Untold};
+use crate::engine::journal::unacknowledged::{SignOuts, Unacknowledged};
 use crate::error::ConfigError;
 use crate::store::CommitId;
 
@@ -36,14 +36,14 @@ pub(crate) struct Inner {
 }
 
 enum Job {
-    Add(Vec<Record>, oneshot::Sender<io::Result<Kept>>),
+    Add(Vec<Record>, oneshot::Sender<io::Result<Journaled>>),
     Forget(Vec<u64>),
 }
 
 /// A sign-out of an earlier process.
 pub(crate) struct Owed {
     pub(crate) record: Record,
-    pub(crate) untold: Untold,
+    pub(crate) unacknowledged: Unacknowledged,
 }
 
 impl Forget for Inner {
@@ -72,16 +72,19 @@ impl Journal {
         let left = journal.0.disk.lock().live.clone();
         let mut owed = HashMap::with_capacity(left.len());
         for (number, record) in left {
-            let mut untold = sign_outs.begin();
-            untold.keep(Kept {
+            let mut unacknowledged = sign_outs.begin();
+            unacknowledged.keep(Journaled {
                 journal: journal.forgets(),
                 numbers: vec![number],
             });
-            let later = Owed { record, untold };
+            let later = Owed {
+                record,
+                unacknowledged,
+            };
             // Of several of one partition the latest has it all.
             let earlier: Option<Owed> = owed.insert(later.record.digest, later);
             if let Some(earlier) = earlier {
-                earlier.untold.told();
+                earlier.unacknowledged.told();
             }
         }
         journal.0.owes.store(owed.len(), Ordering::Release);
@@ -96,7 +99,7 @@ impl Journal {
     }
 
     /// Writes these down. On return they are durable.
-    pub(crate) async fn add(&self, records: Vec<Record>) -> io::Result<Kept> {
+    pub(crate) async fn add(&self, records: Vec<Record>) -> io::Result<Journaled> {
         let (told, written) = oneshot::channel();
         self.push(Job::Add(records, told));
         let lost = |_| io::Error::other("the journal's writer has ended");
@@ -159,7 +162,7 @@ impl Journal {
         }
         for (numbers, told) in added {
             let answer = match &written {
-                Ok(()) => Ok(Kept {
+                Ok(()) => Ok(Journaled {
                     journal: self.forgets(),
                     numbers,
                 }),
@@ -256,7 +259,7 @@ mod tests {
             all.push(journal.add(vec![record(number)]).await.expect("kept"));
         }
         assert_eq!(left(&path), 100);
-        all.drain(10..).for_each(Kept::forget);
+        all.drain(10..).for_each(Journaled::forget);
         // Written in order.
         let last = journal.add(vec![record(100)]).await;
         assert!(last.is_ok());

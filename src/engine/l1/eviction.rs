@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 
 use crate::engine::partition::state::Partition;
 
-/// moka keeps the books: who weighs how much, and who was used least recently. A hit does not go
+/// moka keeps the order: who weighs how much, and who was used least recently. A hit does not go
 /// through it: it hears of a use only when as many partitions have come since the last one that the
 /// order could change by a sixteenth of L1, and of each one while L1 holds fewer than sixteen.
-pub(crate) struct Bound {
-    books: Cache<Entry, Arc<Partition>>,
+pub(crate) struct Eviction {
+    order: Cache<Entry, Arc<Partition>>,
     /// Who had to leave, and is still found.
     evicted: Arc<Mutex<Vec<Arc<Partition>>>>,
     /// How many partitions have come, give or take a wrap-around.
@@ -23,13 +23,13 @@ pub(crate) struct Bound {
     grain: AtomicU32,
 }
 
-/// Where a partition is in memory: it stays there while it is in the books.
+/// Where a partition is in memory: it stays there while it is in the order.
 type Entry = usize;
 
 /// The part of L1 by which the order of uses may be wrong.
 const GRAINS: u64 = 16;
 
-impl Bound {
+impl Eviction {
     pub(crate) fn new(max_bytes: u64) -> Self {
         let evicted = Arc::<Mutex<Vec<_>>>::default();
         let leaving = evicted.clone();
@@ -38,7 +38,7 @@ impl Bound {
                 leaving.lock().push(partition);
             }
         };
-        let books = Cache::builder()
+        let order = Cache::builder()
             // Admits every newcomer; the default policy may refuse one in favour of the old.
             .eviction_policy(EvictionPolicy::lru())
             .max_capacity(max_bytes)
@@ -46,7 +46,7 @@ impl Bound {
             .eviction_listener(listener)
             .build();
         Self {
-            books,
+            order,
             evicted,
             arrivals: AtomicU32::new(0),
             grain: AtomicU32::new(0),
@@ -58,8 +58,8 @@ impl Bound {
         let arrivals = self.arrivals.fetch_add(1, Ordering::Relaxed);
         partition.used.store(arrivals, Ordering::Relaxed);
         partition.weight.store(weight, Ordering::Relaxed);
-        self.books.insert(entry(partition), partition.clone());
-        let grain = self.books.entry_count() / GRAINS;
+        self.order.insert(entry(partition), partition.clone());
+        let grain = self.order.entry_count() / GRAINS;
         let grain = u32::try_from(grain).unwrap_or(u32::MAX);
         self.grain.store(grain, Ordering::Relaxed);
     }
@@ -75,19 +75,19 @@ impl Bound {
     pub(crate) fn note_use(&self, partition: &Arc<Partition>) {
         let arrivals = self.arrivals.load(Ordering::Relaxed);
         partition.used.store(arrivals, Ordering::Relaxed);
-        self.books.get(&entry(partition));
+        self.order.get(&entry(partition));
     }
 
     pub(crate) fn has(&self, partition: &Arc<Partition>) -> bool {
-        self.books.contains_key(&entry(partition))
+        self.order.contains_key(&entry(partition))
     }
 
     pub(crate) fn remove(&self, partition: &Arc<Partition>) {
-        self.books.invalidate(&entry(partition));
+        self.order.invalidate(&entry(partition));
     }
 
     pub(crate) fn clear(&self) {
-        self.books.invalidate_all();
+        self.order.invalidate_all();
     }
 
     /// Those who had to leave since this was last asked.
@@ -97,12 +97,12 @@ impl Bound {
 
     /// Has everybody leave who has to.
     pub(crate) fn settle(&self) {
-        self.books.run_pending_tasks();
+        self.order.run_pending_tasks();
     }
 
     /// How many there are, and what they weigh.
     pub(crate) fn size(&self) -> (u64, u64) {
-        (self.books.entry_count(), self.books.weighted_size())
+        (self.order.entry_count(), self.order.weighted_size())
     }
 }
 

@@ -10,16 +10,16 @@ use crate::key::PartitionKey;
 /// The partitions of some keys.
 #[derive(Default)]
 pub(crate) struct Stripe {
-    pub(crate) active: Shelf,
-    pub(crate) kept: Shelf,
-    pub(crate) empty: Shelf,
-    /// What has come onto that shelf since it was last cleared, in bytes.
+    pub(crate) active: Bucket,
+    pub(crate) kept: Bucket,
+    pub(crate) empty: Bucket,
+    /// What has come onto that bucket since it was last cleared, in bytes.
     pub(crate) empty_bytes: usize,
 }
 
 /// Partitions by their keys, of which each knows its own.
 #[derive(Default)]
-pub(crate) struct Shelf(pub(crate) HashTable<Arc<Partition>>);
+pub(crate) struct Bucket(pub(crate) HashTable<Arc<Partition>>);
 
 impl Stripe {
     pub(crate) fn clear_empty(&mut self) {
@@ -28,7 +28,7 @@ impl Stripe {
     }
 }
 
-impl Shelf {
+impl Bucket {
     /// Gives back the room of those that have left, where it is most of it.
     pub(crate) fn fit(&mut self, hash: impl Fn(&Arc<Partition>) -> u64) {
         if self.0.len() < self.0.capacity() / 4 {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::journal::unacknowledged::SignOuts;
-use crate::engine::l1::eviction::Bound;
-use crate::engine::l1::stripe::{Shelf, Stripe};
-use crate::engine::namespace::{Number, Prefix};
+use crate::engine::l1::eviction::Eviction;
+use crate::engine::l1::stripe::{Bucket, Stripe};
+use crate::engine::namespace::{NamespaceGeneration, Number};
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::{Partition, State};
 use crate::key::PartitionKey;
@@ -21,16 +21,16 @@ use crate::time::Now;
 pub(crate) struct Partitions {
     stripes: Box<[Mutex<Stripe>]>,
     /// Of what is kept; `None` keeps nothing.
-    bound: Option<Bound>,
+    bound: Option<Eviction>,
     /// Of one stripe.
     empty_limit: EmptyLimit,
     hasher: RandomState,
     rules: Rules,
-    prefix: Prefix,
+    prefix: NamespaceGeneration,
     sign_outs: SignOuts,
 }
 
-/// What may be on the shelf of the empty ones.
+/// What may be on the bucket of the empty ones.
 #[derive(Clone, Copy)]
 struct EmptyLimit {
     partitions: usize,
@@ -49,14 +49,14 @@ impl Partitions {
     pub(crate) fn new(
         max_bytes: Option<u64>,
         rules: Rules,
-        prefix: Prefix,
+        prefix: NamespaceGeneration,
         sign_outs: SignOuts,
     ) -> Self {
         let limit = max_bytes.unwrap_or_default();
         let of_empty = (limit / EMPTY_PART).min(MAX_EMPTY_BYTES);
         Self {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
-            bound: max_bytes.map(|limit| Bound::new(limit - of_empty)),
+            bound: max_bytes.map(|limit| Eviction::new(limit - of_empty)),
             empty_limit: EmptyLimit {
                 partitions: MAX_EMPTY / STRIPES,
                 bytes: usize::try_from(of_empty).unwrap_or(usize::MAX) / STRIPES,
@@ -85,15 +85,15 @@ impl Partitions {
         if let Some(bound) = &self.bound {
             bound.clear();
         }
-        self.clear_shelves();
+        self.clear_buckets();
     }
 
-    fn clear_shelves(&self) {
+    fn clear_buckets(&self) {
         for stripe in &self.stripes {
             let mut stripe = stripe.lock();
             stripe.clear_empty();
             for partition in stripe.kept.0.drain() {
-                // One that has come since: in the books alone, nobody would ever find it.
+                // One that has come since: in the order alone, nobody would ever find it.
                 if let Some(bound) = &self.bound
                     && bound.has(&partition)
                 {
@@ -150,7 +150,7 @@ impl Partitions {
         if let Some(pending) = &mut state.pending {
             pending.count_sign_out(&self.sign_outs);
         }
-        state.settle(&self.rules);
+        state.update_deadlines(&self.rules);
         let is_active = state.is_active() && !state.is_forgettable();
         match (was_active, is_active) {
             (false, true) => self.put(&mut stripe.active, hash, partition.clone()),
@@ -175,7 +175,7 @@ impl Partitions {
     /// and again would spread over memory, and make hits slow.
     fn keep(
         &self,
-        bound: &Bound,
+        bound: &Eviction,
         mut stripe: MutexGuard<'_, Stripe>,
         hash: u64,
         partition: &Arc<Partition>,
@@ -196,10 +196,10 @@ impl Partitions {
             stripe.empty.remove(hash, partition);
             self.put(&mut stripe.kept, hash, partition.clone());
         }
-        // Under the lock: who is found is in the books, or about to be let go.
+        // Under the lock: who is found is in the order, or about to be let go.
         bound.take(partition, weight);
         drop(stripe);
-        self.let_go(bound);
+        self.remove_evicted(bound);
     }
 
     fn keep_empty(&self, stripe: &mut Stripe, hash: u64, partition: Arc<Partition>, weight: u32) {
@@ -216,17 +216,17 @@ impl Partitions {
         self.put(&mut stripe.empty, hash, partition);
     }
 
-    fn note_use(&self, bound: &Bound, partition: &Arc<Partition>) {
+    fn note_use(&self, bound: &Eviction, partition: &Arc<Partition>) {
         bound.note_use(partition);
-        self.let_go(bound);
+        self.remove_evicted(bound);
     }
 
     /// Finds no more who had to leave. Never under a stripe's lock, which it takes.
-    fn let_go(&self, bound: &Bound) {
+    fn remove_evicted(&self, bound: &Eviction) {
         self.forget(bound, bound.take_evicted());
     }
 
-    fn forget(&self, bound: &Bound, evicted: Vec<Arc<Partition>>) {
+    fn forget(&self, bound: &Eviction, evicted: Vec<Arc<Partition>>) {
         for partition in evicted {
             let hash = self.hash(&partition.key);
             let mut stripe = self.stripe(hash);
@@ -264,8 +264,8 @@ impl Partitions {
     pub(crate) fn knows(&self, key: &PartitionKey) -> bool {
         let hash = self.hash(key);
         let stripe = self.stripe(hash);
-        let mut shelves = [&stripe.active, &stripe.kept, &stripe.empty].into_iter();
-        shelves.any(|shelf| shelf.get(hash, key).is_some())
+        let mut buckets = [&stripe.active, &stripe.kept, &stripe.empty].into_iter();
+        buckets.any(|bucket| bucket.get(hash, key).is_some())
     }
 
     /// The keys of the active partitions.
@@ -288,7 +288,7 @@ impl Partitions {
     pub(crate) fn size(&self) -> (u64, u64) {
         self.bound.as_ref().map_or((0, 0), |bound| {
             bound.settle();
-            self.let_go(bound);
+            self.remove_evicted(bound);
             bound.size()
         })
     }
@@ -303,8 +303,8 @@ impl Partitions {
                 let is_active = |it: &Arc<Partition>| active.has(self.hash(&it.key), it);
                 let over = |it: &mut Arc<Partition>| it.lock().is_over(now) && !is_active(it);
                 let over = kept.0.extract_if(over).collect();
-                for shelf in [active, kept, &mut stripe.empty] {
-                    shelf.fit(|partition| self.hash(&partition.key));
+                for bucket in [active, kept, &mut stripe.empty] {
+                    bucket.fit(|partition| self.hash(&partition.key));
                 }
                 let grown = stripe.kept.0.iter();
                 let grown = grown.filter(|it| it.lock().is_to_be_pruned(now.wall));
@@ -320,13 +320,13 @@ impl Partitions {
         }
         if let Some(bound) = &self.bound {
             bound.settle();
-            self.let_go(bound);
+            self.remove_evicted(bound);
         }
     }
 
-    fn put(&self, shelf: &mut Shelf, hash: u64, partition: Arc<Partition>) {
+    fn put(&self, bucket: &mut Bucket, hash: u64, partition: Arc<Partition>) {
         let rehash = |partition: &Arc<Partition>| self.hash(&partition.key);
-        shelf.0.insert_unique(hash, partition, rehash);
+        bucket.0.insert_unique(hash, partition, rehash);
     }
 
     fn hash(&self, key: &PartitionKey) -> u64 {
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
     use crate::codec::Value;
     use crate::engine::partition::links::Users;
-    use crate::engine::vouch::Vouch;
+    use crate::engine::trust::FeedTrust;
     use crate::key::TokenKey;
     use crate::time::Clock;
     use crate::token::Token;
@@ -360,11 +360,16 @@ mod tests {
             revalidate_every: None,
             max_staleness: None,
             sliding: None,
-            vouch: Vouch::default(),
+            trust: FeedTrust::default(),
             losses: crate::engine::partition::life::Losses::default(),
             users: Users::default(),
         };
-        Partitions::new(Some(LIMIT), rules, Prefix::default(), SignOuts::default())
+        Partitions::new(
+            Some(LIMIT),
+            rules,
+            NamespaceGeneration::default(),
+            SignOuts::default(),
+        )
     }
 
     fn user(number: usize) -> PartitionKey {
@@ -382,7 +387,7 @@ mod tests {
     }
 
     impl Partitions {
-        /// How many there are on the shelves; those that are kept have to be in the books, too.
+        /// How many there are on the buckets; those that are kept have to be in the order, too.
         fn count(&self) -> (u64, usize) {
             let (booked, weight) = self.size();
             assert!(weight <= LIMIT, "{weight}");
@@ -433,9 +438,9 @@ mod tests {
         let rooms = || {
             let stripes = partitions.stripes.iter().map(|stripe| {
                 let stripe = stripe.lock();
-                let shelves = [&stripe.active, &stripe.kept, &stripe.empty];
-                shelves
-                    .map(|shelf| shelf.0.capacity())
+                let buckets = [&stripe.active, &stripe.kept, &stripe.empty];
+                buckets
+                    .map(|bucket| bucket.0.capacity())
                     .iter()
                     .sum::<usize>()
             });
@@ -496,7 +501,7 @@ mod tests {
         }
         // More than there is room for, as another thread would bring it.
         for number in 100..200 {
-            let newcomer = Partition::new(user(number), &Prefix::default());
+            let newcomer = Partition::new(user(number), &NamespaceGeneration::default());
             bound.take(&newcomer, 7000);
         }
         bound.settle();
@@ -515,7 +520,7 @@ mod tests {
         keep(&partitions, 0, 100);
         partitions.bound.as_ref().expect("there is L1").clear();
         keep(&partitions, 1, 100);
-        partitions.clear_shelves();
+        partitions.clear_buckets();
         assert_eq!(partitions.count(), (0, 0));
     }
 

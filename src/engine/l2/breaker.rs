@@ -81,7 +81,7 @@ impl Breaker {
 
     /// Whether requests may be spared the question: the store is known to fail, and that is known
     /// well enough. Then also whether a probe is due, so that somebody asks in the background.
-    pub(crate) fn spares(&self) -> Option<bool> {
+    pub(crate) fn short_circuits(&self) -> Option<bool> {
         let state = self.lock();
         let open = state.open.as_ref()?;
         let now = Instant::now();
@@ -97,7 +97,7 @@ impl Breaker {
 
     /// Something says that the store may be back: a probe is due as soon as after the first failures,
     /// which is at once when the last was longer ago.
-    pub(crate) fn hasten(&self) {
+    pub(crate) fn probe_soon(&self) {
         if let Some(open) = &mut self.lock().open {
             open.pause = FIRST_PAUSE;
             open.until = open.until.min(open.since + FIRST_PAUSE);
@@ -222,7 +222,7 @@ mod tests {
     async fn a_sign_of_life_ends_the_pause_but_for_its_first_second() {
         let breaker = long_open().await;
         tokio::time::advance(Duration::from_millis(900)).await;
-        breaker.hasten();
+        breaker.probe_soon();
         assert!(breaker.attempt().is_none(), "it has failed just now");
         tokio::time::advance(Duration::from_millis(100)).await;
         fail(&breaker);
@@ -231,7 +231,7 @@ mod tests {
         assert!(breaker.attempt().is_none());
         tokio::time::advance(Duration::from_millis(600)).await;
         breaker.attempt().expect("may ask").succeeded();
-        breaker.hasten();
+        breaker.probe_soon();
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
@@ -240,12 +240,12 @@ mod tests {
         let breaker = Breaker::default();
         let fail = || breaker.attempt().expect("may ask").failed();
         assert_eq!([(); 5].map(|()| fail()), [false, false, false, false, true]);
-        assert_eq!(breaker.spares(), Some(false));
+        assert_eq!(breaker.short_circuits(), Some(false));
         tokio::time::advance(Duration::from_millis(1200)).await;
-        assert_eq!(breaker.spares(), Some(true));
+        assert_eq!(breaker.short_circuits(), Some(true));
         assert!(!fail(), "it was open before");
         tokio::time::advance(Duration::from_secs(4)).await;
-        assert_eq!(breaker.spares(), None);
+        assert_eq!(breaker.short_circuits(), None);
         assert!(breaker.attempt().expect("may ask").succeeded());
         assert!(!breaker.attempt().expect("may ask").succeeded());
     }

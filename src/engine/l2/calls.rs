@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::error::L2Error;
-use crate::engine::l2::entries::Protection;
+use crate::engine::l2::entries::EntryCodec;
 use crate::engine::l2::shards::{Shard, Shards};
-use crate::engine::namespace::{Number, Prefix};
+use crate::engine::namespace::{NamespaceGeneration, Number};
 use crate::error::StoreError;
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Operation};
@@ -18,8 +18,8 @@ use crate::telemetry::Counters;
 
 pub(crate) struct L2 {
     pub(crate) store: Arc<dyn TokenStore>,
-    pub(crate) protection: Protection,
-    pub(crate) prefix: Prefix,
+    pub(crate) protection: EntryCodec,
+    pub(crate) prefix: NamespaceGeneration,
     pub(crate) shards: Shards,
     pub(crate) hook: Option<FailureHook>,
     /// How long one attempt may take.

@@ -14,7 +14,7 @@ use crate::telemetry::Counters;
 use crate::time::{Clock, Timestamp};
 
 /// Everything that goes to L2 is named and written by this, and everything from it is read by it.
-pub(crate) struct Protection {
+pub(crate) struct EntryCodec {
     pub(crate) namespace: Arc<str>,
     pub(crate) counters: Arc<Counters>,
     #[cfg(feature = "seal")]
@@ -47,7 +47,7 @@ impl Sealing {
     }
 }
 
-impl Protection {
+impl EntryCodec {
     /// What seals now; `None` before its time.
     #[cfg(feature = "seal")]
     pub(crate) fn sealing(&self) -> Option<&Sealing> {
@@ -138,7 +138,7 @@ impl Protection {
     }
 }
 
-impl Protection {
+impl EntryCodec {
     /// The names of a partition's entries that are too small to be tokens and can be read.
     pub(crate) fn small_names(&self, partition: &PartitionId, loaded: &Loaded) -> Vec<TokenKey> {
         let mut reader = self.reader(partition, loaded.generation);

@@ -49,7 +49,7 @@ impl Pace {
     }
 
     /// Whether it is silent; then also whether nobody is asking.
-    pub(crate) fn spares(&self) -> Option<bool> {
+    pub(crate) fn short_circuits(&self) -> Option<bool> {
         let until = (*self.silent_until.lock())?;
         let silent = Instant::now() < until;
         silent.then(|| self.open.load(Ordering::Acquire) == 0)
@@ -146,19 +146,19 @@ mod tests {
         tokio::join!(pace.silence(LONGEST, tokio::time::sleep), answers);
         assert!(started.elapsed() >= Duration::from_millis(100 + 25));
 
-        assert_eq!(pace.spares(), Some(true));
+        assert_eq!(pace.short_circuits(), Some(true));
         let question = pace.ask();
-        assert_eq!(pace.spares(), Some(false), "somebody asks");
+        assert_eq!(pace.short_circuits(), Some(false), "somebody asks");
         drop(question);
         tokio::time::advance(RECHECK).await;
         assert_eq!(
-            pace.spares(),
+            pace.short_circuits(),
             None,
             "it may be back: the next one waits again"
         );
         pace.ask().unanswered();
-        assert_eq!(pace.spares(), Some(true));
+        assert_eq!(pace.short_circuits(), Some(true));
         pace.ask().answered();
-        assert_eq!(pace.spares(), None);
+        assert_eq!(pace.short_circuits(), None);
     }
 }

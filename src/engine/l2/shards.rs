@@ -69,9 +69,9 @@ impl Shard {
     /// Whether a request that memory can serve goes on without asking: the shard is known not to
     /// answer. Then also whether somebody is to ask in the background. One whose memory is
     /// `contradicted` asks until the breaker is open.
-    pub(crate) fn spares(&self, contradicted: bool) -> Option<bool> {
-        let silent = || self.pace.spares().filter(|_| !contradicted);
-        self.reads.breaker.spares().or_else(silent)
+    pub(crate) fn short_circuits(&self, contradicted: bool) -> Option<bool> {
+        let silent = || self.pace.short_circuits().filter(|_| !contradicted);
+        self.reads.breaker.short_circuits().or_else(silent)
     }
 
     /// A read was answered: where nothing is to be written nobody else would find out that writes are
@@ -82,7 +82,7 @@ impl Shard {
 
     /// Reads are answered again after they were not.
     pub(crate) fn recovered(&self) {
-        self.writes.breaker.hasten();
+        self.writes.breaker.probe_soon();
     }
 
     fn ways(&self) -> [&Way; 2] {
@@ -115,7 +115,9 @@ impl Shards {
     /// Whether none of them is known not to answer.
     pub(crate) fn answer(&self) -> bool {
         let shards = self.0.lock();
-        shards.values().all(|shard| shard.spares(false).is_none())
+        shards
+            .values()
+            .all(|shard| shard.short_circuits(false).is_none())
     }
 
     /// The worst of those that are in use.
@@ -147,9 +149,9 @@ impl Shards {
     }
 
     /// Something says that the store may be back.
-    pub(crate) fn hasten(&self) {
+    pub(crate) fn probe_soon(&self) {
         for shard in self.current() {
-            shard.ways().iter().for_each(|way| way.breaker.hasten());
+            shard.ways().iter().for_each(|way| way.breaker.probe_soon());
         }
     }
 

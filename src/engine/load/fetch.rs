@@ -10,7 +10,7 @@ use crate::engine::error::L2Error;
 use crate::engine::partition::change::PendingChange;
 use crate::engine::partition::entry::Unopened;
 use crate::engine::partition::links::Links;
-use crate::engine::partition::merge::{Admission, Fetched, Floor, Loss};
+use crate::engine::partition::merge::{DecodedLoad, Loss, Merged, ReadStart};
 use crate::engine::partition::state::{Partition, State};
 use crate::key::{PartitionKey, TokenKey};
 use crate::store::{EntryId, Loaded, PartitionId, Revision};
@@ -22,7 +22,7 @@ pub(crate) const MAX_READS: usize = 5;
 /// What was known when L2 began to be asked.
 #[derive(Clone, Copy)]
 pub(crate) struct Begun {
-    pub(crate) floor: Floor,
+    pub(crate) floor: ReadStart,
     /// Of the feed.
     pub(crate) epoch: u32,
     pub(crate) at: Moment,
@@ -39,7 +39,7 @@ impl<'a> Reading<'a> {
         // In one step: what is in the index for this read cannot be forgotten before it is held.
         engine.partitions.with(key, |partition, state| {
             state.pending().reads += 1;
-            engine.coherence.listen(id, partition, state);
+            engine.coherence.register(id, partition, state);
         });
         Self { engine, key }
     }
@@ -76,7 +76,7 @@ impl Engine {
             let _reading = Reading::begin(self, &id, key);
             let begun = Begun {
                 floor: self.partitions.with(key, |_, state| state.floor()),
-                epoch: self.rules.vouch.epoch(),
+                epoch: self.rules.trust.epoch(),
                 at: self.now().moment,
             };
             if begun.floor.prefix != Some(number) {
@@ -102,7 +102,7 @@ impl Engine {
                 }
             }
             self.look_for_losses(key, &mut fetched).await?;
-            if let Some(seen) = self.admit(key, fetched, begun, |state, now| see(state, now)) {
+            if let Some(seen) = self.merge(key, fetched, begun, |state, now| see(state, now)) {
                 return Ok((seen, versions));
             }
         }
@@ -113,7 +113,7 @@ impl Engine {
     pub(crate) async fn look_for_losses(
         self: &Arc<Self>,
         key: &PartitionKey,
-        fetched: &mut Fetched,
+        fetched: &mut DecodedLoad,
     ) -> Result<(), L2Error> {
         let losses = self.partitions.with(key, |_, state| {
             let gone = state.has_lost_life(fetched.generation, fetched.life, self.now());
@@ -130,25 +130,25 @@ impl Engine {
         Ok(())
     }
 
-    pub(crate) fn links_of(&self, fetched: &Fetched) -> Links {
+    pub(crate) fn links_of(&self, fetched: &DecodedLoad) -> Links {
         let names = fetched.entries.iter().map(|(name, _)| name);
         Links::among(names, &self.rules.users)
     }
 
     /// Takes what L2 has into memory. Returns what `see` makes of it there; `None` when a commit or
     /// sign-out has overtaken the read.
-    pub(crate) fn admit<R>(
+    pub(crate) fn merge<R>(
         self: &Arc<Self>,
         key: &PartitionKey,
-        fetched: Fetched,
+        fetched: DecodedLoad,
         begun: Begun,
         see: impl FnOnce(&mut State, Now) -> R,
     ) -> Option<R> {
         let now = self.now();
         let (seen, wakes) = self.partitions.with(key, |partition, state| {
-            match state.admit(fetched, begun.floor, now, &self.rules) {
-                Admission::Overtaken => None,
-                Admission::Admitted { dropped, lost } => {
+            match state.merge(fetched, begun.floor, now, &self.rules) {
+                Merged::Overtaken => None,
+                Merged::Taken { dropped, lost } => {
                     self.counters.signed_out_changes.add(dropped as u64);
                     let wakes = dropped > 0 || !lost.is_empty();
                     self.recover(partition, state, lost);
@@ -190,7 +190,7 @@ impl Engine {
         let Some((floor, links)) = known.flatten() else {
             return Ok(false);
         };
-        let asked = (self.now().moment, self.rules.vouch.epoch());
+        let asked = (self.now().moment, self.rules.trust.epoch());
         let (revision, over) = join(self.ask::<Revision>(id), self.are_over(&links)).await;
         let revision = revision?;
         if over? {
@@ -201,7 +201,7 @@ impl Engine {
             .with(key, |_, state| state.confirmed(revision, floor, asked)))
     }
 
-    pub(crate) fn decode(&self, id: &PartitionId, loaded: Loaded, begun: Begun) -> Fetched {
+    pub(crate) fn decode(&self, id: &PartitionId, loaded: Loaded, begun: Begun) -> DecodedLoad {
         let mut unopenable = Vec::new();
         let mut entries = Vec::with_capacity(loaded.entries.len());
         // What was read is dropped as a whole, so that the next read finds the same room free.
@@ -229,7 +229,7 @@ impl Engine {
         for _ in 0..loaded.damaged {
             self.counters.unopenable(Unopenable::Damaged as usize);
         }
-        Fetched {
+        DecodedLoad {
             generation: loaded.generation,
             version: loaded.version,
             commit: loaded.commit,

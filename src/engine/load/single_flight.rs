@@ -10,7 +10,7 @@ use crate::engine::error::L2Error;
 use crate::engine::load::fetch::Begun;
 use crate::engine::partition::life::Life;
 use crate::engine::partition::links::Links;
-use crate::engine::partition::merge::{Fetched, Floor};
+use crate::engine::partition::merge::{DecodedLoad, ReadStart};
 use crate::engine::partition::state::{Partition, State};
 use crate::engine::sync::once;
 use crate::error::StoreErrorKind;
@@ -68,7 +68,7 @@ impl Engine {
             // As long as it is under way it looks at L2.
             pending.reads += 1;
             if let Some(id) = &id {
-                self.coherence.listen(id, partition, state);
+                self.coherence.register(id, partition, state);
             }
             (partition.clone(), loading, Some((done, compares, floor)))
         });
@@ -109,9 +109,9 @@ struct Loader {
 
 impl Loader {
     /// One question is nearly always all that it takes: no task is needed to wait for its answer.
-    fn ask(self, id: PartitionId, floor: Floor) {
+    fn ask(self, id: PartitionId, floor: ReadStart) {
         let engine = self.engine.clone();
-        let epoch = engine.rules.vouch.epoch();
+        let epoch = engine.rules.trust.epoch();
         let at = engine.now().moment;
         let begun = Begun { floor, epoch, at };
         engine.ask_for::<Loaded>(id.clone(), move |answer| self.answered(&id, answer, begun));
@@ -132,7 +132,7 @@ impl Loader {
                     drop(runtime.spawn(self.take_in(fetched, begun, links)));
                     return;
                 }
-                match engine.admit(key, fetched, begun, |state, _| state.end_load()) {
+                match engine.merge(key, fetched, begun, |state, _| state.end_load()) {
                     Some(()) => self.succeeded(),
                     None => self.go_on(),
                 }
@@ -146,7 +146,7 @@ impl Loader {
     }
 
     /// Takes in a session that belongs to users, unless they were signed out.
-    async fn take_in(mut self, mut fetched: Fetched, begun: Begun, links: Links) {
+    async fn take_in(mut self, mut fetched: DecodedLoad, begun: Begun, links: Links) {
         let engine = self.engine.clone();
         let key = &self.partition.key;
         let end = |state: &mut State, _| state.end_load();
@@ -155,7 +155,7 @@ impl Loader {
                 return Ok(engine.end_linked(key, &fetched, begun.floor, &links, end));
             }
             engine.look_for_losses(key, &mut fetched).await?;
-            Ok(engine.admit(key, fetched, begun, end))
+            Ok(engine.merge(key, fetched, begun, end))
         };
         let left = engine.l2.hard_timeout.saturating_sub(self.began.elapsed());
         match tokio::time::timeout(left, takes).await {

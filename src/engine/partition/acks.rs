@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::codec::Value;
-use crate::engine::partition::change::Landing;
+use crate::engine::partition::change::CommitAck;
 use crate::engine::partition::life::Life;
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::{SignOut, State};
@@ -14,7 +14,7 @@ use crate::time::{Moment, Now, Timestamp};
 
 /// What L2 says of a commit that it has taken.
 #[derive(Clone, Copy)]
-pub(crate) struct Made {
+pub(crate) struct CommitReply {
     pub(crate) version: u64,
     pub(crate) previous: Option<CommitId>,
     pub(crate) life: Option<Life>,
@@ -23,7 +23,13 @@ pub(crate) struct Made {
 
 impl State {
     /// L2 has taken the commit `id`. Returns how many changes it held.
-    pub(crate) fn committed(&mut self, id: CommitId, made: Made, now: Now, rules: &Rules) -> usize {
+    pub(crate) fn committed(
+        &mut self,
+        id: CommitId,
+        made: CommitReply,
+        now: Now,
+        rules: &Rules,
+    ) -> usize {
         let version = made.version;
         let in_flight = &mut self.pending().in_flight;
         let Some(commit) = in_flight.take_if(|commit| commit.id == id) else {
@@ -50,13 +56,13 @@ impl State {
         let hidden = self.pending().is_hidden();
         if hidden {
             for (name, change) in commit.changes.iter() {
-                self.lay(name.clone(), change.value.clone(), false);
+                self.apply(name.clone(), change.value.clone(), false);
             }
-            self.lay_pending();
+            self.overlay_pending();
         }
         let written = commit.changes.len();
         drop(commit);
-        self.pending().land(Landing::Stored);
+        self.pending().acknowledge(CommitAck::Stored);
         written
     }
 
@@ -69,7 +75,7 @@ impl State {
         };
         let dropped = commit.changes.len();
         drop(commit);
-        self.pending().land(Landing::Conflict);
+        self.pending().acknowledge(CommitAck::Conflict);
         // What L2 has instead has to be read first.
         self.complete = false;
         dropped
@@ -147,7 +153,7 @@ impl State {
     /// L2 has started the sliding lifetime anew, or says that there is none.
     pub(crate) fn touched(&mut self, remaining: Remaining, now: Now, rules: &Rules) {
         match remaining == Remaining::default() {
-            true => self.distrust(),
+            true => self.mark_stale(),
             false => {
                 self.touched_at = now.moment;
                 self.set_remaining(remaining, now, rules);

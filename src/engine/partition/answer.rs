@@ -6,7 +6,7 @@ use crate::engine::partition::entry::Entry;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::State;
-use crate::engine::vouch::{Hearing, STALE};
+use crate::engine::trust::{FeedState, STALE};
 use crate::lookup::Lookup;
 use crate::time::{Moment, Now, Timestamp};
 
@@ -22,15 +22,16 @@ pub(crate) enum Answer {
 
 /// Upkeep that a read found due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Due {
+pub(crate) struct Maintenance {
     pub(crate) touch: bool,
     pub(crate) revalidate: bool,
 }
 
 impl State {
     /// The value of an entry that needs no second look: the path of a hit.
-    pub(crate) fn settled(&self, name: &str, now: Now, epoch: u32) -> Option<&Value> {
-        if now.moment >= self.settled_until || epoch != self.epoch || self.links.are_doubtful() {
+    pub(crate) fn fresh_value(&self, name: &str, now: Now, epoch: u32) -> Option<&Value> {
+        if now.moment >= self.fresh_hit_until || epoch != self.epoch || self.links.are_invalidated()
+        {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -38,7 +39,7 @@ impl State {
     }
 
     /// The value of an entry that can be served if L2 cannot be asked, and nothing else is due.
-    pub(crate) fn unsettled(&self, name: &str, now: Now, rules: &Rules) -> Option<&Value> {
+    pub(crate) fn stale_value(&self, name: &str, now: Now, rules: &Rules) -> Option<&Value> {
         let touch_is_due = self.touch_at(rules).is_some_and(|at| at <= now.moment);
         if self.ended(now) || touch_is_due || self.links.are_over() || self.was_told_of(rules) {
             return None;
@@ -103,56 +104,56 @@ impl State {
 
     /// Whether memory can be trusted to have what L2 has, within the bound on staleness.
     pub(crate) fn is_coherent(&self, now: Now, rules: &Rules) -> bool {
-        let bound = match rules.vouch.hearing(now.moment) {
-            Hearing::None => self.stale_at(rules),
-            Hearing::Alive => None,
+        let bound = match rules.trust.feed_state(now.moment) {
+            FeedState::None => self.stale_at(rules),
+            FeedState::Alive => None,
             // What was told before counts until then only.
-            Hearing::Lost if self.checked_at <= rules.vouch.until() => return false,
-            Hearing::Lost => Some(self.checked_at.saturating_add(RECHECK)),
+            FeedState::Lost if self.checked_at <= rules.trust.until() => return false,
+            FeedState::Lost => Some(self.checked_at.saturating_add(RECHECK)),
         };
-        let doubted = self.is_doubted() || rules.vouch.doubts_number();
-        let current = self.epoch == rules.vouch.epoch() && !doubted;
+        let doubted = self.is_invalidated() || rules.trust.doubts_number();
+        let current = self.epoch == rules.trust.epoch() && !doubted;
         current && bound.is_none_or(|bound| now.moment < bound)
     }
 
     /// Whether L2 is known to have something else, and not only perhaps.
     pub(crate) fn is_contradicted(&self) -> bool {
-        self.epoch == STALE || self.is_doubted()
+        self.epoch == STALE || self.is_invalidated()
     }
 
-    fn is_doubted(&self) -> bool {
-        self.is_hinted() || self.links.are_doubtful()
+    fn is_invalidated(&self) -> bool {
+        self.is_hinted() || self.links.are_invalidated()
     }
 
     /// Whether the feed has told of a change that was not looked at since.
     pub(crate) fn is_hinted(&self) -> bool {
-        self.doubts != self.dispelled
+        self.invalidations != self.validated
     }
 
     /// Whether the feed has told of a change of the partition, of its users or of the namespace's number, and
     /// L2 was not asked since. It may be a sign-out.
     fn was_told_of(&self, rules: &Rules) -> bool {
-        self.is_hinted() || self.links.are_told_of() || rules.vouch.doubts_number()
+        self.is_hinted() || self.links.are_told_of() || rules.trust.doubts_number()
     }
 
     /// When memory has to be compared with L2 before it is used; `None` where a feed tells.
     fn stale_at(&self, rules: &Rules) -> Option<Moment> {
-        let bound = rules.max_staleness.filter(|_| rules.vouch.is_none())?;
+        let bound = rules.max_staleness.filter(|_| rules.trust.is_none())?;
         Some(self.checked_at.saturating_add(bound))
     }
 
     /// Upkeep that is due now.
-    pub(crate) fn due(&self, now: Now, rules: &Rules) -> Due {
+    pub(crate) fn due(&self, now: Now, rules: &Rules) -> Maintenance {
         let revalidate =
             !self.is_active() && self.revalidate_at(rules).is_some_and(|at| at <= now.moment);
         let touch = self.touch_at(rules).is_some_and(|at| at <= now.moment);
         // Use does not undo an end that has passed.
         let touch = touch && !self.ended(now);
-        Due { touch, revalidate }
+        Maintenance { touch, revalidate }
     }
 
     fn revalidate_at(&self, rules: &Rules) -> Option<Moment> {
-        let silent = self.complete && rules.vouch.is_none();
+        let silent = self.complete && rules.trust.is_none();
         let interval = rules.revalidate_every.filter(|_| silent)?;
         Some(self.checked_at.saturating_add(interval))
     }
@@ -164,7 +165,7 @@ impl State {
     }
 
     /// Works out anew until when a hit needs no second look. Called after every change.
-    pub(crate) fn settle(&mut self, rules: &Rules) {
+    pub(crate) fn update_deadlines(&mut self, rules: &Rules) {
         if !self.is_active() {
             self.pending = None;
         }
@@ -182,7 +183,7 @@ impl State {
             self.revalidate_at(rules),
             self.touch_at(rules),
         ];
-        self.settled_until = match self.complete && !dirty && !self.is_doubted() {
+        self.fresh_hit_until = match self.complete && !dirty && !self.is_invalidated() {
             true => limits.into_iter().flatten().min().unwrap_or(Moment::MAX),
             false => Moment::default(),
         };

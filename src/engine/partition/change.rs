@@ -13,7 +13,7 @@ use crate::key::TokenKey;
 use crate::store::{CommitId, Expected};
 use crate::time::{Moment, Now, Timestamp};
 
-pub(crate) type LandingSender = oneshot::Sender<Result<Landing, L2Error>>;
+pub(crate) type CommitAckSender = oneshot::Sender<Result<CommitAck, L2Error>>;
 
 /// What became of changes that somebody waited for, where L2 could be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +37,12 @@ pub(crate) struct Batch {
     pub(crate) changes: Arc<ByName<PendingChange>>,
     pub(crate) expected: Option<Expected>,
     /// Who waits. Nobody sees the changes as long as somebody does.
-    pub(crate) landing: Option<LandingSender>,
+    pub(crate) ack: Option<CommitAckSender>,
 }
 
 /// What became of a [`Batch`]. One that was dropped because of a sign-out is never told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Landing {
+pub(crate) enum CommitAck {
     /// L2 has it.
     Stored,
     /// Somebody has replaced what it was to replace: it is dropped.
@@ -62,12 +62,12 @@ pub(crate) struct InFlight {
     pub(crate) sent: bool,
     /// What memory had when it was first sent. If L2 says that it came right after, it has had no
     /// other commit since.
-    pub(crate) base: Base,
+    pub(crate) base: CommitBase,
 }
 
 /// The version of memory, and the id of the commit that made it.
 #[derive(Clone, Copy)]
-pub(crate) struct Base {
+pub(crate) struct CommitBase {
     pub(crate) version: u64,
     pub(crate) commit: Option<CommitId>,
     /// The epoch of the feed then.

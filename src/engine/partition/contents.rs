@@ -79,7 +79,7 @@ impl State {
         }
         self.prune(now.wall);
         for (name, value) in changes {
-            self.lay(name.clone(), value.clone(), reserved.is_none());
+            self.apply(name.clone(), value.clone(), reserved.is_none());
             if let Some(reserved) = &mut reserved {
                 let change = PendingChange::new(&name, value, now, reserved);
                 self.pending().changes.insert(name, change);
@@ -117,7 +117,7 @@ impl State {
         }
     }
 
-    pub(crate) fn lay(&mut self, name: TokenKey, value: Option<Value>, local: bool) {
+    pub(crate) fn apply(&mut self, name: TokenKey, value: Option<Value>, local: bool) {
         let own = name.footprint();
         self.relinked |= Links::is_link(&name);
         let replaced = match value {
@@ -168,7 +168,7 @@ impl State {
         self.entries = ByName::default();
         self.links = Links::default();
         self.unopenable = Unopened::default();
-        self.rebuff = None;
+        self.unstored_failure = None;
         self.bytes = 0;
         self.prune_at = None;
     }

@@ -1,6 +1,6 @@
 //! Failed acquisitions, remembered for a while so that the provider is left alone.
 //!
-//! A setback is an entry of the partition, so that it is shared by all instances, expires by
+//! A failure_record is an entry of the partition, so that it is shared by all instances, expires by
 //! itself and ends with a sign-out. It is about one refresh token: a new sign-in voids it.
 
 use std::time::Duration;
@@ -29,12 +29,12 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that a provider can ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
-/// How long after its pause a setback still makes the next pause longer.
+/// How long after its pause a failure_record still makes the next pause longer.
 const MEMORY: Duration = Duration::from_secs(120);
 
 /// Why an acquisition failed, and when to try again.
 #[derive(Clone, Debug)]
-pub(crate) struct Setback {
+pub(crate) struct FailureRecord {
     kind: AcquireErrorKind,
     /// Failures in a row.
     count: u32,
@@ -47,30 +47,34 @@ pub(crate) struct Setback {
 
 /// A failure for a partition that is not there, as an invented id: of it nothing is kept that could
 /// drive out one that is.
-pub(crate) struct Rebuff {
+pub(crate) struct UnstoredFailure {
     name: TokenKey,
-    setback: Setback,
+    failure_record: FailureRecord,
 }
 
-impl Rebuff {
-    pub(crate) fn new(name: TokenKey, setback: Setback) -> Box<Self> {
-        Box::new(Self { name, setback })
+impl UnstoredFailure {
+    pub(crate) fn new(name: TokenKey, failure_record: FailureRecord) -> Box<Self> {
+        Box::new(Self {
+            name,
+            failure_record,
+        })
     }
 
     /// What is remembered of failures that concern `name` and this refresh token.
-    pub(crate) fn setback(
+    pub(crate) fn failure_record(
         &self,
         name: &str,
         refresh_token: &Lookup<Secret>,
         now: Timestamp,
-    ) -> Option<&Setback> {
-        let over = self.setback.retry_at.saturating_add(MEMORY) <= now;
-        let concerns = self.name.as_ref() == name && self.setback.about == digest(refresh_token);
-        (concerns && !over).then_some(&self.setback)
+    ) -> Option<&FailureRecord> {
+        let over = self.failure_record.retry_at.saturating_add(MEMORY) <= now;
+        let concerns =
+            self.name.as_ref() == name && self.failure_record.about == digest(refresh_token);
+        (concerns && !over).then_some(&self.failure_record)
     }
 }
 
-impl Setback {
+impl FailureRecord {
     /// A failure now, after `previous` ones.
     pub(crate) fn new(
         kind: AcquireErrorKind,
@@ -109,7 +113,7 @@ impl Setback {
     /// The entry that tells of the failures of `name`: of one token, or of all that are acquired
     /// with the partition's refresh token.
     pub(crate) fn entry(name: &str) -> TokenKey {
-        TokenKey::from_canonical(&format!("\u{1}setback\u{1}{name}"))
+        TokenKey::from_canonical(&format!("\u{1}failure_record\u{1}{name}"))
     }
 
     pub(crate) fn to_value(&self) -> Value {
@@ -151,8 +155,8 @@ impl Setback {
         };
         let known = [of(REFRESH_TOKEN), of(name)].into_iter().flatten();
         known
-            .filter(|setback| setback.about == digest(refresh_token))
-            .max_by_key(|setback| setback.retry_at)
+            .filter(|failure_record| failure_record.about == digest(refresh_token))
+            .max_by_key(|failure_record| failure_record.retry_at)
     }
 }
 
@@ -161,7 +165,7 @@ fn digest(refresh_token: &Lookup<Secret>) -> Box<str> {
         return "-".into();
     };
     let digest = Sha256::new()
-        .chain_update(b"tower-token-cache setback v1\0")
+        .chain_update(b"tower-token-cache failure_record v1\0")
         .chain_update(secret.expose())
         .finalize();
     URL_SAFE_NO_PAD.encode(&digest[..12]).into()

@@ -24,7 +24,7 @@ impl State {
         if !is_recent || due == 0 {
             match sabotage::is(Sabotage::HintAdopted) {
                 true => self.version += 1,
-                false => self.doubt(),
+                false => self.invalidate(),
             }
             return Hint::Foreign;
         }

@@ -229,7 +229,7 @@ impl Links {
     }
 
     /// Whether a hit has to look further: the session is over, or L2 has to be asked.
-    pub(crate) fn are_doubtful(&self) -> bool {
+    pub(crate) fn are_invalidated(&self) -> bool {
         let links = self.0.as_deref();
         links.is_some_and(|links| links.iter().any(Link::is_doubtful))
     }

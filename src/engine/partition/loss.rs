@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::codec::Value;
 use crate::engine::limits::CLOCK_SKEW;
-use crate::engine::partition::change::{Base, InFlight, PendingChange};
+use crate::engine::partition::change::{CommitBase, InFlight, PendingChange};
 use crate::engine::partition::life::Life;
 use crate::engine::partition::state::State;
 use crate::key::TokenKey;
@@ -97,7 +97,7 @@ impl State {
                 }),
                 life: None,
                 sent: false,
-                base: Base {
+                base: CommitBase {
                     version: 0,
                     commit: None,
                     ..commit.base

@@ -9,14 +9,14 @@ use crate::engine::partition::entry::Unopened;
 use crate::engine::partition::life::Life;
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::{SignOut, State};
-use crate::engine::vouch::STALE;
+use crate::engine::trust::STALE;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Remaining, Revision};
 use crate::time::{Moment, Now};
 
 /// A partition as read from L2, decoded.
-pub(crate) struct Fetched {
+pub(crate) struct DecodedLoad {
     pub(crate) generation: u64,
     pub(crate) version: u64,
     pub(crate) commit: Option<CommitId>,
@@ -43,19 +43,19 @@ pub(crate) enum Loss {
 
 /// What was known of a partition when a read of L2 began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Floor {
+pub(crate) struct ReadStart {
     pub(crate) prefix: Option<Number>,
     sign_out: SignOut,
-    doubts: u32,
+    invalidations: u32,
     // With the commit: the next life of a partition counts its versions from 1 again.
     revision: Revision,
 }
 
 /// What became of a partition that was read from L2.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Admission {
+pub(crate) enum Merged {
     /// It is in memory.
-    Admitted {
+    Taken {
         /// Pending changes that were dropped, because they were made before a sign-out.
         dropped: usize,
         /// What memory had and L2 has lost.
@@ -66,25 +66,25 @@ pub(crate) enum Admission {
 }
 
 impl State {
-    pub(crate) fn floor(&self) -> Floor {
-        Floor {
+    pub(crate) fn floor(&self) -> ReadStart {
+        ReadStart {
             prefix: self.prefix,
             sign_out: self.sign_out,
-            doubts: self.doubts,
+            invalidations: self.invalidations,
             revision: self.revision(),
         }
     }
 
     /// Takes a partition that was read from L2 into memory, unless something has overtaken it.
-    pub(crate) fn admit(
+    pub(crate) fn merge(
         &mut self,
-        fetched: Fetched,
-        floor: Floor,
+        fetched: DecodedLoad,
+        floor: ReadStart,
         now: Now,
         rules: &Rules,
-    ) -> Admission {
+    ) -> Merged {
         if self.is_clearing() && self.prefix == floor.prefix {
-            return Admission::Admitted {
+            return Merged::Taken {
                 dropped: 0,
                 lost: Vec::new(),
             };
@@ -108,10 +108,10 @@ impl State {
             || known.sign_out != floor.sign_out
             || (contradicts && known != floor);
         if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {
-            return Admission::Overtaken;
+            return Merged::Overtaken;
         }
         if gone && fetched.loss.is_none() {
-            return Admission::Overtaken;
+            return Merged::Overtaken;
         }
         let outlives = match fetched.loss {
             Some(Loss::Everything { goes_on }) => self.outlives_a_loss(goes_on),
@@ -150,23 +150,23 @@ impl State {
         self.complete = true;
         self.checked_at = fetched.asked_at;
         self.epoch = fetched.epoch;
-        self.dispelled = floor.doubts;
+        self.validated = floor.invalidations;
         self.unopenable = fetched.unopenable;
         self.set_remaining(fetched.remaining, now, rules);
         self.forget_loaded_entries();
         if fetched.generation >= known.revision.generation {
             for (name, value) in fetched.entries {
-                self.lay(name, Some(value), false);
+                self.apply(name, Some(value), false);
             }
         }
         for (name, value) in newest {
             let found = self.entries.get(name.as_ref());
             if found.is_some_and(|found| found.value.expires_at() < value.expires_at()) {
-                self.lay(name, Some(value), false);
+                self.apply(name, Some(value), false);
             }
         }
-        self.lay_pending();
-        Admission::Admitted { dropped, lost }
+        self.overlay_pending();
+        Merged::Taken { dropped, lost }
     }
 
     /// Whether memory is as good as L2 if L2 has the same revision.
@@ -179,7 +179,7 @@ impl State {
     pub(crate) fn confirmed(
         &mut self,
         revision: Revision,
-        floor: Floor,
+        floor: ReadStart,
         (asked_at, epoch): (Moment, u32),
     ) -> bool {
         let known = self.revision();
@@ -194,7 +194,7 @@ impl State {
             }
             self.checked_at = asked_at;
             self.epoch = epoch;
-            self.dispelled = floor.doubts;
+            self.validated = floor.invalidations;
         }
         same
     }
@@ -210,20 +210,20 @@ impl State {
 
     /// Perhaps L2 has another state, by a move or a sign-out: it is asked before this is used, and what
     /// it does not have is gone.
-    pub(crate) fn distrust(&mut self) {
+    pub(crate) fn mark_stale(&mut self) {
         self.epoch = STALE;
-        self.doubt();
+        self.invalidate();
     }
 
     /// L2 is asked once more before this is used; who is asking now may get an answer from before.
-    pub(crate) fn doubt(&mut self) {
-        self.doubts = self.doubts.wrapping_add(1);
+    pub(crate) fn invalidate(&mut self) {
+        self.invalidations = self.invalidations.wrapping_add(1);
     }
 
     /// Whether sign-outs elsewhere were heard of until now, as far as anybody is to tell.
     pub(crate) fn heard(&self, rules: &Rules) -> bool {
         let changed = self.is_hinted() || self.links.are_told_of() || self.links.are_over();
-        let heard = rules.vouch.was_told_in(self.epoch) && !changed;
+        let heard = rules.trust.was_told_in(self.epoch) && !changed;
         heard || sabotage::is(Sabotage::RecoveryAfterSignOut)
     }
 
@@ -231,7 +231,7 @@ impl State {
     /// of until L2 lost it counts: it might have been signed out elsewhere.
     fn lost_in(
         &self,
-        fetched: &Fetched,
+        fetched: &DecodedLoad,
         is_sound: bool,
         now: Now,
         rules: &Rules,

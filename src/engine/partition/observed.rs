@@ -13,7 +13,7 @@ use crate::time::{Moment, Now, Timestamp};
 /// What a handle saw when it first used the partition. Its changes are refused once the partition
 /// was signed out after that.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pin {
+pub(crate) struct Observed {
     generation: Option<Count>,
     prefix: Option<Number>,
     /// The life that it saw, or its first change has begun.
@@ -23,7 +23,7 @@ pub(crate) struct Pin {
     sign_out: SignOut,
     /// When it was taken, as L2 would say.
     since: Timestamp,
-    /// The same, or when L2 has last confirmed what the pin says.
+    /// The same, or when L2 has last confirmed what the observed says.
     good_at: Moment,
     is_confirmed: bool,
     /// When L2 last failed the handle.
@@ -46,19 +46,19 @@ impl From<Count> for u64 {
     }
 }
 
-impl Pin {
+impl Observed {
     /// The generation, or 0 while it is not known.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.map_or(0, u64::from)
     }
 
-    /// Whether the partition was signed out between this pin and a later one, as far as both know.
+    /// Whether the partition was signed out between this observed and a later one, as far as both know.
     pub(crate) fn is_before(&self, later: &Self) -> bool {
         let both = self.generation.zip(later.generation);
         both.is_some_and(|(seen, later)| seen < later)
     }
 
-    /// Takes over the generation, if it was not known when the pin was taken.
+    /// Takes over the generation, if it was not known when the observed was taken.
     pub(crate) fn learn(&mut self, state: &State) {
         if !state.is_clearing() {
             let known = state.generation.map(Count::from);
@@ -76,7 +76,7 @@ impl Pin {
         self.is_confirmed || self.good_at <= state.checked_at
     }
 
-    /// Whether the tombstone of a sign-out after this pin may be gone by now, so that nothing
+    /// Whether the tombstone of a sign-out after this observed may be gone by now, so that nothing
     /// would tell of it.
     pub(crate) fn is_old(&self, now: Now) -> bool {
         self.good_at < now.moment.saturating_sub(TOMBSTONE / 2)
@@ -103,7 +103,7 @@ impl Pin {
         self.life_ends = state.end.unwrap_or(Moment::MAX);
     }
 
-    /// Takes over what another pin of the same handle has seen later.
+    /// Takes over what another observed of the same handle has seen later.
     pub(crate) fn follow(&mut self, later: &Self) {
         self.l2_failed_at = self.l2_failed_at.max(later.l2_failed_at);
         if later.is_confirmed {
@@ -128,14 +128,14 @@ impl Pin {
 
 impl State {
     /// What a handle that uses the partition now has seen.
-    pub(crate) fn pin(&self, now: Now) -> Pin {
+    pub(crate) fn observe(&self, now: Now) -> Observed {
         let ending = self.pending.as_ref().and_then(|pending| pending.clear);
         let generation = match ending {
             // It comes after a sign-out that L2 has yet to hear of, and is not ended by it.
             Some(ended) => ended.or(self.generation).map(|ended| ended + 1),
             None => self.generation,
         };
-        Pin {
+        Observed {
             generation: generation.map(Count::from),
             prefix: self.prefix,
             life: self.life_at(now.moment),
@@ -148,28 +148,28 @@ impl State {
         }
     }
 
-    /// Whether the partition was signed out after `pin` was taken.
-    pub(crate) fn signed_out_since(&self, pin: &Pin) -> bool {
-        let ended = match (pin.generation, self.generation) {
+    /// Whether the partition was signed out after `observed` was taken.
+    pub(crate) fn signed_out_since(&self, observed: &Observed) -> bool {
+        let ended = match (observed.generation, self.generation) {
             (Some(seen), Some(now)) => Count::from(now) > seen,
-            (None, Some(_)) => self.cleared_since(pin.since),
+            (None, Some(_)) => self.cleared_since(observed.since),
             _ => false,
         };
-        let revoked = match pin.prefix {
+        let revoked = match observed.prefix {
             Some(seen) => self.prefix > Some(seen),
             // Perhaps from before everybody was signed out.
-            None => self.prefix.is_some() && pin.since < self.began,
+            None => self.prefix.is_some() && observed.since < self.began,
         };
-        ended || revoked || self.sign_out > pin.sign_out
+        ended || revoked || self.sign_out > observed.sign_out
     }
 
     /// Takes over the generation that a handle saw, where memory has none: L1 is off, or has
     /// evicted the partition since. L2 checks it in any case. A life that has ended by itself is none to go
     /// on with, as where memory has the partition.
-    pub(crate) fn adopt(&mut self, pin: &Pin, now: Now) {
+    pub(crate) fn adopt(&mut self, observed: &Observed, now: Now) {
         if self.generation.is_none() {
-            self.generation = pin.generation.map(u64::from);
-            self.life = pin.life.filter(|_| now.moment < pin.life_ends);
+            self.generation = observed.generation.map(u64::from);
+            self.life = observed.life.filter(|_| now.moment < observed.life_ends);
         }
     }
 }

@@ -7,9 +7,9 @@ use tokio::sync::oneshot;
 
 use crate::codec::Value;
 use crate::engine::error::L2Error;
-use crate::engine::journal::unacknowledged::{SignOuts, Untold};
+use crate::engine::journal::unacknowledged::{SignOuts, Unacknowledged};
 use crate::engine::partition::change::{
-    Base, Batch, InFlight, Landing, LandingSender, PendingChange, Written,
+    Batch, CommitAck, CommitAckSender, CommitBase, InFlight, PendingChange, Written,
 };
 use crate::engine::partition::entries::ByName;
 use crate::engine::partition::life::Life;
@@ -35,7 +35,7 @@ pub(crate) struct Pending {
     /// L2 was asked for that generation since.
     pub(crate) clear_confirmed: bool,
     /// Counts the sign-out while it waits.
-    pub(crate) untold: Option<Untold>,
+    pub(crate) unacknowledged: Option<Unacknowledged>,
     pub(crate) changes: ByName<PendingChange>,
     /// Tokens that were acquired; they go before the changes.
     pub(crate) acquired: VecDeque<Batch>,
@@ -57,7 +57,7 @@ pub(crate) struct Pending {
     /// Those who wait for the commit in flight.
     riders: Vec<Waiter>,
     /// The acquisition that waits for the commit in flight; nobody sees its changes before.
-    landing: Option<LandingSender>,
+    ack: Option<CommitAckSender>,
 }
 
 struct Waiter {
@@ -69,7 +69,7 @@ struct Waiter {
 impl Pending {
     /// Whether a change of `name` waits that may be seen.
     pub(crate) fn holds(&self, name: &str) -> bool {
-        let in_flight = self.in_flight.as_ref().filter(|_| self.landing.is_none());
+        let in_flight = self.in_flight.as_ref().filter(|_| self.ack.is_none());
         self.changes.get(name).is_some()
             || in_flight.is_some_and(|commit| commit.changes.get(name).is_some())
             || self
@@ -79,7 +79,7 @@ impl Pending {
 
     /// The changes that L2 has not got and that may be seen: those in flight, then the newer ones.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&TokenKey, &PendingChange)> {
-        let in_flight = self.in_flight.iter().filter(|_| self.landing.is_none());
+        let in_flight = self.in_flight.iter().filter(|_| self.ack.is_none());
         in_flight
             .flat_map(|commit| commit.changes.iter())
             .chain(self.seen_batches().flat_map(|batch| batch.changes.iter()))
@@ -87,30 +87,30 @@ impl Pending {
     }
 
     fn seen_batches(&self) -> impl Iterator<Item = &Batch> {
-        self.acquired.iter().filter(|batch| batch.landing.is_none())
+        self.acquired.iter().filter(|batch| batch.ack.is_none())
     }
 
     /// Lets everybody see what was acquired, although L2 has not got it.
     pub(crate) fn reveal(&mut self) {
-        for landing in self.landings() {
-            *landing = None;
+        for ack in self.acks() {
+            *ack = None;
         }
     }
 
-    fn landings(&mut self) -> impl Iterator<Item = &mut Option<LandingSender>> {
-        let batches = self.acquired.iter_mut().map(|batch| &mut batch.landing);
-        batches.chain([&mut self.landing])
+    fn acks(&mut self) -> impl Iterator<Item = &mut Option<CommitAckSender>> {
+        let batches = self.acquired.iter_mut().map(|batch| &mut batch.ack);
+        batches.chain([&mut self.ack])
     }
 
     /// Whether nobody sees the commit in flight, because an acquisition waits for it.
     pub(crate) fn is_hidden(&self) -> bool {
-        self.landing.is_some()
+        self.ack.is_some()
     }
 
     /// Tells that acquisition what became of it.
-    pub(crate) fn land(&mut self, landing: Landing) {
-        if let Some(waiter) = self.landing.take() {
-            let _ = waiter.send(Ok(landing));
+    pub(crate) fn acknowledge(&mut self, ack: CommitAck) {
+        if let Some(waiter) = self.ack.take() {
+            let _ = waiter.send(Ok(ack));
         }
     }
 
@@ -136,7 +136,7 @@ impl Pending {
 
     /// Forgets the changes that wait; how many there were.
     pub(crate) fn drop_changes(&mut self) -> usize {
-        self.landing = None;
+        self.ack = None;
         let in_flight = self.in_flight.take();
         let dropped = in_flight.map_or(0, |commit| commit.changes.len());
         let acquired = std::mem::take(&mut self.acquired);
@@ -157,7 +157,7 @@ impl Pending {
             .in_flight
             .take_if(|commit| commit.changes.iter().any(is_old))
         {
-            self.landing = None;
+            self.ack = None;
             dropped += commit.changes.len();
             // The newer part goes out again, in another commit.
             if let Some(changes) = Arc::into_inner(commit.changes) {
@@ -235,9 +235,9 @@ impl Pending {
 
     /// The changes that wait, as one commit. One whose answer was lost goes out again as it was,
     /// before anything newer.
-    pub(crate) fn depart(
+    pub(crate) fn next_commit(
         &mut self,
-        base: Base,
+        base: CommitBase,
         life: Option<Life>,
         next_id: impl FnOnce() -> CommitId,
     ) -> InFlight {
@@ -250,7 +250,7 @@ impl Pending {
 
     fn first(
         &mut self,
-        base: Base,
+        base: CommitBase,
         life: Option<Life>,
         next_id: impl FnOnce() -> CommitId,
     ) -> InFlight {
@@ -261,7 +261,7 @@ impl Pending {
             return commit.clone();
         }
         if let Some(batch) = self.acquired.pop_front() {
-            self.landing = batch.landing;
+            self.ack = batch.ack;
             return self.send_off(next_id(), base, life, batch.changes, batch.expected);
         }
         let mut bytes = 0;
@@ -287,7 +287,7 @@ impl Pending {
     fn send_off(
         &mut self,
         id: CommitId,
-        base: Base,
+        base: CommitBase,
         life: Option<Life>,
         changes: Arc<ByName<PendingChange>>,
         expected: Option<Expected>,
@@ -317,8 +317,8 @@ impl Pending {
 
     /// A turn has failed: tells everybody.
     pub(crate) fn tell_failed(&mut self, failure: L2Error) {
-        for landing in self.landings() {
-            if let Some(waiter) = landing.take() {
+        for ack in self.acks() {
+            if let Some(waiter) = ack.take() {
                 let _ = waiter.send(Err(failure.clone()));
             }
         }
@@ -331,11 +331,11 @@ impl Pending {
     /// Counts the sign-out of this partition for as long as it waits. Called after every change.
     #[inline]
     pub(crate) fn count_sign_out(&mut self, sign_outs: &SignOuts) {
-        match (self.clear.is_some(), self.untold.is_some()) {
-            (true, false) => self.untold = Some(sign_outs.begin()),
+        match (self.clear.is_some(), self.unacknowledged.is_some()) {
+            (true, false) => self.unacknowledged = Some(sign_outs.begin()),
             (false, true) => {
-                if let Some(untold) = self.untold.take() {
-                    untold.told();
+                if let Some(unacknowledged) = self.unacknowledged.take() {
+                    unacknowledged.told();
                 }
             }
             _ => {}

@@ -2,8 +2,8 @@
 
 use crate::codec::Value;
 use crate::engine::partition::change::Batch;
-use crate::engine::partition::failure_record::Setback;
-use crate::engine::partition::observed::Pin;
+use crate::engine::partition::failure_record::FailureRecord;
+use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
 use crate::key::{ID_TOKEN, REFRESH_TOKEN};
 use crate::lookup::Lookup;
@@ -13,23 +13,23 @@ use crate::time::Now;
 use crate::token::Token;
 
 /// What is known of a partition when a token has to be acquired.
-pub(crate) struct Seen {
+pub(crate) struct RefreshState {
     /// The token, expired or not.
     pub(crate) token: Option<Token>,
     pub(crate) refresh_token: Lookup<Secret>,
     pub(crate) id_token: Lookup<Secret>,
     /// Why it failed last time, if that is remembered.
-    pub(crate) setback: Option<Setback>,
+    pub(crate) failure_record: Option<FailureRecord>,
     /// Whether the partition is known to be there: L2 has it, or is to have it.
     pub(crate) exists: bool,
     /// Changes of these tokens are on their way to L2.
     pub(crate) waits: bool,
-    pub(crate) pin: Pin,
+    pub(crate) observed: Observed,
     /// The versions that the entries have in L2; `None` when it was not asked.
     versions: Option<Vec<(EntryId, u64)>>,
 }
 
-impl Seen {
+impl RefreshState {
     pub(crate) fn with_versions(mut self, versions: Vec<(EntryId, u64)>) -> Self {
         self.versions = Some(versions);
         self
@@ -54,22 +54,24 @@ impl Seen {
 
 impl State {
     /// What is known now of the token `name` and of what may replace it.
-    pub(crate) fn seen(&self, name: &str, now: Now) -> Seen {
+    pub(crate) fn refresh_state(&self, name: &str, now: Now) -> RefreshState {
         let token = self.token(name);
         let refresh_token = self.seen_secret(REFRESH_TOKEN, now);
-        let setback = Setback::find(&self.entries, name, &refresh_token);
-        let rebuff = self.rebuff.as_deref();
-        let rebuff = rebuff.and_then(|rebuff| rebuff.setback(name, &refresh_token, now.wall));
-        let setback = setback.or_else(|| rebuff.cloned());
-        Seen {
+        let failure_record = FailureRecord::find(&self.entries, name, &refresh_token);
+        let unstored_failure = self.unstored_failure.as_deref();
+        let unstored_failure = unstored_failure.and_then(|unstored_failure| {
+            unstored_failure.failure_record(name, &refresh_token, now.wall)
+        });
+        let failure_record = failure_record.or_else(|| unstored_failure.cloned());
+        RefreshState {
             exists: self.exists(),
             token,
             id_token: self.seen_secret(ID_TOKEN, now),
-            setback,
+            failure_record,
             waits: [name, REFRESH_TOKEN, ID_TOKEN]
                 .iter()
                 .any(|name| self.waits(name)),
-            pin: self.pin(now),
+            observed: self.observe(now),
             versions: None,
             refresh_token,
         }
@@ -104,7 +106,7 @@ impl State {
 
     /// Queues what was acquired for L2. It takes the place of changes that wait and that the
     /// acquisition has `seen`; newer ones stay, and go after it.
-    pub(crate) fn take_acquired(&mut self, batch: Batch, seen: &Seen) {
+    pub(crate) fn take_acquired(&mut self, batch: Batch, seen: &RefreshState) {
         let changes = &mut self.pending().changes;
         for (name, _) in batch.changes.iter() {
             let known = match name.as_ref() {
@@ -123,10 +125,10 @@ impl State {
     }
 
     /// Lays the changes that L2 has not got over what memory has.
-    pub(crate) fn lay_pending(&mut self) {
+    pub(crate) fn overlay_pending(&mut self) {
         let pending = self.pending.take();
         for (name, change) in pending.iter().flat_map(|pending| pending.iter()) {
-            self.lay(name.clone(), change.value.clone(), false);
+            self.apply(name.clone(), change.value.clone(), false);
         }
         self.pending = pending;
     }
@@ -134,7 +136,7 @@ impl State {
     /// Lets everybody see what was acquired, although L2 has not got it yet.
     pub(crate) fn reveal(&mut self) {
         self.pending().reveal();
-        self.lay_pending();
+        self.overlay_pending();
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine::partition::life::Losses;
 use crate::engine::partition::links::Users;
-use crate::engine::vouch::Vouch;
+use crate::engine::trust::FeedTrust;
 
 /// How the settings of the cache bear on a partition.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct Rules {
     pub(crate) revalidate_every: Option<Duration>,
     pub(crate) max_staleness: Option<Duration>,
     pub(crate) sliding: Option<Duration>,
-    pub(crate) vouch: Vouch,
+    pub(crate) trust: FeedTrust,
     pub(crate) losses: Losses,
     pub(crate) users: Users,
 }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::l1::digests::Listed;
-use crate::engine::namespace::{Number, Prefix};
+use crate::engine::namespace::{NamespaceGeneration, Number};
 use crate::engine::partition::entries::ByName;
 use crate::engine::partition::entry::{Entry, Unopened};
-use crate::engine::partition::failure_record::Rebuff;
+use crate::engine::partition::failure_record::UnstoredFailure;
 use crate::engine::partition::life::Life;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::pending::Pending;
@@ -36,7 +36,7 @@ impl SignOut {
 #[repr(C)]
 pub(crate) struct Partition {
     // First what a hit reads, in this order.
-    /// When L1 last heard that it was used; see `Bound`.
+    /// When L1 last heard that it was used; see `Eviction`.
     pub(crate) used: AtomicU32,
     /// The footprint that L1 was last told; 0 before it first was.
     pub(crate) weight: AtomicU32,
@@ -48,7 +48,7 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(key: PartitionKey, prefix: &Prefix) -> Arc<Self> {
+    pub(crate) fn new(key: PartitionKey, prefix: &NamespaceGeneration) -> Arc<Self> {
         let state = State {
             prefix: prefix.known(),
             began: prefix.raised_at(),
@@ -80,7 +80,7 @@ impl Partition {
 #[derive(Default)]
 pub(crate) struct State {
     /// Until then an entry here can be served without looking at anything else.
-    pub(super) settled_until: Moment,
+    pub(super) fresh_hit_until: Moment,
     /// The epoch of the feed in which the entries were compared with L2.
     pub(crate) epoch: u32,
     /// When what had begun here was over last: the partition was signed out through this process, or
@@ -102,8 +102,8 @@ pub(crate) struct State {
     pub(crate) complete: bool,
     /// How often the feed has told of a change, and how many of these were when L2 was last asked. Where
     /// they differ, it is asked once more.
-    pub(crate) doubts: u32,
-    pub(crate) dispelled: u32,
+    pub(crate) invalidations: u32,
+    pub(crate) validated: u32,
     /// The feed has told of what this process has written; that is to be compared.
     pub(crate) own_hint: bool,
     /// How often the feed is to tell of what this process has sent.
@@ -130,7 +130,7 @@ pub(crate) struct State {
     pub(crate) hard_end: Option<Moment>,
     pub(crate) unopenable: Unopened,
     /// Why the last acquisition failed, where the partition is not known to be there.
-    pub(crate) rebuff: Option<Box<Rebuff>>,
+    pub(crate) unstored_failure: Option<Box<UnstoredFailure>>,
     /// Its place in the index of digests, where there is one.
     pub(crate) listed: Option<Listed<Partition>>,
     /// When everybody was signed out last, as far as was known when this began.
@@ -142,7 +142,7 @@ pub(crate) struct State {
 impl State {
     /// Begins anew when the number of the namespace has changed: all of this is of the past. Returns
     /// how many changes are dropped.
-    pub(crate) fn follow_prefix(&mut self, known: &Prefix) -> usize {
+    pub(crate) fn follow_prefix(&mut self, known: &NamespaceGeneration) -> usize {
         let prefix = known.known();
         let before = std::mem::replace(&mut self.prefix, prefix);
         if before == prefix || sabotage::is(Sabotage::NumberIgnored) {

@@ -16,7 +16,7 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::namespace::Number;
 use crate::engine::runtime::step::step;
-use crate::engine::vouch::Hearing;
+use crate::engine::trust::FeedState;
 use crate::error::StoreErrorKind;
 use crate::key::PartitionKey;
 use crate::store::{Names, PartitionId, Raise, Revision};
@@ -52,7 +52,7 @@ impl Engine {
     /// Asks L2 for the number, and tells it the one known here where it has a lower one or none.
     pub(crate) async fn look_up_prefix(&self) -> Result<Number, L2Error> {
         let epoch = self.namespace_epoch();
-        let hints = self.rules.vouch.number_hints();
+        let hints = self.rules.trust.number_hints();
         let known = self.l2.prefix.known();
         let mine = || Number::at(self.clock.now());
         let begin = known.unwrap_or_else(|| *self.l2.prefix.0.mine.get_or_init(mine));
@@ -91,7 +91,7 @@ impl Engine {
                 );
             }
         }
-        self.rules.vouch.number_is_known(hints);
+        self.rules.trust.number_is_known(hints);
         Ok(number)
     }
 
@@ -155,11 +155,11 @@ impl Engine {
         self.runtime.spawn(async move {
             loop {
                 let Some(engine) = weak.upgrade() else { return };
-                let pause = match engine.rules.vouch.hearing(engine.now().moment) {
-                    Hearing::None => LOOK_EVERY,
-                    Hearing::Lost => LOOK_EVERY_LOST,
-                    Hearing::Alive if engine.l2.prefix.settled().is_none() => LOOK_EVERY_LOST,
-                    Hearing::Alive => LOOK_EVERY_ALIVE,
+                let pause = match engine.rules.trust.feed_state(engine.now().moment) {
+                    FeedState::None => LOOK_EVERY,
+                    FeedState::Lost => LOOK_EVERY_LOST,
+                    FeedState::Alive if engine.l2.prefix.settled().is_none() => LOOK_EVERY_LOST,
+                    FeedState::Alive => LOOK_EVERY_ALIVE,
                 };
                 drop(engine);
                 tokio::time::sleep(pause).await;

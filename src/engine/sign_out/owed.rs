@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::journal::kept::Kept;
+use crate::engine::journal::journaled::Journaled;
 use crate::engine::journal::record::Record;
 use crate::engine::journal::writer::Journal;
 use crate::engine::limits::CLOCK_SKEW;
@@ -98,12 +98,15 @@ impl Engine {
     }
 
     /// A sign-out is in the journal for as long as it waits.
-    fn attach(&self, key: &PartitionKey, kept: Kept) {
+    fn attach(&self, key: &PartitionKey, kept: Journaled) {
         let needless = self.partitions.with(key, |_, state| {
-            let untold = state.pending.as_mut().and_then(|it| it.untold.as_mut());
-            match untold {
-                Some(untold) => {
-                    untold.keep(kept);
+            let unacknowledged = state
+                .pending
+                .as_mut()
+                .and_then(|it| it.unacknowledged.as_mut());
+            match unacknowledged {
+                Some(unacknowledged) => {
+                    unacknowledged.keep(kept);
                     None
                 }
                 None => Some(kept),
@@ -137,7 +140,10 @@ impl Engine {
         for key in self.partitions.active() {
             let left = self.partitions.with_known(&key, |state| {
                 let pending = state.pending.as_ref()?;
-                let lost = pending.untold.as_ref().is_some_and(|it| !it.is_kept());
+                let lost = pending
+                    .unacknowledged
+                    .as_ref()
+                    .is_some_and(|it| !it.is_kept());
                 lost.then_some((pending.clear_id, pending.clear_since))
             });
             if let Some((sign_out, since)) = left.flatten() {
@@ -172,14 +178,14 @@ impl Engine {
                     return false;
                 };
                 if self.is_moot(&owed.record) {
-                    owed.untold.told();
+                    owed.unacknowledged.told();
                     return false;
                 }
                 let pending = state.pending();
-                match &mut pending.untold {
-                    Some(untold) => untold.absorb(owed.untold),
+                match &mut pending.unacknowledged {
+                    Some(unacknowledged) => unacknowledged.absorb(owed.unacknowledged),
                     None => {
-                        pending.untold = Some(owed.untold);
+                        pending.unacknowledged = Some(owed.unacknowledged);
                         state.sign_out(owed.record.sign_out, owed.record.since);
                     }
                 }
@@ -236,7 +242,7 @@ impl Engine {
         }
         // Unless somebody has come, and tells L2 as well.
         if let Some(owed) = journal.take_owed(&record.digest) {
-            owed.untold.told();
+            owed.unacknowledged.told();
         }
         Ok(())
     }

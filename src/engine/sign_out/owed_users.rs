@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::engine::journal::kept::Kept;
+use crate::engine::journal::journaled::Journaled;
 use crate::engine::journal::record::Record;
-use crate::engine::journal::unacknowledged::Untold;
+use crate::engine::journal::unacknowledged::Unacknowledged;
 use crate::engine::journal::writer::Owed;
 use crate::engine::namespace::Number;
 use crate::engine::partition::links::{UserEpoch, Users};
@@ -26,7 +26,7 @@ pub(crate) struct Waiting {
     /// What the journal has of it, or is to have: by each name that L2 may know the epoch by, the
     /// first being that of now.
     records: Vec<Record>,
-    untold: Untold,
+    unacknowledged: Unacknowledged,
     /// It was left to the task that tries again.
     again: bool,
     /// The user's sessions are over in this process as long as this is held.
@@ -34,11 +34,11 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(crate) fn new(id: CommitId, records: Vec<Record>, untold: Untold) -> Self {
+    pub(crate) fn new(id: CommitId, records: Vec<Record>, unacknowledged: Unacknowledged) -> Self {
         Self {
             id,
             records,
-            untold,
+            unacknowledged,
             again: false,
             epochs: Vec::new(),
         }
@@ -48,7 +48,7 @@ impl Waiting {
     pub(crate) fn resumed(id: CommitId, owed: Owed) -> Self {
         Self {
             again: true,
-            ..Self::new(id, vec![owed.record], owed.untold)
+            ..Self::new(id, vec![owed.record], owed.unacknowledged)
         }
     }
 
@@ -123,7 +123,7 @@ impl UserSignOuts {
     pub(crate) fn told(&self, id: CommitId) {
         let mut waiting = self.waiting.lock();
         if let Some(at) = waiting.iter().position(|it| it.id == id) {
-            waiting.swap_remove(at).untold.told();
+            waiting.swap_remove(at).unacknowledged.told();
         }
     }
 
@@ -136,24 +136,24 @@ impl UserSignOuts {
         let mut later = waiting.swap_remove(at);
         let earlier = waiting.extract_if(.., |it| it.again && it.is_of(&later.records));
         for earlier in earlier {
-            later.untold.absorb(earlier.untold);
+            later.unacknowledged.absorb(earlier.unacknowledged);
         }
         later.again = true;
         waiting.push(later);
     }
 
     /// It is in the journal for as long as it waits.
-    pub(crate) fn attach(&self, id: CommitId, kept: Kept) {
+    pub(crate) fn attach(&self, id: CommitId, kept: Journaled) {
         let mut waiting = self.waiting.lock();
         match waiting.iter_mut().find(|it| it.id == id) {
-            Some(waiting) => waiting.untold.keep(kept),
+            Some(waiting) => waiting.unacknowledged.keep(kept),
             None => kept.forget(),
         }
     }
 
     pub(crate) fn unjournaled(&self) -> Vec<(CommitId, Vec<Record>)> {
         let waiting = self.waiting.lock();
-        let lost = waiting.iter().filter(|it| !it.untold.is_kept());
+        let lost = waiting.iter().filter(|it| !it.unacknowledged.is_kept());
         lost.map(|it| (it.id, it.records.clone())).collect()
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::namespace::Number;
-use crate::engine::partition::change::{Base, InFlight};
+use crate::engine::partition::change::{CommitBase, InFlight};
 use crate::engine::partition::state::{Partition, State};
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Commit, CommitId, Outcome, PartitionId, TOMBSTONE};
@@ -77,10 +77,10 @@ impl Engine {
         let is_named = state.prefix.is_some();
         let generation = state.generation.filter(|_| is_named);
         let life = state.life_at(now);
-        let base = Base {
+        let base = CommitBase {
             version: state.version,
             commit: state.commit,
-            epoch: self.rules.vouch.epoch(),
+            epoch: self.rules.trust.epoch(),
         };
         let pending = state.pending();
         pending.tell_written();
@@ -91,7 +91,7 @@ impl Engine {
                 id: pending.clear_id,
             },
             (None, Some(generation)) if pending.is_dirty() => WorkKind::Commit {
-                commit: pending.depart(base, life, || self.queue.next_id()),
+                commit: pending.next_commit(base, life, || self.queue.next_id()),
                 generation,
             },
             (None, None) if pending.is_dirty() => WorkKind::Load,
@@ -268,7 +268,7 @@ impl Drop for Work {
                 match failure {
                     Some(failure) => {
                         state.pending().tell_failed(failure);
-                        state.lay_pending();
+                        state.overlay_pending();
                         stalled = !std::mem::replace(&mut state.pending().stalled, true);
                     }
                     None => {
@@ -281,11 +281,11 @@ impl Drop for Work {
                 }
             });
         match self.kind {
-            _ if stalled => engine.stall(self.partition.clone()),
+            _ if stalled => engine.schedule_retry(self.partition.clone()),
             _ if failed => {}
             // A touch ends well even when L2 is away.
             WorkKind::Touch => engine.wake(),
-            _ => engine.progressed(),
+            _ => engine.reset_backoff(),
         }
     }
 }

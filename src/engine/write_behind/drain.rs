@@ -127,13 +127,13 @@ impl Engine {
     }
 
     /// Something was written: L2 is there.
-    pub(crate) fn progressed(self: &Arc<Self>) {
+    pub(crate) fn reset_backoff(self: &Arc<Self>) {
         self.queue.failures.store(0, Ordering::Relaxed);
         self.wake();
     }
 
     /// Sets a partition aside whose turn has failed, to be tried again.
-    pub(crate) fn stall(self: &Arc<Self>, partition: Arc<Partition>) {
+    pub(crate) fn schedule_retry(self: &Arc<Self>, partition: Arc<Partition>) {
         self.queue.stalled.lock().push_back(partition);
         if !self.queue.retrying.swap(true, Ordering::AcqRel) {
             self.runtime.spawn(retry(Arc::downgrade(self)));

@@ -2,7 +2,7 @@
 
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::partition::acks::Made;
+use crate::engine::partition::acks::CommitReply;
 use crate::engine::partition::change::PendingChange;
 use crate::engine::write_behind::batch::{Work, WorkKind};
 use crate::store::Outcome;
@@ -21,7 +21,7 @@ impl Engine {
                     life,
                     remaining,
                 } => {
-                    let made = Made {
+                    let made = CommitReply {
                         version,
                         previous,
                         life: self.life(life),

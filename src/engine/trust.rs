@@ -18,7 +18,7 @@ pub(crate) const STALE: u32 = u32::MAX;
 
 /// What the feed vouches for. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Vouch(Option<Arc<Known>>);
+pub(crate) struct FeedTrust(Option<Arc<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -34,7 +34,7 @@ struct Known {
 
 /// Whether changes of other instances are heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hearing {
+pub(crate) enum FeedState {
     /// The store has no feed.
     None,
     /// For certain.
@@ -43,7 +43,7 @@ pub(crate) enum Hearing {
     Lost,
 }
 
-impl Vouch {
+impl FeedTrust {
     /// Of a store with a feed, which has not begun.
     pub(crate) fn silent() -> Self {
         Self(Some(Arc::default()))
@@ -69,11 +69,11 @@ impl Vouch {
         }
     }
 
-    pub(crate) fn hearing(&self, now: Moment) -> Hearing {
+    pub(crate) fn feed_state(&self, now: Moment) -> FeedState {
         match &self.0 {
-            None => Hearing::None,
-            Some(known) if known.is_alive(now) => Hearing::Alive,
-            Some(_) => Hearing::Lost,
+            None => FeedState::None,
+            Some(known) if known.is_alive(now) => FeedState::Alive,
+            Some(_) => FeedState::Lost,
         }
     }
 

@@ -8,14 +8,14 @@ pub(crate) trait Forget: Send + Sync {
 }
 
 /// Records of one sign-out that are in the journal. They stay in it when this is dropped.
-pub(crate) struct Kept {
+pub(crate) struct Journaled {
     /// What an earlier process has left is in the journal itself.
     pub(super) journal: Weak<dyn Forget>,
     /// In the order of being written.
     pub(super) numbers: Vec<u64>,
 }
 
-impl Kept {
+impl Journaled {
     /// L2 has been told, or need not be.
     pub(crate) fn forget(self) {
         if let Some(journal) = self.journal.upgrade() {

@@ -19,12 +19,12 @@ const FIRST_POLL: Duration = Duration::from_millis(20);
 
 /// What keeps others away; given back on drop.
 #[derive(Default)]
-pub(crate) struct Exclusion {
+pub(crate) struct RedemptionGuard {
     pub(crate) lease: Option<HeldLease>,
     pub(crate) lock: Option<Lock>,
 }
 
-impl Exclusion {
+impl RedemptionGuard {
     /// Keeps other instances away until L2 has what was acquired.
     pub(crate) async fn end_when_written(mut self, partition: PartitionKey, name: TokenKey) {
         match self.lease.take() {
@@ -46,7 +46,7 @@ impl Exclusion {
 }
 
 /// How long a flight waits for its turn.
-pub(crate) struct Turn {
+pub(crate) struct LeaseWait {
     pause: Duration,
     /// Another instance may be at it until then.
     held_until: Option<Instant>,
@@ -55,7 +55,7 @@ pub(crate) struct Turn {
     over: Instant,
 }
 
-impl Turn {
+impl LeaseWait {
     pub(crate) fn new(engine: &Engine) -> Self {
         let now = Instant::now();
         Self {

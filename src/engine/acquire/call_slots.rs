@@ -1,9 +1,9 @@
-//! Places: how many calls to the provider are under way, and who is next.
+//! CallSlots: how many calls to the provider are under way, and who is next.
 //!
 //! A call has a place while it runs, and none while its flight waits for anything else. Partitions
-//! take turns, and one of them has at most its share of the places, whatever it asks for. A call that
+//! take turns, and one of them has at most its share of the call_slots, whatever it asks for. A call that
 //! takes longer than [`QUICK`] no longer counts against the others until there are
-//! [`SLOW_CALLS`] times as many of these as places: a provider that hangs stops its own users only.
+//! [`SLOW_CALLS`] times as many of these as call_slots: a provider that hangs stops its own users only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::race::{Either, race};
 
 /// A healthy provider answers within a few hundred milliseconds.
 const QUICK: Duration = Duration::from_secs(1);
-/// Slow calls that do not count, as a multiple of the places.
+/// Slow calls that do not count, as a multiple of the call_slots.
 const SLOW_CALLS: usize = 7;
-/// The part of the places that refreshes ahead of time have, and that one partition has.
+/// The part of the call_slots that refreshes ahead of time have, and that one partition has.
 const PART: usize = 4;
 
-pub(crate) struct Places {
+pub(crate) struct CallSlots {
     all: Limit,
     ahead: Limit,
     share: usize,
@@ -30,8 +30,8 @@ pub(crate) struct Places {
 }
 
 /// A place in the queue, and then a place. Given back on drop.
-pub(crate) struct Place<'a> {
-    places: &'a Places,
+pub(crate) struct CallSlot<'a> {
+    call_slots: &'a CallSlots,
     partition: PartitionKey,
     ticket: u64,
     granted: oneshot::Receiver<()>,
@@ -39,7 +39,7 @@ pub(crate) struct Place<'a> {
 
 #[derive(Clone, Copy)]
 struct Limit {
-    places: usize,
+    call_slots: usize,
     slow: usize,
 }
 
@@ -84,23 +84,23 @@ struct Line {
 }
 
 impl Limit {
-    fn new(places: usize) -> Self {
+    fn new(call_slots: usize) -> Self {
         Self {
-            places,
-            slow: places.saturating_mul(SLOW_CALLS),
+            call_slots,
+            slow: call_slots.saturating_mul(SLOW_CALLS),
         }
     }
 
     fn has_room(self, calls: Calls) -> bool {
-        calls.all - calls.slow.min(self.slow) < self.places
+        calls.all - calls.slow.min(self.slow) < self.call_slots
     }
 }
 
-impl Places {
-    pub(crate) fn new(places: usize) -> Self {
-        let part = (places / PART).max(1);
+impl CallSlots {
+    pub(crate) fn new(call_slots: usize) -> Self {
+        let part = (call_slots / PART).max(1);
         Self {
-            all: Limit::new(places),
+            all: Limit::new(call_slots),
             ahead: Limit::new(part),
             share: part,
             state: Mutex::default(),
@@ -108,7 +108,7 @@ impl Places {
     }
 
     /// A place for a call of this partition, which has to be waited for.
-    pub(crate) fn enter(&self, partition: &PartitionKey, is_ahead: bool) -> Place<'_> {
+    pub(crate) fn enter(&self, partition: &PartitionKey, is_ahead: bool) -> CallSlot<'_> {
         let (grant, granted) = oneshot::channel();
         let mut state = self.state.lock();
         let ticket = state.next();
@@ -121,8 +121,8 @@ impl Places {
         line.waiting[class as usize].insert(ticket, grant);
         self.settle(&mut state, partition);
         self.grant(&mut state);
-        Place {
-            places: self,
+        CallSlot {
+            call_slots: self,
             partition: partition.clone(),
             ticket,
             granted,
@@ -266,7 +266,7 @@ impl Calls {
     }
 }
 
-impl Place<'_> {
+impl CallSlot<'_> {
     pub(crate) fn ticket(&self) -> u64 {
         self.ticket
     }
@@ -282,16 +282,16 @@ impl Place<'_> {
         match race(&mut call, sleep(QUICK)).await {
             Either::First(answer) => answer,
             Either::Second(()) => {
-                self.places.is_slow(self.ticket);
+                self.call_slots.is_slow(self.ticket);
                 call.await
             }
         }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for CallSlot<'_> {
     fn drop(&mut self) {
-        self.places.leave(&self.partition, self.ticket);
+        self.call_slots.leave(&self.partition, self.ticket);
     }
 }
 
@@ -319,20 +319,20 @@ mod tests {
         PartitionKey::session(number.to_string()).expect("a key")
     }
 
-    async fn placed(mut place: Place<'_>) -> Place<'_> {
+    async fn placed(mut place: CallSlot<'_>) -> CallSlot<'_> {
         place.granted().await;
         place
     }
 
-    fn enter(places: &Places, number: usize) -> Boxed<'_, Place<'_>> {
-        Box::pin(placed(places.enter(&session(number), false)))
+    fn enter(call_slots: &CallSlots, number: usize) -> Boxed<'_, CallSlot<'_>> {
+        Box::pin(placed(call_slots.enter(&session(number), false)))
     }
 
-    fn held(places: &Places, number: usize) -> Place<'_> {
-        polled(&mut enter(places, number)).expect("a place")
+    fn held(call_slots: &CallSlots, number: usize) -> CallSlot<'_> {
+        polled(&mut enter(call_slots, number)).expect("a place")
     }
 
-    impl Places {
+    impl CallSlots {
         fn is_unused(&self) -> bool {
             let state = self.state.lock();
             state.lines.is_empty()
@@ -345,12 +345,12 @@ mod tests {
 
     #[test]
     fn partitions_take_turns_and_none_has_more_than_its_share() {
-        let places = Places::new(8);
-        let mut greedy: Vec<_> = (0..100).map(|_| enter(&places, 0)).collect();
+        let call_slots = CallSlots::new(8);
+        let mut greedy: Vec<_> = (0..100).map(|_| enter(&call_slots, 0)).collect();
         let mut taken: Vec<_> = greedy.iter_mut().filter_map(polled).collect();
         assert_eq!(taken.len(), 2, "a quarter");
-        let others: Vec<_> = (1..=6).map(|number| held(&places, number)).collect();
-        let (mut late, mut later) = (enter(&places, 7), enter(&places, 8));
+        let others: Vec<_> = (1..=6).map(|number| held(&call_slots, number)).collect();
+        let (mut late, mut later) = (enter(&call_slots, 7), enter(&call_slots, 8));
         assert!(polled(&mut late).is_none());
         assert!(polled(&mut later).is_none());
         taken.pop();
@@ -358,82 +358,82 @@ mod tests {
         taken.pop();
         let later = polled(&mut later).expect("one place each before another one");
         drop((late, later, others, greedy));
-        assert!(places.is_unused());
+        assert!(call_slots.is_unused());
     }
 
     #[test]
     fn an_application_may_have_all_places() {
-        let places = Places::new(8);
+        let call_slots = CallSlots::new(8);
         let application = PartitionKey::application("app", "").expect("a key");
-        let enter = |_| -> Boxed<'_, _> { Box::pin(placed(places.enter(&application, false))) };
+        let enter = |_| -> Boxed<'_, _> { Box::pin(placed(call_slots.enter(&application, false))) };
         let held: Vec<_> = (0..8).map(|it| polled(&mut enter(it))).collect();
         assert!(held.iter().all(Option::is_some));
         drop(held);
-        assert!(places.is_unused());
+        assert!(call_slots.is_unused());
     }
 
     #[test]
     fn a_place_is_given_back_whenever_its_future_is_dropped() {
-        let places = Places::new(1);
-        let first = held(&places, 0);
+        let call_slots = CallSlots::new(1);
+        let first = held(&call_slots, 0);
         // One that was never polled, one that waits, and one that was granted it and does not know.
-        drop(enter(&places, 1));
-        let mut waiting = enter(&places, 2);
+        drop(enter(&call_slots, 1));
+        let mut waiting = enter(&call_slots, 2);
         assert!(polled(&mut waiting).is_none());
         drop(waiting);
-        let mut granted = enter(&places, 3);
+        let mut granted = enter(&call_slots, 3);
         assert!(polled(&mut granted).is_none());
         drop(first);
         drop(granted);
-        assert!(places.is_unused());
+        assert!(call_slots.is_unused());
     }
 
     #[test]
     fn ahead_of_time_has_a_quarter_and_goes_last() {
-        let places = Places::new(4);
+        let call_slots = CallSlots::new(4);
         let ahead =
-            |number| -> Boxed<'_, _> { Box::pin(placed(places.enter(&session(number), true))) };
+            |number| -> Boxed<'_, _> { Box::pin(placed(call_slots.enter(&session(number), true))) };
         let first = polled(&mut ahead(0)).expect("a place");
-        let (mut second, third) = (ahead(1), places.enter(&session(2), true));
+        let (mut second, third) = (ahead(1), call_slots.enter(&session(2), true));
         let ticket = third.ticket();
         let mut third: Boxed<'_, _> = Box::pin(placed(third));
         assert!(polled(&mut second).is_none());
         assert!(polled(&mut third).is_none());
-        let awaited: Vec<_> = (3..6).map(|number| held(&places, number)).collect();
-        let mut fourth = enter(&places, 6);
+        let awaited: Vec<_> = (3..6).map(|number| held(&call_slots, number)).collect();
+        let mut fourth = enter(&call_slots, 6);
         assert!(polled(&mut fourth).is_none());
         drop(first);
         let fourth = polled(&mut fourth).expect("those that are waited for go first");
         drop(awaited);
         let second = polled(&mut second).expect("there is room again");
         assert!(polled(&mut third).is_none());
-        places.promote(&session(2), ticket);
+        call_slots.promote(&session(2), ticket);
         let third = polled(&mut third).expect("it is waited for now");
         drop((second, third, fourth));
-        assert!(places.is_unused());
+        assert!(call_slots.is_unused());
     }
 
     #[tokio::test(start_paused = true)]
     async fn slow_calls_count_again_when_there_are_too_many() {
-        let places = Places::new(1);
+        let call_slots = CallSlots::new(1);
         let mut calls = Vec::new();
         for number in 0..=SLOW_CALLS {
-            let place = held(&places, number);
+            let place = held(&call_slots, number);
             let mut call: Boxed<'_, ()> = Box::pin(place.run(std::future::pending()));
             assert!(polled(&mut call).is_none());
             assert!(
-                polled(&mut enter(&places, 100)).is_none(),
+                polled(&mut enter(&call_slots, 100)).is_none(),
                 "it is quick yet"
             );
             tokio::time::advance(QUICK * 2).await;
             assert!(polled(&mut call).is_none());
             calls.push(call);
         }
-        let mut late = enter(&places, 100);
+        let mut late = enter(&call_slots, 100);
         assert!(polled(&mut late).is_none());
         calls.pop();
         let late = polled(&mut late).expect("one has ended");
         drop((late, calls));
-        assert!(places.is_unused());
+        assert!(call_slots.is_unused());
     }
 }
