@@ -89,9 +89,9 @@ mod random;
 mod reasons;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rejection;
-#[cfg(not(feature = "test-util"))]
+#[cfg(not(feature = "__tests"))]
 mod sabotage;
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 #[doc(hidden)]
 pub mod sabotage;
 #[cfg(feature = "seal")]
@@ -138,12 +138,12 @@ pub use crate::token::{Token, TokenSet};
 pub use crate::tokens::Tokens;
 
 /// Makes the random numbers of this thread repeatable, for simulations.
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 #[doc(hidden)]
 pub use crate::random::seed as seed_randomness;
 
 /// Decodes an entry as it stands in a store, for the fuzzer.
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 #[doc(hidden)]
 pub fn decode_entry(bytes: &[u8]) -> bool {
     codec::decode(bytes, |_| true).is_ok()
@@ -151,7 +151,7 @@ pub fn decode_entry(bytes: &[u8]) -> bool {
 
 /// Opens a value as it stands in a store, for the fuzzer: with a key that is known, in a place that
 /// is known.
-#[cfg(all(feature = "seal", feature = "test-util"))]
+#[cfg(all(feature = "seal", feature = "__tests"))]
 #[doc(hidden)]
 pub fn open_value(bytes: &[u8]) -> bool {
     use std::sync::LazyLock;
@@ -163,7 +163,7 @@ pub fn open_value(bytes: &[u8]) -> bool {
 
 /// Reads what a browser has sent in the cookies of a known store, and the same bytes as what was
 /// sealed in them, for the fuzzer.
-#[cfg(all(feature = "cookie", feature = "test-util"))]
+#[cfg(all(feature = "cookie", feature = "__tests"))]
 #[doc(hidden)]
 pub fn read_cookies(bytes: &[u8]) -> bool {
     cookie::read_anything(bytes)

@@ -1,23 +1,23 @@
 //! Random numbers, which a simulation can have repeated.
 
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 use std::cell::Cell;
 use std::time::Duration;
 
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 thread_local! {
     /// The state of this thread's repeatable numbers, if it has them.
     static SEEDED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// From now on this thread's random numbers follow from the seed; `None` makes them random again.
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 pub fn seed(seed: Option<u64>) {
     SEEDED.set(seed);
 }
 
 /// The next of the repeatable numbers, by SplitMix64.
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 fn repeatable() -> Option<u64> {
     let state = SEEDED.get()?.wrapping_add(0x9e37_79b9_7f4a_7c15);
     SEEDED.set(Some(state));
@@ -26,7 +26,7 @@ fn repeatable() -> Option<u64> {
     Some(mixed ^ (mixed >> 31))
 }
 
-#[cfg(not(feature = "test-util"))]
+#[cfg(not(feature = "__tests"))]
 fn repeatable() -> Option<u64> {
     None
 }

@@ -1,10 +1,10 @@
-//! Ways to break the engine on purpose, for the tests that must notice. Without feature
-//! `test-util` there is none of it.
-#![cfg_attr(not(feature = "test-util"), allow(unreachable_pub))]
+//! Ways to break the engine on purpose, for the tests that must notice. Only the private feature `__tests` has them:
+//! elsewhere they are compiled out.
+#![cfg_attr(not(feature = "__tests"), allow(unreachable_pub))]
 
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 use std::cell::Cell;
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 use std::sync::OnceLock;
 
 /// One way to break it.
@@ -52,41 +52,41 @@ pub enum Sabotage {
     LifeIgnored,
 }
 
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 thread_local! {
     static CHOSEN: Cell<Option<Sabotage>> = const { Cell::new(None) };
 }
 
 /// Breaks all engines that run on this thread, or none.
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 pub fn choose(sabotage: Option<Sabotage>) {
     CHOSEN.set(sabotage);
 }
 
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 static CHOSEN_FOR_ALL: OnceLock<Sabotage> = OnceLock::new();
 
 /// Breaks all engines of this process until it ends. The first choice counts.
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 pub fn choose_for_all(sabotage: Sabotage) {
     // Whoever was first has chosen.
     let _ = CHOSEN_FOR_ALL.set(sabotage);
 }
 
 /// How the engines of this thread are broken.
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 pub fn chosen() -> Option<Sabotage> {
     CHOSEN.get()
 }
 
 /// Whether the engine is to be broken in this way.
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 pub(crate) fn is(sabotage: Sabotage) -> bool {
     CHOSEN.get() == Some(sabotage) || CHOSEN_FOR_ALL.get() == Some(&sabotage)
 }
 
 /// Never.
-#[cfg(not(feature = "test-util"))]
+#[cfg(not(feature = "__tests"))]
 pub(crate) const fn is(_: Sabotage) -> bool {
     false
 }

@@ -95,7 +95,7 @@
 mod chunks;
 mod compress;
 mod exchange;
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 mod fuzz;
 mod layer;
 mod payload;
@@ -105,7 +105,7 @@ mod settings;
 mod store;
 
 pub(crate) use self::exchange::Exchange;
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 pub(crate) use self::fuzz::read_anything;
 pub use self::same_site::SameSite;
 pub use self::settings::CookieStoreBuilder;

@@ -93,7 +93,7 @@
 //! ```
 
 mod aead;
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 mod bench;
 mod builder;
 #[cfg(feature = "protect-certificate")]
@@ -114,7 +114,7 @@ mod source;
 mod synchronise;
 
 pub(crate) use self::aead::{AFTER, BEFORE, PartitionCipher, Place, is_sealed, key_id};
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 #[doc(hidden)]
 pub use self::bench::Bench;
 pub use self::builder::KeyRingBuilder;

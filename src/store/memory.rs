@@ -69,7 +69,7 @@ impl MemoryStore {
     }
 
     /// Forgets a partition without a trace, as eviction or an operator would; for tests.
-    #[cfg(feature = "test-util")]
+    #[cfg(feature = "__tests")]
     pub fn forget(&self, partition: &PartitionId) {
         let mut shelf = self.shelf.lock();
         let forgotten = shelf.partitions.remove(partition);
@@ -78,7 +78,7 @@ impl MemoryStore {
     }
 
     /// Forgets everything at once, as a server does that restarts without its data; for tests.
-    #[cfg(feature = "test-util")]
+    #[cfg(feature = "__tests")]
     pub fn forget_all(&self) {
         let mut shelf = self.shelf.lock();
         shelf.partitions.clear();
@@ -87,7 +87,7 @@ impl MemoryStore {
     }
 
     /// The partitions that it holds, signed-out ones included; for tests.
-    #[cfg(feature = "test-util")]
+    #[cfg(feature = "__tests")]
     pub fn partitions(&self) -> Vec<PartitionId> {
         let shelf = self.shelf.lock();
         let mut ids: Vec<_> = shelf.partitions.iter().map(|(id, _)| id.clone()).collect();

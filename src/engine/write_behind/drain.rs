@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::engine::core::Engine;
-#[cfg(feature = "test-util")]
+#[cfg(feature = "__tests")]
 use crate::engine::namespace::Number;
 use crate::engine::partition::state::{Partition, State};
 use crate::engine::runtime::step::step;
@@ -59,7 +59,7 @@ impl Engine {
     fn queue_all(self: &Arc<Self>) {
         let keys = self.partitions.active();
         // Where a simulation is repeated the order has to be the same.
-        #[cfg(feature = "test-util")]
+        #[cfg(feature = "__tests")]
         let keys = {
             let mut keys = keys;
             let under = self.l2.prefix.known().unwrap_or(Number::FIRST);
