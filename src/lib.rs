@@ -20,7 +20,7 @@
 //!
 //! # Features
 //!
-//! None is on by default; `full` is all of them.
+//! None is on by default; `full` is all but `test-util`.
 //!
 //! | feature | adds |
 //! |---|---|

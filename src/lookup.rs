@@ -35,6 +35,38 @@ impl<T> Lookup<T> {
         matches!(self, Self::Hit(_))
     }
 
+    /// The same answer about a reference to the token.
+    pub fn as_ref(&self) -> Lookup<&T> {
+        match self {
+            Self::Hit(token) => Lookup::Hit(token),
+            Self::Absent => Lookup::Absent,
+            Self::Unavailable => Lookup::Unavailable,
+            Self::Unopenable => Lookup::Unopenable,
+        }
+    }
+
+    /// The same answer with what `change` makes of the token.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Lookup<U> {
+        self.filter_map(|token| Some(change(token)))
+    }
+
+    /// The token, or `error` where there is none, for whatever reason.
+    ///
+    /// ```
+    /// use tower_token_cache::Lookup;
+    ///
+    /// let lookup = Lookup::Hit("a token");
+    /// assert_eq!(lookup.as_ref().map(|token| token.len()).ok_or("sign in"), Ok(7));
+    /// assert_eq!(Lookup::<&str>::Absent.ok_or("sign in"), Err("sign in"));
+    /// ```
+    ///
+    /// # Errors
+    /// `error` for each answer but [`Hit`](Self::Hit). Where the answer to
+    /// [`Unavailable`](Self::Unavailable) differs from that to [`Absent`](Self::Absent), `match`.
+    pub fn ok_or<E>(self, error: E) -> Result<T, E> {
+        self.hit().ok_or(error)
+    }
+
     pub(crate) fn filter_map<U>(self, keep: impl FnOnce(T) -> Option<U>) -> Lookup<U> {
         match self {
             Self::Hit(token) => keep(token).map_or(Lookup::Absent, Lookup::Hit),
