@@ -14,6 +14,7 @@ use crate::time::{Clock, setting};
 
 /// Sets up a [`CookieStore`].
 #[derive(Clone)]
+#[must_use = "there is no store until `build`"]
 pub struct CookieStoreBuilder {
     pub(super) ring: KeyRing,
     pub(super) name: Box<str>,

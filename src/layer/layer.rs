@@ -36,6 +36,7 @@ use crate::policy::{FailurePolicy, MissingKey, WriteMode};
 /// # }
 /// ```
 #[derive(Clone)]
+#[must_use = "a layer does nothing until a service is layered with it"]
 pub struct TokenCacheLayer(Arc<Settings>);
 
 impl TokenCacheLayer {

@@ -14,6 +14,7 @@ use crate::tokens::Tokens;
 
 /// Puts a token on every request that goes out; see the [module](super).
 #[derive(Clone)]
+#[must_use = "a layer does nothing until a service is layered with it"]
 pub struct BearerLayer<C = CloneBody> {
     settings: Settings,
     replay: C,

@@ -32,6 +32,16 @@ impl<S, C> BearerService<S, C> {
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
+
+    /// The wrapped service, to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The wrapped service alone.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, C, ReqBody, ResBody> Service<Request<ReqBody>> for BearerService<S, C>

@@ -13,6 +13,7 @@ use super::synchronise::Vault;
 use crate::time::{Clock, setting};
 
 /// Sets up a [`KeyRing`] that is kept in a repository.
+#[must_use = "there is no ring until `open`"]
 pub struct KeyRingBuilder {
     repository: Arc<dyn KeyRepository>,
     protectors: Vec<Arc<dyn KeyProtector>>,

@@ -10,6 +10,7 @@ use crate::error::ConfigError;
 use crate::time::setting;
 
 /// Sets up a [`RedisStore`].
+#[must_use = "there is no store until `build`"]
 pub struct RedisStoreBuilder {
     access: Access,
     response_timeout: Duration,
