@@ -37,7 +37,7 @@ impl Flight {
         let engine = &self.engine;
         // A user's sign-out may have ended the session meanwhile.
         engine.find(&self.id.partition);
-        let replaced = seen.at_stake(self.need.key.as_ref());
+        let replaced = seen.guarded_entry(self.need.key.as_ref());
         let replaced = engine.l2.entry_id(replaced);
         let changes = set.into_changes(self.need.key.clone());
         let now = engine.now();

@@ -182,7 +182,7 @@ impl HeldLease {
     /// Whether L2 still has what was seen.
     async fn is_untouched(&self, about: About<'_>) -> Result<bool, L2Error> {
         let now = self.engine.look(about.partition, about.name).await?;
-        let entry = about.seen.at_stake(about.name.as_ref());
+        let entry = about.seen.guarded_entry(about.name.as_ref());
         let entry = self.engine.l2.entry_id(entry);
         // A lower version is of a store that has lost data.
         Ok(now.version(entry) <= about.seen.version(entry))
