@@ -102,7 +102,8 @@ impl FailureRecord {
     }
 
     /// The error that is returned while the pause lasts. If more of the pause is left than its length, it was
-    /// set by a different clock: another instance's, or this one's before it was adjusted. Then it is over.
+    /// set by a different clock (another instance's, or this one's before it was adjusted), and does not
+    /// count.
     pub(crate) fn error(&self, now: Timestamp) -> Option<AcquireError> {
         let error = AcquireError::new(self.kind).with_retry_at(Some(self.retry_at));
         let left = self.retry_at.since(now);
