@@ -53,7 +53,7 @@ impl State {
         heard || self.links.is_empty()
     }
 
-    /// Forgets what L2 had of the partition.
+    /// Forgets what is known of the partition in L2.
     pub(crate) fn forget_life(&mut self) {
         self.life = None;
         self.version = 0;

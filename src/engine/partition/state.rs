@@ -106,7 +106,7 @@ pub(crate) struct State {
     pub(crate) validated: u32,
     /// The feed has announced what may be this process's own write; it is to be compared with L2.
     pub(crate) own_hint: bool,
-    /// How many announcements of this process's own writes the feed still owes.
+    /// How many announcements of this process's own writes are still expected from the feed.
     pub(crate) own_due: u8,
     /// `None` while nothing is in progress.
     pub(crate) pending: Option<Box<Pending>>,

@@ -24,7 +24,7 @@ impl State {
 
     /// The feed has announced a change, and the revision is the same: most likely another instance has
     /// touched the partition. If it were touched here as well, each touch would make all other instances
-    /// revalidate and touch in turn. When the partition ends is not known by that.
+    /// revalidate and touch in turn. It stays unknown when the partition ends now.
     pub(crate) fn touched_elsewhere(&mut self, moment: Moment) {
         self.touched_at = self.touched_at.max(moment);
     }
