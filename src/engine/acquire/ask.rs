@@ -1,4 +1,4 @@
-//! Asking the provider.
+//! Asking the provider, and what follows from its answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use crate::policy::FailurePolicy;
 use crate::token::TokenSet;
 use crate::tokens::MAX_TOKEN_SET;
 
-/// What became of a call that had to wait for its place.
+/// The outcome of a call that had to wait for a slot.
 enum Asked {
     Panicked,
-    /// Nobody waits for it any more.
+    /// No request waits for it any more.
     Abandoned,
-    /// There was none in time.
-    NoPlace,
+    /// No slot was granted in time.
+    NoSlot,
     NoRoom(Error),
     Answered(Result<TokenSet, BoxError>),
     TimedOut,
@@ -43,11 +43,11 @@ struct Begun {
     at: Option<Instant>,
 }
 
-/// Room for an answer that is not there yet, in changes and bytes: an access, a refresh and an id
-/// token.
+/// The room that is reserved for an answer of unknown size, in changes and bytes: an access, a refresh and an
+/// id token.
 const ROOM: (usize, usize) = (3, 8192);
 
-/// Whether the provider has answered, and refused: what it was asked with is not spent.
+/// Whether the provider has answered, and refused: then what was sent to it is not spent.
 fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
     ProviderError::find(error).is_some_and(ProviderError::is_refusal)
 }
@@ -61,7 +61,7 @@ impl Flight {
         }
     }
 
-    /// Asks the provider.
+    /// Asks the provider, and commits the answer or records the failure.
     pub(crate) async fn ask(
         &self,
         call: Call,
@@ -84,7 +84,7 @@ impl Flight {
             name: &self.need.key,
             seen,
         };
-        // The lease is kept while the call waits for its place.
+        // The lease is renewed while the call waits for its slot.
         let gate = Arc::<Gate>::default();
         let work: Work<'_, Asked> = Box::pin(self.call(call, prior, &mut begun, &gate));
         let limit = self.begin_by.max(Instant::now()) + engine.terms.timeout;
@@ -103,12 +103,12 @@ impl Flight {
         let in_http = at.map_or(Duration::ZERO, |at| at.elapsed());
         let (kind, asked, error) = match answer {
             Ok(Asked::Abandoned) => return Err(AcquireFailure::Overtaken),
-            Ok(Asked::NoPlace) => return Err(timed_out().into()),
+            Ok(Asked::NoSlot) => return Err(timed_out().into()),
             Ok(Asked::NoRoom(error)) => return Err(error.into()),
             Ok(Asked::TimedOut) if at.is_none() => return Err(timed_out().into()),
             Ok(Asked::Answered(Ok(set))) if set.size() <= MAX_TOKEN_SET => {
                 engine.counters.acquisitions.add(1);
-                let landed = AcquiredToken {
+                let acquired = AcquiredToken {
                     token: set.access().clone(),
                     source: TokenSource::IdentityProvider,
                     level: CacheLevel::None,
@@ -117,7 +117,7 @@ impl Flight {
                     durability: None,
                     exclusive: guard.lease.is_some(),
                 };
-                return Box::pin(self.keep(landed, set, seen, permit)).await;
+                return Box::pin(self.commit_answer(acquired, set, seen, permit)).await;
             }
             Ok(Asked::Answered(Ok(set))) => {
                 let (size, limit) = (set.size(), MAX_TOKEN_SET);
@@ -145,27 +145,27 @@ impl Flight {
             .unwrap_or_else(|| AcquireError::new(kind));
         let concerns_all = error.as_deref().is_none_or(|error| !is_refusal(error));
         let concerns_all = concerns_all || kind != AcquireErrorKind::Failed;
-        Box::pin(self.remember(failure_record, seen, concerns_all, permit)).await;
+        Box::pin(self.record_failure(failure_record, seen, concerns_all, permit)).await;
         if let Some(error) = error {
             failure = failure.with_source(error);
         }
         Err(failure.into())
     }
 
-    /// One call, once there is a place for it.
+    /// Makes one call, once a slot is granted.
     async fn call(&self, call: Call, prior: Prior, begun: &mut Begun, gate: &Arc<Gate>) -> Asked {
         let engine = &self.engine;
-        let Some(mut place) = engine.flights.queue_up(&self.id, self.number) else {
+        let Some(mut slot) = engine.flights.queue_up(&self.id, self.number) else {
             return Asked::Abandoned;
         };
-        if timeout_at(self.begin_by, place.granted()).await.is_err() {
-            return Asked::NoPlace;
+        if timeout_at(self.begin_by, slot.granted()).await.is_err() {
+            return Asked::NoSlot;
         }
         if !engine.flights.begin(&self.id, self.number) {
             return Asked::Abandoned;
         }
         let (name, now) = (&self.need.key, engine.now());
-        // How large it will be is not known yet.
+        // The size of the answer is not known yet.
         let has_room = |state: &mut State| state.has_room_for([(name, 0)], now);
         let known = engine.partitions.with_known(&self.id.partition, has_room);
         if let Some(Err(error)) = known {
@@ -179,10 +179,10 @@ impl Flight {
         }
         begun.at = Some(Instant::now());
         let work = Box::pin(call.start(prior, engine, &self.id, gate));
-        match timeout(engine.terms.timeout, place.run(work)).await {
+        match timeout(engine.terms.timeout, slot.run(work)).await {
             Ok(Ok(answer)) => Asked::Answered(answer),
             Ok(Err(NoAnswer::Panicked)) => Asked::Panicked,
-            // Whoever waits and is still there has a call of their own.
+            // Only the runtime of that call has ended. The waiters that remain have calls of their own.
             Ok(Err(NoAnswer::Stopped)) => Asked::Abandoned,
             Err(_) => Asked::TimedOut,
         }

@@ -1,5 +1,5 @@
-//! The call of an acquire function: it runs on the runtime it was made on, only while a lease is held, and
-//! knows which acquisitions it is a part of.
+//! The call of an acquire function: it runs on the runtime on which it was made, only while a lease is held,
+//! and knows the acquisitions that it is nested in.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,14 +18,14 @@ use crate::engine::sync::until::Until;
 
 type Function = Box<dyn FnOnce(Prior) -> AcquireFuture + Send>;
 
-/// What came of the work.
+/// The output of an acquire function.
 pub(crate) type Answer = <AcquireFuture as Future>::Output;
 
 /// The acquire function of the request that starts a flight, and the runtime of that request.
 pub(crate) struct Call {
     function: Function,
     runtime: Option<Handle>,
-    /// The acquire function that asks for it, if one does.
+    /// The acquire function that it was made in, if any.
     within: Option<Arc<Within>>,
 }
 
@@ -33,9 +33,9 @@ pub(crate) struct Call {
 pub(crate) struct Within {
     engine: Weak<Engine>,
     flight: FlightId,
-    /// It redeems the refresh token, and no other acquisition of the partition begins before its end.
+    /// It redeems the refresh token: no other acquisition of the partition begins before its end.
     redeems: bool,
-    /// The one that asks for it, if one does.
+    /// The acquire function that it runs in, if any.
     within: Option<Arc<Self>>,
 }
 
@@ -43,7 +43,7 @@ tokio::task_local! {
     static WITHIN: Arc<Within>;
 }
 
-/// A call under way; dropped, it is stopped.
+/// A call in progress; it is stopped on drop.
 pub(crate) struct Work {
     task: JoinHandle<Answer>,
 }
@@ -56,7 +56,7 @@ pub(crate) enum NoAnswer {
     Stopped,
 }
 
-/// Whether the work may take its next step. Shut at first.
+/// Decides whether the work may be polled. Initially shut.
 #[derive(Default)]
 pub(crate) struct Gate {
     opening: Mutex<Opening>,
@@ -98,8 +98,8 @@ impl Call {
         })
     }
 
-    /// Makes the call, on `engine` if it has no runtime of its own. It takes a step while the gate is
-    /// open.
+    /// Starts the call, on the runtime of `engine` if it has none of its own. It is polled only while the
+    /// gate is open.
     pub(crate) fn start(
         self,
         prior: Prior,
@@ -114,7 +114,7 @@ impl Call {
             redeems: prior.refresh_token.is_hit(),
             within: self.within,
         });
-        // The call itself may panic as well as its future.
+        // Inside the task, because the function may panic as well as its future.
         let mut work: AcquireFuture = Box::pin(async move { function(prior).await });
         let task = poll_fn(move |context| gate.poll(&mut work, context));
         Work {
@@ -128,14 +128,14 @@ impl Call {
 }
 
 impl Gate {
-    /// Lets the work go on until then; `None` is without end.
+    /// Lets the work run until then; `None` means without limit.
     pub(crate) fn allow_until(&self, until: Option<Until>) {
         *self.opening.lock() = until.map_or(Opening::ForGood, Opening::Until);
         self.worker.wake();
     }
 
     fn poll(&self, work: &mut AcquireFuture, context: &mut Context<'_>) -> Poll<Answer> {
-        // From before the look, so that no opening falls in between.
+        // Registered before the gate is checked, so that no opening is missed in between.
         self.worker.register(context.waker());
         let is_open = match &*self.opening.lock() {
             Opening::Shut => false,

@@ -1,9 +1,9 @@
-//! CallSlots: how many calls to the provider are under way, and who is next.
+//! Call slots: how many calls to the provider run at once, and which is next.
 //!
-//! A call has a place while it runs, and none while its flight waits for anything else. Partitions
-//! take turns, and one of them has at most its share of the call_slots, whatever it asks for. A call that
-//! takes longer than [`QUICK`] no longer counts against the others until there are
-//! [`SLOW_CALLS`] times as many of these as call_slots: a provider that hangs stops its own users only.
+//! A call has a slot while it runs, and none while its flight waits for anything else. Slots are granted to
+//! partitions in round-robin order. A partition has at most its share of the slots, however many calls it
+//! asks for. A call that takes longer than [`QUICK`] no longer counts against the others, until there are
+//! [`SLOW_CALLS`] times as many of these as slots: a provider that hangs stops only its own users.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -17,9 +17,9 @@ use crate::race::{Either, race};
 
 /// A healthy provider answers within a few hundred milliseconds.
 const QUICK: Duration = Duration::from_secs(1);
-/// Slow calls that do not count, as a multiple of the call_slots.
+/// Slow calls that do not count, as a multiple of the call slots.
 const SLOW_CALLS: usize = 7;
-/// The part of the call_slots that refreshes ahead of time have, and that one partition has.
+/// Refreshes ahead of time have one in this many of the call slots, and so has one partition.
 const PART: usize = 4;
 
 pub(crate) struct CallSlots {
@@ -29,7 +29,7 @@ pub(crate) struct CallSlots {
     state: Mutex<State>,
 }
 
-/// A place in the queue, and then a place. Given back on drop.
+/// A place in the queue, and then a call slot. Given back on drop.
 pub(crate) struct CallSlot<'a> {
     call_slots: &'a CallSlots,
     partition: PartitionKey,
@@ -43,14 +43,14 @@ struct Limit {
     slow: usize,
 }
 
-/// Calls under way.
+/// Calls in progress.
 #[derive(Clone, Copy, Default)]
 struct Calls {
     all: usize,
     slow: usize,
 }
 
-/// Who is waited for goes first.
+/// Calls that a request waits for go first.
 #[derive(Clone, Copy)]
 enum Class {
     Awaited,
@@ -61,11 +61,11 @@ enum Class {
 struct State {
     all: Calls,
     ahead: Calls,
-    under_way: HashMap<u64, Call>,
-    lines: HashMap<PartitionKey, Line>,
-    /// By class: the partitions that may have a place, in the order of their turns.
+    running: HashMap<u64, Call>,
+    queues: HashMap<PartitionKey, Queue>,
+    /// By class: the partitions that may be granted a slot, in round-robin order.
     turns: [BTreeMap<u64, PartitionKey>; 2],
-    /// Of tickets and turns.
+    /// Numbers tickets and turns.
     count: u64,
 }
 
@@ -75,9 +75,9 @@ struct Call {
     is_slow: bool,
 }
 
-/// What one partition has under way, and what of it waits.
+/// The calls of one partition: how many have a slot, and which wait for one.
 #[derive(Default)]
-struct Line {
+struct Queue {
     held: usize,
     waiting: [BTreeMap<u64, oneshot::Sender<()>>; 2],
     turns: [Option<u64>; 2],
@@ -107,19 +107,19 @@ impl CallSlots {
         }
     }
 
-    /// A place for a call of this partition, which has to be waited for.
+    /// Queues a call of this partition for a slot.
     pub(crate) fn enter(&self, partition: &PartitionKey, is_ahead: bool) -> CallSlot<'_> {
         let (grant, granted) = oneshot::channel();
         let mut state = self.state.lock();
         let ticket = state.next();
-        let line = state.lines.entry(partition.clone()).or_default();
+        let queue = state.queues.entry(partition.clone()).or_default();
         let class = if is_ahead {
             Class::Ahead
         } else {
             Class::Awaited
         };
-        line.waiting[class as usize].insert(ticket, grant);
-        self.settle(&mut state, partition);
+        queue.waiting[class as usize].insert(ticket, grant);
+        self.reschedule(&mut state, partition);
         self.grant(&mut state);
         CallSlot {
             call_slots: self,
@@ -129,43 +129,43 @@ impl CallSlots {
         }
     }
 
-    /// What was ahead of time is waited for now.
+    /// A request has come to wait for a call that was ahead of time.
     pub(crate) fn promote(&self, partition: &PartitionKey, ticket: u64) {
         let mut state = self.state.lock();
-        let Some(line) = state.lines.get_mut(partition) else {
+        let Some(queue) = state.queues.get_mut(partition) else {
             return;
         };
-        if let Some(grant) = line.waiting[Class::Ahead as usize].remove(&ticket) {
-            line.waiting[Class::Awaited as usize].insert(ticket, grant);
-            self.settle(&mut state, partition);
+        if let Some(grant) = queue.waiting[Class::Ahead as usize].remove(&ticket) {
+            queue.waiting[Class::Awaited as usize].insert(ticket, grant);
+            self.reschedule(&mut state, partition);
             self.grant(&mut state);
         }
     }
 
     fn leave(&self, partition: &PartitionKey, ticket: u64) {
         let mut state = self.state.lock();
-        let call = state.under_way.remove(&ticket);
+        let call = state.running.remove(&ticket);
         if let Some(call) = call {
             state.all.end(call);
             if call.is_ahead {
                 state.ahead.end(call);
             }
         }
-        if let Some(line) = state.lines.get_mut(partition) {
+        if let Some(queue) = state.queues.get_mut(partition) {
             match call {
-                Some(_) => line.held -= 1,
-                None => line.waiting.iter_mut().for_each(|waiting| {
+                Some(_) => queue.held -= 1,
+                None => queue.waiting.iter_mut().for_each(|waiting| {
                     waiting.remove(&ticket);
                 }),
             }
         }
-        self.settle(&mut state, partition);
+        self.reschedule(&mut state, partition);
         self.grant(&mut state);
     }
 
     fn is_slow(&self, ticket: u64) {
         let mut state = self.state.lock();
-        let Some(call) = state.under_way.get_mut(&ticket) else {
+        let Some(call) = state.running.get_mut(&ticket) else {
             return;
         };
         call.is_slow = true;
@@ -177,18 +177,19 @@ impl CallSlots {
         self.grant(&mut state);
     }
 
-    /// Whether and where this partition takes its turn, after a change of its line.
-    fn settle(&self, state: &mut State, partition: &PartitionKey) {
-        let Some(line) = state.lines.get_mut(partition) else {
+    /// Puts this partition into the round-robin order, or takes it out, after a change of its queue.
+    fn reschedule(&self, state: &mut State, partition: &PartitionKey) {
+        let Some(queue) = state.queues.get_mut(partition) else {
             return;
         };
-        // An application's own tokens, for as many tenants as it has, are asked for by itself only.
+        // Only the application itself asks for its own tokens, for as many tenants as it has: it may have all
+        // slots.
         let all = partition.kind() == PartitionKind::Application;
-        let has_share_left = all || line.held < self.share;
-        for ((waiting, turn), turns) in line
+        let has_share_left = all || queue.held < self.share;
+        for ((waiting, turn), turns) in queue
             .waiting
             .iter()
-            .zip(&mut line.turns)
+            .zip(&mut queue.turns)
             .zip(&mut state.turns)
         {
             match (has_share_left && !waiting.is_empty(), *turn) {
@@ -204,8 +205,8 @@ impl CallSlots {
                 _ => {}
             }
         }
-        if line.held == 0 && line.waiting.iter().all(BTreeMap::is_empty) {
-            state.lines.remove(partition);
+        if queue.held == 0 && queue.waiting.iter().all(BTreeMap::is_empty) {
+            state.queues.remove(partition);
         }
     }
 
@@ -215,7 +216,7 @@ impl CallSlots {
                 && let Some((_, partition)) = state.turns[class as usize].pop_first()
             {
                 state.grant(class, &partition);
-                self.settle(state, &partition);
+                self.reschedule(state, &partition);
             }
         }
     }
@@ -235,16 +236,16 @@ impl State {
         self.count
     }
 
-    /// It is this partition's turn.
+    /// Grants a slot to the next call of this partition.
     fn grant(&mut self, class: Class, partition: &PartitionKey) {
-        let Some(line) = self.lines.get_mut(partition) else {
+        let Some(queue) = self.queues.get_mut(partition) else {
             return;
         };
-        line.turns[class as usize] = None;
-        let Some((ticket, grant)) = line.waiting[class as usize].pop_first() else {
+        queue.turns[class as usize] = None;
+        let Some((ticket, grant)) = queue.waiting[class as usize].pop_first() else {
             return;
         };
-        line.held += 1;
+        queue.held += 1;
         let call = Call {
             is_ahead: matches!(class, Class::Ahead),
             is_slow: false,
@@ -253,8 +254,8 @@ impl State {
         if call.is_ahead {
             self.ahead.all += 1;
         }
-        self.under_way.insert(ticket, call);
-        // It is there: its place would be gone with it.
+        self.running.insert(ticket, call);
+        // The receiver is there: when a `CallSlot` is dropped, its ticket is removed.
         let _ = grant.send(());
     }
 }
@@ -271,13 +272,13 @@ impl CallSlot<'_> {
         self.ticket
     }
 
-    /// Waits for the place.
+    /// Waits until the slot is granted.
     pub(crate) async fn granted(&mut self) {
-        // What grants it lives as long as this.
+        // This cannot fail: the sender lives as long as `self`.
         let _ = (&mut self.granted).await;
     }
 
-    /// Runs the call that has this place.
+    /// Runs the call in this slot.
     pub(crate) async fn run<F: Future + Unpin>(self, mut call: F) -> F::Output {
         match race(&mut call, sleep(QUICK)).await {
             Either::First(answer) => answer,
@@ -335,8 +336,8 @@ mod tests {
     impl CallSlots {
         fn is_unused(&self) -> bool {
             let state = self.state.lock();
-            state.lines.is_empty()
-                && state.under_way.is_empty()
+            state.queues.is_empty()
+                && state.running.is_empty()
                 && state.turns.iter().all(BTreeMap::is_empty)
                 && (state.all.all, state.all.slow) == (0, 0)
                 && (state.ahead.all, state.ahead.slow) == (0, 0)
@@ -376,7 +377,8 @@ mod tests {
     fn a_place_is_given_back_whenever_its_future_is_dropped() {
         let call_slots = CallSlots::new(1);
         let first = held(&call_slots, 0);
-        // One that was never polled, one that waits, and one that was granted it and does not know.
+        // One that was never polled, one that waits, and one that was granted a slot and was not polled
+        // since.
         drop(enter(&call_slots, 1));
         let mut waiting = enter(&call_slots, 2);
         assert!(polled(&mut waiting).is_none());

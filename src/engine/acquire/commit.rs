@@ -1,5 +1,4 @@
-//! What a flight brings home: an answer that L2 has before anybody sees it, or a failure that every
-//! instance remembers.
+//! Commits acquired tokens before they are published, or stores a failure record for all instances.
 
 use std::sync::Arc;
 
@@ -22,22 +21,22 @@ use crate::sabotage::{self, Sabotage};
 use crate::store::Expected;
 use crate::token::TokenSet;
 
-/// Attempts to write the answer to a store that has lost what it was to replace.
+/// The most attempts to commit the answer to a store that has lost what it was to replace.
 const MAX_ATTEMPTS: u32 = 3;
 
 impl Flight {
-    /// Makes what the provider gave durable, and then visible.
-    pub(crate) async fn keep(
+    /// Commits what the provider has given, and then makes it visible.
+    pub(crate) async fn commit_answer(
         &self,
-        mut landed: AcquiredToken,
+        mut acquired: AcquiredToken,
         set: TokenSet,
         seen: &RefreshState,
         permit: Option<Permit>,
     ) -> Outcome {
         let engine = &self.engine;
-        // A user's sign-out may have ended the session meanwhile.
+        // A user's sign-out may have ended the session meanwhile: then this signs the session out.
         engine.find(&self.id.partition);
-        let replaced = seen.at_stake(self.need.key.as_ref());
+        let replaced = seen.guarded_entry(self.need.key.as_ref());
         let replaced = engine.l2.entry_id(replaced);
         let changes = set.into_changes(self.need.key.clone());
         let now = engine.now();
@@ -48,7 +47,7 @@ impl Flight {
                     return Err(Error::SignedOut.into());
                 }
                 state.change(changes, None, now);
-                Ok(landed)
+                Ok(acquired)
             });
         };
         let pending = |(name, value)| {
@@ -65,22 +64,23 @@ impl Flight {
             let expected = expected.filter(|_| !sabotage::is(Sabotage::LeaseWithoutCompareAndSet));
             match self.commit(changes.clone(), expected, seen).await? {
                 Ok(CommitAck::Stored) => {
-                    landed.durability = Some(Durability::Stored);
-                    return Ok(landed);
+                    acquired.durability = Some(Durability::Stored);
+                    return Ok(acquired);
                 }
                 Err(failure) => {
                     engine.degrade(self.policy, failure)?;
-                    landed.durability = Some(Durability::Pending);
-                    return Ok(landed);
+                    acquired.durability = Some(Durability::Pending);
+                    return Ok(acquired);
                 }
                 Ok(CommitAck::Conflict) => {
                     let now = self.look_or_remember().await?;
                     let known = now.version(replaced);
                     if known >= version {
-                        // Somebody was faster: theirs counts, and ours is good for this once.
+                        // Another instance was faster: its tokens are kept, and these serve only the callers
+                        // that wait.
                         return match self.answered_by(&now, Some(0)) {
                             Some(Ok(newer)) => Ok(newer),
-                            _ => Ok(landed),
+                            _ => Ok(acquired),
                         };
                     }
                     // The store has lost what was to be replaced.
@@ -88,10 +88,10 @@ impl Flight {
                 }
             }
         }
-        Ok(landed)
+        Ok(acquired)
     }
 
-    /// Commits what was acquired; nobody sees it before L2 has it, or has failed to take it.
+    /// Commits acquired tokens, which are not visible before L2 has them or the commit has failed.
     async fn commit(
         &self,
         changes: Arc<ByName<PendingChange>>,
@@ -99,7 +99,7 @@ impl Flight {
         seen: &RefreshState,
     ) -> Result<Result<CommitAck, L2Error>, Error> {
         let engine = &self.engine;
-        let (ack, landed) = oneshot::channel();
+        let (ack, acknowledged) = oneshot::channel();
         engine
             .partitions
             .with(&self.id.partition, |partition, state| {
@@ -122,9 +122,9 @@ impl Flight {
                 Ok(())
             })?;
         engine.wake();
-        match timeout(engine.l2.hard_timeout, landed).await {
+        match timeout(engine.l2.hard_timeout, acknowledged).await {
             Ok(Ok(ack)) => Ok(ack),
-            // Dropped, because the partition was signed out.
+            // The sender was dropped, because the partition was signed out.
             Ok(Err(_)) => Err(Error::SignedOut),
             Err(_) => {
                 engine
@@ -135,9 +135,9 @@ impl Flight {
         }
     }
 
-    /// Remembers a failure: for every instance where the partition is there, or is the application's
-    /// own; else here only, and while there is room for what is not there.
-    pub(crate) async fn remember(
+    /// Records a failure: for all instances if the partition exists or is the application's own. Otherwise it
+    /// is recorded in this process only, and while L1 has room for partitions that do not exist.
+    pub(crate) async fn record_failure(
         &self,
         failure_record: FailureRecord,
         seen: &RefreshState,
@@ -168,7 +168,7 @@ impl Flight {
             !local
         });
         if shared {
-            // Others wait for the lease: they must find it when they get that.
+            // Other instances wait for the lease: they must find the record when they get it.
             let _ = engine.commit(&self.id.partition).await;
         }
     }

@@ -1,5 +1,5 @@
-//! One flight: keeps others from doing the same, looks once more, asks the provider, makes the
-//! answer durable, and tells everybody who waits.
+//! One flight: takes the lock and the lease, reads L2 again, asks the provider, commits the answer, and
+//! publishes the outcome to all waiters.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -33,16 +33,16 @@ pub(crate) struct Flight {
     pub(crate) number: u64,
     pub(crate) policy: FailurePolicy,
     pub(crate) need: Need,
-    /// What the request that started it has seen.
+    /// What the request that started it observed.
     observed: Observed,
     done: once::Sender<Outcome>,
     outcome: Outcome,
-    told: bool,
-    /// Told when nobody waits for this any more, and it has not begun to ask.
+    is_published: bool,
+    /// Notified when no request waits for this any more, and its call has not begun.
     abandoned: Arc<Notify>,
-    /// Until then it may wait for its turn.
+    /// Until then it may wait for the lock and for a call slot.
     pub(crate) begin_by: Instant,
-    /// Whose the leases are.
+    /// The owner of its leases.
     owner: [u8; 16],
 }
 
@@ -66,9 +66,9 @@ impl Flight {
             observed,
             done: joined.done,
             abandoned: joined.abandoned,
-            // Where the engine's runtime has ended it never runs.
+            // The outcome if it never runs, because the engine's runtime has ended.
             outcome: Err(Error::unavailable().into()),
-            told: false,
+            is_published: false,
             owner: owner(number),
         }
     }
@@ -76,22 +76,22 @@ impl Flight {
     pub(crate) async fn run(mut self, call: Call) {
         self.outcome = Err(AcquireError::new(AcquireErrorKind::Panicked).into());
         let mut guard = RedemptionGuard::default();
-        let flight = Box::pin(self.fly(call, &mut guard));
+        let flight = Box::pin(self.acquire(call, &mut guard));
         self.outcome = match race(self.abandoned.notified(), flight).await {
             Either::First(()) => Err(AcquireFailure::Overtaken),
             Either::Second(outcome) => outcome,
         };
         if let Err(AcquireFailure::Failed(Error::Acquire(error))) = &self.outcome {
-            // As many as requests ask for: metrics and `Stats` count them.
+            // At debug level, because requests can cause any number of these: metrics and `Stats` count them.
             tracing::debug!(kind = ?error.kind(), reason = ?self.need.reason, "no token was acquired");
         }
-        self.tell();
+        self.publish();
         let id = self.id.clone();
         drop(self);
         Box::pin(guard.end_when_written(id.partition, id.name)).await;
     }
 
-    async fn fly(&self, call: Call, guard: &mut RedemptionGuard) -> Outcome {
+    async fn acquire(&self, call: Call, guard: &mut RedemptionGuard) -> Outcome {
         let engine = self.engine.clone();
         let _held = Reading::hold(&engine, &self.id.partition);
         let mut seen = self.remembered();
@@ -101,13 +101,13 @@ impl Flight {
         let mut floor = None;
         if self.need.force || self.need.replaces.is_some() {
             seen = Box::pin(self.look_or_remember()).await?;
-            self.goes_on()?;
+            self.check_signed_out()?;
             if let Some(outcome) = self.answered_by(&seen, None) {
                 return outcome;
             }
             floor = seen.version(engine.l2.entry_id(self.need.key.as_ref()));
         }
-        let mut turn = LeaseWait::new(&engine);
+        let mut lease_wait = LeaseWait::new(&engine);
         let changes = engine.coherence.changes(&self.id.partition);
         let mut call = Some(call);
         loop {
@@ -119,7 +119,7 @@ impl Flight {
                 let lock = timeout_at(self.begin_by, lock).await;
                 guard.lock = Some(lock.map_err(|_| timed_out())?);
             }
-            // From before the look, so that no announcement falls in between.
+            // Enabled before L2 is read, so that no announcement is missed in between.
             let mut changed = pin!(changes.value().notified());
             changed.as_mut().enable();
             let taken = match alone {
@@ -129,7 +129,7 @@ impl Flight {
             let looked = match taken {
                 Ok(None) => Box::pin(self.look()).await.map(|seen| (seen, true)),
                 Ok(Some(remaining)) => {
-                    turn.is_held(remaining, changed.as_mut()).await;
+                    lease_wait.is_held(remaining, changed.as_mut()).await;
                     Box::pin(self.look()).await.map(|seen| (seen, false))
                 }
                 Err(failure) => Err(failure),
@@ -139,22 +139,22 @@ impl Flight {
                 Ok(looked) => looked,
                 Err(failure) => {
                     engine.degrade(self.policy, failure.clone())?;
-                    if turn.may_come(&failure) {
-                        turn.pause(changed.as_mut()).await;
+                    if lease_wait.waits_for_l2(&failure) {
+                        lease_wait.pause(changed.as_mut()).await;
                         continue;
                     }
                     guard.lease = None;
                     (self.remembered(), true)
                 }
             };
-            self.goes_on()?;
+            self.check_signed_out()?;
             if let Some(outcome) = self.answered_by(&seen, floor) {
                 return outcome;
             }
             let is_known_now = alone && !self.needs_no_lease(&seen);
             let is_another = seen.observed.generation() != life;
             if ours && (seen.refresh_token.is_hit() != refreshes || is_known_now || is_another) {
-                // It is another lease that is needed.
+                // Another lease is needed.
                 Box::pin(guard.end()).await;
             } else if ours {
                 seen.token = seen.token.or_else(|| self.need.stale.clone());
@@ -162,25 +162,25 @@ impl Flight {
                     return Err(AcquireFailure::Overtaken);
                 };
                 match Box::pin(self.ask(call, &seen, guard)).await {
-                    // Who has taken over may bring the token.
+                    // The instance that has taken over may obtain the token.
                     Err(AcquireFailure::Overtaken) => guard.lease = None,
                     outcome => return outcome,
                 }
-            } else if turn.is_over() {
+            } else if lease_wait.is_over() {
                 return Err(timed_out().into());
             }
         }
     }
 
-    /// Whether other instances need not be kept from doing the same: there is no such session or user
-    /// as far as is known, and so nothing that could be redeemed twice. Invented ids leave no lease.
+    /// Whether other instances need not be excluded: as far as is known there is no such session or user, and
+    /// so nothing that could be redeemed twice. Invented ids leave no lease.
     fn needs_no_lease(&self, seen: &RefreshState) -> bool {
         let kind = self.id.partition.kind();
         let invented = matches!(kind, PartitionKind::Session | PartitionKind::User);
         invented && !seen.exists && !seen.refresh_token.is_hit()
     }
 
-    /// Asks for the lease; how long it is another's if it is.
+    /// Asks for the lease. Returns how long another owner still has it, or `None` if it is granted.
     async fn take_lease(
         &self,
         guard: &mut RedemptionGuard,
@@ -199,7 +199,7 @@ impl Flight {
             }
         };
         let answer = held.take().await;
-        // One that may have been granted is asked for again, by the same owner.
+        // A lease that may have been granted is asked for again, by the same owner.
         if !matches!(answer, Ok(Some(_))) {
             guard.lease = Some(held);
         }
@@ -210,7 +210,7 @@ impl Flight {
         self.engine.look(&self.id.partition, &self.need.key).await
     }
 
-    /// What is in L2, or in memory when L2 cannot be asked and the policy is to go on.
+    /// The state in L2, or in memory if L2 cannot be asked and the policy is to continue without it.
     pub(crate) async fn look_or_remember(&self) -> Result<RefreshState, Error> {
         match self.look().await {
             Ok(seen) => Ok(seen),
@@ -221,9 +221,9 @@ impl Flight {
         }
     }
 
-    /// An error where the session was signed out since the request that started this: what there is
-    /// now, or begins now, is of another.
-    fn goes_on(&self) -> Result<(), Error> {
+    /// Fails if the session was signed out since the request that started this flight: what exists now, or
+    /// begins now, belongs to another session.
+    fn check_signed_out(&self) -> Result<(), Error> {
         let partition = self.engine.find(&self.id.partition);
         match self.is_over(&partition.lock()) {
             true => Err(Error::SignedOut),
@@ -243,11 +243,11 @@ impl Flight {
         })
     }
 
-    /// The end of the flight if the provider need not, or must not, be asked.
+    /// The outcome of the flight if the provider need not be asked, or must not be.
     pub(crate) fn answered_by(&self, seen: &RefreshState, floor: Option<u64>) -> Option<Outcome> {
         let now = self.engine.clock.now();
         if let Some(token) = seen.token.as_ref().filter(|t| self.need.is_met_by(t, now)) {
-            // A forced refresh is content with one that was made while it waited.
+            // A forced refresh accepts a token that was acquired while it waited.
             let version = seen.version(self.engine.l2.entry_id(self.need.key.as_ref()));
             let newer = floor.is_some_and(|floor| version.is_some_and(|version| version > floor));
             if !self.need.force || newer {
@@ -269,8 +269,8 @@ impl Flight {
         Some(Err(error.into()))
     }
 
-    fn tell(&mut self) {
-        if !std::mem::replace(&mut self.told, true) {
+    fn publish(&mut self) {
+        if !std::mem::replace(&mut self.is_published, true) {
             self.engine.flights.remove(&self.id, self.number);
             self.done.tell(self.outcome.clone());
         }
@@ -279,6 +279,6 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.tell();
+        self.publish();
     }
 }

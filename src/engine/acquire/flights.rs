@@ -1,7 +1,7 @@
-//! The flights of this process, and who waits for them.
+//! The flights of this process, and their waiters.
 //!
-//! A flight that has not begun to ask the provider ends with the last of those who wait for it, unless
-//! it is ahead of time. Whoever comes later starts another.
+//! A flight that has not begun its call to the provider ends with its last waiter, unless it is ahead of
+//! time. A later request starts another one.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -21,15 +21,15 @@ use crate::error::Error;
 use crate::key::{PartitionKey, PartitionKind, TokenKey};
 use crate::random;
 
-/// Flights at a time: as many as 64 call_slots get through in a minute at a third of a second a call. They
-/// take some 4 KB each.
+/// The most flights at a time: as many as 64 call slots get through in a minute at a third of a second a
+/// call. They take some 4 KB each.
 const MOST: usize = 16_384;
-/// Of these those ahead of time.
+/// The most of these that are ahead of time.
 const MOST_AHEAD: usize = MOST / 4;
-/// Of these those of one partition.
+/// The most of these that are of one partition.
 const MOST_OF_ONE: usize = MOST / 16;
 
-/// What flights are for.
+/// What a flight acquires.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FlightId {
     pub(crate) partition: PartitionKey,
@@ -38,64 +38,66 @@ pub(crate) struct FlightId {
 }
 
 pub(crate) struct Flights {
-    flying: Mutex<Flying>,
-    /// Whoever redeems a partition's refresh token holds its lock.
+    table: Mutex<Table>,
+    /// A flight that redeems a partition's refresh token holds the partition's lock.
     locks: InUse<Redeeming>,
     call_slots: CallSlots,
-    /// How many have not landed.
+    /// How many flights have not ended.
     count: watch::Sender<usize>,
-    /// Moves the refresh times of this instance apart from those of others.
+    /// Makes the refresh times of this instance differ from those of others.
     jitter: u64,
 }
 
 #[derive(Default)]
-struct Flying {
+struct Table {
     flights: HashMap<FlightId, Entry>,
     of_one: HashMap<PartitionKey, usize>,
     ahead: usize,
 }
 
-/// One flight that can be joined.
+/// A flight that can be joined.
 struct Entry {
     number: u64,
     outcome: once::Receiver<Outcome>,
-    /// When it was started. What began after a sign-out does not wait for what one has ended.
+    /// What was observed when it was started. A request that began after a sign-out does not wait for a
+    /// flight that the sign-out has ended.
     observed: Observed,
     waiters: usize,
-    /// Nobody has to wait for it.
+    /// It refreshes ahead of time: it needs no waiter.
     is_ahead: bool,
-    /// Somebody has come to wait for it.
+    /// A request that needs the token now has joined it.
     is_awaited: bool,
-    /// Its ticket for a place.
+    /// Its ticket in the queue for a call slot.
     ticket: Option<u64>,
-    /// Ends it. Nothing does once it asks the provider: what it redeems would be spent for nothing.
+    /// Ends the flight. `None` once the call has begun: if that were stopped, the refresh token that it
+    /// redeems would be spent for nothing.
     abandoned: Option<Arc<Notify>>,
 }
 
 /// The flights under their lock.
 pub(crate) struct Locked<'a> {
     flights: &'a Flights,
-    flying: MutexGuard<'a, Flying>,
+    table: MutexGuard<'a, Table>,
 }
 
-/// A flight's own end of it.
+/// A flight's own handles on its entry.
 pub(crate) struct Joined {
     pub(crate) done: once::Sender<Outcome>,
-    /// Told when the flight is to end, because nobody waits for it any more.
+    /// Notified when the flight is to end, because no request waits for it any more.
     pub(crate) abandoned: Arc<Notify>,
 }
 
-/// Somebody who waits for a flight; no longer once this is dropped.
+/// A request that waits for a flight, until this is dropped.
 pub(crate) struct Waiter<'a> {
     flights: &'a Flights,
     id: FlightId,
     number: u64,
-    /// When the flight was started.
+    /// What was observed when the flight was started.
     observed: Observed,
     outcome: once::Receiver<Outcome>,
 }
 
-/// The right to redeem a partition's refresh token, within this process. Given back on drop.
+/// The right to redeem a partition's refresh token, within this process. Released on drop.
 pub(crate) struct Lock {
     _guard: OwnedMutexGuard<()>,
     _use: Use<Redeeming>,
@@ -104,14 +106,14 @@ pub(crate) struct Lock {
 #[derive(Default)]
 struct Redeeming {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// What the last who had the lock has seen.
+    /// What the last holder of the lock observed.
     holder: Mutex<Option<Observed>>,
 }
 
 impl Flights {
     pub(crate) fn new(max_acquisitions: u32) -> Self {
         Self {
-            flying: Mutex::default(),
+            table: Mutex::default(),
             locks: InUse::default(),
             call_slots: CallSlots::new(max_acquisitions as usize),
             count: watch::Sender::new(0),
@@ -126,12 +128,12 @@ impl Flights {
     pub(crate) fn lock(&self) -> Locked<'_> {
         Locked {
             flights: self,
-            flying: self.flying.lock(),
+            table: self.table.lock(),
         }
     }
 
-    /// The right to redeem this partition's refresh token. Who redeems that of a session which is
-    /// `over` keeps nobody of the next one waiting.
+    /// Acquires the right to redeem this partition's refresh token. A holder whose session is `over` does not
+    /// keep flights of the next session waiting.
     pub(crate) async fn lock_partition(
         &self,
         partition: &PartitionKey,
@@ -147,7 +149,7 @@ impl Flights {
                     self.locks.replace(&shared);
                     break None;
                 }
-                // A sign-out elsewhere may be heard of meanwhile.
+                // Checked again at intervals: the feed may announce a sign-out meanwhile.
                 if let Ok(guard) = timeout(RECHECK, &mut locked).await {
                     break Some(guard);
                 }
@@ -163,63 +165,62 @@ impl Flights {
         }
     }
 
-    /// A place for the call of this flight, which has to be waited for. `None` where the flight was
-    /// abandoned.
+    /// Queues the call of this flight for a slot. `None` if the flight was abandoned.
     pub(crate) fn queue_up(&self, id: &FlightId, number: u64) -> Option<CallSlot<'_>> {
-        let mut flying = self.flying.lock();
-        let flight = flying.find(id, number)?;
-        let place = self
+        let mut table = self.table.lock();
+        let flight = table.find(id, number)?;
+        let slot = self
             .call_slots
             .enter(&id.partition, flight.is_ahead && !flight.is_awaited);
-        flight.ticket = Some(place.ticket());
-        Some(place)
+        flight.ticket = Some(slot.ticket());
+        Some(slot)
     }
 
-    /// The flight asks the provider now, and does so to the end. `false` where it was abandoned.
+    /// The flight begins its call, and is not abandoned from now on. `false` if it was abandoned before.
     pub(crate) fn begin(&self, id: &FlightId, number: u64) -> bool {
-        let mut flying = self.flying.lock();
-        let flight = flying.find(id, number);
+        let mut table = self.table.lock();
+        let flight = table.find(id, number);
         flight.is_some_and(|flight| flight.abandoned.take().is_some())
     }
 
-    /// A flight has ended: its place is free, unless another has taken it.
+    /// Removes a flight that has ended, unless another one has replaced it.
     pub(crate) fn remove(&self, id: &FlightId, number: u64) {
-        self.flying.lock().remove(id, number);
+        self.table.lock().remove(id, number);
         self.count.send_modify(|count| *count -= 1);
     }
 
     fn leave(&self, id: &FlightId, number: u64) {
-        let mut flying = self.flying.lock();
-        let Some(flight) = flying.find(id, number) else {
+        let mut table = self.table.lock();
+        let Some(flight) = table.find(id, number) else {
             return;
         };
         flight.waiters -= 1;
         if flight.waiters == 0 && !flight.is_ahead && flight.abandon() {
-            flying.remove(id, number);
+            table.remove(id, number);
         }
     }
 
-    /// How many have not landed.
+    /// How many flights have not ended.
     pub(crate) fn count(&self) -> usize {
         *self.count.borrow()
     }
 
     /// Waits until no flight is left.
     pub(crate) async fn landed(&self) {
-        // The sender lives in this.
+        // This cannot fail: the sender lives in `self`.
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }
 }
 
 impl<'a> Locked<'a> {
-    /// The flight of this id, unless it is `over`.
+    /// Joins the flight of this id, unless its session is `over`.
     pub(crate) fn join(
         &mut self,
         id: &FlightId,
         is_ahead: bool,
         over: impl FnOnce(&Observed) -> bool,
     ) -> Option<Waiter<'a>> {
-        let flight = self.flying.flights.get_mut(id)?;
+        let flight = self.table.flights.get_mut(id)?;
         if over(&flight.observed) {
             return None;
         }
@@ -237,7 +238,7 @@ impl<'a> Locked<'a> {
         })
     }
 
-    /// A new flight, and the first who waits for it.
+    /// Starts a flight, with its first waiter.
     pub(crate) fn start(
         &mut self,
         id: FlightId,
@@ -267,22 +268,22 @@ impl<'a> Locked<'a> {
             ticket: None,
             abandoned: Some(abandoned.clone()),
         };
-        self.flying.insert(id, entry);
+        self.table.insert(id, entry);
         self.flights.count.send_modify(|count| *count += 1);
         Ok((Joined { done, abandoned }, waiter))
     }
 
     fn has_room(&self, partition: &PartitionKey, is_ahead: bool) -> bool {
-        let of_one = self.flying.of_one.get(partition);
+        let of_one = self.table.of_one.get(partition);
         let is_application = partition.kind() == PartitionKind::Application;
-        // Those that end without being joined any more count as well.
+        // Flights that cannot be joined any more count until they have ended.
         self.flights.count() < MOST
-            && (!is_ahead || self.flying.ahead < MOST_AHEAD)
+            && (!is_ahead || self.table.ahead < MOST_AHEAD)
             && (is_application || of_one.is_none_or(|count| *count < MOST_OF_ONE))
     }
 }
 
-impl Flying {
+impl Table {
     fn find(&mut self, id: &FlightId, number: u64) -> Option<&mut Entry> {
         let flight = self.flights.get_mut(id)?;
         (flight.number == number).then_some(flight)
@@ -292,7 +293,7 @@ impl Flying {
         *self.of_one.entry(id.partition.clone()).or_default() += 1;
         self.ahead += usize::from(entry.is_ahead);
         if let Some(mut before) = self.flights.insert(id.clone(), entry) {
-            // A sign-out has ended it: it must not begin any more.
+            // A sign-out has ended that flight: it must not begin its call.
             before.abandon();
             self.forget(&id, &before);
         }
@@ -318,7 +319,7 @@ impl Flying {
 }
 
 impl Entry {
-    /// Ends the flight, unless it asks the provider by now.
+    /// Ends the flight, unless its call has begun.
     fn abandon(&mut self) -> bool {
         let abandoned = self.abandoned.take();
         abandoned.is_some_and(|abandoned| {
@@ -329,7 +330,7 @@ impl Entry {
 }
 
 impl Waiter<'_> {
-    /// Whether it is for a session that began after this observed's was signed out.
+    /// Whether the flight is for a session that began after that of this observation was signed out.
     pub(crate) fn is_after(&self, observed: &Observed) -> bool {
         observed.is_before(&self.observed)
     }

@@ -1,7 +1,7 @@
-//! Acquisitions: one call to the provider, shared by everybody who needs the token.
+//! Acquisitions: one call to the provider, shared by all requests that need the token.
 //!
-//! A request that finds no token it can use joins the *flight* that gets one, or starts it. What a
-//! flight does is in `flight`; here is who joins which.
+//! A request that finds no usable token joins the *flight* that acquires one, or starts it. `flight` has what
+//! a flight does; this file decides which flight a request joins.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::policy::FailurePolicy;
 use crate::time::Timestamp;
 use crate::token::Token;
 
-/// Tokens differ in their last bytes, where the signature is; the rest need not be hashed.
+/// The bytes at the end of a token that are hashed: tokens differ there, in the signature.
 const DISTINCT: usize = 64;
 
-/// An acquire function asks for what only its own end brings.
+/// The error if an acquire function asks for a token that depends on its own end.
 fn waits_for_itself() -> AcquireError {
     let source = "an acquire function has asked for a token of its own partition, which waits for it to end: \
                   get that token before, or take what `Prior` has";
@@ -44,7 +44,7 @@ impl FlightId {
 }
 
 impl Engine {
-    /// A token from the provider, or from whoever asks the provider meanwhile.
+    /// A token from the provider, or from another request or instance that acquires it meanwhile.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         partition: &PartitionKey,
@@ -58,7 +58,7 @@ impl Engine {
         }
         let mut call = Some(call);
         if observed.is_none() && policy != FailurePolicy::Bypass {
-            // Whoever insists on a new token has not read anything yet.
+            // A request that insists on a new token has not read anything yet.
             self.know_generation(partition, policy, observed).await?;
         }
         loop {
@@ -75,24 +75,26 @@ impl Engine {
             {
                 return Err(error.into());
             }
-            // A call that has begun goes on when this caller goes away.
+            // A call that has begun continues if this caller stops waiting.
             let flight = self.join(partition, need, policy, seen, &mut call)?;
-            let landed = self.awaited(self.ack(), flight.outcome()).await;
+            let outcome = self.awaited(self.latest_end(), flight.outcome()).await;
             let is_of_another = flight.is_after(&seen);
             drop(flight);
-            let Ok(landed) = landed else {
+            let Ok(outcome) = outcome else {
                 return Err(AcquireError::new(AcquireErrorKind::TimedOut).into());
             };
             let signed_out = self.find(partition).lock().signed_out_since(&seen) || is_of_another;
             let started = call.is_none();
-            match landed {
+            match outcome {
                 _ if signed_out => return Err(Error::SignedOut),
-                Some(Ok(landed)) => {
-                    let asked = landed.source == TokenSource::IdentityProvider;
+                Some(Ok(acquired)) => {
+                    let asked = acquired.source == TokenSource::IdentityProvider;
                     let now = self.now();
-                    if asked || started || (!need.force && need.is_met_by(&landed.token, now.wall))
+                    if asked
+                        || started
+                        || (!need.force && need.is_met_by(&acquired.token, now.wall))
                     {
-                        return Ok(landed);
+                        return Ok(acquired);
                     }
                 }
                 Some(Err(AcquireFailure::Failed(error))) => return Err(error),
@@ -104,16 +106,16 @@ impl Engine {
         }
     }
 
-    /// When a flight that starts now has landed at the latest: after its turn and its place, the call,
-    /// and what is to be read and written around it.
-    fn ack(&self) -> Instant {
+    /// When a flight that starts now has ended at the latest: after the lease wait, the wait for a call slot,
+    /// the call, and the reads and writes around it.
+    fn latest_end(&self) -> Instant {
         let AcquireSettings {
             timeout, lease_ttl, ..
         } = self.terms;
         Instant::now() + timeout * 2 + lease_ttl + self.l2.hard_timeout * 2
     }
 
-    /// Asks for a successor of a token that will expire soon; nobody waits for it.
+    /// Acquires a successor of a token that will expire soon, in the background.
     pub(crate) fn refresh_ahead(
         self: &Arc<Self>,
         partition: &PartitionKey,
@@ -141,15 +143,15 @@ impl Engine {
             reason: Some(RefreshReason::ProactivelyRefreshed),
             stale: None,
         };
-        // Shut down or too busy: the token is still good.
+        // If this is refused, by a shutdown or an overload, the token is still valid.
         let _ = self.join(partition, &need, policy, seen.observed, &mut Some(call));
     }
 
-    /// When a successor of this token is asked for, ahead of its expiry: a little earlier or later
-    /// on each instance, always the same for one token.
+    /// When a successor of this token is acquired, ahead of its expiry: a little earlier or later on each
+    /// instance, always the same for one token.
     pub(crate) fn refresh_at(&self, token: &Token) -> Option<Timestamp> {
         let (at, window) = self.refresh_window(token)?;
-        // ±10 %
+        // The jitter is ±10 %.
         let text = token.access_token().as_bytes();
         let end = &text[text.len().saturating_sub(DISTINCT)..];
         let mut hasher = DefaultHasher::new();
@@ -159,12 +161,12 @@ impl Engine {
         Some(at.saturating_sub(window / 10).saturating_add(shift))
     }
 
-    /// Whether that time has come.
+    /// Whether the time of `refresh_at` has come.
     pub(crate) fn is_refresh_due(&self, token: &Token, now: Timestamp) -> bool {
         let soon = self.terms.refresh_before.saturating_mul(2);
         let has_long = |end: Timestamp| now.saturating_add(soon) < end;
         if token.refresh_at().is_none() && token.expires_at().is_some_and(has_long) {
-            // Most tokens, and more is not to be worked out for them.
+            // This is so for most tokens, and saves the computation below.
             return false;
         }
         let near = |(at, window): (Timestamp, Duration)| now >= at.saturating_sub(window / 10);
@@ -172,14 +174,14 @@ impl Engine {
             && self.refresh_at(token).is_some_and(|at| now >= at)
     }
 
-    /// The refresh time without jitter, and the time that the jitter is a part of.
+    /// The refresh time without jitter, and the duration of which the jitter is a fraction.
     fn refresh_window(&self, token: &Token) -> Option<(Timestamp, Duration)> {
         let before = self.terms.refresh_before;
         match (token.refresh_at(), token.expires_at()) {
             (Some(at), Some(end)) => Some((at, end.since(at).min(before))),
             (Some(at), None) => Some((at, before)),
             (None, Some(end)) => {
-                // A fifth of a short life is enough; else it would be replaced all the time.
+                // A fifth of a short life is enough; otherwise the token would be replaced all the time.
                 let life = token.issued_at().map(|issued| end.since(issued));
                 let window = life.map_or(before, |life| before.min(life / 5));
                 Some((end.saturating_sub(window), window))
@@ -188,7 +190,7 @@ impl Engine {
         }
     }
 
-    /// Whether the partition's refresh token, as far as it is known, is what L2 has or is to have.
+    /// Whether the partition's refresh token, if it is known, is in L2 or is to be.
     fn shares_refresh_token(&self, partition: &PartitionKey) -> bool {
         let is_shared = |state: &mut State| {
             let found = state.entries.get(REFRESH_TOKEN);
@@ -198,7 +200,7 @@ impl Engine {
         known.unwrap_or(false)
     }
 
-    /// The flight for this need, which is started with `call` if there is none.
+    /// Joins the flight for this need, or starts it with `call` if there is none.
     fn join(
         self: &Arc<Self>,
         partition: &PartitionKey,
@@ -209,9 +211,9 @@ impl Engine {
     ) -> Result<Waiter<'_>, Error> {
         let id = FlightId::of(partition, need);
         let is_ahead = need.is_ahead();
-        let mut flying = self.flights.lock();
+        let mut flights = self.flights.lock();
         let over = |observed: &Observed| self.find(partition).lock().signed_out_since(observed);
-        if let Some(flight) = flying.join(&id, is_ahead, over) {
+        if let Some(flight) = flights.join(&id, is_ahead, over) {
             return Ok(flight);
         }
         if self.queue.is_closed() {
@@ -221,11 +223,12 @@ impl Engine {
             return Err(crate::engine::acquire::outcome::overtaken());
         }
         let number = u64::from_be_bytes(self.queue.next_id().0);
-        let (joined, flight) = flying.start(id.clone(), number, is_ahead, observed)?;
-        drop(flying);
+        let (joined, flight) = flights.start(id.clone(), number, is_ahead, observed)?;
+        drop(flights);
         if let Some(call) = call.take() {
             let policy = match policy {
-                // Others would redeem it again if its successor stayed here.
+                // If the successor of the refresh token stayed in this process, other instances would redeem
+                // the old one again.
                 FailurePolicy::Bypass if self.shares_refresh_token(partition) => {
                     FailurePolicy::Degrade
                 }
@@ -233,7 +236,7 @@ impl Engine {
             };
             let (engine, need) = (self.clone(), need.clone());
             let flight = Flight::new(engine, id, number, policy, need, observed, joined);
-            // It is counted by now: a shutdown sees it, or this sees the shutdown.
+            // The flight is counted by now: either a shutdown sees it, or this sees the shutdown.
             if self.queue.is_closed() {
                 return Err(Error::ShutDown);
             }

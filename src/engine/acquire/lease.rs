@@ -1,5 +1,4 @@
-//! A lease as its holder sees it: renewed while the work goes on, and the work goes on only while
-//! it is held.
+//! A lease as its holder sees it: it is renewed while the work runs, and the work runs only while it is held.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,26 +21,26 @@ use crate::random;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Lease, LeaseState, PartitionId};
 
-/// The longest pause between two looks at what another instance does.
+/// The longest pause between two reads of L2 while another instance holds the lease.
 pub(crate) const LAST_POLL: Duration = Duration::from_millis(250);
 
-/// Attempts to reach L2 with a lease that has run out, before its holder goes on without.
+/// The most attempts to reach L2 with an expired lease, before its holder continues without one.
 const LAST_ATTEMPTS: u32 = 3;
 
-/// How much longer than needed a lease is kept at most.
+/// The longest time that a lease is kept beyond its need.
 const LONGEST_KEEP: Duration = Duration::from_secs(1);
 
 /// A lease in the store, released on drop.
 pub(crate) struct HeldLease {
     engine: Arc<Engine>,
     lease: Lease,
-    /// Until then it is ours, whatever became of this process meanwhile.
+    /// Until then this process holds it, whatever has happened to the process meanwhile.
     until: Until,
-    /// Whether it may be ours, and is to be given back.
+    /// Whether this process may hold it, and must release it.
     held: bool,
 }
 
-/// What guarded work is about.
+/// What guarded work concerns.
 #[derive(Clone, Copy)]
 pub(crate) struct About<'a> {
     pub(crate) partition: &'a PartitionKey,
@@ -63,8 +62,8 @@ pub(crate) type Work<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 
 pub(crate) struct Panicked;
 
 impl HeldLease {
-    /// The lease of the entry `name`, for a session of this generation: who works for one that was signed
-    /// out keeps nobody of the next one waiting.
+    /// The lease of the entry `name`, for a session of this generation: work for a session that was signed
+    /// out does not keep the next session waiting.
     pub(crate) fn new(
         engine: &Arc<Engine>,
         partition: PartitionId,
@@ -90,7 +89,8 @@ impl HeldLease {
         }
     }
 
-    /// Asks for the lease once; how long it is another's if it is. May be repeated.
+    /// Asks for the lease once. Returns how long another owner still has it, or `None` if it is granted. May
+    /// be repeated.
     pub(crate) async fn take(&mut self) -> Result<Option<Duration>, L2Error> {
         let ttl = self.engine.terms.lease_ttl;
         let asked = Until::now(&self.engine.clock);
@@ -98,7 +98,7 @@ impl HeldLease {
             self.until = asked.plus(ttl);
             return Ok(None);
         }
-        // An answer that is lost may have granted it.
+        // If the reply is lost, the lease may have been granted.
         self.held = true;
         match self.engine.l2.acquire_lease(&self.lease, ttl).await? {
             LeaseState::Granted => {
@@ -112,9 +112,9 @@ impl HeldLease {
         }
     }
 
-    /// Runs `work` while this lease is held, and renews it. A process that was paused for longer
-    /// than its lease finds that out before the work takes another step; then the work waits until
-    /// nobody else has the lease, and goes on only if what it is about is in L2 as it was seen.
+    /// Runs `work` while this lease is held, and renews the lease. A process that was paused for longer than
+    /// its lease notices that before the work is polled again. Then the work waits until no other owner has
+    /// the lease, and continues only if L2 has the entry that it concerns as it was seen.
     pub(crate) async fn guard<T>(
         &mut self,
         mut work: Work<'_, T>,
@@ -150,15 +150,16 @@ impl HeldLease {
                 _ => match Box::pin(self.regain(about)).await {
                     Ok(true) => {}
                     Ok(false) => return Guarded::Overtaken,
-                    // No instance can reach L2: this one goes on, as it would have begun.
+                    // No instance can reach L2: this one continues, as it would have begun.
                     Err(_) => return Guarded::Done(finish(work, gate).await),
                 },
             }
         }
     }
 
-    /// Takes a lease again that has run out; whether nobody has made use of it meanwhile. Another
-    /// holder is waited for: if it fails, what the provider has given here may be all that is left.
+    /// Takes an expired lease again. Returns whether the entry is unchanged. While another owner has the
+    /// lease, this waits: if that owner fails, the tokens that the provider has given here may be the only
+    /// ones left.
     async fn regain(&mut self, about: About<'_>) -> Result<bool, L2Error> {
         let pause = self.engine.terms.lease_ttl / 10;
         let mut attempt = 1;
@@ -179,21 +180,22 @@ impl HeldLease {
         }
     }
 
-    /// Whether L2 still has what was seen.
+    /// Whether L2 still has the entry as it was seen.
     async fn is_untouched(&self, about: About<'_>) -> Result<bool, L2Error> {
         let now = self.engine.look(about.partition, about.name).await?;
-        let entry = about.seen.at_stake(about.name.as_ref());
+        let entry = about.seen.guarded_entry(about.name.as_ref());
         let entry = self.engine.l2.entry_id(entry);
-        // A lower version is of a store that has lost data.
+        // A lower version means that the store has lost data.
         Ok(now.version(entry) <= about.seen.version(entry))
     }
 
-    /// Whether L2 has all that is known of these tokens.
+    /// Whether L2 has all known changes of these tokens.
     pub(crate) fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
         self.engine.has_written(partition, name)
     }
 
-    /// Keeps the lease until then: others would find what is spent. The engine is not kept by it.
+    /// Holds the lease until L2 has the new tokens, so that no other instance redeems the spent refresh
+    /// token. Holds only a `Weak` engine meanwhile.
     pub(crate) async fn keep_until_written(mut self, partition: PartitionKey, name: TokenKey) {
         self.held = false;
         let (lease, ttl) = (self.lease.clone(), self.engine.terms.lease_ttl);
@@ -208,20 +210,20 @@ impl HeldLease {
                 let _ = engine.l2.release_lease(&lease).await;
                 return;
             }
-            // Another may have it by now, or L2 may still be away: there is nothing to be done.
+            // Another owner may have it by now, or L2 may still be unavailable: neither can be helped.
             let _ = engine.l2.acquire_lease(&lease, ttl).await;
         }
     }
 
     pub(crate) async fn release(mut self) {
         self.held = false;
-        // One that cannot be released runs out.
+        // A lease that cannot be released expires.
         let _ = self.engine.l2.release_lease(&self.lease).await;
     }
 }
 
 impl Engine {
-    /// The right to redeem this partition's refresh token, within this process.
+    /// Acquires the right to redeem this partition's refresh token, within this process.
     pub(crate) async fn lock_partition(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -231,7 +233,7 @@ impl Engine {
         self.flights.lock_partition(key, observed, over).await
     }
 
-    /// Whether L2 has all that is known of these tokens, or never will have.
+    /// Whether L2 has all known changes of these tokens, or will never get them.
     fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
         let waits = self.partitions.with_known(partition, |state| {
             state.waits(REFRESH_TOKEN) || state.waits(name.as_ref())
@@ -252,13 +254,13 @@ impl Drop for HeldLease {
     }
 }
 
-/// A name that nobody else has.
+/// A unique owner of leases.
 pub(crate) fn owner(number: u64) -> [u8; 16] {
     let random = random::number().unwrap_or_default();
     (u128::from(random) << 64 | u128::from(number)).to_be_bytes()
 }
 
-/// Goes on with the work as long as it is before `until`.
+/// Polls the work, but no longer than until `until`.
 async fn step<T>(work: &mut Work<'_, T>, until: &Until) -> Result<T, Panicked> {
     poll_fn(|context| match until.is_over() {
         false => poll(work, context),
@@ -267,7 +269,7 @@ async fn step<T>(work: &mut Work<'_, T>, until: &Until) -> Result<T, Panicked> {
     .await
 }
 
-/// The end of work that nothing guards.
+/// Runs work to its end, without a lease.
 pub(crate) async fn finish<T>(mut work: Work<'_, T>, gate: &Gate) -> Result<T, Panicked> {
     gate.allow_until(None);
     poll_fn(|context| poll(&mut work, context)).await

@@ -1,4 +1,5 @@
-//! A flight's turn: what keeps others away while it works, and how it waits while they do.
+//! Excluding other flights and instances while a flight works, and the lease wait while another instance
+//! does.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,10 +15,10 @@ use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
 use crate::random::{SLIGHTLY, jittered};
 
-/// How often those who wait for another instance look whether it is done.
+/// The first pause between two reads of L2 while another instance holds the lease; it grows.
 const FIRST_POLL: Duration = Duration::from_millis(20);
 
-/// What keeps others away; given back on drop.
+/// The lease, against other instances, and the lock, against other flights. Released on drop.
 #[derive(Default)]
 pub(crate) struct RedemptionGuard {
     pub(crate) lease: Option<HeldLease>,
@@ -25,7 +26,7 @@ pub(crate) struct RedemptionGuard {
 }
 
 impl RedemptionGuard {
-    /// Keeps other instances away until L2 has what was acquired.
+    /// Keeps other instances excluded until L2 has the acquired tokens.
     pub(crate) async fn end_when_written(mut self, partition: PartitionKey, name: TokenKey) {
         match self.lease.take() {
             Some(lease) if !lease.has_written(&partition, &name) => {
@@ -45,12 +46,12 @@ impl RedemptionGuard {
     }
 }
 
-/// How long a flight waits for its turn.
+/// How long a flight waits for the lease.
 pub(crate) struct LeaseWait {
     pause: Duration,
-    /// Another instance may be at it until then.
+    /// Until then another instance may hold the lease.
     held_until: Option<Instant>,
-    /// Until then an L2 that fails may only be restarting.
+    /// Until then a failing L2 may only be restarting.
     patience: Instant,
     over: Instant,
 }
@@ -66,22 +67,22 @@ impl LeaseWait {
         }
     }
 
-    /// Waits for a while, or until something is announced.
+    /// Pauses for the poll interval, or until the feed announces a change.
     pub(crate) async fn pause(&mut self, changed: Pin<&mut Notified<'_>>) {
         let _ = timeout(jittered(self.pause, SLIGHTLY), changed).await;
         self.pause = (self.pause * 3 / 2).min(LAST_POLL);
     }
 
-    /// The lease is another's for so long yet.
+    /// Pauses because another owner has the lease for `remaining`.
     pub(crate) async fn is_held(&mut self, remaining: Duration, changed: Pin<&mut Notified<'_>>) {
         self.held_until = Some(Instant::now() + remaining);
         self.pause = self.pause.min(remaining.max(FIRST_POLL));
         self.pause(changed).await;
     }
 
-    /// Whether to wait for an L2 that fails rather than to go on without it: while another instance
-    /// is known to be at it, and as long as anybody waits for L2.
-    pub(crate) fn may_come(&self, failure: &L2Error) -> bool {
+    /// Whether to wait for a failing L2 rather than to continue without it: while another instance is known
+    /// to hold the lease, and for as long as any request waits for L2.
+    pub(crate) fn waits_for_l2(&self, failure: &L2Error) -> bool {
         let now = Instant::now();
         let known_down = failure.error.kind() == StoreErrorKind::CircuitOpen;
         self.held_until.is_some_and(|until| now < until) || (now < self.patience && !known_down)

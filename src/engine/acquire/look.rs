@@ -1,4 +1,4 @@
-//! What an acquisition finds in L2.
+//! What an acquisition reads from L2.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::engine::partition::refresh::RefreshState;
 use crate::key::{PartitionKey, TokenKey};
 
 impl Engine {
-    /// What L2 has now of the token `name` and of what may replace it, own changes included. These
-    /// are written first: what others must not overtake has to be in L2.
+    /// What L2 has now of the token `name` and of what may replace it. Pending changes of this process are
+    /// included. They are written first, because L2 must have what other instances must not overtake.
     pub(crate) async fn look(
         self: &Arc<Self>,
         key: &PartitionKey,

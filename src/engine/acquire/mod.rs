@@ -1,4 +1,11 @@
-//! Acquisition.
+//! Acquisitions: getting a token from the provider, once for all requests that need it.
+//!
+//! - Promise: requests that need the same token share one call (`flights`). One instance at a time redeems a
+//!   refresh token (`lease`). L2 has the new tokens before a request gets them, unless it fails and the
+//!   policy is to continue (`commit`).
+//! - Guarantee: *Refreshes once*.
+//! - Imports: `Engine`, its parts `load` and `partition`, and leaves (`budget`, `error`, `limits`, `sync`).
+//! - Read `join` first, then `flight`.
 
 pub(crate) mod ask;
 pub(crate) mod call;

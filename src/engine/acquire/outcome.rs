@@ -1,4 +1,4 @@
-//! What an acquisition is to bring, and what it brought.
+//! What a request needs of an acquisition, and the outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::lookup::{CacheLevel, Durability};
 use crate::time::Timestamp;
 use crate::token::Token;
 
-/// How acquisitions are made.
+/// The settings of acquisitions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AcquireSettings {
     /// How long before its expiry a token is replaced.
@@ -26,16 +26,16 @@ pub(crate) struct Need {
     pub(crate) key: TokenKey,
     pub(crate) min_remaining: Duration,
     pub(crate) force: bool,
-    /// The token has to be another than this.
+    /// The token must differ from this one.
     pub(crate) replaces: Option<Token>,
     pub(crate) claims: Option<Arc<str>>,
     pub(crate) reason: Option<RefreshReason>,
-    /// What memory had, which may have expired: L2 does not tell.
+    /// The token that memory had, which may have expired: L2 does not return expired ones.
     pub(crate) stale: Option<Token>,
 }
 
 impl Need {
-    /// Whether this token of the cache will do.
+    /// Whether this cached token meets the need.
     pub(crate) fn is_met_by(&self, token: &Token, now: Timestamp) -> bool {
         let lasts = token
             .expires_at()
@@ -44,13 +44,13 @@ impl Need {
         lasts && replaced.is_none_or(|old| old.access_token() != token.access_token())
     }
 
-    /// Whether the token is asked for ahead of its time, and nobody waits for it.
+    /// Whether the token is acquired ahead of time, so that no request waits for it.
     pub(crate) fn is_ahead(&self) -> bool {
         self.reason == Some(RefreshReason::ProactivelyRefreshed)
     }
 }
 
-/// What a flight brought.
+/// The token that a flight has obtained.
 #[derive(Clone, Debug)]
 pub(crate) struct AcquiredToken {
     pub(crate) token: Token,
@@ -62,12 +62,12 @@ pub(crate) struct AcquiredToken {
     pub(crate) exclusive: bool,
 }
 
-/// Why a flight brought nothing.
+/// Why a flight has obtained no token.
 #[derive(Clone, Debug)]
 pub(crate) enum AcquireFailure {
-    /// Everybody who waited gets this.
+    /// All waiters get this error.
     Failed(Error),
-    /// Another instance has taken over. The acquire function is used up; who has another one may
+    /// Another instance has taken over. The acquire function is used up; a waiter that has another one may
     /// try again.
     Overtaken,
 }
@@ -86,12 +86,12 @@ impl From<AcquireError> for AcquireFailure {
     }
 }
 
-/// Another instance has taken over, and has not brought a token.
+/// The error if another instance has taken over and has not obtained a token.
 pub(crate) fn overtaken() -> Error {
     AcquireError::new(AcquireErrorKind::Failed).into()
 }
 
-/// A flight has waited for too long.
+/// The error if a flight has waited for too long.
 pub(crate) fn timed_out() -> AcquireError {
     AcquireError::new(AcquireErrorKind::TimedOut)
 }

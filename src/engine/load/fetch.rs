@@ -16,19 +16,19 @@ use crate::key::{PartitionKey, TokenKey};
 use crate::store::{EntryId, Loaded, PartitionId, Revision};
 use crate::time::{Moment, Now};
 
-/// Reads of L2 that commits and sign-outs may overtake before a load gives up.
+/// The most reads of L2 that commits and sign-outs may overtake before a load fails.
 pub(crate) const MAX_READS: usize = 5;
 
-/// What was known when L2 began to be asked.
+/// What was known when the read of L2 began.
 #[derive(Clone, Copy)]
 pub(crate) struct Begun {
     pub(crate) floor: ReadStart,
-    /// Of the feed.
+    /// The feed's epoch.
     pub(crate) epoch: u32,
     pub(crate) at: Moment,
 }
 
-/// One look at L2 under way: the partition stays, and remembers what is told meanwhile.
+/// A read of L2 in progress: the partition stays in memory, and records what is announced meanwhile.
 pub(crate) struct Reading<'a> {
     engine: &'a Engine,
     key: &'a PartitionKey,
@@ -36,7 +36,7 @@ pub(crate) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     fn begin(engine: &'a Engine, id: &PartitionId, key: &'a PartitionKey) -> Self {
-        // In one step: what is in the index for this read cannot be forgotten before it is held.
+        // In one step, so that the index entry for this read cannot be removed before the read is counted.
         engine.partitions.with(key, |partition, state| {
             state.pending().reads += 1;
             engine.coherence.register(id, partition, state);
@@ -44,7 +44,7 @@ impl<'a> Reading<'a> {
         Self { engine, key }
     }
 
-    /// Keeps the partition in memory: a sign-out must not be forgotten meanwhile.
+    /// Keeps the partition in memory, so that a sign-out meanwhile is not forgotten.
     pub(crate) fn hold(engine: &'a Engine, key: &'a PartitionKey) -> Self {
         engine
             .partitions
@@ -62,8 +62,8 @@ impl Drop for Reading<'_> {
 }
 
 impl Engine {
-    /// Reads the partition from L2 into memory. Returns what `see` makes of it there, and the
-    /// versions of the entries.
+    /// Reads the partition from L2 into memory. Returns what `see` returns for it there, and the versions of
+    /// the entries.
     pub(crate) async fn fetch<R>(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -92,7 +92,8 @@ impl Engine {
             let versions = versions.map(|stored| (stored.entry, stored.version));
             let versions = versions.collect();
             let mut fetched = self.decode(&id, loaded, begun);
-            // They stay known until all of this is in memory: a sign-out meanwhile is not missed.
+            // The epochs stay known until the partition is in memory, so that a user's sign-out meanwhile is
+            // not missed.
             let links = self.links_of(&fetched);
             if self.are_over(&links).await? {
                 let see = |state: &mut State, now| see(state, now);
@@ -109,7 +110,7 @@ impl Engine {
         Err(L2Error::lost())
     }
 
-    /// Where L2 no longer has the life that memory knows, asks whether it has lost everything.
+    /// If L2 no longer has the life that memory knows, asks whether L2 has lost everything.
     pub(crate) async fn look_for_losses(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -135,7 +136,7 @@ impl Engine {
         Links::among(names, &self.rules.users)
     }
 
-    /// Takes what L2 has into memory. Returns what `see` makes of it there; `None` when a commit or
+    /// Merges what L2 has into memory. Returns what `see` returns for it there; `None` if a commit or
     /// sign-out has overtaken the read.
     pub(crate) fn merge<R>(
         self: &Arc<Self>,
@@ -162,12 +163,12 @@ impl Engine {
         Some(seen)
     }
 
-    /// Writes what L2 has lost to it again.
+    /// Queues what L2 has lost, to be written again.
     fn recover(&self, partition: &Arc<Partition>, state: &mut State, lost: Vec<(TokenKey, Value)>) {
         let now = self.now();
         for (name, value) in lost {
             let size = PendingChange::size(&name, Some(&value));
-            // Past the bound it stays lost: the user signs in again.
+            // Beyond the budget it stays lost: the user signs in again.
             let Some(permit) = self.budget.try_reserve(1, size) else {
                 return;
             };
@@ -177,7 +178,7 @@ impl Engine {
         }
     }
 
-    /// Whether L2 has what memory has, without reading it again.
+    /// Whether L2 has the same revision as memory. The entries are not read again.
     pub(crate) async fn confirm(self: &Arc<Self>, key: &PartitionKey) -> Result<bool, L2Error> {
         let number = self.number().await?;
         let id = self.l2.id(key, number);
@@ -204,7 +205,7 @@ impl Engine {
     pub(crate) fn decode(&self, id: &PartitionId, loaded: Loaded, begun: Begun) -> DecodedLoad {
         let mut unopenable = Vec::new();
         let mut entries = Vec::with_capacity(loaded.entries.len());
-        // What was read is dropped as a whole, so that the next read finds the same room free.
+        // `loaded` is dropped as a whole, so that the next read finds the same room free.
         let mut reader = self.l2.protection.reader(id, loaded.generation);
         for stored in &loaded.entries {
             match reader.read(stored) {
@@ -214,7 +215,8 @@ impl Engine {
         }
         let names = || self.l2.protection.names();
         if !unopenable.is_empty() && unopenable.iter().any(|it| names().is_link(it)) {
-            // Whose session it is cannot be told, nor whether that user was signed out since.
+            // It cannot be known to which user the session is linked, nor whether that user was signed out
+            // since.
             unopenable = loaded.entries.iter().map(|stored| stored.entry).collect();
             entries.clear();
         }

@@ -1,4 +1,4 @@
-//! Asking L2 in groups.
+//! Asking L2 about partitions in groups.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::engine::error::L2Error;
 use crate::engine::l2::questions::{Asked, GATHERING, Question, Questions};
 use crate::store::{Loaded, PartitionId, Revision};
 
-/// What the engine asks L2 for.
+/// A kind of question that the engine asks L2 in groups.
 pub(crate) trait InEngine: Asked {
     fn waiting(engine: &Engine) -> &Questions<Self>;
 }
@@ -34,13 +34,13 @@ impl Engine {
         self: &Arc<Self>,
         partition: PartitionId,
     ) -> Result<A, L2Error> {
-        let (told, answered) = oneshot::channel();
-        // Who has gone needs no answer.
-        self.ask_for(partition, |answer| drop(told.send(answer)));
+        let (reply, answered) = oneshot::channel();
+        // The caller may have stopped waiting.
+        self.ask_for(partition, |answer| drop(reply.send(answer)));
         answered.await.unwrap_or_else(|_| Err(L2Error::lost()))
     }
 
-    /// Has `answer` called with what L2 has of a partition, by the task that asks.
+    /// Calls `answer` with what L2 has of a partition, on the task that asks.
     pub(crate) fn ask_for<A: InEngine>(
         self: &Arc<Self>,
         partition: PartitionId,
@@ -57,7 +57,8 @@ impl Engine {
         }
     }
 
-    /// Groups of a size, each of what one server keeps: one that hangs keeps no other's waiting.
+    /// Splits questions into groups of limited size, each for one server: a server that hangs does not delay
+    /// the questions for others.
     fn groups<A: InEngine>(&self, questions: Vec<Question<A>>) -> Vec<Vec<Question<A>>> {
         let mut groups: Vec<(usize, Vec<Question<A>>)> = Vec::new();
         for question in questions {
@@ -91,19 +92,20 @@ impl Engine {
     }
 }
 
-/// The task that asks next. If it ends before it has run, with its runtime, nobody waits in vain.
+/// The task that asks next. If its runtime ends before it has run, it drops the questions, so that no caller
+/// waits in vain.
 struct Gathering<A: InEngine> {
     engine: Arc<Engine>,
-    /// From then on another one gathers.
+    /// It has taken the questions; another task gathers the next ones.
     taken: bool,
     kind: PhantomData<fn() -> A>,
 }
 
 impl<A: InEngine> Gathering<A> {
-    /// Asks all that waits. Each group but the last has a task of its own: none waits for another's
-    /// answer.
+    /// Asks all questions that wait. Each group but the last has a task of its own, so that none waits for
+    /// another's answer.
     async fn ask(mut self) {
-        // Once round the runtime's queue: who is ready to ask does so, and goes along.
+        // Once round the runtime's queue: tasks that are ready to ask add their questions to these.
         tokio::task::yield_now().await;
         let engine = self.engine.clone();
         let questions = A::waiting(&engine);

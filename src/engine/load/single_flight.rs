@@ -1,5 +1,5 @@
-//! Loads: one per partition at a time, which everybody waits for, compared by version where memory has
-//! something to compare.
+//! Loads: one per partition at a time, which all callers share. Where memory has something to compare, the
+//! version is compared first.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::error::StoreErrorKind;
 use crate::key::PartitionKey;
 use crate::store::{CommitId, Loaded, PartitionId};
 
-/// Where the result of a load under way will appear.
+/// Receives the result of a load in progress.
 type Loading = once::Receiver<Result<(), L2Error>>;
 
 impl Engine {
-    /// Reads the partition from L2, together with everyone who waits for the same. With L1 off,
-    /// what was read is in the returned partition and nowhere else.
+    /// Reads the partition from L2, in one load with all callers that wait for it. With L1 off, what was read
+    /// is in the returned partition and nowhere else.
     pub(crate) async fn load(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -37,7 +37,7 @@ impl Engine {
     ) -> (Arc<Partition>, Result<(), L2Error>) {
         let deadline = self.deadline();
         let (partition, loading) = self.start_load(key, thorough);
-        // The load runs on its own: a caller that goes away takes nobody along.
+        // The load does not depend on its callers: one that is dropped does not cancel it for others.
         let outcome = match self.awaited(deadline, loading.outcome()).await {
             Ok(Some(outcome)) => outcome,
             Ok(None) => Err(L2Error::lost()),
@@ -46,7 +46,7 @@ impl Engine {
         (partition, outcome)
     }
 
-    /// Joins the load of this partition, which is started if there is none.
+    /// Joins the load of this partition, or starts one.
     pub(crate) fn start_load(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -65,7 +65,7 @@ impl Engine {
             }
             let (done, loading) = once::channel();
             pending.loading = Some(loading.clone());
-            // As long as it is under way it looks at L2.
+            // A load in progress counts as a read of L2.
             pending.reads += 1;
             if let Some(id) = &id {
                 self.coherence.register(id, partition, state);
@@ -81,7 +81,8 @@ impl Engine {
                 is_over: false,
                 began: Instant::now(),
             };
-            // One that is not under the number that is known may just have been left behind.
+            // A partition that is not under the known number may just have been superseded, which `fetch`
+            // handles.
             match id.filter(|_| !compares && floor.prefix == number) {
                 Some(id) => loader.ask(id, floor),
                 None => drop(self.runtime.spawn(loader.run(compares))),
@@ -96,19 +97,19 @@ impl Engine {
     }
 }
 
-/// One load under way. Whatever ends it, the partition is free again and its waiters are told.
+/// A load in progress. However it ends, the partition can be loaded again, and the waiters get the outcome.
 struct Loader {
     engine: Arc<Engine>,
     partition: Arc<Partition>,
     done: once::Sender<Result<(), L2Error>>,
     outcome: Result<(), L2Error>,
-    /// The partition is free.
+    /// The state knows that the load has ended.
     is_over: bool,
     began: Instant,
 }
 
 impl Loader {
-    /// One question is nearly always all that it takes: no task is needed to wait for its answer.
+    /// One question nearly always suffices: no task is needed to wait for its answer.
     fn ask(self, id: PartitionId, floor: ReadStart) {
         let engine = self.engine.clone();
         let epoch = engine.rules.trust.epoch();
@@ -123,18 +124,18 @@ impl Loader {
         match answer {
             Err(failure) => self.outcome = Err(failure),
             #[cfg(feature = "seal")]
-            Ok(loaded) if !engine.is_ready(&self.partition, &loaded) => self.go_on(),
+            Ok(loaded) if !engine.is_ready(&self.partition, &loaded) => self.continue_as_task(),
             Ok(loaded) => {
                 let fetched = engine.decode(id, loaded, begun);
                 let links = engine.links_of(&fetched);
                 if !links.is_empty() {
                     let runtime = engine.runtime.clone();
-                    drop(runtime.spawn(self.take_in(fetched, begun, links)));
+                    drop(runtime.spawn(self.merge_linked(fetched, begun, links)));
                     return;
                 }
                 match engine.merge(key, fetched, begun, |state, _| state.end_load()) {
                     Some(()) => self.succeeded(),
-                    None => self.go_on(),
+                    None => self.continue_as_task(),
                 }
             }
         }
@@ -145,8 +146,8 @@ impl Loader {
         self.outcome = Ok(());
     }
 
-    /// Takes in a session that belongs to users, unless they were signed out.
-    async fn take_in(mut self, mut fetched: DecodedLoad, begun: Begun, links: Links) {
+    /// Merges a session that is linked to users, unless they were signed out.
+    async fn merge_linked(mut self, mut fetched: DecodedLoad, begun: Begun, links: Links) {
         let engine = self.engine.clone();
         let key = &self.partition.key;
         let end = |state: &mut State, _| state.end_load();
@@ -166,13 +167,13 @@ impl Loader {
         }
     }
 
-    /// It takes more than that question.
-    fn go_on(self) {
+    /// Continues as a task, if that question does not suffice.
+    fn continue_as_task(self) {
         let runtime = self.engine.runtime.clone();
         runtime.spawn(self.run(false));
     }
 
-    /// Several questions, each with a time of its own, must not add up to more than anybody waits.
+    /// Several questions, each with its own timeout, must not take longer in total than callers wait.
     async fn run(mut self, compares: bool) {
         let limit = self.engine.l2.hard_timeout;
         let left = limit.saturating_sub(self.began.elapsed());

@@ -1,4 +1,4 @@
-//! What L2 made of what this process has sent.
+//! How L2's replies to commits, sign-outs and touches change the state.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Remaining};
 use crate::time::{Moment, Now, Timestamp};
 
-/// What L2 says of a commit that it has taken.
+/// L2's reply to a commit that it has applied.
 #[derive(Clone, Copy)]
 pub(crate) struct CommitReply {
     pub(crate) version: u64,
@@ -22,37 +22,37 @@ pub(crate) struct CommitReply {
 }
 
 impl State {
-    /// L2 has taken the commit `id`. Returns how many changes it held.
+    /// L2 has applied the commit `id`. Returns how many changes it held.
     pub(crate) fn committed(
         &mut self,
         id: CommitId,
-        made: CommitReply,
+        reply: CommitReply,
         now: Now,
         rules: &Rules,
     ) -> usize {
-        let version = made.version;
+        let version = reply.version;
         let in_flight = &mut self.pending().in_flight;
         let Some(commit) = in_flight.take_if(|commit| commit.id == id) else {
             return 0;
         };
-        // Right after what memory had when it was sent: nobody else has committed in between. Where a
-        // load has brought what others committed after it, memory has it under these changes.
+        // The commit directly follows what memory had when it was sent: no other commit came between. If a
+        // load has brought later commits of other instances since, memory has those beneath these changes.
         let follows = version == commit.base.version + 1
-            && (made.previous == commit.base.commit
+            && (reply.previous == commit.base.commit
                 || sabotage::is(Sabotage::VersionsWithoutHistory));
         self.complete &= follows && version >= self.version;
         if self.complete {
             self.checked_at = now.moment;
-            // Whatever others have done since then was told.
+            // The feed announces what other instances have changed since that epoch.
             self.epoch = self.epoch.max(commit.base.epoch);
         }
         if version >= self.version {
             (self.version, self.commit) = (version, Some(id));
         }
-        self.life = made.life;
+        self.life = reply.life;
         self.losses = rules.losses.count();
         self.touched_at = now.moment;
-        self.set_remaining(made.remaining, now, rules);
+        self.set_remaining(reply.remaining, now, rules);
         let hidden = self.pending().is_hidden();
         if hidden {
             for (name, change) in commit.changes.iter() {
@@ -76,7 +76,7 @@ impl State {
         let dropped = commit.changes.len();
         drop(commit);
         self.pending().acknowledge(CommitAck::Conflict);
-        // What L2 has instead has to be read first.
+        // What L2 has instead must be read first.
         self.complete = false;
         dropped
     }
@@ -98,8 +98,8 @@ impl State {
         dropped
     }
 
-    /// Empties the partition; until L2 acknowledges it, nothing that L2 holds counts. Returns how
-    /// many changes that waited are dropped.
+    /// Empties the partition. Until L2 acknowledges the sign-out, nothing that L2 has counts. Returns how
+    /// many pending changes are dropped.
     pub(crate) fn sign_out(&mut self, id: CommitId, since: Timestamp) -> usize {
         let dropped = self.drop_changes();
         self.forget_entries();
@@ -109,14 +109,15 @@ impl State {
         pending.clear.get_or_insert(generation);
         pending.clear_confirmed = false;
         pending.clear_since = since;
-        // What came after an earlier one, which L2 may have, is not spared as of a repeated one.
+        // L2 may have applied an earlier sign-out already. With the same id this one would count as a
+        // repetition, and spare what has begun since the earlier one.
         pending.clear_id = id;
         dropped
     }
 
-    /// The sign-out that waits is to end this generation, which L2 has. Returns how many changes
-    /// are dropped that were made after it, and before one on another instance; what has begun in
-    /// between is refused.
+    /// Sets the generation that the pending sign-out is to end, as L2 has it. If another instance has signed
+    /// the partition out after this process did, what has begun here in between is refused. Returns how many
+    /// changes of that time are dropped.
     pub(crate) fn ends(&mut self, latest: Option<u64>, cleared_at: Option<Timestamp>) -> usize {
         let since = self.pending.as_ref().and_then(|pending| pending.since());
         let known = self.pending().clear.replace(latest).flatten();
@@ -133,14 +134,14 @@ impl State {
         }
     }
 
-    /// Others have signed the partition out, perhaps after what has begun here since the sign-out that
-    /// waits. Returns how many changes are dropped; what is still under way is refused.
+    /// Other instances have signed the partition out, perhaps after work has begun here since the pending
+    /// sign-out. Returns how many changes are dropped; work that is still in progress is refused.
     pub(crate) fn end_what_began(&mut self) -> usize {
         self.sign_out = SignOut::next();
         self.drop_changes()
     }
 
-    /// L2 has signed the partition out.
+    /// L2 has applied the sign-out; `generation` is the new one.
     pub(crate) fn cleared(&mut self, generation: u64, now: Now) {
         self.pending().clear = None;
         self.pending().clear_confirmed = false;
@@ -150,7 +151,7 @@ impl State {
         self.forget_life();
     }
 
-    /// L2 has started the sliding lifetime anew, or says that there is none.
+    /// L2 has restarted the sliding lifetime, or reports that there is none.
     pub(crate) fn touched(&mut self, remaining: Remaining, now: Now, rules: &Rules) {
         match remaining == Remaining::default() {
             true => self.mark_stale(),
@@ -161,7 +162,7 @@ impl State {
         }
     }
 
-    /// Drops changes that waited for so long that a sign-out's tombstone may be gone.
+    /// Drops changes that have been pending for so long that a sign-out's tombstone may be gone.
     pub(crate) fn drop_older_than(&mut self, limit: Moment) -> usize {
         let pending = self.pending.as_ref();
         if !pending.is_some_and(|pending| pending.has_older_than(limit)) {
@@ -186,7 +187,7 @@ impl State {
         self.fresh_until = at(remaining.idle.filter(|_| limited).map(fresh));
     }
 
-    /// What a broken engine keeps of memory, because its clock says that it is newer.
+    /// Sabotage: the entries that are kept because the clock says that they are newer.
     pub(crate) fn latest_to_expire(&self, now: Now) -> Vec<(TokenKey, Value)> {
         match sabotage::is(Sabotage::WallClockOrdering) {
             true => self.usable_entries(now),

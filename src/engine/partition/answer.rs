@@ -1,4 +1,4 @@
-//! What memory may answer, and when it has to be compared with L2.
+//! What memory may answer, and when it must be compared with L2.
 
 use crate::codec::Value;
 use crate::engine::limits::{CLOCK_SKEW, RECHECK};
@@ -10,17 +10,17 @@ use crate::engine::trust::{FeedState, STALE};
 use crate::lookup::Lookup;
 use crate::time::{Moment, Now, Timestamp};
 
-/// What memory can say of an entry.
+/// What memory can answer for an entry.
 pub(crate) enum Answer {
-    /// This, for certain enough.
+    /// This answer, which is current within the configured bounds.
     Known(Lookup<Value>),
-    /// This value, unless L2 can be asked.
+    /// This value, but only if L2 cannot be asked.
     Stale(Value),
-    /// Nothing, unless L2 can be asked.
+    /// Nothing: L2 must be asked.
     Unknown,
 }
 
-/// Upkeep that a read found due.
+/// Maintenance that a read has found due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Maintenance {
     pub(crate) touch: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Maintenance {
 }
 
 impl State {
-    /// The value of an entry that needs no second look: the path of a hit.
+    /// The value of an entry that needs no further check: the path of a hit.
     pub(crate) fn fresh_value(&self, name: &str, now: Now, epoch: u32) -> Option<&Value> {
         if now.moment >= self.fresh_hit_until || epoch != self.epoch || self.links.are_invalidated()
         {
@@ -38,10 +38,10 @@ impl State {
         entry.is_usable(now.wall).then_some(&entry.value)
     }
 
-    /// The value of an entry that can be served if L2 cannot be asked, and nothing else is due.
+    /// The value of an entry that may be served if L2 cannot be asked, and if no touch is due.
     pub(crate) fn stale_value(&self, name: &str, now: Now, rules: &Rules) -> Option<&Value> {
         let touch_is_due = self.touch_at(rules).is_some_and(|at| at <= now.moment);
-        if self.ended(now) || touch_is_due || self.links.are_over() || self.was_told_of(rules) {
+        if self.ended(now) || touch_is_due || self.links.are_over() || self.is_announced(rules) {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -53,7 +53,7 @@ impl State {
         cleared.is_some_and(|at| at >= time)
     }
 
-    /// What memory says of the entry `name`.
+    /// What memory answers for the entry `name`.
     pub(crate) fn answer(&self, name: &str, now: Now, rules: &Rules) -> Answer {
         let waits = self.waits(name);
         if let Some(entry) = self
@@ -65,8 +65,8 @@ impl State {
             if waits || entry.local || (current && !self.ended(now)) {
                 return Answer::Known(Lookup::Hit(entry.value.clone()));
             }
-            // The store has told of a change, and it may be a sign-out.
-            if !self.ended(now) && !self.was_told_of(rules) {
+            // A change that the feed has announced may be a sign-out.
+            if !self.ended(now) && !self.is_announced(rules) {
                 return Answer::Stale(entry.value.clone());
             }
         }
@@ -82,7 +82,7 @@ impl State {
         })
     }
 
-    /// What memory says of the entry `name` right after it was read from L2.
+    /// What memory answers for the entry `name` right after it was read from L2.
     pub(crate) fn answer_as_read(&self, name: &str, now: Now) -> Lookup<Value> {
         let usable = |entry: &&Entry| {
             let lives = entry.local || self.waits(name) || !self.ended(now);
@@ -95,7 +95,7 @@ impl State {
         }
     }
 
-    /// Whether memory may say that there is no other entry.
+    /// Whether memory may answer that an entry is absent.
     pub(crate) fn absences_are_known(&self, now: Now, rules: &Rules) -> bool {
         let until = self.checked_at.saturating_add(rules.negative_ttl);
         let known = self.complete && self.is_coherent(now, rules) && now.moment < until;
@@ -107,7 +107,7 @@ impl State {
         let bound = match rules.trust.feed_state(now.moment) {
             FeedState::None => self.stale_at(rules),
             FeedState::Alive => None,
-            // What was told before counts until then only.
+            // The feed vouches for what was checked before `until` up to that moment only.
             FeedState::Lost if self.checked_at <= rules.trust.until() => return false,
             FeedState::Lost => Some(self.checked_at.saturating_add(RECHECK)),
         };
@@ -116,7 +116,7 @@ impl State {
         current && bound.is_none_or(|bound| now.moment < bound)
     }
 
-    /// Whether L2 is known to have something else, and not only perhaps.
+    /// Whether memory was marked stale or invalidated, and is not only unproven.
     pub(crate) fn is_contradicted(&self) -> bool {
         self.epoch == STALE || self.is_invalidated()
     }
@@ -125,29 +125,29 @@ impl State {
         self.is_hinted() || self.links.are_invalidated()
     }
 
-    /// Whether the feed has told of a change that was not looked at since.
+    /// Whether the feed has announced a change since L2 was last asked.
     pub(crate) fn is_hinted(&self) -> bool {
         self.invalidations != self.validated
     }
 
-    /// Whether the feed has told of a change of the partition, of its users or of the namespace's number, and
-    /// L2 was not asked since. It may be a sign-out.
-    fn was_told_of(&self, rules: &Rules) -> bool {
-        self.is_hinted() || self.links.are_told_of() || rules.trust.doubts_number()
+    /// Whether the feed has announced a change of the partition, of its users or of the namespace's number
+    /// since L2 was last asked. It may be a sign-out.
+    fn is_announced(&self, rules: &Rules) -> bool {
+        self.is_hinted() || self.links.are_announced() || rules.trust.doubts_number()
     }
 
-    /// When memory has to be compared with L2 before it is used; `None` where a feed tells.
+    /// When memory must be compared with L2 before it is used; `None` if a feed announces changes.
     fn stale_at(&self, rules: &Rules) -> Option<Moment> {
         let bound = rules.max_staleness.filter(|_| rules.trust.is_none())?;
         Some(self.checked_at.saturating_add(bound))
     }
 
-    /// Upkeep that is due now.
+    /// Maintenance that is due now.
     pub(crate) fn due(&self, now: Now, rules: &Rules) -> Maintenance {
         let revalidate =
             !self.is_active() && self.revalidate_at(rules).is_some_and(|at| at <= now.moment);
         let touch = self.touch_at(rules).is_some_and(|at| at <= now.moment);
-        // Use does not undo an end that has passed.
+        // A touch does not revive a partition that has ended.
         let touch = touch && !self.ended(now);
         Maintenance { touch, revalidate }
     }
@@ -158,13 +158,14 @@ impl State {
         Some(self.checked_at.saturating_add(interval))
     }
 
-    /// A tenth of the sliding lifetime is the most by which it can end early.
+    /// When L2 is to be touched: after a tenth of the sliding lifetime, which is the most by which the
+    /// partition can end early.
     pub(crate) fn touch_at(&self, rules: &Rules) -> Option<Moment> {
         let sliding = rules.sliding.filter(|_| self.version > 0)?;
         Some(self.touched_at.saturating_add(sliding / 10))
     }
 
-    /// Works out anew until when a hit needs no second look. Called after every change.
+    /// Computes until when a hit needs no further check. Called after every change.
     pub(crate) fn update_deadlines(&mut self, rules: &Rules) {
         if !self.is_active() {
             self.pending = None;

@@ -1,4 +1,4 @@
-//! A change that L2 has yet to get, and a commit that is on its way.
+//! A change that L2 does not have yet, and a commit in flight.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::time::{Moment, Now, Timestamp};
 
 pub(crate) type CommitAckSender = oneshot::Sender<Result<CommitAck, L2Error>>;
 
-/// What became of changes that somebody waited for, where L2 could be asked.
+/// The outcome of changes that a caller waits for, if L2 could be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     All,
-    /// A sign-out has ended them, or some of them.
+    /// A sign-out has discarded them, or some of them.
     Ended,
 }
 
@@ -28,24 +28,25 @@ pub(crate) struct PendingChange {
     pub(crate) value: Option<Value>,
     pub(crate) since: Timestamp,
     pub(crate) made: Moment,
-    /// The change's place in the budget.
+    /// The change's share of the budget.
     pub(crate) _permit: Permit,
 }
 
-/// Tokens that were acquired, which are committed together and on a condition.
+/// Acquired tokens, which are committed together and on a condition.
 pub(crate) struct Batch {
     pub(crate) changes: Arc<ByName<PendingChange>>,
     pub(crate) expected: Option<Expected>,
-    /// Who waits. Nobody sees the changes as long as somebody does.
+    /// The acquisition that waits. The changes are not visible while it does.
     pub(crate) ack: Option<CommitAckSender>,
 }
 
-/// What became of a [`Batch`]. One that was dropped because of a sign-out is never told.
+/// The outcome of a [`Batch`]. There is none for a batch that was dropped because of a sign-out: its sender
+/// is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommitAck {
     /// L2 has it.
     Stored,
-    /// Somebody has replaced what it was to replace: it is dropped.
+    /// Another commit has replaced what the batch was to replace: the batch is dropped.
     Conflict,
 }
 
@@ -54,14 +55,14 @@ pub(crate) struct InFlight {
     pub(crate) id: CommitId,
     pub(crate) expected: Option<Expected>,
     pub(crate) changes: Arc<ByName<PendingChange>>,
-    /// What L2 has lost, to be written with them.
+    /// Entries that L2 has lost, to be written again with the changes.
     pub(crate) again: Arc<ByName<PendingChange>>,
-    /// The life that it goes on with.
+    /// The life that the commit continues; `None` begins one.
     pub(crate) life: Option<Life>,
-    /// It was sent before, and may have been applied.
+    /// It was sent before and may have been applied.
     pub(crate) sent: bool,
-    /// What memory had when it was first sent. If L2 says that it came right after, it has had no
-    /// other commit since.
+    /// What memory had when the commit was first sent. If L2 reports that the commit directly follows this,
+    /// no other commit came between.
     pub(crate) base: CommitBase,
 }
 
@@ -70,12 +71,12 @@ pub(crate) struct InFlight {
 pub(crate) struct CommitBase {
     pub(crate) version: u64,
     pub(crate) commit: Option<CommitId>,
-    /// The epoch of the feed then.
+    /// The feed's epoch at that time.
     pub(crate) epoch: u32,
 }
 
 impl PendingChange {
-    /// A change, with its room out of what was reserved.
+    /// A change; its share of the budget comes out of `reserved`.
     pub(crate) fn new(
         name: &TokenKey,
         value: Option<Value>,
@@ -91,7 +92,7 @@ impl PendingChange {
         }
     }
 
-    /// The room that a change takes, in bytes.
+    /// Bytes of the budget that a change takes.
     pub(crate) fn size(name: &TokenKey, value: Option<&Value>) -> usize {
         name.as_bytes().len() + value.map_or(64, Value::footprint)
     }

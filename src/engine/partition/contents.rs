@@ -1,4 +1,4 @@
-//! The entries of a partition: laid over, looked through, and freed.
+//! The entries of a partition: changing, listing and pruning them, and their size.
 
 use std::time::Duration;
 
@@ -14,21 +14,23 @@ use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::time::{Now, Timestamp};
 
-/// Memory of a partition besides itself and what its entries own: its share of L1's index and of
-/// the allocator. Measured; see `benches/peers/benches/memory.rs`.
+/// Bytes that a partition takes besides itself and what its entries own: its share of L1's index and of the
+/// allocator. Measured; see `benches/peers/benches/memory.rs`.
 const INDEX_FOOTPRINT: usize = 480;
 
-/// The most that a partition takes, in bytes, and what each entry counts for besides its own: 2,000 tokens
-/// of 4 KB. It is read as a whole, within the time that L2 has for an answer.
+/// The most bytes that a partition takes: 2,000 tokens of 4 KB. It is read as a whole, within the time that
+/// L2 has for an answer.
 const MAX_PARTITION: usize = 8 << 20;
 
+/// What each entry counts for besides its own bytes.
 const EACH: usize = 256;
 
-/// How long what has expired stays at least: an acquisition is told what it replaces.
+/// The least time that an expired entry is kept: an acquisition passes the token that it replaces on to the
+/// acquire function.
 const EXPIRED_KEPT: Duration = Duration::from_secs(60);
 
 impl State {
-    /// The token keys of the entries that can be used, sorted.
+    /// The token keys of the usable entries, sorted.
     pub(crate) fn keys(&self, now: Now) -> Vec<TokenKey> {
         let usable = |name: &TokenKey, entry: &Entry| {
             let lives = entry.local || !self.ended(now) || self.waits(name.as_ref());
@@ -41,7 +43,7 @@ impl State {
         keys
     }
 
-    /// Everything that can be used.
+    /// All usable entries.
     pub(crate) fn usable_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
         let usable =
             |(_, entry): &(&TokenKey, &Entry)| !self.ended(now) && entry.is_usable(now.wall);
@@ -51,7 +53,7 @@ impl State {
             .collect()
     }
 
-    /// Everything that can be used and that L2 is to have.
+    /// All usable entries that L2 has or is to have.
     pub(crate) fn stored_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
         let local = |name: &TokenKey| {
             let found = self.entries.get(name.as_ref());
@@ -62,7 +64,7 @@ impl State {
         entries
     }
 
-    /// Lays changes over the entries and, where room for them was reserved, queues them for L2.
+    /// Applies changes to the entries and, if room for them was reserved, queues them for L2.
     pub(crate) fn change(
         &mut self,
         changes: impl IntoIterator<Item = (TokenKey, Option<Value>)>,
@@ -71,7 +73,7 @@ impl State {
     ) {
         if self.ended(now) && !self.is_active() {
             self.forget_entries();
-            // L2 may have forgotten it since, and begun to count anew.
+            // L2 may have deleted it since, and count generations from the start again.
             if self.has_outlived_generation(now) {
                 self.generation = None;
             }
@@ -87,15 +89,15 @@ impl State {
         }
     }
 
-    /// Whether values of these sizes fit in. A partition is read as a whole: one that is too large for that would
-    /// be read in vain, again and again.
+    /// Whether values of these sizes fit. A partition is read as a whole: if it were too large for that,
+    /// every read of it would fail.
     pub(crate) fn has_room_for<'a>(
         &mut self,
         values: impl IntoIterator<Item = (&'a TokenKey, usize)>,
         now: Now,
     ) -> Result<(), Error> {
         if self.ended(now) {
-            // A change begins anew.
+            // The next change discards the entries.
             return Ok(());
         }
         self.prune(now.wall);
@@ -133,7 +135,7 @@ impl State {
         self.bytes -= replaced.map_or(0, |entry| own + entry.value.footprint());
     }
 
-    /// Forgets what L2 knows as well.
+    /// Removes the entries that L2 has, too; local ones stay.
     pub(crate) fn forget_loaded_entries(&mut self) {
         self.relinked |= !self.links.is_empty();
         self.retain(|entry| entry.local);
@@ -143,7 +145,7 @@ impl State {
         self.prune_at.is_some_and(|at| at <= now)
     }
 
-    /// Frees what has expired, now and then: each time all entries are looked at.
+    /// Frees expired entries, but only when that is due, because it scans all entries.
     pub(crate) fn prune(&mut self, now: Timestamp) {
         if self.is_to_be_pruned(now) {
             self.retain(|entry| entry.is_usable(now));
@@ -177,15 +179,15 @@ impl State {
         self.entries.is_empty()
     }
 
-    /// Whether nothing here is of use any more.
+    /// Whether nothing is in progress and no entry is usable.
     pub(crate) fn is_over(&self, now: Now) -> bool {
         let used = |(_, entry): (&TokenKey, &Entry)| entry.is_usable(now.wall);
         !self.is_active() && (self.ended(now) || !self.entries.iter().any(used))
     }
 
-    /// Memory of the partition in all, in bytes.
+    /// Bytes of the partition in total.
     pub(crate) fn footprint(&self, key: &PartitionKey) -> u32 {
-        // The key stands here and in L1's index.
+        // The key is stored here and in L1's index.
         let listed = self.listed.as_ref().map_or(0, |_| FOOTPRINT);
         let own = INDEX_FOOTPRINT + std::mem::size_of::<Partition>() + 2 * key.footprint() + listed;
         let bytes = own + self.entries.footprint() + self.links.footprint() + self.bytes;

@@ -1,8 +1,8 @@
-//! What a partition has by token key.
+//! The entries of a partition by token key.
 //!
-//! Most partitions have an access, a refresh and an id token: they stand in place, next to what a
-//! read looks at first. One with many entries (an application's tokens for a thousand tenants) has
-//! a tree.
+//! Most partitions have an access, a refresh and an id token: up to three entries are stored inline, next to
+//! the fields that a read checks first. A partition with many entries (an application's tokens for a thousand
+//! tenants) uses a tree.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::key::TokenKey;
 use crate::memory::ALLOCATION;
 
-/// Entries that are looked through one by one.
+/// The most entries that are searched one by one.
 const FEW: usize = 16;
 
 pub(crate) enum ByName<V> {
@@ -43,7 +43,7 @@ impl<V> ByName<V> {
         self.len() == 0
     }
 
-    /// Puts an entry in the place of what had its name.
+    /// Inserts an entry, and returns the one that had its name.
     pub(crate) fn insert(&mut self, name: TokenKey, entry: V) -> Option<V> {
         if let Self::Few(entries) = self {
             if let Some((_, old)) = entries.iter_mut().find(|(key, _)| *key == name) {
@@ -78,7 +78,7 @@ impl<V> ByName<V> {
         }
     }
 
-    /// Takes all but so many of the entries out.
+    /// Keeps `at` of the entries, and returns the others.
     pub(crate) fn split_off(&mut self, at: usize) -> Self {
         match self {
             Self::Few(entries) => Self::Few(entries.drain(at.min(entries.len())..).collect()),
@@ -89,18 +89,18 @@ impl<V> ByName<V> {
         }
     }
 
-    /// Memory of the list or tree, without what the entries own, in bytes.
+    /// Bytes of the list or tree, without what the entries own.
     pub(crate) fn footprint(&self) -> usize {
         let entry = std::mem::size_of::<(TokenKey, V)>();
         match self {
             Self::Few(entries) if !entries.spilled() => 0,
             Self::Few(entries) => entries.capacity() * entry + ALLOCATION,
-            // Nodes are two thirds full on average, and have links.
+            // Nodes are two thirds full on average, and contain links.
             Self::Many(entries) => entries.len() * (entry * 3 / 2 + ALLOCATION),
         }
     }
 
-    /// In no particular order.
+    /// The entries, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&TokenKey, &V)> {
         let (few, many) = match self {
             Self::Few(entries) => (Some(entries), None),

@@ -1,4 +1,4 @@
-//! What a partition has under a token key.
+//! An entry of a partition, and the entries that cannot be opened.
 
 use crate::codec::Value;
 use crate::store::{EntryId, Names};
@@ -6,9 +6,9 @@ use crate::time::Timestamp;
 
 pub(crate) struct Entry {
     pub(crate) value: Value,
-    /// [`Timestamp::MAX`] when it has no expiry of its own.
+    /// [`Timestamp::MAX`] if the entry has no expiry of its own.
     pub(crate) expires_at: Timestamp,
-    /// Lives in memory only; L2 has not heard of it.
+    /// Exists in memory only: it is not sent to L2.
     pub(crate) local: bool,
 }
 
@@ -26,7 +26,7 @@ impl Entry {
     }
 }
 
-/// Entries that L2 has and that cannot be opened. They are known by the names of L2 only.
+/// Entries of L2 that cannot be opened. Only their names in L2 are known.
 #[derive(Default)]
 pub(crate) struct Unopened(Option<Box<(Names, Vec<EntryId>)>>);
 

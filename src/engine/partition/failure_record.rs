@@ -1,7 +1,7 @@
-//! Failed acquisitions, remembered for a while so that the provider is left alone.
+//! Failed acquisitions, remembered for a while so that the provider is not asked again too soon.
 //!
-//! A failure_record is an entry of the partition, so that it is shared by all instances, expires by
-//! itself and ends with a sign-out. It is about one refresh token: a new sign-in voids it.
+//! A failure record is an entry of the partition, so that all instances share it, it expires by itself, and a
+//! sign-out ends it. It concerns one refresh token: a new sign-in voids it.
 
 use std::time::Duration;
 
@@ -21,15 +21,15 @@ use crate::secret::Secret;
 use crate::time::{Timestamp, millis};
 use crate::token::Token;
 
-/// How long a refused grant is believed: the user's next attempts are answered at once, and a
-/// provider that has changed its mind is heard soon.
+/// How long a refused grant is believed: the user's next attempts are answered at once, and a provider that
+/// would accept it by then is soon asked again.
 const REFUSED: Duration = Duration::from_secs(30);
-/// The pause after the first failure of another kind; it doubles.
+/// The pause after the first failure of another kind; it doubles with each failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that a provider can ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
-/// How long after its pause a failure_record still makes the next pause longer.
+/// How long after its pause a failure record still makes the next pause longer.
 const MEMORY: Duration = Duration::from_secs(120);
 
 /// Why an acquisition failed, and when to try again.
@@ -39,14 +39,14 @@ pub(crate) struct FailureRecord {
     /// Failures in a row.
     count: u32,
     retry_at: Timestamp,
-    /// How long it was to be left alone when it failed.
+    /// The pause as it was set at the failure.
     pause: Duration,
-    /// The refresh token that it is about, as a digest.
+    /// The digest of the refresh token that it concerns.
     about: Box<str>,
 }
 
-/// A failure for a partition that is not there, as an invented id: of it nothing is kept that could
-/// drive out one that is.
+/// A failure for a partition that does not exist, as with an invented id. It is not an entry, so that
+/// invented ids cannot evict partitions that exist.
 pub(crate) struct UnstoredFailure {
     name: TokenKey,
     failure_record: FailureRecord,
@@ -101,8 +101,9 @@ impl FailureRecord {
         }
     }
 
-    /// Until when the provider is left alone, if it still is. A pause that has longer to go than it
-    /// was to last is by another clock, of an instance or from before this one was set.
+    /// The error that is returned while the pause lasts. If more of the pause is left than its length, it was
+    /// set by a different clock (another instance's, or this one's before it was adjusted), and does not
+    /// count.
     pub(crate) fn error(&self, now: Timestamp) -> Option<AcquireError> {
         let error = AcquireError::new(self.kind).with_retry_at(Some(self.retry_at));
         let left = self.retry_at.since(now);
@@ -110,8 +111,8 @@ impl FailureRecord {
         lasts.then_some(error)
     }
 
-    /// The entry that tells of the failures of `name`: of one token, or of all that are acquired
-    /// with the partition's refresh token.
+    /// The entry that records the failures of `name`: of one token, or of all that are acquired with the
+    /// partition's refresh token.
     pub(crate) fn entry(name: &str) -> TokenKey {
         TokenKey::from_canonical(&format!("\u{1}failure_record\u{1}{name}"))
     }

@@ -1,23 +1,23 @@
-//! What the change feed has told of a partition.
+//! What the change feed has announced of a partition.
 
 use crate::engine::limits::RECHECK;
 use crate::engine::partition::state::State;
 use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 
-/// What becomes of a change that the feed tells.
+/// How a change that the feed announces is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hint {
     /// L2 is asked before memory is used.
     Foreign,
-    /// It may be no other than what this process has written: that is compared in the background.
+    /// It may be this process's own write: memory is compared with L2 in the background.
     Own,
-    /// The same, and somebody is at it.
+    /// The same, and that comparison is due already.
     Known,
 }
 
 impl State {
-    /// The partition may have been changed.
+    /// The feed has announced that the partition may have changed.
     pub(crate) fn hint(&mut self, now: Now) -> Hint {
         let is_recent = self.is_writing() || now.moment < self.touched_at.saturating_add(RECHECK);
         let due = std::mem::take(&mut self.own_due);
@@ -39,8 +39,8 @@ impl State {
         self.own_hint = false;
     }
 
-    /// This process sends what changes it, which is told once. Where it is sent again it may be told once
-    /// less than that.
+    /// This process is about to send a change, which the feed announces once. If the change is sent again,
+    /// there may be one announcement fewer than expected.
     pub(crate) fn expect_own_hint(&mut self) {
         self.own_due = self.own_due.saturating_add(1);
     }

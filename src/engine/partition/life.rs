@@ -1,9 +1,9 @@
-//! The life of a partition in L2, and what it means that it is gone.
+//! The life of a partition in L2, and what it means if L2 no longer has it.
 //!
-//! A life begins with the first commit and is known by its id. Changes go on with the life in which
-//! they were made, or nowhere: where a partition alone is gone (signed out and its tombstone
-//! lost, evicted, removed by hand), it has ended. Only where L2 has lost everything, which the
-//! marker of the namespace tells, what memory has is written again.
+//! A life begins with the first commit and is known by its id. A change continues the life in which it was
+//! made, or is dropped. If only one partition is gone (signed out and its tombstone lost, or evicted, or
+//! removed by hand), its life has ended. Only if L2 has lost everything, as the namespace's marker shows, the
+//! entries in memory are written again.
 
 use std::sync::Arc;
 
@@ -11,21 +11,22 @@ use parking_lot::Mutex;
 
 use crate::store::{CommitId, Revision};
 
-/// The life of a partition. Under another name, with encryption and without, it has another.
+/// The life of a partition. It has another one under its other name: the names with and without encryption
+/// differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Life {
     pub(crate) id: CommitId,
     pub(crate) sealed: bool,
 }
 
-/// How often L2 is known to have lost everything. Clones are the same.
+/// How often L2 is known to have lost everything. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Losses(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
     count: u32,
-    /// The marker of the namespace as it was last seen.
+    /// The namespace's marker as it was last seen.
     marker: Option<Revision>,
 }
 
@@ -34,8 +35,8 @@ impl Losses {
         self.0.lock().count
     }
 
-    /// The marker was looked at. One that has become another tells of a loss: whoever finds first
-    /// that it is gone writes it again.
+    /// The marker was read. A different one means a loss: the instance that first finds it gone writes a new
+    /// one.
     pub(crate) fn saw_marker(&self, found: Revision) {
         let mut known = self.0.lock();
         let is_another = |before| found != before && found.generation <= before.generation;
@@ -45,7 +46,7 @@ impl Losses {
         known.marker = Some(found);
     }
 
-    /// The marker was gone, and is there again.
+    /// The marker was gone, and was written again.
     pub(crate) fn replaced_marker(&self, by: Revision) {
         let mut known = self.0.lock();
         known.count = known.count.wrapping_add(1);

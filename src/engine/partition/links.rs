@@ -1,9 +1,9 @@
 //! Users' epochs, and the sessions that are linked to them.
 //!
-//! A link is an entry of the session's own partition that names a user's epoch in L2 and its number.
-//! The session is alive only while the epoch has exactly that number. So one raise of the epoch
-//! ends every session that was ever linked, on every instance, whether or not anybody has a list of
-//! them; an epoch that is lost ends them, too.
+//! A link is an entry of the session's own partition that names a user's epoch in L2 and its number. The
+//! session is alive only while the epoch has exactly that number. So one raise of the epoch ends every
+//! session that was ever linked, on every instance, without a list of sessions. The loss of an epoch ends
+//! them, too.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -23,64 +23,64 @@ use crate::secret::Secret;
 use crate::store::LINK;
 use crate::time::Timestamp;
 
-/// Set while others may have raised the epoch, and L2 was not asked since.
+/// Set while other instances may have raised the epoch, and L2 was not asked since.
 const STALE: u64 = 1 << 63;
-/// Set while the user is signed out here, and L2 has yet to hear of it: no number is alive.
+/// Set while the user is signed out here and L2 has not acknowledged it: no number is alive.
 const PENDING: u64 = 1 << 62;
-/// Set beside [`STALE`] where the feed has told of this very epoch.
-const TOLD: u64 = 1 << 61;
-/// The rest is the highest number known.
-const NUMBER: u64 = TOLD - 1;
+/// Set together with [`STALE`] if the feed has announced a change of this very epoch.
+const ANNOUNCED: u64 = 1 << 61;
+/// The other bits: the highest number known.
+const NUMBER: u64 = ANNOUNCED - 1;
 
 /// What this process knows of a user's epoch. The sessions in memory share it.
 pub(crate) struct UserEpoch {
     pub(crate) digest: [u8; 32],
-    /// The highest number known, [`STALE`], [`TOLD`] and [`PENDING`].
+    /// The highest number known, [`STALE`], [`ANNOUNCED`] and [`PENDING`].
     latest: AtomicU64,
-    /// How often others have said that it has changed.
+    /// How often the epoch was reported as changed.
     hints: AtomicU32,
 }
 
 impl UserEpoch {
     /// Whether sessions with this number are over.
     pub(crate) fn is_over(&self, number: u64) -> bool {
-        self.latest.load(Ordering::Acquire) & !(STALE | TOLD) > number
+        self.latest.load(Ordering::Acquire) & !(STALE | ANNOUNCED) > number
     }
 
-    /// To be taken before L2 is asked.
+    /// To be read before L2 is asked, for [`answered`](Self::answered).
     pub(crate) fn hints(&self) -> u32 {
         self.hints.load(Ordering::Acquire)
     }
 
-    /// L2 has said this, asked after so many hints.
+    /// L2 has this number; it was asked after so many hints. A later hint keeps the epoch stale.
     pub(crate) fn answered(&self, number: u64, hints: u32) {
         self.learn(number, 0);
         if self.hints() == hints {
-            self.learn(number, STALE | TOLD);
+            self.learn(number, STALE | ANNOUNCED);
             if self.hints() != hints {
-                self.latest.fetch_or(STALE | TOLD, Ordering::AcqRel);
+                self.latest.fetch_or(STALE | ANNOUNCED, Ordering::AcqRel);
             }
         }
     }
 
-    /// Takes in a number, and takes this flag away.
+    /// Takes over a number if it is higher, and clears `flag`.
     fn learn(&self, number: u64, flag: u64) {
-        let settle = |latest: u64| Some(latest & !NUMBER & !flag | (latest & NUMBER).max(number));
+        let learnt = |latest: u64| Some(latest & !NUMBER & !flag | (latest & NUMBER).max(number));
         let _ = self
             .latest
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, settle);
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, learnt);
     }
 
     fn known(&self) -> u64 {
         self.latest.load(Ordering::Acquire) & NUMBER
     }
 
-    /// The least number that comes after those known.
+    /// A number that comes after all those known.
     pub(crate) fn next(&self, now: Timestamp) -> u64 {
         Number::at(now).get().max(self.known() + 1)
     }
 
-    /// The number that L2 has told, if it is a later one.
+    /// The number that is known, if it is later than `number`.
     pub(crate) fn later_than(&self, number: u64) -> Option<u64> {
         Some(self.known()).filter(|known| *known > number)
     }
@@ -95,14 +95,14 @@ impl UserEpoch {
         self.learn(number, PENDING);
     }
 
-    /// It may have changed, and perhaps the feed has told of it by name.
-    fn hear(&self, told: u64) {
+    /// The epoch may have changed. `flag` is [`ANNOUNCED`] if the feed has named it, and else 0.
+    fn hear(&self, flag: u64) {
         self.hints.fetch_add(1, Ordering::AcqRel);
-        self.latest.fetch_or(STALE | told, Ordering::AcqRel);
+        self.latest.fetch_or(STALE | flag, Ordering::AcqRel);
     }
 }
 
-/// The epochs that somebody uses. Clones are the same.
+/// The epochs in use. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Users(Arc<Mutex<HashMap<[u8; 32], Weak<UserEpoch>>>>);
 
@@ -113,14 +113,14 @@ impl std::fmt::Debug for Users {
 }
 
 impl Users {
-    /// The one epoch of this digest.
+    /// The epoch of this digest; there is only one.
     pub(crate) fn get(&self, digest: &[u8; 32]) -> Arc<UserEpoch> {
         let mut known = self.0.lock();
         if let Some(epoch) = known.get(digest).and_then(Weak::upgrade) {
             return epoch;
         }
         if known.len() == known.capacity() {
-            // Before the table grows, which is as rare as it is expensive.
+            // Only before the table grows, which is as rare as it is expensive.
             known.retain(|_, epoch| epoch.strong_count() > 0);
         }
         let epoch = Arc::new(UserEpoch {
@@ -132,7 +132,7 @@ impl Users {
         epoch
     }
 
-    /// Any may have changed.
+    /// Any epoch may have changed.
     pub(crate) fn hear_all(&self) {
         let known = self.0.lock();
         known
@@ -141,15 +141,15 @@ impl Users {
             .for_each(|epoch| epoch.hear(0));
     }
 
-    /// The epoch may have changed, if it is one.
+    /// The feed has announced this digest, which may be that of an epoch.
     pub(crate) fn hear(&self, digest: &[u8; 32]) {
         if let Some(epoch) = self.0.lock().get(digest).and_then(Weak::upgrade) {
-            epoch.hear(TOLD);
+            epoch.hear(ANNOUNCED);
         }
     }
 }
 
-/// That a session belongs to a user.
+/// The link of a session to a user.
 #[derive(Clone)]
 pub(crate) struct Link {
     pub(crate) epoch: Arc<UserEpoch>,
@@ -161,15 +161,15 @@ impl Link {
         Self { epoch, number }
     }
 
-    /// The entry of the session's partition. The epoch and the number stand in its name, so that a link
-    /// to a later number does not take the place of one that is over.
+    /// The entry of the session's partition. Its name contains the epoch and the number, so that a link to a
+    /// later number does not replace one that is over.
     pub(crate) fn entry(&self) -> (TokenKey, Value) {
         let epoch = URL_SAFE_NO_PAD.encode(self.epoch.digest);
         let name = TokenKey::from_canonical(&format!("{LINK}{epoch}\u{1}{}", self.number));
         (name, Value::Secret(Secret::from(String::from("linked"))))
     }
 
-    /// The link that an entry is. One that cannot be read is over.
+    /// Reads the link from an entry's name. A link that cannot be read is over.
     fn read(name: &TokenKey, users: &Users) -> Option<Self> {
         let text = name.as_ref().strip_prefix(LINK)?;
         let (epoch, number) = text.split_once('\u{1}').unwrap_or_default();
@@ -183,12 +183,12 @@ impl Link {
         self.number == 0 || self.epoch.is_over(self.number)
     }
 
-    /// Whether the feed has told of its user.
-    fn is_told_of(&self) -> bool {
-        self.epoch.latest.load(Ordering::Acquire) & TOLD > 0
+    /// Whether the feed has announced a change of the user.
+    fn is_announced(&self) -> bool {
+        self.epoch.latest.load(Ordering::Acquire) & ANNOUNCED > 0
     }
 
-    /// Whether it may be over: L2 has to be asked, or it is.
+    /// Whether the session may be over: L2 must be asked, or it is known.
     fn is_doubtful(&self) -> bool {
         self.number == 0 || self.epoch.latest.load(Ordering::Acquire) > self.number
     }
@@ -218,7 +218,7 @@ impl Links {
         self.0.iter().flatten()
     }
 
-    /// Memory, in bytes.
+    /// Bytes that the links take.
     pub(crate) fn footprint(&self) -> usize {
         let own = std::mem::size_of::<Link>() + std::mem::size_of::<UserEpoch>();
         self.iter().count() * (own + 2 * crate::memory::ALLOCATION)
@@ -228,24 +228,24 @@ impl Links {
         self.0.is_none()
     }
 
-    /// Whether a hit has to look further: the session is over, or L2 has to be asked.
+    /// Whether a hit needs a further check: the session is over, or L2 must be asked.
     pub(crate) fn are_invalidated(&self) -> bool {
         let links = self.0.as_deref();
         links.is_some_and(|links| links.iter().any(Link::is_doubtful))
     }
 
-    /// Those of which nothing was heard that casts doubt on them.
+    /// The links that are not over, and whose users the feed has not announced.
     pub(crate) fn undoubted(&self) -> Self {
-        let goes_on = |link: &&Link| !link.is_told_of() && !link.is_over();
+        let goes_on = |link: &&Link| !link.is_announced() && !link.is_over();
         let links = self.iter().filter(goes_on).cloned();
         let links = links.collect::<Box<[_]>>();
         Self((!links.is_empty()).then_some(links))
     }
 
-    /// Whether one of the users may have been signed out, as the feed has told.
-    pub(crate) fn are_told_of(&self) -> bool {
+    /// Whether the feed has announced that one of the users may have been signed out.
+    pub(crate) fn are_announced(&self) -> bool {
         self.iter()
-            .any(|link| link.epoch.latest.load(Ordering::Acquire) & TOLD > 0)
+            .any(|link| link.epoch.latest.load(Ordering::Acquire) & ANNOUNCED > 0)
     }
 
     /// Whether the session is over, as far as this process knows.

@@ -1,4 +1,4 @@
-//! The life of a partition is gone.
+//! What happens to a partition whose life is gone from L2.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Expected, TOMBSTONE};
 use crate::time::{Moment, Now};
 
-/// An end that L2 has seen may be seen here so much later: answers take their time.
+/// How much later than L2 this process may notice that a life has ended: replies take time.
 const SEEN_LATER: Duration = Duration::from_secs(2);
 
 impl State {
-    /// The life that changes made now go on with.
+    /// The life that a change made at this moment continues.
     pub(crate) fn life_at(&self, moment: Moment) -> Option<Life> {
         self.life.filter(|_| !self.ended_by(moment))
     }
 
-    /// Whether L2 says that the life that memory knows is over, although it should not be.
+    /// Whether L2 no longer has the life that memory knows, although that life should not have ended.
     pub(crate) fn has_lost_life(&self, generation: u64, found: Option<Life>, now: Now) -> bool {
         let known = self.life_at(now.moment.saturating_add(SEEN_LATER));
         let known = known.filter(|_| !sabotage::is(Sabotage::LifeIgnored));
@@ -32,7 +32,7 @@ impl State {
         })
     }
 
-    /// What began here in the life that L2 no longer has is over. Returns how many changes are
+    /// Ends everything that began here in the life that L2 no longer has. Returns how many changes are
     /// dropped.
     pub(crate) fn life_is_over(&mut self) -> usize {
         self.forget_entries();
@@ -40,20 +40,20 @@ impl State {
         self.end_what_began()
     }
 
-    /// Whether the tombstone of the generation is gone by now, so that L2 counts anew.
+    /// Whether the tombstone of the generation is gone by now, so that L2 counts from the start again.
     pub(crate) fn has_outlived_generation(&self, now: Now) -> bool {
         let gone = self.cleared_at.map(|at| at.saturating_add(TOMBSTONE));
         let gone = gone.map(|at| at.saturating_add(CLOCK_SKEW));
         self.life_at(now.moment).is_none() && gone.is_some_and(|at| at <= now.wall)
     }
 
-    /// Whether the partition goes on where L2 has lost everything: a session that belongs to users only where
-    /// it was heard of until then that they were not signed out.
+    /// Whether the partition continues although L2 has lost everything. A session that is linked to users
+    /// continues only if the feed was followed until then, and announced no sign-out of theirs.
     pub(crate) fn outlives_a_loss(&self, heard: bool) -> bool {
         heard || self.links.is_empty()
     }
 
-    /// What L2 knew of the partition is of the past.
+    /// Forgets what is known of the partition in L2.
     pub(crate) fn forget_life(&mut self) {
         self.life = None;
         self.version = 0;
@@ -63,17 +63,18 @@ impl State {
         self.hard_end = None;
     }
 
-    /// Whether the commit `id` is still on its way.
+    /// Whether the commit `id` is still in flight.
     pub(crate) fn has_in_flight(&self, id: CommitId) -> bool {
         let in_flight = self.pending.as_ref().and_then(|it| it.in_flight.as_ref());
         in_flight.is_some_and(|commit| commit.id == id)
     }
 
-    /// What memory has beside the commit in flight, to be written with it to an L2 that has lost
-    /// everything. Only what was heard of until then: it might have been signed out elsewhere.
+    /// The entries in memory besides the commit in flight, to be written with it to an L2 that has lost
+    /// everything. There are none unless the feed was followed until then: the partition might have been
+    /// signed out elsewhere.
     pub(crate) fn to_be_written_again(&self, heard: bool, now: Now) -> Vec<(TokenKey, Value)> {
         let in_flight = self.pending.as_ref().and_then(|it| it.in_flight.as_ref());
-        let flies = |name: &TokenKey| {
+        let is_in_flight = |name: &TokenKey| {
             in_flight.is_some_and(|commit| commit.changes.get(name.as_ref()).is_some())
         };
         let entries = match heard {
@@ -81,10 +82,10 @@ impl State {
             false => Vec::new(),
         };
         let entries = entries.into_iter();
-        entries.filter(|(name, _)| !flies(name)).collect()
+        entries.filter(|(name, _)| !is_in_flight(name)).collect()
     }
 
-    /// Begins a new life with the commit in flight, and with `again`.
+    /// Begins a new life with the commit in flight, and with the entries `again`.
     pub(crate) fn begin_life(&mut self, again: Vec<(TokenKey, PendingChange)>) {
         let end = (self.end, self.hard_end);
         self.forget_life();

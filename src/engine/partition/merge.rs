@@ -1,4 +1,4 @@
-//! What L2 says, and whether it may enter memory.
+//! Merging what was read from L2 into memory, and when it is refused.
 
 use std::time::Duration;
 
@@ -25,19 +25,19 @@ pub(crate) struct DecodedLoad {
     pub(crate) remaining: Remaining,
     pub(crate) entries: Vec<(TokenKey, Value)>,
     pub(crate) unopenable: Unopened,
-    /// When the read began, and the epoch of the feed then.
+    /// When the read began, and the feed's epoch at that moment.
     pub(crate) asked_at: Moment,
     pub(crate) epoch: u32,
-    /// Where L2 no longer has the life that memory knows: what it has lost; `None` when it was not asked.
+    /// What L2 has lost, if it no longer has the life that memory knows; `None` if that was not checked.
     pub(crate) loss: Option<Loss>,
 }
 
 /// What L2 has lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// This partition.
+    /// This partition only.
     Alone,
-    /// Everything; whether what memory has of this partition goes on.
+    /// All data. `goes_on`: whether this partition continues with what memory has.
     Everything { goes_on: bool },
 }
 
@@ -47,18 +47,18 @@ pub(crate) struct ReadStart {
     pub(crate) prefix: Option<Number>,
     sign_out: SignOut,
     invalidations: u32,
-    // With the commit: the next life of a partition counts its versions from 1 again.
+    // Includes the commit, because the next life of a partition counts its versions from 1 again.
     revision: Revision,
 }
 
-/// What became of a partition that was read from L2.
+/// The outcome of merging what was read from L2.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Merged {
-    /// It is in memory.
+    /// What was read is in memory.
     Taken {
         /// Pending changes that were dropped, because they were made before a sign-out.
         dropped: usize,
-        /// What memory had and L2 has lost.
+        /// Entries that memory had and L2 has lost.
         lost: Vec<(TokenKey, Value)>,
     },
     /// A commit or sign-out has overtaken the read: read again.
@@ -75,7 +75,8 @@ impl State {
         }
     }
 
-    /// Takes a partition that was read from L2 into memory, unless something has overtaken it.
+    /// Merges a partition that was read from L2 into memory, unless a commit or sign-out has overtaken the
+    /// read.
     pub(crate) fn merge(
         &mut self,
         fetched: DecodedLoad,
@@ -101,8 +102,8 @@ impl State {
         };
         let older = revision.count() < known.revision.count();
         let gone = self.has_lost_life(fetched.generation, fetched.life, now);
-        // Not as it was known before the read began: the store has lost data, and what it has now is
-        // the truth. Not as it became known meanwhile: the read was overtaken.
+        // If this contradicts what was known before the read began, the store has lost data, and what it has
+        // now counts. If it contradicts what became known since, the read was overtaken.
         let contradicts = older || gone;
         let overtaken = known.prefix != floor.prefix
             || known.sign_out != floor.sign_out
@@ -123,7 +124,7 @@ impl State {
             false => self.lost_in(&fetched, !contradicts, now, rules),
         };
         let given_up = match ended {
-            // Signed out elsewhere and its tombstone lost, evicted, or removed by hand.
+            // It was signed out elsewhere and its tombstone lost, or evicted, or removed by hand.
             true => self.end_what_began(),
             false => 0,
         };
@@ -169,13 +170,13 @@ impl State {
         Merged::Taken { dropped, lost }
     }
 
-    /// Whether memory is as good as L2 if L2 has the same revision.
+    /// Whether memory may be used once L2 is known to have the same revision.
     pub(crate) fn is_comparable(&self, now: Now) -> bool {
         self.complete && self.fresh(now) && !self.ended(now)
     }
 
-    /// L2 has the same as memory, as it began to be asked at this moment and in this epoch. `false` when
-    /// memory has changed meanwhile, or L2 has something else.
+    /// Confirms memory if L2 has the same revision, by a question that was asked at this moment and in this
+    /// epoch. `false` if memory has changed since, or L2 has another revision.
     pub(crate) fn confirmed(
         &mut self,
         revision: Revision,
@@ -199,7 +200,7 @@ impl State {
         same
     }
 
-    /// The latest state that memory knows of.
+    /// The latest revision that memory knows.
     fn revision(&self) -> Revision {
         Revision {
             generation: self.generation.unwrap_or(0),
@@ -208,27 +209,28 @@ impl State {
         }
     }
 
-    /// Perhaps L2 has another state, by a move or a sign-out: it is asked before this is used, and what
-    /// it does not have is gone.
+    /// L2 may have another state, because of a move or a sign-out. It is asked before this is used, and
+    /// entries that it does not have are dropped.
     pub(crate) fn mark_stale(&mut self) {
         self.epoch = STALE;
         self.invalidate();
     }
 
-    /// L2 is asked once more before this is used; who is asking now may get an answer from before.
+    /// L2 is asked again before this is used. A read in progress does not count: its answer may be older.
     pub(crate) fn invalidate(&mut self) {
         self.invalidations = self.invalidations.wrapping_add(1);
     }
 
-    /// Whether sign-outs elsewhere were heard of until now, as far as anybody is to tell.
+    /// Whether the feed would have announced every sign-out elsewhere until now, as far as can be known, and
+    /// has announced none.
     pub(crate) fn heard(&self, rules: &Rules) -> bool {
-        let changed = self.is_hinted() || self.links.are_told_of() || self.links.are_over();
+        let changed = self.is_hinted() || self.links.are_announced() || self.links.are_over();
         let heard = rules.trust.was_told_in(self.epoch) && !changed;
         heard || sabotage::is(Sabotage::RecoveryAfterSignOut)
     }
 
-    /// What memory has and L2 has lost: it had a later version than this one. Only what was heard
-    /// of until L2 lost it counts: it might have been signed out elsewhere.
+    /// The entries that memory has and L2 has lost, because it had a later version than this one. There are
+    /// none unless the feed was followed until the loss: the partition might have been signed out elsewhere.
     fn lost_in(
         &self,
         fetched: &DecodedLoad,
@@ -243,7 +245,7 @@ impl State {
         if is_sound || !self.complete || !heard {
             return Vec::new();
         }
-        // What is about to end may have ended in L2 already.
+        // A partition that is about to end may have ended in L2 already.
         let later = now.moment.saturating_add(CLOCK_SKEW);
         if self.ended_by(later) {
             return Vec::new();

@@ -1,7 +1,12 @@
-//! One partition in memory: what is known of it, and what it has under way.
+//! One partition in memory: its entries, the changes that L2 does not have yet, and the work in progress.
 //!
-//! A `State` is guarded by its partition's lock and never held across an await. It is the only
-//! place that decides what a read may answer, and (in `admission`) what may enter memory.
+//! - Promise: only this part decides what a read may answer (`answer`) and what may enter memory (`merge`).
+//!   It is synchronous; a `State` is guarded by its partition's lock, which is never held across an await.
+//! - Guarantees: *Loses nothing* (`pending`, `acks`), *Signs out for good* (`observed`, `merge`), *Instances
+//!   agree* (`answer`, `hints`).
+//! - Imports: leaves of the engine (`budget`, `error`, `limits`, `namespace`, `sync`, `trust`, `l1::digests`,
+//!   `journal::unacknowledged`) and the crate's own types; never `Engine`.
+//! - Read `state` first.
 
 pub(crate) mod acks;
 pub(crate) mod answer;

@@ -1,4 +1,4 @@
-//! What a handle has seen of its partition.
+//! What a handle has observed of its partition.
 
 use std::num::NonZeroU64;
 
@@ -10,29 +10,29 @@ use crate::key::{PartitionKey, PartitionKind};
 use crate::store::TOMBSTONE;
 use crate::time::{Moment, Now, Timestamp};
 
-/// What a handle saw when it first used the partition. Its changes are refused once the partition
-/// was signed out after that.
+/// What a handle observed when it first used the partition. Its changes are refused if the partition was
+/// signed out after that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observed {
     generation: Option<Count>,
     prefix: Option<Number>,
-    /// The life that it saw, or its first change has begun.
+    /// The life that the handle observed, or that its first change began.
     life: Option<Life>,
-    /// When that ends by itself, as far as was known.
+    /// When that life expires, as far as is known.
     life_ends: Moment,
     sign_out: SignOut,
-    /// When it was taken, as L2 would say.
+    /// When the observation was made, by the wall clock, as sign-outs are dated.
     since: Timestamp,
-    /// The same, or when L2 has last confirmed what the observed says.
+    /// When the observation was made, or when L2 last confirmed it.
     good_at: Moment,
     is_confirmed: bool,
-    /// When L2 last failed the handle.
+    /// When a call to L2 last failed for the handle.
     l2_failed_at: Option<Moment>,
 }
 
-/// A generation; an `Option` of it is no larger, which every request pays for.
+/// A generation, stored so that an `Option` of it is no larger: every request holds one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Count(NonZeroU64); // one more
+struct Count(NonZeroU64); // the generation plus one
 
 impl From<u64> for Count {
     fn from(count: u64) -> Self {
@@ -52,13 +52,13 @@ impl Observed {
         self.generation.map_or(0, u64::from)
     }
 
-    /// Whether the partition was signed out between this observed and a later one, as far as both know.
+    /// Whether the partition was signed out between this observation and a later one, as far as both know.
     pub(crate) fn is_before(&self, later: &Self) -> bool {
         let both = self.generation.zip(later.generation);
         both.is_some_and(|(seen, later)| seen < later)
     }
 
-    /// Takes over the generation, if it was not known when the observed was taken.
+    /// Takes over the generation, if it was not known when the observation was made.
     pub(crate) fn learn(&mut self, state: &State) {
         if !state.is_clearing() {
             let known = state.generation.map(Count::from);
@@ -70,20 +70,20 @@ impl Observed {
         }
     }
 
-    /// Whether memory was compared with L2 since the handle began, or need not be: a change must not
-    /// be of a generation that was over before.
+    /// Whether memory was compared with L2 since the handle began, or need not be. A change must not be made
+    /// under a generation that had ended before.
     pub(crate) fn is_confirmed(&self, state: &State) -> bool {
         self.is_confirmed || self.good_at <= state.checked_at
     }
 
-    /// Whether the tombstone of a sign-out after this observed may be gone by now, so that nothing
-    /// would tell of it.
+    /// Whether the tombstone of a sign-out after this observation may be gone by now, so that the sign-out
+    /// could not be noticed any more.
     pub(crate) fn is_old(&self, now: Now) -> bool {
         self.good_at < now.moment.saturating_sub(TOMBSTONE / 2)
     }
 
-    /// L2 was asked: whether it still has what the handle has seen. Where nobody signs in, there is
-    /// nothing else to be had.
+    /// L2 was asked: whether it still has what the handle observed. The partition of an application has no
+    /// sign-ins, so that its life does not matter.
     pub(crate) fn confirm(&mut self, state: &State, key: &PartitionKey, now: Now) -> bool {
         let generation = state.generation.map(Count::from);
         let life = self.life.is_some() && self.life == state.life_at(now.moment);
@@ -103,7 +103,7 @@ impl Observed {
         self.life_ends = state.end.unwrap_or(Moment::MAX);
     }
 
-    /// Takes over what another observed of the same handle has seen later.
+    /// Takes over what a later observation of the same handle has learnt.
     pub(crate) fn follow(&mut self, later: &Self) {
         self.l2_failed_at = self.l2_failed_at.max(later.l2_failed_at);
         if later.is_confirmed {
@@ -119,7 +119,7 @@ impl Observed {
         self.l2_failed_at = Some(now.moment);
     }
 
-    /// Whether L2 has failed the handle so recently that it should not wait for it again.
+    /// Whether L2 has failed so recently that the handle should not wait for it again.
     pub(crate) fn gave_up_on_l2(&self, now: Now) -> bool {
         let lasts = |at: Moment| now.moment < at.saturating_add(RECHECK);
         self.l2_failed_at.is_some_and(lasts)
@@ -127,11 +127,11 @@ impl Observed {
 }
 
 impl State {
-    /// What a handle that uses the partition now has seen.
+    /// The observation of a handle that first uses the partition now.
     pub(crate) fn observe(&self, now: Now) -> Observed {
         let ending = self.pending.as_ref().and_then(|pending| pending.clear);
         let generation = match ending {
-            // It comes after a sign-out that L2 has yet to hear of, and is not ended by it.
+            // The handle comes after a sign-out that L2 has not acknowledged, and is not ended by it.
             Some(ended) => ended.or(self.generation).map(|ended| ended + 1),
             None => self.generation,
         };
@@ -148,7 +148,7 @@ impl State {
         }
     }
 
-    /// Whether the partition was signed out after `observed` was taken.
+    /// Whether the partition was signed out after the observation was made.
     pub(crate) fn signed_out_since(&self, observed: &Observed) -> bool {
         let ended = match (observed.generation, self.generation) {
             (Some(seen), Some(now)) => Count::from(now) > seen,
@@ -157,15 +157,15 @@ impl State {
         };
         let revoked = match observed.prefix {
             Some(seen) => self.prefix > Some(seen),
-            // Perhaps from before everybody was signed out.
+            // The observation may be from before all users were signed out.
             None => self.prefix.is_some() && observed.since < self.began,
         };
         ended || revoked || self.sign_out > observed.sign_out
     }
 
-    /// Takes over the generation that a handle saw, where memory has none: L1 is off, or has
-    /// evicted the partition since. L2 checks it in any case. A life that has ended by itself is none to go
-    /// on with, as where memory has the partition.
+    /// Takes over the generation that a handle observed, if memory has none: L1 is off, or has evicted the
+    /// partition since. L2 checks it in any case. A life that has expired is not continued, just as when
+    /// memory has the partition.
     pub(crate) fn adopt(&mut self, observed: &Observed, now: Now) {
         if self.generation.is_none() {
             self.generation = observed.generation.map(u64::from);

@@ -1,4 +1,4 @@
-//! What a partition has under way: changes that L2 has not got, a load, and who waits for them.
+//! The work in progress of a partition: changes that L2 does not have, a load, and the waiters for both.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,55 +19,55 @@ use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Expected};
 use crate::time::{Moment, Timestamp};
 
-/// Changes in one commit, so that it stays far below the timeouts of L2.
+/// The most changes in one commit, so that it stays far below the timeouts of L2.
 const MAX_CHANGES: usize = 256;
-/// Bytes of values in one commit: the largest token set, once.
+/// The most bytes of values in one commit: one token set of the largest size.
 const MAX_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
 pub(crate) struct Pending {
-    /// A sign-out that L2 has not acknowledged, with the generation that it ends.
+    /// A sign-out that L2 has not acknowledged, and the generation that it ends, if that is known.
     pub(crate) clear: Option<Option<u64>>,
-    /// Identifies the sign-out when it is repeated.
+    /// Identifies the sign-out when it is sent again.
     pub(crate) clear_id: CommitId,
     /// When the partition was signed out.
     pub(crate) clear_since: Timestamp,
-    /// L2 was asked for that generation since.
+    /// L2 was asked for that generation since the sign-out.
     pub(crate) clear_confirmed: bool,
-    /// Counts the sign-out while it waits.
+    /// Counts the sign-out among the unacknowledged ones.
     pub(crate) unacknowledged: Option<Unacknowledged>,
     pub(crate) changes: ByName<PendingChange>,
-    /// Tokens that were acquired; they go before the changes.
+    /// Acquired tokens; they are sent before `changes`.
     pub(crate) acquired: VecDeque<Batch>,
-    /// A commit that was sent, and whose answer is awaited or was lost.
+    /// The commit that was sent, and whose reply is awaited or was lost.
     pub(crate) in_flight: Option<InFlight>,
-    /// Some task is sending this partition's work now.
+    /// A task is sending this partition's work.
     pub(crate) sending: bool,
     pub(crate) queued: bool,
-    /// Changes wait for the head of a response, by this ticket.
+    /// The ticket by which changes wait for the head of a response.
     pub(crate) deferred: Option<u64>,
     pub(crate) stalled: bool,
     pub(crate) touch: bool,
-    /// The load under way; its end wakes everyone who waits.
+    /// The load in progress; its end wakes all callers that wait for it.
     pub(crate) loading: Option<once::Receiver<Result<(), L2Error>>>,
-    /// Looks at L2 under way.
+    /// How many reads of L2 are in progress.
     pub(crate) reads: u32,
-    /// Those who wait for all that waits now.
+    /// Waiters for everything that is pending now.
     waiters: Vec<Waiter>,
-    /// Those who wait for the commit in flight.
-    riders: Vec<Waiter>,
-    /// The acquisition that waits for the commit in flight; nobody sees its changes before.
+    /// Waiters for the commit in flight.
+    commit_waiters: Vec<Waiter>,
+    /// The acquisition that waits for the commit in flight, which is not visible until then.
     ack: Option<CommitAckSender>,
 }
 
 struct Waiter {
-    told: oneshot::Sender<Result<Written, L2Error>>,
-    /// A sign-out has ended what this one waited for, or some of it.
+    reply: oneshot::Sender<Result<Written, L2Error>>,
+    /// A sign-out has discarded what this waiter waits for, or some of it.
     ended: bool,
 }
 
 impl Pending {
-    /// Whether a change of `name` waits that may be seen.
+    /// Whether a visible change of `name` is pending.
     pub(crate) fn holds(&self, name: &str) -> bool {
         let in_flight = self.in_flight.as_ref().filter(|_| self.ack.is_none());
         self.changes.get(name).is_some()
@@ -77,7 +77,7 @@ impl Pending {
                 .any(|batch| batch.changes.get(name).is_some())
     }
 
-    /// The changes that L2 has not got and that may be seen: those in flight, then the newer ones.
+    /// The visible changes that L2 does not have: those in flight, then the newer ones.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&TokenKey, &PendingChange)> {
         let in_flight = self.in_flight.iter().filter(|_| self.ack.is_none());
         in_flight
@@ -90,7 +90,7 @@ impl Pending {
         self.acquired.iter().filter(|batch| batch.ack.is_none())
     }
 
-    /// Lets everybody see what was acquired, although L2 has not got it.
+    /// Makes acquired tokens visible although L2 does not have them.
     pub(crate) fn reveal(&mut self) {
         for ack in self.acks() {
             *ack = None;
@@ -102,19 +102,19 @@ impl Pending {
         batches.chain([&mut self.ack])
     }
 
-    /// Whether nobody sees the commit in flight, because an acquisition waits for it.
+    /// Whether the commit in flight is not visible, because an acquisition waits for it.
     pub(crate) fn is_hidden(&self) -> bool {
         self.ack.is_some()
     }
 
-    /// Tells that acquisition what became of it.
+    /// Sends the outcome to the acquisition that waits for the commit in flight.
     pub(crate) fn acknowledge(&mut self, ack: CommitAck) {
         if let Some(waiter) = self.ack.take() {
             let _ = waiter.send(Ok(ack));
         }
     }
 
-    /// When the oldest of the changes was made, as L2 would say.
+    /// When the oldest change was made, by the wall clock.
     pub(crate) fn since(&self) -> Option<Timestamp> {
         self.all().map(|change| change.since).min()
     }
@@ -123,7 +123,7 @@ impl Pending {
         self.all().any(|change| change.made < limit)
     }
 
-    /// Also those that nobody sees yet.
+    /// All changes, including those that are not visible yet.
     fn all(&self) -> impl Iterator<Item = &PendingChange> {
         let in_flight = self
             .in_flight
@@ -134,7 +134,7 @@ impl Pending {
         all.map(|(_, change)| change)
     }
 
-    /// Forgets the changes that wait; how many there were.
+    /// Drops all changes, and returns how many there were.
     pub(crate) fn drop_changes(&mut self) -> usize {
         self.ack = None;
         let in_flight = self.in_flight.take();
@@ -143,13 +143,14 @@ impl Pending {
         let acquired: usize = acquired.iter().map(|batch| batch.changes.len()).sum();
         let dropped = dropped + acquired + std::mem::take(&mut self.changes).len();
         if dropped > 0 {
-            let waiters = self.riders.iter_mut().chain(&mut self.waiters);
+            let waiters = self.commit_waiters.iter_mut().chain(&mut self.waiters);
             waiters.for_each(|waiter| waiter.ended = true);
         }
         dropped
     }
 
-    /// Forgets the changes that were made before `limit`, and no others; how many there were.
+    /// Drops the changes that were made before `limit`, and batches with such a change. Returns how many
+    /// there were.
     pub(crate) fn drop_older_than(&mut self, limit: Moment) -> usize {
         let is_old = |(_, change): (&TokenKey, &PendingChange)| change.made < limit;
         let mut dropped = 0;
@@ -159,7 +160,7 @@ impl Pending {
         {
             self.ack = None;
             dropped += commit.changes.len();
-            // The newer part goes out again, in another commit.
+            // The newer part is sent again, in another commit.
             if let Some(changes) = Arc::into_inner(commit.changes) {
                 dropped -= self.put_back(changes, limit);
             }
@@ -174,8 +175,8 @@ impl Pending {
         dropped + before - self.changes.len()
     }
 
-    /// Puts those of the changes that are not from before `limit` back under newer ones; how many
-    /// they are.
+    /// Requeues the changes that were made at `limit` or later, beneath newer ones. Returns how many they
+    /// are.
     fn put_back(&mut self, changes: ByName<PendingChange>, limit: Moment) -> usize {
         let mut kept = 0;
         let newer = std::mem::replace(&mut self.changes, changes);
@@ -190,7 +191,7 @@ impl Pending {
         kept
     }
 
-    /// Whether changes or a sign-out wait.
+    /// Whether changes or a sign-out are pending.
     pub(crate) fn is_dirty(&self) -> bool {
         self.clear.is_some() || self.has_changes()
     }
@@ -199,17 +200,17 @@ impl Pending {
         !self.changes.is_empty() || !self.acquired.is_empty() || self.in_flight.is_some()
     }
 
-    /// Whether changes wait, and nothing else is under way.
+    /// Whether something is pending, and nothing is in progress.
     pub(crate) fn only_waits(&self) -> bool {
         self.is_dirty() && self.loading.is_none() && self.reads == 0 && !self.sending
     }
 
-    /// Whether something is on its way to L2.
+    /// Whether something is being sent to L2, or is about to be.
     pub(crate) fn is_writing(&self) -> bool {
         self.in_flight.is_some() || self.clear.is_some() || self.sending || self.touch
     }
 
-    /// Whether anything at all is under way.
+    /// Whether anything at all is pending or in progress.
     pub(crate) fn is_active(&self) -> bool {
         self.is_dirty()
             || self.loading.is_some()
@@ -217,24 +218,26 @@ impl Pending {
             || self.sending
             || self.touch
             || !self.waiters.is_empty()
-            || !self.riders.is_empty()
+            || !self.commit_waiters.is_empty()
     }
 
-    /// Told when everything that waits now is written, or could not be.
+    /// Receives the outcome once everything that is pending now is written, or could not be.
     pub(crate) fn wait(&mut self) -> oneshot::Receiver<Result<Written, L2Error>> {
-        let (told, receiver) = oneshot::channel();
-        self.waiters.retain(|waiter| !waiter.told.is_closed());
-        self.waiters.push(Waiter { told, ended: false });
+        let (reply, receiver) = oneshot::channel();
+        self.waiters.retain(|waiter| !waiter.reply.is_closed());
+        self.waiters.push(Waiter {
+            reply,
+            ended: false,
+        });
         receiver
     }
 
-    /// A look at L2 is over.
+    /// Ends a read of L2.
     pub(crate) fn end_read(&mut self) {
         self.reads -= 1;
     }
 
-    /// The changes that wait, as one commit. One whose answer was lost goes out again as it was,
-    /// before anything newer.
+    /// The next commit to send. One whose reply was lost is sent again as it was, before anything newer.
     pub(crate) fn next_commit(
         &mut self,
         base: CommitBase,
@@ -278,7 +281,7 @@ impl Pending {
             .max(1);
         let rest = self.changes.split_off(count);
         if rest.is_empty() {
-            self.riders.append(&mut self.waiters);
+            self.commit_waiters.append(&mut self.waiters);
         }
         let changes = Arc::new(std::mem::replace(&mut self.changes, rest));
         self.send_off(next_id(), base, life, changes, None)
@@ -305,30 +308,30 @@ impl Pending {
         commit
     }
 
-    /// A turn has ended well: tells those whose changes are written.
+    /// Sending has succeeded: notifies the waiters whose changes are written.
     pub(crate) fn tell_written(&mut self) {
         if self.in_flight.is_none() {
-            tell(&mut self.riders, None);
+            notify(&mut self.commit_waiters, None);
         }
         if !self.is_dirty() {
-            tell(&mut self.waiters, None);
+            notify(&mut self.waiters, None);
         }
     }
 
-    /// A turn has failed: tells everybody.
+    /// Sending has failed: notifies all waiters.
     pub(crate) fn tell_failed(&mut self, failure: L2Error) {
         for ack in self.acks() {
             if let Some(waiter) = ack.take() {
                 let _ = waiter.send(Err(failure.clone()));
             }
         }
-        tell(&mut self.riders, Some(&failure));
-        tell(&mut self.waiters, Some(&failure));
+        notify(&mut self.commit_waiters, Some(&failure));
+        notify(&mut self.waiters, Some(&failure));
     }
 }
 
 impl Pending {
-    /// Counts the sign-out of this partition for as long as it waits. Called after every change.
+    /// Counts the sign-out of this partition while it is pending. Called after every change.
     #[inline]
     pub(crate) fn count_sign_out(&mut self, sign_outs: &SignOuts) {
         match (self.clear.is_some(), self.unacknowledged.is_some()) {
@@ -343,14 +346,14 @@ impl Pending {
     }
 }
 
-fn tell(waiters: &mut Vec<Waiter>, failure: Option<&L2Error>) {
-    for Waiter { told, ended } in waiters.drain(..) {
+fn notify(waiters: &mut Vec<Waiter>, failure: Option<&L2Error>) {
+    for Waiter { reply, ended } in waiters.drain(..) {
         let outcome = match failure {
             Some(failure) => Err(failure.clone()),
             None if ended => Ok(Written::Ended),
             None => Ok(Written::All),
         };
-        // A waiter that has gone needs no answer.
-        let _ = told.send(outcome);
+        // The caller may have stopped waiting.
+        let _ = reply.send(outcome);
     }
 }

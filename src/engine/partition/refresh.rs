@@ -1,4 +1,4 @@
-//! What a partition in memory tells an acquisition, and how it takes the answer in.
+//! What an acquisition learns from a partition in memory, and how acquired tokens enter it.
 
 use crate::codec::Value;
 use crate::engine::partition::change::Batch;
@@ -18,14 +18,14 @@ pub(crate) struct RefreshState {
     pub(crate) token: Option<Token>,
     pub(crate) refresh_token: Lookup<Secret>,
     pub(crate) id_token: Lookup<Secret>,
-    /// Why it failed last time, if that is remembered.
+    /// Why the last acquisition failed, if that is recorded.
     pub(crate) failure_record: Option<FailureRecord>,
-    /// Whether the partition is known to be there: L2 has it, or is to have it.
+    /// Whether the partition is known to exist: L2 has it, or is to have it.
     pub(crate) exists: bool,
-    /// Changes of these tokens are on their way to L2.
+    /// Changes of these tokens are pending.
     pub(crate) waits: bool,
     pub(crate) observed: Observed,
-    /// The versions that the entries have in L2; `None` when it was not asked.
+    /// The versions that the entries have in L2; `None` if L2 was not asked.
     versions: Option<Vec<(EntryId, u64)>>,
 }
 
@@ -35,16 +35,17 @@ impl RefreshState {
         self
     }
 
-    /// The version of an entry in L2, 0 when it is absent; `None` when L2 was not asked.
+    /// The version of an entry in L2, 0 if it is absent; `None` if L2 was not asked.
     pub(crate) fn version(&self, entry: EntryId) -> Option<u64> {
         let versions = self.versions.as_ref()?;
         let found = versions.iter().find(|(id, _)| *id == entry);
         Some(found.map_or(0, |(_, version)| *version))
     }
 
-    /// What an acquisition of the token `name` must find as it was: the refresh token that it
-    /// redeems, or without one the token. Whoever writes the token only, spends no refresh token.
-    pub(crate) fn at_stake<'a>(&self, name: &'a str) -> &'a str {
+    /// The entry that an acquisition of the token `name` must find unchanged: the refresh token that it
+    /// redeems, or the token itself if there is none. A commit that writes only the token spends no refresh
+    /// token.
+    pub(crate) fn guarded_entry<'a>(&self, name: &'a str) -> &'a str {
         match self.refresh_token.is_hit() {
             true => REFRESH_TOKEN,
             false => name,
@@ -77,7 +78,7 @@ impl State {
         }
     }
 
-    /// Whether the partition is known to be there.
+    /// Whether the partition is known to exist.
     pub(crate) fn exists(&self) -> bool {
         let pending = self.pending.as_ref();
         self.version > 0 || !self.is_empty() || pending.is_some_and(|pending| pending.has_changes())
@@ -104,8 +105,8 @@ impl State {
         }
     }
 
-    /// Queues what was acquired for L2. It takes the place of changes that wait and that the
-    /// acquisition has `seen`; newer ones stay, and go after it.
+    /// Queues acquired tokens for L2. They replace pending changes that the acquisition has `seen`; newer
+    /// changes stay, and are sent after them.
     pub(crate) fn take_acquired(&mut self, batch: Batch, seen: &RefreshState) {
         let changes = &mut self.pending().changes;
         for (name, _) in batch.changes.iter() {
@@ -124,7 +125,7 @@ impl State {
         self.pending().acquired.push_back(batch);
     }
 
-    /// Lays the changes that L2 has not got over what memory has.
+    /// Applies the visible changes that L2 does not have on top of the entries.
     pub(crate) fn overlay_pending(&mut self) {
         let pending = self.pending.take();
         for (name, change) in pending.iter().flat_map(|pending| pending.iter()) {
@@ -133,7 +134,7 @@ impl State {
         self.pending = pending;
     }
 
-    /// Lets everybody see what was acquired, although L2 has not got it yet.
+    /// Makes acquired tokens visible although L2 does not have them yet.
     pub(crate) fn reveal(&mut self) {
         self.pending().reveal();
         self.overlay_pending();

@@ -1,4 +1,4 @@
-//! How the settings of the cache bear on a partition.
+//! What a partition's state depends on besides itself.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::engine::partition::life::Losses;
 use crate::engine::partition::links::Users;
 use crate::engine::trust::FeedTrust;
 
-/// How the settings of the cache bear on a partition.
+/// The settings and the shared knowledge that decide how a partition behaves.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) negative_ttl: Duration,

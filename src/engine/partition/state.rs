@@ -20,13 +20,13 @@ use crate::sabotage::{self, Sabotage};
 use crate::store::CommitId;
 use crate::time::{Moment, Timestamp};
 
-/// A sign-out, by its number in this process. Handles outlive the [`State`] that they have seen,
-/// so that no count may begin anew with one.
+/// The number of a sign-out in this process. A handle outlives the [`State`] that it has observed, so the
+/// count must not restart with a new `State`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SignOut(u64);
 
 impl SignOut {
-    /// One after all others.
+    /// A number later than all earlier ones.
     pub(crate) fn next() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
@@ -35,14 +35,14 @@ impl SignOut {
 
 #[repr(C)]
 pub(crate) struct Partition {
-    // First what a hit reads, in this order.
-    /// When L1 last heard that it was used; see `Eviction`.
+    // The fields that a hit reads come first, in this order.
+    /// When L1 last recorded a use; see `Eviction`.
     pub(crate) used: AtomicU32,
-    /// The footprint that L1 was last told; 0 before it first was.
+    /// The footprint that L1 last accounted for; 0 until it first does.
     pub(crate) weight: AtomicU32,
     pub(crate) key: PartitionKey,
     state: Mutex<State>,
-    /// Whether L2 has it, if it does, under the name that it has with encryption.
+    /// If L2 has the partition: whether it is stored under the name that is used with encryption.
     #[cfg(feature = "seal")]
     pub(crate) moved: AtomicBool,
 }
@@ -65,8 +65,8 @@ impl Partition {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock cannot leave a half-made change: whatever changes memory has
-        // everything it needs before it begins.
+        // A panic under the lock cannot leave a change half done: a change has everything it needs before it
+        // begins.
         self.state.lock()
     }
 
@@ -75,73 +75,75 @@ impl Partition {
     }
 }
 
-/// What memory knows of a partition: L2's entries with the pending changes laid over.
+/// What memory knows of a partition: the entries of L2, with the pending changes applied on top.
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct State {
-    /// Until then an entry here can be served without looking at anything else.
+    /// Until this moment a hit needs no other checks than those of `fresh_value`.
     pub(super) fresh_hit_until: Moment,
-    /// The epoch of the feed in which the entries were compared with L2.
+    /// The change feed's epoch when the entries were last compared with L2.
     pub(crate) epoch: u32,
-    /// When what had begun here was over last: the partition was signed out through this process, or
-    /// by others while this one could not tell L2. 0 is not since it is in memory.
+    /// The last sign-out that ended what had begun here: one made through this process, or one made elsewhere
+    /// while this process could not reach L2. 0 means none since the partition is in memory.
     pub(crate) sign_out: SignOut,
-    /// `None` until L2 was asked.
+    /// `None` until L2 was asked for it.
     pub(crate) generation: Option<u64>,
-    /// The number of the namespace that all of this is under; `None` until it is known.
+    /// The namespace's number to which all of this belongs; `None` until it is known.
     pub(crate) prefix: Option<Number>,
     /// The users that the session belongs to.
     pub(crate) links: Links,
-    // With the first of them ends what most hits read.
+    // Most hits read up to the first entry, and nothing after it.
     pub(crate) entries: ByName<Entry>,
-    /// What the entries own, in bytes.
+    /// Bytes that the entries own.
     pub(super) bytes: usize,
-    /// When some of them have expired for long enough; `None` if none ever will.
+    /// When entries are next to be pruned; `None` if none expires.
     pub(super) prune_at: Option<Timestamp>,
     /// Whether `entries` is all that L2 had at `version`.
     pub(crate) complete: bool,
-    /// How often the feed has told of a change, and how many of these were when L2 was last asked. Where
-    /// they differ, it is asked once more.
+    /// Counts invalidations, most of them announced by the feed. `validated` is the count when L2 was last
+    /// asked. If they differ, the partition is revalidated before it is used.
     pub(crate) invalidations: u32,
     pub(crate) validated: u32,
-    /// The feed has told of what this process has written; that is to be compared.
+    /// The feed has announced what may be this process's own write; it is to be compared with L2.
     pub(crate) own_hint: bool,
-    /// How often the feed is to tell of what this process has sent.
+    /// How many announcements of this process's own writes are still expected from the feed.
     pub(crate) own_due: u8,
-    /// `None` while nothing is under way.
+    /// `None` while nothing is in progress.
     pub(crate) pending: Option<Box<Pending>>,
     /// The latest version that L2 is known to have.
     pub(crate) version: u64,
     /// The life of the partition in L2, if it is known to have one.
     pub(crate) life: Option<Life>,
-    /// How often L2 had lost everything by then.
+    /// `Losses::count` when L2 was last read or written.
     pub(crate) losses: u32,
-    /// The commit that made it, which tells it from the same version of an L2 that has lost data.
+    /// The commit that made `version`. It distinguishes that version from an equal one in an L2 that has lost
+    /// data.
     pub(crate) commit: Option<CommitId>,
-    /// When L2 last confirmed that.
+    /// When L2 last confirmed `version`.
     pub(crate) checked_at: Moment,
     pub(crate) touched_at: Moment,
-    /// When the partition was last signed out: so long ago as L2 says, by the clock of this instance.
+    /// When the partition was last signed out, by the clock of this instance: L2 reports how long ago that
+    /// was.
     pub(crate) cleared_at: Option<Timestamp>,
-    /// When a read must ask L2 again (the L1 expiration ratio); `None` is never.
+    /// When a read must ask L2 again (the L1 expiration ratio); `None` means never.
     pub(crate) fresh_until: Option<Moment>,
-    /// When it ends, by what L2 said it had left.
+    /// When the partition ends, by the remaining time that L2 reported.
     pub(crate) end: Option<Moment>,
     pub(crate) hard_end: Option<Moment>,
     pub(crate) unopenable: Unopened,
-    /// Why the last acquisition failed, where the partition is not known to be there.
+    /// Why the last acquisition failed, if the partition is not known to exist.
     pub(crate) unstored_failure: Option<Box<UnstoredFailure>>,
-    /// Its place in the index of digests, where there is one.
+    /// Its entry in the index of digests, if it has one.
     pub(crate) listed: Option<Listed<Partition>>,
-    /// When everybody was signed out last, as far as was known when this began.
+    /// When all users were last signed out, as far as was known when this state began.
     pub(crate) began: Timestamp,
-    /// Entries have changed that are links.
+    /// Entries that are links have changed; `links` must be derived from them again.
     pub(super) relinked: bool,
 }
 
 impl State {
-    /// Begins anew when the number of the namespace has changed: all of this is of the past. Returns
-    /// how many changes are dropped.
+    /// Resets the state if the namespace's number has changed, because everything in it belongs to the old
+    /// number. Returns how many changes are dropped.
     pub(crate) fn follow_prefix(&mut self, known: &NamespaceGeneration) -> usize {
         let prefix = known.known();
         let before = std::mem::replace(&mut self.prefix, prefix);
@@ -159,7 +161,8 @@ impl State {
         let mut pending = self.pending.take();
         let dropped = pending.as_mut().map_or(0, |pending| pending.drop_changes());
         if let Some(pending) = &mut pending {
-            // Who signed out may have meant a session under this number, which others knew before.
+            // A sign-out whose generation is not confirmed may be meant for a session under the new number,
+            // which other instances knew earlier: it is kept.
             let waits = pending.clear.is_some() && !pending.clear_confirmed;
             pending.clear = waits.then_some(None);
             pending.clear_confirmed = false;
@@ -173,19 +176,19 @@ impl State {
         dropped
     }
 
-    /// What is under way, to be added to.
+    /// The work in progress, created if there is none.
     pub(crate) fn pending(&mut self) -> &mut Pending {
         self.pending.get_or_insert_default()
     }
 
-    /// The load under way is over.
+    /// Ends the load in progress.
     pub(crate) fn end_load(&mut self) {
         let pending = self.pending();
         pending.loading = None;
         pending.end_read();
     }
 
-    /// Whether a change of `name` waits for L2.
+    /// Whether L2 has yet to acknowledge a visible change of `name`, or a sign-out.
     pub(crate) fn waits(&self, name: &str) -> bool {
         let waits = |pending: &Pending| pending.clear.is_some() || pending.holds(name);
         self.pending.as_deref().is_some_and(waits)
@@ -197,21 +200,21 @@ impl State {
             .is_some_and(|pending| pending.clear.is_some())
     }
 
-    /// Whether something of this process is on its way to L2.
+    /// Whether this process is sending something of the partition to L2, or is about to.
     pub(crate) fn is_writing(&self) -> bool {
         self.pending
             .as_ref()
             .is_some_and(|pending| pending.is_writing())
     }
 
-    /// Whether this partition must be kept whatever L1 evicts.
+    /// Whether the partition must not be evicted, because work is in progress.
     pub(crate) fn is_active(&self) -> bool {
         self.pending
             .as_ref()
             .is_some_and(|pending| pending.is_active())
     }
 
-    /// Whether a broken engine would let this partition go although changes wait.
+    /// Sabotage: whether the partition may be evicted although changes are pending.
     pub(crate) fn is_forgettable(&self) -> bool {
         sabotage::is(Sabotage::EvictionDropsPending)
             && self.pending.as_ref().is_some_and(|p| p.only_waits())
