@@ -17,7 +17,7 @@ use crate::time::Clock;
 #[cfg(feature = "seal")]
 use crate::time::Timestamp;
 
-/// Sets up a [`TokenCache`].
+/// Sets up a [`TokenCache`](crate::TokenCache).
 ///
 /// Every setting has a default that suits a web application with a Redis nearby.
 pub struct Builder {
@@ -169,7 +169,7 @@ impl Builder {
     }
 
     /// How long anybody waits for L2, all attempts included: every call of [`Tokens`](crate::Tokens)
-    /// and [`TokenCache`] ends some 50 ms after it at the latest, those of several steps included.
+    /// and [`TokenCache`](crate::TokenCache) ends some 50 ms after it at the latest, those of several steps included.
     /// Such a one goes on in the background, and the answer is that nobody knows. An acquisition
     /// takes longer: its [call](Self::acquire_timeout), and another instance's
     /// [lease](Self::lease_ttl) before it. Defaults to 1 s.

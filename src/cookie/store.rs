@@ -35,7 +35,7 @@ impl CookieStore {
     /// How long a session lives since it began, however it is used, unless
     /// [`layer_with`](Self::layer_with) says otherwise: 30 days. Whoever has copied cookies can
     /// renew them as their owner does; without
-    /// [`sign_outs_in`](CookieStoreBuilder::sign_outs_in) this is all that ends them.
+    /// [`sign_outs_in`](crate::cookie::CookieStoreBuilder::sign_outs_in) this is all that ends them.
     pub const MAX_SESSION_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
     /// What is here, and from the fleet what is not. Of what is here the fleet is asked once whether

@@ -13,7 +13,7 @@ use crate::cookie::CookieStore;
 use crate::key::{KeyExtractor, RequestHead};
 use crate::policy::{FailurePolicy, MissingKey, WriteMode};
 
-/// Gives every request of the wrapped service a [`Tokens`] handle; see the [module](super).
+/// Gives every request of the wrapped service a [`Tokens`](crate::Tokens) handle; see the [module](super).
 ///
 /// A tower [`Layer`] for axum, tonic and any other tower stack, and with feature `actix` an
 /// actix-web middleware (`Transform`) as well.

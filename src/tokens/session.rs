@@ -22,7 +22,7 @@ impl Tokens {
     /// # Errors
     /// [`Error::NoPartition`], [`Error::ShutDown`], [`Error::ResponseSent`], and
     /// [`Error::Unavailable`] under
-    /// [`FailurePolicy::Strict`], or where the [journal](crate::Builder::journal) could not take what
+    /// [`FailurePolicy::Strict`](crate::FailurePolicy::Strict), or where the [journal](crate::Builder::journal) could not take what
     /// L2 has not heard of: the partition is then signed out in this process, and L2 will be told as
     /// long as it lives.
     pub async fn sign_out(&self) -> Result<Durability, Error> {

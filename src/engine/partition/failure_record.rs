@@ -114,7 +114,7 @@ impl FailureRecord {
     /// The entry that records the failures of `name`: of one token, or of all that are acquired with the
     /// partition's refresh token.
     pub(crate) fn entry(name: &str) -> TokenKey {
-        TokenKey::from_canonical(&format!("\u{1}failure_record\u{1}{name}"))
+        TokenKey::from_canonical(&format!("\u{1}setback\u{1}{name}"))
     }
 
     pub(crate) fn to_value(&self) -> Value {
@@ -166,8 +166,24 @@ fn digest(refresh_token: &Lookup<Secret>) -> Box<str> {
         return "-".into();
     };
     let digest = Sha256::new()
-        .chain_update(b"tower-token-cache failure_record v1\0")
+        .chain_update(b"tower-token-cache setback v1\0")
         .chain_update(secret.expose())
         .finalize();
     URL_SAFE_NO_PAD.encode(&digest[..12]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Other instances of the fleet, and of the version before, look for it under these names.
+    #[test]
+    fn its_stored_names_never_change() {
+        assert_eq!(
+            FailureRecord::entry("graph").as_ref(),
+            "\u{1}setback\u{1}graph"
+        );
+        let secret = Lookup::Hit(Secret::from("spent"));
+        assert_eq!(&*digest(&secret), "RgMioeTMryA-PfWg");
+    }
 }
