@@ -30,7 +30,7 @@ impl Engine {
     /// Refuses further changes, and writes the pending ones until the deadline.
     pub(crate) async fn shut_down(self: &Arc<Self>, deadline: Duration) -> ShutdownReport {
         let before = self.counters.flushed_changes.get();
-        let told_before = self.sign_outs.told();
+        let acknowledged_before = self.sign_outs.acknowledged();
         self.close();
         let (mut waiting, drained) = oneshot::channel();
         let drains = self.clone();
@@ -62,7 +62,7 @@ impl Engine {
         ShutdownReport {
             flushed: self.counters.flushed_changes.get() - before,
             abandoned,
-            sign_outs_flushed: self.sign_outs.told() - told_before,
+            sign_outs_flushed: self.sign_outs.acknowledged() - acknowledged_before,
             sign_outs_abandoned,
             sign_outs_journaled,
         }
@@ -76,7 +76,7 @@ impl Engine {
         if !sabotage::is(Sabotage::ShutdownWithoutDrain) {
             self.budget.drained().await;
         }
-        self.sign_outs.all_told().await;
+        self.sign_outs.all_acknowledged().await;
         self.coherence.close();
     }
 }

@@ -31,7 +31,7 @@ impl Engine {
             }
         });
         self.watch_prefix();
-        self.tell_what_is_owed();
+        self.send_owed_sign_outs();
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
             loop {
