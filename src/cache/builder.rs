@@ -17,7 +17,7 @@ use crate::time::Clock;
 #[cfg(feature = "seal")]
 use crate::time::Timestamp;
 
-/// Sets up a [`TokenCache`].
+/// Sets up a [`TokenCache`](crate::TokenCache).
 ///
 /// Every setting has a default that suits a web application with a Redis nearby.
 pub struct Builder {
@@ -169,10 +169,10 @@ impl Builder {
     }
 
     /// How long a call waits for L2, all attempts included: every call of [`Tokens`](crate::Tokens) and
-    /// [`TokenCache`] ends some 50 ms after it at the latest, also one of several steps. Such a call goes on
-    /// in the background, and its answer is that the outcome is not known. An acquisition takes longer: its
-    /// [call](Self::acquire_timeout), and before that another instance's [lease](Self::lease_ttl). Defaults
-    /// to 1 s.
+    /// [`TokenCache`](crate::TokenCache) ends some 50 ms after it at the latest, also one of several steps.
+    /// Such a call goes on in the background, and its answer is that the outcome is not known. An acquisition
+    /// takes longer: its [call](Self::acquire_timeout), and before that another instance's
+    /// [lease](Self::lease_ttl). Defaults to 1 s.
     pub fn hard_timeout(mut self, timeout: Duration) -> Self {
         self.hard_timeout = timeout;
         self

@@ -24,7 +24,7 @@
 //! A hit is understood from five files: `layer/service.rs` makes the handle, `tokens.rs` asks, and then come
 //! [`read`] (`hit`), [`l1::table`] (`hit`) and [`partition::answer`] (`fresh_value`). It takes no await and no
 //! I/O, and two looks elsewhere: at the proofs of the feed ([`trust`], `at`), and at whether the order of
-//! eviction has to hear of the use ([`l1::eviction`]).
+//! eviction has to record the use ([`l1::eviction`]).
 
 pub(crate) mod acquire;
 pub(crate) mod budget;
