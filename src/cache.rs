@@ -60,14 +60,14 @@ impl TokenCache {
         id.map_err(|failure| Error::Unavailable(failure.error))
     }
 
-    /// The same where requests bring their partitions, by the number that is known now.
+    /// The same where requests bring their partitions: by the number that is known now, without asking L2.
     #[cfg(feature = "cookie")]
     pub(crate) fn brought_id(&self, partition: &PartitionKey) -> PartitionId {
         let under = self.0.l2.prefix.known().unwrap_or(Number::FIRST);
         self.0.l2.id(partition, under)
     }
 
-    /// Whether what was issued then is from before everybody was signed out.
+    /// Whether a session that was issued at this time is from before the last `revoke_all`.
     #[cfg(feature = "cookie")]
     pub(crate) fn has_revoked(&self, issued_at: Timestamp) -> bool {
         let number = self.0.l2.prefix.known();
@@ -79,12 +79,12 @@ impl TokenCache {
         self.0.stats()
     }
 
-    /// Writes everything that waits to L2, and reports how many changes and sign-outs got there and
-    /// how many did not within the deadline, which is logged as an error. Changes made afterwards fail with
+    /// Writes all pending changes and sign-outs to L2. Reports how many reached it, and how many did not by
+    /// the deadline, which is logged as an error. Changes made afterwards fail with
     /// [`Error::ShutDown`](crate::Error::ShutDown); reads still work.
     ///
-    /// Call it after the server has stopped, from any runtime or none. It returns at the deadline,
-    /// whatever L2 and the engine do.
+    /// Call it after the server has stopped, from any runtime or none. It returns at the deadline, whatever
+    /// L2 and the engine do.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         self.0.shut_down(deadline).await
     }

@@ -1,4 +1,4 @@
-//! From settings to a running cache.
+//! Builds a running cache from the settings.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -30,12 +30,11 @@ use crate::telemetry::Counters;
 use crate::time::setting;
 
 impl Builder {
-    /// The cache, and its background tasks. It may be called, and the cache be used, inside of any
-    /// tokio runtime that has timers enabled, and outside of one.
+    /// Builds the cache and starts its background tasks. It may be called, and the cache be used, inside any
+    /// tokio runtime that has timers enabled, and outside one.
     ///
-    /// # Errors
-    /// [`ConfigError`] that names the option at fault. `runtime` is at fault when the system gives
-    /// the cache no thread. `journal` is at fault when another process has it, others than its owner
+    /// # Errors [`ConfigError`] that names the option at fault. `runtime` is at fault when the system gives
+    /// the cache no thread. `journal` is at fault when another process has it, other users than its owner
     /// have rights to it, or it is not a journal of this namespace.
     pub fn build(mut self) -> Result<TokenCache, ConfigError> {
         self.bound_times();
@@ -131,7 +130,7 @@ impl Builder {
         Ok(TokenCache(engine))
     }
 
-    /// Every time of the settings, as calculations take it.
+    /// Bounds every duration in the settings, so that calculations with it cannot overflow.
     pub(crate) fn bound_times(&mut self) {
         let times = [
             &mut self.negative_ttl,
@@ -153,7 +152,7 @@ impl Builder {
         }
     }
 
-    /// The settings, for whoever would set up the same cache again.
+    /// The settings as text, to compare them with those of another cache of this name.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let Self { l1, terms, .. } = self;
         let timeouts = (self.soft_timeout, self.hard_timeout);

@@ -40,7 +40,7 @@ pub struct Builder {
     pub(crate) clock: Clock,
     pub(crate) journal: Option<PathBuf>,
     pub(crate) runtime: Option<tokio::runtime::Handle>,
-    /// Requests bring their partitions.
+    /// Requests bring their partitions, as in cookies.
     pub(crate) brought: bool,
     #[cfg(feature = "seal")]
     pub(crate) encryption: Encryption,
@@ -88,7 +88,7 @@ impl Builder {
         self
     }
 
-    /// The store has what requests bring, which is named before anything can be awaited.
+    /// Requests bring their partitions, which are named before anything can be awaited.
     #[cfg(feature = "cookie")]
     pub(crate) fn brought_by_requests(mut self) -> Self {
         self.brought = true;
@@ -129,9 +129,9 @@ impl Builder {
         self
     }
 
-    /// Says that tokens are meant to be stored in the clear: whoever reads L2, its backups or its
-    /// disk has them. Without this word, and without a `key_ring` (feature `seal`), a cache over a
-    /// store that [leaves the process](TokenStore::is_persistent) says so in the log, once.
+    /// Confirms that tokens are meant to be stored in the clear: a person who can read L2, its backups or its
+    /// disk has them. Without this call, and without a `key_ring` (feature `seal`), a cache over a store that
+    /// [leaves the process](TokenStore::is_persistent) logs a warning, once.
     pub fn plaintext(mut self) -> Self {
         self.plaintext = true;
         self
@@ -149,9 +149,9 @@ impl Builder {
         self
     }
 
-    /// Asked after each failed attempt at an L2 operation: retry, degrade, fail, or what the
-    /// request's policy says. It runs where the cache [works](Self::runtime), while requests wait;
-    /// it must not block. No hook by default.
+    /// Called after each failed attempt at an L2 operation: retry, degrade, fail, or follow the request's
+    /// policy. It runs on the cache's [runtime](Self::runtime) while requests wait, so it must not block. No
+    /// hook by default.
     pub fn on_l2_failure(
         mut self,
         hook: impl Fn(&L2Failure<'_>) -> OnFailure + Send + Sync + 'static,
@@ -160,26 +160,26 @@ impl Builder {
         self
     }
 
-    /// How long one attempt at an L2 operation may take. Defaults to 250 ms: hundreds of times
-    /// what a healthy Redis needs, and a pause that a user hardly notices. It passes in five steps, each
-    /// waited for by itself: a process that is overrun does not take its own delay for the store's.
+    /// How long one attempt at an L2 operation may take. Defaults to 250 ms: hundreds of times what a healthy
+    /// Redis needs, and a pause that a user hardly notices. It is measured in five steps that are waited for
+    /// one by one, so that an overloaded process does not take its own delay for the store's.
     pub fn soft_timeout(mut self, timeout: Duration) -> Self {
         self.soft_timeout = timeout;
         self
     }
 
-    /// How long anybody waits for L2, all attempts included: every call of [`Tokens`](crate::Tokens)
-    /// and [`TokenCache`](crate::TokenCache) ends some 50 ms after it at the latest, those of several steps included.
-    /// Such a one goes on in the background, and the answer is that nobody knows. An acquisition
-    /// takes longer: its [call](Self::acquire_timeout), and another instance's
-    /// [lease](Self::lease_ttl) before it. Defaults to 1 s.
+    /// How long a call waits for L2, all attempts included: every call of [`Tokens`](crate::Tokens) and
+    /// [`TokenCache`](crate::TokenCache) ends some 50 ms after it at the latest, also one of several steps.
+    /// Such a call goes on in the background, and its answer is that the outcome is not known. An acquisition
+    /// takes longer: its [call](Self::acquire_timeout), and before that another instance's
+    /// [lease](Self::lease_ttl). Defaults to 1 s.
     pub fn hard_timeout(mut self, timeout: Duration) -> Self {
         self.hard_timeout = timeout;
         self
     }
 
-    /// How many changes may wait for L2. Defaults to 100,000. Past it a change waits for room, up
-    /// to the hard timeout, and is then committed before the call returns.
+    /// How many changes may wait for L2. Defaults to 100,000. Beyond that a change waits for room, up to the
+    /// hard timeout, and is then committed before the call returns.
     pub fn max_pending_changes(mut self, changes: u32) -> Self {
         self.max_pending_changes = changes;
         self
@@ -191,82 +191,81 @@ impl Builder {
         self
     }
 
-    /// How long before its expiry a token is replaced: it is served at once, and a successor is
-    /// asked for in the background, by one instance. ±10 % of this, fixed per token and instance,
-    /// keep instances and users apart. A provider's own refresh time goes first; a token of a
-    /// short life is replaced in the last fifth of it. Defaults to 5 minutes, in which a provider's
-    /// outage goes unnoticed.
+    /// How long before its expiry a token is replaced: it is served at once, and its successor is acquired in
+    /// the background, by one instance. A jitter of ±10 %, fixed per token and instance, spreads the
+    /// instances and users. A refresh time that the provider gives has precedence; a token with a short
+    /// lifetime is replaced in its last fifth. Defaults to 5 minutes, in which an outage of the provider goes
+    /// unnoticed.
     pub fn refresh_before(mut self, time: Duration) -> Self {
         self.terms.refresh_before = time;
         self
     }
 
-    /// How long a token may wait to be asked for, and how long one call to the provider may then
-    /// take; the error of both is [`TimedOut`](crate::AcquireErrorKind::TimedOut). A call that has
-    /// begun is not cut short by the wait before it: it may have spent the refresh token. While
-    /// another instance has the lease, the wait may take up to [`lease_ttl`](Self::lease_ttl)
-    /// longer, for it may have died. Defaults to 60 s: a provider that answers later has lost the
-    /// browser. Keep the timeout of your own HTTP client below it.
+    /// How long an acquisition may wait for its call to the provider, and how long that call may then take;
+    /// the error of both is [`TimedOut`](crate::AcquireErrorKind::TimedOut). The wait does not shorten the
+    /// call: a call that has begun may have spent the refresh token. While another instance has the lease,
+    /// the wait may take up to [`lease_ttl`](Self::lease_ttl) longer, as that instance may have died.
+    /// Defaults to 60 s: a provider that answers later has lost the browser. Keep the timeout of your own
+    /// HTTP client below it.
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.terms.timeout = timeout;
         self
     }
 
-    /// How long the right to acquire a token outlives an instance that has it and dies. It is
-    /// renewed every third of that. Defaults to 30 s: shorter pauses of a process go unnoticed.
+    /// How long a lease, the right to acquire a token, outlives an instance that dies with it. It is renewed
+    /// every third of that time. Defaults to 30 s: shorter pauses of a process go unnoticed.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.terms.lease_ttl = ttl;
         self
     }
 
-    /// How many calls to the provider this instance makes at a time. Defaults to 64: some hundreds a
-    /// second, below what providers allow.
+    /// How many calls to the provider this instance makes at a time. Defaults to 64: some hundreds a second,
+    /// below what providers allow.
     ///
-    /// A call counts only while it runs. Calls that are waited for go first; a quarter of the places
-    /// at most goes to refreshes ahead of need, and a quarter to one partition, unless it is an
-    /// [application's](crate::PartitionKey::application). Partitions take turns, and a call that
-    /// everybody who waited for it has given up before it began is not made.
+    /// A call counts only while it runs. Calls that a request waits for go first. At most a quarter of the
+    /// slots goes to refreshes ahead of need, and at most a quarter to one partition, unless it is an
+    /// [application's](crate::PartitionKey::application). Partitions take turns. A call whose waiting
+    /// requests have all given up before it began is not made.
     ///
-    /// A call that has taken a second no longer counts, until there are seven times as many of these
-    /// as this: a provider that hangs does not stop the users of another one. So at most eight times
-    /// as many calls are open, 512 by default.
+    /// A call that has taken a second no longer counts, until there are seven times as many such calls as
+    /// this number: a provider that hangs does not stop the users of another one. So at most eight times as
+    /// many calls are open, 512 by default.
     ///
-    /// Up to 16,384 acquisitions wait or are under way, of which 4,096 ahead of need and 1,024 of one
-    /// partition (some 4 KB each, besides the requests that wait for them); past it the answer is
+    /// Up to 16,384 acquisitions wait or are under way, of these 4,096 ahead of need and 1,024 of one
+    /// partition (some 4 KB each, besides the requests that wait for them). Beyond that the answer is
     /// [`Error::Overloaded`](crate::Error::Overloaded) at once.
     pub fn max_acquisitions(mut self, calls: u32) -> Self {
         self.max_acquisitions = calls;
         self
     }
 
-    /// The clock of token expiry, and of all that passes. Defaults to the system's.
+    /// The clock for the expiry of tokens and for everything else that takes time. Defaults to the system's.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Keeps sign-outs that L2 has not acknowledged in this file, so that they outlive the process:
-    /// before [`sign_out`](crate::Tokens::sign_out) or
-    /// [`sign_out_user`](crate::TokenCache::sign_out_user) answers
-    /// [`Durability::Pending`](crate::Durability::Pending) the file has it, durably, and the next
-    /// process that is built with the same path tells L2 before it serves the session. Off by
-    /// default: then a process that ends before L2 is back forgets them, and the sessions go on.
+    /// Keeps sign-outs that L2 has not acknowledged in this file, so that they outlive the process. Before
+    /// [`sign_out`](crate::Tokens::sign_out) or [`sign_out_user`](crate::TokenCache::sign_out_user) answers
+    /// [`Durability::Pending`](crate::Durability::Pending), the file has the sign-out durably; the next
+    /// process that is built with the same path sends it to L2 before it serves the session. Off by default:
+    /// then a process that ends before L2 is back loses its pending sign-outs, and the sessions go on.
     ///
-    /// The file (mode 0600) holds digests of partitions and users, and times, no keys and no tokens. It needs a
-    /// folder that outlives the process, on a local disk; there is a second file beside it, with
-    /// `.lock` at the end, because it serves one process at a time. 100,000 sign-outs fit; one that
-    /// does not, or cannot be written within a second, is an error of `sign_out`.
+    /// The file (mode 0600) holds digests of partitions and users, and times, but no keys and no tokens. It
+    /// needs a folder that outlives the process, on a local disk. A second file beside it, with `.lock` at
+    /// the end, makes sure that it serves one process at a time. 100,000 sign-outs fit; one that does not
+    /// fit, or cannot be written within a second, is an error of `sign_out`.
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
         self.journal = Some(path.into());
         self
     }
 
-    /// The tokio runtime that the cache works on: everything that asks the store, hears of its changes and
-    /// asks the key repository. Defaults to one of the cache's own, on a thread named `token-cache` that
-    /// ends with the last clone, so that a handler that blocks its worker, or a runtime that ends,
-    /// holds up nobody else. One that is set here has to have timers and I/O enabled, and to live as long
-    /// as the cache; what blocks it holds up every miss and every write. Set it for tests with
-    /// paused time, or where one thread has to be enough.
+    /// The tokio runtime that the cache works on: its calls to the store and to the key repository, and the
+    /// store's feed. Defaults to one of the cache's own, on a thread named `token-cache` that ends with the
+    /// last clone: so a handler that blocks its worker, or a runtime that ends, delays no other request. A
+    /// runtime that is set here needs timers and I/O enabled, and has to live as long as the cache; whatever
+    /// blocks it delays every miss and every write. Set it for tests with paused time, or where one thread
+    /// has to be enough.
     pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
         self.runtime = Some(runtime);
         self
@@ -275,8 +274,8 @@ impl Builder {
 
 #[cfg(feature = "seal")]
 impl Builder {
-    /// Seals everything that goes to L2 with the keys of this ring, and takes from L2 only what
-    /// opens with them: see [`seal`](crate::seal). Off by default: keys have to come from somewhere.
+    /// Seals everything that goes to L2 with the keys of this ring, and accepts from L2 only what opens with
+    /// them: see [`seal`](crate::seal). Off by default, as keys have to come from somewhere.
     ///
     /// The ring is kept up to date for as long as it lives.
     pub fn key_ring(mut self, ring: KeyRing) -> Self {
@@ -291,21 +290,21 @@ impl Builder {
         self
     }
 
-    /// Until then the [`key_ring`](Self::key_ring) is not used, and everything is as without it. For
-    /// a fleet in which instances are replaced one by one: an instance that has no ring yet would
-    /// not find what another has sealed. Choose a time when all have it, together with
-    /// [`accept_plaintext_until`](Self::accept_plaintext_until), and a quiet one: a token that is
-    /// being refreshed at that moment may be lost. At once by default.
+    /// Until then the [`key_ring`](Self::key_ring) is not used, and everything is as without it. For a fleet
+    /// whose instances are replaced one by one: an instance without a ring could not read what another has
+    /// sealed. Choose a time when all instances have the ring, and a quiet one: a token that is being
+    /// refreshed at that moment may be lost. Use it together with
+    /// [`accept_plaintext_until`](Self::accept_plaintext_until). At once by default.
     pub fn seal_from(mut self, time: Timestamp) -> Self {
         self.encryption.from = Some(time);
         self
     }
 
-    /// Until then, entries that are not sealed are still taken, counted as
-    /// [`Stats::accepted_plaintext`](crate::Stats::accepted_plaintext), and sealed: for a store that
-    /// was in use before there was a [`key_ring`](Self::key_ring). Until then too, a partition that
-    /// is not found costs a second read. Choose a time when every partition will have been used or
-    /// have ended; whoever can write to L2 can plant tokens until then. Never by default.
+    /// Until then, entries that are not sealed are still accepted, counted as
+    /// [`Stats::accepted_plaintext`](crate::Stats::accepted_plaintext), and sealed: for a store that was in
+    /// use before there was a [`key_ring`](Self::key_ring). Until then too, a partition that is not found
+    /// costs a second read. Choose a time when every partition will have been used or have ended; until then,
+    /// a person who can write to L2 can plant tokens. Never by default.
     pub fn accept_plaintext_until(mut self, time: Timestamp) -> Self {
         self.encryption.plaintext_until = Some(time);
         self

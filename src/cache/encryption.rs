@@ -9,7 +9,7 @@ use crate::error::ConfigError;
 use crate::seal::KeyRing;
 use crate::time::{Clock, Timestamp};
 
-/// What the builder was told.
+/// The settings of encryption in the builder.
 #[derive(Default)]
 pub(crate) struct Encryption {
     pub(crate) ring: Option<KeyRing>,
@@ -26,14 +26,14 @@ impl Encryption {
 
 #[cfg(feature = "cookie")]
 impl TokenCache {
-    /// Keeps a ring up to date that seals something else.
+    /// Keeps a ring up to date that seals something other than L2.
     pub(crate) fn keep_fresh(&self, ring: &KeyRing) {
         ring.start(&self.0.runtime);
     }
 }
 
 impl Encryption {
-    /// Without a ring nothing can be asked of it.
+    /// Without a ring no other setting of encryption is allowed.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let needs_ring = [
             ("require_encryption", self.required),
@@ -47,14 +47,15 @@ impl Encryption {
         }
     }
 
-    /// What is to be the same where the cache is: the ring by a name that its keys give.
+    /// The settings as text, to compare two caches of one name. The ring is represented by a name that its
+    /// keys give.
     pub(crate) fn fingerprint(&self) -> String {
         let ring = self.ring.as_ref();
         let ring = ring.map(|ring| ring.names().entry("fingerprint"));
         format!("{ring:?} {:?} {:?}", self.from, self.plaintext_until)
     }
 
-    /// What the engine needs of it, with the ring kept up to date.
+    /// The engine's part of the settings. Also starts the task that keeps the ring up to date.
     pub(crate) fn start(self, clock: &Clock, runtime: &Handle) -> Option<Sealing> {
         let ring = self.ring?;
         ring.start(runtime);

@@ -31,8 +31,8 @@ impl L1 {
         }
     }
 
-    /// No memory between requests: every request asks L2. Requests for one partition that run at
-    /// the same time still share one read.
+    /// Keeps nothing in memory between requests: every request asks L2. Requests for one partition at the
+    /// same time still share one read.
     pub fn disabled() -> Self {
         Self {
             max_bytes: None,
@@ -40,33 +40,32 @@ impl L1 {
         }
     }
 
-    /// The memory that L1 may use, in bytes, index and allocator overhead included. When it is
-    /// full a new user is admitted, and one that was used least recently goes: a use counts as
-    /// another once a sixteenth of L1 has come since. Defaults to 500 MiB.
+    /// The memory that L1 may use, in bytes, index and allocator overhead included. When it is full, a new
+    /// user is admitted, and the one used least recently is evicted; recency is tracked to 1/16 of L1.
+    /// Defaults to 500 MiB.
     pub fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = Some(max_bytes);
         self
     }
 
-    /// How long a partition is served from L1 before L2 is asked again, as a part of its
-    /// remaining life in L2: in (0, 1]. Defaults to 1: as long as it lives.
+    /// How long a partition is served from L1 before L2 is asked again, as a part of its remaining lifetime
+    /// in L2: in (0, 1]. Defaults to 1: as long as it lives.
     pub fn expiration_ratio(mut self, ratio: f64) -> Self {
         self.expiration_ratio = ratio;
         self
     }
 
-    /// Where the store has no [feed](crate::store::FeedEvent): how often a partition in use is compared
-    /// with L2 in the background, so that changes made by other instances are seen; `None` is
-    /// never. Requests do not wait for it. Defaults to 10 s: for a busy user one question in ten
-    /// seconds, and none for the others.
+    /// Where the store has no [feed](crate::store::FeedEvent): how often a partition in use is compared with
+    /// L2 in the background, so that changes by other instances are seen; `None` is never. Requests do not
+    /// wait for it. Defaults to 10 s: one question in ten seconds for a busy user, and none for the others.
     pub fn revalidate_every(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.revalidate_every = interval.into();
         self
     }
 
     /// Where the store has no [feed](crate::store::FeedEvent): for how long a partition is served without
-    /// having been compared with L2; the request that comes later waits for that. `None` is without
-    /// bound. Defaults to 60 s, the longest that a sign-out on another instance goes unnoticed.
+    /// being compared with L2; a later request waits for that. `None` is without bound. Defaults to 60 s: the
+    /// longest that a sign-out on another instance goes unnoticed.
     pub fn max_staleness(mut self, bound: impl Into<Option<Duration>>) -> Self {
         self.max_staleness = bound.into();
         self

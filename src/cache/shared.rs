@@ -1,4 +1,4 @@
-//! Caches with a name, of which a process has one each.
+//! Named caches: one cache per name in a process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Weak};
@@ -9,7 +9,7 @@ use crate::cache::{Builder, TokenCache};
 use crate::engine::core::Engine;
 use crate::error::ConfigError;
 
-/// The cache of a name, if there is one. Locked while it is built.
+/// The cache of a name, if there is one. Locked while the cache is built.
 type Slot = Mutex<Weak<Engine>>;
 
 impl TokenCache {
@@ -47,7 +47,7 @@ impl TokenCache {
 fn slot(name: &str) -> Arc<Slot> {
     static NAMED: LazyLock<Mutex<HashMap<String, Arc<Slot>>>> = LazyLock::new(Mutex::default);
     let mut named = NAMED.lock();
-    // One that is locked is being built.
+    // A locked slot is being built.
     let is_used = |slot: &Slot| slot.try_lock().is_none_or(|it| it.strong_count() > 0);
     named.retain(|_, slot| Arc::strong_count(slot) > 1 || is_used(slot));
     named.entry(name.into()).or_default().clone()

@@ -1,4 +1,4 @@
-//! Signing out users, and everybody; and the sessions of a user.
+//! Signing out a user, or all users; and listing the sessions of a user.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +11,16 @@ use crate::key::PartitionKey;
 use crate::lookup::Durability;
 
 impl TokenCache {
-    /// Signs out every user of this [namespace](crate::Builder::namespace), on all instances: for
-    /// an emergency. On return L2 has confirmed it; other instances are told by the store's feed, or learn
-    /// of it within ten seconds where there is none. What was under way when it was called has no effect.
+    /// Signs out every user of this [namespace](crate::Builder::namespace), on all instances: for an
+    /// emergency. On return L2 has confirmed it. Other instances learn of it by the store's feed, or within
+    /// ten seconds where there is none. What was in progress when it was called has no effect.
     ///
-    /// It is one number in L2, kept without end. An L2 that loses it (by eviction, or restored from
-    /// a backup) gets it back from an instance that knows it; where there is none, everybody is
-    /// signed out.
+    /// It is one number in L2, kept without end. An L2 that loses it (by eviction, or restored from a backup)
+    /// gets it back from an instance that knows it; where there is none, all users are signed out.
     ///
-    /// It goes on if the caller does not wait for it.
+    /// It goes on if the caller stops waiting.
     ///
-    /// # Errors
-    /// [`Error::Unavailable`] when it is not known whether L2 has it: repeat it.
+    /// # Errors [`Error::Unavailable`] when it is not known whether L2 has it: repeat it.
     pub async fn revoke_all(&self) -> Result<(), Error> {
         let engine = &self.0;
         let revokes = |engine: Arc<Engine>| async move { engine.revoke().await };
@@ -31,24 +29,23 @@ impl TokenCache {
         revoked.map_err(|failure| Error::Unavailable(failure.error))
     }
 
-    /// Signs out every session that was ever [linked](crate::Tokens::belongs_to) to this user:
-    /// "sign out everywhere". It holds in this process at once. On return L2 has confirmed it, unless
-    /// the answer is [`Durability::Pending`]: then L2 is told as soon as it is back, by the next process
-    /// if this one ends and there is a [journal](crate::Builder::journal).
+    /// Signs out every session that was ever [linked](crate::Tokens::belongs_to) to this user: "sign out
+    /// everywhere". It takes effect in this process at once. On return L2 has confirmed it, unless the answer
+    /// is [`Durability::Pending`]: then it is sent to L2 as soon as L2 is back, by the next process if this
+    /// one ends and there is a [journal](crate::Builder::journal).
     ///
-    /// It does not look for the sessions, and costs the same however many there are: each of them
-    /// is compared with the user's epoch in L2 whenever it is read or compared with L2. So
-    /// [`Durability::Stored`] holds for all that were linked before, also where none is known or
-    /// listed. It says nothing of sessions that were never linked.
+    /// It does not look for the sessions, and costs the same however many there are: each session is compared
+    /// with the user's epoch in L2 whenever it is read or compared with L2. So [`Durability::Stored`] covers
+    /// all sessions that were linked before, also those that are not known or listed anywhere. It says
+    /// nothing about sessions that were never linked.
     ///
-    /// It goes on if the caller does not wait for it. One whose answer was lost is repeated, and
-    /// may then end a session that was linked in between.
+    /// It goes on if the caller stops waiting. If the answer to it is lost, it is repeated, and may then end
+    /// a session that was linked in between.
     ///
-    /// # Errors
-    /// [`Error::InvalidKey`], [`Error::ShutDown`], and [`Error::Unavailable`] when the policy is
-    /// [`Strict`](crate::FailurePolicy::Strict) and L2 cannot be told, or where the
-    /// [journal](crate::Builder::journal) could not take what L2 has not heard of; it holds in this
-    /// process, and L2 will be told as long as it lives.
+    /// # Errors [`Error::InvalidKey`] and [`Error::ShutDown`]. [`Error::Unavailable`] when L2 does not
+    /// confirm it and the policy is [`Strict`](crate::FailurePolicy::Strict), or when the
+    /// [journal](crate::Builder::journal) could not take it either; it is then in effect in this process, and
+    /// is sent to L2 as long as the process lives.
     pub async fn sign_out_user(&self, user: &str) -> Result<Durability, Error> {
         let user = PartitionKey::epoch_of(user)?;
         let engine = &self.0;
@@ -70,13 +67,12 @@ impl TokenCache {
         }
     }
 
-    /// The sessions that were [linked](crate::Tokens::belongs_to) to this user and have not been
-    /// signed out or moved since: for showing them. The newest 1,000 of a user are listed, each for
-    /// 400 days; one that has expired may be among them. What
-    /// [`sign_out_user`](Self::sign_out_user) ends does not depend on this list.
+    /// The sessions that were [linked](crate::Tokens::belongs_to) to this user and have not been signed out
+    /// or moved since: for showing them. The newest 1,000 of a user are listed, each for 400 days; an expired
+    /// one may be among them. The effect of [`sign_out_user`](Self::sign_out_user) does not depend on this
+    /// list.
     ///
-    /// # Errors
-    /// [`Error::InvalidKey`], and [`Error::Unavailable`] when L2 cannot be asked.
+    /// # Errors [`Error::InvalidKey`], and [`Error::Unavailable`] when L2 cannot be asked.
     pub async fn sessions_of(&self, user: &str) -> Result<Vec<PartitionKey>, Error> {
         let user = PartitionKey::epoch_of(user)?;
         let engine = &self.0;

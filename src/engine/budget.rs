@@ -1,18 +1,18 @@
-//! The bound on changes that wait for L2.
+//! The bound on the changes that wait for L2, by number and by bytes.
 
 use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore};
 
-/// Room for a number of changes and for their bytes, whichever is used up first.
+/// Permits for a number of changes and for their bytes; either can run out first.
 pub(crate) struct Budget(Arc<Room>);
 
 #[derive(Debug)]
 struct Room {
     changes: Semaphore,
     bytes: Semaphore,
-    /// Told when room is given back.
+    /// Notified when room is given back.
     freed: Notify,
     max_changes: u32,
     max_bytes: u32,
@@ -66,7 +66,7 @@ impl Budget {
     pub(crate) async fn drained(&self) {
         loop {
             let mut freed = pin!(self.0.freed.notified());
-            // From before the look, so that nothing falls in between.
+            // Registered before the check, so that no notification falls in between.
             freed.as_mut().enable();
             if self.pending() == 0 {
                 return;
@@ -83,7 +83,7 @@ impl Budget {
         }
     }
 
-    /// What is too large for the whole budget takes all of it.
+    /// A change larger than the whole budget takes all of it.
     fn clamp(&self, changes: usize, bytes: usize) -> (u32, u32) {
         (
             at_most(changes, self.0.max_changes),
@@ -93,7 +93,7 @@ impl Budget {
 }
 
 impl Permit {
-    /// One change's room out of this, as far as it goes.
+    /// Splits one change's room off this permit, as far as the permit goes.
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let part = Self {
             room: self.room.clone(),

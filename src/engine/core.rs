@@ -1,4 +1,5 @@
-//! The engine's state, which all clones, handles and background tasks share.
+//! The engine's state. Clones of the cache, handles and background tasks share it; the parts add their
+//! methods to [`Engine`] in their own files.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,7 +25,7 @@ use crate::store::{Lifetime, Loaded, Revision};
 use crate::telemetry::Counters;
 use crate::time::{Clock, Now};
 
-/// State shared by all clones, handles and background tasks.
+/// The state that clones of the cache, handles and background tasks share.
 pub(crate) struct Engine {
     pub(crate) partitions: Partitions,
     pub(crate) coherence: Coherence,
@@ -38,7 +39,7 @@ pub(crate) struct Engine {
     pub(crate) budget: Budget,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
-    /// How often the machine had slept when somebody last looked.
+    /// How often the machine had slept at the last reading of the clock.
     pub(crate) sleeps: AtomicU32,
     pub(crate) rules: Rules,
     pub(crate) flights: Flights,
@@ -48,16 +49,16 @@ pub(crate) struct Engine {
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
     pub(crate) user_sign_outs: UserSignOuts,
-    /// What the settings were, for [`TokenCache::shared`].
+    /// The settings, for [`TokenCache::shared`](crate::TokenCache::shared) to compare.
     pub(crate) fingerprint: Fingerprint,
     pub(crate) runtime: tokio::runtime::Handle,
-    /// What drives it, where it is the engine's own.
+    /// The thread that drives `runtime`, where the runtime is the engine's own.
     pub(crate) _thread: Option<EngineThread>,
 }
 
 impl Engine {
-    /// Both times. Every one that looks at them notices that the machine has slept: who has heard
-    /// nothing may have missed something.
+    /// Reads both clocks. If the machine has slept since the last reading, events of the feed may be lost:
+    /// then a new epoch begins, and memory is compared with L2 before it is used.
     #[inline]
     pub(crate) fn now(&self) -> Now {
         let now = self.clock.read();

@@ -1,9 +1,9 @@
-//! An operation on L2 that failed for good.
+//! The failure of an operation on L2, after its last attempt.
 
 use crate::error::{StoreError, StoreErrorKind};
 use crate::policy::OnFailure;
 
-/// An operation that failed for good, and what the hook wants done about it.
+/// The store's error after the last attempt, and what the hook decided.
 #[derive(Clone, Debug)]
 pub(crate) struct L2Error {
     pub(crate) error: StoreError,
@@ -11,12 +11,12 @@ pub(crate) struct L2Error {
 }
 
 impl L2Error {
-    /// A failure that the hook has not seen.
+    /// A failure that was not shown to the hook.
     pub(crate) fn of(kind: StoreErrorKind) -> Self {
         StoreError::new(kind).into()
     }
 
-    /// The task that was to ask the store has ended without an answer.
+    /// The task that asked the store ended without an answer.
     pub(crate) fn lost() -> Self {
         Self::of(StoreErrorKind::Unreachable)
     }

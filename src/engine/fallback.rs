@@ -13,9 +13,9 @@ use crate::policy::{FailurePolicy, OnFailure};
 use crate::race::{Either, race};
 
 impl Engine {
-    /// Reads the partition from L2, but for a handle that L2 has just failed and that goes on all the
-    /// same: no request waits for one outage more than once. Where memory `has` what it takes to go
-    /// on, L2 is waited for only while it answers at all.
+    /// Reads the partition from L2. A handle that L2 has just failed, and whose policy is to degrade, does
+    /// not ask again: no request waits for one outage more than once. Where memory `has` a value to degrade
+    /// to, L2 is waited for only while it answers at all.
     pub(crate) async fn load_once(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -36,7 +36,8 @@ impl Engine {
                 (partition, Some(outcome))
             }
         };
-        // What memory does not have is still worth waiting for.
+        // Reported as a timeout, and not noted as a failure of the handle: an entry that memory does not have
+        // is still worth waiting for.
         let Some(outcome) = outcome else {
             return (partition, Err(L2Error::of(StoreErrorKind::Timeout)));
         };
@@ -50,15 +51,15 @@ impl Engine {
         (partition, outcome)
     }
 
-    /// Whether what memory has of this partition is served without asking L2, which does not answer;
-    /// then also whether somebody is to ask it in the background.
+    /// `Some` if memory is served without asking L2, because L2 does not answer; the bool says whether to
+    /// probe it in the background.
     pub(crate) fn short_circuits(&self, key: &PartitionKey, state: &State) -> Option<bool> {
-        // What L2 knows the partition by takes a hash.
+        // The partition's name in L2 costs a hash.
         let shard = (!self.l2.shards.answer()).then(|| self.l2.shard_of(key));
         shard?.short_circuits(state.is_contradicted())
     }
 
-    /// Reads the partition from L2; no outcome where L2 does not answer. The load goes on.
+    /// Reads the partition from L2. Returns no outcome if L2 does not answer; the load goes on.
     async fn compare(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -82,7 +83,7 @@ impl Engine {
         (partition, outcome)
     }
 
-    /// Whether a request goes on after this failure, by the hook's answer and its policy.
+    /// Whether a request goes on after this failure, by the hook's decision and its policy.
     pub(crate) fn degrade(&self, policy: FailurePolicy, failure: L2Error) -> Result<(), Error> {
         let goes_on = match failure.decision {
             OnFailure::Degrade => true,

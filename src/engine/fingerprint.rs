@@ -1,6 +1,6 @@
-//! The settings in words, to compare.
+//! The settings of a cache as text, to compare two caches of one name.
 
-/// Settings in words: the options and their values, without secrets.
+/// The options and their values as text, without secrets.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint(Vec<(&'static str, String)>);
 
@@ -9,7 +9,7 @@ impl Fingerprint {
         Self(settings.into_iter().collect())
     }
 
-    /// The first option of which the values differ.
+    /// The first option whose values differ.
     pub(crate) fn differs_in(&self, other: &Self) -> Option<&'static str> {
         let mut both = self.0.iter().zip(&other.0);
         both.find(|(a, b)| a != b).map(|((option, _), _)| *option)

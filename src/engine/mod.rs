@@ -1,4 +1,30 @@
-//! The engine..
+//! The engine: everything between the handles ([`Tokens`](crate::Tokens)) and the store.
+//!
+//! ```text
+//!   operations    read   write   rename   sessions   sign_out      what a handle asks for
+//!                 (beside them: fallback, shutdown, stats)
+//!                                 |
+//!   work          acquire   write_behind   load   coherence        flights and background tasks
+//!                                 |
+//!   core          Engine, the state that all of them share
+//!                                 |
+//!   resources     l2 (the store)   l1 (memory)   journal (disk)
+//!                                 |
+//!   partition     the state of one partition: pure, no I/O, knows no queue
+//!                                 |
+//!   leaves        trust   namespace   error   limits   budget   fingerprint   sync   runtime
+//! ```
+//!
+//! Imports go down, and no file imports itself in a circle. Parts call each other by methods of `Engine`, which
+//! take no import. Three kinds of imports go up: `core` owns the tables of the parts above it (`Flights`,
+//! `Coherence`, `Queue`, `Deferred`, `UserSignOuts`) and the `AcquireSettings`; `partition` keeps a place in an
+//! index (`l1::digests`) and a count of sign-outs (`journal::unacknowledged`), which import no other part;
+//! `runtime::{detached, bounded}` are methods of `Engine`.
+//!
+//! A hit is understood from five files: `layer/service.rs` makes the handle, `tokens.rs` asks, and then come
+//! [`read`] (`hit`), [`l1::table`] (`hit`) and [`partition::answer`] (`fresh_value`). It takes no await and no
+//! I/O, and two looks elsewhere: at the proofs of the feed ([`trust`], `at`), and at whether the order of
+//! eviction has to record the use ([`l1::eviction`]).
 
 pub(crate) mod acquire;
 pub(crate) mod budget;

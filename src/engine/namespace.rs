@@ -1,4 +1,5 @@
-//! The namespace's number, which is part of every partition's name in L2.
+//! The namespace's number: a part of every partition's name in L2. Raising it signs out all partitions at
+//! once; see [`sign_out::all`](crate::engine::sign_out::all).
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,15 +8,15 @@ use std::sync::{Arc, OnceLock};
 use crate::random;
 use crate::time::Timestamp;
 
-/// A number that an epoch can begin with: milliseconds since the Unix epoch, and then ten random bits,
-/// so that two that are begun in one moment differ. Below 2^53 until the year 2248.
+/// The number of an epoch: milliseconds since the Unix epoch, then ten random bits, so that two epochs that
+/// begin in the same millisecond differ. Below 2^53 until the year 2248.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Number(NonZeroU64);
 
-/// How many there are of one millisecond.
+/// Numbers per millisecond.
 const RANDOM: u64 = 1 << 10;
 
-/// Leaves room to count on.
+/// The largest number that is taken from a clock. Leaves room to count on.
 const LATEST: u64 = 1 << 52;
 
 impl Number {
@@ -27,7 +28,8 @@ impl Number {
         Self(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// When it began, as its maker's clock says, which may be ahead or behind.
+    /// When the epoch began, by the clock of the instance that chose the number. That clock may be ahead or
+    /// behind.
     #[cfg(feature = "cookie")]
     pub(crate) fn began(self) -> Timestamp {
         Timestamp::from_millis(self.get() / RANDOM)
@@ -42,29 +44,29 @@ impl Number {
     }
 }
 
-/// The number as far as it is known. Clones are the same.
+/// What this process knows of the number. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NamespaceGeneration(pub(crate) Arc<Known>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// 0 is unknown.
+    /// 0 while unknown.
     number: AtomicU64,
-    /// L2 was asked, and nothing was heard since that makes it worth another question.
+    /// L2 was asked, and no hint has come since that the number may have changed.
     pub(crate) asked: AtomicBool,
-    /// What this process begins with where it has to: the same however often it asks.
+    /// The number that this process begins with if L2 has none: the same at every attempt.
     pub(crate) mine: OnceLock<Number>,
-    /// What the store calls it.
+    /// The digest of the number's record in L2.
     pub(crate) digest: OnceLock<[u8; 32]>,
-    /// Held to ask how old a number is.
+    /// Held while L2 is asked how old a number is, so that one task asks for all.
     pub(crate) asks: tokio::sync::Mutex<()>,
-    /// When everybody was signed out last, by this process's clock; 0 when nobody was that it knows of.
+    /// When the number was last raised, by this process's clock; 0 if no raise is known.
     raised_at: AtomicU64,
 }
 
 impl NamespaceGeneration {
-    /// One that begins with the first number before L2 was asked, for partitions that are brought
-    /// by requests and named before anything can be awaited.
+    /// Begins with the first number before L2 was asked: for partitions that are brought by requests, and
+    /// named before anything can be awaited.
     pub(crate) fn assumed() -> Self {
         let prefix = Self::default();
         let first = Number::FIRST.get();
@@ -81,16 +83,16 @@ impl NamespaceGeneration {
             .filter(|_| self.0.asked.load(Ordering::Acquire))
     }
 
-    /// When the number was raised, by this process's clock: what was done before that, by somebody who did
-    /// not know any, is from before everybody was signed out.
+    /// When the number was last raised, by this process's clock. A change made before that, by a task that
+    /// knew no number yet, is from before the raise.
     pub(crate) fn raised_at(&self) -> Timestamp {
         Timestamp::from_millis(self.0.raised_at.load(Ordering::Acquire))
     }
 
-    /// Whether this one is later than what was known, and supersedes it.
+    /// Takes over a number. Returns whether it supersedes an earlier one that was known.
     pub(crate) fn learn(&self, number: Number, raised_at: Timestamp) -> bool {
         if self.known() < Some(number) {
-            // Before anybody goes by the number.
+            // Before the number can be read.
             let at = raised_at.as_millis();
             self.0.raised_at.fetch_max(at, Ordering::AcqRel);
         }

@@ -1,4 +1,4 @@
-//! What happens when L2 hangs.
+//! The engine under an L2 that hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 use crate::token::Token;
 use crate::tokens::Tokens;
 
-/// Has nothing, and takes nothing in the time anybody waits.
+/// Answers loads with nothing; every write hangs.
 struct Hanging;
 
 fn never<'a, T: Send + 'a>() -> StoreFuture<'a, T> {
@@ -93,7 +93,7 @@ impl TokenStore for Hanging {
     }
 }
 
-/// The handle of a request that is under way.
+/// The handle of a running request.
 fn request(cache: &TokenCache, number: usize) -> Tokens {
     let key = PartitionKey::user(number.to_string()).expect("a key");
     let (policy, mode) = (FailurePolicy::Degrade, WriteMode::AfterResponse);
@@ -124,7 +124,7 @@ async fn a_change_that_finds_no_room_costs_the_same_however_many_wait() {
     assert!((ROOM..=2 * ROOM).contains(&pushes), "{pushes}");
 }
 
-/// Whatever the failure policy: it would be lost with this process.
+/// An error under any failure policy: the sign-out would be lost with this process.
 #[tokio::test]
 async fn a_sign_out_that_the_journal_cannot_take_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -154,7 +154,7 @@ async fn a_sign_out_that_the_journal_cannot_take_is_an_error() {
     );
 }
 
-/// A flight that begins as the cache shuts down is waited for, or does not begin.
+/// A flight that begins while the cache shuts down is waited for, or does not begin.
 #[tokio::test]
 async fn nothing_is_acquired_after_the_shutdown_has_seen_no_flight() {
     let cache = TokenCache::builder(Hanging)

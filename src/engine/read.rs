@@ -1,4 +1,4 @@
-//! Reads: L1, pending changes, L2, in that order.
+//! Reads: from memory, where pending changes lie over L1, and else from L2.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::time::Timestamp;
 use crate::token::Token;
 
 impl Engine {
-    /// The value of an entry that is in L1 and needs no second look, and the time. `observed` is set on
-    /// first use.
+    /// The value of an entry that L1 has and that needs no comparison with L2, and the time. `observed` is
+    /// set on first use.
     ///
-    /// While L2 does not answer nobody could take that look: what is in memory is then served at
-    /// once, if the policy is to go on, and the probe that may be due is made in the background.
+    /// While L2 does not answer, such a comparison is impossible: with [`FailurePolicy::Degrade`] the value
+    /// in memory is then served at once, and a probe that is due is made in the background.
     pub(crate) fn hit(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -51,7 +51,7 @@ impl Engine {
         Some((value, now.wall))
     }
 
-    /// What the cache says of one entry, and which level said it. `observed` is set on first use.
+    /// Looks an entry up, and says which level answered. `observed` is set on first use.
     pub(crate) async fn read(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -65,7 +65,8 @@ impl Engine {
             Some(partition) => {
                 let state = partition.lock();
                 let answer = state.answer(name, now, &self.rules);
-                // What is out of date may be from before a sign-out that this handle comes after.
+                // A stale state may be from before a sign-out that came before this handle. It is not what
+                // the handle has observed.
                 if matches!(answer, Answer::Known(_)) {
                     observed.get_or_insert_with(|| state.observe(now));
                 }
@@ -90,17 +91,17 @@ impl Engine {
         let mut once_more = true;
         let (answer, due, outcome) = loop {
             let (partition, outcome) = self.load_once(key, policy, observed, has).await;
-            // What expired while it was waited for is not served.
+            // A token that expired during the load is not served.
             let now = self.now();
             let state = partition.lock();
             observed.get_or_insert_with(|| state.observe(now));
             let answer = match outcome {
-                // A change was told since L2 was asked, which may have been before this read began.
+                // The feed has announced a change since L2 was asked, possibly before this read began.
                 Ok(()) if state.is_hinted() && std::mem::take(&mut once_more) => continue,
                 Ok(()) => Answer::Known(state.answer_as_read(name, now)),
                 Err(_) => state.answer(name, now, &self.rules),
             };
-            // It was signed out meanwhile: now L2 has to be waited for.
+            // The partition was signed out during the load: now L2 has to be waited for.
             let lost = matches!(answer, Answer::Unknown);
             if !(lost && outcome.is_err() && std::mem::take(&mut has)) {
                 break (answer, state.due(now, &self.rules), outcome);
@@ -131,7 +132,7 @@ impl Engine {
         })
     }
 
-    /// The token that memory has, expired or not.
+    /// The token in memory, expired or not.
     pub(crate) fn known_token(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -142,7 +143,7 @@ impl Engine {
         state.token(name.as_ref())
     }
 
-    /// The token keys of the partition; `None` when L2 could not be asked.
+    /// The token keys of the partition; `None` if L2 could not be asked and memory has none.
     pub(crate) async fn keys(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -188,8 +189,8 @@ impl Engine {
         }
     }
 
-    /// Makes sure that the partition's generation is known, so that changes can be told from
-    /// those made before a sign-out. `observed` is set on first use.
+    /// Makes sure that the partition's generation is known, so that a change can be told apart from one made
+    /// before a sign-out. `observed` is set on first use.
     pub(crate) async fn know_generation(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -204,7 +205,7 @@ impl Engine {
             if let Some(observed) = observed {
                 observed.learn(&state);
             }
-            // One that is out of date would have L2 refuse what was made after a sign-out.
+            // With a stale generation, L2 would refuse a change made after a sign-out.
             let current = state.is_coherent(self.now(), &self.rules);
             let heard = self.rules.trust.feed_state(self.now().moment) == FeedState::Alive;
             let confirmed = |observed: &Observed| observed.is_confirmed(&state);
@@ -213,14 +214,14 @@ impl Engine {
         };
         let (partition, outcome) = match known {
             true => (partition, Ok(())),
-            // Not what memory has counts here, but whether somebody has signed out since.
+            // Memory's entries do not count here: the question is whether the partition was signed out since.
             false => self.load_once(key, policy, observed, false).await,
         };
         let now = self.now();
         {
             let state = partition.lock();
             let observed = observed.get_or_insert_with(|| state.observe(now));
-            // Where L1 does not keep the partition, nobody else could say this any more.
+            // Where L1 does not keep the partition, only `observed` still knows this.
             if state.signed_out_since(observed) {
                 return Err(Error::SignedOut);
             }
@@ -270,7 +271,8 @@ impl Engine {
     }
 }
 
-/// A hit comes from `level`; everything else from none, or from an L2 that could not be asked.
+/// The level of a lookup: a hit comes from `level`, any other answer from none, or from an L2 that could not
+/// be asked.
 fn at_level(lookup: Lookup<Value>, level: CacheLevel) -> (Lookup<Value>, CacheLevel) {
     let level = match lookup {
         Lookup::Hit(_) => level,

@@ -1,7 +1,7 @@
 //! Moving a partition's tokens to another, as when a session gets a new id at sign-in.
 //!
-//! A refresh token that is being redeemed does not move: what would arrive is spent, and its successor
-//! would be refused with the session that is left. So a move takes the turn of those who redeem.
+//! A refresh token does not move while it is being redeemed: the moved one would be spent, and its successor
+//! would be refused with the old session. So a move takes the same lock and lease as a redemption.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
 use crate::policy::FailurePolicy;
 use crate::store::{Commit, CommitId, Origin, Outcome, PartitionId};
 
-/// A partition to be moved.
+/// A partition as it was read from L2.
 struct Whole {
     under: Option<Number>,
     generation: u64,
@@ -38,16 +38,16 @@ impl Whole {
     }
 }
 
-/// A redemption of what is to be moved takes too long.
+/// The partition's refresh token is being redeemed, and that takes too long.
 fn is_being_redeemed() -> Error {
     Error::Unavailable(StoreError::new(StoreErrorKind::Timeout))
 }
 
 impl Engine {
-    /// Moves everything from one partition to another, in one step of the store; `from` is signed
-    /// out. While L2 cannot be asked it is done in memory, and both halves are replayed.
+    /// Moves all entries from one partition to another, in one step of the store, and signs `from` out. While
+    /// L2 cannot be asked, the move is made in memory, and both halves are sent to L2 later.
     ///
-    /// A caller that goes away leaves it to end: once L2 has moved the tokens, memory has to know.
+    /// It goes on if the caller stops waiting: once L2 has moved the tokens, memory has to follow.
     pub(crate) async fn relocate(
         self: &Arc<Self>,
         from: &PartitionKey,
@@ -85,13 +85,14 @@ impl Engine {
         }
         let still_by = self.deadline();
         let mut guard = RedemptionGuard::default();
-        // The generation that the lease is for.
+        // The generation of the lease that is held.
         let mut held = None;
         let now = self.now();
         let here = self.partitions.with(from, |_, state| state.observe(now));
         let lock = timeout_at(still_by, self.lock_partition(from, here)).await;
         guard.lock = Some(lock.map_err(|_| is_being_redeemed())?);
-        // The same throughout: where the store takes two steps, a repeated one goes on.
+        // One id for all attempts: where the store takes two steps, a repeated attempt goes on with the
+        // first.
         let id = self.queue.next_id();
         for _ in 0..MAX_READS {
             let (source, target) = match self.read_both(from, to).await {
@@ -103,7 +104,7 @@ impl Engine {
             };
             let seen = *observed.get_or_insert(source.observed);
             let ended = |state: &mut State| state.signed_out_since(&seen);
-            // Where L1 does not keep the partition, what was read says it.
+            // Where L1 does not keep the partition, only what was read from L2 shows the sign-out.
             if seen.is_before(&source.observed)
                 || self.partitions.with(from, |_, state| ended(state))
             {
@@ -121,7 +122,7 @@ impl Engine {
                         return self.relocate_in_memory(from, to, policy, observed).await;
                     }
                 };
-                // It may have been replaced while this waited.
+                // The refresh token may have been replaced during the wait.
                 continue;
             }
             let origin = Origin {
@@ -135,7 +136,7 @@ impl Engine {
                 Ok(outcome) => outcome,
                 Err(failure) => {
                     for key in [from, to] {
-                        // Perhaps L2 has another state: nobody is to use what memory has unasked.
+                        // L2 may have moved the tokens: memory must not be used before it is compared.
                         self.partitions.with(key, |_, state| state.mark_stale());
                     }
                     return Err(Error::Unavailable(failure.error));
@@ -149,24 +150,25 @@ impl Engine {
                         state.cleared(source.generation + 1, now);
                         dropped
                     });
-                    // Everybody was signed out meanwhile.
+                    // The namespace's number was raised meanwhile.
                     let dropped = dropped.ok_or(Error::SignedOut)?;
                     self.counters.signed_out_changes.add(dropped as u64);
-                    // What it had is not what it has; whoever reads it next asks L2 if this fails.
+                    // Memory has the state from before the move. If the load below fails, the next read asks
+                    // L2.
                     self.partitions.with(to, |_, state| state.mark_stale());
                     self.relist(from, to, &source.entries);
                     let _ = self.load(to).await;
                     return Ok(());
                 }
-                // One of them has changed: read again.
+                // One of the partitions has changed: read both again.
                 Outcome::Stale { .. } | Outcome::Conflict | Outcome::Lost => {}
             }
         }
         Err(Error::unavailable())
     }
 
-    /// Keeps other instances from redeeming the refresh token of this partition, once the one that does
-    /// so now has ended; `None` where that takes too long.
+    /// Waits until no other instance redeems the refresh token of this partition, and takes its lease. `None`
+    /// where that takes too long.
     async fn hold_still(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -176,10 +178,10 @@ impl Engine {
         let owner = owner(u64::from_be_bytes(self.queue.next_id().0));
         let partition = self.id(key).await?;
         let mut held = HeldLease::new(self, partition, REFRESH_TOKEN, generation, owner);
-        let mut turn = LeaseWait::new(self);
+        let mut lease_wait = LeaseWait::new(self);
         let changes = self.coherence.changes(key);
         loop {
-            // From before the question, so that no announcement falls in between.
+            // Registered before the question, so that no notification falls in between.
             let mut changed = pin!(changes.value().notified());
             changed.as_mut().enable();
             let Some(remaining) = held.take().await? else {
@@ -188,7 +190,7 @@ impl Engine {
             if Instant::now() >= by {
                 return Ok(None);
             }
-            turn.is_held(remaining, changed).await;
+            lease_wait.is_held(remaining, changed).await;
         }
     }
 
@@ -200,14 +202,14 @@ impl Engine {
         Ok((self.read_whole(from).await?, self.read_whole(to).await?))
     }
 
-    /// The partition as it is in L2, after what waits has been written.
+    /// Reads the partition from L2, after its pending changes are written.
     async fn read_whole(self: &Arc<Self>, key: &PartitionKey) -> Result<Whole, L2Error> {
         self.flush(key).await?;
         let (whole, _) = self
             .fetch(key, |state, now| Whole {
                 under: state.prefix,
                 generation: state.generation.unwrap_or(0),
-                // One that has ended is as good as absent.
+                // A partition that has ended is as good as absent.
                 version: if state.ended(now) { 0 } else { state.version },
                 entries: state.usable_entries(now),
                 observed: state.observe(now),
@@ -257,7 +259,7 @@ impl Engine {
             .collect();
         self.change(to, changes, policy, &mut None).await?;
         self.enqueue(to);
-        // It is on its way; nobody waits for a store that is away.
+        // The sign-out is queued. L2 is known not to answer, so it is not waited for.
         drop(self.sign_out(from, observed)?);
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Sessions that belong to a user: linked to the user's [epoch](crate::engine::partition::links), which is what counts,
-//! and listed, for showing them.
+//! The sessions of a user. The link to the user's [epoch](crate::engine::partition::links) decides whether a
+//! session is signed out; a list of the sessions is kept beside it, to show them.
 //!
-//! A list is the entries of a partition of its own. It is found by the epoch's digest, so that a
-//! session that ends can be taken off without knowing whose it was.
+//! A list is the entries of a partition of its own. The epoch's digest names it, so that a session that ends
+//! can be removed without knowing its user.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ use crate::store::{Lifetime, Loaded, PartitionId, Raise, Revision};
 use crate::time::Now;
 use crate::token::Token;
 
-/// How long a session is listed, whatever its own life.
+/// How long a session is listed, whatever its own lifetime.
 const LISTED_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
-/// Sessions in one list; beyond that the oldest are taken off.
+/// Sessions in one list. Beyond that the oldest are removed.
 const MAX_LISTED: usize = 1000;
 
 impl Engine {
-    /// Links a session to a user. On return L2 has it, as far as the policy demands.
+    /// Links a session to a user. On return L2 has the link, as far as the policy demands.
     pub(crate) async fn link(
         self: &Arc<Self>,
         session: &PartitionKey,
@@ -61,8 +61,8 @@ impl Engine {
         let unavailable = |failure: L2Error| Error::Unavailable(failure.error);
         let link = self.begin_link(user).await.map_err(unavailable)?;
         if policy != FailurePolicy::Bypass {
-            // After the number was taken: a link of the past that others have made is found over, and
-            // what came with it is not to go on under this one.
+            // Read after the number was taken: a link of the past, made by another instance, is found to be
+            // over here. The entries that came with it must not go on under this link.
             let read = self.fetch(session, |_, _| ()).await;
             read.map_err(unavailable)?;
         }
@@ -85,20 +85,21 @@ impl Engine {
         let raised = self.l2.raise(&id, begin, self.epoch_life());
         let mut number = raised.await?;
         if let Some(known) = epoch.later_than(number) {
-            // It was lost, and begun anew by a slower clock: neither goes on.
+            // L2 has lost the epoch, and an instance with a slower clock has begun it again: neither number
+            // goes on.
             let raise = Raise::Beyond(known + 1);
             number = self.l2.raise(&id, raise, self.epoch_life()).await?;
         }
         epoch.answered(number, hints);
         let link = Link::new(epoch, number);
         match link.is_over() {
-            // Signed out here, and L2 has yet to hear of it.
+            // The user is signed out in this process, and L2 has not acknowledged it.
             true => Err(L2Error::of(StoreErrorKind::Unreachable)),
             false => Ok(link),
         }
     }
 
-    /// Whether a session with these links is over. L2 is asked of each.
+    /// Whether a session with these links is signed out. L2 is asked for the epoch of each link.
     pub(crate) async fn are_over(self: &Arc<Self>, links: &Links) -> Result<bool, L2Error> {
         let asked = links.iter().map(async |link| {
             let namespace = &self.l2.protection.namespace;
@@ -112,9 +113,10 @@ impl Engine {
         Ok(answers.contains(&true) || links.are_over())
     }
 
-    /// L2 has lost everything: the epochs that a session in memory is linked to go on where the session
-    /// does, before it is written again. One that somebody else has begun meanwhile stays. Returns whether
-    /// the session goes on: asked before, because what is done here is told, too.
+    /// L2 has lost everything. Begins the epochs of a session in memory again, each with its own number,
+    /// before the session is written again. An epoch that another instance has begun meanwhile stays as it
+    /// is. Returns whether the session goes on; that is decided first, because the feed announces what is
+    /// done here, too.
     pub(crate) async fn begin_epochs_again(&self, key: &PartitionKey) -> Result<bool, L2Error> {
         let links = self.partitions.with(key, |_, state| {
             let is_believed = state.heard(&self.rules);
@@ -132,8 +134,8 @@ impl Engine {
         Ok(is_believed)
     }
 
-    /// Signs out a session whose links, as read from L2, are over, unless something has overtaken
-    /// the read. What `see` makes of it then.
+    /// Signs out a session whose links, as read from L2, are over. Returns the result of `see`, or `None` if
+    /// memory has changed since the read began.
     pub(crate) fn end_linked<R>(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -155,7 +157,7 @@ impl Engine {
         Some(seen)
     }
 
-    /// The same where this process knows that a session in memory is over.
+    /// Signs out a session in memory if this process knows that its links are over.
     pub(crate) fn end_known(self: &Arc<Self>, key: &PartitionKey) -> Arc<Partition> {
         let (partition, ended) = self.partitions.with(key, |partition, state| {
             let ended = state.links.are_over().then(|| state.links.clone());
@@ -177,12 +179,12 @@ impl Engine {
         }
         let dropped = state.sign_out(self.queue.next_id(), self.clock.now());
         self.counters.signed_out_changes.add(dropped as u64);
-        // Just this generation: the next session may have begun elsewhere.
+        // Ends this generation only: the next session may have begun on another instance.
         state.pending().clear_confirmed = state.generation.is_some();
         self.push(partition, state);
     }
 
-    /// How long a partition lives.
+    /// The lifetime of a partition.
     pub(crate) fn lifetime_of(&self, key: &PartitionKey) -> Lifetime {
         match key.is_list() {
             true => Lifetime {
@@ -193,7 +195,7 @@ impl Engine {
         }
     }
 
-    /// Puts a session on the list of those to show. That it is not there changes nothing else.
+    /// Adds a session to the user's list. A failure has no effect but that it is not shown.
     async fn list(self: &Arc<Self>, session: &PartitionKey, link: &Link) {
         let list = PartitionKey::list_of(&link.epoch.digest);
         let Ok(name) = self.listed_as(session).await else {
@@ -225,7 +227,7 @@ impl Engine {
         }
     }
 
-    /// Takes a session off the lists that it is on, in the background.
+    /// Removes a session from the lists that it is on, in the background.
     pub(crate) fn unlist(self: &Arc<Self>, session: &PartitionKey, links: &Links) {
         for link in links.iter() {
             let list = PartitionKey::list_of(&link.epoch.digest);
@@ -244,7 +246,7 @@ impl Engine {
         }
     }
 
-    /// The same for a session as L2 has it.
+    /// The same for a session as it was read from L2.
     pub(crate) fn unlist_loaded(
         self: &Arc<Self>,
         session: &PartitionKey,
@@ -256,14 +258,14 @@ impl Engine {
         self.unlist(session, &links);
     }
 
-    /// Empties a list: everybody on it is signed out.
+    /// Empties a list: all sessions on it are signed out.
     pub(crate) fn unlist_all(self: &Arc<Self>, epoch: &[u8; 32]) {
         let list = PartitionKey::list_of(epoch);
-        // Nobody has to wait for what is only shown.
+        // The list only serves to show sessions, so the write is not waited for.
         let _ = self.sign_out(&list, &mut None);
     }
 
-    /// A session that was moved is on the same lists.
+    /// A session that was moved goes on the same lists.
     pub(crate) fn relist(
         self: &Arc<Self>,
         from: &PartitionKey,
@@ -278,7 +280,7 @@ impl Engine {
         }
     }
 
-    /// The entry of a session in a list.
+    /// The name of a session's entry in a list.
     async fn listed_as(&self, session: &PartitionKey) -> Result<TokenKey, L2Error> {
         let name = self.id(session).await?.encoded();
         Ok(TokenKey::from_canonical(&format!(

@@ -1,4 +1,4 @@
-//! The end: everything that waits is written, and what is not is reported.
+//! Shutdown: writes what is pending, and reports what could not be written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,35 +9,35 @@ use crate::engine::core::Engine;
 use crate::race::{Either, race};
 use crate::sabotage::{self, Sabotage};
 
-/// What [`TokenCache::shutdown`](crate::TokenCache::shutdown) did.
+/// The result of [`TokenCache::shutdown`](crate::TokenCache::shutdown).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Changes that reached L2 during the shutdown.
     pub flushed: u64,
-    /// Changes that did not.
+    /// Changes that did not reach L2 by the deadline.
     pub abandoned: u64,
-    /// Sign-outs that L2 was told of during the shutdown.
+    /// Sign-outs that L2 acknowledged during the shutdown.
     pub sign_outs_flushed: u64,
-    /// Sign-outs that it was not told of, and that are in no [journal](crate::Builder::journal): these
+    /// Sign-outs that L2 did not acknowledge, and that are in no [journal](crate::Builder::journal): these
     /// sessions go on.
     pub sign_outs_abandoned: u64,
-    /// Sign-outs that it was not told of, and that the next process with this journal will tell it.
+    /// Sign-outs that L2 did not acknowledge, and that the next process with this journal will send to it.
     pub sign_outs_journaled: u64,
 }
 
 impl Engine {
-    /// Takes no more changes, and writes what waits until the deadline.
+    /// Refuses further changes, and writes the pending ones until the deadline.
     pub(crate) async fn shut_down(self: &Arc<Self>, deadline: Duration) -> ShutdownReport {
         let before = self.counters.flushed_changes.get();
-        let told_before = self.sign_outs.told();
+        let acknowledged_before = self.sign_outs.acknowledged();
         self.close();
         let (mut waiting, drained) = oneshot::channel();
         let drains = self.clone();
         self.runtime.spawn(async move {
-            // An L2 that stays away must not keep the self for ever.
+            // `self` must not be kept for ever by an L2 that stays away.
             if let Either::Second(()) = race(waiting.closed(), drains.drain()).await {
-                // Nobody waits any more otherwise.
+                // Fails if the caller has stopped waiting.
                 let _ = waiting.send(());
             }
         });
@@ -62,21 +62,21 @@ impl Engine {
         ShutdownReport {
             flushed: self.counters.flushed_changes.get() - before,
             abandoned,
-            sign_outs_flushed: self.sign_outs.told() - told_before,
+            sign_outs_flushed: self.sign_outs.acknowledged() - acknowledged_before,
             sign_outs_abandoned,
             sign_outs_journaled,
         }
     }
 
-    /// Waits until L2 has everything.
+    /// Waits until L2 has every change and every sign-out.
     async fn drain(&self) {
         self.operations.ended().await;
-        // Whoever has spent a refresh token has its successor to write.
+        // A flight that has spent a refresh token has its successor to write.
         self.flights.landed().await;
         if !sabotage::is(Sabotage::ShutdownWithoutDrain) {
             self.budget.drained().await;
         }
-        self.sign_outs.all_told().await;
+        self.sign_outs.all_acknowledged().await;
         self.coherence.close();
     }
 }

@@ -1,10 +1,10 @@
-//! What the engine has done, in numbers.
+//! The engine's counters, as [`Stats`].
 
 use crate::engine::core::Engine;
 use crate::telemetry::{Stats, UnopenableReasons};
 
 impl Engine {
-    /// Also reports them to the `metrics` crate, where that is on.
+    /// Also reports the numbers to the `metrics` crate, where that feature is on.
     pub(crate) fn stats(&self) -> Stats {
         let counters = &self.counters;
         let (l1_entries, l1_bytes) = self.partitions.size();

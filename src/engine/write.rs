@@ -1,4 +1,4 @@
-//! Changes: laid over memory at once, and queued for L2.
+//! Changes: seen in memory at once, and queued for L2.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Durability;
 use crate::policy::FailurePolicy;
 
-/// Resolves when the changes that waited are written, or could not be.
+/// Resolves when the changes that waited at its start are written, or failed.
 pub(crate) type CommitWait = Bounded<oneshot::Receiver<Result<Written, L2Error>>>;
 
 impl Engine {
-    /// Changes entries: `None` removes one. Visible to everybody in this process on return.
+    /// Changes entries; `None` removes one. On return every handle in this process sees them.
     pub(crate) async fn change(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -69,18 +69,18 @@ impl Engine {
             self.sweep_deferred();
         }
         if crowded {
-            // Pending is what any other change is.
+            // A failure leaves the change pending, as any other.
             let _ = self.finish(policy, self.commit_until(key, deadline).await)?;
         }
         if self.queue.is_closed() {
-            // Closed meanwhile, and perhaps looked for what waits before this did.
+            // `close` may have queued what waits before this change was added.
             self.enqueue(key);
         }
         Ok(())
     }
 
-    /// Room for so many changes of so many bytes. Where there is none now, waits for it, and says
-    /// that the changes should be committed in line.
+    /// Reserves room for so many changes of so many bytes. Where there is none now, waits for it, and returns
+    /// `true`: the changes should be committed before the call returns.
     pub(crate) async fn reserve(
         self: &Arc<Self>,
         changes: usize,
@@ -90,11 +90,11 @@ impl Engine {
         if let Some(permit) = self.budget.try_reserve(changes, bytes) {
             return Ok((permit, false));
         }
-        // Nobody waits for an L2 that is known to be away, and nothing else gives room.
+        // Only writes to L2 give room back. It is not waited for while it is known to be away.
         if self.l2.shards.refuse_writes() {
             return Err(Error::Overloaded);
         }
-        // While L2 fails, all that can be sent is being sent again anyway.
+        // While L2 fails, everything that can be sent is being retried already.
         if self.queue.is_flowing() {
             self.queue_deferred();
         }
@@ -106,7 +106,7 @@ impl Engine {
         Ok((permit, true))
     }
 
-    /// Signs the partition out, in memory at once. `observed` is of the time after it.
+    /// Signs the partition out, in memory at once. `observed` is then of the time after the sign-out.
     pub(crate) fn sign_out(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -131,8 +131,8 @@ impl Engine {
         })
     }
 
-    /// Whether a sign-out has ended changes that were waited for, or the partition since `observed` was
-    /// taken.
+    /// Whether a sign-out has ended changes that were waited for, or has ended the partition after `observed`
+    /// was taken.
     pub(crate) fn is_over(
         &self,
         key: &PartitionKey,
@@ -144,7 +144,7 @@ impl Engine {
             || self.partitions.with_known(key, over).unwrap_or(false)
     }
 
-    /// Writes what waits of this partition now. Nobody waits longer than the hard timeout.
+    /// Writes the partition's pending changes now. The wait is at most the hard timeout.
     pub(crate) fn commit(self: &Arc<Self>, key: &PartitionKey) -> CommitWait {
         self.commit_until(key, self.deadline())
     }
@@ -158,7 +158,7 @@ impl Engine {
         });
         self.wake();
         let wait = match self.queue.has_ended() {
-            // There is nothing to wait for: its sender is dropped.
+            // Nothing will be written. The wait ends at once, because its sender is dropped.
             true => oneshot::channel().1,
             false => wait,
         };
@@ -166,7 +166,7 @@ impl Engine {
         self.bounded(left, wait)
     }
 
-    /// Writes what waits of this partition now, and reports how that ended.
+    /// Writes the partition's pending changes now, and returns how that ended.
     pub(crate) async fn flush(self: &Arc<Self>, key: &PartitionKey) -> Result<(), L2Error> {
         match self.commit(key).await {
             Ok(Ok(outcome)) => outcome.map(drop),
@@ -175,7 +175,7 @@ impl Engine {
         }
     }
 
-    /// What the end of a [`CommitWait`] means under a policy: written, or kept to be written.
+    /// The meaning of a finished [`CommitWait`] under a policy: written, or kept to be written.
     pub(crate) fn finish(
         &self,
         policy: FailurePolicy,

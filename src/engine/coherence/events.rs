@@ -1,4 +1,4 @@
-//! What the engine does with what the change feed says.
+//! Handles the events of the change feed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::engine::core::Engine;
 use crate::engine::limits::RECHECK;
 use crate::engine::partition::hints::Hint;
 use crate::engine::partition::state::State;
-use crate::engine::trust::{FeedState, TRUST, UNTOLD};
+use crate::engine::trust::{FeedState, NO_EPOCH, TRUST};
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Feed, FeedEvent};
 
-/// What this process has written itself is compared so much later: with others', in one question.
+/// Changes that this process has written are compared this much later, together, in one question.
 const OWN: Duration = Duration::from_millis(5);
 
-/// How often that waits for a write that is still under way.
+/// How many times that comparison waits for a write that is still under way.
 const PATIENCE: u32 = 100;
 
 impl Engine {
@@ -34,7 +34,7 @@ impl Engine {
         }
     }
 
-    /// Whether the feed is provably alive; `None` where the store has none.
+    /// Whether the feed is proven alive; `None` where the store has none.
     pub(crate) fn is_feed_alive(&self) -> Option<bool> {
         match self.rules.trust.feed_state(self.now().moment) {
             FeedState::None => None,
@@ -42,7 +42,7 @@ impl Engine {
         }
     }
 
-    /// Does what the feed says until the engine ends.
+    /// Handles the feed's events until the engine ends.
     pub(crate) fn spawn_feed(self: &Arc<Self>, mut feed: Feed) {
         let engine = Arc::downgrade(self);
         let listener = self.runtime.spawn(async move {
@@ -79,12 +79,12 @@ impl Engine {
     fn invalidate_everything(self: &Arc<Self>) {
         self.rules.trust.begin_epoch();
         self.rules.users.hear_all();
-        // L2 may be back.
+        // The gap may have been an outage of L2, which may be over.
         self.l2.shards.probe_soon();
         self.ask_for_number();
     }
 
-    /// These may have changed.
+    /// The partitions of these digests may have changed.
     fn take_invalidations(self: &Arc<Self>, digests: &[[u8; 32]]) {
         self.counters.feed_told.add(digests.len() as u64);
         let now = self.now();
@@ -119,7 +119,8 @@ impl Engine {
         }
     }
 
-    /// Compares what this process has written with what L2 has: somebody else may have written right after.
+    /// Compares a partition that this process has written with L2: another instance may have written it right
+    /// after.
     async fn compare_own(self: &Arc<Self>, key: &PartitionKey) {
         self.counters.feed_compares.add(1);
         for _ in 0..PATIENCE {
@@ -136,9 +137,9 @@ impl Engine {
             confirmed => confirmed.is_ok(),
         };
         if !is_known {
-            // It is compared before it is used, if L2 can be asked by then.
+            // Unknown, so the partition is compared before it is used, if L2 can be asked by then.
             self.partitions
-                .with_known(key, |state| state.epoch = UNTOLD);
+                .with_known(key, |state| state.epoch = NO_EPOCH);
         }
     }
 }

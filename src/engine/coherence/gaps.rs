@@ -1,22 +1,22 @@
-//! Times when anything may have changed.
+//! Gaps of the feed: the times when any partition may have changed.
 
 use crate::engine::limits::RECHECK;
 use crate::time::Moment;
 
-/// The times when anything may have changed. Where they follow each other, as by somebody who empties another
-/// database of the server again and again, a feed is no help: memory is compared at intervals, as without one.
+/// Gaps that follow each other, for example because another database of the server is emptied again and
+/// again. Then the feed is no help: memory is compared at intervals, as without a feed.
 #[derive(Default)]
 pub(crate) struct Gaps {
     last: Option<Moment>,
-    /// How many came without a pause.
+    /// How many came in a row, each within `RECHECK` of the one before, after the first.
     row: u32,
 }
 
-/// As many gaps without a pause are heard of one by one.
+/// So many gaps in a row are still handled one by one.
 const FEW: u32 = 5;
 
 impl Gaps {
-    /// One more. Whether it is too many.
+    /// Notes a gap. Returns whether there are too many in a row.
     pub(crate) fn add(&mut self, now: Moment) -> bool {
         self.row = match self.go_on(now) {
             true => self.row.saturating_add(1),
@@ -30,13 +30,13 @@ impl Gaps {
         self.row > FEW
     }
 
-    /// Whether the last was just now.
+    /// Whether the last gap was just now.
     pub(crate) fn go_on(&self, now: Moment) -> bool {
         self.last
             .is_some_and(|last| now < last.saturating_add(RECHECK))
     }
 
-    /// There are no more. Whether some were passed over.
+    /// The row has ended. Returns whether some gaps were not handled.
     pub(crate) fn end(&mut self) -> bool {
         let were_many = self.are_many();
         self.row = 0;

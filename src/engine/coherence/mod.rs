@@ -1,9 +1,11 @@
-//! Keeping memory in step with L2: what its change feed tells, and for how long that is believed. The
-//! contract is in [`crate::store::FeedEvent`].
+//! Keeping memory in step with L2, by the store's change feed. The contract of the feed is in
+//! [`crate::store::FeedEvent`].
 //!
-//! What is told is a hint: it makes the engine compare by version, and nothing is taken over from it. A hit
-//! believes memory until a deadline that only a proof moves. So a runtime that is blocked or dropped, a
-//! process that is frozen, and a panic in the task below end the trust by themselves.
+//! An event is a hint: it makes the engine compare versions, and nothing is taken over from it. A hit uses
+//! memory until a deadline that only a proof of the feed moves. So a runtime that is blocked or dropped, a
+//! process that is frozen and a panic in the feed's task all end the trust by themselves.
+//!
+//! Carries *Instances agree*. Imports `core`, `l1`, `partition` and leaves. Read [`events`] first.
 
 pub(crate) mod events;
 pub(crate) mod gaps;
@@ -21,14 +23,14 @@ use crate::engine::sync::in_use::{InUse, Use};
 use crate::key::PartitionKey;
 use crate::store::PartitionId;
 
-/// The engine's end of the feed.
+/// The receiving end of the feed.
 pub(crate) struct Coherence {
     has_feed: bool,
-    /// The partitions in memory by their digests.
+    /// The partitions in memory, by digest.
     index: Arc<Index<Partition>>,
-    /// Flights that wait for another instance to bring a token.
+    /// Notifies flights that wait for another instance to acquire a token.
     waiting: InUse<Notify>,
-    /// What listens.
+    /// The task that receives the feed.
     listener: Mutex<Option<AbortHandle>>,
 }
 
@@ -42,19 +44,19 @@ impl Coherence {
         }
     }
 
-    /// A partition is about to be read into memory: what is told of it concerns us.
+    /// Called before a partition is read into memory, so that its changes from now on are noticed.
     pub(crate) fn register(&self, id: &PartitionId, partition: &Arc<Partition>, state: &mut State) {
         if self.has_feed {
             self.index.list(id.digest(), partition, &mut state.listed);
         }
     }
 
-    /// Notified when this partition may have been changed.
+    /// The notification that this partition may have changed.
     pub(crate) fn changes(&self, key: &PartitionKey) -> Use<Notify> {
         self.waiting.enter(key)
     }
 
-    /// Listens no more.
+    /// Stops the feed's task.
     pub(crate) fn close(&self) {
         if let Some(listener) = self.listener.lock().take() {
             listener.abort();

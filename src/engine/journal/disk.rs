@@ -1,4 +1,4 @@
-//! The journal on disk.
+//! The journal's file: reading, appending, rewriting.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,16 +9,16 @@ use super::file;
 use crate::engine::journal::record::{Line, MAGIC, Record};
 use crate::error::ConfigError;
 
-/// Sign-outs that a journal holds at most: some 8 MB.
+/// Sign-outs that a journal holds at most: about 8 MB.
 pub(crate) const MAX_RECORDS: usize = if cfg!(test) { 5_000 } else { 100_000 };
 
-/// The size of one.
+/// The size of a sign-out's record, in bytes.
 pub(crate) const RECORD: u64 = 74;
 
-/// A file that is larger was not written by this.
+/// A larger file is not a journal.
 const MAX_FILE: u64 = 64 << 20;
 
-/// From this size on the file is written anew when most of it is of no use any more.
+/// A file of at least this size is rewritten when more than half of it is obsolete.
 pub(crate) const WORTH_REWRITING: u64 = 1 << 20;
 
 pub(crate) struct Disk {
@@ -28,7 +28,7 @@ pub(crate) struct Disk {
     size: u64,
     pub(crate) live: BTreeMap<u64, Record>,
     next: u64,
-    /// Held as long as this process may write.
+    /// The lock file, held as long as this process may write.
     _lock: File,
 }
 
@@ -61,12 +61,12 @@ impl Disk {
             live,
             _lock: lock,
         };
-        // Without what is of no use any more, and a tail that was cut off.
+        // Drops obsolete records, and a tail that was cut off.
         disk.rewrite().map_err(failed)?;
         Ok(disk)
     }
 
-    /// Gives records their numbers, if there is room for them.
+    /// Numbers the records, and writes them to `text`; `None` if there is no room for all of them.
     pub(crate) fn number(&mut self, records: Vec<Record>, text: &mut Vec<u8>) -> Option<Vec<u64>> {
         if self.live.len() + records.len() > MAX_RECORDS {
             return None;
@@ -94,13 +94,13 @@ impl Disk {
         let written = written.and_then(|()| self.file.sync_data());
         match written {
             Ok(()) => self.size += text.len() as u64,
-            // What is half there would hide what comes after it.
+            // A record that is half written would hide the records after it.
             Err(_) => self.file.set_len(self.size)?,
         }
         written
     }
 
-    /// Puts a file that has nothing but what is of use in the place of this one.
+    /// Replaces the file by one that has the live records only.
     fn rewrite(&mut self) -> io::Result<()> {
         let mut text = MAGIC.to_vec();
         Line::Namespace(self.namespace.clone()).write(&mut text);
@@ -122,7 +122,7 @@ impl Disk {
     }
 }
 
-/// What L2 was not told of.
+/// The sign-outs that L2 has not acknowledged.
 pub(crate) fn read(content: &[u8], namespace: &str) -> Result<BTreeMap<u64, Record>, ConfigError> {
     let mut live = BTreeMap::new();
     if content.is_empty() {
@@ -140,7 +140,7 @@ pub(crate) fn read(content: &[u8], namespace: &str) -> Result<BTreeMap<u64, Reco
     while let Some((line, next)) = Line::read(rest) {
         match line {
             Line::Owed(number, record) => drop(live.insert(number, record)),
-            Line::Told(number) => drop(live.remove(&number)),
+            Line::Acknowledged(number) => drop(live.remove(&number)),
             Line::Namespace(_) => {}
         }
         rest = next;

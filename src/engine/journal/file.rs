@@ -1,27 +1,27 @@
-//! Files that are their owner's alone.
+//! Files that only their owner may use.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Opens a file for reading and appending, or creates it, for nobody but its owner.
+/// Opens a file for reading and appending, or creates it, with rights for its owner only.
 ///
 /// # Errors
-/// Of kind `PermissionDenied` where others have any right to it or own it, or it is no file.
+/// Of kind `PermissionDenied` if other users own it or have rights to it, or if it is not a regular file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let file = private().read(true).append(true).create(true).open(path)?;
     check(&file)?;
     Ok(file)
 }
 
-/// Creates a file that was not there.
+/// Creates a file; fails if there is one.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     let file = private().append(true).create_new(true).open(path)?;
     check(&file)?;
     Ok(file)
 }
 
-/// Keeps other processes from the same, until the file is closed. `false` when one has.
+/// Locks this file for the process until it is closed. `None` if another process has it.
 pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
     #[cfg(unix)]
     {
@@ -37,7 +37,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
     {
         const SHARING_VIOLATION: i32 = 32;
         let mut options = private();
-        // Nobody else can open it meanwhile.
+        // No other process can open it meanwhile.
         #[cfg(windows)]
         std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 0);
         match options.append(true).create(true).open(path) {
@@ -48,7 +48,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Makes the names in the folder of this file durable.
+/// Makes the names in this file's folder durable.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -70,7 +70,7 @@ fn private() -> OpenOptions {
     {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
-        // A link that somebody has put there is not followed.
+        // A symbolic link is not followed: another user may have put it there.
         options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     }
     options

@@ -1,29 +1,29 @@
-//! Records that are in the journal.
+//! The records of a sign-out that are in the journal.
 
 use std::sync::{Arc, Weak};
 
-/// A journal, which may forget records.
+/// The journal, as far as it removes records.
 pub(crate) trait Forget: Send + Sync {
     fn forget(self: Arc<Self>, numbers: Vec<u64>);
 }
 
-/// Records of one sign-out that are in the journal. They stay in it when this is dropped.
+/// The records of one sign-out that are in the journal. They stay in it when this is dropped.
 pub(crate) struct Journaled {
-    /// What an earlier process has left is in the journal itself.
+    /// Weak, because the journal itself keeps the records of an earlier process.
     pub(super) journal: Weak<dyn Forget>,
-    /// In the order of being written.
+    /// In the order in which they were written.
     pub(super) numbers: Vec<u64>,
 }
 
 impl Journaled {
-    /// L2 has been told, or need not be.
+    /// Removes the records: L2 has acknowledged the sign-out, or it is not needed any more.
     pub(crate) fn forget(self) {
         if let Some(journal) = self.journal.upgrade() {
             journal.forget(self.numbers);
         }
     }
 
-    /// Has the records of another one, too.
+    /// Takes over the records of another one.
     pub(crate) fn absorb(&mut self, other: Self) {
         self.numbers.extend(other.numbers);
     }

@@ -1,6 +1,6 @@
-//! The file's format: a magic number, then records of a length, a content and a checksum.
+//! The file's format: a magic number, then records, each of a length, a content and a checksum.
 //!
-//! A record that is cut off or changed ends the file: what follows was not acknowledged.
+//! A record that is cut off or changed ends the file: the records after it were not acknowledged.
 
 use sha2::{Digest, Sha256};
 
@@ -12,17 +12,17 @@ const CHECKSUM: usize = 8;
 
 const NAMESPACE: u8 = 0;
 const OWED: u8 = 1;
-const TOLD: u8 = 2;
+const ACKNOWLEDGED: u8 = 2;
 const OWED_USER: u8 = 3;
 
 /// A sign-out that L2 has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// It is of a user, not of one partition.
+    /// It signs out a user, not one partition.
     pub(crate) user: bool,
-    /// Of the partition, or of the user's epoch, without the prefix generation.
+    /// The digest of the partition, or of the user's epoch, without the namespace's number.
     pub(crate) digest: [u8; 32],
-    /// The prefix generation in force, if it was known.
+    /// The namespace's number at the time, if it was known.
     pub(crate) prefix: Option<u64>,
     pub(crate) sign_out: CommitId,
     pub(crate) since: Timestamp,
@@ -30,11 +30,11 @@ pub(crate) struct Record {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// Whose file it is.
+    /// The namespace whose file it is.
     Namespace(String),
     Owed(u64, Record),
     /// L2 has acknowledged the sign-out of this number.
-    Told(u64),
+    Acknowledged(u64),
 }
 
 impl Line {
@@ -50,14 +50,14 @@ impl Line {
                 file.push(if record.user { OWED_USER } else { OWED });
                 file.extend(number.to_le_bytes());
                 file.extend(record.digest);
-                // One more; 0 is unknown.
+                // The number plus one; 0 is unknown.
                 let prefix = record.prefix.map_or(0, |prefix| prefix.saturating_add(1));
                 file.extend(prefix.to_le_bytes());
                 file.extend(record.sign_out.0);
                 file.extend(record.since.as_millis().to_le_bytes());
             }
-            Self::Told(number) => {
-                file.push(TOLD);
+            Self::Acknowledged(number) => {
+                file.push(ACKNOWLEDGED);
                 file.extend(number.to_le_bytes());
             }
         }
@@ -67,7 +67,7 @@ impl Line {
         file.extend(&sum[..CHECKSUM]);
     }
 
-    /// The first record, and what follows it; `None` when there is no sound one.
+    /// The first record, and the rest of the file; `None` if there is no valid record.
     pub(crate) fn read(file: &[u8]) -> Option<(Self, &[u8])> {
         let length = 1 + usize::from(*file.first()?);
         let (line, rest) = file.split_at_checked(length)?;
@@ -93,7 +93,7 @@ impl Line {
                 };
                 Self::Owed(number, record)
             }
-            TOLD => Self::Told(number(content)?.0),
+            ACKNOWLEDGED => Self::Acknowledged(number(content)?.0),
             _ => return None,
         };
         Some((line, rest))
@@ -125,7 +125,7 @@ mod tests {
             Line::Namespace("ttc".into()),
             Line::Owed(1, record(1)),
             Line::Owed(2, record(2)),
-            Line::Told(1),
+            Line::Acknowledged(1),
         ];
         let mut file = Vec::new();
         for line in &lines {

@@ -1,4 +1,4 @@
-//! Sign-outs that L2 has not heard of: how many there are, and who waits until there are none.
+//! Counts the sign-outs that L2 has not acknowledged, and lets a shutdown wait until there are none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,23 +7,23 @@ use tokio::sync::watch;
 
 use crate::engine::journal::journaled::Journaled;
 
-/// The sign-outs of one engine. Clones are the same.
+/// The unacknowledged sign-outs of one engine. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct SignOuts(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     waiting: watch::Sender<u64>,
-    /// Those of them that are in the journal.
+    /// How many of them are in the journal.
     kept: AtomicU64,
-    /// Those that wait no more.
-    told: AtomicU64,
+    /// How many have ended since the engine was built.
+    ended: AtomicU64,
 }
 
-/// A sign-out that L2 has yet to be told of. It counts until this is dropped.
+/// A sign-out that L2 has not acknowledged. It is counted until this is dropped.
 ///
-/// Whatever has to be told to L2 before a session is over holds one: a partition's sign-out while
-/// it waits, and anything that ends several sessions at once.
+/// Whatever L2 has to acknowledge before a session is over holds one: a partition's sign-out while it is
+/// pending, and anything that ends several sessions at once.
 #[must_use]
 pub(crate) struct Unacknowledged {
     sign_outs: SignOuts,
@@ -31,7 +31,7 @@ pub(crate) struct Unacknowledged {
 }
 
 impl SignOuts {
-    /// One more, which L2 is to be told of.
+    /// Counts one more.
     pub(crate) fn begin(&self) -> Unacknowledged {
         self.0.waiting.send_modify(|waiting| *waiting += 1);
         Unacknowledged {
@@ -40,35 +40,35 @@ impl SignOuts {
         }
     }
 
-    /// How many L2 has not heard of.
+    /// How many L2 has not acknowledged.
     pub(crate) fn pending(&self) -> u64 {
         *self.0.waiting.borrow()
     }
 
-    /// How many of them are in the journal: the next process tells L2.
+    /// How many of them are in the journal, so that the next process sends them to L2.
     pub(crate) fn kept(&self) -> u64 {
         self.0.kept.load(Ordering::Relaxed)
     }
 
-    /// How many L2 was told of, or need no telling any more, since the engine was built.
-    pub(crate) fn told(&self) -> u64 {
-        self.0.told.load(Ordering::Relaxed)
+    /// How many L2 has acknowledged, or are not needed any more, since the engine was built.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.0.ended.load(Ordering::Relaxed)
     }
 
-    /// Waits until L2 has every one.
-    pub(crate) async fn all_told(&self) {
-        // The sender lives in this.
+    /// Waits until none is unacknowledged.
+    pub(crate) async fn all_acknowledged(&self) {
+        // Cannot fail: the sender is in `self`.
         let _ = self.0.waiting.subscribe().wait_for(|n| *n == 0).await;
     }
 }
 
 impl Unacknowledged {
-    /// L2 has been told, or need not be any more.
+    /// L2 has acknowledged it, or it is not needed any more.
     pub(crate) fn told(mut self) {
         self.forget();
     }
 
-    /// It is in the journal.
+    /// It is in the journal now.
     pub(crate) fn keep(&mut self, kept: Journaled) {
         let replaced = match &self.kept {
             Some(known) if !kept.is_later_than(known) => Some(kept),
@@ -79,13 +79,13 @@ impl Unacknowledged {
                 None
             }
         };
-        // The later one has it all.
+        // The later record covers the earlier one.
         if let Some(replaced) = replaced {
             replaced.forget();
         }
     }
 
-    /// Takes over what another one of the same partition has in the journal.
+    /// Takes over the journal's records of another sign-out of the same partition or user.
     pub(crate) fn absorb(&mut self, mut other: Self) {
         match (&mut self.kept, other.take_kept()) {
             (Some(kept), Some(more)) => kept.absorb(more),
@@ -115,10 +115,10 @@ impl Unacknowledged {
 
 impl Drop for Unacknowledged {
     fn drop(&mut self) {
-        // What is in the journal stays there: nobody has said that L2 was told.
+        // The records stay in the journal: L2 has not acknowledged the sign-out.
         self.take_kept();
         let SignOuts(shared) = &self.sign_outs;
-        shared.told.fetch_add(1, Ordering::Relaxed);
+        shared.ended.fetch_add(1, Ordering::Relaxed);
         shared.waiting.send_modify(|waiting| *waiting -= 1);
     }
 }

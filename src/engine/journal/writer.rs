@@ -1,7 +1,7 @@
-//! The journal: sign-outs that L2 has not acknowledged, in a file, so that the next process tells it.
+//! The journal: sign-outs that L2 has not acknowledged, in a file, so that the next process sends them to L2.
 //!
-//! Requests never touch the disk: one thread of the runtime's pool at a time writes what waits, and
-//! makes it durable at once for all.
+//! Requests never touch the disk. One blocking task at a time writes all waiting jobs, and makes them durable
+//! with one sync.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,16 +20,16 @@ use crate::engine::journal::unacknowledged::{SignOuts, Unacknowledged};
 use crate::error::ConfigError;
 use crate::store::CommitId;
 
-/// Clones are the same.
+/// The journal of one process. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Journal(Arc<Inner>);
 
 pub(crate) struct Inner {
     waiting: Mutex<Vec<Job>>,
-    /// A task is writing, and will write what waits, too.
+    /// A task is writing; it also takes the jobs that are added meanwhile.
     writing: AtomicBool,
     disk: Mutex<Disk>,
-    /// What an earlier process has left, by the partition's digest without the prefix generation.
+    /// The sign-outs of an earlier process, by the partition's digest without the namespace's number.
     owed: Mutex<HashMap<[u8; 32], Owed>>,
     owes: AtomicUsize,
     runtime: tokio::runtime::Handle,
@@ -40,7 +40,7 @@ enum Job {
     Forget(Vec<u64>),
 }
 
-/// A sign-out of an earlier process.
+/// A sign-out of an earlier process that L2 has not acknowledged.
 pub(crate) struct Owed {
     pub(crate) record: Record,
     pub(crate) unacknowledged: Unacknowledged,
@@ -53,7 +53,7 @@ impl Forget for Inner {
 }
 
 impl Journal {
-    /// Opens the journal of this path, or creates it.
+    /// Opens the journal at this path, or creates it.
     pub(crate) fn open(
         path: &Path,
         namespace: &str,
@@ -81,7 +81,7 @@ impl Journal {
                 record,
                 unacknowledged,
             };
-            // Of several of one partition the latest has it all.
+            // The latest of several sign-outs of one partition covers the others.
             let earlier: Option<Owed> = owed.insert(later.record.digest, later);
             if let Some(earlier) = earlier {
                 earlier.unacknowledged.told();
@@ -98,10 +98,10 @@ impl Journal {
         Arc::downgrade(&forgets)
     }
 
-    /// Writes these down. On return they are durable.
+    /// Adds records. On return they are durable.
     pub(crate) async fn add(&self, records: Vec<Record>) -> io::Result<Journaled> {
-        let (told, written) = oneshot::channel();
-        self.push(Job::Add(records, told));
+        let (sender, written) = oneshot::channel();
+        self.push(Job::Add(records, sender));
         let lost = |_| io::Error::other("the journal's writer has ended");
         written.await.map_err(lost)?
     }
@@ -121,7 +121,7 @@ impl Journal {
             let jobs = {
                 let mut waiting = inner.waiting.lock();
                 if waiting.is_empty() {
-                    // Under the lock: whoever comes now starts another task.
+                    // Under the lock: a job that is added from now on starts another task.
                     inner.writing.store(false, Ordering::Release);
                     return;
                 }
@@ -138,11 +138,11 @@ impl Journal {
         let mut forgotten = Vec::new();
         for job in jobs {
             match job {
-                Job::Add(records, told) => match disk.number(records, &mut text) {
-                    Some(numbers) => added.push((numbers, told)),
+                Job::Add(records, sender) => match disk.number(records, &mut text) {
+                    Some(numbers) => added.push((numbers, sender)),
                     None => {
                         let full = io::Error::new(io::ErrorKind::StorageFull, "it is full");
-                        let _ = told.send(Err(full));
+                        let _ = sender.send(Err(full));
                     }
                 },
                 Job::Forget(numbers) => forgotten.extend(numbers),
@@ -150,7 +150,7 @@ impl Journal {
         }
         for number in &forgotten {
             if disk.live.remove(number).is_some() {
-                Line::Told(*number).write(&mut text);
+                Line::Acknowledged(*number).write(&mut text);
             }
         }
         let written = disk.append(&text);
@@ -160,7 +160,7 @@ impl Journal {
                 "the journal of sign-outs cannot be written"
             );
         }
-        for (numbers, told) in added {
+        for (numbers, sender) in added {
             let answer = match &written {
                 Ok(()) => Ok(Journaled {
                     journal: self.forgets(),
@@ -173,25 +173,25 @@ impl Journal {
                     Err(io::Error::new(error.kind(), error.to_string()))
                 }
             };
-            // Who has gone needs no answer; the record stays.
-            let _ = told.send(answer);
+            // The caller may have stopped waiting. The record stays in the journal.
+            let _ = sender.send(answer);
         }
     }
 
-    /// Whether an earlier process has left anything that L2 has not been told of.
+    /// Whether sign-outs of an earlier process are left to be sent.
     #[inline]
     pub(crate) fn owes(&self) -> bool {
         self.0.owes.load(Ordering::Acquire) > 0
     }
 
-    /// Some of what an earlier process has left.
+    /// Up to `count` sign-outs of an earlier process.
     pub(crate) fn some_owed(&self, count: usize) -> Vec<Record> {
         let owed = self.0.owed.lock();
         let records = owed.values().map(|owed| owed.record.clone());
         records.take(count).collect()
     }
 
-    /// The sign-outs of users that an earlier process has left. Whoever takes them tells L2.
+    /// Takes the sign-outs of users of an earlier process. The caller sends them to L2.
     pub(crate) fn take_owed_users(&self) -> Vec<Owed> {
         let mut owed = self.0.owed.lock();
         let users = owed.extract_if(|_, owed| owed.record.user);
@@ -200,7 +200,7 @@ impl Journal {
         users
     }
 
-    /// Whoever takes it tells L2, or has.
+    /// Takes the sign-out of this digest. The caller sends it to L2, or has done so.
     pub(crate) fn take_owed(&self, digest: &[u8; 32]) -> Option<Owed> {
         let mut owed = self.0.owed.lock();
         let taken = owed.remove(digest);
@@ -243,7 +243,7 @@ mod tests {
         Journal::open(path, "ttc", &SignOuts::default(), runtime)
     }
 
-    /// What a process that starts now finds.
+    /// How many records a process that starts now finds.
     fn left(path: &Path) -> usize {
         let content = std::fs::read(path).expect("readable");
         read(&content, "ttc").expect("a journal").len()
@@ -260,12 +260,12 @@ mod tests {
         }
         assert_eq!(left(&path), 100);
         all.drain(10..).for_each(Journaled::forget);
-        // Written in order.
+        // Jobs are written in order, so the removals are written before this one returns.
         let last = journal.add(vec![record(100)]).await;
         assert!(last.is_ok());
         assert_eq!(left(&path), 11);
         drop((journal, all, last));
-        // What wrote it last lets go of it in a thread of its own.
+        // The last writer releases the lock in a thread of its own.
         let reopened = async {
             loop {
                 match open(&path) {

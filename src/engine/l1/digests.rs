@@ -1,7 +1,6 @@
-//! Which partition in memory a digest of the store means.
+//! Finds the partition in memory that a digest in the change feed means.
 //!
-//! An entry lives and dies with its partition: nothing has to be looked through to forget those that
-//! are gone.
+//! An entry of the index is dropped with its partition, so that no scan is needed to remove it.
 
 use std::sync::{Arc, Weak};
 
@@ -9,14 +8,13 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
 const SHARDS: usize = 256;
-/// Entries for which a shard has room at least.
+/// The least capacity of a shard that has entries.
 const LEAST: usize = 16;
 
-/// Memory of an entry, in bytes: a table is between seven sixteenths and seven eighths full.
+/// Memory of an entry, in bytes. A table is between seven sixteenths and seven eighths full.
 pub(crate) const FOOTPRINT: usize = 48;
 
-/// The partitions by the beginning of their digest, which is enough to tell those of one process
-/// apart.
+/// The partitions by the first 8 bytes of their digest, which tell the partitions of one process apart.
 pub(crate) struct Index<P> {
     shards: Box<[Mutex<HashTable<Place<P>>>]>,
 }
@@ -26,11 +24,11 @@ struct Place<P> {
     partition: Weak<P>,
 }
 
-/// A partition's place in the index, which is free again when this is dropped.
+/// A partition's entry in the index; dropping this removes it.
 pub(crate) struct Listed<P> {
     index: Arc<Index<P>>,
     digest: u64,
-    /// Where the partition is in memory: the place keeps the address from being used again.
+    /// The partition's address. The entry's `Weak` keeps it from being used again.
     address: usize,
 }
 
@@ -40,7 +38,7 @@ impl<P> Index<P> {
         Arc::new(Self { shards })
     }
 
-    /// Makes the partition known by this digest, and by no other.
+    /// Lists the partition under this digest, and under no other.
     pub(crate) fn list(
         self: &Arc<Self>,
         digest: &[u8; 32],
@@ -57,7 +55,7 @@ impl<P> Index<P> {
         };
         self.shard(digest)
             .insert_unique(digest, place, |place| place.digest);
-        // What it was known by before is forgotten with this.
+        // Drops the entry under the former digest.
         *listed = Some(Listed {
             index: self.clone(),
             digest,
@@ -70,7 +68,8 @@ impl<P> Index<P> {
         let digest = short(digest);
         let mut found = None;
         let shard = self.shard(digest);
-        // What is upgraded may be the last one, and must not end under the lock.
+        // The upgraded `Arc` may be the last one. It must not be dropped under the lock, which dropping
+        // takes.
         shard.find(digest, |place| {
             place.digest == digest && {
                 found = place.partition.upgrade();
@@ -82,7 +81,7 @@ impl<P> Index<P> {
     }
 
     fn shard(&self, digest: u64) -> MutexGuard<'_, HashTable<Place<P>>> {
-        // The tables use the lowest bits, and the highest.
+        // The tables use the lowest and the highest bits of the hash.
         self.shards[(digest >> 32) as usize % SHARDS].lock()
     }
 

@@ -1,4 +1,4 @@
-//! The bound on L1's memory: who leaves when it is full.
+//! The bound on L1's memory, and the order of eviction.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,36 +10,36 @@ use parking_lot::Mutex;
 
 use crate::engine::partition::state::Partition;
 
-/// moka keeps the order: who weighs how much, and who was used least recently. A hit does not go
-/// through it: it hears of a use only when as many partitions have come since the last one that the
-/// order could change by a sixteenth of L1, and of each one while L1 holds fewer than sixteen.
+/// Approximate LRU by weight; moka keeps the order and the weights. A hit refreshes a partition's recency
+/// only if at least 1/16 of the partitions were inserted since its last refresh, so that most hits do not
+/// touch moka. While L1 holds fewer than sixteen partitions, every hit refreshes it.
 pub(crate) struct Eviction {
     order: Cache<Entry, Arc<Partition>>,
-    /// Who had to leave, and is still found.
+    /// Evicted partitions that are still in the table.
     evicted: Arc<Mutex<Vec<Arc<Partition>>>>,
-    /// How many partitions have come, give or take a wrap-around.
+    /// The number of insertions, modulo 2^32.
     arrivals: AtomicU32,
-    /// How many may come before a use counts as another.
-    grain: AtomicU32,
+    /// After this many insertions a hit refreshes the recency.
+    recency_window: AtomicU32,
 }
 
-/// Where a partition is in memory: it stays there while it is in the order.
+/// A partition's address, which is its own while the order has the partition.
 type Entry = usize;
 
-/// The part of L1 by which the order of uses may be wrong.
-const GRAINS: u64 = 16;
+/// The order of recency may be wrong by this part of L1: a sixteenth.
+const RECENCY_PARTS: u64 = 16;
 
 impl Eviction {
     pub(crate) fn new(max_bytes: u64) -> Self {
         let evicted = Arc::<Mutex<Vec<_>>>::default();
-        let leaving = evicted.clone();
+        let sink = evicted.clone();
         let listener = move |_: Arc<Entry>, partition, cause: RemovalCause| {
             if cause.was_evicted() {
-                leaving.lock().push(partition);
+                sink.lock().push(partition);
             }
         };
         let order = Cache::builder()
-            // Admits every newcomer; the default policy may refuse one in favour of the old.
+            // Admits every new partition; the default policy may refuse one in favour of an old one.
             .eviction_policy(EvictionPolicy::lru())
             .max_capacity(max_bytes)
             .weigher(|_, partition: &Arc<Partition>| partition.weight())
@@ -49,29 +49,29 @@ impl Eviction {
             order,
             evicted,
             arrivals: AtomicU32::new(0),
-            grain: AtomicU32::new(0),
+            recency_window: AtomicU32::new(0),
         }
     }
 
-    /// Takes a partition in, or its new weight.
-    pub(crate) fn take(&self, partition: &Arc<Partition>, weight: u32) {
+    /// Inserts a partition, or updates its weight.
+    pub(crate) fn insert(&self, partition: &Arc<Partition>, weight: u32) {
         let arrivals = self.arrivals.fetch_add(1, Ordering::Relaxed);
         partition.used.store(arrivals, Ordering::Relaxed);
         partition.weight.store(weight, Ordering::Relaxed);
         self.order.insert(entry(partition), partition.clone());
-        let grain = self.order.entry_count() / GRAINS;
-        let grain = u32::try_from(grain).unwrap_or(u32::MAX);
-        self.grain.store(grain, Ordering::Relaxed);
+        let recency_window = self.order.entry_count() / RECENCY_PARTS;
+        let recency_window = u32::try_from(recency_window).unwrap_or(u32::MAX);
+        self.recency_window.store(recency_window, Ordering::Relaxed);
     }
 
-    /// Whether it matters that this partition is used now.
-    pub(crate) fn forgets(&self, partition: &Partition) -> bool {
+    /// Whether a use now is to be noted, because the last one is too old.
+    pub(crate) fn is_use_due(&self, partition: &Partition) -> bool {
         let used = partition.used.load(Ordering::Relaxed);
         let since = self.arrivals.load(Ordering::Relaxed).wrapping_sub(used);
-        since >= self.grain.load(Ordering::Relaxed)
+        since >= self.recency_window.load(Ordering::Relaxed)
     }
 
-    /// Notes that this partition is used now.
+    /// Notes a use of this partition now.
     pub(crate) fn note_use(&self, partition: &Arc<Partition>) {
         let arrivals = self.arrivals.load(Ordering::Relaxed);
         partition.used.store(arrivals, Ordering::Relaxed);
@@ -90,17 +90,17 @@ impl Eviction {
         self.order.invalidate_all();
     }
 
-    /// Those who had to leave since this was last asked.
+    /// Takes the partitions that were evicted since the last call.
     pub(crate) fn take_evicted(&self) -> Vec<Arc<Partition>> {
         std::mem::take(&mut *self.evicted.lock())
     }
 
-    /// Has everybody leave who has to.
-    pub(crate) fn settle(&self) {
+    /// Evicts now whatever exceeds the bound.
+    pub(crate) fn run_pending(&self) {
         self.order.run_pending_tasks();
     }
 
-    /// How many there are, and what they weigh.
+    /// The number of partitions, and their weight.
     pub(crate) fn size(&self) -> (u64, u64) {
         (self.order.entry_count(), self.order.weighted_size())
     }

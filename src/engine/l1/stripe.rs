@@ -1,4 +1,4 @@
-//! A part of the table under a lock of its own.
+//! A part of the table with its own lock.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use hashbrown::HashTable;
 use crate::engine::partition::state::Partition;
 use crate::key::PartitionKey;
 
-/// The partitions of some keys.
+/// The partitions of some keys: see `Partitions` for the three buckets.
 #[derive(Default)]
 pub(crate) struct Stripe {
     pub(crate) active: Bucket,
     pub(crate) kept: Bucket,
     pub(crate) empty: Bucket,
-    /// What has come onto that bucket since it was last cleared, in bytes.
+    /// The bytes added to `empty` since it was last cleared.
     pub(crate) empty_bytes: usize,
 }
 
-/// Partitions by their keys, of which each knows its own.
+/// Partitions by key. Each partition knows its own key.
 #[derive(Default)]
 pub(crate) struct Bucket(pub(crate) HashTable<Arc<Partition>>);
 
@@ -29,7 +29,7 @@ impl Stripe {
 }
 
 impl Bucket {
-    /// Gives back the room of those that have left, where it is most of it.
+    /// Shrinks the table if less than a quarter of it is used.
     pub(crate) fn fit(&mut self, hash: impl Fn(&Arc<Partition>) -> u64) {
         if self.0.len() < self.0.capacity() / 4 {
             self.0.shrink_to(2 * self.0.len(), hash);

@@ -1,4 +1,4 @@
-//! The partitions in memory.
+//! All partitions in memory, by key.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -14,15 +14,17 @@ use crate::engine::partition::state::{Partition, State};
 use crate::key::PartitionKey;
 use crate::time::Now;
 
-/// All partitions in memory. At any time a key has at most one that counts: the *active* one, which
-/// has a load or a write under way and stays whatever happens to the others; else the *kept* one,
-/// which is in L1 while there is room; else the *empty* one, which says for a moment that there is
-/// nothing. Sessions that do not exist can so never drive out those that do.
+/// All partitions in memory. A key has at most one that counts:
+/// - *active*: a load or a write is under way; never evicted;
+/// - else *kept*: in L1, and evictable;
+/// - else *empty*: known to have no entries, and believed for a moment.
+///
+/// Empty partitions have a bound of their own, so that unknown ids cannot evict real sessions.
 pub(crate) struct Partitions {
     stripes: Box<[Mutex<Stripe>]>,
-    /// Of what is kept; `None` keeps nothing.
-    bound: Option<Eviction>,
-    /// Of one stripe.
+    /// The bound on kept partitions; `None` if L1 is off.
+    eviction: Option<Eviction>,
+    /// Per stripe.
     empty_limit: EmptyLimit,
     hasher: RandomState,
     rules: Rules,
@@ -30,7 +32,7 @@ pub(crate) struct Partitions {
     sign_outs: SignOuts,
 }
 
-/// What may be on the bucket of the empty ones.
+/// The bound on the empty partitions of one stripe.
 #[derive(Clone, Copy)]
 struct EmptyLimit {
     partitions: usize,
@@ -38,11 +40,11 @@ struct EmptyLimit {
 }
 
 const STRIPES: usize = 256;
-/// How many partitions may be known to be empty.
+/// Empty partitions at most, in all stripes.
 const MAX_EMPTY: usize = 10_000;
-/// The part of L1's memory that they may take, at most.
+/// Empty partitions take at most one sixteenth of L1's memory.
 const EMPTY_PART: u64 = 16;
-/// What so many short keys take.
+/// Empty partitions take at most this many bytes: enough for `MAX_EMPTY` short keys.
 const MAX_EMPTY_BYTES: u64 = 10 << 20;
 
 impl Partitions {
@@ -56,7 +58,7 @@ impl Partitions {
         let of_empty = (limit / EMPTY_PART).min(MAX_EMPTY_BYTES);
         Self {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
-            bound: max_bytes.map(|limit| Eviction::new(limit - of_empty)),
+            eviction: max_bytes.map(|limit| Eviction::new(limit - of_empty)),
             empty_limit: EmptyLimit {
                 partitions: MAX_EMPTY / STRIPES,
                 bytes: usize::try_from(of_empty).unwrap_or(usize::MAX) / STRIPES,
@@ -68,7 +70,7 @@ impl Partitions {
         }
     }
 
-    /// Begins anew under another number of the namespace. Returns how many changes are dropped.
+    /// Drops all state that is under another number of the namespace. Returns how many changes are dropped.
     pub(crate) fn forget_all(&self) -> usize {
         self.forget_idle();
         let mut dropped = 0;
@@ -76,14 +78,14 @@ impl Partitions {
             let follow = |state: &mut State| state.follow_prefix(&self.prefix);
             dropped += self.with_known(&key, follow).unwrap_or(0);
         }
-        // What was put back meanwhile.
+        // Partitions that became idle, and so were kept, meanwhile.
         self.forget_idle();
         dropped
     }
 
     fn forget_idle(&self) {
-        if let Some(bound) = &self.bound {
-            bound.clear();
+        if let Some(eviction) = &self.eviction {
+            eviction.clear();
         }
         self.clear_buckets();
     }
@@ -93,32 +95,33 @@ impl Partitions {
             let mut stripe = stripe.lock();
             stripe.clear_empty();
             for partition in stripe.kept.0.drain() {
-                // One that has come since: in the order alone, nobody would ever find it.
-                if let Some(bound) = &self.bound
-                    && bound.has(&partition)
+                // A partition inserted since the order was cleared. If the order alone had it, no lookup
+                // would find it.
+                if let Some(eviction) = &self.eviction
+                    && eviction.has(&partition)
                 {
-                    bound.remove(&partition);
+                    eviction.remove(&partition);
                 }
             }
         }
     }
 
-    /// Looks at the partition if L1 has it: the path of a hit.
+    /// Runs `look` on the partition if L1 has it: the path of a hit.
     pub(crate) fn hit<R>(
         &self,
         key: &PartitionKey,
         look: impl FnOnce(&Arc<Partition>) -> R,
     ) -> Option<R> {
-        let bound = self.bound.as_ref()?;
+        let eviction = self.eviction.as_ref()?;
         let hash = self.hash(key);
         let (result, used) = {
             let stripe = self.stripe(hash);
             let partition = stripe.kept.get(hash, key)?;
-            let used = bound.forgets(partition).then(|| partition.clone());
+            let used = eviction.is_use_due(partition).then(|| partition.clone());
             (look(partition), used)
         };
         if let Some(used) = used {
-            self.note_use(bound, &used);
+            self.note_use(eviction, &used);
         }
         Some(result)
     }
@@ -128,8 +131,8 @@ impl Partitions {
         self.hit(key, Arc::clone)
     }
 
-    /// Runs `act` on the one partition of this key, which is made if need be. All changes go this
-    /// way: nothing else can replace the partition meanwhile.
+    /// Runs `act` on the partition of this key, which is made if need be. Every change goes this way: under
+    /// the stripe's lock no other task can replace the partition.
     pub(crate) fn with<R>(
         &self,
         key: &PartitionKey,
@@ -144,7 +147,7 @@ impl Partitions {
             .or_else(|| stripe.empty.get(hash, key).cloned())
             .unwrap_or_else(|| Partition::new(key.clone(), &self.prefix));
         let mut state = partition.lock();
-        // Where everybody was signed out between two looks at it.
+        // The namespace's number may have changed since the partition was last used.
         state.follow_prefix(&self.prefix);
         let result = act(&partition, &mut state);
         if let Some(pending) = &mut state.pending {
@@ -159,23 +162,23 @@ impl Partitions {
         }
         let (weight, is_empty) = (state.footprint(key), state.is_empty());
         drop(state);
-        if let Some(bound) = &self.bound
+        if let Some(eviction) = &self.eviction
             && !(is_active && is_empty)
         {
             let was_kept = partition.weight() > 0;
             match !was_kept && is_empty {
                 true => self.keep_empty(&mut stripe, hash, partition, weight),
-                false => self.keep(bound, stripe, hash, &partition, weight),
+                false => self.keep(eviction, stripe, hash, &partition, weight),
             }
         }
         result
     }
 
-    /// Puts a partition into L1: once, when its contents are there, for those that are written again
-    /// and again would spread over memory, and make hits slow.
+    /// Keeps a partition in L1, or updates its weight. It is inserted once its contents are there: repeated
+    /// insertions would spread it over memory, and make hits slow.
     fn keep(
         &self,
-        bound: &Eviction,
+        eviction: &Eviction,
         mut stripe: MutexGuard<'_, Stripe>,
         hash: u64,
         partition: &Arc<Partition>,
@@ -183,12 +186,12 @@ impl Partitions {
     ) {
         let is_there = stripe.kept.get(hash, &partition.key).is_some();
         let listed = partition.weight();
-        // A difference of a thirtieth is not worth the trouble, and evens out.
+        // A difference in weight of up to 1/32 is ignored; such differences even out.
         if is_there && listed.abs_diff(weight) <= weight / 32 {
-            let used = bound.forgets(partition);
+            let used = eviction.is_use_due(partition);
             drop(stripe);
             if used {
-                self.note_use(bound, partition);
+                self.note_use(eviction, partition);
             }
             return;
         }
@@ -196,10 +199,10 @@ impl Partitions {
             stripe.empty.remove(hash, partition);
             self.put(&mut stripe.kept, hash, partition.clone());
         }
-        // Under the lock: who is found is in the order, or about to be let go.
-        bound.take(partition, weight);
+        // Under the lock: a kept partition in the table is also in the order, or about to be removed.
+        eviction.insert(partition, weight);
         drop(stripe);
-        self.remove_evicted(bound);
+        self.remove_evicted(eviction);
     }
 
     fn keep_empty(&self, stripe: &mut Stripe, hash: u64, partition: Arc<Partition>, weight: u32) {
@@ -209,35 +212,35 @@ impl Partitions {
         let limit = self.empty_limit;
         let bytes = stripe.empty_bytes + weight as usize;
         if stripe.empty.0.len() >= limit.partitions || bytes > limit.bytes {
-            // Whose does not matter: they are of use for a moment only.
+            // All of the stripe's at once: they are of use for a moment only.
             stripe.clear_empty();
         }
         stripe.empty_bytes += weight as usize;
         self.put(&mut stripe.empty, hash, partition);
     }
 
-    fn note_use(&self, bound: &Eviction, partition: &Arc<Partition>) {
-        bound.note_use(partition);
-        self.remove_evicted(bound);
+    fn note_use(&self, eviction: &Eviction, partition: &Arc<Partition>) {
+        eviction.note_use(partition);
+        self.remove_evicted(eviction);
     }
 
-    /// Finds no more who had to leave. Never under a stripe's lock, which it takes.
-    fn remove_evicted(&self, bound: &Eviction) {
-        self.forget(bound, bound.take_evicted());
+    /// Removes evicted partitions from the table. Never called under a stripe's lock, which it takes.
+    fn remove_evicted(&self, eviction: &Eviction) {
+        self.forget(eviction, eviction.take_evicted());
     }
 
-    fn forget(&self, bound: &Eviction, evicted: Vec<Arc<Partition>>) {
+    fn forget(&self, eviction: &Eviction, evicted: Vec<Arc<Partition>>) {
         for partition in evicted {
             let hash = self.hash(&partition.key);
             let mut stripe = self.stripe(hash);
-            // It may have come back meanwhile.
-            if !bound.has(&partition) {
+            // The partition may have been inserted again meanwhile.
+            if !eviction.has(&partition) {
                 stripe.kept.remove(hash, &partition);
             }
         }
     }
 
-    /// Runs `act` on the partition of this key if there is one in memory.
+    /// Runs `act` on the partition of this key if it is in memory.
     pub(crate) fn with_known<R>(
         &self,
         key: &PartitionKey,
@@ -247,8 +250,8 @@ impl Partitions {
             .then(|| self.with(key, |_, state| act(state)))
     }
 
-    /// Runs `act` on the partition of this key if it is still under this number of the namespace:
-    /// what has begun under another has no effect.
+    /// Runs `act` on the partition of this key if it is still under this number of the namespace: work that
+    /// began under another number has no effect.
     pub(crate) fn with_under<R>(
         &self,
         key: &PartitionKey,
@@ -260,7 +263,7 @@ impl Partitions {
         })
     }
 
-    /// Whether there is a partition of this key in memory.
+    /// Whether the partition of this key is in memory.
     pub(crate) fn knows(&self, key: &PartitionKey) -> bool {
         let hash = self.hash(key);
         let stripe = self.stripe(hash);
@@ -284,16 +287,16 @@ impl Partitions {
         keys
     }
 
-    /// Partitions in L1, and what they cost.
+    /// The number of partitions in L1, and their bytes.
     pub(crate) fn size(&self) -> (u64, u64) {
-        self.bound.as_ref().map_or((0, 0), |bound| {
-            bound.settle();
-            self.remove_evicted(bound);
-            bound.size()
+        self.eviction.as_ref().map_or((0, 0), |eviction| {
+            eviction.run_pending();
+            self.remove_evicted(eviction);
+            eviction.size()
         })
     }
 
-    /// Frees what has expired, and the room of what has left.
+    /// Removes expired partitions and entries, and shrinks the tables.
     pub(crate) async fn sweep(&self, now: Now) {
         for stripe in &self.stripes {
             let (over, grown): (Vec<_>, Vec<_>) = {
@@ -310,17 +313,17 @@ impl Partitions {
                 let grown = grown.filter(|it| it.lock().is_to_be_pruned(now.wall));
                 (over, grown.map(|it| it.key.clone()).collect())
             };
-            if let Some(bound) = &self.bound {
-                over.iter().for_each(|partition| bound.remove(partition));
+            if let Some(eviction) = &self.eviction {
+                over.iter().for_each(|partition| eviction.remove(partition));
             }
             for key in grown {
                 self.with_known(&key, |state| state.prune(now.wall));
             }
             tokio::task::yield_now().await;
         }
-        if let Some(bound) = &self.bound {
-            bound.settle();
-            self.remove_evicted(bound);
+        if let Some(eviction) = &self.eviction {
+            eviction.run_pending();
+            self.remove_evicted(eviction);
         }
     }
 
@@ -334,7 +337,7 @@ impl Partitions {
     }
 
     fn stripe(&self, hash: u64) -> MutexGuard<'_, Stripe> {
-        // The tables use the lowest bits, and the highest.
+        // The tables use the lowest and the highest bits of the hash.
         self.stripes[(hash >> 32) as usize % STRIPES].lock()
     }
 }
@@ -376,7 +379,7 @@ mod tests {
         PartitionKey::user(number.to_string()).expect("a key")
     }
 
-    /// Keeps a token of so many bytes.
+    /// Inserts a token of so many bytes.
     fn keep(partitions: &Partitions, number: usize, size: usize) {
         let token = Token::new("x".repeat(size));
         let name = TokenKey::from_canonical("graph");
@@ -387,15 +390,21 @@ mod tests {
     }
 
     impl Partitions {
-        /// How many there are on the buckets; those that are kept have to be in the order, too.
+        /// The kept and the empty partitions. Every kept one has to be in the order, too.
         fn count(&self) -> (u64, usize) {
             let (booked, weight) = self.size();
             assert!(weight <= LIMIT, "{weight}");
-            let bound = self.bound.as_ref().expect("there is L1");
+            let eviction = self.eviction.as_ref().expect("there is L1");
             let (mut kept, mut empty) = (0, 0);
             for stripe in &self.stripes {
                 let stripe = stripe.lock();
-                assert!(stripe.kept.0.iter().all(|partition| bound.has(partition)));
+                assert!(
+                    stripe
+                        .kept
+                        .0
+                        .iter()
+                        .all(|partition| eviction.has(partition))
+                );
                 kept += stripe.kept.0.len() as u64;
                 empty += stripe.empty.0.len();
             }
@@ -432,7 +441,7 @@ mod tests {
     async fn what_has_left_gives_its_room_back() {
         let partitions = partitions();
         for number in 0..20_000 {
-            // Under way, as all are while L2 is away.
+            // Active, as all are while L2 is away.
             partitions.with(&user(number), |_, state| state.pending().reads += 1);
         }
         let rooms = || {
@@ -460,7 +469,7 @@ mod tests {
         let partitions = partitions();
         for number in 0..1000 {
             keep(&partitions, number, 7000);
-            // One that is used all the time.
+            // A partition that is used all the time.
             assert!(partitions.get(&user(0)).is_some(), "after {number}");
         }
         let (kept, _) = partitions.count();
@@ -472,44 +481,44 @@ mod tests {
     #[test]
     fn a_use_counts_again_when_a_sixteenth_has_come() {
         let partitions = partitions();
-        let bound = partitions.bound.as_ref().expect("there is L1");
+        let eviction = partitions.eviction.as_ref().expect("there is L1");
         for number in 0..64 {
             keep(&partitions, number, 100);
         }
         partitions.size();
         keep(&partitions, 64, 100);
         let used = partitions.get(&user(0)).expect("there is room");
-        assert!(!bound.forgets(&used));
+        assert!(!eviction.is_use_due(&used));
         for number in 65..68 {
             keep(&partitions, number, 100);
         }
-        assert!(!bound.forgets(&used));
+        assert!(!eviction.is_use_due(&used));
         keep(&partitions, 68, 100);
-        assert!(bound.forgets(&used));
+        assert!(eviction.is_use_due(&used));
         partitions.get(&user(0));
-        assert!(!bound.forgets(&used));
+        assert!(!eviction.is_use_due(&used));
     }
 
     #[test]
     fn who_comes_back_while_being_let_go_stays() {
         let partitions = partitions();
-        let bound = partitions.bound.as_ref().expect("there is L1");
+        let eviction = partitions.eviction.as_ref().expect("there is L1");
         keep(&partitions, 0, 7000);
         let first = partitions.get(&user(0)).expect("there is room");
         for number in 1..100 {
             keep(&partitions, number, 7000);
         }
-        // More than there is room for, as another thread would bring it.
+        // More than fits, as another thread would insert it.
         for number in 100..200 {
             let newcomer = Partition::new(user(number), &NamespaceGeneration::default());
-            bound.take(&newcomer, 7000);
+            eviction.insert(&newcomer, 7000);
         }
-        bound.settle();
-        let evicted = bound.take_evicted();
+        eviction.run_pending();
+        let evicted = eviction.take_evicted();
         assert!(evicted.iter().any(|it| Arc::ptr_eq(it, &first)));
         keep(&partitions, 0, 9000);
-        partitions.forget(bound, evicted);
-        assert!(bound.has(&first));
+        partitions.forget(eviction, evicted);
+        assert!(eviction.has(&first));
         assert!(partitions.knows(&user(0)));
         assert!(!partitions.knows(&user(1)), "the others have left");
     }
@@ -518,7 +527,7 @@ mod tests {
     fn who_comes_while_all_are_forgotten_is_not_left_in_the_books() {
         let partitions = partitions();
         keep(&partitions, 0, 100);
-        partitions.bound.as_ref().expect("there is L1").clear();
+        partitions.eviction.as_ref().expect("there is L1").clear();
         keep(&partitions, 1, 100);
         partitions.clear_buckets();
         assert_eq!(partitions.count(), (0, 0));

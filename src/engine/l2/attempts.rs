@@ -1,4 +1,4 @@
-//! One operation on L2: its attempts, timeouts, breaker and hook.
+//! One operation on L2, with its attempts, timeouts, breaker and hook.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::policy::{L2Failure, L2Operation, OnFailure};
 use crate::random::{SLIGHTLY, jittered};
 use crate::store::{PartitionId, StoreFuture};
 
-/// Attempts at one operation, the first included, however often the hook answers retry.
+/// Attempts at one operation, the first included, however often the hook asks for a retry.
 const MAX_ATTEMPTS: u32 = 3;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
@@ -26,7 +26,7 @@ fn opened(operation: L2Operation) {
 }
 
 impl L2 {
-    /// Asks the store about these partitions of one shard.
+    /// Asks the store about these partitions, all of one shard.
     pub(crate) async fn call<'a, T>(
         &'a self,
         operation: L2Operation,
@@ -50,7 +50,7 @@ impl L2 {
             let question = reads(operation).then(|| shard.pace.ask());
             let answer = within(self.soft_timeout, deadline, ask()).await;
             let answer = answer.unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Timeout)));
-            // A refusal is an answer: the store is there.
+            // A refusal is an answer.
             let answered = match &answer {
                 Ok(_) => true,
                 Err(error) => error.kind() == StoreErrorKind::Refused,
@@ -105,7 +105,7 @@ impl L2 {
     ) -> OnFailure {
         self.counters.l2_errors.add(1);
         let digest = partition.map(PartitionId::short);
-        // Each attempt of an outage would be a line.
+        // Otherwise every attempt of an outage would be a warning.
         match way.reasons.is_news(error) {
             true => tracing::warn!(
                 ?operation,

@@ -1,4 +1,4 @@
-//! The circuit breaker around L2: after some failures nobody waits for a store that is down.
+//! The circuit breaker around L2: after some failures no request waits for a store that is down.
 
 use std::time::Duration;
 
@@ -9,25 +9,27 @@ use crate::random;
 
 /// Failures in a row that open the breaker.
 const THRESHOLD: u32 = 5;
-/// How long it stays open at first, and at most.
+/// How long the breaker stays open at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A probe that is due for so long was not made because nobody came: the store may long be back.
+/// A probe that is overdue by this much was not made because there was no request. The store may have been
+/// back for long.
 const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Whether L2 is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum BreakerState {
-    /// By everybody.
+    /// By every request.
     #[default]
     Closed,
-    /// By nobody: it has not answered several times in a row. What the store refuses it has answered.
+    /// By none: it has not answered several times in a row. A refusal is an answer.
     Open,
-    /// By one request, whose outcome decides.
+    /// By one request, the probe. Its outcome decides.
     HalfOpen,
 }
 
-/// Closed: everybody may ask. Open: nobody. Half-open: one probe may, and its outcome decides.
+/// Closed: every request may ask the store. Open: none may. Half-open: one probe may, and its outcome
+/// decides.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker(Mutex<State>);
 
@@ -39,14 +41,15 @@ struct State {
 
 #[derive(Debug)]
 struct Open {
-    /// The store's last failure.
+    /// The time of the store's last failure.
     since: Instant,
     until: Instant,
     pause: Duration,
     probing: bool,
 }
 
-/// Leave to ask the store once. Dropped without an outcome, it counts as neither.
+/// Permission to ask the store once. Dropped without an outcome, it counts neither as an answer nor as a
+/// failure.
 #[derive(Debug)]
 pub(crate) struct Attempt<'a> {
     breaker: &'a Breaker,
@@ -54,7 +57,7 @@ pub(crate) struct Attempt<'a> {
 }
 
 impl Breaker {
-    /// Leave to ask the store now, if it may be asked.
+    /// Permission to ask the store now; `None` while the breaker rejects it.
     pub(crate) fn attempt(&self) -> Option<Attempt<'_>> {
         let mut state = self.lock();
         let probe = match &mut state.open {
@@ -79,8 +82,8 @@ impl Breaker {
         }
     }
 
-    /// Whether requests may be spared the question: the store is known to fail, and that is known
-    /// well enough. Then also whether a probe is due, so that somebody asks in the background.
+    /// `Some` while the breaker rejects calls, and has been probed recently enough; the bool says whether a
+    /// probe is due, to be made in the background.
     pub(crate) fn short_circuits(&self) -> Option<bool> {
         let state = self.lock();
         let open = state.open.as_ref()?;
@@ -89,14 +92,14 @@ impl Breaker {
         (!overdue).then_some(!open.probing && now >= open.until)
     }
 
-    /// Whether nobody may ask now.
+    /// Whether the breaker rejects calls now.
     pub(crate) fn is_open(&self) -> bool {
         let closed_to = |open: &Open| open.probing || Instant::now() < open.until;
         self.lock().open.as_ref().is_some_and(closed_to)
     }
 
-    /// Something says that the store may be back: a probe is due as soon as after the first failures,
-    /// which is at once when the last was longer ago.
+    /// The store may be back. A probe is due as soon as after the first failures: at once, if the last
+    /// failure was longer ago.
     pub(crate) fn probe_soon(&self) {
         if let Some(open) = &mut self.lock().open {
             open.pause = FIRST_PAUSE;
@@ -104,8 +107,8 @@ impl Breaker {
         }
     }
 
-    /// The store answers questions of another kind: once the pause is over everybody may ask, and the
-    /// next failure opens it again.
+    /// The store answers calls of the other kind. Once the pause is over, every request may ask again; the
+    /// next failure opens the breaker.
     pub(crate) fn relent(&self) {
         let mut state = self.lock();
         let due = |open: &Open| !open.probing && Instant::now() >= open.until;
@@ -117,7 +120,7 @@ impl Breaker {
         }
     }
 
-    /// Lets everybody ask again.
+    /// Closes the breaker.
     pub(crate) fn reset(&self) {
         *self.lock() = State::default();
     }
@@ -128,17 +131,17 @@ impl Breaker {
 }
 
 impl Attempt<'_> {
-    /// The store answered. Whether that has closed the breaker.
+    /// The store answered. Returns whether that has closed the breaker.
     pub(crate) fn succeeded(self) -> bool {
         let mut state = self.breaker.lock();
-        // An answer from before the breaker opened says nothing about the store now.
+        // An answer to a call from before the breaker opened says nothing about the store now.
         if !self.probe && state.open.is_some() {
             return false;
         }
         std::mem::take(&mut *state).open.is_some()
     }
 
-    /// The store did not answer. Whether that has opened the breaker, which was closed.
+    /// The store did not answer. Returns whether that has opened the breaker, which was closed.
     pub(crate) fn failed(self) -> bool {
         let mut state = self.breaker.lock();
         state.failures += 1;
@@ -176,7 +179,7 @@ mod tests {
         breaker.attempt().expect("may ask").failed();
     }
 
-    /// One that has reached its longest pause.
+    /// A breaker that has reached its longest pause.
     async fn long_open() -> Breaker {
         let breaker = Breaker::default();
         for _ in 0..5 {
@@ -226,7 +229,7 @@ mod tests {
         assert!(breaker.attempt().is_none(), "it has failed just now");
         tokio::time::advance(Duration::from_millis(100)).await;
         fail(&breaker);
-        // The sign was wrong: the pauses begin anew.
+        // The store was not back: the pauses begin anew.
         tokio::time::advance(Duration::from_millis(1700)).await;
         assert!(breaker.attempt().is_none());
         tokio::time::advance(Duration::from_millis(600)).await;

@@ -1,4 +1,4 @@
-//! The engine's way to the L2 store: timeouts, breakers, failure hook, counters.
+//! All calls to the store, with their timeouts, breakers, failure hook and counters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,31 +22,32 @@ pub(crate) struct L2 {
     pub(crate) prefix: NamespaceGeneration,
     pub(crate) shards: Shards,
     pub(crate) hook: Option<FailureHook>,
-    /// How long one attempt may take.
+    /// The limit on one attempt.
     pub(crate) soft_timeout: Duration,
-    /// How long an operation may take with all its attempts.
+    /// The limit on an operation, all attempts included.
     pub(crate) hard_timeout: Duration,
     pub(crate) counters: Arc<Counters>,
 }
 
 impl L2 {
-    /// What the store knows a partition by, under this number of the namespace.
+    /// The partition's id in the store, under this number of the namespace.
     pub(crate) fn id(&self, key: &PartitionKey, under: Number) -> PartitionId {
         self.named(&self.protection.names(), key, under)
     }
 
-    /// The same by these names.
+    /// The same, named in this way: see [`EntryCodec::names`].
     pub(crate) fn named(&self, names: &Names, key: &PartitionKey, under: Number) -> PartitionId {
         let id = names.partition(&self.protection.namespace, key);
         id.under(under.get())
     }
 
-    /// What the store knows an entry by.
+    /// The entry's id in the store.
     pub(crate) fn entry_id(&self, name: &str) -> EntryId {
         self.protection.entry(name)
     }
 
-    /// One round-trip for the whole group, which is of one [shard](Self::by_shard). Fails as a whole when every load in it failed.
+    /// Loads a group of one [shard](Self::by_shard) in one round-trip. Fails as a whole when every load in it
+    /// failed.
     pub(crate) async fn load(
         &self,
         group: &[PartitionId],
@@ -57,7 +58,7 @@ impl L2 {
             Box::pin(async move { all_failed(self.store.load(group).await) })
         };
         let answers = self.call(L2Operation::Load, &of, load).await?;
-        // The store has answered: of these alone it says that it cannot.
+        // The store has answered, and says that it cannot read these partitions.
         let answers = group.iter().zip(answers).map(|(partition, answer)| {
             answer.map_err(|error| {
                 let shard = self.shard(partition);
@@ -69,7 +70,7 @@ impl L2 {
         Ok(answers.collect())
     }
 
-    /// A load that goes out on its own.
+    /// Loads one partition, in a round-trip of its own.
     pub(crate) async fn load_one(&self, partition: &PartitionId) -> Result<Loaded, L2Error> {
         let answers = self.load(std::slice::from_ref(partition)).await?;
         answers
@@ -78,7 +79,7 @@ impl L2 {
             .unwrap_or_else(|| Err(L2Error::lost()))
     }
 
-    /// One round-trip for the whole group, which is of one [shard](Self::by_shard).
+    /// Asks for the revisions of a group of one [shard](Self::by_shard) in one round-trip.
     pub(crate) async fn revisions(
         &self,
         group: &[PartitionId],
@@ -90,8 +91,8 @@ impl L2 {
         .await
     }
 
-    /// One round-trip for the whole group, which is of one [shard](Self::by_shard). Fails as a whole
-    /// when every commit in it failed.
+    /// Commits a group of one [shard](Self::by_shard) in one round-trip. Fails as a whole when every commit
+    /// in it failed.
     pub(crate) async fn commit(
         &self,
         group: &[Commit],
@@ -157,8 +158,8 @@ impl L2 {
         ttl: Duration,
     ) -> Result<LeaseState, L2Error> {
         let shard = self.shard(&lease.partition);
-        // Never closed.
-        let _turn = shard.leases.acquire().await;
+        // The semaphore is never closed.
+        let _permit = shard.leases.acquire().await;
         self.call(L2Operation::Lease, &[&lease.partition], || {
             self.store.acquire_lease(lease, ttl)
         })
@@ -174,19 +175,19 @@ impl L2 {
 
     pub(crate) async fn release_lease(&self, lease: &Lease) -> Result<bool, L2Error> {
         let shard = self.shard(&lease.partition);
-        let _turn = shard.leases.acquire().await;
+        let _permit = shard.leases.acquire().await;
         self.call(L2Operation::Lease, &[&lease.partition], || {
             self.store.release_lease(lease)
         })
         .await
     }
 
-    /// What of the store keeps this partition, and fails apart from the rest.
+    /// The shard of this partition: the part of the store that fails apart from the rest.
     pub(crate) fn shard(&self, partition: &PartitionId) -> Arc<Shard> {
         self.shards.get(self.store.server(partition))
     }
 
-    /// The same of a partition whose name in the store may not be known yet.
+    /// The same for a partition whose name in the store may not be known yet.
     pub(crate) fn shard_of(&self, key: &PartitionKey) -> Arc<Shard> {
         match self.prefix.known() {
             Some(under) => self.shard(&self.id(key, under)),
@@ -194,8 +195,7 @@ impl L2 {
         }
     }
 
-    /// Divides a group by the shards of the partitions in it: one that does not answer is waited for
-    /// by its own alone.
+    /// Divides a group by shard, so that only the partitions of a shard wait for it when it does not answer.
     pub(crate) fn by_shard<T>(
         &self,
         group: Vec<T>,
@@ -216,7 +216,7 @@ impl L2 {
     }
 }
 
-/// Lifts the error out of a group in which nothing succeeded.
+/// Returns the first error if nothing in the group succeeded.
 fn all_failed<T>(
     answers: Vec<Result<T, StoreError>>,
 ) -> Result<Vec<Result<T, StoreError>>, StoreError> {

@@ -1,4 +1,4 @@
-//! How entries are named and protected on their way to L2, and read on their way back.
+//! Names and seals entries on their way to L2, and opens them on their way back.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::telemetry::Counters;
 #[cfg(feature = "seal")]
 use crate::time::{Clock, Timestamp};
 
-/// Everything that goes to L2 is named and written by this, and everything from it is read by it.
+/// Everything that goes to L2 is named and written by this, and everything that comes back is read by it.
 pub(crate) struct EntryCodec {
     pub(crate) namespace: Arc<str>,
     pub(crate) counters: Arc<Counters>,
@@ -21,13 +21,13 @@ pub(crate) struct EntryCodec {
     pub(crate) encryption: Option<Sealing>,
 }
 
-/// Encryption is on.
+/// The key ring, and the times at which encryption begins and plaintext ends.
 #[cfg(feature = "seal")]
 pub(crate) struct Sealing {
     pub(crate) ring: KeyRing,
-    /// From when on everything is sealed.
+    /// From this time on everything is sealed; `None` is from the start.
     pub(crate) from: Option<Timestamp>,
-    /// Until when entries without protection are taken.
+    /// Until this time, entries that are not sealed are accepted.
     pub(crate) plaintext_until: Option<Timestamp>,
     pub(crate) clock: Clock,
 }
@@ -39,7 +39,7 @@ impl Sealing {
             .is_some_and(|until| self.clock.now() < until)
     }
 
-    /// A key that something is sealed with and that the ring does not have.
+    /// A key that an entry is sealed with and that the ring does not have.
     pub(crate) fn unknown_key(&self, loaded: &Loaded) -> Option<KeyId> {
         let values = loaded.entries.iter().map(|stored| &stored.value);
         let mut ids = values.filter_map(|value| seal::key_id(value));
@@ -48,7 +48,7 @@ impl Sealing {
 }
 
 impl EntryCodec {
-    /// What seals now; `None` before its time.
+    /// The sealing in force; `None` before its time.
     #[cfg(feature = "seal")]
     pub(crate) fn sealing(&self) -> Option<&Sealing> {
         let sealing = self.encryption.as_ref()?;
@@ -56,7 +56,7 @@ impl EntryCodec {
         on.then_some(sealing)
     }
 
-    /// Whether partitions have the names that they have with encryption.
+    /// Whether partitions have their keyed names, as with encryption.
     pub(crate) fn seals(&self) -> bool {
         #[cfg(feature = "seal")]
         return self.sealing().is_some();
@@ -72,7 +72,7 @@ impl EntryCodec {
         Names::default()
     }
 
-    /// All the names by which a partition may stand in the store now or soon.
+    /// All the ways in which a partition may be named in the store now or soon.
     pub(crate) fn possible_names(&self) -> Vec<Names> {
         #[cfg(feature = "seal")]
         if let Some(sealing) = &self.encryption {
@@ -85,7 +85,7 @@ impl EntryCodec {
         vec![Names::default()]
     }
 
-    /// All the names by which anything may ever have stood in the store; first those of now.
+    /// All the ways in which anything may ever have been named in the store; first the present one.
     pub(crate) fn all_names(&self) -> Vec<Names> {
         #[cfg(feature = "seal")]
         if let Some(sealing) = &self.encryption {
@@ -99,12 +99,12 @@ impl EntryCodec {
         vec![Names::default()]
     }
 
-    /// What the store knows an entry by.
+    /// The entry's id in the store.
     pub(crate) fn entry(&self, name: &str) -> EntryId {
         self.names().entry(name)
     }
 
-    /// What writes entries for a partition in L2: for those of one commit, not to be kept.
+    /// Writes the entries of one commit to a partition. Not to be kept longer.
     pub(crate) fn writer<'a>(&self, partition: &'a PartitionId, generation: u64) -> Writer<'a> {
         Writer {
             names: self.names(),
@@ -115,12 +115,12 @@ impl EntryCodec {
         }
     }
 
-    /// What reads the entries of a partition in L2: those of one load, not to be kept.
+    /// Reads the entries of one load of a partition. Not to be kept longer.
     pub(crate) fn reader<'a>(&'a self, partition: &'a PartitionId, generation: u64) -> Reader<'a> {
         self.reader_by(self.names(), partition, generation)
     }
 
-    /// The same of a partition that stands there by these names.
+    /// The same for a partition that is named in this way.
     pub(crate) fn reader_by<'a>(
         &'a self,
         names: Names,
@@ -139,7 +139,7 @@ impl EntryCodec {
 }
 
 impl EntryCodec {
-    /// The names of a partition's entries that are too small to be tokens and can be read.
+    /// The names of the partition's entries that are too small to be tokens and that can be read.
     pub(crate) fn small_names(&self, partition: &PartitionId, loaded: &Loaded) -> Vec<TokenKey> {
         let mut reader = self.reader(partition, loaded.generation);
         let small = loaded.entries.iter();
@@ -149,10 +149,10 @@ impl EntryCodec {
     }
 }
 
-/// Room for a link, sealed.
+/// Large enough for a link, sealed.
 const SMALL: usize = 512;
 
-/// Reads entries of one partition in one generation. What they have in common is worked out once.
+/// Reads entries of one partition in one generation. The work that they share is done once.
 pub(crate) struct Reader<'a> {
     names: Names,
     #[cfg(feature = "seal")]
@@ -163,7 +163,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads an entry. One that cannot be is counted and logged, without its content.
+    /// Reads an entry. An entry that cannot be read is counted and logged, without its content.
     pub(crate) fn read(&mut self, stored: &StoredEntry) -> Result<(TokenKey, Value), Unopenable> {
         let decoded = self.decode(stored);
         if let Err(reason) = decoded {
@@ -206,7 +206,7 @@ impl Reader<'_> {
     }
 }
 
-/// Writes entries for one partition in one generation. What they have in common is worked out once.
+/// Writes entries of one partition in one generation. The work that they share is done once.
 pub(crate) struct Writer<'a> {
     names: Names,
     #[cfg(feature = "seal")]
@@ -216,7 +216,7 @@ pub(crate) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// The change that puts this value, or removes the entry.
+    /// The change that stores this value, or removes the entry.
     pub(crate) fn change(&self, name: &str, value: Option<&Value>) -> Change {
         let entry = self.names.entry(name);
         let put = value.map(|value| Put {
@@ -237,7 +237,7 @@ impl Writer<'_> {
             let mut buffer = codec::write(name, value, seal::BEFORE, seal::AFTER);
             return match sealer.seal(place, &mut buffer) {
                 Some(()) => Bytes::from_owner(buffer),
-                // Longer than 64 GiB. Nothing is better than something that is not sealed.
+                // Longer than 64 GiB. An empty entry is better than one that is not sealed.
                 None => Bytes::new(),
             };
         }

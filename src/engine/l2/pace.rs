@@ -1,10 +1,10 @@
 //! How promptly a shard of the store answers reads, and whether it answers at all.
 //!
-//! Who has a usable value in memory, and only has to compare it with L2, waits for that while L2
-//! answers: then what memory has may be out of date. A shard that answers nothing at all for its
-//! *patience* is silent. For a second then, or until it answers, those whom memory can serve go on
-//! at once, and one question at a time finds out whether it is back. Those whose entry is known to
-//! have changed wait each time, until the breaker is open.
+//! A request that has a usable value in memory, and only has to compare it with L2, waits for that while L2
+//! answers: memory may be stale. A shard that answers nothing at all for its *patience* is silent. Then, for
+//! a second or until it answers, requests that memory can serve do not wait, and one question at a time finds
+//! out whether the shard is back. A request whose partition is known to have changed waits each time, until
+//! the breaker opens.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,25 +15,25 @@ use tokio::time::Instant;
 use crate::engine::limits::RECHECK;
 use crate::patience::STEPS;
 
-/// The least patience: longer than a busy machine takes to answer from nearby.
+/// The shortest patience: longer than a busy machine takes to answer from nearby.
 const LEAST: Duration = Duration::from_millis(25);
-/// Round-trips that a shard may take: a question that is lost with its connection, a new one, which
-/// is encrypted and signed in to, and the question again.
+/// Round-trips that an answer may take: a question that is lost with its connection, a new connection with
+/// TLS and sign-in, and the question again.
 const ROUND_TRIPS: u32 = 6;
 
 #[derive(Default)]
 pub(crate) struct Pace {
-    /// Questions that were answered.
+    /// The number of answered questions.
     answers: AtomicU64,
-    /// Those that are not yet.
+    /// The number of open questions.
     open: AtomicU32,
-    /// Smoothed.
+    /// The smoothed round-trip time.
     round_trip: Mutex<Option<Duration>>,
-    /// Until when nobody waits.
+    /// Until then the shard counts as silent.
     silent_until: Mutex<Option<Instant>>,
 }
 
-/// A question that is not answered yet.
+/// An open question.
 pub(crate) struct Question<'a> {
     pace: &'a Pace,
     asked: Instant,
@@ -48,14 +48,15 @@ impl Pace {
         }
     }
 
-    /// Whether it is silent; then also whether nobody is asking.
+    /// `Some` while the shard is silent; the bool says whether no question is open, so that one is to be
+    /// asked.
     pub(crate) fn short_circuits(&self) -> Option<bool> {
         let until = (*self.silent_until.lock())?;
         let silent = Instant::now() < until;
         silent.then(|| self.open.load(Ordering::Acquire) == 0)
     }
 
-    /// Waits until it is silent, with a `sleep` that the caller's runtime, or none, allows.
+    /// Waits until the shard is silent, in steps of `sleep`: the caller's runtime, if any, gives the timer.
     pub(crate) async fn silence<S: Future>(
         &self,
         longest: Duration,
@@ -87,7 +88,7 @@ impl Pace {
 }
 
 impl Question<'_> {
-    /// With whatever answer.
+    /// The shard answered, whatever the answer.
     pub(crate) fn answered(self) {
         let took = self.asked.elapsed();
         let mut round_trip = self.pace.round_trip.lock();

@@ -1,8 +1,8 @@
-//! What L2 is asked of many partitions goes out in groups: one round-trip for all that is ready to be
-//! asked, and as many of them under way as there are.
+//! Questions about partitions go to L2 in groups: all that are ready go out in one round-trip, and any number
+//! of groups may be under way.
 //!
-//! A lone question goes out at once. While some groups are under way the next one gathers for a moment,
-//! and for no longer than that: a slow one does not hold it up.
+//! A lone question goes out at once. While some groups are under way the next one gathers for a moment, and
+//! no longer: a slow group does not delay it.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::engine::error::L2Error;
 use crate::engine::l2::calls::L2;
 use crate::store::{Loaded, PartitionId, Revision};
 
-/// Groups under way beside which the next one does not wait for more: one that the store works on, and
-/// one on its way.
+/// With fewer groups than this under way, the next one does not gather: the store works on one, and one is on
+/// its way.
 const UNDISTURBED: usize = 2;
 
-/// How long it gathers beside more: what it costs at most, whatever the others wait for.
+/// How long a group gathers otherwise: the most that gathering costs, whatever the other groups wait for.
 pub(crate) const GATHERING: Duration = Duration::from_millis(1);
 
-/// Questions of one kind that wait to be asked.
+/// Questions of one kind that are to be asked.
 pub(crate) struct Questions<A> {
     waiting: Mutex<Waiting<A>>,
     pub(crate) under_way: Semaphore,
@@ -28,7 +28,7 @@ pub(crate) struct Questions<A> {
 
 struct Waiting<A> {
     questions: Vec<Question<A>>,
-    /// A task is about to ask, and will ask these too.
+    /// A task is about to ask these, and any that are added until then.
     gathering: bool,
 }
 
@@ -37,12 +37,12 @@ pub(crate) struct Question<A> {
     pub(crate) answer: Answer<A>,
 }
 
-/// Takes the answer. Dropped unused where the asking task ends without one.
+/// Takes the answer. Dropped unused if the asking task ends without one.
 type Answer<A> = Box<dyn FnOnce(Result<A, L2Error>) + Send>;
 
-/// What L2 can be asked of a group of partitions.
+/// A question that L2 answers for a group of partitions.
 pub(crate) trait Asked: Send + Sized + 'static {
-    /// Questions in one round-trip.
+    /// The most questions in one round-trip.
     const MAX_GROUP: usize;
 
     fn ask(
@@ -52,7 +52,7 @@ pub(crate) trait Asked: Send + Sized + 'static {
 }
 
 impl Asked for Loaded {
-    /// Of usual partitions, half a megabyte.
+    /// Half a megabyte of usual partitions.
     const MAX_GROUP: usize = 64;
 
     async fn ask(l2: &L2, group: &[PartitionId]) -> Result<Vec<Result<Self, L2Error>>, L2Error> {
@@ -85,7 +85,7 @@ impl<A> Default for Questions<A> {
 }
 
 impl<A> Questions<A> {
-    /// Whether somebody has to be found who asks.
+    /// Adds a question. Returns whether the caller has to start the task that asks.
     pub(crate) fn add(&self, question: Question<A>) -> bool {
         let mut waiting = self.waiting.lock();
         waiting.questions.push(question);

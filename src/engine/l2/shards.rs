@@ -1,4 +1,4 @@
-//! What of the store fails apart: each shard has a breaker for reads, one for writes, and a pace.
+//! The parts of the store that fail apart. Each shard has a breaker for reads, one for writes, and a pace.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::engine::l2::pace::Pace;
 use crate::policy::L2Operation;
 use crate::reasons::Reasons;
 
-/// Shards that are remembered: more than a cluster can sensibly have.
+/// Shards that are kept at most: more than a cluster can sensibly have.
 const MAX_SHARDS: usize = 1000;
-/// Leases that are asked for or given back at a time: 3,000 a second from a store 20 ms away.
+/// Calls at a time that take or release a lease: 3,000 a second to a store 20 ms away.
 const MAX_LEASES: usize = 64;
-/// A shard that was not asked for so long says nothing about the store: a failover may have put
-/// another in its stead. Longer than the longest interval between looks at the prefix generation.
+/// A shard that was not asked for this long says nothing about the store: a failover may have replaced it.
+/// Longer than the longest interval between looks at the namespace's number.
 const FORGOTTEN: Duration = Duration::from_secs(300);
-/// One that was not asked for so long while others were has no users now: most likely its partitions
-/// are kept by another.
+/// A shard that was not asked for this long, while others were, has no users now: most likely its partitions
+/// have moved to another one.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The shards of the store that were asked.
+/// The shards that were asked so far, by number.
 #[derive(Default)]
 pub(crate) struct Shards(Mutex<HashMap<usize, Arc<Shard>>>);
 
@@ -32,19 +32,19 @@ pub(crate) struct Shards(Mutex<HashMap<usize, Arc<Shard>>>);
 pub(crate) struct Shard {
     reads: Way,
     writes: Way,
-    /// Of reads.
+    /// The pace of reads.
     pub(crate) pace: Pace,
-    /// Leases go out one by one: those that wait for their turn have not been asked for yet, and do
-    /// not hold up each other's answers. Renewals, which have a time to keep, do not wait.
+    /// Bounds the calls that take or release a lease, which go out one by one. One that waits here is not
+    /// open yet, and does not delay the answers of the others. Renewals have a deadline, and do not wait.
     pub(crate) leases: Semaphore,
     asked: Mutex<Instant>,
 }
 
-/// Reads or writes of a shard. A server that takes no writes may well answer reads.
+/// Reads or writes of a shard. A server that refuses writes may still answer reads.
 #[derive(Default)]
 pub(crate) struct Way {
     pub(crate) breaker: Breaker,
-    /// Why it fails.
+    /// The reasons that were logged already.
     pub(crate) reasons: Reasons,
 }
 
@@ -66,21 +66,21 @@ impl Shard {
         }
     }
 
-    /// Whether a request that memory can serve goes on without asking: the shard is known not to
-    /// answer. Then also whether somebody is to ask in the background. One whose memory is
-    /// `contradicted` asks until the breaker is open.
+    /// `Some` if a request that memory can serve goes on without asking, because the shard is known not to
+    /// answer; the bool says whether to probe it in the background. A request whose partition is
+    /// `contradicted` asks until the breaker opens.
     pub(crate) fn short_circuits(&self, contradicted: bool) -> Option<bool> {
         let silent = || self.pace.short_circuits().filter(|_| !contradicted);
         self.reads.breaker.short_circuits().or_else(silent)
     }
 
-    /// A read was answered: where nothing is to be written nobody else would find out that writes are
-    /// answered, too.
+    /// A read was answered. Without a write to make, nothing else would find out that writes are answered,
+    /// too.
     pub(crate) fn answered(&self) {
         self.writes.breaker.relent();
     }
 
-    /// Reads are answered again after they were not.
+    /// Reads are answered again after an outage.
     pub(crate) fn recovered(&self) {
         self.writes.breaker.probe_soon();
     }
@@ -95,7 +95,7 @@ pub(crate) fn reads(operation: L2Operation) -> bool {
 }
 
 impl Shards {
-    /// The shard of this number, which is about to be asked.
+    /// The shard of this number. Notes that it is about to be asked.
     pub(crate) fn get(&self, number: usize) -> Arc<Shard> {
         let mut shards = self.0.lock();
         if shards.len() >= MAX_SHARDS && !shards.contains_key(&number) {
@@ -107,12 +107,12 @@ impl Shards {
         shard.clone()
     }
 
-    /// Whether more than one is known.
+    /// Whether more than one shard is known.
     pub(crate) fn are_several(&self) -> bool {
         self.0.lock().len() > 1
     }
 
-    /// Whether none of them is known not to answer.
+    /// Whether no shard is known not to answer.
     pub(crate) fn answer(&self) -> bool {
         let shards = self.0.lock();
         shards
@@ -120,7 +120,7 @@ impl Shards {
             .all(|shard| shard.short_circuits(false).is_none())
     }
 
-    /// The worst of those that are in use.
+    /// The worst state of the shards in use.
     pub(crate) fn state(&self) -> BreakerState {
         let severity = |state: &BreakerState| match state {
             BreakerState::Closed => 0,
@@ -148,14 +148,14 @@ impl Shards {
         self.current().iter().all(closed)
     }
 
-    /// Something says that the store may be back.
+    /// The store may be back.
     pub(crate) fn probe_soon(&self) {
         for shard in self.current() {
             shard.ways().iter().for_each(|way| way.breaker.probe_soon());
         }
     }
 
-    /// Lets everybody ask again.
+    /// Closes all breakers.
     pub(crate) fn reset(&self) {
         for shard in self.current() {
             shard.ways().iter().for_each(|way| way.breaker.reset());

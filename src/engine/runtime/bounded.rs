@@ -1,4 +1,4 @@
-//! How long a caller waits, whatever the engine does meanwhile.
+//! The limit on how long a caller waits, whatever the engine does meanwhile.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,8 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::engine::core::Engine;
 use crate::race::race;
 
-/// How much longer callers wait than the engine takes at most: its answer says more than the end of
-/// their patience.
+/// Callers wait this much longer than the engine takes at most: the engine's answer says more than a timeout.
 const MARGIN: Duration = Duration::from_millis(50);
 
 /// The time was up.
@@ -32,8 +31,8 @@ pin_project! {
 }
 
 pin_project! {
-    /// By the runtime that polls it, so that it ends when the engine's is blocked; by the engine's
-    /// where there is none. Over, too, when that has ended.
+    /// A timer of the runtime that polls, so that it also fires when the engine's runtime is blocked. Outside
+    /// of a runtime, a timer of the engine's; it also fires when that runtime has ended.
     #[project = TimerProjection]
     enum Timer {
         Caller {
@@ -48,18 +47,18 @@ pin_project! {
 }
 
 impl Engine {
-    /// When a call ends that begins now.
+    /// When a call that begins now times out.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.l2.hard_timeout
     }
 
-    /// Waits for what the engine does until `deadline`, and a little longer.
+    /// Waits for `future`, work of the engine, until `deadline` and a little longer.
     pub(crate) fn awaited<F: Future>(&self, deadline: Instant, future: F) -> Bounded<F> {
         let left = deadline.saturating_duration_since(Instant::now());
         self.bounded(left.saturating_add(MARGIN), future)
     }
 
-    /// Waits for no longer than this.
+    /// Waits for `future` for at most `limit`.
     pub(crate) fn bounded<F: Future>(&self, limit: Duration, future: F) -> Bounded<F> {
         let timer = match Handle::try_current() {
             Ok(_) => Timer::Caller {
@@ -68,7 +67,7 @@ impl Engine {
             Err(_) => {
                 let (mut waiting, over) = oneshot::channel();
                 self.runtime.spawn(async move {
-                    // Ends with the one that waits; dropped, it says that the time is up.
+                    // Ends when the waiting future is dropped. When this sender is dropped, the time is up.
                     race(waiting.closed(), sleep(limit)).await;
                 });
                 Timer::Engine { over }

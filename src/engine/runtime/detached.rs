@@ -1,5 +1,5 @@
-//! Operations of several steps: they run where the engine runs, to their end, whatever becomes of
-//! those who wait for them.
+//! Operations of several steps. They run on the engine's runtime to their end, even if the caller stops
+//! waiting.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::error::StoreErrorKind;
 
-/// One of them, until it is dropped.
+/// Counts one such operation until it is dropped.
 struct UnderWay(Arc<Engine>);
 
 impl UnderWay {
@@ -27,8 +27,8 @@ impl Drop for UnderWay {
 }
 
 impl Engine {
-    /// Runs `work` on the engine's runtime, and waits for it until `deadline`. It runs to its end
-    /// all the same; a shutdown waits for that.
+    /// Runs `work` on the engine's runtime, and waits for it until `deadline`. After that it still runs to
+    /// its end, and a shutdown waits for it.
     pub(crate) async fn detached<W, F>(
         self: &Arc<Self>,
         deadline: Instant,
@@ -44,7 +44,7 @@ impl Engine {
         let work = work(self.clone());
         self.runtime.spawn(async move {
             let _under_way = under_way;
-            // Who has gone needs no answer.
+            // The caller may have stopped waiting.
             let _ = done.send(work.await);
         });
         match self.awaited(deadline, ended).await {
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// The same for what nobody waits for but a shutdown.
+    /// The same where no caller waits; only a shutdown does.
     pub(crate) fn in_background<W, F>(self: &Arc<Self>, work: W)
     where
         W: FnOnce(Arc<Self>) -> F,

@@ -1,8 +1,8 @@
-//! How many operations are under way.
+//! Counts the operations of several steps that are running; see `detached`.
 
 use tokio::sync::watch;
 
-/// How many operations are under way.
+/// The number of running operations.
 pub(crate) struct Operations(pub(crate) watch::Sender<usize>);
 
 impl Operations {

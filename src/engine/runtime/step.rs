@@ -1,10 +1,10 @@
-//! One step of a background task, which a panic does not end.
+//! Keeps a background task alive when one step of it panics.
 
 use std::panic::AssertUnwindSafe;
 
 use futures_util::future::FutureExt;
 
-/// One step of a background task. A panic in it is an error in the log, and ends this step only.
+/// Runs one step of a background task. A panic is logged as an error and ends this step only.
 pub(crate) async fn step<F: Future>(task: &'static str, work: F) -> Option<F::Output> {
     let output = AssertUnwindSafe(work).catch_unwind().await;
     if output.is_err() {

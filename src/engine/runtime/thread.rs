@@ -1,4 +1,4 @@
-//! The engine's own thread, so that nothing depends on a runtime of its callers.
+//! The engine's own thread and runtime, so that it does not depend on a runtime of its callers.
 
 use std::convert::Infallible;
 use std::sync::mpsc;
@@ -7,8 +7,8 @@ use std::{io, thread};
 use tokio::runtime::{self, Handle, Runtime};
 use tokio::sync::oneshot;
 
-/// A thread that drives a runtime. Both end when this is dropped, wherever that is: the runtime
-/// belongs to the thread, because none may be dropped in an async context.
+/// A thread that drives a runtime. Both end when this is dropped, in any context: the thread owns the
+/// runtime, because a runtime must not be dropped in an async context.
 pub(crate) struct EngineThread {
     _alive: oneshot::Sender<Infallible>,
 }
@@ -21,10 +21,10 @@ impl EngineThread {
         let thread = thread::Builder::new().name("token-cache".into());
         thread.spawn(move || match runtime() {
             Ok(runtime) => {
-                // Who started it waits for this.
+                // `start` waits for this message.
                 let _ = started.send(Ok(runtime.handle().clone()));
                 let _ = runtime.block_on(ended);
-                // Without waiting for a file system that hangs.
+                // Does not wait for blocking tasks: a file system may hang.
                 runtime.shutdown_background();
             }
             Err(error) => drop(started.send(Err(error))),

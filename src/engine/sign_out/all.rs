@@ -1,12 +1,12 @@
-//! Signing everybody out at once, by the namespace's number.
+//! Signing out all users at once, by the namespace's number.
 //!
-//! The number is part of every partition's name in L2: raising it leaves all that was there behind,
-//! unreachable, to expire. It is an [epoch](crate::store) without end that always exists. Where L2
-//! has none, because it is new, has lost data or has evicted it, an instance that knows a number
-//! writes that back, and one that knows none begins with the time: a number under which there are
-//! no records. So a lost number may sign everybody out, and brings nobody back.
+//! The number is part of every partition's name in L2. A raise makes all former partitions unreachable, and
+//! they expire. The number is an [epoch](crate::store) that has no end and always exists. Where L2 has none,
+//! because it is new, has lost data or has evicted it, an instance that knows a number writes that back, and
+//! an instance that knows none begins with the time, a number under which there are no records. So a lost
+//! number may sign out all users, and never brings a session back.
 //!
-//! Whatever is under way carries the number under which it began, and has no effect under another.
+//! Work in progress carries the number under which it began, and has no effect under another.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,14 +22,14 @@ use crate::key::PartitionKey;
 use crate::store::{Names, PartitionId, Raise, Revision};
 use crate::time::Timestamp;
 
-/// How often the number is looked up where nothing tells of it.
+/// How often the number is looked up where the store has no feed.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// The same while the feed may have missed it, and while it cannot have.
+/// The same while the feed may have missed a raise, and while it cannot have.
 const LOOK_EVERY_LOST: Duration = Duration::from_secs(1);
 const LOOK_EVERY_ALIVE: Duration = Duration::from_secs(60);
 
 impl Engine {
-    /// The number of the namespace; L2 is asked where it is not known.
+    /// The namespace's number. L2 is asked if it is not known.
     pub(crate) async fn number(&self) -> Result<Number, L2Error> {
         match self.l2.prefix.settled() {
             Some(number) => Ok(number),
@@ -37,19 +37,19 @@ impl Engine {
         }
     }
 
-    /// Whether L2 has lost everything since it had been lost so often, and not one partition alone.
-    /// Its marker is then there again.
+    /// Whether L2 has lost everything, and not this partition alone, since there had been `losses` losses. On
+    /// return its marker exists again.
     pub(crate) async fn l2_has_lost_everything(&self, losses: u32) -> Result<bool, L2Error> {
         self.look_up_prefix().await?;
         Ok(self.rules.losses.count() != losses)
     }
 
-    /// What the store knows a partition by now.
+    /// The partition's present id in the store.
     pub(crate) async fn id(&self, key: &PartitionKey) -> Result<PartitionId, L2Error> {
         Ok(self.l2.id(key, self.number().await?))
     }
 
-    /// Asks L2 for the number, and tells it the one known here where it has a lower one or none.
+    /// Asks L2 for the number. Where L2 has a lower one or none, the number known here is written to it.
     pub(crate) async fn look_up_prefix(&self) -> Result<Number, L2Error> {
         let epoch = self.namespace_epoch();
         let hints = self.rules.trust.number_hints();
@@ -71,17 +71,17 @@ impl Engine {
             }
         };
         if known > Some(number) {
-            // It was lost, and somebody has begun a lower one, under which everybody may have been
-            // signed out since: neither is to go on.
+            // L2 has lost the number, and another instance has begun a lower one, under which users may have
+            // been signed out since: neither goes on.
             tracing::warn!("L2 has lost the number of the namespace: everybody is signed out");
             let next = Raise::Beyond(begin.get() + 1);
             number = self.raise_number(&epoch, next).await?;
             self.learn_prefix(number, self.clock.now());
         } else if number == begin {
-            // Nobody was signed out by one that is known, or begins here.
+            // Not a raise: the number was known, or begins here.
             self.learn_prefix(number, Timestamp::default());
         } else {
-            // One asks for all who wait.
+            // One task asks; the others find the answer.
             let _asks = self.l2.prefix.0.asks.lock().await;
             if self.l2.prefix.known() < Some(number) {
                 let age = self.l2.load_one(&epoch).await?.cleared_for;
@@ -95,7 +95,7 @@ impl Engine {
         Ok(number)
     }
 
-    /// Forgets everything if this number is a new one.
+    /// Takes over the number. A raise drops everything in memory.
     fn learn_prefix(&self, number: Number, raised_at: Timestamp) {
         let learn = || self.l2.prefix.learn(number, raised_at);
         if self.hold_signed_out(number, learn) {
@@ -105,18 +105,18 @@ impl Engine {
         }
     }
 
-    /// Whether this is the partition of the number.
+    /// Whether this is the digest of the number's record.
     pub(crate) fn is_namespace_epoch(&self, digest: &[u8; 32]) -> bool {
         let digest_of_mine = || *self.namespace_epoch().digest();
         self.l2.prefix.0.digest.get_or_init(digest_of_mine) == digest
     }
 
-    /// There may be a later number: L2 is asked before anything is read from it.
+    /// There may be a later number: L2 is asked for it before anything else is read.
     pub(crate) fn ask_for_number(self: &Arc<Self>) {
         self.l2.prefix.0.asked.store(false, Ordering::Release);
         let engine = self.clone();
         self.runtime.spawn(async move {
-            // If this fails, whoever needs L2 next asks again.
+            // If this fails, the next use of L2 asks again.
             let _ = engine.look_up_prefix().await;
         });
     }
@@ -130,7 +130,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The number in force, which is confirmed to be at least what was asked for.
+    /// Raises the number, and returns the one in force: after `Beyond`, at least what was asked for.
     async fn raise_number(&self, epoch: &PartitionId, raise: Raise) -> Result<Number, L2Error> {
         let answer = self.l2.raise(epoch, raise, None).await?;
         let is_raised = matches!(raise, Raise::Begin(_)) || answer >= raise.number();
@@ -138,7 +138,7 @@ impl Engine {
         number.ok_or_else(|| L2Error::of(StoreErrorKind::Refused))
     }
 
-    /// The number's record in L2.
+    /// The revision of the number's record in L2.
     async fn marker(&self, epoch: &PartitionId) -> Result<Revision, L2Error> {
         let answers = self.l2.revisions(std::slice::from_ref(epoch)).await?;
         let revision = answers.into_iter().next().ok_or_else(L2Error::lost)??;
@@ -149,7 +149,7 @@ impl Engine {
         Names::namespace_epoch(&self.l2.protection.namespace)
     }
 
-    /// Looks for a new number now and then.
+    /// Looks for a new number at intervals.
     pub(crate) fn watch_prefix(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
@@ -165,7 +165,7 @@ impl Engine {
                 tokio::time::sleep(pause).await;
                 let Some(engine) = weak.upgrade() else { return };
                 if engine.l2.prefix.known().is_some() && !engine.queue.is_closed() {
-                    // While L2 is away nobody can have raised it.
+                    // A failure is ignored: nothing can raise the number while L2 is away.
                     let _ = step("prefix", engine.look_up_prefix()).await;
                 }
             }

@@ -1,4 +1,10 @@
-//! Signing out.
+//! Signing out: a session, a user, or all users of a namespace.
+//!
+//! Promises that what was in progress before a sign-out has no effect after it, on any instance, and that a
+//! sign-out which L2 has not acknowledged is sent again until it is. Carries *Signs out for good*. Each of
+//! the three raises a number in L2: [`session`] a partition's generation, [`user`] a user's epoch, [`all`]
+//! the namespace's number. [`owed`] and [`owed_users`] keep the ones that L2 has not acknowledged. May import
+//! every part. Read [`session`] first.
 
 pub(crate) mod all;
 pub(crate) mod owed;

@@ -1,5 +1,5 @@
-//! Sign-outs that outlive a process: into the journal while L2 cannot be told, and out of it at the
-//! next start.
+//! Sign-outs that outlive a process: written to the journal while L2 cannot acknowledge them, and sent after
+//! the next start.
 
 use std::io;
 use std::pin::pin;
@@ -26,17 +26,17 @@ use crate::random::{SLIGHTLY, jittered};
 use crate::store::{CommitId, PartitionId};
 use crate::time::Timestamp;
 
-/// How long the disk may take.
+/// The limit on a write to the journal.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// Sign-outs that L2 is told of late, at a time.
+/// Overdue sign-outs that are sent to L2 at a time.
 pub(crate) const AT_ONCE: usize = 16;
-/// How many are looked at before the next pause.
+/// Sign-outs in one round of sending.
 const ROUND: usize = 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Waits for L2 to be told of a sign-out, or else for the journal to have it.
+    /// Waits for L2 to acknowledge a sign-out, or else for the journal to have it.
     pub(crate) fn or_journal(
         self: &Arc<Self>,
         journal: &Journal,
@@ -45,14 +45,14 @@ impl Engine {
         since: Timestamp,
         wait: CommitWait,
     ) -> CommitWait {
-        let (told, ended) = oneshot::channel();
+        let (sender, ended) = oneshot::channel();
         let (engine, journal, key) = (self.clone(), journal.clone(), key.clone());
-        // On its own: a client that goes away takes no sign-out along.
+        // In a task of its own: it goes on if the client disconnects.
         self.runtime.spawn(async move {
             let failure = match wait.await {
                 Ok(Ok(Ok(written))) => {
-                    // Who has gone needs no answer.
-                    let _ = told.send(Ok(written));
+                    // The caller may have stopped waiting.
+                    let _ = sender.send(Ok(written));
                     return;
                 }
                 Ok(Ok(Err(failure))) => failure,
@@ -60,7 +60,7 @@ impl Engine {
                 Err(_) => L2Error::of(StoreErrorKind::Timeout),
             };
             engine
-                .journal_sign_out(&journal, &key, sign_out, since, told, failure)
+                .journal_sign_out(&journal, &key, sign_out, since, sender, failure)
                 .await;
         });
         self.bounded(self.l2.hard_timeout + 2 * PATIENCE, ended)
@@ -72,7 +72,7 @@ impl Engine {
         key: &PartitionKey,
         sign_out: CommitId,
         since: Timestamp,
-        told: oneshot::Sender<Result<Written, L2Error>>,
+        sender: oneshot::Sender<Result<Written, L2Error>>,
         failure: L2Error,
     ) {
         let mut adding = pin!(journal.add(self.records(key, sign_out, since)));
@@ -91,13 +91,13 @@ impl Engine {
             Ok(()) => failure,
             Err(error) => unkept(error),
         };
-        let _ = told.send(Err(failure));
+        let _ = sender.send(Err(failure));
         if late && let Ok(kept) = adding.await {
             self.attach(key, kept);
         }
     }
 
-    /// A sign-out is in the journal for as long as it waits.
+    /// Notes that the journal has the sign-out; if it is no longer pending, its records are removed.
     fn attach(&self, key: &PartitionKey, kept: Journaled) {
         let needless = self.partitions.with(key, |_, state| {
             let unacknowledged = state
@@ -133,7 +133,7 @@ impl Engine {
             .collect()
     }
 
-    /// Writes down what L2 was not told of, at the end of a shutdown.
+    /// Adds the unacknowledged sign-outs to the journal, at the end of a shutdown.
     pub(crate) async fn journal_what_waits(&self) {
         let Some(journal) = &self.journal else { return };
         let mut waiting = Vec::new();
@@ -151,7 +151,7 @@ impl Engine {
             }
         }
         let write = stream::iter(waiting).for_each_concurrent(None, async |(key, id, since)| {
-            // What fails is reported as abandoned.
+            // A failed one is reported as abandoned.
             if let Ok(kept) = journal.add(self.records(&key, id, since)).await {
                 self.attach(&key, kept);
             }
@@ -160,8 +160,8 @@ impl Engine {
         let _ = timeout(PATIENCE, self.journal_users(journal)).await;
     }
 
-    /// A sign-out of an earlier process goes on as one of this process: until L2 has been told,
-    /// nothing that it holds of this partition counts.
+    /// A sign-out of an earlier process goes on as one of this process. Until L2 has acknowledged it, nothing
+    /// that L2 has of the partition counts.
     #[inline]
     pub(crate) fn resume_sign_out(self: &Arc<Self>, key: &PartitionKey) {
         if let Some(journal) = self.journal.as_ref().filter(|journal| journal.owes()) {
@@ -173,7 +173,7 @@ impl Engine {
     fn resume(self: &Arc<Self>, journal: &Journal, key: &PartitionKey) {
         for digest in self.digests(key) {
             let resumed = self.partitions.with(key, |partition, state| {
-                // Under the lock: whoever finds it taken finds the partition signed out.
+                // Under the lock: once the record is taken, the partition is seen as signed out.
                 let Some(owed) = journal.take_owed(&digest) else {
                     return false;
                 };
@@ -198,8 +198,8 @@ impl Engine {
         }
     }
 
-    /// Whether everybody was signed out since. A later number alone does not say so: who signed out
-    /// may not have heard of it.
+    /// Whether all users were signed out since the record was made. A later number of the namespace alone
+    /// does not say so: a process that had not learned of the number may have made the record.
     pub(crate) fn is_moot(&self, record: &Record) -> bool {
         let known = self.l2.prefix.known();
         let since = record.since.saturating_add(CLOCK_SKEW);
@@ -207,8 +207,8 @@ impl Engine {
         record.prefix.is_some() && is_later && self.l2.prefix.raised_at() >= since
     }
 
-    /// Tells L2 what an earlier process has left, also of those who do not come back.
-    pub(crate) fn tell_what_is_owed(self: &Arc<Self>) {
+    /// Sends the sign-outs of an earlier process to L2, also those of sessions that make no request.
+    pub(crate) fn send_owed_sign_outs(self: &Arc<Self>) {
         let Some(journal) = self.journal.clone().filter(Journal::owes) else {
             return;
         };
@@ -219,10 +219,10 @@ impl Engine {
             while journal.owes() {
                 let Some(engine) = weak.upgrade() else { return };
                 let owed = stream::iter(journal.some_owed(ROUND));
-                let told = owed
-                    .map(async |record| engine.tell(&journal, record).await.is_ok())
+                let sent = owed
+                    .map(async |record| engine.send_owed(&journal, record).await.is_ok())
                     .buffer_unordered(AT_ONCE);
-                let failed = told.any(async |told| !told).await;
+                let failed = sent.any(async |sent| !sent).await;
                 drop(engine);
                 pause = match failed {
                     true => (pause * 2).min(LAST_PAUSE),
@@ -235,12 +235,12 @@ impl Engine {
         });
     }
 
-    async fn tell(&self, journal: &Journal, record: Record) -> Result<(), L2Error> {
+    async fn send_owed(&self, journal: &Journal, record: Record) -> Result<(), L2Error> {
         let number = self.number().await?;
         if !self.is_moot(&record) {
             self.sign_out_in_l2(&record, number).await?;
         }
-        // Unless somebody has come, and tells L2 as well.
+        // A request may have taken it; then it sends the sign-out as well.
         if let Some(owed) = journal.take_owed(&record.digest) {
             owed.unacknowledged.told();
         }
@@ -257,7 +257,7 @@ impl Engine {
             .map(|time| self.clock.now().saturating_sub(time));
         let cleared_later = |at: Timestamp| at >= record.since.saturating_add(CLOCK_SKEW);
         if cleared_at.is_some_and(cleared_later) {
-            // What L2 has now has begun after another sign-out, and after this one.
+            // L2's present entries are of a session that began after a later sign-out.
             return Ok(());
         }
         let ends = Some(loaded.generation);
@@ -266,7 +266,7 @@ impl Engine {
     }
 }
 
-/// A sign-out is neither in L2 nor in the journal.
+/// The error where neither L2 nor the journal has the sign-out.
 pub(crate) fn unkept(error: io::Error) -> L2Error {
     tracing::error!(
         error = &error as &dyn std::error::Error,

@@ -1,4 +1,4 @@
-//! Users whose sign-out L2 has yet to hear of.
+//! Users whose sign-out L2 has not acknowledged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,23 +13,23 @@ use crate::engine::namespace::Number;
 use crate::engine::partition::links::{UserEpoch, Users};
 use crate::store::{CommitId, PartitionId};
 
-/// Users who were signed out here, and of whom L2 has yet to hear.
+/// The users who were signed out in this process, and whose sign-out L2 has not acknowledged.
 #[derive(Default)]
 pub(crate) struct UserSignOuts {
     waiting: Mutex<Vec<Waiting>>,
-    /// A task tries them again.
+    /// A task is sending them again.
     retrying: AtomicBool,
 }
 
 pub(crate) struct Waiting {
     id: CommitId,
-    /// What the journal has of it, or is to have: by each name that L2 may know the epoch by, the
-    /// first being that of now.
+    /// The journal's records of it, existing or to be added: one for each name that the epoch may have in L2,
+    /// first the present one.
     records: Vec<Record>,
     unacknowledged: Unacknowledged,
-    /// It was left to the task that tries again.
+    /// It was left to the task that sends again.
     again: bool,
-    /// The user's sessions are over in this process as long as this is held.
+    /// While these are held, the user's sessions are over in this process.
     epochs: Vec<Arc<UserEpoch>>,
 }
 
@@ -44,7 +44,7 @@ impl Waiting {
         }
     }
 
-    /// One of an earlier process: it is left to the task that tries again.
+    /// A sign-out of an earlier process, left to the task that sends again.
     pub(crate) fn resumed(id: CommitId, owed: Owed) -> Self {
         Self {
             again: true,
@@ -60,7 +60,7 @@ impl Waiting {
             .collect()
     }
 
-    /// The user is signed out in this process, under this number too.
+    /// Signs the user out in this process, under this number too.
     pub(crate) fn hold(&mut self, namespace: &Arc<str>, under: Number, users: &Users) {
         let ids = self.ids(namespace, under).into_iter();
         let epochs = ids.map(|id| users.get(id.digest()));
@@ -74,15 +74,15 @@ impl Waiting {
 }
 
 impl UserSignOuts {
-    /// Adds one, after `hold` has had it hold under the number that is known. Both under the lock, so that
-    /// a number that is not known yet finds it.
+    /// Adds a sign-out, after `hold` has applied it under the number that is known. Both happen under the
+    /// lock, so that a number that is learned later finds it.
     pub(crate) fn add(&self, mut new: Waiting, hold: impl FnOnce(&mut Waiting)) {
         let mut waiting = self.waiting.lock();
         hold(&mut new);
         waiting.push(new);
     }
 
-    /// Runs `learn` while none can be added, after `hold` for each that waits.
+    /// Runs `hold` for each sign-out and then `learn`, while none can be added.
     pub(crate) fn hold_each<R>(
         &self,
         hold: impl FnOnce(&mut dyn Iterator<Item = &mut Waiting>),
@@ -99,16 +99,16 @@ impl UserSignOuts {
         found.map(|it| it.records.clone()).unwrap_or_default()
     }
 
-    /// Whether the caller has to start the task that tries again.
+    /// Whether the caller has to start the task that sends again.
     pub(crate) fn needs_retry(&self) -> bool {
         !self.retrying.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether the task that tries again has some left, and goes on.
+    /// Whether some are left, so that the task that sends again goes on.
     pub(crate) fn has_left(&self) -> bool {
         let waiting = self.waiting.lock();
         let left = waiting.iter().any(|it| it.again);
-        // Under the lock: what is added from now on starts another task.
+        // Under the lock: a sign-out that is added from now on starts another task.
         self.retrying.store(left, Ordering::Release);
         left
     }
@@ -119,15 +119,15 @@ impl UserSignOuts {
         again.map(|it| (it.id, it.records.clone())).collect()
     }
 
-    /// L2 was told.
-    pub(crate) fn told(&self, id: CommitId) {
+    /// L2 has acknowledged it.
+    pub(crate) fn acknowledged(&self, id: CommitId) {
         let mut waiting = self.waiting.lock();
         if let Some(at) = waiting.iter().position(|it| it.id == id) {
             waiting.swap_remove(at).unacknowledged.told();
         }
     }
 
-    /// The task that tries again has it from now on; one for each user is enough.
+    /// Leaves it to the task that sends again. One for each user is enough: it takes over the earlier ones.
     pub(crate) fn leave(&self, id: CommitId) {
         let mut waiting = self.waiting.lock();
         let Some(at) = waiting.iter().position(|it| it.id == id) else {
@@ -142,7 +142,7 @@ impl UserSignOuts {
         waiting.push(later);
     }
 
-    /// It is in the journal for as long as it waits.
+    /// Notes that the journal has the sign-out; if it is no longer pending, its records are removed.
     pub(crate) fn attach(&self, id: CommitId, kept: Journaled) {
         let mut waiting = self.waiting.lock();
         match waiting.iter_mut().find(|it| it.id == id) {

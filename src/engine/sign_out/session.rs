@@ -1,4 +1,4 @@
-//! Signing a session out in L2: its generation ends.
+//! Signing a session out in L2, by ending its generation.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ impl Engine {
         })
     }
 
-    /// Signs a partition out in L2. What memory knows of the generation may be out of date, so L2
-    /// is asked for the one to end, once: a repeated attempt must not end the next.
+    /// Signs a partition out in L2. The generation in memory may be out of date, so L2 is asked for the one
+    /// to end, but once only: a repeated attempt must not end the next one.
     pub(crate) async fn end_generation(
         self: &Arc<Self>,
         key: &PartitionKey,
@@ -63,12 +63,12 @@ impl Engine {
         let confirmed = self
             .partitions
             .with_under(key, under, |_, state| state.pending().clear_confirmed);
-        // There is another number since: what waits is ended under that one.
+        // The namespace's number has changed since. What is pending ends under the new one.
         let Some(confirmed) = confirmed else {
             return Ok(());
         };
-        // The same where others have a number that this process has not heard of: the session may
-        // have begun under it.
+        // Likewise if other instances have a number that this process has not learned: the session may have
+        // begun under it.
         let (number, loaded) = match confirmed {
             true => (Ok(under), None),
             false => {
@@ -96,20 +96,20 @@ impl Engine {
                     self.unlist_loaded(key, &id, &loaded);
                     latest
                 }
-                // Whichever it is: a sign-out is final.
+                // Ends whatever generation L2 has: a sign-out is final.
                 Err(_) => None,
             },
         };
         let mut cleared = self.clear(&id, ends, sign_out).await?;
         if !cleared.ended {
-            // Now, because the next step may fail.
+            // Done now, because the next step may fail.
             let end = |_: &_, state: &mut State| state.end_what_began();
             let dropped = self.partitions.with_under(key, under, end).unwrap_or(0);
             self.counters.signed_out_changes.add(dropped as u64);
         }
         for _ in 0..MAX_READS {
-            // What another one has let begin may be from before this one, unless L2 was asked long
-            // ago: then it may be a session that has begun since.
+            // A concurrent sign-out may have started a generation that predates this sign-out; end it too,
+            // unless L2 was asked long ago: then it may be a new session.
             if cleared.ended || confirmed {
                 break;
             }
@@ -121,22 +121,22 @@ impl Engine {
             cleared = self.clear(&id, next, sign_out).await?;
         }
         if let Err(failure) = number {
-            // It has to be asked again, and the session is over where it was known to be.
+            // L2 has to be asked again. The session is over under the number that was known.
             let again = |_: &_, state: &mut State| state.pending().clear_confirmed = false;
             let _ = self.partitions.with_under(key, under, again);
             return Err(failure);
         }
         let generation = cleared.generation;
         let now = self.now();
-        // Where L2 could not be asked for the generation, what memory knew has to do.
+        // If L2 could not be asked for the generation, memory's has to do.
         let overlaps = generation > ends.or(expected).unwrap_or(0) + 1;
         let dropped = self.partitions.with_under(key, under, |_, state| {
             state.cleared(generation, now);
             if state.pending().clear_id != sign_out {
-                // Signed out again meanwhile, perhaps after L2 had done this.
+                // Signed out again meanwhile, perhaps after L2 had done this one.
                 state.pending().clear = Some(Some(generation));
             }
-            // In the same step: what begins after it belongs to the next session.
+            // In the same step: a change that begins after it belongs to the next session.
             match overlaps {
                 true => state.end_what_began(),
                 false => 0,

@@ -1,6 +1,6 @@
-//! Signing a user out everywhere: one raise of the user's [epoch](crate::engine::partition::links).
+//! Signing a user out everywhere, by one raise of the user's [epoch](crate::engine::partition::links).
 //!
-//! It waits from the moment when it is asked for until L2 is told, and holds in this process as long.
+//! The sign-out is in force in this process at once, and pending until L2 has acknowledged it.
 
 use std::io;
 use std::sync::Arc;
@@ -28,8 +28,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// How long a user's epoch is kept from now on: longer than a session that is linked now can
-    /// live.
+    /// How long a user's epoch is kept from now on: longer than a session that is linked now can live.
     pub(crate) fn epoch_life(&self) -> Option<Duration> {
         let limits = [self.lifetime.absolute, self.lifetime.max_age];
         let longest = limits.into_iter().flatten().max()?;
@@ -37,7 +36,7 @@ impl Engine {
         Some(longest.max(idle).max(LONGEST))
     }
 
-    /// Signs the user out in this process.
+    /// Signs the user out in this process, and begins the sign-out in L2.
     pub(crate) fn begin_to_end(&self, user: &PartitionKey) -> CommitId {
         let id = self.queue.next_id();
         let protection = &self.l2.protection;
@@ -62,8 +61,8 @@ impl Engine {
         });
     }
 
-    /// Has `learn` take a number of the namespace to be the one known. Who waits to be signed out in L2
-    /// is signed out under that number before anything is read under it.
+    /// Runs `learn`, which takes over a number of the namespace. Users whose sign-out is pending are signed
+    /// out under that number before anything is read under it.
     pub(crate) fn hold_signed_out<R>(&self, number: Number, learn: impl FnOnce() -> R) -> R {
         let hold = |waiting: &mut dyn Iterator<Item = &mut Waiting>| {
             if self.l2.prefix.known() != Some(number) {
@@ -80,7 +79,7 @@ impl Engine {
         let raised = timeout(self.l2.hard_timeout, self.raise_user(&records)).await;
         match raised.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout))) {
             Ok(()) => {
-                self.user_sign_outs.told(id);
+                self.user_sign_outs.acknowledged(id);
                 Ok(())
             }
             Err(failure) => {
@@ -91,7 +90,7 @@ impl Engine {
         }
     }
 
-    /// What to answer where L2 cannot be told.
+    /// The error to return where L2 did not acknowledge the sign-out: the journal is to have it.
     async fn journal_user(
         self: &Arc<Self>,
         id: CommitId,
@@ -101,13 +100,13 @@ impl Engine {
         let Some(journal) = self.journal.clone() else {
             return failure;
         };
-        let (told, written) = oneshot::channel();
+        let (sender, written) = oneshot::channel();
         let engine = self.clone();
-        // On its own: what is late is in the journal all the same.
+        // In a task of its own: a late record is still added.
         self.runtime.spawn(async move {
             let added = journal.add(records).await;
-            // Who has gone needs no answer.
-            let _ = told.send(added.map(|kept| engine.user_sign_outs.attach(id, kept)));
+            // The caller may have stopped waiting.
+            let _ = sender.send(added.map(|kept| engine.user_sign_outs.attach(id, kept)));
         });
         match timeout(PATIENCE, written).await {
             Ok(Ok(Ok(()))) => failure,
@@ -117,17 +116,17 @@ impl Engine {
         }
     }
 
-    /// Writes down what L2 was not told of, at the end of a shutdown.
+    /// Adds the unacknowledged sign-outs to the journal, at the end of a shutdown.
     pub(crate) async fn journal_users(&self, journal: &Journal) {
         for (id, records) in self.user_sign_outs.unjournaled() {
-            // What fails is reported as abandoned.
+            // A failed one is reported as abandoned.
             if let Ok(kept) = journal.add(records).await {
                 self.user_sign_outs.attach(id, kept);
             }
         }
     }
 
-    /// Users' sign-outs of an earlier process go on as those of this one.
+    /// Sign-outs of users of an earlier process go on as those of this one.
     pub(crate) fn resume_users(self: &Arc<Self>, owed: Vec<Owed>) {
         let resumes = !owed.is_empty();
         for owed in owed {
@@ -140,7 +139,7 @@ impl Engine {
 
     /// Raises the user's epoch in L2, so that every session linked so far is over.
     async fn raise_user(self: &Arc<Self>, records: &[Record]) -> Result<(), L2Error> {
-        // Not the number that is known: others may have begun sessions under a later one.
+        // Not the number that is known: sessions may have begun on other instances under a later one.
         let under = self.look_up_prefix().await?;
         for record in records {
             if self.is_moot(record) {
@@ -150,7 +149,7 @@ impl Engine {
             let id = PartitionId::from_digest(namespace, record.digest).under(under.get());
             let epoch = self.rules.users.get(id.digest());
             let least = epoch.next(self.clock.now());
-            // Also where L2 has none: who has a session in memory begins a lost one again.
+            // Also where L2 has no epoch: an instance with a session in memory would begin a lost one again.
             let raise = Raise::Beyond(least);
             let number = self.l2.raise(&id, raise, self.epoch_life()).await?;
             if number < least {
@@ -162,7 +161,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Tries to tell L2 of those who wait until it is told.
+    /// Sends pending sign-outs again until L2 has acknowledged all.
     fn keep_raising(self: &Arc<Self>) {
         if !self.user_sign_outs.needs_retry() {
             return;
@@ -183,12 +182,12 @@ impl Engine {
         });
     }
 
-    /// Tries once more; whether some are left.
+    /// Sends them once more. Returns whether some are left.
     async fn raise_waiting(self: &Arc<Self>) -> bool {
         let tried = stream::iter(self.user_sign_outs.list());
         let tried = tried.for_each_concurrent(AT_ONCE, async |(id, records)| {
             if self.raise_user(&records).await.is_ok() {
-                self.user_sign_outs.told(id);
+                self.user_sign_outs.acknowledged(id);
             }
         });
         tried.await;

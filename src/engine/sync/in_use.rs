@@ -1,4 +1,4 @@
-//! What those who work on one partition share: made by the first of them, gone with the last.
+//! A value that all tasks at work on one partition share: made for the first of them, dropped with the last.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::key::PartitionKey;
 /// Cheap to clone; clones share everything.
 pub(crate) struct InUse<V>(Arc<Mutex<Table<V>>>);
 
-/// How many use it, and what it is.
+/// The number of uses, and the value.
 type Table<V> = HashMap<PartitionKey, (usize, Arc<V>)>;
 
-/// A use of what is shared; ends on drop.
+/// One use of the value of a partition; ends on drop.
 pub(crate) struct Use<V> {
     table: InUse<V>,
     key: PartitionKey,
@@ -32,7 +32,7 @@ impl<V: Default> InUse<V> {
         }
     }
 
-    /// Whoever enters from now on shares another than this.
+    /// Gives later calls of `enter` a new value. Does nothing if `used` was replaced before.
     pub(crate) fn replace(&self, used: &Use<V>) {
         let mut table = self.0.lock();
         if let Some((_, value)) = table.get_mut(&used.key)
@@ -51,7 +51,7 @@ impl<V> InUse<V> {
 }
 
 impl<V> Use<V> {
-    /// Whether those who enter now share the same.
+    /// Whether a task that enters now would share this value.
     pub(crate) fn is_current(&self) -> bool {
         let current = self.table.get(&self.key);
         current.is_some_and(|current| Arc::ptr_eq(&current, &self.value))

@@ -1,4 +1,4 @@
-//! One outcome, told to everybody who waits for it, in the order in which they came.
+//! One outcome for many waiters. They wake in the order in which they began to wait.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// Tells the outcome, once. Dropped before, those who wait learn that there will be none.
+/// Sends the outcome, once. Dropped without one, it makes every waiter return `None`.
 pub(crate) struct Sender<T>(Arc<Shared<T>>);
 
 /// Waits for the outcome. Cheap to clone.
@@ -63,7 +63,7 @@ impl<T: Clone> Receiver<T> {
     pub(crate) async fn outcome(&self) -> Option<T> {
         loop {
             let mut told = pin!(self.0.told.notified());
-            // From before the look, so that nothing falls in between.
+            // Registered before the check, so that no notification falls in between.
             told.as_mut().enable();
             match &*self.0.lock() {
                 State::Awaited => {}

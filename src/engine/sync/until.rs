@@ -1,4 +1,4 @@
-//! How long a lease is ours.
+//! How long a lease is still held.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::time::Clock;
 
-/// Until when something is ours, whatever becomes of this process: a machine that sleeps may count no
-/// time, and has lost it all the same.
+/// The end of a lease, by the monotonic clock. That clock may not count the time in which the machine sleeps,
+/// so any sleep ends it, too.
 #[derive(Clone, Debug)]
 pub(crate) struct Until {
     at: Instant,
@@ -16,7 +16,7 @@ pub(crate) struct Until {
 }
 
 impl Until {
-    /// Nothing yet.
+    /// Ends now.
     pub(crate) fn now(clock: &Clock) -> Self {
         Self {
             at: Instant::now(),
@@ -32,7 +32,7 @@ impl Until {
         }
     }
 
-    /// If nothing happens to the machine.
+    /// The end, if the machine does not sleep.
     pub(crate) fn at(&self) -> Instant {
         self.at
     }

@@ -1,6 +1,6 @@
-//! One group's way to L2: what each partition has to write, and what became of it.
+//! One group of partitions: what each has to write, and what L2 answered.
 //!
-//! A few groups are on their way at a time, a partition in at most one of them, so its changes
+//! A few groups are under way at a time, and a partition is in at most one of them, so that its changes
 //! arrive in order.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::engine::partition::state::{Partition, State};
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Commit, CommitId, Outcome, PartitionId, TOMBSTONE};
 
-/// Bytes of values in one round-trip: some milliseconds' work for a store.
+/// Bytes of values in one round-trip: some milliseconds of work for a store.
 const MAX_BYTES: usize = 2 << 20;
 
 impl Engine {
@@ -44,7 +44,7 @@ impl Engine {
                 _ => others.push(work),
             }
         }
-        // Each of these is a round-trip of its own; none waits for another.
+        // Each of these is a round-trip of its own, and none waits for another.
         let mut alone = JoinSet::new();
         for work in others {
             alone.spawn_on(work.run_alone(), &self.runtime);
@@ -57,7 +57,7 @@ impl Engine {
         while alone.join_next().await.is_some() {}
     }
 
-    /// Decides what to do next for a partition, and takes it.
+    /// Decides what a partition sends next, and takes it from the pending work.
     fn take_work(&self, state: &mut State) -> WorkKind {
         state.pending().queued = false;
         if state.pending().sending {
@@ -73,7 +73,7 @@ impl Engine {
                 "changes waited for too long and are given up"
             );
         }
-        // Nothing can be named while the number of the namespace is not known.
+        // A partition has no name in L2 while the namespace's number is unknown.
         let is_named = state.prefix.is_some();
         let generation = state.generation.filter(|_| is_named);
         let life = state.life_at(now);
@@ -158,7 +158,7 @@ impl Engine {
         let sealed = self.l2.protection.seals();
         let life = commit.life.filter(|life| life.sealed == sealed);
         let life = life.filter(|_| !sabotage::is(Sabotage::LifeIgnored));
-        // A version of 0 is that of a new partition, or not known because L1 has let it go.
+        // Version 0 is that of a new partition, or it is unknown because L1 has evicted the partition.
         let known = Some(commit.base.version).filter(|at| *at > 0 || commit.life.is_none());
         Some(Commit {
             partition,
@@ -181,7 +181,7 @@ impl Engine {
             .iter()
             .filter_map(|work| Some(self.l2.id(&work.partition.key, work.under?)))
             .collect();
-        // A touch that failed is not repeated: the next use of the partition brings another.
+        // A failed touch is not repeated: the next use of the partition brings another.
         let answers = self.l2.touch(&ids).await.unwrap_or_default();
         let now = self.now();
         for (work, answer) in works.iter_mut().zip(answers) {
@@ -198,12 +198,12 @@ impl Engine {
     }
 }
 
-/// One partition's turn. Whatever ends it, the partition is free for its next turn and those who
-/// wait for it are told.
+/// The work of one partition in a group. However it ends, its drop frees the partition for its next work, and
+/// answers the waiting tasks.
 pub(crate) struct Work {
     engine: Arc<Engine>,
     pub(crate) partition: Arc<Partition>,
-    /// The number of the namespace under which it was taken; known wherever it names the partition.
+    /// The namespace's number when the work was taken; known wherever it names the partition.
     pub(crate) under: Option<Number>,
     pub(crate) kind: WorkKind,
     pub(crate) failure: Option<L2Error>,
@@ -219,20 +219,21 @@ pub(crate) enum WorkKind {
         expected: Option<u64>,
         id: CommitId,
     },
-    /// The generation is unknown: L2 could not be asked when the changes were made.
+    /// The generation is unknown, because L2 could not be asked when the changes were made. It is loaded
+    /// first.
     Load,
     Touch,
 }
 
 impl Work {
-    /// Whether its changes are from before a sign-out to this generation.
+    /// Whether its changes are from before a sign-out that has led to this generation.
     #[cfg(feature = "seal")]
     pub(crate) fn is_before(&self, now: u64) -> bool {
         matches!(self.kind, WorkKind::Commit { generation, .. } if generation < now)
     }
 
-    /// The commit is on its way. What waits keeps the changes until L2 has them, and nothing else
-    /// does: their room is free before anybody hears that they are written.
+    /// The commit is encoded. From here on only the pending work holds the changes, until L2 has them: so
+    /// their room in the budget is free before a waiting task learns that they are written.
     fn encoded(&mut self) {
         if let WorkKind::Commit { commit, .. } = &mut self.kind {
             (commit.changes, commit.again) = Default::default();
@@ -283,7 +284,7 @@ impl Drop for Work {
         match self.kind {
             _ if stalled => engine.schedule_retry(self.partition.clone()),
             _ if failed => {}
-            // A touch ends well even when L2 is away.
+            // A touch ends without a failure even while L2 is away, so it says nothing about L2.
             WorkKind::Touch => engine.wake(),
             _ => engine.reset_backoff(),
         }

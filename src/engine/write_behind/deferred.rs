@@ -10,28 +10,28 @@ use crate::engine::partition::state::Partition;
 #[derive(Default)]
 pub(crate) struct Deferred {
     lists: Mutex<Lists>,
-    /// A task looks at them.
+    /// A task sweeps the lists.
     sweeping: AtomicBool,
 }
 
 #[derive(Default)]
 struct Lists {
-    /// Since the last sweep.
+    /// Added since the last sweep.
     fresh: Vec<Waiting>,
-    /// Since the one before.
+    /// Added between the last two sweeps.
     aged: Vec<Waiting>,
     tickets: u64,
 }
 
-/// A partition whose changes wait, or did: those that were queued since stay until they are swept. It
-/// is not kept in memory by this, as it is by changes that wait.
+/// A partition whose changes wait for a head, or did: one that was queued since stays listed until it is
+/// swept. This does not keep the partition in memory; its waiting changes do.
 pub(crate) struct Waiting {
     pub(crate) partition: Weak<Partition>,
     pub(crate) ticket: u64,
 }
 
 impl Deferred {
-    /// Lists the partition, under the ticket that is returned.
+    /// Lists the partition. Returns its ticket.
     pub(crate) fn add(&self, partition: &Arc<Partition>) -> u64 {
         let mut lists = self.lists.lock();
         lists.tickets += 1;
@@ -49,7 +49,7 @@ impl Deferred {
         !self.sweeping.load(Ordering::Acquire) && !self.sweeping.swap(true, Ordering::AcqRel)
     }
 
-    /// All that wait.
+    /// Takes all that are listed.
     pub(crate) fn take_all(&self) -> Vec<Waiting> {
         let mut lists = self.lists.lock();
         let mut all = std::mem::take(&mut lists.aged);
@@ -57,14 +57,13 @@ impl Deferred {
         all
     }
 
-    /// Those that have waited since the sweep before the last; `None` when nothing is left, and the task
-    /// ends.
+    /// Takes those that were listed before the last sweep; `None` if nothing is left, so that the task ends.
     pub(crate) fn take_aged(&self) -> Option<Vec<Waiting>> {
         let mut lists = self.lists.lock();
         let fresh = std::mem::take(&mut lists.fresh);
         let aged = std::mem::replace(&mut lists.aged, fresh);
         if aged.is_empty() && lists.aged.is_empty() {
-            // Under the lock: what is added from now on starts another task.
+            // Under the lock: a partition that is added from now on starts another task.
             self.sweeping.store(false, Ordering::Release);
             return None;
         }

@@ -1,4 +1,4 @@
-//! What runs in the background: the writing of what is queued, its repetition, and the sweep of L1.
+//! The background tasks: they write what is queued, retry what has failed, and sweep L1.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -31,7 +31,7 @@ impl Engine {
             }
         });
         self.watch_prefix();
-        self.tell_what_is_owed();
+        self.send_owed_sign_outs();
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
             loop {
@@ -47,18 +47,18 @@ impl Engine {
         });
     }
 
-    /// Queues whatever waits of this partition.
+    /// Queues the pending work of this partition.
     pub(crate) fn enqueue(self: &Arc<Self>, key: &PartitionKey) {
         self.partitions
             .with(key, |partition, state| self.push(partition, state));
         self.wake();
     }
 
-    /// Queues what waits of every partition, also for requests that are still running: their end
-    /// may come too late. Looks at all that are active.
+    /// Queues the pending work of every partition, also for requests that still run: they may end too late.
+    /// Visits all active partitions.
     fn queue_all(self: &Arc<Self>) {
         let keys = self.partitions.active();
-        // Where a simulation is repeated the order has to be the same.
+        // A repeated simulation needs the same order.
         #[cfg(feature = "__tests")]
         let keys = {
             let mut keys = keys;
@@ -73,7 +73,7 @@ impl Engine {
         self.wake();
     }
 
-    /// No more changes; what waits is written without further pauses.
+    /// Refuses further changes. Pending work is written without further pauses.
     pub(crate) fn close(self: &Arc<Self>) {
         self.queue.closed.store(true, Ordering::SeqCst);
         self.l2.shards.reset();
@@ -92,7 +92,7 @@ impl Engine {
     }
 
     pub(crate) fn wake(self: &Arc<Self>) {
-        // Full: a wake-up is on its way already.
+        // If it is full, a wake-up is under way already.
         if let Err(TrySendError::Closed(_)) = self.queue.wake.try_send(self.clone())
             && !self.queue.ended.swap(true, Ordering::Relaxed)
         {
@@ -104,8 +104,8 @@ impl Engine {
         }
     }
 
-    /// Writes until nothing is queued. All groups share one task, so that the flush takes one core
-    /// at most and leaves the others to requests.
+    /// Writes until nothing is queued. All groups share one task, so that writing takes at most one core and
+    /// leaves the others to requests.
     async fn write_queued(self: Arc<Self>, wakeups: &mut mpsc::Receiver<Arc<Engine>>) {
         let mut groups = FuturesUnordered::new();
         loop {
@@ -114,25 +114,25 @@ impl Engine {
                 if group.is_empty() {
                     break;
                 }
-                // A store that panics ends its group only; what was in it is tried again.
+                // A store that panics ends its group only; the group's work is retried.
                 groups.push(step("write", self.clone().write_group(group)));
             }
             match groups.len() {
                 0 => return,
-                // The queue is looked at again after the next one: nobody needs to say so.
+                // The queue is read again after the next group ends, so no wake-up is needed.
                 MAX_GROUPS => drop(groups.next().await),
                 _ => drop(select(groups.next(), std::pin::pin!(wakeups.recv())).await),
             }
         }
     }
 
-    /// Something was written: L2 is there.
+    /// Something was written: L2 answers.
     pub(crate) fn reset_backoff(self: &Arc<Self>) {
         self.queue.failures.store(0, Ordering::Relaxed);
         self.wake();
     }
 
-    /// Sets a partition aside whose turn has failed, to be tried again.
+    /// Sets a partition aside whose work has failed, to be retried.
     pub(crate) fn schedule_retry(self: &Arc<Self>, partition: Arc<Partition>) {
         self.queue.stalled.lock().push_back(partition);
         if !self.queue.retrying.swap(true, Ordering::AcqRel) {
@@ -140,12 +140,12 @@ impl Engine {
         }
     }
 
-    /// Tries what has failed again; whether some is left for later.
+    /// Retries failed work. Returns whether some is left for later.
     fn retry_stalled(self: &Arc<Self>) -> bool {
         if self.l2.shards.refuse_writes() {
             return true;
         }
-        // Where one of several servers is away the others' success says nothing of it.
+        // If one of several servers is away, the success of the others says nothing about it.
         let whole = self.l2.shards.take_writes();
         let count = match self.queue.failures.fetch_add(1, Ordering::Relaxed) {
             0 if whole => usize::MAX,
@@ -166,7 +166,7 @@ impl Engine {
     }
 }
 
-/// Runs while something is set aside.
+/// Runs while some work is set aside.
 async fn retry(engine: Weak<Engine>) {
     let mut failures = 0;
     loop {
@@ -186,7 +186,7 @@ async fn retry(engine: Weak<Engine>) {
 impl Drop for Engine {
     fn drop(&mut self) {
         if self.queue.is_closed() {
-            // The shutdown has told what it left.
+            // The shutdown has reported what is left.
             return;
         }
         let abandoned = self.budget.pending();

@@ -1,7 +1,7 @@
 //! Changes that wait for the head of their response.
 //!
-//! The head queues them. A late head does not keep them from L2: what has waited for half a second to a
-//! second is queued by one task, which runs while there is any.
+//! The head queues them. A late head does not keep them from L2: a change that has waited for half a second
+//! to a second is queued by one task, which runs while there are any.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,21 +10,22 @@ use crate::engine::core::Engine;
 use crate::engine::partition::state::{Partition, State};
 use crate::engine::write_behind::deferred::Waiting;
 
-/// A change waits for at least one of these, and at most two.
+/// A change waits for at least one period, and at most two.
 const PERIOD: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// Notes that a change waits for the head of its response.
     pub(crate) fn defer(&self, partition: &Arc<Partition>, state: &mut State) {
         let pending = state.pending();
-        // What is on its way, or tried again, takes everything along.
+        // Work that is queued, under way or to be retried takes all changes along.
         if pending.queued || pending.sending || pending.stalled || pending.deferred.is_some() {
             return;
         }
         pending.deferred = Some(self.deferred.add(partition));
     }
 
-    /// Makes sure that what waits is swept. Called after [`defer`](Self::defer), without the lock.
+    /// Makes sure that a task sweeps the waiting changes. Called after [`defer`](Self::defer), without the
+    /// lock.
     #[inline]
     pub(crate) fn sweep_deferred(self: &Arc<Self>) {
         if self.deferred.needs_sweep() {
@@ -32,7 +33,7 @@ impl Engine {
         }
     }
 
-    /// Queues everything that waits for a head, once.
+    /// Queues now all changes that wait for a head.
     pub(crate) fn queue_deferred(self: &Arc<Self>) {
         self.queue_waiting(self.deferred.take_all());
     }
@@ -42,7 +43,7 @@ impl Engine {
             return;
         }
         for Waiting { partition, ticket } in waiting {
-            // Most were queued long ago.
+            // Most were queued since.
             let waits = |partition: &Arc<Partition>| partition.lock().is_deferred(ticket);
             let Some(partition) = partition.upgrade().filter(waits) else {
                 continue;

@@ -1,4 +1,8 @@
-//! Write-behind.
+//! Write-behind: changes that memory already shows go to L2 in groups, after the response.
+//!
+//! Promises that a change reaches L2 or is reported, in the order of its partition, and that a change which
+//! failed is retried. Carries *Loses nothing*, and *Fast* for writes. Imports `core`, `l2`, `partition` and
+//! leaves. Read [`drain`] first, then [`batch`]: `take_work` decides what a partition sends next.
 
 pub(crate) mod batch;
 pub(crate) mod deferred;

@@ -1,4 +1,5 @@
-//! Records from before encryption: read, sealed and ended with the session.
+//! Records from before encryption: they are moved and sealed when they are read, and cleared when they are
+//! signed out.
 
 #[cfg(feature = "seal")]
 use std::sync::atomic::Ordering;
@@ -35,8 +36,8 @@ impl Engine {
         ready
     }
 
-    /// Prepares to read a partition: gets keys that are not known, and moves a partition here that
-    /// stands under its name from before encryption. `None` when `loaded` is to be read as it is.
+    /// Prepares to read a partition: gets unknown keys, and moves a partition that still has its plain name.
+    /// Returns `None` if `loaded` is to be read as it is.
     pub(crate) async fn prepare(
         &self,
         key: &PartitionKey,
@@ -60,9 +61,9 @@ impl Engine {
         Ok(moved)
     }
 
-    /// Prepares to write partitions that were read before encryption began: they must not begin
-    /// anew under their new names with nothing but what is written now, nor after a sign-out.
-    /// Returns those that can be written.
+    /// Prepares to write partitions that were read before encryption began. Under their new names they must
+    /// not begin anew with only the changes written now, nor after a sign-out. Returns those that can be
+    /// written.
     pub(crate) async fn prepare_writes(&self, works: Vec<Work>) -> Vec<Work> {
         let mut ready = Vec::with_capacity(works.len());
         for mut work in works {
@@ -78,7 +79,7 @@ impl Engine {
         ready
     }
 
-    /// The generation that L2 has, where it had to be asked.
+    /// The generation in L2, if L2 had to be asked.
     async fn prepare_write(&self, work: &Work) -> Result<Option<u64>, L2Error> {
         let (partition, Some(under)) = (&work.partition, work.under) else {
             return Ok(None);
@@ -94,9 +95,9 @@ impl Engine {
         Ok(Some(moved.unwrap_or(loaded).generation))
     }
 
-    /// Moves a partition from its plain name to `id` and seals it, in one step of the store. It
-    /// keeps its generation: a change from before a sign-out stays without effect. What is at `id`
-    /// then, or `None` when nothing has changed.
+    /// Moves a partition from its plain name to `id` and seals it, in one step of the store. It keeps its
+    /// generation, so that a change from before a sign-out stays without effect. Returns what is then at
+    /// `id`, or `None` if nothing has changed.
     async fn move_plaintext(
         &self,
         key: &PartitionKey,
@@ -115,7 +116,7 @@ impl Engine {
         let writer = protection.writer(id, generation);
         let mut reader = protection.reader_by(plain.clone(), &from, generation);
         for stored in &found.entries {
-            // One that cannot be read is left behind.
+            // An entry that cannot be read is left behind.
             match reader.decode(stored) {
                 Ok((name, value)) => {
                     let mut change = writer.change(name.as_ref(), Some(&value));
@@ -127,14 +128,14 @@ impl Engine {
                 Err(reason) => {
                     protection.counters.unopenable(reason as usize);
                     if plain.is_link(&stored.entry) {
-                        // Nothing goes on without it.
+                        // Without its link to a user the session must not go on.
                         return Ok(None);
                     }
                 }
             }
         }
         if changes.is_empty() {
-            // It was signed out, or moved by another instance, which the store does in one step.
+            // It was signed out, or another instance has moved it, which the store does in one step.
             let loaded = self.l2.load_one(id).await?;
             return Ok(Some(match is_absent(&loaded) {
                 true => Loaded {
@@ -161,13 +162,13 @@ impl Engine {
             changes,
             lifetime: self.lifetime_of(key),
         };
-        // Whatever the outcome, what stands at `id` now is the truth: when the partition has
-        // changed, another instance has moved it, or does with the next read.
+        // Whatever the outcome, the record at `id` counts now: if the partition has changed, another instance
+        // has moved it, or the next read does.
         self.l2.relocate(&origin, &commit).await?;
         self.l2.load_one(id).await.map(Some)
     }
 
-    /// Signs a partition out under its plain name, where it may not have been moved yet.
+    /// Signs a partition out under its plain name, as it may not have been moved yet.
     pub(crate) async fn clear_plaintext(
         &self,
         key: &PartitionKey,
@@ -180,7 +181,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What the store knew a partition by before encryption, while that still counts.
+    /// The partition's id from before encryption, while that name still counts.
     pub(crate) fn plain_id(&self, key: &PartitionKey, under: Number) -> Option<PartitionId> {
         let accepts = self
             .l2
@@ -191,7 +192,7 @@ impl Engine {
     }
 }
 
-/// Whether the store knows nothing of a partition.
+/// Whether the store has nothing of a partition.
 #[cfg(feature = "seal")]
 fn is_absent(loaded: &Loaded) -> bool {
     loaded.generation == 0 && loaded.version == 0 && loaded.damaged == 0

@@ -1,8 +1,7 @@
 //! The queue of partitions that have something to write.
 //!
-//! A partition stands in the queue at most once. What fails is set aside and tried again, with
-//! growing pauses, until L2 takes it: while L2 is away one group at a time is risked, and once it
-//! is back the others follow.
+//! A partition is in the queue at most once. Failed work is set aside and retried with growing pauses until
+//! L2 takes it. While L2 is away one group at a time is risked; once it is back the others follow.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,30 +17,30 @@ use crate::store::CommitId;
 
 /// Partitions in one group: a round-trip of about half a megabyte.
 pub(crate) const MAX_GROUP: usize = 64;
-/// Groups on their way at a time: L2 has others to work on while one is encoded.
+/// Groups under way at a time: L2 has others to work on while one is encoded.
 pub(crate) const MAX_GROUPS: usize = 4;
 pub(crate) const FIRST_RETRY: Duration = Duration::from_millis(50);
 pub(crate) const LAST_RETRY: Duration = Duration::from_secs(1);
 /// The interval between sweeps of expired partitions out of L1.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// The queue of an engine `E`.
+/// The queue of an engine `E`, a parameter so that this file does not import the engine.
 pub(crate) struct Queue<E> {
     pub(crate) ready: Mutex<VecDeque<Arc<Partition>>>,
-    /// Those whose last turn failed.
+    /// Partitions whose last work failed.
     pub(crate) stalled: Mutex<VecDeque<Arc<Partition>>>,
-    /// A task waits to try them again.
+    /// A task is waiting to retry them.
     pub(crate) retrying: AtomicBool,
-    /// Tries since anything was written.
+    /// Retries since the last successful write.
     pub(crate) failures: AtomicU32,
-    /// A wake-up carries the engine, so that it lives until the queue is empty even when the last handle is
-    /// gone.
+    /// A wake-up carries the engine, which so lives until the queue is empty even if the last handle is
+    /// dropped.
     pub(crate) wake: mpsc::Sender<Arc<E>>,
-    /// That nobody wakes up was said.
+    /// The end of the runtime was logged.
     pub(crate) ended: AtomicBool,
     pub(crate) closed: AtomicBool,
     next_commit: AtomicU64,
-    /// How often something was to be queued.
+    /// How often a partition was to be queued.
     #[cfg(test)]
     pub(crate) pushes: std::sync::atomic::AtomicUsize,
 }
@@ -57,7 +56,7 @@ impl<E> Queue<E> {
             wake,
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            // Unique among instances by its random start, within one by counting.
+            // Unique among instances by its random start, and within one by counting.
             next_commit: AtomicU64::new(random::number().unwrap_or_default()),
             #[cfg(test)]
             pushes: Default::default(),
@@ -70,12 +69,12 @@ impl<E> Queue<E> {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Whether nothing is written any more: the runtime that it was written on has ended.
+    /// Whether nothing is written any more, because the runtime has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.wake.is_closed()
     }
 
-    /// Whether nothing has failed lately that was not tried again since.
+    /// Whether no failed work waits to be retried.
     pub(crate) fn is_flowing(&self) -> bool {
         !self.retrying.load(Ordering::Acquire)
     }

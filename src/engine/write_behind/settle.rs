@@ -1,4 +1,4 @@
-//! What L2 made of a commit.
+//! Applies L2's answer to a commit to memory.
 
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
@@ -38,12 +38,12 @@ impl Engine {
                     let dropped = state.conflicted(commit.id);
                     self.counters.superseded_changes.add(dropped as u64);
                 }
-                // Its settlement takes another question.
+                // Settled by [`settle_lost`](Self::settle_lost), which has to ask L2 again.
                 Outcome::Lost => {}
             });
     }
 
-    /// L2 no longer has the life that the commit was to go on with.
+    /// Settles a commit whose life L2 no longer has.
     pub(crate) async fn settle_lost(&self, work: &Work) -> Result<(), L2Error> {
         let WorkKind::Commit { commit, .. } = &work.kind else {
             return Ok(());
@@ -51,7 +51,7 @@ impl Engine {
         let key = &work.partition.key;
         let losses = self.partitions.with(key, |_, state| state.losses);
         let emptied = self.l2_has_lost_everything(losses).await?;
-        // Where it is the session alone, nothing is written again.
+        // If this session alone is lost, nothing is written again.
         let heard = emptied && self.begin_epochs_again(key).await?;
         let now = self.now();
         self.partitions.with(key, |_, state| {
@@ -67,13 +67,13 @@ impl Engine {
             }
             let again = match gone {
                 true => state.to_be_written_again(heard, now),
-                // At the end of its time.
+                // It has ended by its lifetime.
                 false => Vec::new(),
             };
             let sizes = again.iter();
             let sizes = sizes.map(|(name, value)| PendingChange::size(name, Some(value)));
             let room = self.budget.try_reserve(again.len(), sizes.sum());
-            // Past the bound it stays lost: the user signs in again.
+            // If the budget has no room, the entries stay lost: the user signs in again.
             let again = room.map_or_else(Vec::new, |mut room| {
                 self.counters.recovered_changes.add(again.len() as u64);
                 let again = again.into_iter();
