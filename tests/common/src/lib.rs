@@ -13,6 +13,7 @@ pub mod playground;
 pub mod process;
 pub mod provider;
 pub mod proxy;
+pub mod random;
 pub mod redis;
 pub mod stepping;
 pub mod store;

@@ -3,12 +3,14 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// SplitMix64. Shared by what draws from it.
-pub(crate) struct Random(Mutex<u64>);
+use common::random::SplitMix64;
+
+/// Shared by what draws from it.
+pub(crate) struct Random(Mutex<SplitMix64>);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(Mutex::new(seed))
+        Self(Mutex::new(SplitMix64::new(seed)))
     }
 
     /// Another generator, which draws other numbers.
@@ -17,11 +19,7 @@ impl Random {
     }
 
     fn next(&self) -> u64 {
-        let mut state = self.0.lock().unwrap();
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.lock().unwrap().draw()
     }
 
     pub(crate) fn below(&self, limit: usize) -> usize {
