@@ -9,9 +9,9 @@ use tower_token_cache::{
     BoxError, Error, L1, Prior, Timestamp, Token, TokenCache, TokenSet, TokenStore, Tokens,
 };
 
-use crate::common::issuer::{Issuer, set};
-use crate::common::stepping::SteppingStore;
-use crate::common::support::*;
+use common::issuer::{Issuer, set};
+use common::stepping::SteppingStore;
+use common::support::*;
 
 /// Longer than anything takes where nothing hangs.
 const LONG: Duration = Duration::from_secs(60);

@@ -13,9 +13,9 @@ use tower_token_cache::{
     TokenCache, TokenSet, Tokens,
 };
 
-use crate::common::dropped::dropped_after;
-use crate::common::issuer::Issuer;
-use crate::common::support::*;
+use common::dropped::dropped_after;
+use common::issuer::Issuer;
+use common::support::*;
 
 type Answer = Result<TokenSet, ProviderError>;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_token_cache::{Clock, Durability, KeyRing, Lookup, MemoryStore, Timestamp, TokenSet};
 
-use crate::common::support::*;
+use common::support::*;
 
 /// A sign-out reaches what began under a number that this instance has not heard of.
 #[tokio::test]

@@ -10,8 +10,8 @@ use tower_token_cache::{
     TokenSet, Tokens,
 };
 
-use crate::common::issuer::{Issuer, set};
-use crate::common::support::*;
+use common::issuer::{Issuer, set};
+use common::support::*;
 
 const STORED: Durability = Durability::Stored;
 const SECOND: Duration = Duration::from_secs(1);
@@ -111,7 +111,7 @@ async fn seen(cache: &TokenCache, id: &str) -> Option<String> {
 
 /// Lets the engine's tasks run until each of them waits; the time of the runtime is paused.
 async fn idle() {
-    let answers = 4 * crate::common::far::latency();
+    let answers = 4 * common::far::latency();
     tokio::time::sleep(Duration::from_millis(1) + answers).await;
 }
 

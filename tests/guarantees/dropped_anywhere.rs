@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tower_token_cache::{BoxError, Error, Prior, TokenCache, TokenSet};
 
-use crate::common::stepping::{SteppingStore, poll_times};
-use crate::common::support::*;
+use common::stepping::{SteppingStore, poll_times};
+use common::support::*;
 
 /// More steps than any operation takes.
 const MANY: usize = 2_000;

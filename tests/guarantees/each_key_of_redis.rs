@@ -12,7 +12,7 @@ use tower_token_cache::{
     RedisStore, Timestamp, Token, TokenCache, TokenSet, Tokens,
 };
 
-use crate::common::support::*;
+use common::support::*;
 
 /// Longer than any call may take.
 const LONG: Duration = Duration::from_secs(15);

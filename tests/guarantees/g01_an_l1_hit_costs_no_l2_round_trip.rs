@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tower_token_cache::{CacheLevel, Clock, L1, Lookup, MemoryStore, Timestamp};
 
-use crate::common::support::*;
+use common::support::*;
 
 #[tokio::test]
 async fn a_thousand_hits_send_redis_nothing() {

@@ -6,7 +6,7 @@ use axum::routing::get;
 use futures_util::future::join_all;
 use tower_token_cache::{MemoryStore, TokenCache, Tokens};
 
-use crate::common::support::*;
+use common::support::*;
 
 #[derive(serde::Deserialize)]
 struct Delay {

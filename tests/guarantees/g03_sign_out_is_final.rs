@@ -6,8 +6,8 @@ use tower_token_cache::{
     Tokens,
 };
 
-use crate::common::issuer::Issuer;
-use crate::common::support::*;
+use common::issuer::Issuer;
+use common::support::*;
 
 #[tokio::test]
 async fn a_request_that_began_before_cannot_bring_tokens_back() {

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower_http::timeout::TimeoutLayer;
 use tower_token_cache::{TokenCache, TokenCacheLayer, Tokens, WriteMode, key};
 
-use crate::common::support::*;
+use common::support::*;
 
 async fn rotate(tokens: &Tokens) {
     let set = tower_token_cache::TokenSet::from(token("new")).with_refresh_token("rotated");
@@ -58,7 +58,7 @@ async fn serve(cache: &TokenCache) -> std::net::SocketAddr {
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
             // Enough for a first connection and a load, so that there is a change when it fires.
-            Duration::from_millis(50) + 20 * crate::common::far::latency(),
+            Duration::from_millis(50) + 20 * common::far::latency(),
         ));
     let routes = Router::new()
         .route("/bad-gateway", get(bad_gateway))

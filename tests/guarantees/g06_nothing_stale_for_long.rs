@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tower_token_cache::{Clock, Error, FailurePolicy, L1, Lookup, Timestamp, TokenCache, TokenSet};
 
-use crate::common::issuer::{Issuer, set};
-use crate::common::support::*;
+use common::issuer::{Issuer, set};
+use common::support::*;
 
 /// Two instances on one store, whose feed is alive.
 async fn pair(store: &TestStore) -> (TokenCache, TokenCache) {

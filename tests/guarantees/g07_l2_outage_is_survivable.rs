@@ -10,7 +10,7 @@ use tower_token_cache::{
     OnFailure, RequestHead, StoreErrorKind, Timestamp, TokenCache, TokenCacheLayer, Tokens, key,
 };
 
-use crate::common::support::*;
+use common::support::*;
 
 /// An instance whose clock stands still, with these users in L1 and in L2.
 async fn with_known<const N: usize>(

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tower_token_cache::{CacheLevel, Lookup};
 
-use crate::common::support::*;
+use common::support::*;
 
 /// Damages the record under a key.
 type Damage = fn(&RedisServer, &str);

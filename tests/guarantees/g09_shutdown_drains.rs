@@ -6,7 +6,7 @@ use axum::routing::get;
 use tokio::sync::Notify;
 use tower_token_cache::{Durability, Error, Tokens};
 
-use crate::common::support::*;
+use common::support::*;
 
 #[tokio::test]
 async fn everything_that_waits_is_flushed_and_counted() {

@@ -2,7 +2,7 @@
 
 use tower_token_cache::L1;
 
-use crate::common::support::*;
+use common::support::*;
 
 #[tokio::test]
 async fn a_new_user_is_admitted_and_the_one_longest_unused_goes() {

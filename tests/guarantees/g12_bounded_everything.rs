@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_token_cache::{BreakerState, Durability, Error, KeyError, TokenCache, TokenSet};
 
-use crate::common::support::*;
+use common::support::*;
 
 #[tokio::test]
 async fn pending_changes_are_bounded_and_nothing_is_lost_at_the_bound() {

@@ -3,9 +3,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tower_token_cache::{BreakerState, Lookup, PartitionKey, RedisStore, TokenCache, TokenStore};
 
-use crate::common::proxy::Proxy;
-use crate::common::support::*;
-use crate::common::topologies::Cluster;
+use common::proxy::Proxy;
+use common::support::*;
+use common::topologies::Cluster;
 
 const USERS: usize = 1000;
 /// For one answer; far more than any needs that waits for nobody else's.

@@ -11,8 +11,8 @@ use tower_token_cache::{
     TokenCache, TokenSet, Tokens,
 };
 
-use crate::common::issuer::Issuer;
-use crate::common::support::*;
+use common::issuer::Issuer;
+use common::support::*;
 
 const USERS: usize = 300;
 

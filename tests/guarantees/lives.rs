@@ -6,7 +6,7 @@ use tower_token_cache::{
     Clock, Error, L1, MemoryStore, PartitionKey, Timestamp, Token, TokenCache, Tokens,
 };
 
-use crate::common::support::*;
+use common::support::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -55,7 +55,7 @@ async fn sign_in(cache: &TokenCache, text: &str) -> Tokens {
 
 /// Lets the engine's tasks run until each of them waits; the time of the runtime is paused.
 async fn idle() {
-    let answers = 4 * crate::common::far::latency();
+    let answers = 4 * common::far::latency();
     tokio::time::sleep(Duration::from_millis(1) + answers).await;
 }
 

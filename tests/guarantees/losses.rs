@@ -7,7 +7,7 @@ use tower_token_cache::{
     Clock, Durability, Error, L1, MemoryStore, PartitionKey, Timestamp, Token, TokenCache, TokenSet,
 };
 
-use crate::common::support::*;
+use common::support::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

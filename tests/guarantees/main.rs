@@ -1,9 +1,6 @@
-//! One module per guarantee of the design (§4), by number. Guarantee 10 has a process of its own,
-//! `tests/g10_secrets_stay_secret.rs`, because it captures all logs.
+//! One module per guarantee of the design (§4), by number. Guarantee 10 is in
+//! `tests/process-wide`, because it captures all logs.
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
-
-#[path = "../common/mod.rs"]
-mod common;
 
 mod acquired_meanwhile;
 mod acquisitions_wait_their_turn;
@@ -29,6 +26,7 @@ mod losses;
 mod move_to;
 mod revoke_all;
 mod sessions;
+mod settings;
 mod skewed_clocks;
 mod told;
 mod two_databases;

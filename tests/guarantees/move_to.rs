@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tower_token_cache::{Error, FailurePolicy, Lookup, Timestamp, Token, TokenCache, TokenSet};
 
-use crate::common::issuer::Issuer;
-use crate::common::support::*;
+use common::issuer::Issuer;
+use common::support::*;
 
 fn signed_in() -> TokenSet {
     TokenSet::from(token("a"))

@@ -6,7 +6,7 @@ use tower_token_cache::{
     Clock, Durability, Error, Lookup, MemoryStore, Timestamp, Token, TokenCache,
 };
 
-use crate::common::support::*;
+use common::support::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -7,7 +7,7 @@ use tower_token_cache::{
     Timestamp, Token, TokenCache, TokenSet,
 };
 
-use crate::common::support::*;
+use common::support::*;
 
 #[tokio::test]
 async fn every_session_of_a_user_is_signed_out_and_no_other() {

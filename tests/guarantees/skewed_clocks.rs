@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tower_token_cache::{Clock, Durability, MemoryStore, Timestamp, Token, TokenSet};
 
-use crate::common::issuer::set;
-use crate::common::support::*;
+use common::issuer::set;
+use common::support::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -28,7 +28,7 @@ async fn a_sign_out_wins_over_a_change_by_a_clock_that_is_ahead() {
     // Far away it may have been there before the sign-out, and has gone with it.
     drained(&ahead).await;
     assert_eq!(stored(store, "s", "mail").await, None);
-    if crate::common::far::latency().is_zero() {
+    if common::far::latency().is_zero() {
         assert_eq!(ahead.stats().signed_out_changes, 1);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_token_cache::{FailurePolicy, MemoryStore};
 
-use crate::common::support::*;
+use common::support::*;
 
 /// How an instance learns that somebody is signed out.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ async fn held_while_away(told: Told, own: bool, policy: FailurePolicy) {
 #[tokio::test(flavor = "multi_thread")]
 async fn touches_do_not_grow_with_the_square_of_the_instances() {
     const INSTANCES: u32 = 6;
-    if !crate::common::far::latency().is_zero() {
+    if !common::far::latency().is_zero() {
         // Who is far away hears of a touch too late to spare its own.
         return;
     }

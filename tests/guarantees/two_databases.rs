@@ -5,7 +5,7 @@
 
 use tower_token_cache::{Durability, Error, RedisStore, TokenCache, TokenSet};
 
-use crate::common::support::*;
+use common::support::*;
 
 struct Database {
     store: RedisStore,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tower_token_cache::{Durability, Error, Lookup, TokenCache, TokenSet};
 
-use crate::common::support::*;
+use common::support::*;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Who {

@@ -46,6 +46,7 @@ mod provider;
 mod rng;
 mod run;
 mod server;
+mod spread;
 mod store;
 mod users;
 mod verdict;

@@ -1,5 +1,5 @@
 //! One redemption per refresh token, on all instances; the rest wait and get its answer. The same
-//! with processes that are killed and paused is in `tests/fleet`.
+//! with processes that are killed and paused is in `tests/faults/fleet`.
 
 mod failures;
 mod landing;
@@ -17,8 +17,8 @@ use tower_token_cache::{
     Tokens,
 };
 
-use crate::common::issuer::{Issuer, set};
-use crate::common::support::*;
+use common::issuer::{Issuer, set};
+use common::support::*;
 
 /// A store in which session `s` has an expired token and the refresh token `r0`.
 async fn expired() -> TestStore {

@@ -1,0 +1,10 @@
+//! What the stores promise, on their real servers and files; and what is at rest in them.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod feed;
+mod redis_resharding;
+mod redis_topologies;
+mod redis_wire;
+mod sealed;
+mod sqlite;
+mod store_conformance;

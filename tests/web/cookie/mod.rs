@@ -1,0 +1,11 @@
+//! Sessions in cookies, over real HTTP.
+
+mod actix;
+mod attacks;
+mod conformance;
+mod golden;
+mod jar;
+mod playgrounds;
+mod server;
+mod sessions;
+mod sign_outs;

@@ -1,0 +1,10 @@
+//! Where an application meets the cache: the middleware of both frameworks, sessions in cookies,
+//! requests that go out with a token, and the examples as processes.
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
+
+mod actix;
+mod cookie;
+mod layer;
+mod login;
+mod outgoing;
+mod playground;
