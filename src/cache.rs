@@ -50,7 +50,7 @@ impl TokenCache {
     /// What the store knows a partition by: a digest, keyed where there is a key ring. For the
     /// operator who looks for a user's record; in Redis it stands under
     /// `namespace:{`[`encoded`](PartitionId::encoded)`}`. It changes with
-    /// [`revoke_all`](Self::revoke_all).
+    /// [`sign_out_all`](Self::sign_out_all).
     ///
     /// # Errors
     /// [`Error::Unavailable`](crate::Error::Unavailable) when the namespace's number is not known
@@ -67,7 +67,7 @@ impl TokenCache {
         self.0.l2.id(partition, under)
     }
 
-    /// Whether a session that was issued at this time is from before the last `revoke_all`.
+    /// Whether a session that was issued at this time is from before the last `sign_out_all`.
     #[cfg(feature = "cookie")]
     pub(crate) fn has_revoked(&self, issued_at: Timestamp) -> bool {
         let number = self.0.l2.prefix.known();

@@ -90,7 +90,7 @@ pub struct L2Failure<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnFailure {
     /// Try again, after a short pause with jitter. At most three attempts are made, all of them
-    /// within the hard timeout, and none while the circuit breaker is open.
+    /// within the operation timeout, and none while the circuit breaker is open.
     Retry,
     /// Go on as under [`FailurePolicy::Degrade`].
     Degrade,

@@ -101,8 +101,8 @@ impl Builder {
                 prefix,
                 shards: crate::engine::l2::shards::Shards::default(),
                 hook: self.hook,
-                soft_timeout: self.soft_timeout,
-                hard_timeout: self.hard_timeout,
+                attempt_timeout: self.attempt_timeout,
+                operation_timeout: self.operation_timeout,
                 counters: counters.clone(),
             },
             queue,
@@ -134,16 +134,16 @@ impl Builder {
     pub(crate) fn bound_times(&mut self) {
         let times = [
             &mut self.negative_ttl,
-            &mut self.soft_timeout,
-            &mut self.hard_timeout,
+            &mut self.attempt_timeout,
+            &mut self.operation_timeout,
             &mut self.terms.refresh_before,
             &mut self.terms.lease_ttl,
             &mut self.terms.timeout,
         ];
         let limits = [
-            &mut self.lifetime.absolute,
+            &mut self.lifetime.since_write,
             &mut self.lifetime.sliding,
-            &mut self.lifetime.max_age,
+            &mut self.lifetime.since_creation,
             &mut self.l1.revalidate_every,
             &mut self.l1.max_staleness,
         ];
@@ -155,7 +155,7 @@ impl Builder {
     /// The settings as text, to compare them with those of another cache of this name.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let Self { l1, terms, .. } = self;
-        let timeouts = (self.soft_timeout, self.hard_timeout);
+        let timeouts = (self.attempt_timeout, self.operation_timeout);
         let pending = (self.max_pending_changes, self.max_pending_bytes);
         let settings = [
             (
@@ -195,19 +195,19 @@ impl Builder {
         #[cfg(feature = "seal")]
         self.encryption.validate()?;
         let lifetimes = [
-            ("absolute_expiration", self.lifetime.absolute),
+            ("expire_after_write", self.lifetime.since_write),
             ("sliding_expiration", self.lifetime.sliding),
-            ("max_session_age", self.lifetime.max_age),
+            ("absolute_expiration", self.lifetime.since_creation),
         ];
         for (option, limit) in lifetimes {
             if limit.is_some_and(|limit| limit < Duration::from_millis(1)) {
                 return Err(ConfigError::new(option, "must be at least one millisecond"));
             }
         }
-        if self.soft_timeout.is_zero() || self.soft_timeout > self.hard_timeout {
+        if self.attempt_timeout.is_zero() || self.attempt_timeout > self.operation_timeout {
             return Err(ConfigError::new(
-                "soft_timeout",
-                "must be above 0 and at most the hard timeout",
+                "attempt_timeout",
+                "must be above 0 and at most the operation timeout",
             ));
         }
         if self.terms.timeout.is_zero() {

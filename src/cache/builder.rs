@@ -30,8 +30,8 @@ pub struct Builder {
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
     pub(crate) hook: Option<FailureHook>,
-    pub(crate) soft_timeout: Duration,
-    pub(crate) hard_timeout: Duration,
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) operation_timeout: Duration,
     pub(crate) max_pending_changes: u32,
     pub(crate) max_pending_bytes: u32,
     pub(crate) max_acquisitions: u32,
@@ -54,15 +54,15 @@ impl Builder {
             namespace: "ttc".into(),
             l1: L1::new(),
             lifetime: Lifetime {
-                absolute: Some(Duration::from_secs(14 * 24 * 3600)),
+                since_write: Some(Duration::from_secs(14 * 24 * 3600)),
                 ..Lifetime::default()
             },
             negative_ttl: Duration::from_secs(1),
             failure_policy: FailurePolicy::default(),
             write_mode: WriteMode::default(),
             hook: None,
-            soft_timeout: Duration::from_millis(250),
-            hard_timeout: Duration::from_secs(1),
+            attempt_timeout: Duration::from_millis(250),
+            operation_timeout: Duration::from_secs(1),
             max_pending_changes: 100_000,
             max_pending_bytes: 64 * 1024 * 1024,
             max_acquisitions: 64,
@@ -103,8 +103,8 @@ impl Builder {
 
     /// How long a partition lives since its last commit; `None` is without end. Defaults to 14
     /// days, as in the system this crate follows: a user who comes back weekly stays signed in.
-    pub fn absolute_expiration(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.lifetime.absolute = limit.into();
+    pub fn expire_after_write(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.lifetime.since_write = limit.into();
         self
     }
 
@@ -117,8 +117,8 @@ impl Builder {
 
     /// How long a partition lives since it was created, whatever happens to it; `None` is without
     /// end. Off by default.
-    pub fn max_session_age(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.lifetime.max_age = limit.into();
+    pub fn absolute_expiration(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.lifetime.since_creation = limit.into();
         self
     }
 
@@ -163,8 +163,8 @@ impl Builder {
     /// How long one attempt at an L2 operation may take. Defaults to 250 ms: hundreds of times what a healthy
     /// Redis needs, and a pause that a user hardly notices. It is measured in five steps that are waited for
     /// one by one, so that an overloaded process does not take its own delay for the store's.
-    pub fn soft_timeout(mut self, timeout: Duration) -> Self {
-        self.soft_timeout = timeout;
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = timeout;
         self
     }
 
@@ -173,13 +173,13 @@ impl Builder {
     /// Such a call goes on in the background, and its answer is that the outcome is not known. An acquisition
     /// takes longer: its [call](Self::acquire_timeout), and before that another instance's
     /// [lease](Self::lease_ttl). Defaults to 1 s.
-    pub fn hard_timeout(mut self, timeout: Duration) -> Self {
-        self.hard_timeout = timeout;
+    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
+        self.operation_timeout = timeout;
         self
     }
 
     /// How many changes may wait for L2. Defaults to 100,000. Beyond that a change waits for room, up to the
-    /// hard timeout, and is then committed before the call returns.
+    /// operation timeout, and is then committed before the call returns.
     pub fn max_pending_changes(mut self, changes: u32) -> Self {
         self.max_pending_changes = changes;
         self

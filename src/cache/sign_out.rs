@@ -21,7 +21,7 @@ impl TokenCache {
     /// It goes on if the caller stops waiting.
     ///
     /// # Errors [`Error::Unavailable`] when it is not known whether L2 has it: repeat it.
-    pub async fn revoke_all(&self) -> Result<(), Error> {
+    pub async fn sign_out_all(&self) -> Result<(), Error> {
         let engine = &self.0;
         let revokes = |engine: Arc<Engine>| async move { engine.revoke().await };
         let revoked = engine.detached(engine.deadline(), revokes).await;
@@ -29,7 +29,7 @@ impl TokenCache {
         revoked.map_err(|failure| Error::Unavailable(failure.error))
     }
 
-    /// Signs out every session that was ever [linked](crate::Tokens::belongs_to) to this user: "sign out
+    /// Signs out every session that was ever [linked](crate::Tokens::link_user) to this user: "sign out
     /// everywhere". It takes effect in this process at once. On return L2 has confirmed it, unless the answer
     /// is [`Durability::Pending`]: then it is sent to L2 as soon as L2 is back, by the next process if this
     /// one ends and there is a [journal](crate::Builder::journal).
@@ -67,7 +67,7 @@ impl TokenCache {
         }
     }
 
-    /// The sessions that were [linked](crate::Tokens::belongs_to) to this user and have not been signed out
+    /// The sessions that were [linked](crate::Tokens::link_user) to this user and have not been signed out
     /// or moved since: for showing them. The newest 1,000 of a user are listed, each for 400 days; an expired
     /// one may be among them. The effect of [`sign_out_user`](Self::sign_out_user) does not depend on this
     /// list.

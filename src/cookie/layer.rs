@@ -16,7 +16,7 @@ impl CookieStore {
     }
 
     /// The same with other settings of the cache. L1 stays off, and a [`Builder::key_ring`] of its
-    /// own would only make the cookies larger. [`Builder::max_session_age`] is
+    /// own would only make the cookies larger. [`Builder::absolute_expiration`] is
     /// [`CookieStore::MAX_SESSION_AGE`] unless it is set here.
     ///
     /// # Errors
@@ -27,7 +27,7 @@ impl CookieStore {
     ) -> Result<TokenCacheLayer, ConfigError> {
         let builder = TokenCache::builder(self.clone())
             .clock(self.0.clock.clone())
-            .max_session_age(Self::MAX_SESSION_AGE)
+            .absolute_expiration(Self::MAX_SESSION_AGE)
             .brought_by_requests();
         let cache = adjust(builder).l1(L1::disabled()).build()?;
         cache.keep_fresh(self.0.sealer.ring());

@@ -112,7 +112,7 @@ impl CookieStore {
             }],
             lifetime: Lifetime {
                 // The clocks of who sets a cookie, of who reads it and of this store differ.
-                absolute: Some(self.0.max_age.saturating_add(3 * SKEW)),
+                since_write: Some(self.0.max_age.saturating_add(3 * SKEW)),
                 ..Lifetime::default()
             },
         };

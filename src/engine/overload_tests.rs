@@ -106,7 +106,7 @@ async fn a_change_that_finds_no_room_costs_the_same_however_many_wait() {
     const MORE: usize = 200;
     let cache = TokenCache::builder(Hanging)
         .max_pending_changes(ROOM as u32)
-        .soft_timeout(Duration::from_secs(1))
+        .attempt_timeout(Duration::from_secs(1))
         .build()
         .expect("valid settings");
     let all: Vec<_> = (0..ROOM + MORE).map(|it| request(&cache, it)).collect();
@@ -129,8 +129,8 @@ async fn a_change_that_finds_no_room_costs_the_same_however_many_wait() {
 async fn a_sign_out_that_the_journal_cannot_take_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let cache = TokenCache::builder(Hanging)
-        .hard_timeout(Duration::from_millis(20))
-        .soft_timeout(Duration::from_millis(20))
+        .operation_timeout(Duration::from_millis(20))
+        .attempt_timeout(Duration::from_millis(20))
         .journal(folder.path().join("journal"))
         .build()
         .expect("valid settings");

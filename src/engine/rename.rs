@@ -60,7 +60,7 @@ impl Engine {
             let moved = engine.relocate_here(&from, &to, policy, &mut seen).await;
             (moved, seen)
         };
-        let deadline = self.deadline() + self.l2.hard_timeout;
+        let deadline = self.deadline() + self.l2.operation_timeout;
         match self.detached(deadline, moves).await {
             Ok((moved, seen)) => {
                 *observed = seen;

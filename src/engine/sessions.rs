@@ -188,7 +188,7 @@ impl Engine {
     pub(crate) fn lifetime_of(&self, key: &PartitionKey) -> Lifetime {
         match key.is_list() {
             true => Lifetime {
-                absolute: Some(LISTED_FOR),
+                since_write: Some(LISTED_FOR),
                 ..Lifetime::default()
             },
             false => self.lifetime,

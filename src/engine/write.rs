@@ -144,7 +144,7 @@ impl Engine {
             || self.partitions.with_known(key, over).unwrap_or(false)
     }
 
-    /// Writes the partition's pending changes now. The wait is at most the hard timeout.
+    /// Writes the partition's pending changes now. The wait is at most the operation timeout.
     pub(crate) fn commit(self: &Arc<Self>, key: &PartitionKey) -> CommitWait {
         self.commit_until(key, self.deadline())
     }

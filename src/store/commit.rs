@@ -90,9 +90,9 @@ pub struct Lifetime {
     /// Since the last commit or touch.
     pub sliding: Option<Duration>,
     /// Since the last commit.
-    pub absolute: Option<Duration>,
+    pub since_write: Option<Duration>,
     /// Since the partition was created.
-    pub max_age: Option<Duration>,
+    pub since_creation: Option<Duration>,
 }
 
 /// What became of a commit.

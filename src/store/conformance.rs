@@ -68,8 +68,8 @@ pub async fn all<S: TokenStore>(harness: &Harness<S>) {
     absent_partitions_take_any_generation(harness).await;
     tombstones_outlive_the_partition(harness).await;
 
-    absolute_lifetime_ends(harness).await;
-    commits_renew_the_absolute_lifetime(harness).await;
+    lifetime_since_write_ends(harness).await;
+    commits_renew_the_lifetime_since_write(harness).await;
     touches_renew_the_sliding_lifetime(harness).await;
     loads_do_not_renew(harness).await;
     touches_stop_at_the_hard_end(harness).await;

@@ -28,7 +28,7 @@
 //! twice is protected by rule 5.
 //!
 //! A partition *ends* at the earliest of: its sliding lifetime since the last commit or touch, its
-//! absolute lifetime since the last commit, its maximal age since it was created, and the expiry
+//! lifetime since the last commit, its lifetime since it was created, and the expiry
 //! of its last entry when every entry has one. A partition that has ended is loaded as absent, and
 //! an entry that has expired is not loaded; the store frees both in time.
 //!

@@ -165,11 +165,11 @@ impl Record {
 
     /// Sets the ends after a commit.
     pub(super) fn renew(&mut self, lifetime: Lifetime, now: Timestamp) {
-        let absolute = lifetime.absolute.map(|limit| now.saturating_add(limit));
-        let age = lifetime
-            .max_age
+        let write = lifetime.since_write.map(|limit| now.saturating_add(limit));
+        let creation = lifetime
+            .since_creation
             .map(|limit| self.created_at.saturating_add(limit));
-        self.hard_end = [absolute, age, self.last_expiry]
+        self.hard_end = [write, creation, self.last_expiry]
             .into_iter()
             .flatten()
             .min();

@@ -55,7 +55,7 @@ impl Tokens {
     /// # Errors
     /// As for [`insert`](Self::insert), [`Error::Unavailable`] when it is not known whether L2 did
     /// it, and when such a redemption takes longer than the
-    /// [hard timeout](crate::Builder::hard_timeout), and [`Error::NoSessionId`] for a session in
+    /// [operation timeout](crate::Builder::operation_timeout), and [`Error::NoSessionId`] for a session in
     /// cookies, which nobody can plant: sign out instead, and then insert.
     pub async fn move_to(&self, partition: PartitionKey) -> Result<Self, Error> {
         let from = self.partition()?;
@@ -92,7 +92,7 @@ impl Tokens {
     /// [`Error::InvalidKey`] for a user that cannot be a [`PartitionKey::user`];
     /// [`Error::Unavailable`] when L2 cannot be asked for the user's epoch, whatever the failure
     /// policy; and those of [`insert`](Self::insert).
-    pub async fn belongs_to(&self, user: &str) -> Result<(), Error> {
+    pub async fn link_user(&self, user: &str) -> Result<(), Error> {
         let partition = self.partition()?;
         let mut observed = self.observe();
         let engine = &self.0.engine;

@@ -62,8 +62,8 @@ async fn several_slow_answers_take_no_longer_than_the_hard_timeout() {
     let store = TestStore::telling();
     let limit = Duration::from_secs(1);
     let own = builder(store.clone())
-        .soft_timeout(limit)
-        .hard_timeout(limit)
+        .attempt_timeout(limit)
+        .operation_timeout(limit)
         .build()
         .unwrap();
     let tokens = own.tokens(session("s"));
@@ -211,8 +211,8 @@ async fn what_redis_refuses_costs_no_read() {
         drained(&first).await;
         let store = RedisStore::builder(server.url()).response_timeout(Duration::from_secs(2));
         let cache = builder(store.build().unwrap())
-            .soft_timeout(Duration::from_secs(2))
-            .hard_timeout(Duration::from_secs(3))
+            .attempt_timeout(Duration::from_secs(2))
+            .operation_timeout(Duration::from_secs(3))
             .build()
             .unwrap();
         let known = cache.tokens(session("0"));

@@ -1,5 +1,5 @@
 //! Redis as it really fails, under the whole cache with the policy `Degrade`. Whatever the fault:
-//! users in L1 are served at once, nobody waits longer than the hard timeout, nothing that was
+//! users in L1 are served at once, nobody waits longer than the operation timeout, nothing that was
 //! acknowledged is lost, no sign-out is undone, and all is flushed after it.
 
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use common::support::*;
 use tower_token_cache::store::{Commit, Outcome, PartitionId};
 use tower_token_cache::{Durability, Lookup, RedisStore, TokenCache, TokenStore};
 
-/// The default hard timeout, and some room for a busy machine.
+/// The default operation timeout, and some room for a busy machine.
 const NOBODY_WAITS_LONGER: Duration = Duration::from_millis(1600);
 /// A fault lasts this long: some timeouts, and some probes of the breaker.
 const FAULT: Duration = Duration::from_millis(2500);
@@ -100,7 +100,7 @@ impl Service {
                 slowest = slowest.max(started.elapsed());
             }
         }
-        // Not a measurement: one that asked Redis would wait for the soft timeout.
+        // Not a measurement: one that asked Redis would wait for the attempt timeout.
         assert!(slowest < Duration::from_millis(150), "{slowest:?}");
         assert!(started.elapsed() < Duration::from_secs(1));
     }

@@ -54,7 +54,7 @@ async fn works(cache: &TokenCache, name: &str) {
     assert_eq!(acquired.access_token(), "acquired");
     let moved = tokens.move_to(session(&format!("{name}-moved"))).await;
     let moved = moved.unwrap();
-    moved.belongs_to("ada").await.unwrap();
+    moved.link_user("ada").await.unwrap();
     assert_eq!(access(&moved, "graph").await.as_deref(), Some("t"));
     assert_eq!(moved.sign_out().await.unwrap(), Durability::Stored);
 }
@@ -232,7 +232,7 @@ fn there_need_be_no_runtime_at_all() {
             cache.sign_out_user("ada").await.unwrap(),
             Durability::Stored
         );
-        cache.revoke_all().await.unwrap();
+        cache.sign_out_all().await.unwrap();
         store.hang();
         // What hangs ends in time, too.
         let other = cache.tokens(session("other"));
@@ -331,11 +331,11 @@ async fn ends_in_time(cache: &TokenCache) {
         "commit": |tokens, cache| tokens.commit().await;
         "get_or_acquire": |tokens, cache| tokens.get_or_acquire("mail", answer).await;
         "move_to": |tokens, cache| tokens.move_to(session("new")).await;
-        "belongs_to": |tokens, cache| tokens.belongs_to("ada").await;
+        "link_user": |tokens, cache| tokens.link_user("ada").await;
         "sign_out": |tokens, cache| tokens.sign_out().await;
         "sessions_of": |tokens, cache| cache.sessions_of("ada").await;
         "sign_out_user": |tokens, cache| cache.sign_out_user("ada").await;
-        "revoke_all": |tokens, cache| cache.revoke_all().await;
+        "sign_out_all": |tokens, cache| cache.sign_out_all().await;
         "shutdown": |tokens, cache| cache.shutdown(Duration::from_millis(200)).await;
     }
 }
@@ -345,8 +345,8 @@ type BoxFuture<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 fn on(runtime: &Handle, store: impl TokenStore) -> TokenCache {
     TokenCache::builder(store)
         .runtime(runtime.clone())
-        .soft_timeout(Duration::from_millis(50))
-        .hard_timeout(Duration::from_millis(200))
+        .attempt_timeout(Duration::from_millis(50))
+        .operation_timeout(Duration::from_millis(200))
         .acquire_timeout(Duration::from_millis(100))
         .lease_ttl(Duration::from_millis(100))
         .build()
@@ -377,7 +377,7 @@ fn a_name_stands_for_one_set_of_settings() {
     let named = |builder: Builder| TokenCache::shared("settings", builder);
     let memory = || TokenCache::builder(TestStore::default());
     let first = named(memory()).unwrap();
-    assert!(named(memory().hard_timeout(Duration::from_secs(1))).is_ok());
+    assert!(named(memory().operation_timeout(Duration::from_secs(1))).is_ok());
     let others = [
         ("store", TokenCache::builder(MemoryStore::new())),
         ("namespace", memory().namespace("another")),
@@ -397,7 +397,10 @@ fn a_name_stands_for_one_set_of_settings() {
             "on_l2_failure",
             memory().on_l2_failure(|_| OnFailure::Policy),
         ),
-        ("timeouts", memory().soft_timeout(Duration::from_millis(1))),
+        (
+            "timeouts",
+            memory().attempt_timeout(Duration::from_millis(1)),
+        ),
         ("max_pending", memory().max_pending_changes(1)),
         ("acquisitions", memory().max_acquisitions(1)),
         ("runtime", memory().runtime(single().handle().clone())),

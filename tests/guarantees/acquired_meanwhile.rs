@@ -59,7 +59,7 @@ impl Scene {
         let old = TokenSet::from(old).with_refresh_token("r0");
         tokens.insert("graph", old).await.unwrap();
         assert_stored(tokens.commit().await.unwrap());
-        tokens.belongs_to("ada").await.unwrap();
+        tokens.link_user("ada").await.unwrap();
         let handle = here.tokens(session("s"));
         assert_eq!(access(&handle, "graph").await, None);
         Self {

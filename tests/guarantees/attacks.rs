@@ -14,11 +14,11 @@ async fn a_sign_out_right_after_everybody_was_signed_out_elsewhere() {
         let (one, other) = (cache(store.clone()), cache(store.clone()));
         assert_eq!(access(&one.tokens(session("s")), "graph").await, None);
         assert_eq!(access(&other.tokens(session("x")), "graph").await, None);
-        other.revoke_all().await.unwrap();
+        other.sign_out_all().await.unwrap();
         let tokens = other.tokens(session("s"));
         tokens.insert("graph", token("new")).await.unwrap();
         assert_stored(tokens.commit().await.unwrap());
-        tokens.belongs_to("ada").await.unwrap();
+        tokens.link_user("ada").await.unwrap();
         let ended = match user {
             true => one.sign_out_user("ada").await.unwrap(),
             false => one.tokens(session("s")).sign_out().await.unwrap(),
@@ -38,7 +38,7 @@ async fn sessions_that_were_linked_before_encryption_are_reached_after_it() {
     let tokens = plain.tokens(session("s"));
     let set = TokenSet::from(token("t")).with_refresh_token("r");
     tokens.insert("graph", set).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
     drop((tokens, plain));
     let keys = KeyRing::generate().unwrap();
     let ring = || keys.clone();
@@ -95,7 +95,7 @@ async fn the_sign_out_of_a_user_outlives_the_process_with_a_journal() {
     let cache = begun().await;
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
     store.set_down(true);
     for _ in 0..3 {
         assert_eq!(
@@ -117,7 +117,7 @@ async fn the_sign_out_of_a_user_outlives_the_process_with_a_journal() {
     // Once: the next session goes on.
     let tokens = self::cache(store.clone()).tokens(session("t"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
     let cache = begun().await;
     assert_eq!(cache.stats().pending_sign_outs, 0);
     assert!(access(&cache.tokens(session("t")), "graph").await.is_some());
@@ -129,7 +129,7 @@ async fn the_sign_out_of_a_user_holds_in_a_process_that_began_without_l2() {
     let store = TestStore::default();
     let tokens = cache(store.clone()).tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
     store.set_down(true);
     let late = cache(store.clone());
     assert_eq!(
@@ -152,7 +152,7 @@ async fn a_linked_session_outlives_the_loss_of_everything() {
     hears(&cache).await;
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
     // What it has done itself is told as well, and compared.
     let told = async || cache.stats().feed_told > 2 && cache.stats().feed_compares > 0;
     eventually("it is told", told).await;
@@ -184,10 +184,10 @@ async fn a_user_can_sign_in_where_the_record_was_begun_by_a_slow_clock() {
     let other = builder(store.clone()).clock(slow).build().unwrap();
     let tokens = one.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
     store.evict(&store.epochs()[1]);
-    other.tokens(session("u")).belongs_to("ada").await.unwrap();
-    one.tokens(session("v")).belongs_to("ada").await.unwrap();
+    other.tokens(session("u")).link_user("ada").await.unwrap();
+    one.tokens(session("v")).link_user("ada").await.unwrap();
 }
 
 /// A session whose user was signed out elsewhere begins anew under the same key.
@@ -197,12 +197,12 @@ async fn a_sign_in_right_after_the_user_was_signed_out_elsewhere_is_kept() {
     let (one, other) = (cache(store.clone()), cache(store.clone()));
     let tokens = one.tokens(session("s"));
     tokens.insert("graph", token("old")).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
     assert!(access(&one.tokens(session("s")), "graph").await.is_some());
     assert_stored(other.sign_out_user("ada").await.unwrap());
     let again = one.tokens(session("s"));
     again.insert("mail", token("new")).await.unwrap();
-    again.belongs_to("ada").await.unwrap();
+    again.link_user("ada").await.unwrap();
     assert_stored(again.commit().await.unwrap());
     assert_eq!(
         stored(store.clone(), "s", "mail").await.as_deref(),
@@ -218,7 +218,7 @@ async fn a_link_that_cannot_be_opened_keeps_nobody_signed_in() {
     let cache = redis_cache(&server).await;
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
     assert_stored(tokens.commit().await.unwrap());
     let id = cache.partition_id(&session("s")).await.unwrap();
     let key = format!("ttc:{{{}}}", id.encoded());
@@ -253,11 +253,11 @@ async fn a_link_that_cannot_be_opened_keeps_nobody_signed_in() {
 #[tokio::test]
 async fn a_user_is_signed_out_here_within_the_deadline_while_l2_hangs() {
     let store = TestStore::default();
-    let it = builder(store.clone()).soft_timeout(Duration::from_secs(1));
+    let it = builder(store.clone()).attempt_timeout(Duration::from_secs(1));
     let cache = it.build().unwrap();
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
     assert!(access(&cache.tokens(session("s")), "graph").await.is_some());
     store.hang();
     assert_eq!(
@@ -287,7 +287,7 @@ async fn a_shutdown_tells_of_the_sign_out_of_a_user_that_is_under_way() {
             it = it.journal(folder.path().join("journal"));
         }
         let cache = it.build().unwrap();
-        cache.tokens(session("s")).belongs_to("ada").await.unwrap();
+        cache.tokens(session("s")).link_user("ada").await.unwrap();
         store.hang();
         let ending = cache.clone();
         let waiting = tokio::spawn(async move { ending.sign_out_user("ada").await });

@@ -30,7 +30,7 @@ impl Fleet {
         let set = TokenSet::from(token("t")).with_refresh_token("r");
         tokens.insert("graph", set).await.unwrap();
         assert_stored(tokens.commit().await.unwrap());
-        tokens.belongs_to("ada").await.unwrap();
+        tokens.link_user("ada").await.unwrap();
         for cache in [&one, &two] {
             assert!(has(cache, "s", "graph").await);
         }
@@ -130,7 +130,7 @@ where
                 assert!(new || !is_done, "{what}");
             }
         }
-        if !what.starts_with("revoke_all") {
+        if !what.starts_with("sign_out_all") {
             let fresh = cache(fleet.store.clone());
             assert!(
                 shut_down && !is_done || has(&fresh, "other", "kept").await,
@@ -187,10 +187,10 @@ sweeps! {
     get_or_acquire: Same, |tokens, cache| tokens.get_or_acquire("mail", acquire).await;
     acquire_by_force: Same, |tokens, cache| tokens.acquire("graph")?.force_refresh().with(acquire).await;
     move_to: Moved, |tokens, cache| tokens.move_to(session("new")).await.map(drop);
-    belongs_to: Same, |tokens, cache| tokens.belongs_to("bob").await;
+    link_user: Same, |tokens, cache| tokens.link_user("bob").await;
     sign_out: Gone, |tokens, cache| tokens.sign_out().await;
     sessions_of: Same, |tokens, cache| cache.sessions_of("ada").await;
     sign_out_user: Gone, |tokens, cache| cache.sign_out_user("ada").await;
-    revoke_all: Gone, |tokens, cache| cache.revoke_all().await;
+    sign_out_all: Gone, |tokens, cache| cache.sign_out_all().await;
     shutdown: Same, |tokens, cache| Ok::<_, Error>(cache.shutdown(Duration::from_secs(5)).await);
 }

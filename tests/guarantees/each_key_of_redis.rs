@@ -165,7 +165,7 @@ async fn lose(mut world: World) -> ((Key, usize), bool) {
     let (one, other) = (world.instance().await, world.instance().await);
     sign_in(&one, "linked")
         .await
-        .belongs_to("ada")
+        .link_user("ada")
         .await
         .unwrap();
     sign_in(&one, "ended").await;
@@ -236,7 +236,7 @@ async fn lose(mut world: World) -> ((Key, usize), bool) {
     }
     // The next sign-in is one, for whoever has the same keys.
     let again = soon(&what, sign_in(&other, "linked")).await;
-    let linked = soon(&what, again.belongs_to("ada")).await;
+    let linked = soon(&what, again.link_user("ada")).await;
     assert!(linked.is_ok(), "{what}: {linked:?}");
     let found = soon(&what, has_anything(&other, session("linked"))).await;
     assert!(found, "{what}: the next sign-in");

@@ -99,7 +99,7 @@ async fn the_earliest_expiry_wins_through_l2_and_back() {
         let builder = builder(store.clone()).clock(clock.clone());
         let builder = builder.l1(L1::new().revalidate_every(None));
         builder
-            .absolute_expiration(Duration::from_secs(absolute))
+            .expire_after_write(Duration::from_secs(absolute))
             .build()
             .unwrap()
     };
@@ -142,7 +142,7 @@ async fn the_expiration_ratio_sends_a_read_to_l2_early() {
             .expiration_ratio(0.1)
             .revalidate_every(None)
             .max_staleness(None))
-        .absolute_expiration(Duration::from_secs(1000))
+        .expire_after_write(Duration::from_secs(1000))
         .build()
         .unwrap();
     let tokens = cache.tokens(session("s"));

@@ -28,7 +28,7 @@ async fn with_known<const N: usize>(
     (cache, clock, users)
 }
 
-/// The default hard timeout, and some room for a busy machine.
+/// The default operation timeout, and some room for a busy machine.
 const NOBODY_WAITS_LONGER: Duration = Duration::from_millis(1500);
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn the_engine_keeps_time_whatever_the_store_does() {
     assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Unavailable);
     assert!(
         started.elapsed() <= Duration::from_millis(260),
-        "the soft timeout"
+        "the attempt timeout"
     );
     let started = tokio::time::Instant::now();
     tokens.insert("graph", token("t")).await.unwrap();
@@ -87,7 +87,7 @@ async fn the_engine_keeps_time_whatever_the_store_does() {
     assert_eq!(tokens.sign_out().await.unwrap(), Durability::Pending);
     assert!(
         started.elapsed() <= Duration::from_millis(3 * 1010),
-        "the hard timeout, each"
+        "the operation timeout, each"
     );
 }
 
@@ -107,13 +107,13 @@ async fn a_request_waits_for_a_hung_store_once() {
         tokens.insert("other", token("o")).await.unwrap();
         (lookup.is_hit(), started.elapsed())
     };
-    let soft_timeout = Duration::from_millis(250);
+    let attempt_timeout = Duration::from_millis(250);
     let unknown = cache.tokens(session("unknown"));
     for (tokens, is_hit) in [(&known, true), (&unknown, false)] {
         let (hit, elapsed) = all(tokens).await;
         assert_eq!(hit, is_hit);
         assert!(
-            elapsed <= soft_timeout + Duration::from_millis(10),
+            elapsed <= attempt_timeout + Duration::from_millis(10),
             "{elapsed:?}"
         );
     }

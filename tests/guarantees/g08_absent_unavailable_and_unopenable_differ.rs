@@ -36,8 +36,8 @@ async fn after(damage: impl Fn(&RedisServer, &str)) -> (Lookup, u64) {
     damage(&server, &server.only_key());
 
     // What is damaged is not to be taken for what is late.
-    let patient = builder(redis_store(&server).await).soft_timeout(Duration::from_secs(5));
-    let patient = patient.hard_timeout(Duration::from_secs(10));
+    let patient = builder(redis_store(&server).await).attempt_timeout(Duration::from_secs(5));
+    let patient = patient.operation_timeout(Duration::from_secs(10));
     let cache = patient.build().unwrap();
     let tokens = cache.tokens(session("s"));
     let lookup = tokens.get("graph").await.unwrap();

@@ -92,7 +92,7 @@ async fn a_sign_out_that_another_one_makes_needless_waits_no_more() {
     store.set_down(true);
     assert_eq!(tokens.sign_out().await.unwrap(), Durability::Pending);
     store.set_down(false);
-    other.revoke_all().await.unwrap();
+    other.sign_out_all().await.unwrap();
     eventually("it is not waited for", async || {
         one.stats().pending_sign_outs == 0
     })

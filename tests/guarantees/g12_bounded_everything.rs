@@ -14,7 +14,7 @@ async fn pending_changes_are_bounded_and_nothing_is_lost_at_the_bound() {
     let store = TestStore::default();
     let cache = builder(store.clone())
         .max_pending_changes(10)
-        .hard_timeout(Duration::from_millis(300))
+        .operation_timeout(Duration::from_millis(300))
         .build()
         .unwrap();
     store.set_down(true);
@@ -213,24 +213,26 @@ async fn bad_settings_name_the_option() {
                 .build(),
         ),
         (
-            "absolute_expiration",
-            builder().absolute_expiration(Duration::ZERO).build(),
+            "expire_after_write",
+            builder().expire_after_write(Duration::ZERO).build(),
         ),
         (
             "sliding_expiration",
             builder().sliding_expiration(Duration::ZERO).build(),
         ),
         (
-            "max_session_age",
-            builder().max_session_age(Duration::ZERO).build(),
+            "absolute_expiration",
+            builder().absolute_expiration(Duration::ZERO).build(),
         ),
         (
-            "soft_timeout",
-            builder().soft_timeout(Duration::ZERO).build(),
+            "attempt_timeout",
+            builder().attempt_timeout(Duration::ZERO).build(),
         ),
         (
-            "soft_timeout",
-            builder().hard_timeout(Duration::from_millis(1)).build(),
+            "attempt_timeout",
+            builder()
+                .operation_timeout(Duration::from_millis(1))
+                .build(),
         ),
         (
             "max_pending_changes",

@@ -31,8 +31,8 @@ async fn far_store(url: String) -> RedisStore {
 }
 
 fn patient(store: impl TokenStore) -> TokenCache {
-    let cache = builder(store).soft_timeout(PATIENCE);
-    cache.hard_timeout(2 * PATIENCE).build().unwrap()
+    let cache = builder(store).attempt_timeout(PATIENCE);
+    cache.operation_timeout(2 * PATIENCE).build().unwrap()
 }
 
 /// How many of these users are served, all of them coming at once.

@@ -127,7 +127,7 @@ async fn who_was_signed_out_everywhere_does_not_come_back_with_an_empty_l2() {
         hears(&other).await;
         sign_in(&one).await;
         let tokens = one.tokens(ada());
-        tokens.belongs_to("ada").await.unwrap();
+        tokens.link_user("ada").await.unwrap();
         let theirs = other.tokens(ada());
         if elsewhere {
             assert!(access(&theirs, "graph").await.is_some());
@@ -285,7 +285,7 @@ async fn a_repeated_commit_never_overwrites_a_later_one() {
 #[tokio::test]
 async fn a_generation_that_l2_has_rightly_forgotten_ends_no_later_session() {
     let world = World::new();
-    let instance = || world.instance_with(|builder| builder.max_session_age(9 * HOUR));
+    let instance = || world.instance_with(|builder| builder.absolute_expiration(9 * HOUR));
     let ((one, _), (other, _)) = (instance(), instance());
     sign_in(&one).await;
     let _ = one.tokens(ada()).sign_out().await.unwrap();

@@ -17,7 +17,7 @@ async fn every_session_of_a_user_is_signed_out_and_no_other() {
         let tokens = cache.tokens(session(id));
         tokens.insert("graph", token(id)).await.unwrap();
         assert_stored(tokens.commit().await.unwrap());
-        tokens.belongs_to(user).await.unwrap();
+        tokens.link_user(user).await.unwrap();
     }
     let sessions = other.sessions_of("ada").await.unwrap();
     assert_eq!(sessions.len(), 2);
@@ -81,7 +81,7 @@ async fn sign_in(cache: &TokenCache, id: &str) {
     let tokens = cache.tokens(session(id));
     let set = TokenSet::from(Token::new("t")).with_refresh_token("r");
     tokens.insert("graph", set).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
 }
 
 async fn refresh_token(cache: &TokenCache, id: &str) -> Lookup<Secret> {
@@ -93,7 +93,7 @@ async fn refresh_token(cache: &TokenCache, id: &str) -> Lookup<Secret> {
 async fn sessions_are_found_as_long_as_they_live() {
     type Adjust = fn(Builder) -> Builder;
     let sliding: Adjust = |it| it.sliding_expiration(Duration::from_secs(1800));
-    let aged: Adjust = |it| it.max_session_age(Duration::from_secs(8 * 3600));
+    let aged: Adjust = |it| it.absolute_expiration(Duration::from_secs(8 * 3600));
     let cases: [(&str, Adjust, Duration, u32); 4] = [
         ("defaults", |it| it, DAY, 20),
         ("sliding", sliding, Duration::from_secs(1200), 30),
@@ -163,7 +163,7 @@ async fn a_session_of_several_users_ends_with_the_first() {
         let cache = fleet.instance(|it| it);
         sign_in(&cache, user).await;
         let tokens = cache.tokens(session(user));
-        tokens.belongs_to("ada@other").await.unwrap();
+        tokens.link_user("ada@other").await.unwrap();
         assert!(refresh_token(&fleet.instance(|it| it), user).await.is_hit());
         assert_stored(cache.sign_out_user(user).await.unwrap());
         assert_eq!(refresh_token(&cache, user).await, Lookup::Absent);
@@ -185,7 +185,7 @@ async fn a_dead_l2_is_told_later() {
     let ended = cache.sign_out_user("ada").await.unwrap();
     assert_eq!(ended, Durability::Pending);
     assert_eq!(refresh_token(&cache, "s").await, Lookup::Absent, "at once");
-    let late = cache.tokens(session("s")).belongs_to("ada").await;
+    let late = cache.tokens(session("s")).link_user("ada").await;
     assert!(matches!(late, Err(Error::Unavailable(_))));
     fleet.store.set_down(false);
     let report = cache.shutdown(Duration::from_secs(20)).await;

@@ -14,14 +14,14 @@ type Set = fn(Builder, Duration) -> Builder;
 
 /// Every time of the cache's own.
 const SETTINGS: [(&str, Set); 11] = [
+    ("expire_after_write", |it, time| it.expire_after_write(time)),
+    ("sliding_expiration", |it, time| it.sliding_expiration(time)),
     ("absolute_expiration", |it, time| {
         it.absolute_expiration(time)
     }),
-    ("sliding_expiration", |it, time| it.sliding_expiration(time)),
-    ("max_session_age", |it, time| it.max_session_age(time)),
     ("negative_ttl", |it, time| it.negative_ttl(time)),
-    ("soft_timeout", |it, time| it.soft_timeout(time)),
-    ("hard_timeout", |it, time| it.hard_timeout(time)),
+    ("attempt_timeout", |it, time| it.attempt_timeout(time)),
+    ("operation_timeout", |it, time| it.operation_timeout(time)),
     ("refresh_before", |it, time| it.refresh_before(time)),
     ("acquire_timeout", |it, time| it.acquire_timeout(time)),
     ("lease_ttl", |it, time| it.lease_ttl(time)),
@@ -80,8 +80,8 @@ async fn sweep<S: TokenStore + Clone>(store: S) {
             let what = format!("{option} {time:?}");
             let built = || {
                 let mut builder = TokenCache::builder(store.clone());
-                if time == Duration::MAX && option == "soft_timeout" {
-                    builder = builder.hard_timeout(time);
+                if time == Duration::MAX && option == "attempt_timeout" {
+                    builder = builder.operation_timeout(time);
                 }
                 set(builder, time).build()
             };
@@ -89,7 +89,7 @@ async fn sweep<S: TokenStore + Clone>(store: S) {
                 Ok(_) => use_it(&what, || built().unwrap(), time == Duration::MAX).await,
                 Err(error) => {
                     assert_ne!(time, Duration::MAX, "{what}: {error}");
-                    let named = [option, "soft_timeout"].contains(&error.option());
+                    let named = [option, "attempt_timeout"].contains(&error.option());
                     assert!(named, "{what}: {error}");
                 }
             }

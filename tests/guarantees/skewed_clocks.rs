@@ -79,14 +79,14 @@ async fn revoke_all_by_a_clock_that_is_off_ends_what_was_before_it() {
             let raiser = on(&store, Clock::manual(off)).unwrap();
             let cache = on(&ignorant, clock.clone()).unwrap();
             if !before {
-                raiser.revoke_all().await.unwrap();
+                raiser.sign_out_all().await.unwrap();
                 clock.advance(Duration::from_secs(1));
             }
             let tokens = cache.tokens(session("s"));
             tokens.insert("mail", token("new")).await.unwrap();
             clock.advance(Duration::from_secs(1));
             if before {
-                raiser.revoke_all().await.unwrap();
+                raiser.sign_out_all().await.unwrap();
             }
             ignorant.set_down(false);
             drained(&cache).await;

@@ -37,7 +37,7 @@ async fn held_while_away(told: Told, own: bool, policy: FailurePolicy) {
     hears(&there).await;
     let theirs = there.tokens(session("s"));
     theirs.insert("graph", token("t")).await.unwrap();
-    theirs.belongs_to("ada").await.unwrap();
+    theirs.link_user("ada").await.unwrap();
     assert_stored(theirs.commit().await.unwrap());
     let tokens = here.tokens(session("s"));
     tokens.set_failure_policy(policy);
@@ -55,7 +55,7 @@ async fn held_while_away(told: Told, own: bool, policy: FailurePolicy) {
     match told {
         Told::Session => drop(there.tokens(session("s")).sign_out().await.unwrap()),
         Told::User => drop(there.sign_out_user("ada").await.unwrap()),
-        Told::Everybody => there.revoke_all().await.unwrap(),
+        Told::Everybody => there.sign_out_all().await.unwrap(),
     }
     eventually("it is told", async || here.stats().feed_told > before).await;
     // What may be the own change is compared in the background.

@@ -27,7 +27,7 @@ impl Database {
         let set = TokenSet::from(token(text)).with_refresh_token(format!("r-{text}"));
         tokens.insert("graph", set).await.unwrap();
         assert_eq!(tokens.commit().await.unwrap(), Durability::Stored);
-        tokens.belongs_to("ada").await.unwrap();
+        tokens.link_user("ada").await.unwrap();
     }
 
     /// What whoever has it in memory finds, and whoever has nothing.
@@ -85,7 +85,7 @@ async fn what_happens_in_one_has_no_effect_in_the_other() {
     assert_eq!(two.cache.sessions_of("ada").await.unwrap().len(), 4);
 
     one.sign_in("d", "again").await;
-    one.cache.revoke_all().await.unwrap();
+    one.cache.sign_out_all().await.unwrap();
     one.assert_finds("d", None).await;
     for id in ["a", "b", "c", "d"] {
         two.assert_finds(id, Some("two")).await;
@@ -95,6 +95,6 @@ async fn what_happens_in_one_has_no_effect_in_the_other() {
     assert!(!matches!(kept, Err(Error::SignedOut)));
     let mail = access(&two.cache.tokens(session("a")), "mail").await;
     assert_eq!(mail.as_deref(), Some("two's mail"));
-    two.cache.revoke_all().await.unwrap();
+    two.cache.sign_out_all().await.unwrap();
     two.assert_finds("a", None).await;
 }

@@ -38,7 +38,7 @@ async fn sign_in(cache: &TokenCache, text: &str) {
     let tokens = cache.tokens(session("s"));
     let set = TokenSet::from(token(text)).with_refresh_token("r");
     tokens.insert("graph", set).await.unwrap();
-    tokens.belongs_to("ada").await.unwrap();
+    tokens.link_user("ada").await.unwrap();
 }
 
 impl Scene {
@@ -94,7 +94,7 @@ impl Scene {
             &self.here
         };
         match self.who {
-            Who::Everybody => by.revoke_all().await.unwrap(),
+            Who::Everybody => by.sign_out_all().await.unwrap(),
             Who::User => {
                 let durability = by.sign_out_user("ada").await.unwrap();
                 assert_eq!(durability, Durability::Stored);
@@ -310,7 +310,7 @@ async fn a_flush_of_many_megabytes() {
         store.groups() >= groups + 2
     })
     .await;
-    here.revoke_all().await.unwrap();
+    here.sign_out_all().await.unwrap();
     store.release_group();
     drained(&here).await;
     tokio::time::sleep(Duration::from_millis(50)).await;

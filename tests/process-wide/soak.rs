@@ -55,7 +55,7 @@ async fn memory_is_flat_and_no_task_is_left() {
     let redis = RedisServer::start();
     let cache = TokenCache::builder(redis_store(&redis).await)
         .l1(L1::new().max_bytes(L1_BYTES))
-        .absolute_expiration(USER)
+        .expire_after_write(USER)
         .runtime(Handle::current())
         .build()
         .unwrap();

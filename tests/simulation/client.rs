@@ -14,7 +14,7 @@ use super::users::user;
 use super::verdict::{Answer, Read};
 use super::world::{BASE, State, World};
 
-/// Nobody waits longer for L2, in milliseconds: the hard timeout, and what timers are late.
+/// Nobody waits longer for L2, in milliseconds: the operation timeout, and what timers are late.
 pub const HARD: u64 = 1000 + 60;
 
 /// A user of one partition on one instance.
@@ -276,7 +276,7 @@ impl Client {
             state.note(format_args!("i{by} links p{partition} to u{number}"));
             (state.now, state.begin_link(by, number, partition))
         };
-        let linked = self.tokens.belongs_to(&user(number)).await;
+        let linked = self.tokens.link_user(&user(number)).await;
         match self.ended("a link", start, 4 * HARD) {
             Some(mut state) => state.note(format_args!("i{by} linked p{partition}: {linked:?}")),
             None => return,

@@ -31,8 +31,8 @@ async fn cache(cluster: &Cluster, l1: L1) -> TokenCache {
     // The nodes share this machine with other tests.
     let store = RedisStore::builder(cluster.url()).response_timeout(Duration::from_secs(2));
     builder(store.build().unwrap())
-        .soft_timeout(Duration::from_secs(3))
-        .hard_timeout(Duration::from_secs(5))
+        .attempt_timeout(Duration::from_secs(3))
+        .operation_timeout(Duration::from_secs(5))
         .l1(l1)
         .build()
         .unwrap()

@@ -310,7 +310,7 @@ async fn exercise(store: &RedisStore) -> Result<(), StoreError> {
     let expected = Expected { entry, version };
     let mut expecting = commit(&a, 0);
     expecting.expected = Some(expected);
-    expecting.lifetime.absolute = Some(Duration::from_secs(60));
+    expecting.lifetime.since_write = Some(Duration::from_secs(60));
     expecting.lifetime.sliding = Some(Duration::from_secs(30));
     expecting.changes[0].put.as_mut().unwrap().expires_at = Some(
         std::time::SystemTime::now()

@@ -45,7 +45,7 @@ fn put(partition: &PartitionId, number: u8, value: &str) -> Commit {
             }),
         }],
         lifetime: Lifetime {
-            absolute: Some(Duration::from_secs(60)),
+            since_write: Some(Duration::from_secs(60)),
             ..Lifetime::default()
         },
     }
@@ -546,8 +546,8 @@ async fn times_beyond_sqlites_integers_are_the_end_of_time() {
     let mut commit = put(&id, 1, "x");
     commit.lifetime = Lifetime {
         sliding: Some(Duration::MAX),
-        absolute: Some(Duration::MAX),
-        max_age: Some(Duration::MAX),
+        since_write: Some(Duration::MAX),
+        since_creation: Some(Duration::MAX),
     };
     commit.changes[0].put.as_mut().unwrap().expires_at = Some(Timestamp::from_millis(u64::MAX));
     send(&store, commit).await.unwrap();

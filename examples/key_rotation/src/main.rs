@@ -101,7 +101,9 @@ impl Instance {
         let ring = ring.clock(CLOCK.clone()).open().await?;
         // Without memory every request has to open what stands in the store.
         let cache = TokenCache::builder(store).l1(L1::disabled());
-        let cache = cache.hard_timeout(10 * SECOND).soft_timeout(5 * SECOND);
+        let cache = cache
+            .operation_timeout(10 * SECOND)
+            .attempt_timeout(5 * SECOND);
         let cache = cache.key_ring(ring.clone()).build()?;
         Ok(Self { ring, cache })
     }

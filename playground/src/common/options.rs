@@ -36,7 +36,7 @@ pub(crate) struct Options {
     l1: L1,
     failure_policy: FailurePolicy,
     write_mode: WriteMode,
-    absolute: Option<Duration>,
+    since_write: Option<Duration>,
     sliding: Option<Duration>,
     prefix: Option<String>,
     key_ring: Option<KeyRing>,
@@ -66,7 +66,7 @@ impl Options {
             l1: L1::new(),
             failure_policy: FailurePolicy::default(),
             write_mode: WriteMode::default(),
-            absolute: None,
+            since_write: None,
             sliding: None,
             prefix: None,
             key_ring: None,
@@ -207,7 +207,7 @@ impl Options {
             .write_mode(self.write_mode)
             .sliding_expiration(self.sliding);
         if let Some(absolute) = self.absolute {
-            builder = builder.absolute_expiration(absolute);
+            builder = builder.expire_after_write(absolute);
         }
         if let Some(lease) = self.lease {
             builder = builder.lease_ttl(lease);
@@ -221,7 +221,7 @@ fn explain(error: ConfigError) -> Complaint {
     let option = match error.option() {
         "namespace" => "--prefix",
         "l1.max_bytes" => "--l1-max-bytes",
-        "absolute_expiration" => "--absolute",
+        "expire_after_write" => "--absolute",
         "sliding_expiration" => "--sliding",
         "lease_ttl" => "--lease",
         other => other,

@@ -34,7 +34,7 @@ pub(crate) async fn put(
     body: Bytes,
 ) -> Result<Answer, Error> {
     if let Some(user) = user {
-        tokens.belongs_to(user).await?;
+        tokens.link_user(user).await?;
     }
     let (Ok(set), Some(status)) = (serde_json::from_slice(&body), trial.status()) else {
         return Ok(Answer::empty(400));

@@ -112,7 +112,7 @@ impl Engine {
         let AcquireSettings {
             timeout, lease_ttl, ..
         } = self.terms;
-        Instant::now() + timeout * 2 + lease_ttl + self.l2.hard_timeout * 2
+        Instant::now() + timeout * 2 + lease_ttl + self.l2.operation_timeout * 2
     }
 
     /// Acquires a successor of a token that will expire soon, in the background.

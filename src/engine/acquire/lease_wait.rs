@@ -62,7 +62,7 @@ impl LeaseWait {
         Self {
             pause: FIRST_POLL,
             held_until: None,
-            patience: now + engine.l2.hard_timeout,
+            patience: now + engine.l2.operation_timeout,
             over: now + engine.terms.timeout + engine.terms.lease_ttl,
         }
     }

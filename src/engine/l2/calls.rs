@@ -23,9 +23,9 @@ pub(crate) struct L2 {
     pub(crate) shards: Shards,
     pub(crate) hook: Option<FailureHook>,
     /// The limit on one attempt.
-    pub(crate) soft_timeout: Duration,
+    pub(crate) attempt_timeout: Duration,
     /// The limit on an operation, all attempts included.
-    pub(crate) hard_timeout: Duration,
+    pub(crate) operation_timeout: Duration,
     pub(crate) counters: Arc<Counters>,
 }
 

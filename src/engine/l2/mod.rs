@@ -1,6 +1,6 @@
 //! L2: calls to the store.
 //!
-//! Promises that a call ends within the hard timeout once it is sent, that a store that fails is left alone
+//! Promises that a call ends within the operation timeout once it is sent, that a store that fails is left alone
 //! for a while, and that entries are named and sealed on the way there and checked on the way back. Carries
 //! *Survives its store*. Imports leaves only, and knows no partition in memory. Read [`calls`] first, then
 //! [`attempts`].

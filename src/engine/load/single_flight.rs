@@ -158,7 +158,10 @@ impl Loader {
             engine.look_for_losses(key, &mut fetched).await?;
             Ok(engine.merge(key, fetched, begun, end))
         };
-        let left = engine.l2.hard_timeout.saturating_sub(self.began.elapsed());
+        let left = engine
+            .l2
+            .operation_timeout
+            .saturating_sub(self.began.elapsed());
         match tokio::time::timeout(left, takes).await {
             Ok(Ok(Some(()))) => self.succeeded(),
             Ok(Ok(None)) => self.run(false).await,
@@ -175,7 +178,7 @@ impl Loader {
 
     /// Several questions, each with its own timeout, must not take longer in total than callers wait.
     async fn run(mut self, compares: bool) {
-        let limit = self.engine.l2.hard_timeout;
+        let limit = self.engine.l2.operation_timeout;
         let left = limit.saturating_sub(self.began.elapsed());
         let outcome = tokio::time::timeout(left, self.load(compares)).await;
         self.outcome = outcome.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout)));

@@ -100,7 +100,7 @@ pub async fn entries_of_the_past_are_expected_as_absent<S: TokenStore>(harness: 
 
     let ended = harness.partition("expected, ended");
     let short = Lifetime {
-        absolute: Some(harness.units(1)),
+        since_write: Some(harness.units(1)),
         ..Lifetime::default()
     };
     let draft = harness.draft(&ended).put("a", "1").living(short);

@@ -234,7 +234,7 @@ pub async fn tombstones_outlive_the_partition<S: TokenStore>(harness: &Harness<S
     let late = harness.draft(&subject).put("a", "late");
     let late_by_entry = harness.draft(&by_entry).put("a", "late");
     let short = Lifetime {
-        absolute: Some(harness.units(1)),
+        since_write: Some(harness.units(1)),
         ..Lifetime::default()
     };
     subject.clear(None).await;

@@ -16,8 +16,8 @@ use crate::time::{Clock, Timestamp};
 /// Long enough for every check, short enough to leave nothing behind on a server.
 const AN_HOUR: Lifetime = Lifetime {
     sliding: None,
-    absolute: Some(Duration::from_secs(3600)),
-    max_age: None,
+    since_write: Some(Duration::from_secs(3600)),
+    since_creation: None,
 };
 
 /// A store to check, and how time passes for it.

@@ -7,16 +7,16 @@ use crate::store::{Lifetime, Remaining, TokenStore};
 
 const NO_END: Lifetime = Lifetime {
     sliding: None,
-    absolute: None,
-    max_age: None,
+    since_write: None,
+    since_creation: None,
 };
 
-/// A partition ends when its absolute lifetime since the last commit is over, and the next commit
+/// A partition ends when its lifetime since the last write since the last commit is over, and the next commit
 /// finds nothing of it.
-pub async fn absolute_lifetime_ends<S: TokenStore>(harness: &Harness<S>) {
+pub async fn lifetime_since_write_ends<S: TokenStore>(harness: &Harness<S>) {
     let subject = harness.partition("absolute");
     let lifetime = Lifetime {
-        absolute: Some(harness.units(2)),
+        since_write: Some(harness.units(2)),
         ..NO_END
     };
     let draft = || harness.draft(&subject).living(lifetime);
@@ -25,9 +25,17 @@ pub async fn absolute_lifetime_ends<S: TokenStore>(harness: &Harness<S>) {
     about(harness, remaining.idle, 2);
     harness.pass_units(1).await;
     about(harness, subject.load().await.remaining.hard, 1);
-    present(&subject, "a partition lives for its absolute lifetime").await;
+    present(
+        &subject,
+        "a partition lives for its lifetime since the last write",
+    )
+    .await;
     harness.pass_units(2).await;
-    absent(&subject, "a partition ends with its absolute lifetime").await;
+    absent(
+        &subject,
+        "a partition ends with its lifetime since the last write",
+    )
+    .await;
     let (version, _) = subject.commit(&draft().put("b", "y")).await;
     assert_eq!(
         version, 1,
@@ -41,11 +49,11 @@ pub async fn absolute_lifetime_ends<S: TokenStore>(harness: &Harness<S>) {
     );
 }
 
-/// Each commit starts the absolute lifetime anew.
-pub async fn commits_renew_the_absolute_lifetime<S: TokenStore>(harness: &Harness<S>) {
+/// Each commit starts the lifetime since the last write anew.
+pub async fn commits_renew_the_lifetime_since_write<S: TokenStore>(harness: &Harness<S>) {
     let subject = harness.partition("renewed");
     let lifetime = Lifetime {
-        absolute: Some(harness.units(3)),
+        since_write: Some(harness.units(3)),
         ..NO_END
     };
     let draft = || harness.draft(&subject).living(lifetime);
@@ -54,7 +62,11 @@ pub async fn commits_renew_the_absolute_lifetime<S: TokenStore>(harness: &Harnes
     let (_, remaining) = subject.commit(&draft().put("b", "x")).await;
     about(harness, remaining.hard, 3);
     harness.pass_units(2).await;
-    present(&subject, "a commit starts the absolute lifetime anew").await;
+    present(
+        &subject,
+        "a commit starts the lifetime since the last write anew",
+    )
+    .await;
 }
 
 /// Each touch starts the sliding lifetime anew; without one, the partition ends.
@@ -91,8 +103,8 @@ pub async fn touches_stop_at_the_hard_end<S: TokenStore>(harness: &Harness<S>) {
     let subject = harness.partition("touched to the end");
     let lifetime = Lifetime {
         sliding: Some(harness.units(3)),
-        absolute: Some(harness.units(4)),
-        max_age: None,
+        since_write: Some(harness.units(4)),
+        since_creation: None,
     };
     let draft = harness.draft(&subject).living(lifetime);
     let (_, remaining) = subject.commit(&draft.put("a", "x")).await;
@@ -172,8 +184,8 @@ pub async fn commits_do_not_renew_the_maximal_age<S: TokenStore>(harness: &Harne
     let subject = harness.partition("aged");
     let lifetime = Lifetime {
         sliding: Some(harness.units(3)),
-        absolute: Some(harness.units(100)),
-        max_age: Some(harness.units(4)),
+        since_write: Some(harness.units(100)),
+        since_creation: Some(harness.units(4)),
     };
     let draft = || harness.draft(&subject).living(lifetime).put("a", "x");
     about(harness, subject.commit(&draft()).await.1.hard, 4);

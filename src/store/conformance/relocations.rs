@@ -94,7 +94,7 @@ pub async fn moves_of_what_has_changed_conflict<S: TokenStore>(harness: &Harness
 
     let (ended, new) = pair(harness, "moved, ended");
     let short = Lifetime {
-        absolute: Some(harness.units(1)),
+        since_write: Some(harness.units(1)),
         ..Lifetime::default()
     };
     let first = harness.draft(&ended).put("a", "1").living(short);

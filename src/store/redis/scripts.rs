@@ -166,9 +166,9 @@ fn commit_arguments(command: &mut Cmd, commit: &Commit) {
     command
         .arg(&commit.id.0)
         .arg(commit.generation)
-        .arg(limit(lifetime.absolute))
+        .arg(limit(lifetime.since_write))
         .arg(limit(lifetime.sliding))
-        .arg(limit(lifetime.max_age))
+        .arg(limit(lifetime.since_creation))
         .arg(millis(TOMBSTONE));
     match &commit.expected {
         Some(expected) => command.arg(expected.entry.as_bytes()).arg(expected.version),

@@ -12,7 +12,7 @@
 //!
 //! Of a single server, which writes to disk before it answers: that no acknowledged or accepted
 //! change is lost, no sign-out undone, no token served past its expiry, no refresh token redeemed
-//! twice, that users in L1 are always served, nobody waits for longer than the hard timeout and 100 ms,
+//! twice, that users in L1 are always served, nobody waits for longer than the operation timeout and 100 ms,
 //! and no read is staler than its process has stated in `/status` (unless L2 is away, when nobody can
 //! know). What is subtracted from a time is how late the machine itself was: see `machine`.
 //!

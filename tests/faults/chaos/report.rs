@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::machine::Machine;
 use super::timeline::{Timeline, Weather};
 
-/// The hard timeout of the playgrounds, and 100 ms. What a request takes besides has to be the
+/// The operation timeout of the playgrounds, and 100 ms. What a request takes besides has to be the
 /// machine's: by how much who does nothing woke up late in the same time, and how long the process was
 /// ready to run and did not, and nothing else.
 pub(crate) const LIMIT: Duration = Duration::from_millis(1100);

@@ -110,8 +110,8 @@ async fn every_policy(evidence: &Evidence, server: &RedisServer, what: &str) {
             let seen = shown.clone();
             let cache = builder(redis_store(server).await)
                 .failure_policy(policy)
-                .soft_timeout(Duration::from_millis(20))
-                .hard_timeout(Duration::from_millis(50))
+                .attempt_timeout(Duration::from_millis(20))
+                .operation_timeout(Duration::from_millis(50))
                 .on_l2_failure(move |failure| {
                     seen.lock().unwrap().push_str(&format!("{failure:?}"));
                     answer
@@ -122,7 +122,7 @@ async fn every_policy(evidence: &Evidence, server: &RedisServer, what: &str) {
             let handle = cache.tokens(session(SESSION));
             evidence.outcome(what, handle.insert("graph", tokens()).await);
             evidence.outcome(what, handle.commit().await);
-            evidence.outcome(what, handle.belongs_to(USER).await);
+            evidence.outcome(what, handle.link_user(USER).await);
             let failing = async |_| Err::<TokenSet, _>(indiscretion());
             if let Err(error) = handle.get_or_acquire("other", failing).await {
                 evidence.text(what, &format!("{error} {error:?}"));

@@ -35,12 +35,12 @@ pub(crate) async fn travel(evidence: &Evidence, cache: &TokenCache) {
     evidence.outcome("bad name", handle.insert(bad_name.as_str(), tokens()).await);
 
     // Whose session it is, a new id for it, and the end of both.
-    evidence.outcome("belongs_to", handle.belongs_to(USER).await);
+    evidence.outcome("link_user", handle.link_user(USER).await);
     evidence.outcome("sessions_of", cache.sessions_of(USER).await);
     let moved = handle.move_to(session(NEXT_SESSION)).await;
     evidence.outcome("stale handle", handle.insert("graph", tokens()).await);
     if let Ok(moved) = &moved {
-        evidence.outcome("belongs_to", moved.belongs_to(USER).await);
+        evidence.outcome("link_user", moved.link_user(USER).await);
         evidence.outcome("get", moved.get("graph").await);
     }
     evidence.outcome("move_to", moved);

@@ -182,7 +182,7 @@ async fn sign_in(tokens: Tokens, body: String) -> Answer {
         assert_stored(tokens.sign_out().await?);
         let token = Token::new(body).with_expires_in(10_000 * HOUR);
         tokens.insert("graph", token).await?;
-        tokens.belongs_to("ada").await
+        tokens.link_user("ada").await
     };
     signed_in.await.map(|()| String::new()).map_err(failed)
 }

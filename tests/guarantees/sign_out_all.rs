@@ -29,7 +29,7 @@ async fn everybody_is_signed_out_on_all_instances_and_can_sign_in_again() {
     }
     let waiting = other.tokens(session("b"));
     waiting.insert("mail", token("late")).await.unwrap();
-    one.revoke_all().await.unwrap();
+    one.sign_out_all().await.unwrap();
     let fresh = cache(store.clone());
     for cache in [&one, &fresh] {
         for id in ["a", "b"] {
@@ -63,7 +63,7 @@ async fn without_a_feed_others_learn_of_it_within_ten_seconds() {
     let tokens = other.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();
     assert_stored(tokens.commit().await.unwrap());
-    one.revoke_all().await.unwrap();
+    one.sign_out_all().await.unwrap();
     tokio::time::sleep(Duration::from_secs(11)).await;
     let found = other.tokens(session("s")).get("graph").await.unwrap();
     assert_eq!(found, Lookup::Absent);
@@ -75,7 +75,7 @@ async fn an_l2_that_cannot_be_asked_is_an_error() {
     let cache = cache(store.clone());
     store.set_down(true);
     assert!(matches!(
-        cache.revoke_all().await,
+        cache.sign_out_all().await,
         Err(Error::Unavailable(_))
     ));
 }
@@ -104,7 +104,7 @@ async fn is_signed_in(cache: &TokenCache, id: &str) -> bool {
 async fn it_is_one_step_and_without_end() {
     let clock = Clock::manual(Timestamp::now());
     let store = TestStore::new(MemoryStore::new().with_clock(clock.clone()));
-    let one = builder(store.clone()).absolute_expiration(None);
+    let one = builder(store.clone()).expire_after_write(None);
     let one = one.clock(clock.clone()).build().unwrap();
     let forever = Token::new("t");
     let tokens = one.tokens(session("s"));
@@ -112,7 +112,7 @@ async fn it_is_one_step_and_without_end() {
     assert_stored(tokens.commit().await.unwrap());
     let commits = (store.groups(), store.clears());
     let raises = store.raises();
-    one.revoke_all().await.unwrap();
+    one.sign_out_all().await.unwrap();
     assert_eq!((store.groups(), store.clears()), commits);
     assert_eq!(store.raises(), raises + 1);
     for hours in [0, 25, 10_000] {
@@ -130,7 +130,7 @@ async fn one_whose_answer_is_lost_is_an_error_and_holds_all_the_same() {
     let cache = cache(store.clone());
     sign_in(&cache, "s").await;
     store.set_losing_answers(true);
-    let unknown = cache.revoke_all().await;
+    let unknown = cache.sign_out_all().await;
     assert!(matches!(unknown, Err(Error::Unavailable(_))));
     store.set_losing_answers(false);
     assert_eq!(stored(store.clone(), "s", "graph").await, None);
@@ -144,7 +144,7 @@ async fn a_number_that_l2_has_lost_is_written_back_by_who_knows_it() {
     let store = TestStore::default();
     let one = cache(store.clone());
     sign_in(&one, "old").await;
-    one.revoke_all().await.unwrap();
+    one.sign_out_all().await.unwrap();
     sign_in(&one, "new").await;
     store.evict(&store.epochs()[0]);
     tokio::time::sleep(Duration::from_secs(11)).await;
@@ -163,7 +163,7 @@ async fn a_number_that_nobody_knows_any_more_signs_everybody_out() {
     {
         let one = instance(&store, &clock);
         sign_in(&one, "old").await;
-        one.revoke_all().await.unwrap();
+        one.sign_out_all().await.unwrap();
         sign_in(&one, "new").await;
     }
     store.evict(&store.epochs()[0]);
@@ -181,14 +181,14 @@ async fn after_a_loss_of_data_it_holds_on_old_and_new_instances() {
         let store = TestStore::default();
         let old = cache(store.clone());
         for _ in 0..3 {
-            old.revoke_all().await.unwrap();
+            old.sign_out_all().await.unwrap();
         }
         sign_in(&old, "s").await;
         store.evict(&store.epochs()[0]);
         let new = cache(store.clone());
         sign_in(&new, "t").await;
         let by = if by_old { &old } else { &new };
-        by.revoke_all().await.unwrap();
+        by.sign_out_all().await.unwrap();
         assert!(!is_signed_in(by, "s").await);
         assert!(!is_signed_in(by, "t").await);
         tokio::time::sleep(Duration::from_secs(11)).await;
@@ -211,7 +211,7 @@ async fn a_clock_that_is_behind_raises_it_all_the_same() {
     sign_in(&late, "s").await;
     let early = instance(&store, &Clock::manual(now.saturating_sub(HOUR)));
     sign_in(&early, "t").await;
-    early.revoke_all().await.unwrap();
+    early.sign_out_all().await.unwrap();
     assert!(!is_signed_in(&early, "s").await && !is_signed_in(&early, "t").await);
     let fresh = instance(&store, &Clock::manual(now));
     assert!(!is_signed_in(&fresh, "s").await && !is_signed_in(&fresh, "t").await);
@@ -229,7 +229,7 @@ async fn changes_of_a_process_that_never_knew_the_number_are_older_than_it() {
     tokens.insert("graph", token("before")).await.unwrap();
     store.set_down(false);
     clock.advance(Duration::from_secs(1));
-    instance(&store, &clock).revoke_all().await.unwrap();
+    instance(&store, &clock).sign_out_all().await.unwrap();
     drained(&cut_off).await;
     assert!(!is_signed_in(&cut_off, "s").await);
     assert!(!is_signed_in(&instance(&store, &clock), "s").await);
