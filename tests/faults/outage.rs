@@ -58,7 +58,7 @@ async fn a_feed_that_is_back_says_that_l2_may_be() {
 /// Found with a cluster, one node of which hangs: the question whether memory is out of date, and
 /// then the load, each took nearly as long as anybody may wait.
 #[tokio::test(start_paused = true)]
-async fn several_slow_answers_take_no_longer_than_the_hard_timeout() {
+async fn several_slow_answers_take_no_longer_than_the_operation_timeout() {
     let store = TestStore::telling();
     let limit = Duration::from_secs(1);
     let own = builder(store.clone())

@@ -32,7 +32,7 @@ async fn with_known<const N: usize>(
 const NOBODY_WAITS_LONGER: Duration = Duration::from_millis(1500);
 
 #[tokio::test]
-async fn redis_hangs_users_in_l1_are_served_and_others_wait_no_longer_than_the_hard_timeout() {
+async fn redis_hangs_users_in_l1_are_served_and_others_wait_no_longer_than_the_operation_timeout() {
     let server = RedisServer::start();
     let cache = redis_cache(&server).await;
     let known = cache.tokens(session("known"));

@@ -67,7 +67,7 @@ async fn a_pause_by_a_clock_that_is_ahead_is_no_longer_than_it_was_to_be() {
 /// Everybody's sign-out ends what was changed before it, and nothing else, where an instance did not know
 /// the number yet: whatever the clock of who called it says.
 #[tokio::test]
-async fn revoke_all_by_a_clock_that_is_off_ends_what_was_before_it() {
+async fn sign_out_all_by_a_clock_that_is_off_ends_what_was_before_it() {
     let now = Timestamp::now();
     for off in [now.saturating_sub(HOUR), now, now.saturating_add(HOUR)] {
         for before in [true, false] {
