@@ -80,6 +80,10 @@ impl Log {
     }
 }
 
+/// How often all connections are cut, and how often they are used in between.
+const ROUNDS: u32 = 100;
+const USES: u64 = 16;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_read_fails_because_connections_are_cut() {
     let server = RedisServer::start();
@@ -90,27 +94,30 @@ async fn no_read_fails_because_connections_are_cut() {
         .as_ref()
         .unwrap();
     let over = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicU64::new(0));
     let killer = {
-        let over = over.clone();
+        let (over, answered) = (over.clone(), answered.clone());
         let mut admin = redis::Client::open(server.url())
             .unwrap()
             .get_connection()
             .unwrap();
         std::thread::spawn(move || {
-            let mut rounds = 0;
-            while !over.load(Ordering::SeqCst) {
+            for _ in 0..ROUNDS {
                 let mut kill = redis::cmd("CLIENT");
                 kill.arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]);
                 kill.exec(&mut admin).unwrap();
-                rounds += 1;
-                std::thread::sleep(Duration::from_millis(20));
+                // A server that cuts connections before they can be used is not healthy.
+                let next = answered.load(Ordering::SeqCst) + USES;
+                while answered.load(Ordering::SeqCst) < next {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
             }
-            rounds
+            over.store(true, Ordering::SeqCst);
         })
     };
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..8 {
-        let (store, over) = (store.clone(), over.clone());
+        let (store, over, answered) = (store.clone(), over.clone(), answered.clone());
         tasks.spawn(async move {
             let (mut done, mut failed) = (0, Vec::new());
             while !over.load(Ordering::SeqCst) {
@@ -120,20 +127,18 @@ async fn no_read_fails_because_connections_are_cut() {
                 let written = store.commit(&[commit(&name, 0)]).await.remove(0);
                 failed.extend(written.err().map(|error| chain(&error)));
                 done += 1;
+                answered.fetch_add(1, Ordering::SeqCst);
             }
             let version = load_one(&store, &partition(&format!("b-{number}"))).await;
             (done, version.unwrap().version, failed)
         });
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    over.store(true, Ordering::SeqCst);
-    let rounds = killer.join().unwrap();
-    assert!(rounds > 30, "{rounds}");
     while let Some(task) = tasks.join_next().await {
         let (done, version, failed) = task.unwrap();
         assert_eq!(failed, Vec::<String>::new(), "of {done}");
         assert_eq!(version, done, "each was applied once");
     }
+    killer.join().unwrap();
 }
 
 async fn failure(url: String) -> StoreError {

@@ -11,7 +11,7 @@ use bb8_redis::redis::{
     AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, Value, cmd,
 };
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::eviction::Eviction;
 use super::failure::{is_unanswered, no_connection, timed_out, was_cut};
@@ -33,6 +33,8 @@ const TRUSTED: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 6;
 /// Response timeouts by which this process may be late itself.
 const LATE: u32 = 3;
+/// How long a request waits for an attempt at a connection that another one may have begun.
+const ASK_AGAIN: Duration = Duration::from_millis(25);
 /// Before the third attempt, and doubling: a server that cuts all is not to be overrun.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
@@ -171,6 +173,16 @@ impl Pool {
 
     /// A clone, so that the next request need not wait for this one to end.
     async fn get(&self) -> RedisResult<Connection> {
+        loop {
+            // A request that comes while an attempt fails counts on that one, and bb8 starts no other: it asks
+            // again.
+            if let Ok(got) = timeout(ASK_AGAIN, self.get_once()).await {
+                return got;
+            }
+        }
+    }
+
+    async fn get_once(&self) -> RedisResult<Connection> {
         let mut failures = self.failures.clone();
         failures.mark_unchanged();
         let getting = pin!(self.connections.get());
