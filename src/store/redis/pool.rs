@@ -1,5 +1,6 @@
 //! Connections to one server: pooled, multiplexed, replaced when they fail.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -94,6 +95,17 @@ struct Health {
     broken: AtomicBool,
     /// Milliseconds from `started` to the last answer.
     answered: AtomicU64,
+    /// A request has found that it is cut. redis-rs may leave another one that is under way on it without an
+    /// answer until its timeout.
+    cut: watch::Sender<bool>,
+}
+
+impl Health {
+    /// Waits until a request has found that the connection is cut.
+    async fn cut(&self) {
+        // The sender lives in this.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
+    }
 }
 
 impl Pool {
@@ -224,10 +236,13 @@ impl Shared {
 
 impl Connection {
     async fn send(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-        let answers = self
-            .inner
-            .send_packed_commands(pipeline, 0, pipeline.len())
-            .await;
+        let answers = {
+            let sending = self.inner.send_packed_commands(pipeline, 0, pipeline.len());
+            match race(pin!(sending), pin!(self.health.cut())).await {
+                Either::First(answers) => answers,
+                Either::Second(()) => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+            }
+        };
         match &answers {
             Ok(_) => self.healthy(),
             Err(error) => self.failed(error),
@@ -252,6 +267,7 @@ impl Connection {
             self.shared
                 .cut
                 .fetch_max(self.shared.now(), Ordering::AcqRel);
+            self.health.cut.send_replace(true);
         }
         let unusable = is_unanswered(error)
             || matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "UNKILLABLE"))
