@@ -406,7 +406,7 @@ async fn changes_of_a_request_go_out_once() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn all_partitions_that_wait_go_out_in_one_group() {
     let store = TestStore::default();
     let cache = cache(store.clone());
