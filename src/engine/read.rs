@@ -59,18 +59,18 @@ impl Engine {
         policy: FailurePolicy,
         observed: &mut Option<Observed>,
     ) -> Result<(Lookup<Value>, CacheLevel), Error> {
-        let now = self.now();
+        let began = self.now();
         let (answer, due) = match self.find_known(key) {
             None => (Answer::Unknown, Maintenance::default()),
             Some(partition) => {
                 let state = partition.lock();
-                let answer = state.answer(name, now, &self.rules);
+                let answer = state.answer(name, began, &self.rules);
                 // A stale state may be from before a sign-out that came before this handle. It is not what
                 // the handle has observed.
                 if matches!(answer, Answer::Known(_)) {
-                    observed.get_or_insert_with(|| state.observe(now));
+                    observed.get_or_insert_with(|| state.observe(began));
                 }
-                (answer, state.due(now, &self.rules))
+                (answer, state.due(began, &self.rules))
             }
         };
         if let Answer::Known(lookup) = answer {
@@ -94,7 +94,8 @@ impl Engine {
             // A token that expired during the load is not served.
             let now = self.now();
             let state = partition.lock();
-            observed.get_or_insert_with(|| state.observe(now));
+            // L2 was asked after the handle began: its first change need not ask again.
+            observed.get_or_insert_with(|| state.observe(began));
             let answer = match outcome {
                 // The feed has announced a change since L2 was asked, possibly before this read began.
                 Ok(()) if state.is_hinted() && std::mem::take(&mut once_more) => continue,
