@@ -106,7 +106,7 @@ impl Tokens {
         self.0.head.before_change()
     }
 
-    /// Whether the head, if one does, will carry a change that the store has been told of.
+    /// Fails where a response head should have carried the change that was made, and can no longer do so.
     pub(crate) fn after_change(&self, before: Option<Before>) -> Result<(), Error> {
         self.0.head.after_change(before)
     }

@@ -33,7 +33,8 @@ impl Builder {
     /// Builds the cache and starts its background tasks. It may be called, and the cache be used, inside any
     /// tokio runtime that has timers enabled, and outside one.
     ///
-    /// # Errors [`ConfigError`] that names the option at fault. `runtime` is at fault when the system gives
+    /// # Errors
+    /// [`ConfigError`] that names the option at fault. `runtime` is at fault when the system gives
     /// the cache no thread. `journal` is at fault when another process has it, other users than its owner
     /// have rights to it, or it is not a journal of this namespace.
     pub fn build(mut self) -> Result<TokenCache, ConfigError> {

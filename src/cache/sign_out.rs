@@ -20,7 +20,8 @@ impl TokenCache {
     ///
     /// It goes on if the caller stops waiting.
     ///
-    /// # Errors [`Error::Unavailable`] when it is not known whether L2 has it: repeat it.
+    /// # Errors
+    /// [`Error::Unavailable`] when it is not known whether L2 has it: repeat it.
     pub async fn sign_out_all(&self) -> Result<(), Error> {
         let engine = &self.0;
         let revokes = |engine: Arc<Engine>| async move { engine.revoke().await };
@@ -42,7 +43,8 @@ impl TokenCache {
     /// It goes on if the caller stops waiting. If the answer to it is lost, it is repeated, and may then end
     /// a session that was linked in between.
     ///
-    /// # Errors [`Error::InvalidKey`] and [`Error::ShutDown`]. [`Error::Unavailable`] when L2 does not
+    /// # Errors
+    /// [`Error::InvalidKey`] and [`Error::ShutDown`]. [`Error::Unavailable`] when L2 does not
     /// confirm it and the policy is [`Strict`](crate::FailurePolicy::Strict), or when the
     /// [journal](crate::Builder::journal) could not take it either; it is then in effect in this process, and
     /// is sent to L2 as long as the process lives.
@@ -72,7 +74,8 @@ impl TokenCache {
     /// one may be among them. The effect of [`sign_out_user`](Self::sign_out_user) does not depend on this
     /// list.
     ///
-    /// # Errors [`Error::InvalidKey`], and [`Error::Unavailable`] when L2 cannot be asked.
+    /// # Errors
+    /// [`Error::InvalidKey`], and [`Error::Unavailable`] when L2 cannot be asked.
     pub async fn sessions_of(&self, user: &str) -> Result<Vec<PartitionKey>, Error> {
         let user = PartitionKey::epoch_of(user)?;
         let engine = &self.0;

@@ -10,7 +10,7 @@
 //!                                 |
 //!   resources     l2 (the store)   l1 (memory)   journal (disk)
 //!                                 |
-//!   partition     the state of one partition: pure, no I/O, knows no queue
+//!   partition     the state of one partition: pure, no I/O; it marks what is to be sent
 //!                                 |
 //!   leaves        trust   namespace   error   limits   budget   fingerprint   sync   runtime
 //! ```
@@ -21,10 +21,10 @@
 //! index (`l1::digests`) and a count of sign-outs (`journal::unacknowledged`), which import no other part;
 //! `runtime::{detached, bounded}` are methods of `Engine`.
 //!
-//! A hit is understood from five files: `layer/service.rs` makes the handle, `tokens.rs` asks, and then come
+//! A hit is understood from five files: `layer/settings.rs` makes the handle, `tokens.rs` asks, and then come
 //! [`read`] (`hit`), [`l1::table`] (`hit`) and [`partition::answer`] (`fresh_value`). It takes no await and no
-//! I/O, and two looks elsewhere: at the proofs of the feed ([`trust`], `at`), and at whether the order of
-//! eviction has to record the use ([`l1::eviction`]).
+//! I/O, and three looks elsewhere: at the proofs of the feed ([`trust`], `at`), at the epochs of linked users
+//! ([`partition::links`]), and at whether the order of eviction has to record the use ([`l1::eviction`]).
 
 pub(crate) mod acquire;
 pub(crate) mod budget;

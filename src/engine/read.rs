@@ -1,4 +1,4 @@
-//! Reads: from memory, where pending changes lie over L1, and else from L2.
+//! Reads: from memory, in which pending changes are applied, and else from L2.
 
 use std::sync::Arc;
 

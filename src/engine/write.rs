@@ -18,7 +18,8 @@ use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Durability;
 use crate::policy::FailurePolicy;
 
-/// Resolves when the changes that waited at its start are written, or failed.
+/// Resolves when the changes that waited at its start, and those that came before they were written, are written
+/// or have failed.
 pub(crate) type CommitWait = Bounded<oneshot::Receiver<Result<Written, L2Error>>>;
 
 impl Engine {

@@ -11,10 +11,11 @@ impl Tokens {
     /// A usable token under this key: from L1, from L2, or from one call to `acquire` that the
     /// whole fleet shares.
     ///
-    /// For one refresh token at most one call is under way, on all instances; everyone else waits
-    /// for its answer. The answer is in L2 before anybody gets it. A call that has begun runs to its
-    /// end even when this future is dropped; one that waits for its turn is not made when nobody
-    /// waits for it any more. A token that will expire soon is returned at once, and replaced in
+    /// For one refresh token at most one call is under way, on all instances; the others wait for its
+    /// answer, which is in L2 before a request gets it. Both hold as far as L2 can be asked: while it
+    /// cannot, each instance calls by itself ([`Degrade`](crate::FailurePolicy::Degrade)), and so it does
+    /// under [`Bypass`](crate::FailurePolicy::Bypass). A call that has begun runs to its end even when this
+    /// future is dropped; one that waits for its slot is not made when no request waits for it any more. A token that will expire soon is returned at once, and replaced in
     /// the background.
     ///
     /// The call is a task of the tokio runtime that it was made on: `acquire` finds the timers and

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::key::{PartitionKey, PartitionKind, TokenKey};
 use crate::random;
 
-/// The most flights at a time: as many as 64 call slots get through in a minute at a third of a second a
+/// The most flights at a time: as many as 64 call slots get through in a minute at a quarter of a second a
 /// call. They take some 4 KB each.
 const MOST: usize = 16_384;
 /// The most of these that are ahead of time.

@@ -189,7 +189,7 @@ impl HeldLease {
         Ok(now.version(entry) <= about.seen.version(entry))
     }
 
-    /// Whether L2 has all known changes of these tokens.
+    /// Whether L2 has all known changes of these tokens, or will never get them.
     pub(crate) fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
         self.engine.has_written(partition, name)
     }

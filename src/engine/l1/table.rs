@@ -14,10 +14,10 @@ use crate::engine::partition::state::{Partition, State};
 use crate::key::PartitionKey;
 use crate::time::Now;
 
-/// All partitions in memory. A key has at most one that counts:
-/// - *active*: a load or a write is under way; never evicted;
-/// - else *kept*: in L1, and evictable;
-/// - else *empty*: known to have no entries, and believed for a moment.
+/// All partitions in memory. A key has at most one, which is
+/// - *active* while a load or a write is under way: then it is never evicted, whatever else it is;
+/// - *kept*: in L1, and evictable while it is not active;
+/// - or *empty*: known to have no entries, and believed for a moment.
 ///
 /// Empty partitions have a bound of their own, so that unknown ids cannot evict real sessions.
 pub(crate) struct Partitions {

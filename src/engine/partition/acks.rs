@@ -1,4 +1,4 @@
-//! How L2's replies to commits, sign-outs and touches change the state.
+//! How commits, sign-outs and touches change the state: when they begin here, and when L2 has replied.
 
 use std::time::Duration;
 

@@ -221,7 +221,7 @@ impl Pending {
             || !self.commit_waiters.is_empty()
     }
 
-    /// Receives the outcome once everything that is pending now is written, or could not be.
+    /// Receives the outcome once nothing is pending any more, or sending has failed.
     pub(crate) fn wait(&mut self) -> oneshot::Receiver<Result<Written, L2Error>> {
         let (reply, receiver) = oneshot::channel();
         self.waiters.retain(|waiter| !waiter.reply.is_closed());
@@ -308,7 +308,7 @@ impl Pending {
         commit
     }
 
-    /// Sending has succeeded: notifies the waiters whose changes are written.
+    /// Notifies the waiters whose changes are written.
     pub(crate) fn tell_written(&mut self) {
         if self.in_flight.is_none() {
             notify(&mut self.commit_waiters, None);

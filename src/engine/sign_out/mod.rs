@@ -4,7 +4,8 @@
 //! sign-out which L2 has not acknowledged is sent again until it is. Carries *Signs out for good*. Each of
 //! the three raises a number in L2: [`session`] a partition's generation, [`user`] a user's epoch, [`all`]
 //! the namespace's number. [`owed`] and [`owed_users`] keep the ones that L2 has not acknowledged. May import
-//! every part. Read [`session`] first.
+//! every part. The sign-out of a session begins in `write::sign_out`, which holds in memory at once and queues it;
+//! [`session`] is what write-behind then does in L2.
 
 pub(crate) mod all;
 pub(crate) mod owed;

@@ -44,7 +44,7 @@ impl Engine {
                 _ => others.push(work),
             }
         }
-        // Each of these is a round-trip of its own, and none waits for another.
+        // Each of these makes round-trips of its own, and none waits for another.
         let mut alone = JoinSet::new();
         for work in others {
             alone.spawn_on(work.run_alone(), &self.runtime);
@@ -57,7 +57,8 @@ impl Engine {
         while alone.join_next().await.is_some() {}
     }
 
-    /// Decides what a partition sends next, and takes it from the pending work.
+    /// Decides what a partition sends next, and takes it from the pending work: a sign-out before all else; then
+    /// changes, after a load where the generation is not known; a touch only if there is nothing else.
     fn take_work(&self, state: &mut State) -> WorkKind {
         state.pending().queued = false;
         if state.pending().sending {

@@ -1,4 +1,5 @@
-//! Write-behind: changes that memory already shows go to L2 in groups, after the response.
+//! Write-behind: sends the pending work of partitions to L2 in groups: changes, acquired tokens that memory does
+//! not show yet, sign-outs, and touches.
 //!
 //! Promises that a change reaches L2 or is reported, in the order of its partition, and that a change which
 //! failed is retried. Carries *Loses nothing*, and *Fast* for writes. Imports `core`, `l2`, `partition` and
