@@ -17,7 +17,7 @@ use crate::engine::l1::table::Partitions;
 use crate::engine::l2::calls::L2;
 use crate::engine::l2::entries::EntryCodec;
 use crate::engine::l2::questions::Questions;
-use crate::engine::namespace::NamespaceGeneration;
+use crate::engine::namespace::NamespaceNumber;
 use crate::engine::partition::links::Users;
 use crate::engine::partition::rules::Rules;
 use crate::engine::runtime::operations::Operations;
@@ -67,8 +67,8 @@ impl Builder {
             users: Users::default(),
         };
         let prefix = match self.brought {
-            true => NamespaceGeneration::assumed(),
-            false => NamespaceGeneration::default(),
+            true => NamespaceNumber::assumed(),
+            false => NamespaceNumber::default(),
         };
         let sign_outs = SignOuts::default();
         let journal = self

@@ -46,7 +46,7 @@ impl Number {
 
 /// What this process knows of the number. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NamespaceGeneration(pub(crate) Arc<Known>);
+pub(crate) struct NamespaceNumber(pub(crate) Arc<Known>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Known {
@@ -64,7 +64,7 @@ pub(crate) struct Known {
     raised_at: AtomicU64,
 }
 
-impl NamespaceGeneration {
+impl NamespaceNumber {
     /// Begins with the first number before L2 was asked: for partitions that are brought by requests, and
     /// named before anything can be awaited.
     pub(crate) fn assumed() -> Self {

@@ -62,7 +62,7 @@ impl FeedTrust {
     }
 
     /// The epoch that a partition has to have to be used without asking L2; [`STALE`] where none may.
-    pub(crate) fn at(&self, now: Moment) -> u32 {
+    pub(crate) fn usable_epoch(&self, now: Moment) -> u32 {
         match &self.0 {
             Some(known) if !known.is_alive(now) || known.doubts_number() => STALE,
             Some(known) => known.epoch.load(Ordering::Acquire),

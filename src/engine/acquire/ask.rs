@@ -11,7 +11,7 @@ use crate::acquire::{
 };
 use crate::engine::acquire::call::{Call, Gate, NoAnswer};
 use crate::engine::acquire::flight::Flight;
-use crate::engine::acquire::lease::{About, Guarded, Panicked, Work, finish};
+use crate::engine::acquire::lease::{About, Guarded, GuardedFuture, Panicked, finish};
 use crate::engine::acquire::lease_wait::RedemptionGuard;
 use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Outcome, timed_out};
 use crate::engine::budget::Permit;
@@ -25,7 +25,7 @@ use crate::token::TokenSet;
 use crate::tokens::MAX_TOKEN_SET;
 
 /// The outcome of a call that had to wait for a slot.
-enum Asked {
+enum CallEnd {
     Panicked,
     /// No request waits for it any more.
     Abandoned,
@@ -38,7 +38,7 @@ enum Asked {
 
 /// What a call leaves behind, however it ends.
 #[derive(Default)]
-struct Begun {
+struct CallStart {
     permit: Option<Permit>,
     at: Option<Instant>,
 }
@@ -78,7 +78,7 @@ impl Flight {
             id_token: seen.id_token.clone(),
             claims: self.need.claims.clone(),
         };
-        let mut begun = Begun::default();
+        let mut begun = CallStart::default();
         let about = About {
             partition: &self.id.partition,
             name: &self.need.key,
@@ -86,7 +86,7 @@ impl Flight {
         };
         // The lease is renewed while the call waits for its slot.
         let gate = Arc::<Gate>::default();
-        let work: Work<'_, Asked> = Box::pin(self.call(call, prior, &mut begun, &gate));
+        let work: GuardedFuture<'_, CallEnd> = Box::pin(self.call(call, prior, &mut begun, &gate));
         let limit = self.begin_by.max(Instant::now()) + engine.terms.timeout;
         let answer = timeout_at(limit, async {
             match &mut guard.lease {
@@ -97,16 +97,16 @@ impl Flight {
         let answer = match answer.await {
             Ok(Guarded::Overtaken) => return Err(AcquireFailure::Overtaken),
             Ok(Guarded::Done(answer)) => answer,
-            Err(_) => Ok(Asked::TimedOut),
+            Err(_) => Ok(CallEnd::TimedOut),
         };
-        let Begun { permit, at } = begun;
+        let CallStart { permit, at } = begun;
         let in_http = at.map_or(Duration::ZERO, |at| at.elapsed());
         let (kind, asked, error) = match answer {
-            Ok(Asked::Abandoned) => return Err(AcquireFailure::Overtaken),
-            Ok(Asked::NoSlot) => return Err(timed_out().into()),
-            Ok(Asked::NoRoom(error)) => return Err(error.into()),
-            Ok(Asked::TimedOut) if at.is_none() => return Err(timed_out().into()),
-            Ok(Asked::Answered(Ok(set))) if set.size() <= MAX_TOKEN_SET => {
+            Ok(CallEnd::Abandoned) => return Err(AcquireFailure::Overtaken),
+            Ok(CallEnd::NoSlot) => return Err(timed_out().into()),
+            Ok(CallEnd::NoRoom(error)) => return Err(error.into()),
+            Ok(CallEnd::TimedOut) if at.is_none() => return Err(timed_out().into()),
+            Ok(CallEnd::Answered(Ok(set))) if set.size() <= MAX_TOKEN_SET => {
                 engine.counters.acquisitions.add(1);
                 let acquired = AcquiredToken {
                     token: set.access().clone(),
@@ -119,17 +119,17 @@ impl Flight {
                 };
                 return Box::pin(self.commit_answer(acquired, set, seen, permit)).await;
             }
-            Ok(Asked::Answered(Ok(set))) => {
+            Ok(CallEnd::Answered(Ok(set))) => {
                 let (size, limit) = (set.size(), MAX_TOKEN_SET);
                 let error = Box::new(Error::TooLarge { size, limit });
                 (AcquireErrorKind::Failed, None, Some(error as _))
             }
-            Ok(Asked::Answered(Err(error))) => {
+            Ok(CallEnd::Answered(Err(error))) => {
                 let (kind, asked) = classify(&*error);
                 (kind, asked, Some(error))
             }
-            Err(Panicked) | Ok(Asked::Panicked) => (AcquireErrorKind::Panicked, None, None),
-            Ok(Asked::TimedOut) => (AcquireErrorKind::TimedOut, None, None),
+            Err(Panicked) | Ok(CallEnd::Panicked) => (AcquireErrorKind::Panicked, None, None),
+            Ok(CallEnd::TimedOut) => (AcquireErrorKind::TimedOut, None, None),
         };
         engine.counters.failed_acquisitions.add(1);
         let now = engine.clock.now();
@@ -153,38 +153,44 @@ impl Flight {
     }
 
     /// Makes one call, once a slot is granted.
-    async fn call(&self, call: Call, prior: Prior, begun: &mut Begun, gate: &Arc<Gate>) -> Asked {
+    async fn call(
+        &self,
+        call: Call,
+        prior: Prior,
+        begun: &mut CallStart,
+        gate: &Arc<Gate>,
+    ) -> CallEnd {
         let engine = &self.engine;
         let Some(mut slot) = engine.flights.queue_up(&self.id, self.number) else {
-            return Asked::Abandoned;
+            return CallEnd::Abandoned;
         };
         if timeout_at(self.begin_by, slot.granted()).await.is_err() {
-            return Asked::NoSlot;
+            return CallEnd::NoSlot;
         }
         if !engine.flights.begin(&self.id, self.number) {
-            return Asked::Abandoned;
+            return CallEnd::Abandoned;
         }
         let (name, now) = (&self.need.key, engine.now());
         // The size of the answer is not known yet.
         let has_room = |state: &mut State| state.has_room_for([(name, 0)], now);
         let known = engine.partitions.with_known(&self.id.partition, has_room);
         if let Some(Err(error)) = known {
-            return Asked::NoRoom(error);
+            return CallEnd::NoRoom(error);
         }
         if self.policy != FailurePolicy::Bypass {
             match Box::pin(engine.reserve(ROOM.0, ROOM.1, engine.deadline())).await {
                 Ok((permit, _)) => begun.permit = Some(permit),
-                Err(error) => return Asked::NoRoom(error),
+                Err(error) => return CallEnd::NoRoom(error),
             }
         }
         begun.at = Some(Instant::now());
         let work = Box::pin(call.start(prior, engine, &self.id, gate));
         match timeout(engine.terms.timeout, slot.run(work)).await {
-            Ok(Ok(answer)) => Asked::Answered(answer),
-            Ok(Err(NoAnswer::Panicked)) => Asked::Panicked,
+            Ok(Ok(answer)) => CallEnd::Answered(answer),
+            Ok(Err(NoAnswer::Panicked)) => CallEnd::Panicked,
             // Only the runtime of that call has ended. The waiters that remain have calls of their own.
-            Ok(Err(NoAnswer::Stopped)) => Asked::Abandoned,
-            Err(_) => Asked::TimedOut,
+            Ok(Err(NoAnswer::Stopped)) => CallEnd::Abandoned,
+            Err(_) => CallEnd::TimedOut,
         }
     }
 }

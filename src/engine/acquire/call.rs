@@ -44,7 +44,7 @@ tokio::task_local! {
 }
 
 /// A call in progress; it is stopped on drop.
-pub(crate) struct Work {
+pub(crate) struct RunningCall {
     task: JoinHandle<Answer>,
 }
 
@@ -106,7 +106,7 @@ impl Call {
         engine: &Arc<Engine>,
         flight: &FlightId,
         gate: &Arc<Gate>,
-    ) -> Work {
+    ) -> RunningCall {
         let (function, gate) = (self.function, gate.clone());
         let within = Arc::new(Within {
             engine: Arc::downgrade(engine),
@@ -117,7 +117,7 @@ impl Call {
         // Inside the task, because the function may panic as well as its future.
         let mut work: AcquireFuture = Box::pin(async move { function(prior).await });
         let task = poll_fn(move |context| gate.poll(&mut work, context));
-        Work {
+        RunningCall {
             task: self
                 .runtime
                 .as_ref()
@@ -149,7 +149,7 @@ impl Gate {
     }
 }
 
-impl Future for Work {
+impl Future for RunningCall {
     type Output = Result<Answer, NoAnswer>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -162,7 +162,7 @@ impl Future for Work {
     }
 }
 
-impl Drop for Work {
+impl Drop for RunningCall {
     fn drop(&mut self) {
         self.task.abort();
     }

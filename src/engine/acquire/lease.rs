@@ -55,10 +55,10 @@ pub(crate) enum Guarded<T> {
     Overtaken,
 }
 
-/// Work that can be guarded.
-pub(crate) type Work<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// GuardedFuture that can be guarded.
+pub(crate) type GuardedFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Work that panicked.
+/// GuardedFuture that panicked.
 pub(crate) struct Panicked;
 
 impl HeldLease {
@@ -117,7 +117,7 @@ impl HeldLease {
     /// the lease, and continues only if L2 has the entry that it concerns as it was seen.
     pub(crate) async fn guard<T>(
         &mut self,
-        mut work: Work<'_, T>,
+        mut work: GuardedFuture<'_, T>,
         about: About<'_>,
         gate: &Gate,
     ) -> Guarded<Result<T, Panicked>> {
@@ -261,7 +261,7 @@ pub(crate) fn owner(number: u64) -> [u8; 16] {
 }
 
 /// Polls the work, but no longer than until `until`.
-async fn step<T>(work: &mut Work<'_, T>, until: &Until) -> Result<T, Panicked> {
+async fn step<T>(work: &mut GuardedFuture<'_, T>, until: &Until) -> Result<T, Panicked> {
     poll_fn(|context| match until.is_over() {
         false => poll(work, context),
         true => Poll::Pending,
@@ -270,16 +270,16 @@ async fn step<T>(work: &mut Work<'_, T>, until: &Until) -> Result<T, Panicked> {
 }
 
 /// Runs work to its end, without a lease.
-pub(crate) async fn finish<T>(mut work: Work<'_, T>, gate: &Gate) -> Result<T, Panicked> {
+pub(crate) async fn finish<T>(mut work: GuardedFuture<'_, T>, gate: &Gate) -> Result<T, Panicked> {
     gate.allow_until(None);
     poll_fn(|context| poll(&mut work, context)).await
 }
 
 fn poll<T>(
-    work: &mut Work<'_, T>,
+    work: &mut GuardedFuture<'_, T>,
     context: &mut std::task::Context<'_>,
 ) -> Poll<Result<T, Panicked>> {
-    // Work that panicked is not polled again.
+    // GuardedFuture that panicked is not polled again.
     match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(answer)) => Poll::Ready(Ok(answer)),

@@ -117,7 +117,7 @@ fn short(digest: &[u8; 32]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::namespace::NamespaceGeneration;
+    use crate::engine::namespace::NamespaceNumber;
     use crate::engine::partition::state::Partition;
     use crate::key::PartitionKey;
 
@@ -128,7 +128,7 @@ mod tests {
 
     fn listed(index: &Arc<Index<Partition>>, number: usize) -> Arc<Partition> {
         let key = PartitionKey::user(number.to_string()).expect("a key");
-        let partition = Partition::new(key, &NamespaceGeneration::default());
+        let partition = Partition::new(key, &NamespaceNumber::default());
         index.list(&digest(number), &partition, &mut partition.lock().listed);
         partition
     }

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::engine::journal::unacknowledged::SignOuts;
 use crate::engine::l1::eviction::Eviction;
 use crate::engine::l1::stripe::{Bucket, Stripe};
-use crate::engine::namespace::{NamespaceGeneration, Number};
+use crate::engine::namespace::{NamespaceNumber, Number};
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::{Partition, State};
 use crate::key::PartitionKey;
@@ -28,7 +28,7 @@ pub(crate) struct Partitions {
     empty_limit: EmptyLimit,
     hasher: RandomState,
     rules: Rules,
-    prefix: NamespaceGeneration,
+    prefix: NamespaceNumber,
     sign_outs: SignOuts,
 }
 
@@ -51,7 +51,7 @@ impl Partitions {
     pub(crate) fn new(
         max_bytes: Option<u64>,
         rules: Rules,
-        prefix: NamespaceGeneration,
+        prefix: NamespaceNumber,
         sign_outs: SignOuts,
     ) -> Self {
         let limit = max_bytes.unwrap_or_default();
@@ -370,7 +370,7 @@ mod tests {
         Partitions::new(
             Some(LIMIT),
             rules,
-            NamespaceGeneration::default(),
+            NamespaceNumber::default(),
             SignOuts::default(),
         )
     }
@@ -510,7 +510,7 @@ mod tests {
         }
         // More than fits, as another thread would insert it.
         for number in 100..200 {
-            let newcomer = Partition::new(user(number), &NamespaceGeneration::default());
+            let newcomer = Partition::new(user(number), &NamespaceNumber::default());
             eviction.insert(&newcomer, 7000);
         }
         eviction.run_pending();

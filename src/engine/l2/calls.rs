@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::engine::error::L2Error;
 use crate::engine::l2::entries::EntryCodec;
 use crate::engine::l2::shards::{Shard, Shards};
-use crate::engine::namespace::{NamespaceGeneration, Number};
+use crate::engine::namespace::{NamespaceNumber, Number};
 use crate::error::StoreError;
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Operation};
@@ -19,7 +19,7 @@ use crate::telemetry::Counters;
 pub(crate) struct L2 {
     pub(crate) store: Arc<dyn TokenStore>,
     pub(crate) protection: EntryCodec,
-    pub(crate) prefix: NamespaceGeneration,
+    pub(crate) prefix: NamespaceNumber,
     pub(crate) shards: Shards,
     pub(crate) hook: Option<FailureHook>,
     /// The limit on one attempt.

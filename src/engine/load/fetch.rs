@@ -21,7 +21,7 @@ pub(crate) const MAX_READS: usize = 5;
 
 /// What was known when the read of L2 began.
 #[derive(Clone, Copy)]
-pub(crate) struct Begun {
+pub(crate) struct FetchStart {
     pub(crate) floor: ReadStart,
     /// The feed's epoch.
     pub(crate) epoch: u32,
@@ -74,7 +74,7 @@ impl Engine {
             let number = self.number().await?;
             let id = self.l2.id(key, number);
             let _reading = Reading::begin(self, &id, key);
-            let begun = Begun {
+            let begun = FetchStart {
                 floor: self.partitions.with(key, |_, state| state.floor()),
                 epoch: self.rules.trust.epoch(),
                 at: self.now().moment,
@@ -142,7 +142,7 @@ impl Engine {
         self: &Arc<Self>,
         key: &PartitionKey,
         fetched: DecodedLoad,
-        begun: Begun,
+        begun: FetchStart,
         see: impl FnOnce(&mut State, Now) -> R,
     ) -> Option<R> {
         let now = self.now();
@@ -202,7 +202,12 @@ impl Engine {
             .with(key, |_, state| state.confirmed(revision, floor, asked)))
     }
 
-    pub(crate) fn decode(&self, id: &PartitionId, loaded: Loaded, begun: Begun) -> DecodedLoad {
+    pub(crate) fn decode(
+        &self,
+        id: &PartitionId,
+        loaded: Loaded,
+        begun: FetchStart,
+    ) -> DecodedLoad {
         let mut unopenable = Vec::new();
         let mut entries = Vec::with_capacity(loaded.entries.len());
         // `loaded` is dropped as a whole, so that the next read finds the same room free.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::load::fetch::Begun;
+use crate::engine::load::fetch::FetchStart;
 use crate::engine::partition::life::Life;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::merge::{DecodedLoad, ReadStart};
@@ -114,11 +114,11 @@ impl Loader {
         let engine = self.engine.clone();
         let epoch = engine.rules.trust.epoch();
         let at = engine.now().moment;
-        let begun = Begun { floor, epoch, at };
+        let begun = FetchStart { floor, epoch, at };
         engine.ask_for::<Loaded>(id.clone(), move |answer| self.answered(&id, answer, begun));
     }
 
-    fn answered(mut self, id: &PartitionId, answer: Result<Loaded, L2Error>, begun: Begun) {
+    fn answered(mut self, id: &PartitionId, answer: Result<Loaded, L2Error>, begun: FetchStart) {
         let engine = &self.engine;
         let key = &self.partition.key;
         match answer {
@@ -147,7 +147,7 @@ impl Loader {
     }
 
     /// Merges a session that is linked to users, unless they were signed out.
-    async fn merge_linked(mut self, mut fetched: DecodedLoad, begun: Begun, links: Links) {
+    async fn merge_linked(mut self, mut fetched: DecodedLoad, begun: FetchStart, links: Links) {
         let engine = self.engine.clone();
         let key = &self.partition.key;
         let end = |state: &mut State, _| state.end_load();

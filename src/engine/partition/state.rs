@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::l1::digests::Listed;
-use crate::engine::namespace::{NamespaceGeneration, Number};
+use crate::engine::namespace::{NamespaceNumber, Number};
 use crate::engine::partition::entries::ByName;
 use crate::engine::partition::entry::{Entry, Unopened};
 use crate::engine::partition::failure_record::UnstoredFailure;
@@ -48,7 +48,7 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(key: PartitionKey, prefix: &NamespaceGeneration) -> Arc<Self> {
+    pub(crate) fn new(key: PartitionKey, prefix: &NamespaceNumber) -> Arc<Self> {
         let state = State {
             prefix: prefix.known(),
             began: prefix.raised_at(),
@@ -144,7 +144,7 @@ pub(crate) struct State {
 impl State {
     /// Resets the state if the namespace's number has changed, because everything in it belongs to the old
     /// number. Returns how many changes are dropped.
-    pub(crate) fn follow_prefix(&mut self, known: &NamespaceGeneration) -> usize {
+    pub(crate) fn follow_prefix(&mut self, known: &NamespaceNumber) -> usize {
         let prefix = known.known();
         let before = std::mem::replace(&mut self.prefix, prefix);
         if before == prefix || sabotage::is(Sabotage::NumberIgnored) {

@@ -26,7 +26,7 @@ impl Engine {
             let (under, work) = self.partitions.with(&partition.key, |_, state| {
                 (state.prefix, self.take_work(state))
             });
-            works.push(Work {
+            works.push(PartitionWork {
                 engine: self.clone(),
                 partition,
                 under,
@@ -49,7 +49,7 @@ impl Engine {
         for work in others {
             alone.spawn_on(work.run_alone(), &self.runtime);
         }
-        let id = |work: &Work| Some(self.l2.id(&work.partition.key, work.under?));
+        let id = |work: &PartitionWork| Some(self.l2.id(&work.partition.key, work.under?));
         let commits = self.l2.by_shard(commits, id).into_iter();
         join_all(commits.map(|works| self.commit_group(works))).await;
         let touches = self.l2.by_shard(touches, id).into_iter();
@@ -107,7 +107,7 @@ impl Engine {
     }
 
     /// Sends commits in as few round-trips as their size allows.
-    async fn commit_group(&self, works: Vec<Work>) {
+    async fn commit_group(&self, works: Vec<PartitionWork>) {
         #[cfg(feature = "seal")]
         let works = self.prepare_writes(works).await;
         let mut all = works;
@@ -124,7 +124,7 @@ impl Engine {
                 commits.extend(commit);
             }
             let (sent, rest) = works.split_at_mut(commits.len().max(1));
-            sent.iter_mut().for_each(Work::encoded);
+            sent.iter_mut().for_each(PartitionWork::encoded);
             let answers = match self.l2.commit(&commits).await {
                 Ok(answers) => answers,
                 Err(failure) => {
@@ -146,7 +146,7 @@ impl Engine {
         }
     }
 
-    fn encode(&self, work: &Work) -> Option<Commit> {
+    fn encode(&self, work: &PartitionWork) -> Option<Commit> {
         let WorkKind::Commit { commit, generation } = &work.kind else {
             return None;
         };
@@ -174,7 +174,7 @@ impl Engine {
         })
     }
 
-    async fn touch_group(&self, mut works: Vec<Work>) {
+    async fn touch_group(&self, mut works: Vec<PartitionWork>) {
         if works.is_empty() {
             return;
         }
@@ -201,7 +201,7 @@ impl Engine {
 
 /// The work of one partition in a group. However it ends, its drop frees the partition for its next work, and
 /// answers the waiting tasks.
-pub(crate) struct Work {
+pub(crate) struct PartitionWork {
     engine: Arc<Engine>,
     pub(crate) partition: Arc<Partition>,
     /// The namespace's number when the work was taken; known wherever it names the partition.
@@ -226,7 +226,7 @@ pub(crate) enum WorkKind {
     Touch,
 }
 
-impl Work {
+impl PartitionWork {
     /// Whether its changes are from before a sign-out that has led to this generation.
     #[cfg(feature = "seal")]
     pub(crate) fn is_before(&self, now: u64) -> bool {
@@ -254,7 +254,7 @@ impl Work {
     }
 }
 
-impl Drop for Work {
+impl Drop for PartitionWork {
     fn drop(&mut self) {
         if matches!(self.kind, WorkKind::Nothing) {
             return;

@@ -14,7 +14,7 @@ use crate::engine::namespace::Number;
 #[cfg(feature = "seal")]
 use crate::engine::partition::state::Partition;
 #[cfg(feature = "seal")]
-use crate::engine::write_behind::batch::Work;
+use crate::engine::write_behind::batch::PartitionWork;
 #[cfg(feature = "seal")]
 use crate::key::PartitionKey;
 #[cfg(feature = "seal")]
@@ -64,7 +64,7 @@ impl Engine {
     /// Prepares to write partitions that were read before encryption began. Under their new names they must
     /// not begin anew with only the changes written now, nor after a sign-out. Returns those that can be
     /// written.
-    pub(crate) async fn prepare_writes(&self, works: Vec<Work>) -> Vec<Work> {
+    pub(crate) async fn prepare_writes(&self, works: Vec<PartitionWork>) -> Vec<PartitionWork> {
         let mut ready = Vec::with_capacity(works.len());
         for mut work in works {
             match self.prepare_write(&work).await {
@@ -80,7 +80,7 @@ impl Engine {
     }
 
     /// The generation in L2, if L2 had to be asked.
-    async fn prepare_write(&self, work: &Work) -> Result<Option<u64>, L2Error> {
+    async fn prepare_write(&self, work: &PartitionWork) -> Result<Option<u64>, L2Error> {
         let (partition, Some(under)) = (&work.partition, work.under) else {
             return Ok(None);
         };

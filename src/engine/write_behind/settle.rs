@@ -4,11 +4,11 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::partition::acks::CommitReply;
 use crate::engine::partition::change::PendingChange;
-use crate::engine::write_behind::batch::{Work, WorkKind};
+use crate::engine::write_behind::batch::{PartitionWork, WorkKind};
 use crate::store::Outcome;
 
 impl Engine {
-    pub(crate) fn settle(&self, work: &Work, outcome: Outcome) {
+    pub(crate) fn settle(&self, work: &PartitionWork, outcome: Outcome) {
         let (WorkKind::Commit { commit, .. }, Some(under)) = (&work.kind, work.under) else {
             return;
         };
@@ -44,7 +44,7 @@ impl Engine {
     }
 
     /// Settles a commit whose life L2 no longer has.
-    pub(crate) async fn settle_lost(&self, work: &Work) -> Result<(), L2Error> {
+    pub(crate) async fn settle_lost(&self, work: &PartitionWork) -> Result<(), L2Error> {
         let WorkKind::Commit { commit, .. } = &work.kind else {
             return Ok(());
         };
