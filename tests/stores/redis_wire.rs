@@ -80,14 +80,27 @@ impl Log {
     }
 }
 
-/// How often all connections are cut, and how often they are used in between.
+/// How often all connections are cut, and how often those to one server are used in between.
 const ROUNDS: u32 = 100;
 const USES: u64 = 16;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_read_fails_because_connections_are_cut() {
     let server = RedisServer::start();
-    let builder = RedisStore::builder(server.url()).response_timeout(Duration::from_secs(2));
+    let url = server.url();
+    none_fails_while_connections_are_cut(url.clone(), vec![url]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_read_fails_because_connections_to_a_cluster_are_cut() {
+    let cluster = Cluster::start().await;
+    let nodes = cluster.nodes.iter();
+    let nodes = nodes.map(|node| format!("redis://127.0.0.1:{}", node.port));
+    none_fails_while_connections_are_cut(cluster.url(), nodes.collect()).await;
+}
+
+async fn none_fails_while_connections_are_cut(url: String, servers: Vec<String>) {
+    let builder = RedisStore::builder(url).response_timeout(Duration::from_secs(2));
     let store = builder.build().unwrap();
     let first = commit("a", 0);
     store.commit(std::slice::from_ref(&first)).await[0]
@@ -97,17 +110,18 @@ async fn no_read_fails_because_connections_are_cut() {
     let answered = Arc::new(AtomicU64::new(0));
     let killer = {
         let (over, answered) = (over.clone(), answered.clone());
-        let mut admin = redis::Client::open(server.url())
-            .unwrap()
-            .get_connection()
-            .unwrap();
+        let connect = |url| redis::Client::open(url).unwrap().get_connection().unwrap();
+        let mut admins: Vec<_> = servers.into_iter().map(connect).collect();
+        let uses = USES * admins.len() as u64;
         std::thread::spawn(move || {
             for _ in 0..ROUNDS {
-                let mut kill = redis::cmd("CLIENT");
-                kill.arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]);
-                kill.exec(&mut admin).unwrap();
+                for admin in &mut admins {
+                    let mut kill = redis::cmd("CLIENT");
+                    kill.arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]);
+                    kill.exec(admin).unwrap();
+                }
                 // A server that cuts connections before they can be used is not healthy.
-                let next = answered.load(Ordering::SeqCst) + USES;
+                let next = answered.load(Ordering::SeqCst) + uses;
                 while answered.load(Ordering::SeqCst) < next {
                     std::thread::sleep(Duration::from_millis(1));
                 }

@@ -1,13 +1,11 @@
 //! Connections to one server: pooled, multiplexed, replaced when they fail.
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bb8_redis::bb8::{self, RunError};
-use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{
     AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, Value, cmd,
 };
@@ -16,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::eviction::Eviction;
 use super::failure::{is_unanswered, no_connection, timed_out, was_cut};
+use super::multiplexed::Multiplexed;
 use super::pool_failure::Failure;
 #[cfg(feature = "redis-sentinel")]
 use super::sentinel::{Place, Sentinels};
@@ -80,7 +79,7 @@ struct Shared {
 /// A multiplexed connection and what is known of its health, shared by all its clones.
 #[derive(Clone)]
 struct Connection {
-    inner: MultiplexedConnection,
+    inner: Multiplexed,
     health: Arc<Health>,
     shared: Arc<Shared>,
     serving: Serving,
@@ -95,17 +94,6 @@ struct Health {
     broken: AtomicBool,
     /// Milliseconds from `started` to the last answer.
     answered: AtomicU64,
-    /// A request has found that it is cut. redis-rs may leave another one that is under way on it without an
-    /// answer until its timeout.
-    cut: watch::Sender<bool>,
-}
-
-impl Health {
-    /// Waits until a request has found that the connection is cut.
-    async fn cut(&self) {
-        // The sender lives in this.
-        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
-    }
 }
 
 impl Pool {
@@ -185,27 +173,25 @@ impl Pool {
 
     /// A clone, so that the next request need not wait for this one to end.
     async fn get(&self) -> RedisResult<Connection> {
-        loop {
-            // A request that comes while an attempt fails counts on that one, and bb8 starts no other: it asks
-            // again.
-            if let Ok(got) = timeout(ASK_AGAIN, self.get_once()).await {
-                return got;
-            }
-        }
-    }
-
-    async fn get_once(&self) -> RedisResult<Connection> {
         let mut failures = self.failures.clone();
         failures.mark_unchanged();
-        let getting = pin!(self.connections.get());
-        match race(getting, failures.changed()).await {
-            Either::First(Ok(connection)) => Ok(connection.clone()),
-            Either::First(Err(RunError::User(Failure::Connect(error)))) => Err(error),
-            Either::First(Err(_)) => Err(no_connection()),
-            Either::Second(_) => {
-                let failure = failures.borrow().clone();
-                Err(failure.unwrap_or_else(no_connection))
-            }
+        loop {
+            let getting = pin!(self.connections.get());
+            let got = match timeout(ASK_AGAIN, race(getting, failures.changed())).await {
+                Ok(got) => got,
+                // A request that comes while an attempt fails counts on that one, and bb8 starts no other: it
+                // asks again.
+                Err(_) => continue,
+            };
+            return match got {
+                Either::First(Ok(connection)) => Ok(connection.clone()),
+                Either::First(Err(RunError::User(Failure::Connect(error)))) => Err(error),
+                Either::First(Err(_)) => Err(no_connection()),
+                Either::Second(_) => {
+                    let failure = failures.borrow().clone();
+                    Err(failure.unwrap_or_else(no_connection))
+                }
+            };
         }
     }
 }
@@ -236,13 +222,7 @@ impl Shared {
 
 impl Connection {
     async fn send(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-        let answers = {
-            let sending = self.inner.send_packed_commands(pipeline, 0, pipeline.len());
-            match race(pin!(sending), pin!(self.health.cut())).await {
-                Either::First(answers) => answers,
-                Either::Second(()) => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
-            }
-        };
+        let answers = self.inner.send(pipeline).await;
         match &answers {
             Ok(_) => self.healthy(),
             Err(error) => self.failed(error),
@@ -267,7 +247,6 @@ impl Connection {
             self.shared
                 .cut
                 .fetch_max(self.shared.now(), Ordering::AcqRel);
-            self.health.cut.send_replace(true);
         }
         let unusable = is_unanswered(error)
             || matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "UNKILLABLE"))
@@ -329,7 +308,7 @@ impl bb8::ManageConnection for Manager {
             }
         };
         let connection = Connection {
-            inner,
+            inner: Multiplexed::new(inner),
             health: Arc::default(),
             shared: self.shared.clone(),
             serving: self.serving.clone(),

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{AsyncConnectionConfig, ConnectionInfo, Pipeline, RedisResult, Value};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -15,6 +14,7 @@ use crate::reasons::Reasons;
 use crate::store::redis::address::located;
 use crate::store::redis::eviction::Eviction;
 use crate::store::redis::failure::{is_unanswered, not_connected};
+use crate::store::redis::multiplexed::Multiplexed;
 use crate::store::redis::tls::Tls;
 
 /// Nodes that connections are kept to: as many as a cluster can sensibly have.
@@ -36,7 +36,7 @@ pub(super) struct Nodes {
 }
 
 /// Whoever comes first connects, and the others wait for it.
-type Node = OnceCell<MultiplexedConnection>;
+type Node = OnceCell<Multiplexed>;
 
 impl Nodes {
     pub(super) fn new(like: ConnectionInfo, tls: Tls, timeout: Duration) -> Self {
@@ -68,9 +68,7 @@ impl Nodes {
         suspect.failed = Some(connection.is_err());
         let mut connection = connection?.clone();
         suspect.failed = None;
-        let answers = connection
-            .send_packed_commands(pipeline, 0, pipeline.len())
-            .await;
+        let answers = connection.send(pipeline).await;
         suspect.failed = Some(answers.as_ref().is_err_and(is_unanswered));
         answers
     }
@@ -88,7 +86,7 @@ impl Nodes {
         node
     }
 
-    async fn connect(&self, place: &Place) -> RedisResult<MultiplexedConnection> {
+    async fn connect(&self, place: &Place) -> RedisResult<Multiplexed> {
         let (host, port) = place;
         let info = located(&self.like, host.to_string(), *port);
         let client = self.tls.open(info)?;
@@ -100,7 +98,7 @@ impl Nodes {
                     tracing::info!(%host, port, "connected to a node of the Redis cluster again");
                 }
                 self.eviction.look(|| format!("{host}:{port}"), &connection);
-                Ok(connection)
+                Ok(Multiplexed::new(connection))
             }
             Err(error) => {
                 let error = not_connected(error);
