@@ -151,12 +151,12 @@ impl Engine {
         policy: FailurePolicy,
         observed: &mut Option<Observed>,
     ) -> Result<Option<Vec<TokenKey>>, Error> {
-        let now = self.now();
+        let began = self.now();
         let partition = self.find(key);
         let (known, has) = {
             let state = partition.lock();
-            let known = state.absences_are_known(now, &self.rules);
-            (known, !state.keys(now).is_empty())
+            let known = state.absences_are_known(began, &self.rules);
+            (known, !state.keys(began).is_empty())
         };
         let (partition, outcome) = match known || policy == FailurePolicy::Bypass {
             true => (partition, Ok(())),
@@ -164,7 +164,7 @@ impl Engine {
         };
         let now = self.now();
         let state = partition.lock();
-        observed.get_or_insert_with(|| state.observe(now));
+        observed.get_or_insert_with(|| state.observe(began));
         match outcome {
             Ok(()) => Ok(Some(state.keys(now))),
             Err(failure) => {
