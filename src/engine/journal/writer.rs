@@ -93,9 +93,8 @@ impl Journal {
     }
 
     fn forgets(&self) -> Weak<dyn Forget> {
-        let Self(inner) = self;
-        let forgets: Arc<dyn Forget> = inner.clone();
-        Arc::downgrade(&forgets)
+        let inner: Weak<Inner> = Arc::downgrade(&self.0);
+        inner
     }
 
     /// Adds records. On return they are durable.

@@ -82,15 +82,9 @@ impl UserSignOuts {
         waiting.push(new);
     }
 
-    /// Runs `hold` for each sign-out and then `learn`, while none can be added.
-    pub(crate) fn hold_each<R>(
-        &self,
-        hold: impl FnOnce(&mut dyn Iterator<Item = &mut Waiting>),
-        learn: impl FnOnce() -> R,
-    ) -> R {
-        let mut waiting = self.waiting.lock();
-        hold(&mut waiting.iter_mut());
-        learn()
+    /// Runs `act` on those that wait, while none can be added.
+    pub(crate) fn with_waiting<R>(&self, act: impl FnOnce(&mut [Waiting]) -> R) -> R {
+        act(&mut self.waiting.lock())
     }
 
     pub(crate) fn records(&self, id: CommitId) -> Vec<Record> {

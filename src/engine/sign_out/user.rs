@@ -64,14 +64,14 @@ impl Engine {
     /// Runs `learn`, which takes over a number of the namespace. Users whose sign-out is pending are signed
     /// out under that number before anything is read under it.
     pub(crate) fn hold_signed_out<R>(&self, number: Number, learn: impl FnOnce() -> R) -> R {
-        let hold = |waiting: &mut dyn Iterator<Item = &mut Waiting>| {
+        self.user_sign_outs.with_waiting(|waiting| {
             if self.l2.prefix.known() != Some(number) {
                 for waiting in waiting {
                     waiting.hold(&self.l2.protection.namespace, number, &self.rules.users);
                 }
             }
-        };
-        self.user_sign_outs.hold_each(hold, learn)
+            learn()
+        })
     }
 
     pub(crate) async fn end_user(self: &Arc<Self>, id: CommitId) -> Result<(), L2Error> {
