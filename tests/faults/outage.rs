@@ -104,7 +104,10 @@ async fn old_changes_that_are_given_up_take_no_new_ones_with_them() {
     new.insert("mail", lasting()).await.unwrap();
     new.insert("calendar", lasting()).await.unwrap();
     store.set_refusing_commits(false);
-    assert_eq!(new.commit().await.unwrap(), Durability::Stored);
+    eventually("the new ones are stored", async || {
+        new.commit().await.unwrap() == Durability::Stored
+    })
+    .await;
     assert_eq!(cache.stats().abandoned_changes, 2);
     for (name, found) in [
         ("graph", None),
