@@ -2,6 +2,7 @@
 
 mod classify;
 mod error;
+mod failure_record;
 mod metadata;
 mod provider_error;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub(crate) use self::classify::classify;
 pub use self::error::{AcquireError, AcquireErrorKind};
+pub(crate) use self::failure_record::{FailureRecord, UnstoredFailure};
 pub use self::metadata::{Acquired, Metadata, RefreshReason, TokenSource};
 pub use self::provider_error::ProviderError;
 #[cfg(feature = "grants")]
@@ -70,6 +72,7 @@ where
 #[derive(Clone, Debug)]
 pub struct Prior {
     pub(crate) key: TokenKey,
+    pub(crate) client: Option<Box<str>>,
     pub(crate) reason: RefreshReason,
     pub(crate) token: Option<Token>,
     pub(crate) refresh_token: Lookup<Secret>,
@@ -83,6 +86,11 @@ impl Prior {
         &self.key
     }
 
+    /// Which [client](crate::Tokens::client) it belongs to; `None` for the default client.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
+    }
+
     /// Why.
     pub fn reason(&self) -> RefreshReason {
         self.reason
@@ -93,12 +101,12 @@ impl Prior {
         self.token.as_ref()
     }
 
-    /// The partition's refresh token.
+    /// The client's refresh token.
     pub fn refresh_token(&self) -> Option<&Secret> {
         hit(&self.refresh_token)
     }
 
-    /// The partition's id token.
+    /// The client's id token.
     pub fn id_token(&self) -> Option<&Secret> {
         hit(&self.id_token)
     }

@@ -127,17 +127,19 @@ impl<'a> Acquisition<'a> {
         let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
         let partition = self.tokens.partition()?;
         let in_cookies = self.tokens.is_in_cookies();
+        let entry = self.tokens.entry(&self.key);
         let insists = self.force || self.claims.is_some();
         let mut need = Need {
-            key: self.key.clone(),
+            key: entry.into_owned(),
             min_remaining: self.min_remaining,
             force: insists,
             replaces: self.rejected.clone(),
             claims: self.claims.clone(),
             reason: (insists || self.rejected.is_some())
                 .then_some(RefreshReason::ForceRefreshOrClaims),
-            stale: engine.known_token(partition, &self.key),
+            stale: None,
         };
+        need.stale = engine.known_token(partition, &need.key);
         if !insists && let Some((token, level)) = self.cached(&need).await? {
             let due = engine.is_refresh_due(&token, engine.clock.now());
             if due && in_cookies {
@@ -148,7 +150,7 @@ impl<'a> Acquisition<'a> {
                 return Ok(landed.unwrap_or_else(|_| AcquiredToken::cached(token, level)));
             }
             if due {
-                engine.refresh_ahead(partition, &token, &self.key, policy, call);
+                engine.refresh_ahead(partition, &token, &need.key, policy, call);
             }
             return Ok(AcquiredToken::cached(token, level));
         }
@@ -182,7 +184,7 @@ impl<'a> Acquisition<'a> {
 
     /// The token if L1 has it and it will do, and whether a successor should be asked for.
     pub(crate) fn hit(&self) -> Option<(Token, bool)> {
-        let (token, now) = self.tokens.token_in_l1(self.key.as_ref())?;
+        let (token, now) = self.tokens.token_in_l1(&self.key)?;
         let due = self.tokens.engine().is_refresh_due(&token, now);
         Some((token, due))
     }
@@ -196,7 +198,8 @@ impl<'a> Acquisition<'a> {
         if let Ok(partition) = self.tokens.partition() {
             let policy = self.tokens.failure_policy();
             let engine = self.tokens.engine();
-            engine.refresh_ahead(partition, token, &self.key, policy, erase(acquire));
+            let entry = self.tokens.entry(&self.key);
+            engine.refresh_ahead(partition, token, &entry, policy, erase(acquire));
         }
     }
 

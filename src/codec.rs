@@ -31,7 +31,7 @@
 //! | member | type | meaning |
 //! |---|---|---|
 //! | `n` | string | the entry's name: a token key's canonical text, or a reserved name |
-//! | `s` | string | the access, refresh or id token |
+//! | `s` | string | the access, refresh or id token; a failure record as text; `linked` for a link |
 //! | `t` | string? | token type |
 //! | `o` | string? | scope |
 //! | `e` | integer? | expiry, in milliseconds since the Unix epoch |
@@ -46,7 +46,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::key::{ID_TOKEN, REFRESH_TOKEN, TokenKey};
+use crate::acquire::FailureRecord;
+use crate::key::{EntryKind, TokenKey};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::Token;
@@ -66,16 +67,24 @@ pub(crate) const MAX_ENVELOPE: usize = (1 << 20) + (64 << 10);
 pub(crate) enum Value {
     /// An access token, under a token key.
     Token(Token),
-    /// The partition's refresh or id token, under its reserved name.
+    /// A refresh or id token.
     Secret(Secret),
+    /// Why the last acquisition failed.
+    FailureRecord(Box<FailureRecord>),
+    /// A link to a user; its name says to which.
+    Link,
 }
 
+/// What is stored as the text of a link.
+const LINKED: &str = "linked";
+
 impl Value {
-    /// When the entry expires; a refresh or id token lives as long as its partition.
+    /// When the entry expires; a refresh or id token, or a link, lives as long as its partition.
     pub(crate) fn expires_at(&self) -> Option<Timestamp> {
         match self {
             Self::Token(token) => token.expires_at(),
-            Self::Secret(_) => None,
+            Self::FailureRecord(record) => Some(record.expires_at()),
+            Self::Secret(_) | Self::Link => None,
         }
     }
 
@@ -83,6 +92,8 @@ impl Value {
         match self {
             Self::Token(token) => token.footprint(),
             Self::Secret(secret) => secret.footprint(),
+            Self::FailureRecord(record) => std::mem::size_of_val(&**record) + record.footprint(),
+            Self::Link => 0,
         }
     }
 }
@@ -162,17 +173,23 @@ pub(crate) fn encode(name: &str, value: &Value) -> Bytes {
 /// Writes an entry's payload, after `before` zeros and with room for `after` bytes more.
 pub(crate) fn write(name: &str, value: &Value, before: usize, after: usize) -> Wiped<Vec<u8>> {
     let empty = BTreeMap::new();
-    let (secret, token) = match value {
+    let record;
+    let (text, token) = match value {
         Value::Token(token) => (token.access_token(), Some(token)),
         Value::Secret(secret) => (secret.expose(), None),
+        Value::FailureRecord(failure) => {
+            record = failure.to_text();
+            (record.as_str(), None)
+        }
+        Value::Link => (LINKED, None),
     };
     let extras = token.map_or(&empty, |token| token.extras());
     let payload = Payload {
         n: name,
-        s: secret,
+        s: text,
         t: token.and_then(Token::token_type),
         o: token.and_then(Token::scope),
-        e: token.and_then(Token::expires_at).map(Timestamp::as_millis),
+        e: value.expires_at().map(Timestamp::as_millis),
         r: token.and_then(Token::refresh_at).map(Timestamp::as_millis),
         i: token.and_then(Token::issued_at).map(Timestamp::as_millis),
         x: extras.iter().map(|(k, v)| (&**k, v.expose())).collect(),
@@ -230,9 +247,19 @@ pub(crate) fn read(
         return Err(Unopenable::Misplaced);
     }
     let name = TokenKey::from_canonical(payload.n);
-    if matches!(payload.n, REFRESH_TOKEN | ID_TOKEN) {
-        return Ok((name, Value::Secret(payload.s.into())));
-    }
+    let value = match EntryKind::of(payload.n) {
+        EntryKind::Token => Value::Token(token(&payload)),
+        EntryKind::Secret => Value::Secret(payload.s.into()),
+        EntryKind::FailureRecord => {
+            let record = FailureRecord::parse(payload.s).ok_or(Unopenable::Damaged)?;
+            Value::FailureRecord(Box::new(record))
+        }
+        EntryKind::Link => Value::Link,
+    };
+    Ok((name, value))
+}
+
+fn token(payload: &Payload<'_>) -> Token {
     let extras = payload.x.iter().map(|(k, v)| ((*k).into(), (*v).into()));
     let mut token = Token::new(payload.s).with_extras(extras.collect());
     if let Some(token_type) = payload.t {
@@ -250,7 +277,7 @@ pub(crate) fn read(
     if let Some(millis) = payload.i {
         token = token.with_issued_at(Timestamp::from_millis(millis));
     }
-    Ok((name, Value::Token(token)))
+    token
 }
 
 #[cfg(test)]

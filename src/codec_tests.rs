@@ -27,12 +27,39 @@ fn values_come_back_as_they_were() {
     for (name, value) in [
         ("graph", Value::Token(full_token())),
         ("graph", Value::Token(Token::new(""))),
-        (REFRESH_TOKEN, Value::Secret("refresh".into())),
-        (ID_TOKEN, Value::Secret("x".repeat(70_000).into())),
+        ("\u{1}refresh_token", Value::Secret("refresh".into())),
+        ("\u{1}id_token", Value::Secret("x".repeat(70_000).into())),
     ] {
         let (key, decoded) = round_trip(name, &value).unwrap();
         assert_eq!((key.as_ref(), decoded), (name, value));
     }
+}
+
+/// Failure records and links were tokens and secrets under names of their own; instances of that version read
+/// what this one writes.
+#[test]
+fn records_of_the_cache_are_stored_as_before() {
+    let text = "retry_later 2 1800000000000 - 2000";
+    let record = FailureRecord::parse(text).unwrap();
+    let end = Timestamp::from_millis(1_800_000_120_000);
+    let token = Value::Token(Token::new(text).with_expires_at(end));
+    let secret = Value::Secret(String::from("linked").into());
+    for (name, value, before) in [
+        (
+            "\u{1}setback\u{1}graph",
+            Value::FailureRecord(record.into()),
+            token,
+        ),
+        ("\u{1}user\u{1}x\u{1}7", Value::Link, secret),
+    ] {
+        assert_eq!(encode(name, &value), encode(name, &before));
+        assert_eq!(round_trip(name, &before).unwrap().1, value);
+    }
+    let odd = Value::Token(Token::new("no record"));
+    assert_eq!(
+        round_trip("\u{1}setback\u{1}graph", &odd),
+        Err(Unopenable::Damaged)
+    );
 }
 
 #[test]
@@ -111,12 +138,12 @@ fn golden_files_are_read_and_still_written_the_same() {
         ),
         (
             "refresh_token.v1.bin",
-            REFRESH_TOKEN,
+            "\u{1}refresh_token",
             Value::Secret("refresh-token".into()),
         ),
         (
             "id_token.v1.bin",
-            ID_TOKEN,
+            "\u{1}id_token",
             Value::Secret("id.to.ken".into()),
         ),
     ] {

@@ -1,6 +1,7 @@
 //! `Tokens`: the request-scoped handle.
 
 mod acquire;
+mod client;
 mod head;
 mod request;
 mod session;
@@ -19,7 +20,7 @@ use crate::codec::Value;
 use crate::engine::core::Engine;
 use crate::engine::partition::observed::Observed;
 use crate::error::Error;
-use crate::key::{ID_TOKEN, PartitionKey, REFRESH_TOKEN, TokenKey};
+use crate::key::{ClientName, PartitionKey, TokenKey, id_token_of, refresh_token_of};
 use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
@@ -39,7 +40,11 @@ pub(crate) const MAX_TOKEN_SET: usize = 1 << 20;
 /// everything, can go into a streaming body or a spawned task, and may outlive the response:
 /// changes made after it are queued for L2 as they are made.
 #[derive(Clone)]
-pub struct Tokens(Arc<Handle>);
+pub struct Tokens {
+    handle: Arc<Handle>,
+    /// Whose tokens these are; `None` for the default client.
+    client: Option<ClientName>,
+}
 
 struct Handle {
     engine: Arc<Engine>,
@@ -66,7 +71,7 @@ impl Tokens {
         failure_policy: FailurePolicy,
         write_mode: WriteMode,
     ) -> Self {
-        Self(Arc::new(Handle {
+        let handle = Handle {
             engine,
             partition,
             failure_policy: AtomicU8::new(failure_policy as u8),
@@ -77,13 +82,17 @@ impl Tokens {
             urgent: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             head: Head::default(),
-        }))
+        };
+        Self {
+            handle: Arc::new(handle),
+            client: None,
+        }
     }
 
     /// The same handle, of a session in cookies of at most this size. It has no clones yet.
     #[cfg(feature = "cookie")]
     pub(crate) fn in_cookies(mut self, slot: &Arc<Pinned>, limit: usize) -> Self {
-        if let Some(handle) = Arc::get_mut(&mut self.0) {
+        if let Some(handle) = Arc::get_mut(&mut self.handle) {
             handle.head.carry(slot.clone(), limit);
         }
         self
@@ -92,30 +101,30 @@ impl Tokens {
     /// Whether the response head carries what changes.
     #[inline]
     pub(crate) fn is_in_cookies(&self) -> bool {
-        self.0.head.carries()
+        self.handle.head.carries()
     }
 
     /// The response head is on its way.
     #[inline]
     pub(crate) fn close(&self) {
-        self.0.head.close();
+        self.handle.head.close();
     }
 
     /// Called before a change, and then [`after_change`](Self::after_change).
     pub(crate) fn before_change(&self) -> Result<Option<Before>, Error> {
-        self.0.head.before_change()
+        self.handle.head.before_change()
     }
 
     /// Fails where a response head should have carried the change that was made, and can no longer do so.
     pub(crate) fn after_change(&self, before: Option<Before>) -> Result<(), Error> {
-        self.0.head.after_change(before)
+        self.handle.head.after_change(before)
     }
 
     /// A handle that belongs to no request.
     pub(crate) fn detached(engine: Arc<Engine>, partition: PartitionKey) -> Self {
         let (policy, mode) = (engine.failure_policy, engine.write_mode);
         let tokens = Self::new(engine, Some(partition), policy, mode);
-        tokens.0.ended.store(true, Ordering::Release);
+        tokens.handle.ended.store(true, Ordering::Release);
         tokens
     }
 
@@ -130,27 +139,27 @@ impl Tokens {
         Error: From<K::Error>,
     {
         let key = key.try_into()?;
-        let lookup = self.read(key.as_ref()).await?;
+        let lookup = self.read(self.entry(&key).as_ref().as_ref()).await?;
         Ok(lookup.filter_map(|value| match value {
             Value::Token(token) => Some(token),
-            Value::Secret(_) => None,
+            _ => None,
         }))
     }
 
-    /// The partition's refresh token.
+    /// The refresh token.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn refresh_token(&self) -> Result<Lookup<Secret>, Error> {
-        self.secret(REFRESH_TOKEN).await
+        self.secret(refresh_token_of(self.client_name())).await
     }
 
-    /// The partition's id token.
+    /// The id token.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn id_token(&self) -> Result<Lookup<Secret>, Error> {
-        self.secret(ID_TOKEN).await
+        self.secret(id_token_of(self.client_name())).await
     }
 
     /// Whether there is a token under this key that has not expired.
@@ -177,9 +186,14 @@ impl Tokens {
         let partition = self.partition()?;
         let mut observed = self.observe();
         let keys = self
-            .0
+            .handle
             .engine
-            .keys(partition, self.failure_policy(), &mut observed)
+            .keys(
+                partition,
+                self.client_name(),
+                self.failure_policy(),
+                &mut observed,
+            )
             .await;
         self.keep(observed);
         keys?.ok_or_else(Error::unavailable)
@@ -188,7 +202,7 @@ impl Tokens {
     /// Keeps a token, or a token endpoint's whole answer, under this key.
     ///
     /// Visible at once to this handle and to every request of this process. A set without a
-    /// refresh or id token leaves the partition's as it is.
+    /// refresh or id token leaves the [client](Self::client)'s as it is.
     ///
     /// # Errors
     /// [`Error::InvalidKey`], [`Error::TooLarge`], [`Error::SignedOut`], [`Error::Overloaded`],
@@ -209,7 +223,7 @@ impl Tokens {
                 limit: MAX_TOKEN_SET,
             });
         }
-        let changes = set.into_changes(key);
+        let changes = set.into_changes(self.entry(&key).into_owned());
         let changes = changes.map(|(name, value)| (name, Some(value)));
         self.change(changes.collect(), false).await
     }
@@ -223,7 +237,8 @@ impl Tokens {
         K: TryInto<TokenKey>,
         Error: From<K::Error>,
     {
-        self.change(vec![(key.try_into()?, None)], true).await
+        let entry = self.entry(&key.try_into()?).into_owned();
+        self.change(vec![(entry, None)], true).await
     }
 
     /// The token under this key with the metadata of the read.
@@ -247,10 +262,10 @@ impl Tokens {
             duration_in_cache: duration_total,
             cache_level: self.last_read(),
             expires_at: token.and_then(Token::expires_at),
-            refresh_at: token.and_then(|token| self.0.engine.refresh_at(token)),
+            refresh_at: token.and_then(|token| self.handle.engine.refresh_at(token)),
             ..Metadata::default()
         };
-        self.0.engine.counters.record(&metadata, OK);
+        self.handle.engine.counters.record(&metadata, OK);
         Ok((lookup, metadata))
     }
 
@@ -262,13 +277,14 @@ impl Tokens {
     /// [`FailurePolicy::Strict`]: the changes are kept and replayed all the same.
     pub async fn commit(&self) -> Result<Durability, Error> {
         let partition = self.partition()?;
-        let ended = self.0.engine.commit(partition).await;
-        let changed = self.0.changed.load(Ordering::Acquire);
+        let ended = self.handle.engine.commit(partition).await;
+        let changed = self.handle.changed.load(Ordering::Acquire);
         let observed = self.observe().filter(|_| changed);
-        if observed.is_some_and(|observed| self.0.engine.is_over(partition, &observed, &ended)) {
+        if observed.is_some_and(|observed| self.handle.engine.is_over(partition, &observed, &ended))
+        {
             return Err(Error::SignedOut);
         }
-        self.0.engine.finish(self.failure_policy(), ended)
+        self.handle.engine.finish(self.failure_policy(), ended)
     }
 
     /// Reads the partition from L2 again, past L1. Whether L2 could be asked; if not, memory
@@ -277,7 +293,7 @@ impl Tokens {
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn reload(&self) -> Result<bool, Error> {
-        self.0
+        self.handle
             .engine
             .reload(self.partition()?, self.failure_policy())
             .await
@@ -285,7 +301,7 @@ impl Tokens {
 
     /// Where the answer of this handle's last read came from.
     pub fn last_read(&self) -> CacheLevel {
-        match self.0.last_read.load(Ordering::Relaxed) {
+        match self.handle.last_read.load(Ordering::Relaxed) {
             level if level == CacheLevel::L1 as u8 => CacheLevel::L1,
             level if level == CacheLevel::L2 as u8 => CacheLevel::L2,
             level if level == CacheLevel::Unavailable as u8 => CacheLevel::Unavailable,
@@ -295,12 +311,12 @@ impl Tokens {
 
     /// Whether the request carries no partition key.
     pub fn is_anonymous(&self) -> bool {
-        self.0.partition.is_none()
+        self.handle.partition.is_none()
     }
 
     /// What this request does when L2 fails.
     pub fn failure_policy(&self) -> FailurePolicy {
-        match self.0.failure_policy.load(Ordering::Relaxed) {
+        match self.handle.failure_policy.load(Ordering::Relaxed) {
             policy if policy == FailurePolicy::Strict as u8 => FailurePolicy::Strict,
             policy if policy == FailurePolicy::Bypass as u8 => FailurePolicy::Bypass,
             _ => FailurePolicy::Degrade,
@@ -309,18 +325,20 @@ impl Tokens {
 
     /// Chooses what this request does from now on when L2 fails.
     pub fn set_failure_policy(&self, policy: FailurePolicy) {
-        self.0.failure_policy.store(policy as u8, Ordering::Relaxed);
+        self.handle
+            .failure_policy
+            .store(policy as u8, Ordering::Relaxed);
     }
 
     /// Chooses when this request's changes reach L2.
     pub fn set_write_mode(&self, mode: WriteMode) {
-        self.0.write_mode.store(mode as u8, Ordering::Relaxed);
+        self.handle.write_mode.store(mode as u8, Ordering::Relaxed);
     }
 
     async fn read(&self, name: &str) -> Result<Lookup<Value>, Error> {
         let partition = self.partition()?;
         let policy = self.failure_policy();
-        let engine = &self.0.engine;
+        let engine = &self.handle.engine;
         if let Some((value, _)) = engine.hit(partition, name, policy, &mut self.lock_observed()) {
             self.read_from(CacheLevel::L1);
             return Ok(Lookup::Hit(value));
@@ -338,7 +356,7 @@ impl Tokens {
     ) -> Result<Lookup<Value>, Error> {
         let mut observed = self.observe();
         let answer = self
-            .0
+            .handle
             .engine
             .read(partition, name, policy, &mut observed)
             .await;
@@ -349,31 +367,38 @@ impl Tokens {
     }
 
     /// The token if L1 has it and it needs no second look, and the time.
-    pub(crate) fn token_in_l1(&self, name: &str) -> Option<(Token, Timestamp)> {
-        let partition = self.0.partition.as_ref()?;
+    pub(crate) fn token_in_l1(&self, key: &TokenKey) -> Option<(Token, Timestamp)> {
+        let partition = self.handle.partition.as_ref()?;
         let policy = self.failure_policy();
         let mut observed = self.lock_observed();
-        match self.0.engine.hit(partition, name, policy, &mut observed)? {
+        let entry = self.entry(key);
+        let name = entry.as_ref().as_ref();
+        match self
+            .handle
+            .engine
+            .hit(partition, name, policy, &mut observed)?
+        {
             (Value::Token(token), now) => {
                 self.read_from(CacheLevel::L1);
                 Some((token, now))
             }
-            (Value::Secret(_), _) => None,
+            _ => None,
         }
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.0.engine
+        &self.handle.engine
     }
 
     pub(crate) fn read_from(&self, level: CacheLevel) {
-        self.0.last_read.store(level as u8, Ordering::Relaxed);
+        self.handle.last_read.store(level as u8, Ordering::Relaxed);
     }
 
-    async fn secret(&self, name: &str) -> Result<Lookup<Secret>, Error> {
-        Ok(self.read(name).await?.filter_map(|value| match value {
+    async fn secret(&self, entry: TokenKey) -> Result<Lookup<Secret>, Error> {
+        let lookup = self.read(entry.as_ref()).await?;
+        Ok(lookup.filter_map(|value| match value {
             Value::Secret(secret) => Some(secret),
-            Value::Token(_) => None,
+            _ => None,
         }))
     }
 
@@ -383,7 +408,7 @@ impl Tokens {
         urgent: bool,
     ) -> Result<(), Error> {
         let partition = self.partition()?;
-        let handle = &*self.0;
+        let handle = &*self.handle;
         let before = self.before_change()?;
         let mut observed = self.observe();
         let policy = self.failure_policy();
@@ -414,7 +439,7 @@ impl Tokens {
     }
 
     pub(crate) fn partition(&self) -> Result<&PartitionKey, Error> {
-        self.0.partition.as_ref().ok_or(Error::NoPartition)
+        self.handle.partition.as_ref().ok_or(Error::NoPartition)
     }
 
     pub(crate) fn observe(&self) -> Option<Observed> {
@@ -434,7 +459,7 @@ impl Tokens {
     }
 
     fn lock_observed(&self) -> MutexGuard<'_, Option<Observed>> {
-        self.0.observed.lock()
+        self.handle.observed.lock()
     }
 }
 
@@ -442,6 +467,7 @@ impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens")
             .field("anonymous", &self.is_anonymous())
+            .field("client", &self.client)
             .field("failure_policy", &self.failure_policy())
             .field("last_read", &self.last_read())
             .finish_non_exhaustive()

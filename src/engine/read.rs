@@ -9,7 +9,7 @@ use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::Partition;
 use crate::engine::trust::FeedState;
 use crate::error::Error;
-use crate::key::{PartitionKey, TokenKey};
+use crate::key::{ClientName, PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Lookup};
 use crate::policy::FailurePolicy;
 use crate::sabotage::{self, Sabotage};
@@ -144,10 +144,11 @@ impl Engine {
         state.token(name.as_ref())
     }
 
-    /// The token keys of the partition; `None` if L2 could not be asked and memory has none.
+    /// The keys of the client's tokens; `None` if L2 could not be asked and memory has none.
     pub(crate) async fn keys(
         self: &Arc<Self>,
         key: &PartitionKey,
+        client: Option<&ClientName>,
         policy: FailurePolicy,
         observed: &mut Option<Observed>,
     ) -> Result<Option<Vec<TokenKey>>, Error> {
@@ -156,7 +157,7 @@ impl Engine {
         let (known, has) = {
             let state = partition.lock();
             let known = state.absences_are_known(began, &self.rules);
-            (known, !state.keys(began).is_empty())
+            (known, !state.keys(client, began).is_empty())
         };
         let (partition, outcome) = match known || policy == FailurePolicy::Bypass {
             true => (partition, Ok(())),
@@ -166,10 +167,10 @@ impl Engine {
         let state = partition.lock();
         observed.get_or_insert_with(|| state.observe(began));
         match outcome {
-            Ok(()) => Ok(Some(state.keys(now))),
+            Ok(()) => Ok(Some(state.keys(client, now))),
             Err(failure) => {
                 self.degrade(policy, failure)?;
-                let keys = state.keys(now);
+                let keys = state.keys(client, now);
                 Ok((!keys.is_empty()).then_some(keys))
             }
         }

@@ -1,16 +1,12 @@
 //! Moving a partition's tokens to another, as when a session gets a new id at sign-in.
 //!
 //! A refresh token does not move while it is being redeemed: the moved one would be spent, and its successor
-//! would be refused with the old session. So a move takes the same lock and lease as a redemption.
+//! would be refused with the old session. So a move takes the same locks and leases as redemptions.
 
-use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
-
 use crate::codec::Value;
-use crate::engine::acquire::lease::{HeldLease, owner};
-use crate::engine::acquire::lease_wait::{LeaseWait, RedemptionGuard};
+use crate::engine::acquire::held_still::{HeldStill, IsBeingRedeemed};
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::load::fetch::MAX_READS;
@@ -18,7 +14,7 @@ use crate::engine::namespace::Number;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
 use crate::error::{Error, StoreError, StoreErrorKind};
-use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
+use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
 use crate::store::{Commit, CommitId, Origin, Outcome, PartitionId};
 
@@ -32,15 +28,23 @@ struct Whole {
 }
 
 impl Whole {
-    fn has_refresh_token(&self) -> bool {
-        let mut names = self.entries.iter().map(|(name, _)| name.as_ref());
-        names.any(|name| name == REFRESH_TOKEN)
+    fn refresh_tokens(&self) -> Vec<TokenKey> {
+        refresh_tokens(&self.entries)
     }
 }
 
-/// The partition's refresh token is being redeemed, and that takes too long.
-fn is_being_redeemed() -> Error {
-    Error::Unavailable(StoreError::new(StoreErrorKind::Timeout))
+/// The entries of the refresh tokens among these, of all clients. Sorted: two moves wait in one order.
+fn refresh_tokens(entries: &[(TokenKey, Value)]) -> Vec<TokenKey> {
+    let names = entries.iter().map(|(name, _)| name);
+    let mut names = Vec::from_iter(names.filter(|name| name.is_refresh_token()).cloned());
+    names.sort_unstable();
+    names
+}
+
+impl From<IsBeingRedeemed> for Error {
+    fn from(IsBeingRedeemed: IsBeingRedeemed) -> Self {
+        Self::Unavailable(StoreError::new(StoreErrorKind::Timeout))
+    }
 }
 
 impl Engine {
@@ -83,14 +87,7 @@ impl Engine {
         if from == to {
             return Ok(());
         }
-        let still_by = self.deadline();
-        let mut guard = RedemptionGuard::default();
-        // The generation of the lease that is held.
-        let mut held = None;
-        let now = self.now();
-        let here = self.partitions.with(from, |_, state| state.observe(now));
-        let lock = timeout_at(still_by, self.lock_partition(from, here)).await;
-        guard.lock = Some(lock.map_err(|_| is_being_redeemed())?);
+        let mut held = HeldStill::new(self, from, self.deadline());
         // One id for all attempts: where the store takes two steps, a repeated attempt goes on with the
         // first.
         let id = self.queue.next_id();
@@ -99,7 +96,9 @@ impl Engine {
                 Ok(both) => both,
                 Err(failure) => {
                     self.degrade(policy, failure)?;
-                    return self.relocate_in_memory(from, to, policy, observed).await;
+                    return self
+                        .relocate_in_memory(from, to, policy, observed, held)
+                        .await;
                 }
             };
             let seen = *observed.get_or_insert(source.observed);
@@ -113,16 +112,18 @@ impl Engine {
             let (Some(under), true) = (source.under, source.under == target.under) else {
                 continue;
             };
-            if source.has_refresh_token() && held != Some(source.generation) {
-                held = Some(source.generation);
-                guard.lease = match self.hold_still(from, source.generation, still_by).await {
-                    Ok(lease) => Some(lease.ok_or_else(is_being_redeemed)?),
-                    Err(failure) => {
-                        self.degrade(policy, failure)?;
-                        return self.relocate_in_memory(from, to, policy, observed).await;
-                    }
-                };
-                // The refresh token may have been replaced during the wait.
+            let locked = held.lock(&source.refresh_tokens(), source.observed).await?;
+            let leased = match held.lease(source.generation).await {
+                Ok(leased) => leased?,
+                Err(failure) => {
+                    self.degrade(policy, failure)?;
+                    return self
+                        .relocate_in_memory(from, to, policy, observed, held)
+                        .await;
+                }
+            };
+            if !(locked && leased) {
+                // A refresh token may have been replaced during the wait.
                 continue;
             }
             let origin = Origin {
@@ -165,33 +166,6 @@ impl Engine {
             }
         }
         Err(Error::unavailable())
-    }
-
-    /// Waits until no other instance redeems the refresh token of this partition, and takes its lease. `None`
-    /// where that takes too long.
-    async fn hold_still(
-        self: &Arc<Self>,
-        key: &PartitionKey,
-        generation: u64,
-        by: Instant,
-    ) -> Result<Option<HeldLease>, L2Error> {
-        let owner = owner(u64::from_be_bytes(self.queue.next_id().0));
-        let partition = self.id(key).await?;
-        let mut held = HeldLease::new(self, partition, REFRESH_TOKEN, generation, owner);
-        let mut lease_wait = LeaseWait::new(self);
-        let changes = self.coherence.changes(key);
-        loop {
-            // Registered before the question, so that no notification falls in between.
-            let mut changed = pin!(changes.value().notified());
-            changed.as_mut().enable();
-            let Some(remaining) = held.take().await? else {
-                return Ok(Some(held));
-            };
-            if Instant::now() >= by {
-                return Ok(None);
-            }
-            lease_wait.is_held(remaining, changed).await;
-        }
     }
 
     async fn read_both(
@@ -248,11 +222,17 @@ impl Engine {
         to: &PartitionKey,
         policy: FailurePolicy,
         observed: &mut Option<Observed>,
+        mut held: HeldStill,
     ) -> Result<(), Error> {
-        let now = self.now();
-        let entries = self
-            .partitions
-            .with(from, |_, state| state.usable_entries(now));
+        let entries = loop {
+            let now = self.now();
+            let (entries, here) = self.partitions.with(from, |_, state| {
+                (state.usable_entries(now), state.observe(now))
+            });
+            if held.lock(&refresh_tokens(&entries), here).await? {
+                break entries;
+            }
+        };
         let changes = entries
             .into_iter()
             .map(|(name, value)| (name, Some(value)))

@@ -298,7 +298,7 @@ impl Engine {
         let (entries, _) = read.await?;
         let session = |(_, value): (TokenKey, Value)| match value {
             Value::Token(listed) => PartitionKey::from_text(listed.access_token()),
-            Value::Secret(_) => None,
+            _ => None,
         };
         Ok(entries.into_iter().filter_map(session).collect())
     }

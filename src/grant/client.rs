@@ -27,6 +27,7 @@ pub struct Client(Arc<Settings>);
 
 #[derive(Clone)]
 struct Settings {
+    name: Option<Box<str>>,
     provider: Provider,
     http: reqwest::Client,
     timeout: Duration,
@@ -88,6 +89,7 @@ impl Client {
                 ConfigError::new("http_client", "cannot be made").with_source(error)
             })?;
         Ok(Self(Arc::new(Settings {
+            name: None,
             provider: BasicClient::new(ClientId::new(client_id)).set_token_uri(token_url),
             http,
             timeout: TIMEOUT,
@@ -96,6 +98,13 @@ impl Client {
             resource_of_key: false,
             params: Vec::new(),
         })))
+    }
+
+    /// The name of this client in the application, as [`Tokens::client`](crate::Tokens::client) has it. A
+    /// source of a client with a name asks for no other client's tokens: their refresh token must not go to
+    /// this provider. Defaults to none, and no check.
+    pub fn named(self, name: impl Into<Box<str>>) -> Self {
+        self.set(|settings| settings.name = Some(name.into()))
     }
 
     /// The client's secret. Defaults to none: a public client.
@@ -158,6 +167,9 @@ impl Client {
         own: &[(&str, &str)],
     ) -> AcquireFuture {
         let settings = &*self.0;
+        if settings.name.is_some() && settings.name.as_deref() != prior.client() {
+            return Box::pin(async { Err(WrongClient.into()) });
+        }
         let mut scopes: Vec<&str> = prior.key().scopes().collect();
         if scopes.is_empty() {
             scopes.extend(settings.scopes.iter().map(|scope| &**scope));
@@ -194,6 +206,18 @@ impl Client {
         self.set(|settings| settings.provider = change(settings.provider.clone()))
     }
 }
+
+/// The tokens are not those of the client that the source asks as.
+#[derive(Debug)]
+struct WrongClient;
+
+impl fmt::Display for WrongClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the tokens belong to another client than the source: see `Tokens::client`")
+    }
+}
+
+impl std::error::Error for WrongClient {}
 
 fn parse(token_url: String) -> Result<TokenUrl, ConfigError> {
     // The parser's error is left out: it says nothing that the reason does not.

@@ -97,6 +97,7 @@ fn prior() -> Prior {
 
 fn prior_of(key: TokenKey, refresh_token: Lookup<Secret>) -> Prior {
     Prior {
+        client: None,
         key,
         reason: RefreshReason::Expired,
         token: None,

@@ -1,11 +1,13 @@
 //! Whose tokens, and which: partition keys, token keys, and how a request names its partition.
 
+mod entry;
 mod extract;
 mod partition;
 mod request;
 mod short;
 mod token_key;
 
+pub(crate) use self::entry::{ClientName, EntryKind, LINK, id_token_of, refresh_token_of};
 pub use self::extract::{
     BearerAssertion, Constant, Cookie, Extension, FromFn, Header, KeyExtractor, Or,
     bearer_assertion, constant, cookie, extension, from_fn, header,
@@ -13,7 +15,6 @@ pub use self::extract::{
 pub use self::partition::{PartitionKey, PartitionKind};
 pub use self::request::RequestHead;
 pub use self::token_key::TokenKey;
-pub(crate) use self::token_key::{ID_TOKEN, REFRESH_TOKEN};
 
 use std::fmt;
 

@@ -13,11 +13,6 @@ use super::short::Short;
 /// Separates the parts of a scoped key; a name cannot hold it.
 const SEPARATOR: char = '\u{1f}';
 
-/// The entry of a partition's refresh token: a text that no token key can be.
-pub(crate) const REFRESH_TOKEN: &str = "\u{1}refresh_token";
-/// The entry of a partition's id token.
-pub(crate) const ID_TOKEN: &str = "\u{1}id_token";
-
 /// Which token of the partition: a name, or a resource with scopes.
 ///
 /// ```
@@ -104,11 +99,6 @@ impl TokenKey {
     /// A key from a text that was one before.
     pub(crate) fn from_canonical(text: &str) -> Self {
         Self(Short::new(text.as_bytes()).map_or_else(|| Text::Long(text.into()), Text::Short))
-    }
-
-    /// Whether this is the cache's own entry: not a token key.
-    pub(crate) fn is_reserved(&self) -> bool {
-        self.as_bytes().first() == Some(&1)
     }
 
     /// Memory that this key owns, allocator overhead included, in bytes.
@@ -229,9 +219,8 @@ mod tests {
             TokenKey::new(scoped.as_ref()),
             Err(KeyError::InvalidCharacter)
         );
-        for reserved in [REFRESH_TOKEN, ID_TOKEN] {
-            assert!(TokenKey::new(reserved).is_err());
-        }
+        let reserved = scoped.refresh_token();
+        assert!(TokenKey::new(reserved.as_ref()).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use http::{Extensions, HeaderValue, Uri};
 
 use super::{Origins, TokenError};
 use crate::acquire::Acquire;
-use crate::key::TokenKey;
+use crate::key::{ClientName, TokenKey};
 use crate::token::Token;
 use crate::tokens::Tokens;
 use crate::wipe::Wiped;
@@ -20,6 +20,7 @@ pub(super) struct Settings {
     pub(super) origins: Origins,
     pub(super) source: Arc<dyn Acquire>,
     pub(super) tokens: Option<Tokens>,
+    pub(super) client: Option<ClientName>,
 }
 
 /// The same for one request.
@@ -47,11 +48,15 @@ impl Settings {
             return Ok(None);
         }
         let tokens = self.tokens.as_ref().or_else(|| extensions.get());
+        let tokens = tokens.ok_or(TokenError::NoTokens)?.clone();
         let source = extensions.get().unwrap_or(&self.source);
         Ok(Some(Bearer {
             key: self.key.clone(),
             source: source.clone(),
-            tokens: tokens.ok_or(TokenError::NoTokens)?.clone(),
+            tokens: match &self.client {
+                Some(client) => tokens.of_client(client.clone()),
+                None => tokens,
+            },
         }))
     }
 }

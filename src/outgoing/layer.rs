@@ -9,7 +9,7 @@ use super::bearer::Settings;
 use super::{BearerService, CloneBody, Origins};
 use crate::acquire::Acquire;
 use crate::error::Error;
-use crate::key::TokenKey;
+use crate::key::{ClientName, TokenKey};
 use crate::tokens::Tokens;
 
 /// Puts a token on every request that goes out; see the [module](super).
@@ -37,6 +37,7 @@ impl BearerLayer {
             origins,
             source: Arc::new(source),
             tokens: None,
+            client: None,
         };
         Ok(Self {
             settings,
@@ -51,6 +52,15 @@ impl<C> BearerLayer<C> {
     pub fn for_tokens(mut self, tokens: Tokens) -> Self {
         self.settings.tokens = Some(tokens);
         self
+    }
+
+    /// Sends the tokens of this [client](Tokens::client). Defaults to that of the handle.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`] for a name that [`Tokens::client`] refuses.
+    pub fn for_client(mut self, name: impl AsRef<str>) -> Result<Self, Error> {
+        self.settings.client = Some(ClientName::new(name.as_ref())?);
+        Ok(self)
     }
 
     /// How a body is sent a second time. Defaults to [`CloneBody`].

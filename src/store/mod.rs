@@ -70,7 +70,7 @@ pub use self::feed::{Feed, FeedEvent};
 pub use self::id::{CommitId, EntryId, PartitionId};
 pub use self::loaded::{Loaded, Remaining, Revision, StoredEntry};
 pub use self::memory::MemoryStore;
-pub(crate) use self::names::{LINK, Names};
+pub(crate) use self::names::Names;
 pub use self::raise::Raise;
 #[cfg(all(feature = "redis", feature = "seal"))]
 pub use self::redis::RedisKeys;

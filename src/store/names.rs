@@ -7,12 +7,10 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 use super::{EntryId, PartitionId};
-use crate::key::PartitionKey;
+use crate::key::{LINK, PartitionKey};
 
 const ENTRY: &[u8] = b"tower-token-cache entry v1\0";
 const LINKS: &[u8] = b"tower-token-cache links v1\0";
-/// The beginning of the names of links to users.
-pub(crate) const LINK: &str = "\u{1}user\u{1}";
 
 /// Makes the names: SHA-256 digests, or HMAC-SHA-256 digests under a key, so that nobody without
 /// it can tell whether a record is a certain user's. Cheap to clone.

@@ -11,7 +11,7 @@ impl Tokens {
     /// Whether no clone is left. What they did is then seen.
     #[inline]
     fn is_alone(&self) -> bool {
-        let alone = Arc::strong_count(&self.0) == 1;
+        let alone = Arc::strong_count(&self.handle) == 1;
         if alone {
             // Pairs with the release of their references.
             fence(Ordering::Acquire);
@@ -23,26 +23,26 @@ impl Tokens {
     /// changed from now on goes as it is made.
     pub(crate) fn end(&self) {
         if !self.is_alone() {
-            self.0.ended.store(true, Ordering::SeqCst);
+            self.handle.ended.store(true, Ordering::SeqCst);
         }
-        if self.0.changed.load(Ordering::SeqCst)
-            && let Some(partition) = &self.0.partition
+        if self.handle.changed.load(Ordering::SeqCst)
+            && let Some(partition) = &self.handle.partition
         {
-            self.0.engine.enqueue(partition);
+            self.handle.engine.enqueue(partition);
         }
     }
 
     /// The commit for which the response head has to wait, if any.
     #[inline]
     pub(crate) fn commit_before_head(&self) -> Option<CommitWait> {
-        match self.0.changed.load(Ordering::Acquire) {
+        match self.handle.changed.load(Ordering::Acquire) {
             true => self.commit_if_due(),
             false => None,
         }
     }
 
     fn commit_if_due(&self) -> Option<CommitWait> {
-        let handle = &*self.0;
+        let handle = &*self.handle;
         let due = handle.urgent.load(Ordering::Acquire)
             || handle.write_mode.load(Ordering::Relaxed) == WriteMode::BeforeResponse as u8
             || self.failure_policy() == FailurePolicy::Strict;
@@ -52,7 +52,10 @@ impl Tokens {
 
     /// Whether the response may go out after this end of a commit.
     pub(crate) fn may_respond(&self, ended: <CommitWait as Future>::Output) -> bool {
-        self.0.engine.finish(self.failure_policy(), ended).is_ok()
+        self.handle
+            .engine
+            .finish(self.failure_policy(), ended)
+            .is_ok()
     }
 }
 

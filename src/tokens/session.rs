@@ -27,9 +27,9 @@ impl Tokens {
     /// long as it lives.
     pub async fn sign_out(&self) -> Result<Durability, Error> {
         let partition = self.partition()?;
-        let engine = &self.0.engine;
+        let engine = &self.handle.engine;
         let mut observed = None;
-        let sent = self.0.head.is_closed();
+        let sent = self.handle.head.is_closed();
         let wait = engine.sign_out(partition, &mut observed)?;
         self.keep_new(observed);
         let ended = wait.await;
@@ -65,13 +65,14 @@ impl Tokens {
         let policy = self.failure_policy();
         let mut observed = self.observe();
         let moved = self
-            .0
+            .handle
             .engine
             .relocate(from, &partition, policy, &mut observed)
             .await;
         self.keep(observed);
         moved?;
-        let tokens = Self::detached(self.0.engine.clone(), partition);
+        let mut tokens = Self::detached(self.handle.engine.clone(), partition);
+        tokens.client = self.client.clone();
         tokens.set_failure_policy(policy);
         Ok(tokens)
     }
@@ -95,7 +96,7 @@ impl Tokens {
     pub async fn link_user(&self, user: &str) -> Result<(), Error> {
         let partition = self.partition()?;
         let mut observed = self.observe();
-        let engine = &self.0.engine;
+        let engine = &self.handle.engine;
         let linked = engine
             .link(partition, user, self.failure_policy(), &mut observed)
             .await;

@@ -5,6 +5,7 @@
 mod acquired_meanwhile;
 mod acquisitions_wait_their_turn;
 mod attacks;
+mod clients;
 mod clocks;
 mod dropped_anywhere;
 mod each_key_of_redis;

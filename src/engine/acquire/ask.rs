@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::acquire::{
-    AcquireError, AcquireErrorKind, BoxError, Prior, ProviderError, RefreshReason, TokenSource,
-    classify,
+    AcquireError, AcquireErrorKind, BoxError, FailureRecord, Prior, ProviderError, RefreshReason,
+    TokenSource, classify,
 };
 use crate::engine::acquire::call::{Call, Gate, NoAnswer};
 use crate::engine::acquire::flight::Flight;
@@ -15,7 +15,6 @@ use crate::engine::acquire::lease::{About, Guarded, GuardedFuture, Panicked, fin
 use crate::engine::acquire::lease_wait::RedemptionGuard;
 use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Outcome, timed_out};
 use crate::engine::budget::Permit;
-use crate::engine::partition::failure_record::FailureRecord;
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::partition::state::State;
 use crate::error::Error;
@@ -71,7 +70,8 @@ impl Flight {
         let engine = &self.engine;
         let reason = self.reason(seen);
         let prior = Prior {
-            key: self.need.key.clone(),
+            key: self.need.key.without_client(),
+            client: self.need.key.client().map(Into::into),
             reason,
             token: seen.token.clone(),
             refresh_token: seen.refresh_token.clone(),

@@ -93,7 +93,7 @@ impl Call {
         let outer = std::iter::successors(self.within.as_ref(), |it| it.within.as_ref());
         let mut outer = outer.filter(|it| std::ptr::eq(it.engine.as_ptr(), Arc::as_ptr(engine)));
         outer.any(|it| match it.redeems {
-            true => it.flight.partition == flight.partition,
+            true => it.flight.redeems_with(&flight),
             false => it.flight == flight,
         })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::acquire::{FailureRecord, UnstoredFailure};
 use crate::codec::Value;
 use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::outcome::{AcquiredToken, Outcome};
@@ -12,10 +13,9 @@ use crate::engine::budget::Permit;
 use crate::engine::error::L2Error;
 use crate::engine::partition::change::{Batch, CommitAck, PendingChange};
 use crate::engine::partition::entries::ByName;
-use crate::engine::partition::failure_record::{FailureRecord, UnstoredFailure};
 use crate::engine::partition::refresh::RefreshState;
 use crate::error::{Error, StoreErrorKind};
-use crate::key::{ID_TOKEN, PartitionKind, REFRESH_TOKEN, TokenKey};
+use crate::key::{PartitionKind, TokenKey};
 use crate::lookup::Durability;
 use crate::sabotage::{self, Sabotage};
 use crate::store::Expected;
@@ -36,8 +36,8 @@ impl Flight {
         let engine = &self.engine;
         // A user's sign-out may have ended the session meanwhile: then this signs the session out.
         engine.find(&self.id.partition);
-        let replaced = seen.guarded_entry(self.need.key.as_ref());
-        let replaced = engine.l2.entry_id(replaced);
+        let replaced = seen.guarded_entry(&self.need.key);
+        let replaced = engine.l2.entry_id(replaced.as_ref());
         let changes = set.into_changes(self.need.key.clone());
         let now = engine.now();
         let Some(mut permit) = permit else {
@@ -117,7 +117,7 @@ impl Flight {
                         state.apply(name.clone(), change.value.clone(), false);
                     }
                 }
-                state.take_acquired(batch, seen);
+                state.take_acquired(batch, &self.need.key, seen);
                 engine.push(partition, state);
                 Ok(())
             })?;
@@ -148,8 +148,8 @@ impl Flight {
         let key = &self.need.key;
         let refreshes = seen.refresh_token.is_hit();
         let name = match refreshes && concerns_all {
-            true => REFRESH_TOKEN,
-            false => key.as_ref(),
+            true => key.refresh_token(),
+            false => key.clone(),
         };
         let now = engine.now();
         let local = permit.is_none();
@@ -163,8 +163,8 @@ impl Flight {
                 return false;
             }
             state.adopt(&seen.observed, now);
-            let change = (FailureRecord::entry(name), Some(failure_record.to_value()));
-            state.change([change], permit, now);
+            let value = Value::FailureRecord(Box::new(failure_record));
+            state.change([(name.failure_record(), Some(value))], permit, now);
             !local
         });
         if shared {
@@ -177,9 +177,11 @@ impl Flight {
 impl TokenSet {
     /// The entries that this answer changes.
     pub(crate) fn into_changes(self, key: TokenKey) -> impl Iterator<Item = (TokenKey, Value)> {
-        let secret = |name, secret| (TokenKey::from_canonical(name), Value::Secret(secret));
-        let refresh_token = self.refresh_token.map(|token| secret(REFRESH_TOKEN, token));
-        let id_token = self.id_token.map(|token| secret(ID_TOKEN, token));
+        let secret = |name, secret| (name, Value::Secret(secret));
+        let refresh_token = self.refresh_token;
+        let refresh_token = refresh_token.map(|token| secret(key.refresh_token(), token));
+        let id_token = self.id_token;
+        let id_token = id_token.map(|token| secret(key.id_token(), token));
         [
             Some((key, Value::Token(self.access))),
             refresh_token,

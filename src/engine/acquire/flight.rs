@@ -22,7 +22,7 @@ use crate::engine::partition::refresh::RefreshState;
 use crate::engine::partition::state::State;
 use crate::engine::sync::once;
 use crate::error::Error;
-use crate::key::{PartitionKind, REFRESH_TOKEN};
+use crate::key::PartitionKind;
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
 use crate::race::{Either, race};
@@ -115,7 +115,9 @@ impl Flight {
             let alone = self.needs_no_lease(&seen);
             let life = seen.observed.generation();
             if refreshes && guard.lock.is_none() {
-                let lock = engine.lock_partition(&self.id.partition, seen.observed);
+                let refresh_token = self.need.key.refresh_token();
+                let lock =
+                    engine.lock_redemption(&self.id.partition, &refresh_token, seen.observed);
                 let lock = timeout_at(self.begin_by, lock).await;
                 guard.lock = Some(lock.map_err(|_| timed_out())?);
             }
@@ -188,14 +190,14 @@ impl Flight {
         generation: u64,
     ) -> Result<Option<Duration>, L2Error> {
         let name = match refreshes {
-            true => REFRESH_TOKEN,
-            false => self.need.key.as_ref(),
+            true => self.need.key.refresh_token(),
+            false => self.need.key.clone(),
         };
         let mut held = match guard.lease.take() {
             Some(held) => held,
             None => {
                 let partition = self.engine.id(&self.id.partition).await?;
-                HeldLease::new(&self.engine, partition, name, generation, self.owner)
+                HeldLease::new(&self.engine, partition, &name, generation, self.owner)
             }
         };
         let answer = held.take().await;
@@ -239,7 +241,7 @@ impl Flight {
         let engine = &self.engine;
         let now = engine.now();
         engine.partitions.with(&self.id.partition, |_, state| {
-            state.refresh_state(self.need.key.as_ref(), now)
+            state.refresh_state(&self.need.key, now)
         })
     }
 

@@ -37,10 +37,17 @@ pub(crate) struct FlightId {
     pub(crate) claims: Option<Arc<str>>,
 }
 
+impl FlightId {
+    /// Whether both acquire with one refresh token, if there is one.
+    pub(crate) fn redeems_with(&self, other: &Self) -> bool {
+        self.partition == other.partition && self.name.client() == other.name.client()
+    }
+}
+
 pub(crate) struct Flights {
     table: Mutex<Table>,
-    /// A flight that redeems a partition's refresh token holds the partition's lock.
-    locks: InUse<Redeeming>,
+    /// A flight that redeems a refresh token of a partition holds the lock of that entry.
+    locks: InUse<Redemption, Redeeming>,
     call_slots: CallSlots,
     /// How many flights have not ended.
     count: watch::Sender<usize>,
@@ -97,10 +104,13 @@ pub(crate) struct Waiter<'a> {
     outcome: once::Receiver<Outcome>,
 }
 
-/// The right to redeem a partition's refresh token, within this process. Released on drop.
+/// A partition, and the entry of the refresh token that is redeemed.
+type Redemption = (PartitionKey, TokenKey);
+
+/// The right to redeem a refresh token, within this process. Released on drop.
 pub(crate) struct Lock {
     _guard: OwnedMutexGuard<()>,
-    _use: Use<Redeeming>,
+    _use: Use<Redemption, Redeeming>,
 }
 
 #[derive(Default)]
@@ -132,16 +142,18 @@ impl Flights {
         }
     }
 
-    /// Acquires the right to redeem this partition's refresh token. A holder whose session is `over` does not
-    /// keep flights of the next session waiting.
-    pub(crate) async fn lock_partition(
+    /// Acquires the right to redeem this refresh token. A holder whose session is `over` does not keep flights
+    /// of the next session waiting.
+    pub(crate) async fn lock_redemption(
         &self,
         partition: &PartitionKey,
+        refresh_token: &TokenKey,
         observed: Observed,
         over: impl Fn(&Observed) -> bool,
     ) -> Lock {
+        let redemption = (partition.clone(), refresh_token.clone());
         loop {
-            let shared = self.locks.enter(partition);
+            let shared = self.locks.enter(&redemption);
             let redeeming = shared.value().clone();
             let mut locked = pin!(redeeming.lock.clone().lock_owned());
             let guard = loop {

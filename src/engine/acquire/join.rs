@@ -18,7 +18,7 @@ use crate::engine::core::Engine;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
 use crate::error::Error;
-use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
+use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
 use crate::time::Timestamp;
 use crate::token::Token;
@@ -65,10 +65,7 @@ impl Engine {
             let now = self.now();
             let (failure_record, seen) = self.partitions.with(partition, |_, state| {
                 let seen = *observed.get_or_insert_with(|| state.observe(now));
-                (
-                    state.refresh_state(need.key.as_ref(), now).failure_record,
-                    seen,
-                )
+                (state.refresh_state(&need.key, now).failure_record, seen)
             });
             if let Some(error) =
                 failure_record.and_then(|failure_record| failure_record.error(now.wall))
@@ -127,7 +124,7 @@ impl Engine {
         let now = self.now();
         let seen = self
             .partitions
-            .with(partition, |_, state| state.refresh_state(key.as_ref(), now));
+            .with(partition, |_, state| state.refresh_state(key, now));
         if seen
             .failure_record
             .is_some_and(|failure_record| failure_record.error(now.wall).is_some())
@@ -190,10 +187,10 @@ impl Engine {
         }
     }
 
-    /// Whether the partition's refresh token, if it is known, is in L2 or is to be.
-    fn shares_refresh_token(&self, partition: &PartitionKey) -> bool {
+    /// Whether the refresh token of this token's client, if it is known, is in L2 or is to be.
+    fn shares_refresh_token(&self, partition: &PartitionKey, key: &TokenKey) -> bool {
         let is_shared = |state: &mut State| {
-            let found = state.entries.get(REFRESH_TOKEN);
+            let found = state.entries.get(key.refresh_token().as_ref());
             found.is_some_and(|entry| !entry.local)
         };
         let known = self.partitions.with_known(partition, is_shared);
@@ -229,7 +226,7 @@ impl Engine {
             let policy = match policy {
                 // If the successor of the refresh token stayed in this process, other instances would redeem
                 // the old one again.
-                FailurePolicy::Bypass if self.shares_refresh_token(partition) => {
+                FailurePolicy::Bypass if self.shares_refresh_token(partition, &need.key) => {
                     FailurePolicy::Degrade
                 }
                 policy => policy,

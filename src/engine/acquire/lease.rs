@@ -15,7 +15,7 @@ use crate::engine::error::L2Error;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::sync::until::Until;
-use crate::key::{PartitionKey, REFRESH_TOKEN, TokenKey};
+use crate::key::{PartitionKey, TokenKey};
 use crate::race::{Either, race};
 use crate::random;
 use crate::sabotage::{self, Sabotage};
@@ -67,15 +67,17 @@ impl HeldLease {
     pub(crate) fn new(
         engine: &Arc<Engine>,
         partition: PartitionId,
-        name: &str,
+        name: &TokenKey,
         generation: u64,
         owner: [u8; 16],
     ) -> Self {
         let entry = match generation {
-            0 => engine.l2.entry_id(name),
-            _ => engine
-                .l2
-                .entry_id(&format!("\u{1}lease\u{1}{generation}\u{1}{name}")),
+            0 => engine.l2.entry_id(name.as_ref()),
+            _ => {
+                let name: &str = name.as_ref();
+                let name = format!("\u{1}lease\u{1}{generation}\u{1}{name}");
+                engine.l2.entry_id(&name)
+            }
         };
         Self {
             engine: engine.clone(),
@@ -183,8 +185,8 @@ impl HeldLease {
     /// Whether L2 still has the entry as it was seen.
     async fn is_untouched(&self, about: About<'_>) -> Result<bool, L2Error> {
         let now = self.engine.look(about.partition, about.name).await?;
-        let entry = about.seen.guarded_entry(about.name.as_ref());
-        let entry = self.engine.l2.entry_id(entry);
+        let entry = about.seen.guarded_entry(about.name);
+        let entry = self.engine.l2.entry_id(entry.as_ref());
         // A lower version means that the store has lost data.
         Ok(now.version(entry) <= about.seen.version(entry))
     }
@@ -223,20 +225,24 @@ impl HeldLease {
 }
 
 impl Engine {
-    /// Acquires the right to redeem this partition's refresh token, within this process.
-    pub(crate) async fn lock_partition(
+    /// Acquires the right to redeem this refresh token of the partition, within this process.
+    pub(crate) async fn lock_redemption(
         self: &Arc<Self>,
         key: &PartitionKey,
+        refresh_token: &TokenKey,
         observed: Observed,
     ) -> Lock {
         let over = |holder: &Observed| self.find(key).lock().signed_out_since(holder);
-        self.flights.lock_partition(key, observed, over).await
+        let lock = self
+            .flights
+            .lock_redemption(key, refresh_token, observed, over);
+        lock.await
     }
 
     /// Whether L2 has all known changes of these tokens, or will never get them.
     fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
         let waits = self.partitions.with_known(partition, |state| {
-            state.waits(REFRESH_TOKEN) || state.waits(name.as_ref())
+            state.waits(name.refresh_token().as_ref()) || state.waits(name.as_ref())
         });
         !waits.unwrap_or(false) || self.queue.is_closed()
     }

@@ -18,7 +18,7 @@ impl Engine {
     ) -> Result<RefreshState, L2Error> {
         for _ in 0..MAX_READS {
             let (seen, versions) = self
-                .fetch(key, |state, now| state.refresh_state(name.as_ref(), now))
+                .fetch(key, |state, now| state.refresh_state(name, now))
                 .await?;
             if !seen.waits {
                 return Ok(seen.with_versions(versions));

@@ -13,6 +13,7 @@ pub(crate) mod call_slots;
 pub(crate) mod commit;
 pub(crate) mod flight;
 pub(crate) mod flights;
+pub(crate) mod held_still;
 pub(crate) mod join;
 pub(crate) mod lease;
 pub(crate) mod lease_wait;

@@ -29,7 +29,7 @@ pub(crate) struct Coherence {
     /// The partitions in memory, by digest.
     index: Arc<Index<Partition>>,
     /// Notifies flights that wait for another instance to acquire a token.
-    waiting: InUse<Notify>,
+    waiting: InUse<PartitionKey, Notify>,
     /// The task that receives the feed.
     listener: Mutex<Option<AbortHandle>>,
 }
@@ -52,7 +52,7 @@ impl Coherence {
     }
 
     /// The notification that this partition may have changed.
-    pub(crate) fn changes(&self, key: &PartitionKey) -> Use<Notify> {
+    pub(crate) fn changes(&self, key: &PartitionKey) -> Use<PartitionKey, Notify> {
         self.waiting.enter(key)
     }
 

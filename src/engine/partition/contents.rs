@@ -11,7 +11,7 @@ use crate::engine::partition::entry::{Entry, Unopened};
 use crate::engine::partition::links::Links;
 use crate::engine::partition::state::{Partition, State};
 use crate::error::Error;
-use crate::key::{PartitionKey, TokenKey};
+use crate::key::{ClientName, PartitionKey, TokenKey};
 use crate::time::{Now, Timestamp};
 
 /// Bytes that a partition takes besides itself and what its entries own: its share of L1's index and of the
@@ -30,15 +30,15 @@ const EACH: usize = 256;
 const EXPIRED_KEPT: Duration = Duration::from_secs(60);
 
 impl State {
-    /// The token keys of the usable entries, sorted.
-    pub(crate) fn keys(&self, now: Now) -> Vec<TokenKey> {
+    /// The keys of the client's usable tokens, sorted.
+    pub(crate) fn keys(&self, client: Option<&ClientName>, now: Now) -> Vec<TokenKey> {
         let usable = |name: &TokenKey, entry: &Entry| {
             let lives = entry.local || !self.ended(now) || self.waits(name.as_ref());
-            lives && entry.is_usable(now.wall) && !name.is_reserved()
+            lives && entry.is_usable(now.wall) && name.is_token_of(client)
         };
         let entries = self.entries.iter();
         let usable = entries.filter(|(name, entry)| usable(name, entry));
-        let mut keys: Vec<_> = usable.map(|(name, _)| name.clone()).collect();
+        let mut keys: Vec<_> = usable.map(|(name, _)| name.without_client()).collect();
         keys.sort_unstable();
         keys
     }

@@ -17,10 +17,8 @@ use crate::codec::Value;
 use crate::engine::namespace::Number;
 use crate::engine::partition::entries::ByName;
 use crate::engine::partition::entry::Entry;
-use crate::key::TokenKey;
+use crate::key::{LINK, TokenKey};
 use crate::sabotage::{self, Sabotage};
-use crate::secret::Secret;
-use crate::store::LINK;
 use crate::time::Timestamp;
 
 /// Set while other instances may have raised the epoch, and L2 was not asked since.
@@ -166,7 +164,7 @@ impl Link {
     pub(crate) fn entry(&self) -> (TokenKey, Value) {
         let epoch = URL_SAFE_NO_PAD.encode(self.epoch.digest);
         let name = TokenKey::from_canonical(&format!("{LINK}{epoch}\u{1}{}", self.number));
-        (name, Value::Secret(Secret::from(String::from("linked"))))
+        (name, Value::Link)
     }
 
     /// Reads the link from an entry's name. A link that cannot be read is over.

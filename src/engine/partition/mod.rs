@@ -14,7 +14,6 @@ pub(crate) mod change;
 pub(crate) mod contents;
 pub(crate) mod entries;
 pub(crate) mod entry;
-pub(crate) mod failure_record;
 pub(crate) mod hints;
 pub(crate) mod life;
 pub(crate) mod links;

@@ -1,11 +1,11 @@
 //! What an acquisition learns from a partition in memory, and how acquired tokens enter it.
 
+use crate::acquire::FailureRecord;
 use crate::codec::Value;
 use crate::engine::partition::change::Batch;
-use crate::engine::partition::failure_record::FailureRecord;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
-use crate::key::{ID_TOKEN, REFRESH_TOKEN};
+use crate::key::TokenKey;
 use crate::lookup::Lookup;
 use crate::secret::Secret;
 use crate::store::EntryId;
@@ -45,33 +45,36 @@ impl RefreshState {
     /// The entry that an acquisition of the token `name` must find unchanged: the refresh token that it
     /// redeems, or the token itself if there is none. A commit that writes only the token spends no refresh
     /// token.
-    pub(crate) fn guarded_entry<'a>(&self, name: &'a str) -> &'a str {
+    pub(crate) fn guarded_entry(&self, name: &TokenKey) -> TokenKey {
         match self.refresh_token.is_hit() {
-            true => REFRESH_TOKEN,
-            false => name,
+            true => name.refresh_token(),
+            false => name.clone(),
         }
     }
 }
 
 impl State {
     /// What is known now of the token `name` and of what may replace it.
-    pub(crate) fn refresh_state(&self, name: &str, now: Now) -> RefreshState {
-        let token = self.token(name);
-        let refresh_token = self.seen_secret(REFRESH_TOKEN, now);
-        let failure_record = FailureRecord::find(&self.entries, name, &refresh_token);
+    pub(crate) fn refresh_state(&self, name: &TokenKey, now: Now) -> RefreshState {
+        let names = [name.clone(), name.refresh_token(), name.id_token()];
+        let token = self.token(name.as_ref());
+        let refresh_token = self.seen_secret(&names[1], now);
+        let failures = names[..2].iter();
+        let failures = failures.filter_map(|name| self.failure_record(name));
+        let failure_record = failures
+            .filter(|record| record.concerns(&refresh_token))
+            .max_by_key(|record| record.retry_at());
         let unstored_failure = self.unstored_failure.as_deref();
         let unstored_failure = unstored_failure.and_then(|unstored_failure| {
             unstored_failure.failure_record(name, &refresh_token, now.wall)
         });
-        let failure_record = failure_record.or_else(|| unstored_failure.cloned());
+        let failure_record = failure_record.or(unstored_failure).cloned();
         RefreshState {
             exists: self.exists(),
             token,
-            id_token: self.seen_secret(ID_TOKEN, now),
+            id_token: self.seen_secret(&names[2], now),
             failure_record,
-            waits: [name, REFRESH_TOKEN, ID_TOKEN]
-                .iter()
-                .any(|name| self.waits(name)),
+            waits: names.iter().any(|name| self.waits(name.as_ref())),
             observed: self.observe(now),
             versions: None,
             refresh_token,
@@ -88,11 +91,20 @@ impl State {
     pub(crate) fn token(&self, name: &str) -> Option<Token> {
         match &self.entries.get(name)?.value {
             Value::Token(token) => Some(token.clone()),
-            Value::Secret(_) => None,
+            _ => None,
         }
     }
 
-    fn seen_secret(&self, name: &str, now: Now) -> Lookup<Secret> {
+    /// What is recorded of failures that concern this entry.
+    fn failure_record(&self, name: &TokenKey) -> Option<&FailureRecord> {
+        match &self.entries.get(name.failure_record().as_ref())?.value {
+            Value::FailureRecord(record) => Some(record),
+            _ => None,
+        }
+    }
+
+    fn seen_secret(&self, name: &TokenKey, now: Now) -> Lookup<Secret> {
+        let name = name.as_ref();
         let usable = self
             .entries
             .get(name)
@@ -107,12 +119,13 @@ impl State {
 
     /// Queues acquired tokens for L2. They replace pending changes that the acquisition has `seen`; newer
     /// changes stay, and are sent after them.
-    pub(crate) fn take_acquired(&mut self, batch: Batch, seen: &RefreshState) {
+    pub(crate) fn take_acquired(&mut self, batch: Batch, key: &TokenKey, seen: &RefreshState) {
+        let (refresh_token, id_token) = (key.refresh_token(), key.id_token());
         let changes = &mut self.pending().changes;
         for (name, _) in batch.changes.iter() {
-            let known = match name.as_ref() {
-                REFRESH_TOKEN => hit(&seen.refresh_token).map(Value::Secret),
-                ID_TOKEN => hit(&seen.id_token).map(Value::Secret),
+            let known = match name {
+                name if *name == refresh_token => hit(&seen.refresh_token).map(Value::Secret),
+                name if *name == id_token => hit(&seen.id_token).map(Value::Secret),
                 _ => seen.token.clone().map(Value::Token),
             };
             if changes

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::acquire::UnstoredFailure;
 use crate::engine::l1::digests::Listed;
 use crate::engine::namespace::{NamespaceNumber, Number};
 use crate::engine::partition::entries::ByName;
 use crate::engine::partition::entry::{Entry, Unopened};
-use crate::engine::partition::failure_record::UnstoredFailure;
 use crate::engine::partition::life::Life;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::pending::Pending;

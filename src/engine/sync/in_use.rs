@@ -1,27 +1,26 @@
-//! A value that all tasks at work on one partition share: made for the first of them, dropped with the last.
+//! A value that all tasks at work on one thing, such as a partition, share: made for the first of them, dropped with the last.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::key::PartitionKey;
-
 /// Cheap to clone; clones share everything.
-pub(crate) struct InUse<V>(Arc<Mutex<Table<V>>>);
+pub(crate) struct InUse<K: Eq + Hash, V>(Arc<Mutex<Table<K, V>>>);
 
 /// The number of uses, and the value.
-type Table<V> = HashMap<PartitionKey, (usize, Arc<V>)>;
+type Table<K, V> = HashMap<K, (usize, Arc<V>)>;
 
-/// One use of the value of a partition; ends on drop.
-pub(crate) struct Use<V> {
-    table: InUse<V>,
-    key: PartitionKey,
+/// One use of the value of a key; ends on drop.
+pub(crate) struct Use<K: Eq + Hash, V> {
+    table: InUse<K, V>,
+    key: K,
     value: Arc<V>,
 }
 
-impl<V: Default> InUse<V> {
-    pub(crate) fn enter(&self, key: &PartitionKey) -> Use<V> {
+impl<K: Clone + Eq + Hash, V: Default> InUse<K, V> {
+    pub(crate) fn enter(&self, key: &K) -> Use<K, V> {
         let mut table = self.0.lock();
         let (uses, value) = table.entry(key.clone()).or_default();
         *uses += 1;
@@ -33,7 +32,7 @@ impl<V: Default> InUse<V> {
     }
 
     /// Gives later calls of `enter` a new value. Does nothing if `used` was replaced before.
-    pub(crate) fn replace(&self, used: &Use<V>) {
+    pub(crate) fn replace(&self, used: &Use<K, V>) {
         let mut table = self.0.lock();
         if let Some((_, value)) = table.get_mut(&used.key)
             && Arc::ptr_eq(value, &used.value)
@@ -43,14 +42,14 @@ impl<V: Default> InUse<V> {
     }
 }
 
-impl<V> InUse<V> {
-    pub(crate) fn get(&self, key: &PartitionKey) -> Option<Arc<V>> {
+impl<K: Eq + Hash, V> InUse<K, V> {
+    pub(crate) fn get(&self, key: &K) -> Option<Arc<V>> {
         let table = self.0.lock();
         table.get(key).map(|(_, value)| value.clone())
     }
 }
 
-impl<V> Use<V> {
+impl<K: Eq + Hash, V> Use<K, V> {
     /// Whether a task that enters now would share this value.
     pub(crate) fn is_current(&self) -> bool {
         let current = self.table.get(&self.key);
@@ -62,7 +61,7 @@ impl<V> Use<V> {
     }
 }
 
-impl<V> Drop for Use<V> {
+impl<K: Eq + Hash, V> Drop for Use<K, V> {
     fn drop(&mut self) {
         let mut table = self.table.0.lock();
         if let Some((uses, _)) = table.get_mut(&self.key) {
@@ -74,13 +73,13 @@ impl<V> Drop for Use<V> {
     }
 }
 
-impl<V> Clone for InUse<V> {
+impl<K: Eq + Hash, V> Clone for InUse<K, V> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<V> Default for InUse<V> {
+impl<K: Eq + Hash, V> Default for InUse<K, V> {
     fn default() -> Self {
         Self(Arc::default())
     }
@@ -89,10 +88,11 @@ impl<V> Default for InUse<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::PartitionKey;
 
     #[test]
     fn what_is_replaced_stays_with_those_who_use_it() {
-        let table = InUse::<Mutex<u32>>::default();
+        let table = InUse::<PartitionKey, Mutex<u32>>::default();
         let key = PartitionKey::user("one").expect("a key");
         let first = table.enter(&key);
         *first.value().lock() = 1;
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_gone_with_its_last_use() {
-        let table = InUse::<Mutex<u32>>::default();
+        let table = InUse::<PartitionKey, Mutex<u32>>::default();
         let [one, other] = ["one", "other"].map(|id| PartitionKey::user(id).expect("a key"));
         let first = table.enter(&one);
         *first.value().lock() = 1;

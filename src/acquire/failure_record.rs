@@ -9,17 +9,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use crate::acquire::{AcquireError, AcquireErrorKind};
-use crate::codec::Value;
+use super::{AcquireError, AcquireErrorKind};
 use crate::engine::limits::CLOCK_SKEW;
-use crate::engine::partition::entries::ByName;
-use crate::engine::partition::entry::Entry;
-use crate::key::{REFRESH_TOKEN, TokenKey};
+use crate::key::TokenKey;
 use crate::lookup::Lookup;
+use crate::memory::ALLOCATION;
 use crate::random::{SLIGHTLY, jittered};
 use crate::secret::Secret;
 use crate::time::{Timestamp, millis};
-use crate::token::Token;
 
 /// How long a refused grant is believed: the user's next attempts are answered at once, and a provider that
 /// would accept it by then is soon asked again.
@@ -33,7 +30,7 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 const MEMORY: Duration = Duration::from_secs(120);
 
 /// Why an acquisition failed, and when to try again.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FailureRecord {
     kind: AcquireErrorKind,
     /// Failures in a row.
@@ -63,13 +60,12 @@ impl UnstoredFailure {
     /// What is remembered of failures that concern `name` and this refresh token.
     pub(crate) fn failure_record(
         &self,
-        name: &str,
+        name: &TokenKey,
         refresh_token: &Lookup<Secret>,
         now: Timestamp,
     ) -> Option<&FailureRecord> {
-        let over = self.failure_record.retry_at.saturating_add(MEMORY) <= now;
-        let concerns =
-            self.name.as_ref() == name && self.failure_record.about == digest(refresh_token);
+        let over = self.failure_record.expires_at() <= now;
+        let concerns = self.name == *name && self.failure_record.concerns(refresh_token);
         (concerns && !over).then_some(&self.failure_record)
     }
 }
@@ -111,25 +107,39 @@ impl FailureRecord {
         lasts.then_some(error)
     }
 
-    /// The entry that records the failures of `name`: of one token, or of all that are acquired with the
-    /// partition's refresh token.
-    pub(crate) fn entry(name: &str) -> TokenKey {
-        TokenKey::from_canonical(&format!("\u{1}setback\u{1}{name}"))
+    /// When it is forgotten.
+    pub(crate) fn expires_at(&self) -> Timestamp {
+        self.retry_at.saturating_add(MEMORY)
     }
 
-    pub(crate) fn to_value(&self) -> Value {
-        let text = format!(
+    /// The time until which the provider is not asked again.
+    pub(crate) fn retry_at(&self) -> Timestamp {
+        self.retry_at
+    }
+
+    /// Whether it concerns what is acquired with this refresh token.
+    pub(crate) fn concerns(&self, refresh_token: &Lookup<Secret>) -> bool {
+        self.about == digest(refresh_token)
+    }
+
+    /// Bytes that it owns, allocator overhead included.
+    pub(crate) fn footprint(&self) -> usize {
+        self.about.len() + ALLOCATION
+    }
+
+    /// The text as which it is stored.
+    pub(crate) fn to_text(&self) -> String {
+        format!(
             "{} {} {} {} {}",
             self.kind.as_str(),
             self.count,
             self.retry_at.as_millis(),
             self.about,
             millis(self.pause)
-        );
-        Value::Token(Token::new(text).with_expires_at(self.retry_at.saturating_add(MEMORY)))
+        )
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
         let kind = AcquireErrorKind::from_name(parts.next()?);
         Some(Self {
@@ -142,22 +152,6 @@ impl FailureRecord {
                 .and_then(|pause| pause.parse().ok())
                 .map_or(LONGEST_ASKED, Duration::from_millis),
         })
-    }
-
-    /// What is remembered of failures that concern `name` and this refresh token.
-    pub(crate) fn find(
-        entries: &ByName<Entry>,
-        name: &str,
-        refresh_token: &Lookup<Secret>,
-    ) -> Option<Self> {
-        let of = |name| match &entries.get(Self::entry(name).as_ref())?.value {
-            Value::Token(token) => Self::parse(token.access_token()),
-            Value::Secret(_) => None,
-        };
-        let known = [of(REFRESH_TOKEN), of(name)].into_iter().flatten();
-        known
-            .filter(|failure_record| failure_record.about == digest(refresh_token))
-            .max_by_key(|failure_record| failure_record.retry_at)
     }
 }
 
@@ -176,13 +170,9 @@ fn digest(refresh_token: &Lookup<Secret>) -> Box<str> {
 mod tests {
     use super::*;
 
-    /// Other instances of the fleet, and of the version before, look for it under these names.
+    /// Other instances of the fleet, and of the version before, compare it.
     #[test]
-    fn its_stored_names_never_change() {
-        assert_eq!(
-            FailureRecord::entry("graph").as_ref(),
-            "\u{1}setback\u{1}graph"
-        );
+    fn the_digest_of_a_refresh_token_never_changes() {
         let secret = Lookup::Hit(Secret::from("spent"));
         assert_eq!(&*digest(&secret), "RgMioeTMryA-PfWg");
     }

@@ -1,0 +1,124 @@
+//! Keeping the refresh tokens of a partition from being redeemed while the partition moves.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::engine::acquire::lease::{HeldLease, owner};
+use crate::engine::acquire::lease_wait::{LeaseWait, RedemptionGuard};
+use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::partition::observed::Observed;
+use crate::key::{PartitionKey, TokenKey};
+
+/// The refresh tokens of a partition that no flight redeems, on any instance, until this is dropped.
+pub(crate) struct HeldStill {
+    engine: Arc<Engine>,
+    partition: PartitionKey,
+    /// Until then flights that redeem one are waited for.
+    by: Instant,
+    tokens: Vec<HeldToken>,
+}
+
+struct HeldToken {
+    entry: TokenKey,
+    guard: RedemptionGuard,
+    /// The generation of the lease, if it is held.
+    generation: Option<u64>,
+}
+
+/// A refresh token is being redeemed, and that takes too long.
+pub(crate) struct IsBeingRedeemed;
+
+impl HeldStill {
+    pub(crate) fn new(engine: &Arc<Engine>, partition: &PartitionKey, by: Instant) -> Self {
+        Self {
+            engine: engine.clone(),
+            partition: partition.clone(),
+            by,
+            tokens: Vec::new(),
+        }
+    }
+
+    fn find(&self, entry: &TokenKey) -> Option<&HeldToken> {
+        self.tokens.iter().find(|token| token.entry == *entry)
+    }
+
+    /// Takes the locks of these refresh tokens, against flights of this process. Returns whether all were held
+    /// before.
+    pub(crate) async fn lock(
+        &mut self,
+        entries: &[TokenKey],
+        observed: Observed,
+    ) -> Result<bool, IsBeingRedeemed> {
+        let mut held = true;
+        for entry in entries {
+            if self.find(entry).is_some() {
+                continue;
+            }
+            held = false;
+            let (engine, partition) = (&self.engine, &self.partition);
+            let lock = engine.lock_redemption(partition, entry, observed);
+            let lock = timeout_at(self.by, lock).await;
+            self.tokens.push(HeldToken {
+                entry: entry.clone(),
+                guard: RedemptionGuard {
+                    lease: None,
+                    lock: Some(lock.map_err(|_| IsBeingRedeemed)?),
+                },
+                generation: None,
+            });
+        }
+        Ok(held)
+    }
+
+    /// Takes the leases of the locked refresh tokens too, against other instances. Returns whether all were
+    /// held before.
+    pub(crate) async fn lease(
+        &mut self,
+        generation: u64,
+    ) -> Result<Result<bool, IsBeingRedeemed>, L2Error> {
+        let mut held = true;
+        for token in &mut self.tokens {
+            if token.generation == Some(generation) {
+                continue;
+            }
+            held = false;
+            token.guard.lease = None;
+            let engine = &self.engine;
+            let partition = engine.id(&self.partition).await?;
+            let owner = owner(u64::from_be_bytes(engine.queue.next_id().0));
+            let lease = HeldLease::new(engine, partition, &token.entry, generation, owner);
+            token.guard.lease = match taken(lease, engine, &self.partition, self.by).await? {
+                Some(lease) => Some(lease),
+                None => return Ok(Err(IsBeingRedeemed)),
+            };
+            token.generation = Some(generation);
+        }
+        Ok(Ok(held))
+    }
+}
+
+/// The lease, once it is granted; `None` where that takes too long.
+async fn taken(
+    mut lease: HeldLease,
+    engine: &Engine,
+    partition: &PartitionKey,
+    by: Instant,
+) -> Result<Option<HeldLease>, L2Error> {
+    let mut lease_wait = LeaseWait::new(engine);
+    let changes = engine.coherence.changes(partition);
+    loop {
+        // Registered before the question, so that no notification falls in between.
+        let mut changed = pin!(changes.value().notified());
+        changed.as_mut().enable();
+        let Some(remaining) = lease.take().await? else {
+            return Ok(Some(lease));
+        };
+        if Instant::now() >= by {
+            return Ok(None);
+        }
+        lease_wait.is_held(remaining, changed).await;
+    }
+}
