@@ -1,19 +1,25 @@
 //! `TokenCache`: what an application holds.
 
+pub(crate) mod acquisitions;
 mod build;
 mod builder;
 #[cfg(feature = "seal")]
 mod encryption;
-mod l1;
+pub(crate) mod l1;
+pub(crate) mod lifetimes;
 mod shared;
 mod sign_out;
+pub(crate) mod timeouts;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::acquisitions::Acquisitions;
 pub use self::builder::Builder;
 pub use self::l1::L1;
+pub use self::lifetimes::Lifetimes;
+pub use self::timeouts::Timeouts;
 use crate::engine::core::Engine;
 pub use crate::engine::l2::breaker::BreakerState;
 #[cfg(feature = "cookie")]

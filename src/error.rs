@@ -26,7 +26,7 @@ pub enum Error {
     /// where L2 no longer has what it has seen: nothing would tell of a sign-out any more.
     SignedOut,
     /// A bound is reached: on [pending changes](crate::Builder::max_pending_changes) that L2 does not
-    /// take, or on [acquisitions](crate::Builder::max_acquisitions) that wait. Nothing was changed, and
+    /// take, or on [acquisitions](crate::Acquisitions::max) that wait. Nothing was changed, and
     /// the provider was not asked: try again later. (Whoever had a place in the queue and waited in
     /// vain gets [`TimedOut`](crate::AcquireErrorKind::TimedOut).)
     Overloaded,

@@ -114,7 +114,9 @@ pub use crate::acquire::{
     ProviderError, RefreshReason, TokenSource,
 };
 pub use crate::acquisition::Acquisition;
-pub use crate::cache::{BreakerState, Builder, L1, ShutdownReport, TokenCache};
+pub use crate::cache::{
+    Acquisitions, BreakerState, Builder, L1, Lifetimes, ShutdownReport, Timeouts, TokenCache,
+};
 #[cfg(feature = "cookie")]
 pub use crate::cookie::CookieStore;
 pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};

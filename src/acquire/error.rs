@@ -33,7 +33,7 @@ pub enum AcquireErrorKind {
     /// The acquire function panicked.
     Panicked,
     /// The acquire function took longer than
-    /// [`acquire_timeout`](crate::Builder::acquire_timeout), or could not be called within that time.
+    /// [`Acquisitions::timeout`](crate::Acquisitions::timeout), or could not be called within that time.
     /// Then the provider was not asked, and there is no [`retry_at`](AcquireError::retry_at).
     TimedOut,
 }

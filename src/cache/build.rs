@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Duration;
 
 use crate::cache::TokenCache;
 use crate::cache::builder::Builder;
@@ -27,7 +26,6 @@ use crate::engine::trust::FeedTrust;
 use crate::engine::write_behind::queue::Queue;
 use crate::error::ConfigError;
 use crate::telemetry::Counters;
-use crate::time::setting;
 
 impl Builder {
     /// Builds the cache and starts its background tasks. It may be called, and the cache be used, inside any
@@ -37,8 +35,7 @@ impl Builder {
     /// [`ConfigError`] that names the option at fault. `runtime` is at fault when the system gives
     /// the cache no thread. `journal` is at fault when another process has it, other users than its owner
     /// have rights to it, or it is not a journal of this namespace.
-    pub fn build(mut self) -> Result<TokenCache, ConfigError> {
-        self.bound_times();
+    pub fn build(self) -> Result<TokenCache, ConfigError> {
         self.validate()?;
         let fingerprint = self.fingerprint();
         let (thread, runtime) = match self.runtime.clone() {
@@ -54,11 +51,8 @@ impl Builder {
         }
         let feed = self.store.feed(&self.namespace);
         let rules = Rules {
-            negative_ttl: self.negative_ttl,
-            expiration_ratio: self.l1.expiration_ratio,
-            revalidate_every: self.l1.revalidate_every,
-            max_staleness: self.l1.max_staleness,
-            sliding: self.lifetime.sliding,
+            l1: self.l1,
+            lifetimes: self.lifetimes,
             losses: crate::engine::partition::life::Losses::default(),
             trust: match feed {
                 Some(_) => FeedTrust::silent(),
@@ -67,8 +61,8 @@ impl Builder {
             users: Users::default(),
         };
         let prefix = match self.brought {
-            true => NamespaceNumber::assumed(),
-            false => NamespaceNumber::default(),
+            Some(_) => NamespaceNumber::assumed(),
+            None => NamespaceNumber::default(),
         };
         let sign_outs = SignOuts::default();
         let journal = self
@@ -80,12 +74,7 @@ impl Builder {
         let encryption = self.encryption.start(&self.clock, &runtime);
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {
-            partitions: Partitions::new(
-                self.l1.max_bytes,
-                rules.clone(),
-                prefix.clone(),
-                sign_outs.clone(),
-            ),
+            partitions: Partitions::new(rules.clone(), prefix.clone(), sign_outs.clone()),
             sign_outs,
             journal,
             coherence: Coherence::new(feed.is_some()),
@@ -102,8 +91,7 @@ impl Builder {
                 prefix,
                 shards: crate::engine::l2::shards::Shards::default(),
                 hook: self.hook,
-                attempt_timeout: self.attempt_timeout,
-                operation_timeout: self.operation_timeout,
+                timeouts: self.timeouts,
                 counters: counters.clone(),
             },
             queue,
@@ -113,10 +101,9 @@ impl Builder {
             sleeps: AtomicU32::new(self.clock.sleeps()),
             clock: self.clock,
             rules,
-            flights: Flights::new(self.max_acquisitions),
+            flights: Flights::new(self.acquisitions.max),
             operations: Operations::new(),
-            terms: self.terms,
-            lifetime: self.lifetime,
+            acquisitions: self.acquisitions,
             failure_policy: self.failure_policy,
             write_mode: self.write_mode,
             fingerprint,
@@ -131,32 +118,8 @@ impl Builder {
         Ok(TokenCache(engine))
     }
 
-    /// Bounds every duration in the settings, so that calculations with it cannot overflow.
-    pub(crate) fn bound_times(&mut self) {
-        let times = [
-            &mut self.negative_ttl,
-            &mut self.attempt_timeout,
-            &mut self.operation_timeout,
-            &mut self.terms.refresh_before,
-            &mut self.terms.lease_ttl,
-            &mut self.terms.timeout,
-        ];
-        let limits = [
-            &mut self.lifetime.since_write,
-            &mut self.lifetime.sliding,
-            &mut self.lifetime.since_creation,
-            &mut self.l1.revalidate_every,
-            &mut self.l1.max_staleness,
-        ];
-        for time in times.into_iter().chain(limits.into_iter().flatten()) {
-            *time = setting(*time);
-        }
-    }
-
     /// The settings as text, to compare them with those of another cache of this name.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        let Self { l1, terms, .. } = self;
-        let timeouts = (self.attempt_timeout, self.operation_timeout);
         let pending = (self.max_pending_changes, self.max_pending_bytes);
         let settings = [
             (
@@ -166,18 +129,14 @@ impl Builder {
             ("namespace", self.namespace.to_string()),
             #[cfg(feature = "seal")]
             ("key_ring", self.encryption.fingerprint()),
-            ("l1", format!("{l1:?}")),
-            ("lifetimes", format!("{:?}", self.lifetime)),
-            ("negative_ttl", format!("{:?}", self.negative_ttl)),
+            ("l1", format!("{:?}", self.l1)),
+            ("lifetimes", self.lifetimes.fingerprint()),
             ("failure_policy", format!("{:?}", self.failure_policy)),
             ("write_mode", format!("{:?}", self.write_mode)),
             ("on_l2_failure", self.hook.is_some().to_string()),
-            ("timeouts", format!("{timeouts:?}")),
+            ("timeouts", format!("{:?}", self.timeouts)),
             ("max_pending", format!("{pending:?}")),
-            (
-                "acquisitions",
-                format!("{terms:?} {}", self.max_acquisitions),
-            ),
+            ("acquisitions", format!("{:?}", self.acquisitions)),
             ("journal", format!("{:?}", self.journal)),
             ("runtime", self.runtime.is_some().to_string()),
         ];
@@ -193,36 +152,11 @@ impl Builder {
             ));
         }
         self.l1.validate()?;
+        self.lifetimes.validate()?;
+        self.timeouts.validate()?;
+        self.acquisitions.validate()?;
         #[cfg(feature = "seal")]
         self.encryption.validate()?;
-        let lifetimes = [
-            ("expire_after_write", self.lifetime.since_write),
-            ("sliding_expiration", self.lifetime.sliding),
-            ("absolute_expiration", self.lifetime.since_creation),
-        ];
-        for (option, limit) in lifetimes {
-            if limit.is_some_and(|limit| limit < Duration::from_millis(1)) {
-                return Err(ConfigError::new(option, "must be at least one millisecond"));
-            }
-        }
-        if self.attempt_timeout.is_zero() || self.attempt_timeout > self.operation_timeout {
-            return Err(ConfigError::new(
-                "attempt_timeout",
-                "must be above 0 and at most the operation timeout",
-            ));
-        }
-        if self.terms.timeout.is_zero() {
-            return Err(ConfigError::new("acquire_timeout", "must be above 0"));
-        }
-        if self.terms.lease_ttl < Duration::from_millis(10) {
-            return Err(ConfigError::new(
-                "lease_ttl",
-                "must be at least 10 milliseconds",
-            ));
-        }
-        if self.max_acquisitions == 0 {
-            return Err(ConfigError::new("max_acquisitions", "must be above 0"));
-        }
         if self.max_pending_changes == 0 {
             return Err(ConfigError::new("max_pending_changes", "must be above 0"));
         }

@@ -5,43 +5,59 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cache::acquisitions::Acquisitions;
 #[cfg(feature = "seal")]
 use crate::cache::encryption::Encryption;
 use crate::cache::l1::L1;
-use crate::engine::acquire::outcome::AcquireSettings;
+use crate::cache::lifetimes::Lifetimes;
+use crate::cache::timeouts::Timeouts;
 use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
 #[cfg(feature = "seal")]
 use crate::seal::KeyRing;
-use crate::store::{Lifetime, TokenStore};
+use crate::store::TokenStore;
 use crate::time::Clock;
 #[cfg(feature = "seal")]
 use crate::time::Timestamp;
 
 /// Sets up a [`TokenCache`](crate::TokenCache).
 ///
-/// Every setting has a default that suits a web application with a Redis nearby.
+/// Every setting has a default that suits a web application with a Redis nearby. Settings that belong together
+/// are a group: [`L1`], [`Lifetimes`], [`Timeouts`] and [`Acquisitions`]. A group is set as a whole: what it
+/// does not name has its default.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_token_cache::{L1, Lifetimes, MemoryStore, TokenCache};
+///
+/// # fn main() -> Result<(), tower_token_cache::ConfigError> {
+/// let cache = TokenCache::builder(MemoryStore::new())
+///     .l1(L1::new().max_bytes(64 << 20))
+///     .lifetimes(Lifetimes::new().sliding(Duration::from_secs(3600)))
+///     .build()?;
+/// # let _ = cache;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "there is no cache until `build`"]
 pub struct Builder {
     pub(crate) store: Arc<dyn TokenStore>,
     pub(crate) store_type: &'static str,
     pub(crate) namespace: Box<str>,
     pub(crate) l1: L1,
-    pub(crate) lifetime: Lifetime,
-    pub(crate) negative_ttl: Duration,
+    pub(crate) lifetimes: Lifetimes,
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
     pub(crate) hook: Option<FailureHook>,
-    pub(crate) attempt_timeout: Duration,
-    pub(crate) operation_timeout: Duration,
+    pub(crate) timeouts: Timeouts,
     pub(crate) max_pending_changes: u32,
     pub(crate) max_pending_bytes: u32,
-    pub(crate) max_acquisitions: u32,
-    pub(crate) terms: AcquireSettings,
+    pub(crate) acquisitions: Acquisitions,
     pub(crate) plaintext: bool,
     pub(crate) clock: Clock,
     pub(crate) journal: Option<PathBuf>,
     pub(crate) runtime: Option<tokio::runtime::Handle>,
-    /// Requests bring their partitions, as in cookies.
-    pub(crate) brought: bool,
+    /// Requests bring their partitions, as in cookies; and how old these get unless it is set.
+    pub(crate) brought: Option<Duration>,
     #[cfg(feature = "seal")]
     pub(crate) encryption: Encryption,
 }
@@ -53,29 +69,19 @@ impl Builder {
             store_type: std::any::type_name::<S>(),
             namespace: "ttc".into(),
             l1: L1::new(),
-            lifetime: Lifetime {
-                since_write: Some(Duration::from_secs(14 * 24 * 3600)),
-                ..Lifetime::default()
-            },
-            negative_ttl: Duration::from_secs(1),
+            lifetimes: Lifetimes::new(),
             failure_policy: FailurePolicy::default(),
             write_mode: WriteMode::default(),
             hook: None,
-            attempt_timeout: Duration::from_millis(250),
-            operation_timeout: Duration::from_secs(1),
+            timeouts: Timeouts::new(),
             max_pending_changes: 100_000,
             max_pending_bytes: 64 * 1024 * 1024,
-            max_acquisitions: 64,
-            terms: AcquireSettings {
-                refresh_before: Duration::from_secs(300),
-                lease_ttl: Duration::from_secs(30),
-                timeout: Duration::from_secs(60),
-            },
+            acquisitions: Acquisitions::new(),
             plaintext: false,
             clock: Clock::system(),
             journal: None,
             runtime: None,
-            brought: false,
+            brought: None,
             #[cfg(feature = "seal")]
             encryption: Encryption::default(),
         }
@@ -88,10 +94,12 @@ impl Builder {
         self
     }
 
-    /// Requests bring their partitions, which are named before anything can be awaited.
+    /// Requests bring their partitions, which are named before anything can be awaited. These get so old
+    /// unless [`Lifetimes::absolute`] says otherwise.
     #[cfg(feature = "cookie")]
-    pub(crate) fn brought_by_requests(mut self) -> Self {
-        self.brought = true;
+    pub(crate) fn brought_by_requests(mut self, max_age: Duration) -> Self {
+        self.brought = Some(max_age);
+        self.lifetimes = self.lifetimes.with_default_absolute(self.brought);
         self
     }
 
@@ -101,31 +109,9 @@ impl Builder {
         self
     }
 
-    /// How long a partition lives since its last commit; `None` is without end. Defaults to 14
-    /// days, as in the system this crate follows: a user who comes back weekly stays signed in.
-    pub fn expire_after_write(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.lifetime.since_write = limit.into();
-        self
-    }
-
-    /// How long a partition lives since it was last used; `None` is without end. Touches are
-    /// sent to L2 in the background, at most ten per lifetime. Off by default.
-    pub fn sliding_expiration(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.lifetime.sliding = limit.into();
-        self
-    }
-
-    /// How long a partition lives since it was created, whatever happens to it; `None` is without
-    /// end. Off by default.
-    pub fn absolute_expiration(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.lifetime.since_creation = limit.into();
-        self
-    }
-
-    /// How long "there is no such token" is believed without asking L2 again. Defaults to 1 s:
-    /// enough against bursts, short enough for a sign-in on another instance.
-    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
-        self.negative_ttl = ttl;
+    /// How long partitions live. Defaults to [`Lifetimes::new`]: 14 days after the last change.
+    pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes.with_default_absolute(self.brought);
         self
     }
 
@@ -160,26 +146,14 @@ impl Builder {
         self
     }
 
-    /// How long one attempt at an L2 operation may take. Defaults to 250 ms: hundreds of times what a healthy
-    /// Redis needs, and a pause that a user hardly notices. It is measured in five steps that are waited for
-    /// one by one, so that an overloaded process does not take its own delay for the store's.
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.attempt_timeout = timeout;
+    /// How long L2 may take. Defaults to [`Timeouts::new`]: 250 ms for one attempt, 1 s in all.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
         self
     }
 
-    /// How long a call waits for L2, all attempts included: every call of [`Tokens`](crate::Tokens) and
-    /// [`TokenCache`](crate::TokenCache) ends some 50 ms after it at the latest, also one of several steps.
-    /// Such a call goes on in the background, and its answer is that the outcome is not known. An acquisition
-    /// takes longer: its [call](Self::acquire_timeout), and before that another instance's
-    /// [lease](Self::lease_ttl). Defaults to 1 s.
-    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
-        self.operation_timeout = timeout;
-        self
-    }
-
-    /// How many changes may wait for L2. Defaults to 100,000. Beyond that a change waits for room, up to the
-    /// operation timeout, and is then committed before the call returns.
+    /// How many changes may wait for L2. Defaults to 100,000. Beyond that a change waits for room, up to
+    /// [`Timeouts::operation`], and is then committed before the call returns.
     pub fn max_pending_changes(mut self, changes: u32) -> Self {
         self.max_pending_changes = changes;
         self
@@ -191,51 +165,10 @@ impl Builder {
         self
     }
 
-    /// How long before its expiry a token is replaced: it is served at once, and its successor is acquired in
-    /// the background, by one instance. A jitter of ±10 %, fixed per token and instance, spreads the
-    /// instances and users. A refresh time that the provider gives has precedence; a token with a short
-    /// lifetime is replaced in its last fifth. Defaults to 5 minutes, in which an outage of the provider goes
-    /// unnoticed.
-    pub fn refresh_before(mut self, time: Duration) -> Self {
-        self.terms.refresh_before = time;
-        self
-    }
-
-    /// How long an acquisition may wait for its call to the provider, and how long that call may then take;
-    /// the error of both is [`TimedOut`](crate::AcquireErrorKind::TimedOut). The wait does not shorten the
-    /// call: a call that has begun may have spent the refresh token. While another instance has the lease,
-    /// the wait may take up to [`lease_ttl`](Self::lease_ttl) longer, as that instance may have died.
-    /// Defaults to 60 s: a provider that answers later has lost the browser. Keep the timeout of your own
-    /// HTTP client below it.
-    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
-        self.terms.timeout = timeout;
-        self
-    }
-
-    /// How long a lease, the right to acquire a token, outlives an instance that dies with it. It is renewed
-    /// every third of that time. Defaults to 30 s: shorter pauses of a process go unnoticed.
-    pub fn lease_ttl(mut self, ttl: Duration) -> Self {
-        self.terms.lease_ttl = ttl;
-        self
-    }
-
-    /// How many calls to the provider this instance makes at a time. Defaults to 64: some hundreds a second,
-    /// below what providers allow.
-    ///
-    /// A call counts only while it runs. Calls that a request waits for go first. At most a quarter of the
-    /// slots goes to refreshes ahead of need, and at most a quarter to one partition, unless it is an
-    /// [application's](crate::PartitionKey::application). Partitions take turns. A call whose waiting
-    /// requests have all given up before it began is not made.
-    ///
-    /// A call that has taken a second no longer counts, until there are seven times as many such calls as
-    /// this number: a provider that hangs does not stop the users of another one. So at most eight times as
-    /// many calls are open, 512 by default.
-    ///
-    /// Up to 16,384 acquisitions wait or are under way, of these 4,096 ahead of need and 1,024 of one
-    /// partition (some 4 KB each, besides the requests that wait for them). Beyond that the answer is
-    /// [`Error::Overloaded`](crate::Error::Overloaded) at once.
-    pub fn max_acquisitions(mut self, calls: u32) -> Self {
-        self.max_acquisitions = calls;
+    /// When tokens are acquired, and with how many calls to the provider. Defaults to [`Acquisitions::new`]:
+    /// 64 calls at a time, a minute each.
+    pub fn acquisitions(mut self, acquisitions: Acquisitions) -> Self {
+        self.acquisitions = acquisitions;
         self
     }
 
@@ -316,7 +249,7 @@ impl fmt::Debug for Builder {
         f.debug_struct("Builder")
             .field("namespace", &self.namespace)
             .field("l1", &self.l1)
-            .field("lifetime", &self.lifetime)
+            .field("lifetimes", &self.lifetimes)
             .field("failure_policy", &self.failure_policy)
             .field("write_mode", &self.write_mode)
             .finish_non_exhaustive()

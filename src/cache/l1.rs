@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::time::setting;
 
 /// Settings of the in-memory cache.
 ///
@@ -13,6 +14,7 @@ use crate::error::ConfigError;
 /// # let _ = l1;
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "it has no effect until it is given to `Builder::l1`"]
 pub struct L1 {
     pub(crate) max_bytes: Option<u64>,
     pub(crate) expiration_ratio: f64,
@@ -59,7 +61,7 @@ impl L1 {
     /// L2 in the background, so that changes by other instances are seen; `None` is never. Requests do not
     /// wait for it. Defaults to 10 s: one question in ten seconds for a busy user, and none for the others.
     pub fn revalidate_every(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.revalidate_every = interval.into();
+        self.revalidate_every = interval.into().map(setting);
         self
     }
 
@@ -67,28 +69,28 @@ impl L1 {
     /// being compared with L2; a later request waits for that. `None` is without bound. Defaults to 60 s: the
     /// longest that a sign-out on another instance goes unnoticed.
     pub fn max_staleness(mut self, bound: impl Into<Option<Duration>>) -> Self {
-        self.max_staleness = bound.into();
+        self.max_staleness = bound.into().map(setting);
         self
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         if !(self.expiration_ratio > 0.0 && self.expiration_ratio <= 1.0) {
             return Err(ConfigError::new(
-                "l1.expiration_ratio",
+                "L1::expiration_ratio",
                 "must be above 0 and at most 1",
             ));
         }
         if self.max_bytes == Some(0) {
             return Err(ConfigError::new(
-                "l1.max_bytes",
+                "L1::max_bytes",
                 "must be above 0; use L1::disabled() to switch L1 off",
             ));
         }
         if self.revalidate_every == Some(Duration::ZERO) {
-            return Err(ConfigError::new("l1.revalidate_every", "must be above 0"));
+            return Err(ConfigError::new("L1::revalidate_every", "must be above 0"));
         }
         if self.max_staleness == Some(Duration::ZERO) {
-            return Err(ConfigError::new("l1.max_staleness", "must be above 0"));
+            return Err(ConfigError::new("L1::max_staleness", "must be above 0"));
         }
         Ok(())
     }

@@ -24,11 +24,10 @@ impl TokenCache {
     /// cache of this name was built with another value of. `store` differs by type and place, as
     /// [`TokenStore::identity`](crate::TokenStore::identity) says; `on_l2_failure` and
     /// `runtime` differ when one has it and the other has not, and the clock is not compared.
-    pub fn shared(name: &str, mut builder: Builder) -> Result<Self, ConfigError> {
+    pub fn shared(name: &str, builder: Builder) -> Result<Self, ConfigError> {
         let slot = slot(name);
         let mut known = slot.lock();
         if let Some(engine) = known.upgrade().filter(|engine| !engine.queue.is_closed()) {
-            builder.bound_times();
             let asked = builder.fingerprint();
             return match engine.fingerprint.differs_in(&asked) {
                 Some(option) => Err(ConfigError::new(

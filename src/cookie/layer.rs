@@ -16,8 +16,8 @@ impl CookieStore {
     }
 
     /// The same with other settings of the cache. L1 stays off, and a [`Builder::key_ring`] of its
-    /// own would only make the cookies larger. [`Builder::absolute_expiration`] is
-    /// [`CookieStore::MAX_SESSION_AGE`] unless it is set here.
+    /// own would only make the cookies larger. [`Lifetimes::absolute`](crate::Lifetimes::absolute) is
+    /// [`CookieStore::MAX_SESSION_AGE`] unless it is set here, if to `None`.
     ///
     /// # Errors
     /// As for [`Builder::build`].
@@ -27,8 +27,7 @@ impl CookieStore {
     ) -> Result<TokenCacheLayer, ConfigError> {
         let builder = TokenCache::builder(self.clone())
             .clock(self.0.clock.clone())
-            .absolute_expiration(Self::MAX_SESSION_AGE)
-            .brought_by_requests();
+            .brought_by_requests(Self::MAX_SESSION_AGE);
         let cache = adjust(builder).l1(L1::disabled()).build()?;
         cache.keep_fresh(self.0.sealer.ring());
         Ok(TokenCacheLayer::with_cookies(cache, self.clone()))

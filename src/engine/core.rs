@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::cache::acquisitions::Acquisitions;
 use crate::engine::acquire::flights::Flights;
-use crate::engine::acquire::outcome::AcquireSettings;
 use crate::engine::budget::Budget;
 use crate::engine::coherence::Coherence;
 use crate::engine::fingerprint::Fingerprint;
@@ -21,7 +21,7 @@ use crate::engine::sign_out::owed_users::UserSignOuts;
 use crate::engine::write_behind::deferred::Deferred;
 use crate::engine::write_behind::queue::Queue;
 use crate::policy::{FailurePolicy, WriteMode};
-use crate::store::{Lifetime, Loaded, Revision};
+use crate::store::{Loaded, Revision};
 use crate::telemetry::Counters;
 use crate::time::{Clock, Now};
 
@@ -44,8 +44,7 @@ pub(crate) struct Engine {
     pub(crate) rules: Rules,
     pub(crate) flights: Flights,
     pub(crate) operations: Operations,
-    pub(crate) terms: AcquireSettings,
-    pub(crate) lifetime: Lifetime,
+    pub(crate) acquisitions: Acquisitions,
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
     pub(crate) user_sign_outs: UserSignOuts,

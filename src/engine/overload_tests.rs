@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::cache::TokenCache;
+use crate::cache::{Timeouts, TokenCache};
 use crate::engine::journal::record::Record;
 use crate::error::{Error, StoreError};
 use crate::key::PartitionKey;
@@ -106,7 +106,7 @@ async fn a_change_that_finds_no_room_costs_the_same_however_many_wait() {
     const MORE: usize = 200;
     let cache = TokenCache::builder(Hanging)
         .max_pending_changes(ROOM as u32)
-        .attempt_timeout(Duration::from_secs(1))
+        .timeouts(Timeouts::new().attempt(Duration::from_secs(1)))
         .build()
         .expect("valid settings");
     let all: Vec<_> = (0..ROOM + MORE).map(|it| request(&cache, it)).collect();
@@ -129,8 +129,11 @@ async fn a_change_that_finds_no_room_costs_the_same_however_many_wait() {
 async fn a_sign_out_that_the_journal_cannot_take_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let cache = TokenCache::builder(Hanging)
-        .operation_timeout(Duration::from_millis(20))
-        .attempt_timeout(Duration::from_millis(20))
+        .timeouts(
+            Timeouts::new()
+                .operation(Duration::from_millis(20))
+                .attempt(Duration::from_millis(20)),
+        )
         .journal(folder.path().join("journal"))
         .build()
         .expect("valid settings");

@@ -64,7 +64,7 @@ impl Engine {
             let moved = engine.relocate_here(&from, &to, policy, &mut seen).await;
             (moved, seen)
         };
-        let deadline = self.deadline() + self.l2.operation_timeout;
+        let deadline = self.deadline() + self.l2.timeouts.operation;
         match self.detached(deadline, moves).await {
             Ok((moved, seen)) => {
                 *observed = seen;
@@ -212,7 +212,7 @@ impl Engine {
             repeats: None,
             base: 0,
             changes,
-            lifetime: self.lifetime,
+            lifetime: self.rules.lifetimes.partition,
         }
     }
 

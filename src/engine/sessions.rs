@@ -191,7 +191,7 @@ impl Engine {
                 since_write: Some(LISTED_FOR),
                 ..Lifetime::default()
             },
-            false => self.lifetime,
+            false => self.rules.lifetimes.partition,
         }
     }
 

@@ -70,14 +70,16 @@ impl<'a> Unanimous<'a> {
 /// The value of a request header; see [`header`].
 #[derive(Clone, Debug)]
 pub struct Header {
-    name: HeaderName,
+    /// `None`: no header can have the name that was given.
+    name: Option<HeaderName>,
     kind: PartitionKind,
 }
 
-/// The session named by a request header.
-pub fn header(name: HeaderName) -> Header {
+/// The session named by a request header, such as `x-session`. Its name is compared without regard to
+/// case. As with [`cookie`], a name that no request can have finds no key.
+pub fn header(name: impl AsRef<str>) -> Header {
     Header {
-        name,
+        name: HeaderName::from_bytes(name.as_ref().as_bytes()).ok(),
         kind: PartitionKind::Session,
     }
 }
@@ -94,7 +96,8 @@ impl Header {
 impl KeyExtractor for Header {
     fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
         let mut found = Unanimous::default();
-        for value in request.headers(&self.name) {
+        let values = self.name.iter().flat_map(|name| request.headers(name));
+        for value in values {
             found.add(value.trim_ascii())?;
         }
         found.key(self.kind)
@@ -109,7 +112,7 @@ pub struct Cookie {
 }
 
 /// The session named by a cookie (RFC 6265 §5.4). The value is taken as it is, less surrounding
-/// double quotes; its name is compared case-sensitively.
+/// double quotes; its name is compared case-sensitively. A name that no request can have finds no key.
 pub fn cookie(name: impl Into<Box<str>>) -> Cookie {
     let mut prefix = name.into().into_string().into_bytes();
     prefix.push(b'=');

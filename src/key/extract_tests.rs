@@ -17,7 +17,7 @@ fn sid() -> impl KeyExtractor {
 }
 
 fn x_session() -> Header {
-    header(HeaderName::from_static("x-session"))
+    header("x-session")
 }
 
 fn session(id: &str) -> Result<Option<PartitionKey>, KeyError> {
@@ -54,6 +54,18 @@ fn a_cookie_is_found_among_others() {
     // HTTP/2 may split the header (RFC 9113 §8.2.3).
     let split: [(&str, &[u8]); 2] = [("cookie", b"a=b"), ("cookie", b"sid=abc")];
     assert_eq!(extract(sid(), &split), session("abc"));
+}
+
+#[test]
+fn a_header_is_found_in_any_case_and_a_name_that_none_can_have_in_no_request() {
+    let request: [(&str, &[u8]); 2] = [("x-session", b"abc"), ("cookie", b"sid=c")];
+    for name in ["x-session", "X-Session"] {
+        assert_eq!(extract(header(name), &request), session("abc"));
+    }
+    for name in ["", "x session", "x-session:", "x-s\u{e9}ssion"] {
+        assert_eq!(extract(header(name), &request), Ok(None));
+        assert_eq!(extract(header(name).or(sid()), &request), session("c"));
+    }
 }
 
 #[test]

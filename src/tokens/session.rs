@@ -55,7 +55,7 @@ impl Tokens {
     /// # Errors
     /// As for [`insert`](Self::insert), [`Error::Unavailable`] when it is not known whether L2 did
     /// it, and when such a redemption takes longer than the
-    /// [operation timeout](crate::Builder::operation_timeout), and [`Error::NoSessionId`] for a session in
+    /// [operation timeout](crate::Timeouts::operation), and [`Error::NoSessionId`] for a session in
     /// cookies, which nobody can plant: sign out instead, and then insert.
     pub async fn move_to(&self, partition: PartitionKey) -> Result<Self, Error> {
         let from = self.partition()?;

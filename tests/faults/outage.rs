@@ -11,7 +11,7 @@ use common::support::{
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower_token_cache::{
-    BreakerState, Clock, Durability, Lookup, RedisStore, Timestamp, TokenCache,
+    BreakerState, Clock, Durability, Lookup, RedisStore, Timeouts, Timestamp, TokenCache,
 };
 
 /// The breaker waits for up to half a minute between its probes. The feed is tried each second, and comes
@@ -62,8 +62,7 @@ async fn several_slow_answers_take_no_longer_than_the_operation_timeout() {
     let store = TestStore::telling();
     let limit = Duration::from_secs(1);
     let own = builder(store.clone())
-        .attempt_timeout(limit)
-        .operation_timeout(limit)
+        .timeouts(Timeouts::new().attempt(limit).operation(limit))
         .build()
         .unwrap();
     let tokens = own.tokens(session("s"));
@@ -214,8 +213,11 @@ async fn what_redis_refuses_costs_no_read() {
         drained(&first).await;
         let store = RedisStore::builder(server.url()).response_timeout(Duration::from_secs(2));
         let cache = builder(store.build().unwrap())
-            .attempt_timeout(Duration::from_secs(2))
-            .operation_timeout(Duration::from_secs(3))
+            .timeouts(
+                Timeouts::new()
+                    .attempt(Duration::from_secs(2))
+                    .operation(Duration::from_secs(3)),
+            )
             .build()
             .unwrap();
         let known = cache.tokens(session("0"));

@@ -16,9 +16,9 @@ use actix_web::{App, HttpServer, web};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
 use tower_token_cache::{
-    BoxError, Builder, Durability, Error, FailurePolicy, KeyRing, L1, Lookup, MemoryStore,
-    OnFailure, Prior, RedisStore, ShutdownReport, TokenCache, TokenCacheLayer, TokenSet,
-    TokenStore, Tokens, WriteMode, key,
+    Acquisitions, BoxError, Builder, Durability, Error, FailurePolicy, KeyRing, L1, Lifetimes,
+    Lookup, MemoryStore, OnFailure, Prior, RedisStore, ShutdownReport, Timeouts, TokenCache,
+    TokenCacheLayer, TokenSet, TokenStore, Tokens, WriteMode, key,
 };
 
 use common::http_client::Connection;
@@ -345,10 +345,16 @@ type BoxFuture<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 fn on(runtime: &Handle, store: impl TokenStore) -> TokenCache {
     TokenCache::builder(store)
         .runtime(runtime.clone())
-        .attempt_timeout(Duration::from_millis(50))
-        .operation_timeout(Duration::from_millis(200))
-        .acquire_timeout(Duration::from_millis(100))
-        .lease_ttl(Duration::from_millis(100))
+        .timeouts(
+            Timeouts::new()
+                .attempt(Duration::from_millis(50))
+                .operation(Duration::from_millis(200)),
+        )
+        .acquisitions(
+            Acquisitions::new()
+                .timeout(Duration::from_millis(100))
+                .lease_ttl(Duration::from_millis(100)),
+        )
         .build()
         .unwrap()
 }
@@ -377,7 +383,8 @@ fn a_name_stands_for_one_set_of_settings() {
     let named = |builder: Builder| TokenCache::shared("settings", builder);
     let memory = || TokenCache::builder(TestStore::default());
     let first = named(memory()).unwrap();
-    assert!(named(memory().operation_timeout(Duration::from_secs(1))).is_ok());
+    assert!(named(memory().timeouts(Timeouts::new().operation(Duration::from_secs(1)))).is_ok());
+    assert!(named(memory().lifetimes(Lifetimes::new().absolute(None))).is_ok());
     let others = [
         ("store", TokenCache::builder(MemoryStore::new())),
         ("namespace", memory().namespace("another")),
@@ -385,9 +392,12 @@ fn a_name_stands_for_one_set_of_settings() {
         ("l1", memory().l1(L1::disabled())),
         (
             "lifetimes",
-            memory().sliding_expiration(Duration::from_secs(60)),
+            memory().lifetimes(Lifetimes::new().sliding(Duration::from_secs(60))),
         ),
-        ("negative_ttl", memory().negative_ttl(Duration::ZERO)),
+        (
+            "lifetimes",
+            memory().lifetimes(Lifetimes::new().negative_entry(Duration::ZERO)),
+        ),
         (
             "failure_policy",
             memory().failure_policy(FailurePolicy::Strict),
@@ -399,10 +409,13 @@ fn a_name_stands_for_one_set_of_settings() {
         ),
         (
             "timeouts",
-            memory().attempt_timeout(Duration::from_millis(1)),
+            memory().timeouts(Timeouts::new().attempt(Duration::from_millis(1))),
         ),
         ("max_pending", memory().max_pending_changes(1)),
-        ("acquisitions", memory().max_acquisitions(1)),
+        (
+            "acquisitions",
+            memory().acquisitions(Acquisitions::new().max(1)),
+        ),
         ("runtime", memory().runtime(single().handle().clone())),
     ];
     for (option, builder) in others {
@@ -468,7 +481,7 @@ impl Server {
         let server = HttpServer::new(move || {
             let shared = shared(name, TokenCache::builder(inner.clone()));
             *kept.lock().unwrap() = Some(shared.clone());
-            let by = key::header(http::HeaderName::from_static("x-session"));
+            let by = key::header("x-session");
             App::new()
                 .wrap(TokenCacheLayer::new(shared, by))
                 .route("/me", web::get().to(me))

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tower_token_cache::{
-    AcquireErrorKind, Error, MemoryStore, PartitionKey, Prior, ProviderError, Timestamp, Token,
-    TokenCache, TokenSet, Tokens,
+    AcquireErrorKind, Acquisitions, Error, MemoryStore, PartitionKey, Prior, ProviderError,
+    Timestamp, Token, TokenCache, TokenSet, Tokens,
 };
 
 use common::dropped::dropped_after;
@@ -171,7 +171,7 @@ async fn one_session_has_no_more_than_its_share() {
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_take_turns_by_partition() {
     let cache = builder(MemoryStore::new())
-        .max_acquisitions(1)
+        .acquisitions(Acquisitions::new().max(1))
         .build()
         .unwrap();
     let calls = Calls::default();
@@ -203,7 +203,7 @@ async fn those_who_wait_take_turns_by_partition() {
 #[tokio::test(start_paused = true)]
 async fn what_nobody_waits_for_any_more_is_not_asked_for() {
     let cache = builder(MemoryStore::new())
-        .max_acquisitions(1)
+        .acquisitions(Acquisitions::new().max(1))
         .build()
         .unwrap();
     let calls = Calls::default();
@@ -235,7 +235,7 @@ async fn what_nobody_waits_for_any_more_is_not_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn who_comes_after_an_abandoned_one_starts_anew() {
     let cache = builder(MemoryStore::new())
-        .max_acquisitions(1)
+        .acquisitions(Acquisitions::new().max(1))
         .build()
         .unwrap();
     let calls = Calls::default();
@@ -256,8 +256,7 @@ async fn who_comes_after_an_abandoned_one_starts_anew() {
 #[tokio::test(start_paused = true)]
 async fn the_wait_for_a_place_has_an_end() {
     let cache = builder(MemoryStore::new())
-        .max_acquisitions(1)
-        .acquire_timeout(Duration::from_secs(5))
+        .acquisitions(Acquisitions::new().max(1).timeout(Duration::from_secs(5)))
         .build()
         .unwrap();
     let calls = Calls::default();
@@ -352,7 +351,7 @@ async fn requests_that_are_given_up_leave_nothing_behind() {
 async fn dropped_at_any_await_an_acquisition_strands_nobody_and_spends_nothing() {
     for polls in 0..8 {
         let cache = builder(TestStore::default())
-            .max_acquisitions(1)
+            .acquisitions(Acquisitions::new().max(1))
             .build()
             .unwrap();
         keep_expired(&cache, "s").await;

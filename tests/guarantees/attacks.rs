@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tower_token_cache::{Clock, Durability, KeyRing, Lookup, MemoryStore, Timestamp, TokenSet};
+use tower_token_cache::{
+    Clock, Durability, KeyRing, Lookup, MemoryStore, Timeouts, Timestamp, TokenSet,
+};
 
 use common::support::*;
 
@@ -253,7 +255,7 @@ async fn a_link_that_cannot_be_opened_keeps_nobody_signed_in() {
 #[tokio::test]
 async fn a_user_is_signed_out_here_within_the_deadline_while_l2_hangs() {
     let store = TestStore::default();
-    let it = builder(store.clone()).attempt_timeout(Duration::from_secs(1));
+    let it = builder(store.clone()).timeouts(Timeouts::new().attempt(Duration::from_secs(1)));
     let cache = it.build().unwrap();
     let tokens = cache.tokens(session("s"));
     tokens.insert("graph", token("t")).await.unwrap();

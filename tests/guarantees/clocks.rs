@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tower_token_cache::{
-    Clock, Durability, Error, MemoryStore, Prior, ProviderError, Timestamp, Token, TokenCache,
-    TokenSet, Tokens,
+    Clock, Durability, Error, Lifetimes, MemoryStore, Prior, ProviderError, Timestamp, Token,
+    TokenCache, TokenSet, Tokens,
 };
 
 use common::issuer::{Issuer, set};
@@ -54,7 +54,10 @@ impl World {
         let store = TestStore::new(MemoryStore::new().with_clock(right.clone()));
         let instance = |clock: &Clock| {
             let instance = builder(store.clone()).clock(clock.clone());
-            instance.sliding_expiration(HOUR / 2).build().unwrap()
+            instance
+                .lifetimes(Lifetimes::new().sliding(HOUR / 2))
+                .build()
+                .unwrap()
         };
         let (one, other) = (instance(&clock), instance(&right));
         Self {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tower_token_cache::{CacheLevel, Clock, L1, Lookup, MemoryStore, Timestamp};
+use tower_token_cache::{CacheLevel, Clock, L1, Lifetimes, Lookup, MemoryStore, Timestamp};
 
 use common::support::*;
 
@@ -38,7 +38,7 @@ async fn sliding_expiration_included() {
     let cache = builder(store.clone())
         .clock(clock.clone())
         .l1(L1::new().revalidate_every(None).max_staleness(None))
-        .sliding_expiration(Duration::from_secs(1000))
+        .lifetimes(Lifetimes::new().sliding(Duration::from_secs(1000)))
         .build()
         .unwrap();
     let tokens = cache.tokens(session("s"));
@@ -99,7 +99,7 @@ async fn the_earliest_expiry_wins_through_l2_and_back() {
         let builder = builder(store.clone()).clock(clock.clone());
         let builder = builder.l1(L1::new().revalidate_every(None));
         builder
-            .expire_after_write(Duration::from_secs(absolute))
+            .lifetimes(Lifetimes::new().after_write(Duration::from_secs(absolute)))
             .build()
             .unwrap()
     };
@@ -142,7 +142,7 @@ async fn the_expiration_ratio_sends_a_read_to_l2_early() {
             .expiration_ratio(0.1)
             .revalidate_every(None)
             .max_staleness(None))
-        .expire_after_write(Duration::from_secs(1000))
+        .lifetimes(Lifetimes::new().after_write(Duration::from_secs(1000)))
         .build()
         .unwrap();
     let tokens = cache.tokens(session("s"));
@@ -271,7 +271,7 @@ async fn a_partition_in_use_stays_with_l1_off_too() {
     let cache = builder(store.clone())
         .clock(clock.clone())
         .l1(L1::disabled())
-        .sliding_expiration(Duration::from_secs(1000))
+        .lifetimes(Lifetimes::new().sliding(Duration::from_secs(1000)))
         .build()
         .unwrap();
     let tokens = cache.tokens(session("s"));

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tower_token_cache::{CacheLevel, Lookup};
+use tower_token_cache::{CacheLevel, Lookup, Timeouts};
 
 use common::support::*;
 
@@ -36,9 +36,10 @@ async fn after(damage: impl Fn(&RedisServer, &str)) -> (Lookup, u64) {
     damage(&server, &server.only_key());
 
     // What is damaged is not to be taken for what is late.
-    let patient = builder(redis_store(&server).await).attempt_timeout(Duration::from_secs(5));
-    let patient = patient.operation_timeout(Duration::from_secs(10));
-    let cache = patient.build().unwrap();
+    let patience = Duration::from_secs(5);
+    let patient = Timeouts::new().attempt(patience).operation(2 * patience);
+    let cache = builder(redis_store(&server).await).timeouts(patient);
+    let cache = cache.build().unwrap();
     let tokens = cache.tokens(session("s"));
     let lookup = tokens.get("graph").await.unwrap();
     let counted = cache.stats().unopenable;

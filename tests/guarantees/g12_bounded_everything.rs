@@ -5,7 +5,10 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower_token_cache::{BreakerState, Durability, Error, KeyError, TokenCache, TokenSet};
+use tower_token_cache::{
+    Acquisitions, BreakerState, Durability, Error, KeyError, Lifetimes, Timeouts, TokenCache,
+    TokenSet,
+};
 
 use common::support::*;
 
@@ -14,7 +17,7 @@ async fn pending_changes_are_bounded_and_nothing_is_lost_at_the_bound() {
     let store = TestStore::default();
     let cache = builder(store.clone())
         .max_pending_changes(10)
-        .operation_timeout(Duration::from_millis(300))
+        .timeouts(Timeouts::new().operation(Duration::from_millis(300)))
         .build()
         .unwrap();
     store.set_down(true);
@@ -197,42 +200,69 @@ async fn bad_settings_name_the_option() {
     for (option, built) in [
         ("namespace", builder().namespace("").build()),
         ("namespace", builder().namespace("a{b}").build()),
-        ("l1.max_bytes", builder().l1(L1::new().max_bytes(0)).build()),
         (
-            "l1.expiration_ratio",
+            "L1::max_bytes",
+            builder().l1(L1::new().max_bytes(0)).build(),
+        ),
+        (
+            "L1::expiration_ratio",
             builder().l1(L1::new().expiration_ratio(0.0)).build(),
         ),
         (
-            "l1.expiration_ratio",
+            "L1::expiration_ratio",
             builder().l1(L1::new().expiration_ratio(f64::NAN)).build(),
         ),
         (
-            "l1.revalidate_every",
+            "L1::revalidate_every",
             builder()
                 .l1(L1::new().revalidate_every(Duration::ZERO))
                 .build(),
         ),
         (
-            "expire_after_write",
-            builder().expire_after_write(Duration::ZERO).build(),
-        ),
-        (
-            "sliding_expiration",
-            builder().sliding_expiration(Duration::ZERO).build(),
-        ),
-        (
-            "absolute_expiration",
-            builder().absolute_expiration(Duration::ZERO).build(),
-        ),
-        (
-            "attempt_timeout",
-            builder().attempt_timeout(Duration::ZERO).build(),
-        ),
-        (
-            "attempt_timeout",
+            "Lifetimes::after_write",
             builder()
-                .operation_timeout(Duration::from_millis(1))
+                .lifetimes(Lifetimes::new().after_write(Duration::ZERO))
                 .build(),
+        ),
+        (
+            "Lifetimes::sliding",
+            builder()
+                .lifetimes(Lifetimes::new().sliding(Duration::ZERO))
+                .build(),
+        ),
+        (
+            "Lifetimes::absolute",
+            builder()
+                .lifetimes(Lifetimes::new().absolute(Duration::ZERO))
+                .build(),
+        ),
+        (
+            "Timeouts::attempt",
+            builder()
+                .timeouts(Timeouts::new().attempt(Duration::ZERO))
+                .build(),
+        ),
+        (
+            "Timeouts::attempt",
+            builder()
+                .timeouts(Timeouts::new().operation(Duration::from_millis(1)))
+                .build(),
+        ),
+        (
+            "Acquisitions::timeout",
+            builder()
+                .acquisitions(Acquisitions::new().timeout(Duration::ZERO))
+                .build(),
+        ),
+        (
+            "Acquisitions::lease_ttl",
+            builder()
+                .acquisitions(Acquisitions::new().lease_ttl(Duration::ZERO))
+                .build(),
+        ),
+        (
+            "Acquisitions::max",
+            builder().acquisitions(Acquisitions::new().max(0)).build(),
         ),
         (
             "max_pending_changes",

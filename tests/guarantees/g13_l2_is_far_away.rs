@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tower_token_cache::{BreakerState, Lookup, PartitionKey, RedisStore, TokenCache, TokenStore};
+use tower_token_cache::{
+    BreakerState, Lookup, PartitionKey, RedisStore, Timeouts, TokenCache, TokenStore,
+};
 
 use common::proxy::Proxy;
 use common::support::*;
@@ -31,8 +33,8 @@ async fn far_store(url: String) -> RedisStore {
 }
 
 fn patient(store: impl TokenStore) -> TokenCache {
-    let cache = builder(store).attempt_timeout(PATIENCE);
-    cache.operation_timeout(2 * PATIENCE).build().unwrap()
+    let patient = Timeouts::new().attempt(PATIENCE).operation(2 * PATIENCE);
+    builder(store).timeouts(patient).build().unwrap()
 }
 
 /// How many of these users are served, all of them coming at once.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_token_cache::{
-    Clock, Error, L1, MemoryStore, PartitionKey, Timestamp, Token, TokenCache, Tokens,
+    Clock, Error, L1, Lifetimes, MemoryStore, PartitionKey, Timestamp, Token, TokenCache, Tokens,
 };
 
 use common::support::*;
@@ -63,7 +63,9 @@ async fn idle() {
 async fn use_at_any_interval_keeps_a_session() {
     for every in [50, 61, 90, 180, 300, 600, 1200].map(Duration::from_secs) {
         let world = World::new();
-        let cache = world.builder().sliding_expiration(30 * MINUTE);
+        let cache = world
+            .builder()
+            .lifetimes(Lifetimes::new().sliding(30 * MINUTE));
         let cache = cache.build().unwrap();
         sign_in(&cache, "t").await;
         for _ in 0..12 {
@@ -86,7 +88,9 @@ async fn use_does_not_undo_an_idle_end_that_has_passed() {
     for late in [1, 30, 59, 61, 300].map(Duration::from_secs) {
         let world = World::new();
         let instance = || {
-            let builder = world.builder().sliding_expiration(30 * MINUTE);
+            let builder = world
+                .builder()
+                .lifetimes(Lifetimes::new().sliding(30 * MINUTE));
             builder.build().unwrap()
         };
         let (one, other) = (instance(), instance());
@@ -109,7 +113,9 @@ async fn use_does_not_undo_an_idle_end_that_has_passed() {
 #[tokio::test(start_paused = true)]
 async fn a_touch_that_l2_denies_ends_what_memory_has() {
     let world = World::new();
-    let cache = world.builder().sliding_expiration(30 * MINUTE);
+    let cache = world
+        .builder()
+        .lifetimes(Lifetimes::new().sliding(30 * MINUTE));
     let cache = cache
         .l1(L1::new().max_staleness(None).revalidate_every(None))
         .build()
@@ -215,7 +221,10 @@ async fn a_clock_that_steps_hides_nothing_for_longer_than_the_bound() {
         let store = TestStore::default();
         let clock = Clock::manual(Timestamp::now());
         let one = builder(store.clone()).clock(clock.clone());
-        let one = one.sliding_expiration(30 * MINUTE).build().unwrap();
+        let one = one
+            .lifetimes(Lifetimes::new().sliding(30 * MINUTE))
+            .build()
+            .unwrap();
         let other = cache(store.clone());
         let bob = || PartitionKey::user("bob").unwrap();
         sign_in(&other, "ada's").await;

@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use tower_token_cache::{
-    Clock, Durability, Error, L1, MemoryStore, PartitionKey, Timestamp, Token, TokenCache, TokenSet,
+    Clock, Durability, Error, L1, Lifetimes, MemoryStore, PartitionKey, Timestamp, Token,
+    TokenCache, TokenSet,
 };
 
 use common::support::*;
@@ -287,7 +288,8 @@ async fn a_repeated_commit_never_overwrites_a_later_one() {
 #[tokio::test]
 async fn a_generation_that_l2_has_rightly_forgotten_ends_no_later_session() {
     let world = World::new();
-    let instance = || world.instance_with(|builder| builder.absolute_expiration(9 * HOUR));
+    let instance =
+        || world.instance_with(|builder| builder.lifetimes(Lifetimes::new().absolute(9 * HOUR)));
     let ((one, _), (other, _)) = (instance(), instance());
     sign_in(&one).await;
     let _ = one.tokens(ada()).sign_out().await.unwrap();

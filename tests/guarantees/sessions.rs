@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tower_token_cache::{
-    Builder, Clock, Durability, Error, FailurePolicy, Lookup, MemoryStore, PartitionKind, Secret,
-    Timestamp, Token, TokenCache, TokenSet,
+    Builder, Clock, Durability, Error, FailurePolicy, Lifetimes, Lookup, MemoryStore,
+    PartitionKind, Secret, Timestamp, Token, TokenCache, TokenSet,
 };
 
 use common::support::*;
@@ -92,8 +92,8 @@ async fn refresh_token(cache: &TokenCache, id: &str) -> Lookup<Secret> {
 #[tokio::test]
 async fn sessions_are_found_as_long_as_they_live() {
     type Adjust = fn(Builder) -> Builder;
-    let sliding: Adjust = |it| it.sliding_expiration(Duration::from_secs(1800));
-    let aged: Adjust = |it| it.absolute_expiration(Duration::from_secs(8 * 3600));
+    let sliding: Adjust = |it| it.lifetimes(Lifetimes::new().sliding(Duration::from_secs(1800)));
+    let aged: Adjust = |it| it.lifetimes(Lifetimes::new().absolute(Duration::from_secs(8 * 3600)));
     let cases: [(&str, Adjust, Duration, u32); 4] = [
         ("defaults", |it| it, DAY, 20),
         ("sliding", sliding, Duration::from_secs(1200), 30),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower_token_cache::seal::DirRepository;
 use tower_token_cache::{
-    BoxError, Builder, CookieStore, Durability, KeyRing, L1, Lookup, MemoryStore, Prior,
-    RedisStore, TokenCache, TokenSet, TokenStore,
+    Acquisitions, BoxError, Builder, CookieStore, Durability, KeyRing, L1, Lifetimes, Lookup,
+    MemoryStore, Prior, RedisStore, Timeouts, TokenCache, TokenSet, TokenStore,
 };
 
 use common::support::{RedisServer, access, redis_store, session, token};
@@ -14,21 +14,39 @@ type Set = fn(Builder, Duration) -> Builder;
 
 /// Every time of the cache's own.
 const SETTINGS: [(&str, Set); 11] = [
-    ("expire_after_write", |it, time| it.expire_after_write(time)),
-    ("sliding_expiration", |it, time| it.sliding_expiration(time)),
-    ("absolute_expiration", |it, time| {
-        it.absolute_expiration(time)
+    ("Lifetimes::after_write", |it, time| {
+        it.lifetimes(Lifetimes::new().after_write(time))
     }),
-    ("negative_ttl", |it, time| it.negative_ttl(time)),
-    ("attempt_timeout", |it, time| it.attempt_timeout(time)),
-    ("operation_timeout", |it, time| it.operation_timeout(time)),
-    ("refresh_before", |it, time| it.refresh_before(time)),
-    ("acquire_timeout", |it, time| it.acquire_timeout(time)),
-    ("lease_ttl", |it, time| it.lease_ttl(time)),
-    ("l1.revalidate_every", |it, time| {
+    ("Lifetimes::sliding", |it, time| {
+        it.lifetimes(Lifetimes::new().sliding(time))
+    }),
+    ("Lifetimes::absolute", |it, time| {
+        it.lifetimes(Lifetimes::new().absolute(time))
+    }),
+    ("Lifetimes::negative_entry", |it, time| {
+        it.lifetimes(Lifetimes::new().negative_entry(time))
+    }),
+    ("Timeouts::attempt", |it, time| {
+        // An attempt cannot take longer than the operation.
+        let operation = time.max(Duration::from_secs(1));
+        it.timeouts(Timeouts::new().attempt(time).operation(operation))
+    }),
+    ("Timeouts::operation", |it, time| {
+        it.timeouts(Timeouts::new().operation(time))
+    }),
+    ("Acquisitions::refresh_before", |it, time| {
+        it.acquisitions(Acquisitions::new().refresh_before(time))
+    }),
+    ("Acquisitions::timeout", |it, time| {
+        it.acquisitions(Acquisitions::new().timeout(time))
+    }),
+    ("Acquisitions::lease_ttl", |it, time| {
+        it.acquisitions(Acquisitions::new().lease_ttl(time))
+    }),
+    ("L1::revalidate_every", |it, time| {
         it.l1(L1::new().revalidate_every(time))
     }),
-    ("l1.max_staleness", |it, time| {
+    ("L1::max_staleness", |it, time| {
         it.l1(L1::new().max_staleness(time))
     }),
 ];
@@ -78,18 +96,12 @@ async fn sweep<S: TokenStore + Clone>(store: S) {
     for (option, set) in SETTINGS {
         for time in TIMES {
             let what = format!("{option} {time:?}");
-            let built = || {
-                let mut builder = TokenCache::builder(store.clone());
-                if time == Duration::MAX && option == "attempt_timeout" {
-                    builder = builder.operation_timeout(time);
-                }
-                set(builder, time).build()
-            };
+            let built = || set(TokenCache::builder(store.clone()), time).build();
             match built() {
                 Ok(_) => use_it(&what, || built().unwrap(), time == Duration::MAX).await,
                 Err(error) => {
                     assert_ne!(time, Duration::MAX, "{what}: {error}");
-                    let named = [option, "attempt_timeout"].contains(&error.option());
+                    let named = [option, "Timeouts::attempt"].contains(&error.option());
                     assert!(named, "{what}: {error}");
                 }
             }

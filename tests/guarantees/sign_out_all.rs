@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_token_cache::{
-    Clock, Durability, Error, Lookup, MemoryStore, Timestamp, Token, TokenCache,
+    Clock, Durability, Error, Lifetimes, Lookup, MemoryStore, Timestamp, Token, TokenCache,
 };
 
 use common::support::*;
@@ -104,7 +104,7 @@ async fn is_signed_in(cache: &TokenCache, id: &str) -> bool {
 async fn it_is_one_step_and_without_end() {
     let clock = Clock::manual(Timestamp::now());
     let store = TestStore::new(MemoryStore::new().with_clock(clock.clone()));
-    let one = builder(store.clone()).expire_after_write(None);
+    let one = builder(store.clone()).lifetimes(Lifetimes::new().after_write(None));
     let one = one.clock(clock.clone()).build().unwrap();
     let forever = Token::new("t");
     let tokens = one.tokens(session("s"));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower_token_cache::{FailurePolicy, MemoryStore};
+use tower_token_cache::{FailurePolicy, Lifetimes, MemoryStore};
 
 use common::support::*;
 
@@ -84,7 +84,8 @@ async fn touches_do_not_grow_with_the_square_of_the_instances() {
     let server = RedisServer::start();
     let mut caches = Vec::new();
     for _ in 0..INSTANCES {
-        let builder = builder(redis_store(&server).await).sliding_expiration(sliding);
+        let builder =
+            builder(redis_store(&server).await).lifetimes(Lifetimes::new().sliding(sliding));
         caches.push(builder.build().unwrap());
     }
     let tokens = caches[0].tokens(session("s"));

@@ -15,7 +15,7 @@ use common::support::{drained, redis_store, session};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
-use tower_token_cache::{Error, L1, Lookup, Token, TokenCache, TokenSet};
+use tower_token_cache::{Error, L1, Lifetimes, Lookup, Token, TokenCache, TokenSet};
 
 /// Full after some hundred users: most of a run is eviction.
 const L1_BYTES: u64 = 4 << 20;
@@ -55,7 +55,7 @@ async fn memory_is_flat_and_no_task_is_left() {
     let redis = RedisServer::start();
     let cache = TokenCache::builder(redis_store(&redis).await)
         .l1(L1::new().max_bytes(L1_BYTES))
-        .expire_after_write(USER)
+        .lifetimes(Lifetimes::new().after_write(USER))
         .runtime(Handle::current())
         .build()
         .unwrap();

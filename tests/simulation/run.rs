@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower_token_cache::sabotage::{self, Sabotage};
-use tower_token_cache::{BreakerState, L1, PartitionKey, TokenCache};
+use tower_token_cache::{Acquisitions, BreakerState, L1, PartitionKey, TokenCache};
 
 use super::client::Client;
 use super::keys::Lost;
@@ -247,9 +247,12 @@ impl Run {
         })
         .l1(self.profile.l1.clone())
         .clock(self.world.lock().instances[number].clock.clone())
-        .lease_ttl(Duration::from_secs(2))
-        .refresh_before(Duration::from_secs(1))
-        .acquire_timeout(Duration::from_secs(12))
+        .acquisitions(
+            Acquisitions::new()
+                .lease_ttl(Duration::from_secs(2))
+                .refresh_before(Duration::from_secs(1))
+                .timeout(Duration::from_secs(12)),
+        )
         .runtime(tokio::runtime::Handle::current());
         let life = Life {
             number,

@@ -16,8 +16,8 @@ use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower_token_cache::{
-    Clock, L1, MemoryStore, PartitionKey, Prior, ProviderError, RefreshReason, Timestamp, Token,
-    TokenCache, TokenSet, Tokens,
+    Acquisitions, Clock, L1, MemoryStore, PartitionKey, Prior, ProviderError, RefreshReason,
+    Timestamp, Token, TokenCache, TokenSet, Tokens,
 };
 
 const SESSIONS: usize = 100_000;
@@ -184,8 +184,11 @@ async fn refreshes_of_100_000_sessions_with_the_same_expiry_are_spread() {
             .runtime(tokio::runtime::Handle::current())
             .clock(clock.clone())
             .l1(L1::new().revalidate_every(None).max_staleness(None))
-            .refresh_before(REFRESH_BEFORE)
-            .max_acquisitions(MAX_ACQUISITIONS as u32)
+            .acquisitions(
+                Acquisitions::new()
+                    .refresh_before(REFRESH_BEFORE)
+                    .max(MAX_ACQUISITIONS as u32),
+            )
             .build()
             .unwrap()
     };
@@ -271,7 +274,7 @@ async fn who_waits_for_a_refresh_that_was_ahead_of_time_does_not_queue_with_the_
     let cache = TokenCache::builder(MemoryStore::new().with_clock(clock.clone()))
         .runtime(tokio::runtime::Handle::current())
         .clock(clock.clone())
-        .max_acquisitions(4)
+        .acquisitions(Acquisitions::new().max(4))
         .build()
         .unwrap();
     let end = clock.now().saturating_add(Duration::from_secs(60));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::support::{access, builder, session, token};
 use common::topologies::Cluster;
 use tokio::task::JoinSet;
-use tower_token_cache::{Durability, L1, RedisStore, TokenCache};
+use tower_token_cache::{Durability, L1, RedisStore, Timeouts, TokenCache};
 
 /// Users, each in a slot of its own; those of two masters move.
 const USERS: usize = 40;
@@ -31,8 +31,11 @@ async fn cache(cluster: &Cluster, l1: L1) -> TokenCache {
     // The nodes share this machine with other tests.
     let store = RedisStore::builder(cluster.url()).response_timeout(Duration::from_secs(2));
     builder(store.build().unwrap())
-        .attempt_timeout(Duration::from_secs(3))
-        .operation_timeout(Duration::from_secs(5))
+        .timeouts(
+            Timeouts::new()
+                .attempt(Duration::from_secs(3))
+                .operation(Duration::from_secs(5)),
+        )
         .l1(l1)
         .build()
         .unwrap()

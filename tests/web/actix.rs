@@ -128,7 +128,7 @@ fn routes(config: &mut ServiceConfig) {
 }
 
 fn session() -> key::Header {
-    key::header(http::HeaderName::from_static("x-session"))
+    key::header("x-session")
 }
 
 fn token() -> Token {

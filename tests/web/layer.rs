@@ -19,10 +19,7 @@ use tower_token_cache::{
 };
 
 fn layer(cache: &TokenCache) -> TokenCacheLayer {
-    TokenCacheLayer::new(
-        cache.clone(),
-        key::header(HeaderName::from_static("x-session")),
-    )
+    TokenCacheLayer::new(cache.clone(), key::header("x-session"))
 }
 
 fn request(session: &str) -> Request<()> {

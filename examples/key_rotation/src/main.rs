@@ -12,7 +12,8 @@ use std::sync::{Arc, LazyLock};
 use std::{io, time::Duration};
 
 use tower_token_cache::{
-    Clock, KeyRing, L1, PartitionKey, SqliteStore, Timestamp, Token, TokenCache, seal::RingKey,
+    Clock, KeyRing, L1, PartitionKey, SqliteStore, Timeouts, Timestamp, Token, TokenCache,
+    seal::RingKey,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -101,9 +102,7 @@ impl Instance {
         let ring = ring.clock(CLOCK.clone()).open().await?;
         // Without memory every request has to open what stands in the store.
         let cache = TokenCache::builder(store).l1(L1::disabled());
-        let cache = cache
-            .operation_timeout(10 * SECOND)
-            .attempt_timeout(5 * SECOND);
+        let cache = cache.timeouts(Timeouts::new().operation(10 * SECOND).attempt(5 * SECOND));
         let cache = cache.key_ring(ring.clone()).build()?;
         Ok(Self { ring, cache })
     }

@@ -257,7 +257,7 @@ pub(crate) const USER: &str = "x-user";
 
 /// Where a request says whose tokens it is about.
 fn session() -> impl KeyExtractor {
-    let session = key::header(HeaderName::from_static("x-session"));
+    let session = key::header("x-session");
     session.or(key::cookie("sid")).or(key::from_fn(application))
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tower_token_cache::seal::KeyRingError;
 use tower_token_cache::{
-    Builder, ConfigError, CookieStore, FailurePolicy, KeyRing, L1, MemoryStore, RedisStore,
-    SqliteStore, TokenCache, TokenCacheLayer, WriteMode,
+    Acquisitions, Builder, ConfigError, CookieStore, FailurePolicy, KeyRing, L1, Lifetimes,
+    MemoryStore, RedisStore, SqliteStore, TokenCache, TokenCacheLayer, WriteMode,
 };
 use url::Url;
 
@@ -201,18 +201,19 @@ impl Options {
     }
 
     fn adjust(&self, builder: Builder) -> Builder {
-        let mut builder = builder
+        let mut lifetimes = Lifetimes::new().sliding(self.sliding);
+        if let Some(absolute) = self.absolute {
+            lifetimes = lifetimes.after_write(absolute);
+        }
+        let builder = builder
             .l1(self.l1.clone())
             .failure_policy(self.failure_policy)
             .write_mode(self.write_mode)
-            .sliding_expiration(self.sliding);
-        if let Some(absolute) = self.absolute {
-            builder = builder.expire_after_write(absolute);
+            .lifetimes(lifetimes);
+        match self.lease {
+            Some(lease) => builder.acquisitions(Acquisitions::new().lease_ttl(lease)),
+            None => builder,
         }
-        if let Some(lease) = self.lease {
-            builder = builder.lease_ttl(lease);
-        }
-        builder
     }
 }
 
@@ -220,10 +221,10 @@ impl Options {
 fn explain(error: ConfigError) -> Complaint {
     let option = match error.option() {
         "namespace" => "--prefix",
-        "l1.max_bytes" => "--l1-max-bytes",
-        "expire_after_write" => "--absolute",
-        "sliding_expiration" => "--sliding",
-        "lease_ttl" => "--lease",
+        "L1::max_bytes" => "--l1-max-bytes",
+        "Lifetimes::after_write" => "--absolute",
+        "Lifetimes::sliding" => "--sliding",
+        "Acquisitions::lease_ttl" => "--lease",
         other => other,
     };
     format!("{option}: {error}")

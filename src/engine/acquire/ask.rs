@@ -87,7 +87,7 @@ impl Flight {
         // The lease is renewed while the call waits for its slot.
         let gate = Arc::<Gate>::default();
         let work: GuardedFuture<'_, CallEnd> = Box::pin(self.call(call, prior, &mut begun, &gate));
-        let limit = self.begin_by.max(Instant::now()) + engine.terms.timeout;
+        let limit = self.begin_by.max(Instant::now()) + engine.acquisitions.timeout;
         let answer = timeout_at(limit, async {
             match &mut guard.lease {
                 Some(lease) => lease.guard(work, about, &gate).await,
@@ -185,7 +185,7 @@ impl Flight {
         }
         begun.at = Some(Instant::now());
         let work = Box::pin(call.start(prior, engine, &self.id, gate));
-        match timeout(engine.terms.timeout, slot.run(work)).await {
+        match timeout(engine.acquisitions.timeout, slot.run(work)).await {
             Ok(Ok(answer)) => CallEnd::Answered(answer),
             Ok(Err(NoAnswer::Panicked)) => CallEnd::Panicked,
             // Only the runtime of that call has ended. The waiters that remain have calls of their own.

@@ -122,7 +122,7 @@ impl Flight {
                 Ok(())
             })?;
         engine.wake();
-        match timeout(engine.l2.operation_timeout, acknowledged).await {
+        match timeout(engine.l2.timeouts.operation, acknowledged).await {
             Ok(Ok(ack)) => Ok(ack),
             // The sender was dropped, because the partition was signed out.
             Ok(Err(_)) => Err(Error::SignedOut),

@@ -57,7 +57,7 @@ impl Flight {
         joined: Joined,
     ) -> Self {
         Self {
-            begin_by: Instant::now() + engine.terms.timeout,
+            begin_by: Instant::now() + engine.acquisitions.timeout,
             engine,
             id,
             number,

@@ -10,10 +10,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource};
+use crate::cache::acquisitions::Acquisitions;
 use crate::engine::acquire::call::Call;
 use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::flights::{FlightId, Waiter};
-use crate::engine::acquire::outcome::{AcquireFailure, AcquireSettings, AcquiredToken, Need};
+use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Need};
 use crate::engine::core::Engine;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
@@ -106,10 +107,10 @@ impl Engine {
     /// When a flight that starts now has ended at the latest: after the lease wait, the wait for a call slot,
     /// the call, and the reads and writes around it.
     fn latest_end(&self) -> Instant {
-        let AcquireSettings {
+        let Acquisitions {
             timeout, lease_ttl, ..
-        } = self.terms;
-        Instant::now() + timeout * 2 + lease_ttl + self.l2.operation_timeout * 2
+        } = self.acquisitions;
+        Instant::now() + timeout * 2 + lease_ttl + self.l2.timeouts.operation * 2
     }
 
     /// Acquires a successor of a token that will expire soon, in the background.
@@ -160,7 +161,7 @@ impl Engine {
 
     /// Whether the time of `refresh_at` has come.
     pub(crate) fn is_refresh_due(&self, token: &Token, now: Timestamp) -> bool {
-        let soon = self.terms.refresh_before.saturating_mul(2);
+        let soon = self.acquisitions.refresh_before.saturating_mul(2);
         let has_long = |end: Timestamp| now.saturating_add(soon) < end;
         if token.refresh_at().is_none() && token.expires_at().is_some_and(has_long) {
             // This is so for most tokens, and saves the computation below.
@@ -173,7 +174,7 @@ impl Engine {
 
     /// The refresh time without jitter, and the duration of which the jitter is a fraction.
     fn refresh_window(&self, token: &Token) -> Option<(Timestamp, Duration)> {
-        let before = self.terms.refresh_before;
+        let before = self.acquisitions.refresh_before;
         match (token.refresh_at(), token.expires_at()) {
             (Some(at), Some(end)) => Some((at, end.since(at).min(before))),
             (Some(at), None) => Some((at, before)),

@@ -94,7 +94,7 @@ impl HeldLease {
     /// Asks for the lease once. Returns how long another owner still has it, or `None` if it is granted. May
     /// be repeated.
     pub(crate) async fn take(&mut self) -> Result<Option<Duration>, L2Error> {
-        let ttl = self.engine.terms.lease_ttl;
+        let ttl = self.engine.acquisitions.lease_ttl;
         let asked = Until::now(&self.engine.clock);
         if sabotage::is(Sabotage::LeaseNotTaken) {
             self.until = asked.plus(ttl);
@@ -124,7 +124,7 @@ impl HeldLease {
         gate: &Gate,
     ) -> Guarded<Result<T, Panicked>> {
         let (engine, lease) = (self.engine.clone(), self.lease.clone());
-        let ttl = engine.terms.lease_ttl;
+        let ttl = engine.acquisitions.lease_ttl;
         loop {
             let until = self.until.clone();
             gate.allow_until(Some(until.clone()));
@@ -163,7 +163,7 @@ impl HeldLease {
     /// lease, this waits: if that owner fails, the tokens that the provider has given here may be the only
     /// ones left.
     async fn regain(&mut self, about: About<'_>) -> Result<bool, L2Error> {
-        let pause = self.engine.terms.lease_ttl / 10;
+        let pause = self.engine.acquisitions.lease_ttl / 10;
         let mut attempt = 1;
         loop {
             let taken = self.take().await;
@@ -200,7 +200,7 @@ impl HeldLease {
     /// token. Holds only a `Weak` engine meanwhile.
     pub(crate) async fn keep_until_written(mut self, partition: PartitionKey, name: TokenKey) {
         self.held = false;
-        let (lease, ttl) = (self.lease.clone(), self.engine.terms.lease_ttl);
+        let (lease, ttl) = (self.lease.clone(), self.engine.acquisitions.lease_ttl);
         let engine = Arc::downgrade(&self.engine);
         drop(self);
         loop {

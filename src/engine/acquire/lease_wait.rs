@@ -62,8 +62,8 @@ impl LeaseWait {
         Self {
             pause: FIRST_POLL,
             held_until: None,
-            patience: now + engine.l2.operation_timeout,
-            over: now + engine.terms.timeout + engine.terms.lease_ttl,
+            patience: now + engine.l2.timeouts.operation,
+            over: now + engine.acquisitions.timeout + engine.acquisitions.lease_ttl,
         }
     }
 

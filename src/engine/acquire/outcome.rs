@@ -10,16 +10,6 @@ use crate::lookup::{CacheLevel, Durability};
 use crate::time::Timestamp;
 use crate::token::Token;
 
-/// The settings of acquisitions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AcquireSettings {
-    /// How long before its expiry a token is replaced.
-    pub(crate) refresh_before: Duration,
-    pub(crate) lease_ttl: Duration,
-    /// How long one call to the provider may take.
-    pub(crate) timeout: Duration,
-}
-
 /// What a request demands of a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Need {

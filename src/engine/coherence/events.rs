@@ -28,7 +28,7 @@ impl Engine {
     pub(crate) fn staleness_bound(&self) -> Option<Duration> {
         let now = self.now().moment;
         match self.rules.trust.feed_state(now) {
-            FeedState::None => self.rules.max_staleness,
+            FeedState::None => self.rules.l1.max_staleness,
             FeedState::Alive => Some(self.rules.trust.unproven_for(now)),
             FeedState::Lost => Some(RECHECK).filter(|_| self.l2.shards.answer()),
         }

@@ -48,12 +48,8 @@ const EMPTY_PART: u64 = 16;
 const MAX_EMPTY_BYTES: u64 = 10 << 20;
 
 impl Partitions {
-    pub(crate) fn new(
-        max_bytes: Option<u64>,
-        rules: Rules,
-        prefix: NamespaceNumber,
-        sign_outs: SignOuts,
-    ) -> Self {
+    pub(crate) fn new(rules: Rules, prefix: NamespaceNumber, sign_outs: SignOuts) -> Self {
+        let max_bytes = rules.l1.max_bytes;
         let limit = max_bytes.unwrap_or_default();
         let of_empty = (limit / EMPTY_PART).min(MAX_EMPTY_BYTES);
         Self {
@@ -347,6 +343,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::cache::{L1, Lifetimes};
     use crate::codec::Value;
     use crate::engine::partition::links::Users;
     use crate::engine::trust::FeedTrust;
@@ -358,21 +355,13 @@ mod tests {
 
     fn partitions() -> Partitions {
         let rules = Rules {
-            negative_ttl: std::time::Duration::from_secs(1),
-            expiration_ratio: 1.0,
-            revalidate_every: None,
-            max_staleness: None,
-            sliding: None,
+            l1: L1::new().max_bytes(LIMIT),
+            lifetimes: Lifetimes::new(),
             trust: FeedTrust::default(),
             losses: crate::engine::partition::life::Losses::default(),
             users: Users::default(),
         };
-        Partitions::new(
-            Some(LIMIT),
-            rules,
-            NamespaceNumber::default(),
-            SignOuts::default(),
-        )
+        Partitions::new(rules, NamespaceNumber::default(), SignOuts::default())
     }
 
     fn user(number: usize) -> PartitionKey {

@@ -40,7 +40,7 @@ impl L2 {
             [alone] => Some(*alone),
             _ => None,
         };
-        let deadline = Instant::now() + self.operation_timeout;
+        let deadline = Instant::now() + self.timeouts.operation;
         let mut number = 0;
         loop {
             number += 1;
@@ -48,7 +48,7 @@ impl L2 {
                 return Err(L2Error::of(StoreErrorKind::CircuitOpen));
             };
             let question = reads(operation).then(|| shard.pace.ask());
-            let answer = within(self.attempt_timeout, deadline, ask()).await;
+            let answer = within(self.timeouts.attempt, deadline, ask()).await;
             let answer = answer.unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Timeout)));
             // A refusal is an answer.
             let answered = match &answer {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cache::timeouts::Timeouts;
 use crate::engine::error::L2Error;
 use crate::engine::l2::entries::EntryCodec;
 use crate::engine::l2::shards::{Shard, Shards};
@@ -22,10 +23,7 @@ pub(crate) struct L2 {
     pub(crate) prefix: NamespaceNumber,
     pub(crate) shards: Shards,
     pub(crate) hook: Option<FailureHook>,
-    /// The limit on one attempt.
-    pub(crate) attempt_timeout: Duration,
-    /// The limit on an operation, all attempts included.
-    pub(crate) operation_timeout: Duration,
+    pub(crate) timeouts: Timeouts,
     pub(crate) counters: Arc<Counters>,
 }
 

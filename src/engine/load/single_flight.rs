@@ -160,7 +160,8 @@ impl Loader {
         };
         let left = engine
             .l2
-            .operation_timeout
+            .timeouts
+            .operation
             .saturating_sub(self.began.elapsed());
         match tokio::time::timeout(left, takes).await {
             Ok(Ok(Some(()))) => self.succeeded(),
@@ -178,7 +179,7 @@ impl Loader {
 
     /// Several questions, each with its own timeout, must not take longer in total than callers wait.
     async fn run(mut self, compares: bool) {
-        let limit = self.engine.l2.operation_timeout;
+        let limit = self.engine.l2.timeouts.operation;
         let left = limit.saturating_sub(self.began.elapsed());
         let outcome = tokio::time::timeout(left, self.load(compares)).await;
         self.outcome = outcome.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout)));

@@ -182,8 +182,8 @@ impl State {
         let at = |rest: Option<Duration>| rest.map(|rest| now.moment.saturating_add(rest));
         self.end = at(remaining.idle);
         self.hard_end = at(remaining.hard);
-        let fresh = |rest: Duration| rest.mul_f64(rules.expiration_ratio);
-        let limited = rules.expiration_ratio < 1.0;
+        let fresh = |rest: Duration| rest.mul_f64(rules.l1.expiration_ratio);
+        let limited = rules.l1.expiration_ratio < 1.0;
         self.fresh_until = at(remaining.idle.filter(|_| limited).map(fresh));
     }
 

@@ -97,7 +97,9 @@ impl State {
 
     /// Whether memory may answer that an entry is absent.
     pub(crate) fn absences_are_known(&self, now: Now, rules: &Rules) -> bool {
-        let until = self.checked_at.saturating_add(rules.negative_ttl);
+        let until = self
+            .checked_at
+            .saturating_add(rules.lifetimes.negative_entry);
         let known = self.complete && self.is_coherent(now, rules) && now.moment < until;
         self.is_clearing() || known
     }
@@ -138,7 +140,7 @@ impl State {
 
     /// When memory must be compared with L2 before it is used; `None` if a feed announces changes.
     fn stale_at(&self, rules: &Rules) -> Option<Moment> {
-        let bound = rules.max_staleness.filter(|_| rules.trust.is_none())?;
+        let bound = rules.l1.max_staleness.filter(|_| rules.trust.is_none())?;
         Some(self.checked_at.saturating_add(bound))
     }
 
@@ -154,14 +156,18 @@ impl State {
 
     fn revalidate_at(&self, rules: &Rules) -> Option<Moment> {
         let silent = self.complete && rules.trust.is_none();
-        let interval = rules.revalidate_every.filter(|_| silent)?;
+        let interval = rules.l1.revalidate_every.filter(|_| silent)?;
         Some(self.checked_at.saturating_add(interval))
     }
 
     /// When L2 is to be touched: after a tenth of the sliding lifetime, which is the most by which the
     /// partition can end early.
     pub(crate) fn touch_at(&self, rules: &Rules) -> Option<Moment> {
-        let sliding = rules.sliding.filter(|_| self.version > 0)?;
+        let sliding = rules
+            .lifetimes
+            .partition
+            .sliding
+            .filter(|_| self.version > 0)?;
         Some(self.touched_at.saturating_add(sliding / 10))
     }
 

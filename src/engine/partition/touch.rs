@@ -15,6 +15,8 @@ impl State {
         self.touched_at = now.moment;
         // Users whose session is in L1 stay signed in while L2 cannot be touched.
         let idle_end = rules
+            .lifetimes
+            .partition
             .sliding
             .map(|sliding| now.moment.saturating_add(sliding));
         self.end = [self.hard_end, idle_end].into_iter().flatten().min();

@@ -49,7 +49,7 @@ pin_project! {
 impl Engine {
     /// When a call that begins now times out.
     pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.l2.operation_timeout
+        Instant::now() + self.l2.timeouts.operation
     }
 
     /// Waits for `future`, work of the engine, until `deadline` and a little longer.

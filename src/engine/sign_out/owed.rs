@@ -63,7 +63,7 @@ impl Engine {
                 .journal_sign_out(&journal, &key, sign_out, since, sender, failure)
                 .await;
         });
-        self.bounded(self.l2.operation_timeout + 2 * PATIENCE, ended)
+        self.bounded(self.l2.timeouts.operation + 2 * PATIENCE, ended)
     }
 
     async fn journal_sign_out(

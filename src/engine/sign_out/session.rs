@@ -37,7 +37,7 @@ impl Engine {
             repeats: None,
             base: loaded.version,
             changes: changes.collect(),
-            lifetime: self.lifetime,
+            lifetime: self.rules.lifetimes.partition,
         };
         self.l2.commit(&[commit]).await?;
         Ok(Cleared {

@@ -30,9 +30,10 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 impl Engine {
     /// How long a user's epoch is kept from now on: longer than a session that is linked now can live.
     pub(crate) fn epoch_life(&self) -> Option<Duration> {
-        let limits = [self.lifetime.since_write, self.lifetime.since_creation];
+        let lifetime = self.rules.lifetimes.partition;
+        let limits = [lifetime.since_write, lifetime.since_creation];
         let longest = limits.into_iter().flatten().max()?;
-        let idle = self.lifetime.sliding.unwrap_or_default();
+        let idle = lifetime.sliding.unwrap_or_default();
         Some(longest.max(idle).max(LONGEST))
     }
 
@@ -76,7 +77,7 @@ impl Engine {
 
     pub(crate) async fn end_user(self: &Arc<Self>, id: CommitId) -> Result<(), L2Error> {
         let records = self.user_sign_outs.records(id);
-        let raised = timeout(self.l2.operation_timeout, self.raise_user(&records)).await;
+        let raised = timeout(self.l2.timeouts.operation, self.raise_user(&records)).await;
         match raised.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout))) {
             Ok(()) => {
                 self.user_sign_outs.acknowledged(id);

@@ -26,7 +26,7 @@ impl RedisStoreBuilder {
 
     /// How long to wait for a connection, and for an answer, before the connection is given up.
     /// Defaults to 200 ms; keep it below the cache's
-    /// [`attempt_timeout`](crate::Builder::attempt_timeout), so that a dead connection is noticed.
+    /// [`Timeouts::attempt`](crate::Timeouts::attempt), so that a dead connection is noticed.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self

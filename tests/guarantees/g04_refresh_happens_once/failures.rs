@@ -92,7 +92,7 @@ fn acquired_within(
 #[tokio::test(start_paused = true)]
 async fn a_call_that_takes_too_long_ends() {
     let cache = builder(expired().await)
-        .acquire_timeout(Duration::from_secs(5))
+        .acquisitions(Acquisitions::new().timeout(Duration::from_secs(5)))
         .build()
         .unwrap();
     let tokens = cache.tokens(session("s"));

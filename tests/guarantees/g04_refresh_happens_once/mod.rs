@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 use tower_token_cache::{
-    AcquireErrorKind, CacheLevel, Clock, Durability, Error, FailurePolicy, Lookup, MemoryStore,
-    Prior, ProviderError, RefreshReason, Timestamp, Token, TokenCache, TokenSet, TokenSource,
-    Tokens,
+    AcquireErrorKind, Acquisitions, CacheLevel, Clock, Durability, Error, FailurePolicy, Lookup,
+    MemoryStore, Prior, ProviderError, RefreshReason, Timestamp, Token, TokenCache, TokenSet,
+    TokenSource, Tokens,
 };
 
 use common::issuer::{Issuer, set};
@@ -227,7 +227,7 @@ async fn shutdown_waits_for_a_call_under_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_to_the_provider_are_bounded() {
     let cache: TokenCache = builder(MemoryStore::new())
-        .max_acquisitions(5)
+        .acquisitions(Acquisitions::new().max(5))
         .build()
         .unwrap();
     let (now, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_token_cache::{L1, OnFailure, RedisStore, StoreError, StoreErrorKind};
+use tower_token_cache::{L1, OnFailure, RedisStore, StoreError, StoreErrorKind, Timeouts};
 
 use super::evidence::Evidence;
 use super::*;
@@ -110,8 +110,11 @@ async fn every_policy(evidence: &Evidence, server: &RedisServer, what: &str) {
             let seen = shown.clone();
             let cache = builder(redis_store(server).await)
                 .failure_policy(policy)
-                .attempt_timeout(Duration::from_millis(20))
-                .operation_timeout(Duration::from_millis(50))
+                .timeouts(
+                    Timeouts::new()
+                        .attempt(Duration::from_millis(20))
+                        .operation(Duration::from_millis(50)),
+                )
                 .on_l2_failure(move |failure| {
                     seen.lock().unwrap().push_str(&format!("{failure:?}"));
                     answer

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use tower_token_cache::cookie::{CookieStore, SameSite};
 use tower_token_cache::seal::{DirRepository, RingKey};
-use tower_token_cache::{Clock, KeyRing, Timestamp};
+use tower_token_cache::{Clock, KeyRing, Lifetimes, Timestamp};
 
 use super::jar::Jar;
 use super::server::{HOUR, Provider, Server, builder, text};
@@ -400,4 +400,28 @@ async fn a_session_ends_a_month_after_it_began_however_it_is_used() {
     clock.advance(HOUR);
     let answer = thief.get(two.address, "/tokens/graph").await;
     assert_eq!(answer.body, "Absent");
+}
+
+/// A group of settings is set as a whole. The month stays unless it is what is set.
+#[tokio::test]
+async fn other_lifetimes_leave_the_month_as_it_is() {
+    let longer = Lifetimes::new().after_write(60 * 24 * HOUR);
+    let endless = longer.clone().absolute(None);
+    for (lifetimes, found) in [(longer, "Absent"), (endless, "first")] {
+        let clock = Clock::manual(Timestamp::now());
+        let store = builder().clock(clock.clone()).build().unwrap();
+        let layer = store.layer_with(|builder| builder.lifetimes(lifetimes));
+        let server = Server::over(layer.unwrap(), Provider::default()).await;
+        let mut ada = Jar::default();
+        ada.post(server.address, "/refresh", "360000000").await;
+        for day in 0..30 {
+            let answer = ada.get(server.address, "/tokens/graph").await;
+            assert_eq!(answer.body, "first", "day {day}");
+            clock.advance(HOUR * 24);
+            ada.post(server.address, "/tokens/visit", "t").await;
+        }
+        clock.advance(HOUR);
+        let answer = ada.get(server.address, "/tokens/graph").await;
+        assert_eq!(answer.body, found);
+    }
 }

@@ -1,0 +1,70 @@
+//! `Timeouts`: how long the store may take.
+
+use std::time::Duration;
+
+use crate::error::ConfigError;
+use crate::time::setting;
+
+/// How long L2 may take.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_token_cache::Timeouts;
+///
+/// let far_away = Timeouts::new()
+///     .attempt(Duration::from_millis(500))
+///     .operation(Duration::from_secs(2));
+/// # let _ = far_away;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "it has no effect until it is given to `Builder::timeouts`"]
+pub struct Timeouts {
+    pub(crate) attempt: Duration,
+    pub(crate) operation: Duration,
+}
+
+impl Timeouts {
+    /// Defaults to 250 ms for one attempt, and to 1 s for all attempts together.
+    pub fn new() -> Self {
+        Self {
+            attempt: Duration::from_millis(250),
+            operation: Duration::from_secs(1),
+        }
+    }
+
+    /// How long one attempt at an L2 operation may take: above 0, and at most
+    /// [`operation`](Self::operation). Defaults to 250 ms: hundreds of times what a healthy Redis needs, and a
+    /// pause that a user hardly notices. It is measured in five steps that are waited for one by one, so that
+    /// an overloaded process does not take its own delay for the store's.
+    pub fn attempt(mut self, timeout: Duration) -> Self {
+        self.attempt = setting(timeout);
+        self
+    }
+
+    /// How long a call waits for L2, all attempts included: every call of [`Tokens`](crate::Tokens) and
+    /// [`TokenCache`](crate::TokenCache) ends some 50 ms after it at the latest, also one of several steps.
+    /// Such a call goes on in the background, and its answer is that the outcome is not known. An acquisition
+    /// takes longer: its [call](crate::Acquisitions::timeout), and before that another instance's
+    /// [lease](crate::Acquisitions::lease_ttl). Defaults to 1 s: room for retries,
+    /// and no longer than a user waits.
+    pub fn operation(mut self, timeout: Duration) -> Self {
+        self.operation = setting(timeout);
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if self.attempt.is_zero() || self.attempt > self.operation {
+            return Err(ConfigError::new(
+                "Timeouts::attempt",
+                "must be above 0 and at most `Timeouts::operation`",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
