@@ -214,6 +214,19 @@ async fn the_key_decides_on_scopes_and_the_caller_on_claims() {
 }
 
 #[tokio::test]
+async fn a_client_with_a_name_asks_for_no_other_clients_tokens() {
+    let endpoint = Endpoint::answering(200, r#"{"access_token":"a"}"#).await;
+    let source = RefreshToken::new(endpoint.client().named("google"));
+    for client in [None, Some("github".into())] {
+        let refused = source.acquire(Prior { client, ..prior() }).await;
+        assert!(refused.is_err());
+    }
+    assert!(endpoint.asked.lock().unwrap().is_empty(), "nothing is sent");
+    let client = Some("google".into());
+    assert!(source.acquire(Prior { client, ..prior() }).await.is_ok());
+}
+
+#[tokio::test]
 async fn without_a_refresh_token_the_user_signs_in_only_if_that_is_known() {
     let endpoint = Endpoint::answering(200, TOKENS).await;
     let source = RefreshToken::new(endpoint.client());

@@ -136,6 +136,26 @@ mod tower_client {
     }
 
     #[tokio::test]
+    async fn a_layer_for_a_client_sends_that_clients_token_and_no_other() {
+        let (api, source, cache) = (Api::knowing(&["new-1"]), Source::default(), memory());
+        let url = api.start().await;
+        let user = user(&cache, "u").await;
+        let github = user.client("github").unwrap();
+        github.insert("api", token("github's")).await.unwrap();
+        let google = layer(&source, &url).for_client("google").unwrap();
+        // Whichever client's handle the request has.
+        for tokens in [&user, &github] {
+            let client = google.layer(http_client());
+            let response = client.oneshot(post(&url, Some(tokens))).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+        }
+        assert_eq!(api.headers(), ["Bearer new-1", "Bearer new-1"]);
+        let google = user.client("google").unwrap();
+        assert!(google.contains("api").await.unwrap());
+        assert!(layer(&source, &url).for_client("").is_err());
+    }
+
+    #[tokio::test]
     async fn a_user_without_a_token_gets_one_from_the_source() {
         let (api, source, cache) = (Api::knowing(&["new-1"]), Source::default(), memory());
         let url = api.start().await;
