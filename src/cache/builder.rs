@@ -12,7 +12,7 @@ use crate::engine::acquire::outcome::AcquireSettings;
 use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
 #[cfg(feature = "seal")]
 use crate::seal::KeyRing;
-use crate::store::{Lifetime, TokenStore};
+use crate::store::{DynStore, Lifetime, TokenStore};
 use crate::time::Clock;
 #[cfg(feature = "seal")]
 use crate::time::Timestamp;
@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 ///
 /// Every setting has a default that suits a web application with a Redis nearby.
 pub struct Builder {
-    pub(crate) store: Arc<dyn TokenStore>,
+    pub(crate) store: Arc<dyn DynStore>,
     pub(crate) store_type: &'static str,
     pub(crate) namespace: Box<str>,
     pub(crate) l1: L1,

@@ -521,7 +521,7 @@ async fn an_abandoned_commit_is_whole_or_absent() {
     let ids = [partition("one"), partition("other")];
     for polls in 0..40 {
         let group = ids.each_ref().map(|id| put(id, polls, "x"));
-        let mut commit = store.commit(&group);
+        let mut commit = Box::pin(store.commit(&group));
         for _ in 0..polls {
             if poll!(&mut commit).is_ready() {
                 break;

@@ -12,7 +12,7 @@ use peers::report::bar;
 use peers::users::{PAYLOAD, scaled_set, session_id};
 use tower_token_cache::store::{
     Change, Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, StoreFuture, StoredEntry,
+    Raise, Remaining, StoredEntry,
 };
 use tower_token_cache::{L1, PartitionKey, StoreError, StoreErrorKind, TokenCache, TokenStore};
 
@@ -31,10 +31,10 @@ impl NullStore {
 }
 
 impl TokenStore for NullStore {
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
+    async fn load(
+        &self,
+        group: &[PartitionId],
+    ) -> Vec<Result<Loaded, StoreError>> {
         let entries = self
             .remembered()
             .into_iter()
@@ -54,13 +54,13 @@ impl TokenStore for NullStore {
             ..Loaded::default()
         };
         let answers = vec![Ok(loaded); group.len()];
-        Box::pin(std::future::ready(answers))
+        answers
     }
 
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+    async fn commit(
+        &self,
+        group: &[Commit],
+    ) -> Vec<Result<Outcome, StoreError>> {
         let version = self.remembered().map_or(1, |_| 2);
         if let Some(template) = &self.template {
             template.get_or_init(|| group[0].changes.clone());
@@ -72,63 +72,63 @@ impl TokenStore for NullStore {
             life: None,
             remaining,
         };
-        Box::pin(std::future::ready(vec![Ok(committed); group.len()]))
+        vec![Ok(committed); group.len()]
     }
 
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+    async fn touch(
+        &self,
+        group: &[PartitionId],
+    ) -> Vec<Result<Remaining, StoreError>> {
         Box::pin(std::future::ready(vec![
             Ok(Remaining::default());
             group.len()
         ]))
     }
 
-    fn clear<'a>(
-        &'a self,
-        _: &'a PartitionId,
+    async fn clear(
+        &self,
+        _: &PartitionId,
         _: Option<u64>,
         _: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
+    ) -> Result<Cleared, StoreError> {
         let (generation, ended) = (1, true);
-        Box::pin(std::future::ready(Ok(Cleared { generation, ended })))
+        Ok(Cleared { generation, ended })
     }
 
-    fn raise<'a>(
-        &'a self,
-        _: &'a PartitionId,
+    async fn raise(
+        &self,
+        _: &PartitionId,
         _: Raise,
         _: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        Box::pin(std::future::ready(Ok(1)))
+    ) -> Result<u64, StoreError> {
+        Ok(1)
     }
 
-    fn relocate<'a>(
-        &'a self,
-        _: &'a Origin,
-        _: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+    async fn relocate(
+        &self,
+        _: &Origin,
+        _: &Commit,
+    ) -> Result<Outcome, StoreError> {
         not_measured()
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        _: &'a Lease,
+    async fn acquire_lease(
+        &self,
+        _: &Lease,
         _: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+    ) -> Result<LeaseState, StoreError> {
         not_measured()
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        _: &'a Lease,
+    async fn renew_lease(
+        &self,
+        _: &Lease,
         _: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+    ) -> Result<bool, StoreError> {
         not_measured()
     }
 
-    fn release_lease<'a>(&'a self, _: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+    async fn release_lease(&self, _: &Lease) -> Result<bool, StoreError> {
         not_measured()
     }
 }
