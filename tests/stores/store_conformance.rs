@@ -83,12 +83,14 @@ impl TokenStore for Least {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_store_conforms_with_the_defaults() {
-    let clock = Clock::manual(Timestamp::now());
-    let store = Least(MemoryStore::new().with_clock(clock.clone()));
-    let harness = Harness::manual(Arc::new(store), clock);
-    conformance::all(&harness).await;
+    let harness = || {
+        let clock = Clock::manual(Timestamp::now());
+        let store = Least(MemoryStore::new().with_clock(clock.clone()));
+        Harness::manual(Arc::new(store), clock)
+    };
+    conformance::all(&harness()).await;
     for _ in 0..100 {
-        conformance::concurrent_moves_have_one_winner(&harness).await;
+        conformance::concurrent_moves_have_one_winner(&harness()).await;
     }
 }
 
