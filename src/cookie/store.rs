@@ -8,8 +8,8 @@ use super::chunks::Chunks;
 use super::sealer::Sealer;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::{
-    Change, Cleared, Commit, CommitId, DynStore, EntryId, Lease, LeaseState, Lifetime, Loaded,
-    Origin, Outcome, PartitionId, Put, Raise, Remaining, Slots, TokenStore,
+    Change, Cleared, Commit, CommitId, DynStore, EntryId, Lease, LeaseState, Loaded, Origin,
+    Outcome, PartitionId, Put, Raise, Remaining, Slots, TokenStore,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -95,27 +95,12 @@ impl CookieStore {
     ) -> Result<Cleared, StoreError> {
         let cleared = store.clear(partition, expected, id).await?;
         // A tombstone does not live for as long as cookies do.
-        let mark = Commit {
-            partition: partition.clone(),
-            id: CommitId(getrandom::u64().unwrap_or_default().to_be_bytes()),
-            generation: cleared.generation,
-            expected: None,
-            life: None,
-            repeats: None,
-            base: 0,
-            changes: vec![Change {
-                entry: EntryId::from([0; 16]),
-                put: Some(Put {
-                    value: bytes::Bytes::from_static(b"signed out"),
-                    expires_at: None,
-                }),
-            }],
-            lifetime: Lifetime {
-                // The clocks of who sets a cookie, of who reads it and of this store differ.
-                since_write: Some(self.0.max_age.saturating_add(3 * SKEW)),
-                ..Lifetime::default()
-            },
-        };
+        let put = Put::new(&b"signed out"[..], None);
+        let id = CommitId(getrandom::u64().unwrap_or_default().to_be_bytes());
+        let mut mark = Commit::new(partition.clone(), id, cleared.generation);
+        mark.changes = vec![Change::new(EntryId::from([0; 16]), Some(put))];
+        // The clocks of who sets a cookie, of who reads it and of this store differ.
+        mark.lifetime.since_write = Some(self.0.max_age.saturating_add(3 * SKEW));
         match store.commit(&[mark]).await.pop() {
             Some(Err(error)) => Err(error),
             _ => Ok(cleared),

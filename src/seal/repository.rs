@@ -11,12 +11,23 @@ use super::error::KeyRingError;
 /// which holds a key in the clear where no [`KeyProtector`](super::KeyProtector) is set; it is
 /// wiped on drop.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeyRecord {
     /// At most 64 letters, digits, `.` and `-`; unique within the repository. Good as a file or
     /// blob name.
     pub name: String,
     /// At most 16 KiB of text.
     pub content: Zeroizing<Vec<u8>>,
+}
+
+impl KeyRecord {
+    /// What stands under this name.
+    pub fn new(name: impl Into<String>, content: impl Into<Zeroizing<Vec<u8>>>) -> Self {
+        Self {
+            name: name.into(),
+            content: content.into(),
+        }
+    }
 }
 
 impl fmt::Debug for KeyRecord {

@@ -263,7 +263,7 @@ impl TokenStore for MemoryStore {
 mod tests {
     use super::*;
     use crate::key::PartitionKey;
-    use crate::store::{Change, Lifetime, Names, Put};
+    use crate::store::{Change, Names, Put};
 
     fn id(user: usize) -> PartitionId {
         let user = PartitionKey::user(user.to_string()).expect("a key");
@@ -271,25 +271,9 @@ mod tests {
     }
 
     fn commit(store: &MemoryStore, user: usize, bytes: usize) {
-        let put = Put {
-            value: vec![0; bytes].into(),
-            expires_at: None,
-        };
-        let change = Change {
-            entry: [0; 16].into(),
-            put: Some(put),
-        };
-        let commit = Commit {
-            partition: id(user),
-            id: CommitId([user as u8; 8]),
-            generation: 0,
-            expected: None,
-            life: None,
-            repeats: None,
-            base: 0,
-            changes: vec![change],
-            lifetime: Lifetime::default(),
-        };
+        let put = Put::new(vec![0; bytes], None);
+        let mut commit = Commit::new(id(user), CommitId([user as u8; 8]), 0);
+        commit.changes = vec![Change::new([0; 16].into(), Some(put))];
         store.shelf.lock().commit(&commit, true, store.clock.now());
     }
 

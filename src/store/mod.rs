@@ -336,6 +336,7 @@ pub trait TokenStore: Send + Sync + 'static {
 /// The right to acquire an entry, which one owner has at a time until it runs out. It does not
 /// depend on the partition: it can be taken of an absent one, and outlives a sign-out.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lease {
     /// The partition.
     pub partition: PartitionId,
@@ -343,6 +344,17 @@ pub struct Lease {
     pub entry: EntryId,
     /// Who asks: a random number, of one acquisition.
     pub owner: [u8; 16],
+}
+
+impl Lease {
+    /// The right of this owner to acquire this entry.
+    pub fn new(partition: PartitionId, entry: EntryId, owner: [u8; 16]) -> Self {
+        Self {
+            partition,
+            entry,
+            owner,
+        }
+    }
 }
 
 /// The answer to [`TokenStore::acquire_lease`].
@@ -359,6 +371,7 @@ pub enum LeaseState {
 
 /// The partition that is moved, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Origin {
     /// Which.
     pub partition: PartitionId,
@@ -366,4 +379,15 @@ pub struct Origin {
     pub generation: u64,
     /// Its version; 0 when it is absent or has ended.
     pub version: u64,
+}
+
+impl Origin {
+    /// The partition as of this generation and version.
+    pub fn new(partition: PartitionId, generation: u64, version: u64) -> Self {
+        Self {
+            partition,
+            generation,
+            version,
+        }
+    }
 }

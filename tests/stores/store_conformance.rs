@@ -107,11 +107,7 @@ async fn a_move_in_steps_goes_on_where_it_stopped() {
             committed,
             Ok(Outcome::Committed { version: 1, .. })
         ));
-        let from = Origin {
-            partition: old.clone(),
-            generation: 0,
-            version: 1,
-        };
+        let from = Origin::new(old.clone(), 0, 1);
         store.clear(&old, Some(0), CommitId(id)).await.unwrap();
         let moved = store.relocate(&from, &moves).await.unwrap();
         match id == moves.id.0 {
@@ -149,11 +145,7 @@ async fn leases_in_redis_are_keys_that_expire() {
     let server = common::redis::RedisServer::start();
     let store = tower_token_cache::RedisStore::connect(server.url());
     let store = store.await.expect("a valid URL");
-    let lease = Lease {
-        partition: partition("a"),
-        entry: EntryId::from([7; 16]),
-        owner: [1; 16],
-    };
+    let lease = Lease::new(partition("a"), EntryId::from([7; 16]), [1; 16]);
     let ttl = Duration::from_secs(60);
     let lives = || -> i64 { server.query(&format!("PTTL {}", server.only_key())) };
     store.acquire_lease(&lease, ttl).await.unwrap();

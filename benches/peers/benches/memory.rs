@@ -11,8 +11,8 @@ use peers::process::resident;
 use peers::report::bar;
 use peers::users::{PAYLOAD, scaled_set, session_id};
 use tower_token_cache::store::{
-    Change, Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, StoredEntry,
+    Change, Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Outcome, PartitionId, Raise,
+    Remaining, StoredEntry,
 };
 use tower_token_cache::{L1, PartitionKey, StoreError, StoreErrorKind, TokenCache, TokenStore};
 
@@ -31,58 +31,33 @@ impl NullStore {
 }
 
 impl TokenStore for NullStore {
-    async fn load(
-        &self,
-        group: &[PartitionId],
-    ) -> Vec<Result<Loaded, StoreError>> {
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
         let entries = self
             .remembered()
             .into_iter()
             .flatten()
             .filter_map(|change| {
                 let put = change.put.as_ref()?;
-                Some(StoredEntry {
-                    entry: change.entry,
-                    version: 1,
-                    expires_at: put.expires_at,
-                    value: Bytes::copy_from_slice(&put.value),
-                })
+                let value = Bytes::copy_from_slice(&put.value);
+                Some(StoredEntry::new(change.entry, 1, put.expires_at, value))
             });
-        let loaded = Loaded {
-            version: self.remembered().map_or(0, |_| 1),
-            entries: entries.collect(),
-            ..Loaded::default()
-        };
-        let answers = vec![Ok(loaded); group.len()];
-        answers
+        let mut loaded = Loaded::default();
+        loaded.version = self.remembered().map_or(0, |_| 1);
+        loaded.entries = entries.collect();
+        vec![Ok(loaded); group.len()]
     }
 
-    async fn commit(
-        &self,
-        group: &[Commit],
-    ) -> Vec<Result<Outcome, StoreError>> {
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
         let version = self.remembered().map_or(1, |_| 2);
         if let Some(template) = &self.template {
             template.get_or_init(|| group[0].changes.clone());
         }
-        let remaining = Remaining::default();
-        let committed = Outcome::Committed {
-            version,
-            previous: None,
-            life: None,
-            remaining,
-        };
+        let committed = Outcome::committed(version, None, None, Remaining::default());
         vec![Ok(committed); group.len()]
     }
 
-    async fn touch(
-        &self,
-        group: &[PartitionId],
-    ) -> Vec<Result<Remaining, StoreError>> {
-        Box::pin(std::future::ready(vec![
-            Ok(Remaining::default());
-            group.len()
-        ]))
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+        vec![Ok(Remaining::default()); group.len()]
     }
 
     async fn clear(
@@ -91,8 +66,7 @@ impl TokenStore for NullStore {
         _: Option<u64>,
         _: CommitId,
     ) -> Result<Cleared, StoreError> {
-        let (generation, ended) = (1, true);
-        Ok(Cleared { generation, ended })
+        Ok(Cleared::new(1, true))
     }
 
     async fn raise(
@@ -104,27 +78,11 @@ impl TokenStore for NullStore {
         Ok(1)
     }
 
-    async fn relocate(
-        &self,
-        _: &Origin,
-        _: &Commit,
-    ) -> Result<Outcome, StoreError> {
+    async fn acquire_lease(&self, _: &Lease, _: Duration) -> Result<LeaseState, StoreError> {
         not_measured()
     }
 
-    async fn acquire_lease(
-        &self,
-        _: &Lease,
-        _: Duration,
-    ) -> Result<LeaseState, StoreError> {
-        not_measured()
-    }
-
-    async fn renew_lease(
-        &self,
-        _: &Lease,
-        _: Duration,
-    ) -> Result<bool, StoreError> {
+    async fn renew_lease(&self, _: &Lease, _: Duration) -> Result<bool, StoreError> {
         not_measured()
     }
 
@@ -133,9 +91,8 @@ impl TokenStore for NullStore {
     }
 }
 
-fn not_measured<'a, T: Send + 'a>() -> StoreFuture<'a, Result<T, StoreError>> {
-    let refused = StoreError::new(StoreErrorKind::Refused);
-    Box::pin(std::future::ready(Err(refused)))
+fn not_measured<T>() -> Result<T, StoreError> {
+    Err(StoreError::new(StoreErrorKind::Refused))
 }
 
 struct Measured {

@@ -8,8 +8,8 @@ use super::far;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Semaphore, watch};
 use tower_token_cache::store::{
-    Change, Cleared, Commit, CommitId, EntryId, Feed, FeedEvent, Lease, LeaseState, Lifetime,
-    Loaded, Origin, Outcome, PartitionId, Put, Raise, Remaining, Revision,
+    Change, Cleared, Commit, CommitId, Feed, FeedEvent, Lease, LeaseState, Loaded, Origin, Outcome,
+    PartitionId, Put, Raise, Remaining, Revision,
 };
 use tower_token_cache::{MemoryStore, StoreError, StoreErrorKind, TokenStore};
 
@@ -127,23 +127,10 @@ pub fn commit_of(
     entry: u8,
     value: impl Into<bytes::Bytes>,
 ) -> Commit {
-    Commit {
-        partition: partition.clone(),
-        id: CommitId(id),
-        generation: 0,
-        expected: None,
-        life: None,
-        repeats: None,
-        base: 0,
-        changes: vec![Change {
-            entry: EntryId::from([entry; 16]),
-            put: Some(Put {
-                value: value.into(),
-                expires_at: None,
-            }),
-        }],
-        lifetime: Lifetime::default(),
-    }
+    let mut commit = Commit::new(partition.clone(), CommitId(id), 0);
+    let put = Put::new(value, None);
+    commit.changes = vec![Change::new([entry; 16].into(), Some(put))];
+    commit
 }
 
 /// Loads one partition.

@@ -228,10 +228,8 @@ async fn invented_salts_cost_a_derivation_once() {
         let wrapped = [&[1][..], &[number; 16], &[7; 60]].concat();
         let wrapped = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, wrapped);
         content["key"] = wrapped.into();
-        let record = KeyRecord {
-            name: format!("key-{:08}", u32::from(number) + 2),
-            content: content.to_string().into_bytes().into(),
-        };
+        let name = format!("key-{:08}", u32::from(number) + 2);
+        let record = KeyRecord::new(name, content.to_string().into_bytes());
         shared.add(&record).await.unwrap();
     }
     let timed = async || {
