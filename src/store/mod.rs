@@ -100,8 +100,9 @@ pub const REMEMBERED_COMMITS: usize = 16;
 /// or foreign data under one of the store's keys is no error: it is loaded as absent and
 /// [counted](Loaded::damaged), and replaced by the next commit.
 ///
-/// The methods are written as `async fn`. An operation may be dropped at any await: what has been sent may
-/// then be applied or not.
+/// The methods are written as `async fn`. Required are those that change or read partitions, and those of
+/// leases; the others have a default. An operation may be dropped at any await: what has been sent may then
+/// be applied or not.
 ///
 /// # A store around another
 ///
@@ -198,9 +199,8 @@ pub const REMEMBERED_COMMITS: usize = 16;
 /// # #[cfg(feature = "redis")]
 /// async fn builder(redis: Option<&str>) -> Result<Builder, ConfigError> {
 ///     Ok(match redis {
-///         # #[cfg(feature = "redis")]
 ///         Some(url) => TokenCache::builder(tower_token_cache::RedisStore::connect(url).await?),
-///         _ => TokenCache::builder(MemoryStore::new()),
+///         None => TokenCache::builder(MemoryStore::new()),
 ///     })
 /// }
 /// ```
