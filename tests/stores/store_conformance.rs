@@ -94,6 +94,13 @@ async fn a_store_conforms_with_the_defaults() {
     }
 }
 
+#[test]
+fn a_shared_store_hides_nothing_of_what_it_is() {
+    let shared = Arc::new(MemoryStore::new());
+    assert!(!TokenStore::is_persistent(&shared));
+    assert!(TokenStore::feed(&shared, "test").is_some());
+}
+
 /// The sign-out of the old partition was made, and its answer was lost.
 #[tokio::test]
 async fn a_move_in_steps_goes_on_where_it_stopped() {
