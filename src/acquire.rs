@@ -49,6 +49,9 @@ pub type AcquireFuture = Pin<Box<dyn Future<Output = Result<TokenSet, BoxError>>
 /// }
 /// # let _ = source();
 /// ```
+///
+/// The future is boxed, so that a source can be chosen at run time and held as `Arc<dyn Acquire>`. A closure
+/// is boxed by the crate.
 pub trait Acquire: Send + Sync + 'static {
     /// Asks for the tokens of `prior.key()`. Runs while no other instance does the same, to its
     /// end even when everyone who waited for it has gone.

@@ -11,6 +11,7 @@ use crate::error::StoreError;
 /// [layer](crate::TokenCacheLayer::failure_policy_for), or on the
 /// [handle](crate::Tokens::set_failure_policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FailurePolicy {
     /// Reads serve L1, even past its freshness bound, else answer
     /// [`Lookup::Unavailable`](crate::Lookup::Unavailable); changes are kept and replayed. What
@@ -32,6 +33,7 @@ pub enum FailurePolicy {
 
 /// When the changes of a request reach the L2 store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum WriteMode {
     /// Once the response head is there, or a second after the change if it is not by then. The
     /// default: no request waits for L2.
@@ -44,6 +46,7 @@ pub enum WriteMode {
 
 /// What the service does with a request that carries no partition key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MissingKey {
     /// The request goes on with an anonymous handle; extractors answer 401 where a handler
     /// demands [`Tokens`](crate::Tokens). The default: sign-in pages need no key.
@@ -88,6 +91,7 @@ pub struct L2Failure<'a> {
 
 /// The answer of the [`on_l2_failure`](crate::Builder::on_l2_failure) hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum OnFailure {
     /// Try again, after a short pause with jitter. At most three attempts are made, all of them
     /// within the operation timeout, and none while the circuit breaker is open.

@@ -162,7 +162,7 @@ impl Counters {
 /// rise of the time in the cache or in HTTP, a falling part of `token_source="cache"`.
 ///
 /// A `tracing` event of level debug says the same of each acquisition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Partitions in L1 now, those known to be absent included. Lags behind by moments.
@@ -235,7 +235,7 @@ pub struct Stats {
 }
 
 /// Why entries in L2 could not be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnopenableReasons {
     /// Not written by this crate.

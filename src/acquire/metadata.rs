@@ -38,6 +38,7 @@ impl RefreshReason {
 
 /// Where a token came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TokenSource {
     /// L1 or L2.
     #[default]
@@ -67,7 +68,7 @@ pub struct Acquired {
 }
 
 /// How the answer of a read or an acquisition was come by.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Metadata {
     /// How long the call took.

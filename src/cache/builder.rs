@@ -14,7 +14,7 @@ use crate::cache::timeouts::Timeouts;
 use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
 #[cfg(feature = "seal")]
 use crate::seal::KeyRing;
-use crate::store::TokenStore;
+use crate::store::{DynStore, TokenStore};
 use crate::time::Clock;
 #[cfg(feature = "seal")]
 use crate::time::Timestamp;
@@ -40,7 +40,7 @@ use crate::time::Timestamp;
 /// ```
 #[must_use = "there is no cache until `build`"]
 pub struct Builder {
-    pub(crate) store: Arc<dyn TokenStore>,
+    pub(crate) store: Arc<dyn DynStore>,
     pub(crate) store_type: &'static str,
     pub(crate) namespace: Box<str>,
     pub(crate) l1: L1,

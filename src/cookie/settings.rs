@@ -9,7 +9,7 @@ use super::sealer::Sealer;
 use super::store::{CookieStore, Inner};
 use crate::error::ConfigError;
 use crate::seal::KeyRing;
-use crate::store::{Slots, TokenStore};
+use crate::store::{DynStore, Slots, TokenStore};
 use crate::time::{Clock, setting};
 
 /// Sets up a [`CookieStore`].
@@ -23,7 +23,7 @@ pub struct CookieStoreBuilder {
     pub(super) max_size: usize,
     pub(super) max_age: Duration,
     pub(super) memory: u64,
-    pub(super) sign_outs: Option<Arc<dyn TokenStore>>,
+    pub(super) sign_outs: Option<Arc<dyn DynStore>>,
     pub(super) clock: Clock,
 }
 

@@ -8,8 +8,8 @@ use super::chunks::Chunks;
 use super::sealer::Sealer;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::{
-    Change, Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Lifetime, Loaded, Origin,
-    Outcome, PartitionId, Put, Raise, Remaining, Slots, StoreFuture, TokenStore,
+    Change, Cleared, Commit, CommitId, DynStore, EntryId, Lease, LeaseState, Loaded, Origin,
+    Outcome, PartitionId, Put, Raise, Remaining, Slots, TokenStore,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -28,7 +28,7 @@ pub(super) struct Inner {
     pub(super) max_size: usize,
     pub(super) max_age: Duration,
     pub(super) clock: Clock,
-    pub(super) sign_outs: Option<Arc<dyn TokenStore>>,
+    pub(super) sign_outs: Option<Arc<dyn DynStore>>,
 }
 
 impl CookieStore {
@@ -42,7 +42,7 @@ impl CookieStore {
     /// it knows of a later sign-out than the cookies.
     async fn load_from(
         &self,
-        store: &dyn TokenStore,
+        store: &dyn DynStore,
         group: &[PartitionId],
     ) -> Vec<Result<Loaded, StoreError>> {
         let slots = &self.0.slots;
@@ -88,34 +88,19 @@ impl CookieStore {
     /// when it is not known here.
     async fn publish(
         &self,
-        store: &dyn TokenStore,
+        store: &dyn DynStore,
         partition: &PartitionId,
         expected: Option<u64>,
         id: CommitId,
     ) -> Result<Cleared, StoreError> {
         let cleared = store.clear(partition, expected, id).await?;
         // A tombstone does not live for as long as cookies do.
-        let mark = Commit {
-            partition: partition.clone(),
-            id: CommitId(getrandom::u64().unwrap_or_default().to_be_bytes()),
-            generation: cleared.generation,
-            expected: None,
-            life: None,
-            repeats: None,
-            base: 0,
-            changes: vec![Change {
-                entry: EntryId::from([0; 16]),
-                put: Some(Put {
-                    value: bytes::Bytes::from_static(b"signed out"),
-                    expires_at: None,
-                }),
-            }],
-            lifetime: Lifetime {
-                // The clocks of who sets a cookie, of who reads it and of this store differ.
-                since_write: Some(self.0.max_age.saturating_add(3 * SKEW)),
-                ..Lifetime::default()
-            },
-        };
+        let put = Put::new(&b"signed out"[..], None);
+        let id = CommitId(getrandom::u64().unwrap_or_default().to_be_bytes());
+        let mut mark = Commit::new(partition.clone(), id, cleared.generation);
+        mark.changes = vec![Change::new(EntryId::from([0; 16]), Some(put))];
+        // The clocks of who sets a cookie, of who reads it and of this store differ.
+        mark.lifetime.since_write = Some(self.0.max_age.saturating_add(3 * SKEW));
         match store.commit(&[mark]).await.pop() {
             Some(Err(error)) => Err(error),
             _ => Ok(cleared),
@@ -133,23 +118,16 @@ impl Inner {
     }
 }
 
-fn ready<'a, T: Send + 'a>(answer: T) -> StoreFuture<'a, T> {
-    Box::pin(std::future::ready(answer))
-}
-
 impl TokenStore for CookieStore {
     /// Cookies leave it sealed.
     fn is_persistent(&self) -> bool {
         false
     }
 
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
         match &self.0.sign_outs {
-            None => ready(group.iter().map(|id| Ok(self.load_verified(id))).collect()),
-            Some(store) => Box::pin(self.load_from(&**store, group)),
+            None => group.iter().map(|id| Ok(self.load_verified(id))).collect(),
+            Some(store) => self.load_from(&**store, group).await,
         }
     }
 
@@ -158,99 +136,77 @@ impl TokenStore for CookieStore {
         store.map_or(0, |store| store.server(partition))
     }
 
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        Box::pin(async move {
-            let mut answers = Vec::with_capacity(group.len());
-            for commit in group {
-                answers.push(match &self.0.sign_outs {
-                    // No session: what links users to theirs.
-                    Some(store) if !self.0.slots.holds(&commit.partition) => {
-                        let mut answer = store.commit(std::slice::from_ref(commit)).await;
-                        answer.pop().unwrap_or_else(|| Err(refused()))
-                    }
-                    _ => Ok(self.0.slots.commit(commit)),
-                });
-            }
-            answers
-        })
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        let mut answers = Vec::with_capacity(group.len());
+        for commit in group {
+            answers.push(match &self.0.sign_outs {
+                // No session: what links users to theirs.
+                Some(store) if !self.0.slots.holds(&commit.partition) => {
+                    let mut answer = store.commit(std::slice::from_ref(commit)).await;
+                    answer.pop().unwrap_or_else(|| Err(refused()))
+                }
+                _ => Ok(self.0.slots.commit(commit)),
+            });
+        }
+        answers
     }
 
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
         let touched = group.iter().map(|id| Ok(self.0.slots.touch(id)));
-        ready(touched.collect())
+        touched.collect()
     }
 
-    fn clear<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn clear(
+        &self,
+        partition: &PartitionId,
         expected: Option<u64>,
         id: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
-        Box::pin(async move {
-            let clear = |expected| self.0.slots.clear(partition, expected, id);
-            let here = self.0.slots.holds(partition).then(|| clear(expected));
-            let Some(store) = &self.0.sign_outs else {
-                return Ok(here.unwrap_or_else(|| clear(expected)));
-            };
-            let before = match here {
-                Some(here) => here.generation.checked_sub(1),
-                None => expected,
-            };
-            let known = self.publish(&**store, partition, before, id).await?;
-            let latest = clear(known.generation.checked_sub(1));
-            Ok(Cleared {
-                generation: latest.generation,
-                ended: known.ended || here.is_some_and(|here| here.ended),
-            })
+    ) -> Result<Cleared, StoreError> {
+        let clear = |expected| self.0.slots.clear(partition, expected, id);
+        let here = self.0.slots.holds(partition).then(|| clear(expected));
+        let Some(store) = &self.0.sign_outs else {
+            return Ok(here.unwrap_or_else(|| clear(expected)));
+        };
+        let before = match here {
+            Some(here) => here.generation.checked_sub(1),
+            None => expected,
+        };
+        let known = self.publish(&**store, partition, before, id).await?;
+        let latest = clear(known.generation.checked_sub(1));
+        Ok(Cleared {
+            generation: latest.generation,
+            ended: known.ended || here.is_some_and(|here| here.ended),
         })
     }
 
-    fn raise<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn raise(
+        &self,
+        partition: &PartitionId,
         raise: Raise,
         keep: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+    ) -> Result<u64, StoreError> {
         match &self.0.sign_outs {
-            Some(store) => store.raise(partition, raise, keep),
+            Some(store) => store.raise(partition, raise, keep).await,
             // Of this process alone, as its sign-outs.
-            None => ready(Ok(self.0.slots.raise(partition, raise, keep))),
+            None => Ok(self.0.slots.raise(partition, raise, keep)),
         }
     }
 
-    fn relocate<'a>(
-        &'a self,
-        from: &'a Origin,
-        commit: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
         let outcome = self.0.slots.relocate(from, commit);
-        ready(outcome.ok_or_else(refused))
+        outcome.ok_or_else(refused)
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
-        ready(Ok(self.0.slots.acquire_lease(lease, ttl)))
+    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
+        Ok(self.0.slots.acquire_lease(lease, ttl))
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
-        ready(Ok(self.0.slots.renew_lease(lease, ttl)))
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        Ok(self.0.slots.renew_lease(lease, ttl))
     }
 
-    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
-        ready(Ok(self.0.slots.release_lease(lease)))
+    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
+        Ok(self.0.slots.release_lease(lease))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::store::{
     Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
-    Remaining, StoreFuture, TokenStore,
+    Remaining, TokenStore,
 };
 use crate::time::Timestamp;
 use crate::token::Token;
@@ -22,74 +22,52 @@ use crate::tokens::Tokens;
 /// Answers loads with nothing; every write hangs.
 struct Hanging;
 
-fn never<'a, T: Send + 'a>() -> StoreFuture<'a, T> {
-    Box::pin(std::future::pending())
-}
-
 impl TokenStore for Hanging {
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
         let absent = group.iter().map(|_| Ok(Loaded::default()));
-        Box::pin(std::future::ready(absent.collect()))
+        absent.collect()
     }
 
-    fn commit<'a>(&'a self, _: &'a [Commit]) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        never()
+    async fn commit(&self, _: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        std::future::pending().await
     }
 
-    fn touch<'a>(
-        &'a self,
-        _: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        never()
+    async fn touch(&self, _: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+        std::future::pending().await
     }
 
-    fn clear<'a>(
-        &'a self,
-        _: &'a PartitionId,
+    async fn clear(
+        &self,
+        _: &PartitionId,
         _: Option<u64>,
         _: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
-        never()
+    ) -> Result<Cleared, StoreError> {
+        std::future::pending().await
     }
 
-    fn raise<'a>(
-        &'a self,
-        _: &'a PartitionId,
+    async fn raise(
+        &self,
+        _: &PartitionId,
         raise: Raise,
         _: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        Box::pin(std::future::ready(Ok(raise.number())))
+    ) -> Result<u64, StoreError> {
+        Ok(raise.number())
     }
 
-    fn relocate<'a>(
-        &'a self,
-        _: &'a Origin,
-        _: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
-        never()
+    async fn relocate(&self, _: &Origin, _: &Commit) -> Result<Outcome, StoreError> {
+        std::future::pending().await
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        _: &'a Lease,
-        _: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
-        never()
+    async fn acquire_lease(&self, _: &Lease, _: Duration) -> Result<LeaseState, StoreError> {
+        std::future::pending().await
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        _: &'a Lease,
-        _: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
-        never()
+    async fn renew_lease(&self, _: &Lease, _: Duration) -> Result<bool, StoreError> {
+        std::future::pending().await
     }
 
-    fn release_lease<'a>(&'a self, _: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
-        never()
+    async fn release_lease(&self, _: &Lease) -> Result<bool, StoreError> {
+        std::future::pending().await
     }
 }
 

@@ -10,7 +10,7 @@ use crate::race::{Either, race};
 use crate::sabotage::{self, Sabotage};
 
 /// The result of [`TokenCache::shutdown`](crate::TokenCache::shutdown).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Changes that reached L2 during the shutdown.

@@ -39,6 +39,7 @@ struct Settings {
 
 /// Where the client's name and secret go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AuthStyle {
     /// Into the `Authorization` header (`client_secret_basic`), as every provider has to accept
     /// (RFC 6749 §2.3.1). A client without a secret is named in the form all the same.

@@ -14,6 +14,7 @@ use crate::wipe::wipe;
 
 /// What a partition belongs to. Keys of different kinds are never equal, whatever their text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PartitionKind {
     /// A user: `{uid}.{utid}`, `sub`, or whatever identifies one in the application.
     User,

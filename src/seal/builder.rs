@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::erased::{DynProtector, DynRepository};
 use super::error::{KeyRingError, KeyRingErrorKind};
 use super::protector::KeyProtector;
 use super::repository::KeyRepository;
@@ -15,8 +16,8 @@ use crate::time::{Clock, setting};
 /// Sets up a [`KeyRing`] that is kept in a repository.
 #[must_use = "there is no ring until `open`"]
 pub struct KeyRingBuilder {
-    repository: Arc<dyn KeyRepository>,
-    protectors: Vec<Arc<dyn KeyProtector>>,
+    repository: Arc<dyn DynRepository>,
+    protectors: Vec<Arc<dyn DynProtector>>,
     unprotected: bool,
     schedule: Schedule,
     clock: Clock,
@@ -43,7 +44,7 @@ impl KeyRing {
 }
 
 impl KeyRingBuilder {
-    pub(super) fn new(repository: Arc<dyn KeyRepository>) -> Self {
+    pub(super) fn new(repository: Arc<dyn DynRepository>) -> Self {
         Self {
             repository,
             protectors: Vec::new(),

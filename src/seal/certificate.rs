@@ -14,7 +14,6 @@ use zeroize::{Zeroize, Zeroizing};
 use super::error::{KeyRingError, KeyRingErrorKind};
 use super::key::RingKey;
 use super::protector::{KeyProtector, unwrap, wrap};
-use super::repository::KeyFuture;
 
 const VERSION: u8 = 1;
 const FINGERPRINT: usize = 32;
@@ -222,12 +221,12 @@ impl KeyProtector for CertificateProtector {
         })
     }
 
-    fn protect<'a>(&'a self, key: &'a [u8; 32]) -> KeyFuture<'a, Vec<u8>> {
-        Box::pin(std::future::ready(self.wrap(key)))
+    async fn protect(&self, key: &[u8; 32]) -> Result<Vec<u8>, KeyRingError> {
+        self.wrap(key)
     }
 
-    fn unprotect<'a>(&'a self, wrapped: &'a [u8]) -> KeyFuture<'a, Zeroizing<Vec<u8>>> {
-        Box::pin(std::future::ready(self.unwrap(wrapped)))
+    async fn unprotect(&self, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyRingError> {
+        self.unwrap(wrapped)
     }
 }
 

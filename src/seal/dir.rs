@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::error::{KeyRingError, KeyRingErrorKind};
 use super::record::MAX_CONTENT;
-use super::repository::{KeyFuture, KeyRecord, KeyRepository};
+use super::repository::{KeyRecord, KeyRepository};
 use crate::private_file;
 
 const EXTENSION: &str = "key";
@@ -137,14 +137,14 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 impl KeyRepository for DirRepository {
-    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
+    async fn list(&self) -> Result<Vec<KeyRecord>, KeyRingError> {
         let dir = self.clone();
-        Box::pin(blocking(move || dir.list_now()))
+        blocking(move || dir.list_now()).await
     }
 
-    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
+    async fn add(&self, record: &KeyRecord) -> Result<bool, KeyRingError> {
         let (dir, record) = (self.clone(), record.clone());
-        Box::pin(blocking(move || dir.add_now(&record)))
+        blocking(move || dir.add_now(&record)).await
     }
 }
 
@@ -153,11 +153,11 @@ impl KeyRepository for DirRepository {
 pub(super) struct Blocking(pub(super) DirRepository);
 
 impl KeyRepository for Blocking {
-    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
-        Box::pin(std::future::ready(self.0.list_now()))
+    async fn list(&self) -> Result<Vec<KeyRecord>, KeyRingError> {
+        self.0.list_now()
     }
 
-    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
-        Box::pin(std::future::ready(self.0.add_now(record)))
+    async fn add(&self, record: &KeyRecord) -> Result<bool, KeyRingError> {
+        self.0.add_now(record)
     }
 }

@@ -99,6 +99,7 @@ mod builder;
 #[cfg(feature = "protect-certificate")]
 mod certificate;
 mod dir;
+mod erased;
 mod error;
 mod key;
 mod keys;
@@ -126,6 +127,6 @@ pub use self::key::{KeyId, RingKey};
 #[cfg(feature = "protect-passphrase")]
 pub use self::passphrase::PassphraseProtector;
 pub use self::protector::KeyProtector;
-pub use self::repository::{KeyFuture, KeyRecord, KeyRepository};
+pub use self::repository::{KeyRecord, KeyRepository};
 pub(crate) use self::ring::PartitionOpener;
 pub use self::ring::{KeyInfo, KeyRing};

@@ -12,7 +12,6 @@ use zeroize::Zeroizing;
 use super::error::{KeyRingError, KeyRingErrorKind};
 use super::key::{KeyId, RingKey};
 use super::protector::{KeyProtector, unwrap, wrap};
-use super::repository::KeyFuture;
 use crate::secret::Secret;
 
 const VERSION: u8 = 1;
@@ -216,17 +215,15 @@ impl KeyProtector for PassphraseProtector {
         format!("passphrase:{}", KeyId::of(&self.own.read().key))
     }
 
-    fn protect<'a>(&'a self, key: &'a [u8; 32]) -> KeyFuture<'a, Vec<u8>> {
-        Box::pin(async { self.wrap(key) })
+    async fn protect(&self, key: &[u8; 32]) -> Result<Vec<u8>, KeyRingError> {
+        self.wrap(key)
     }
 
-    fn unprotect<'a>(&'a self, wrapped: &'a [u8]) -> KeyFuture<'a, Zeroizing<Vec<u8>>> {
+    async fn unprotect(&self, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyRingError> {
         let passphrases = self.passphrases.clone();
         let (own, known) = (self.own.clone(), self.known.clone());
         let wrapped = wrapped.to_vec();
-        Box::pin(super::dir::blocking(move || {
-            opened(&passphrases, &own, &known, &wrapped)
-        }))
+        super::dir::blocking(move || opened(&passphrases, &own, &known, &wrapped)).await
     }
 }
 

@@ -6,7 +6,6 @@ use zeroize::Zeroizing;
 
 use super::error::{KeyRingError, KeyRingErrorKind};
 use super::key::{KeyId, RingKey};
-use super::repository::KeyFuture;
 
 const PURPOSE: &[u8] = b"tower-token-cache wrap v1\0";
 
@@ -23,8 +22,9 @@ const PURPOSE: &[u8] = b"tower-token-cache wrap v1\0";
 /// | AWS KMS | `Encrypt`, and keep `CiphertextBlob` | `Decrypt` | the key's ARN |
 /// | Vault transit | `encrypt/:name`, and keep the `vault:v1:…` text | `decrypt/:name` | the key's name and version |
 ///
-/// The key is 32 bytes: short enough for RSA-OAEP with 2048 bits. Whatever is needed to unwrap it,
-/// such as the version of the service's key, belongs into the wrapped bytes.
+/// The methods are written as `async fn`. The key is 32 bytes: short enough for RSA-OAEP with 2048 bits.
+/// Whatever is needed to unwrap it, such as the version of the service's key, belongs into the wrapped
+/// bytes.
 pub trait KeyProtector: Send + Sync + 'static {
     /// Names what [`protect`](Self::protect) wraps with now, the version included. Not secret. When
     /// it changes, the ring adds copies of its keys that are wrapped with the new one, so that the
@@ -32,13 +32,17 @@ pub trait KeyProtector: Send + Sync + 'static {
     fn id(&self) -> String;
 
     /// Wraps a key. At most 8 KiB.
-    fn protect<'a>(&'a self, key: &'a [u8; 32]) -> KeyFuture<'a, Vec<u8>>;
+    fn protect(&self, key: &[u8; 32])
+    -> impl Future<Output = Result<Vec<u8>, KeyRingError>> + Send;
 
     /// Unwraps what this or any accepted older certificate, passphrase or key has wrapped.
     ///
     /// # Errors
     /// [`KeyRingErrorKind::Protector`] when it cannot.
-    fn unprotect<'a>(&'a self, wrapped: &'a [u8]) -> KeyFuture<'a, Zeroizing<Vec<u8>>>;
+    fn unprotect(
+        &self,
+        wrapped: &[u8],
+    ) -> impl Future<Output = Result<Zeroizing<Vec<u8>>, KeyRingError>> + Send;
 }
 
 /// A key that wraps keys, from an environment variable or a secret store.
@@ -47,13 +51,12 @@ impl KeyProtector for RingKey {
         format!("key:{}", KeyId::of(self))
     }
 
-    fn protect<'a>(&'a self, key: &'a [u8; 32]) -> KeyFuture<'a, Vec<u8>> {
-        Box::pin(std::future::ready(wrap(&self.derive(PURPOSE), &[], key)))
+    async fn protect(&self, key: &[u8; 32]) -> Result<Vec<u8>, KeyRingError> {
+        wrap(&self.derive(PURPOSE), &[], key)
     }
 
-    fn unprotect<'a>(&'a self, wrapped: &'a [u8]) -> KeyFuture<'a, Zeroizing<Vec<u8>>> {
-        let key = unwrap(&self.derive(PURPOSE), &[], wrapped);
-        Box::pin(std::future::ready(key))
+    async fn unprotect(&self, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyRingError> {
+        unwrap(&self.derive(PURPOSE), &[], wrapped)
     }
 }
 

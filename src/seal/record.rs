@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::erased::DynProtector;
 use super::error::{KeyRingError, KeyRingErrorKind};
 use super::key::{KeyId, RingKey};
-use super::protector::KeyProtector;
 use super::repository::KeyRecord;
 use crate::time::Timestamp;
 
@@ -95,7 +95,7 @@ impl StoredKey {
     /// The record of this key, in the clear or wrapped.
     pub(super) async fn record(
         &self,
-        protector: Option<&dyn KeyProtector>,
+        protector: Option<&dyn DynProtector>,
         copy: bool,
     ) -> Result<KeyRecord, KeyRingError> {
         let key = match protector {
@@ -105,7 +105,7 @@ impl StoredKey {
             }
             None => self.key.to_base64(),
         };
-        let id = protector.map(KeyProtector::id);
+        let id = protector.map(DynProtector::id);
         let name = match id.as_deref().filter(|_| copy) {
             Some(id) => copy_name(&self.name, id),
             None => self.name.clone(),
@@ -178,7 +178,7 @@ pub(super) fn protector_of(record: &KeyRecord) -> Option<String> {
 /// The key of a record, unwrapped by the first protector that can.
 pub(super) async fn read(
     record: &KeyRecord,
-    protectors: &[std::sync::Arc<dyn KeyProtector>],
+    protectors: &[std::sync::Arc<dyn DynProtector>],
 ) -> Result<StoredKey, KeyRingError> {
     let damaged = || KeyRingError::new(KeyRingErrorKind::Damaged);
     if record.content.len() > MAX_CONTENT {
@@ -216,7 +216,7 @@ pub(super) async fn read(
 
 async fn unwrapped(
     wrapped: &[u8],
-    protectors: &[std::sync::Arc<dyn KeyProtector>],
+    protectors: &[std::sync::Arc<dyn DynProtector>],
 ) -> Result<RingKey, KeyRingError> {
     let mut first = None;
     for protector in protectors {

@@ -36,7 +36,7 @@ pub(super) struct Ring {
 }
 
 /// What a ring says of one of its keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyInfo {
     /// The key's id.

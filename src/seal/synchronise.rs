@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::dir::MAX_RECORDS;
+use super::erased::{DynProtector, DynRepository};
 use super::error::{KeyRingError, KeyRingErrorKind};
 use super::key::{KeyId, RingKey};
 use super::keys::{HeldKey, Keys};
-use super::protector::KeyProtector;
 use super::record::{self, Kind, NAMING, StoredKey};
-use super::repository::{KeyRecord, KeyRepository};
+use super::repository::KeyRecord;
 use super::schedule::Schedule;
 use crate::time::Timestamp;
 
@@ -18,9 +18,9 @@ const MAX_ROUNDS: usize = 16;
 
 /// Where a ring's keys are kept, and how.
 pub(super) struct Vault {
-    pub(super) repository: Arc<dyn KeyRepository>,
+    pub(super) repository: Arc<dyn DynRepository>,
     /// The first one wraps; any unwraps.
-    pub(super) protectors: Vec<Arc<dyn KeyProtector>>,
+    pub(super) protectors: Vec<Arc<dyn DynProtector>>,
     pub(super) schedule: Schedule,
 }
 

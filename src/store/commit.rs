@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 
 /// The changes of one partition.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Commit {
     /// Which partition.
     pub partition: PartitionId,
@@ -40,6 +41,21 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// A commit of no changes yet, that expects nothing and sets no limits.
+    pub fn new(partition: PartitionId, id: CommitId, generation: u64) -> Self {
+        Self {
+            partition,
+            id,
+            generation,
+            expected: None,
+            life: None,
+            repeats: None,
+            base: 0,
+            changes: Vec::new(),
+            lifetime: Lifetime::default(),
+        }
+    }
+
     /// The bytes of its values.
     pub(crate) fn bytes(&self) -> usize {
         let puts = self.changes.iter().filter_map(|it| it.put.as_ref());
@@ -49,6 +65,7 @@ impl Commit {
 
 /// An entry as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Expected {
     /// Which entry.
     pub entry: EntryId,
@@ -57,8 +74,16 @@ pub struct Expected {
     pub version: u64,
 }
 
+impl Expected {
+    /// This version of this entry.
+    pub fn new(entry: EntryId, version: u64) -> Self {
+        Self { entry, version }
+    }
+}
+
 /// What a commit does to one entry.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Change {
     /// Which entry.
     pub entry: EntryId,
@@ -66,13 +91,31 @@ pub struct Change {
     pub put: Option<Put>,
 }
 
+impl Change {
+    /// Gives the entry this value, or removes it.
+    pub fn new(entry: EntryId, put: Option<Put>) -> Self {
+        Self { entry, put }
+    }
+}
+
 /// A new value of an entry. `Debug` shows its size only.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Put {
     /// The sealed bytes.
     pub value: Bytes,
     /// When the entry expires; `None` if it lives as long as its partition.
     pub expires_at: Option<Timestamp>,
+}
+
+impl Put {
+    /// This value, until then.
+    pub fn new(value: impl Into<Bytes>, expires_at: Option<Timestamp>) -> Self {
+        Self {
+            value: value.into(),
+            expires_at,
+        }
+    }
 }
 
 impl fmt::Debug for Put {
@@ -84,8 +127,9 @@ impl fmt::Debug for Put {
     }
 }
 
-/// The limits on a partition's life. The earliest one wins.
+/// The limits on a partition's life. The earliest one wins; the default has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lifetime {
     /// Since the last commit or touch.
     pub sliding: Option<Duration>,
@@ -97,8 +141,10 @@ pub struct Lifetime {
 
 /// What became of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
-    /// It is applied, now or when it was first sent.
+    /// It is applied, now or when it was first sent. Made by [`committed`](Outcome::committed).
+    #[non_exhaustive]
     Committed {
         /// The partition's version now. More than one above the version that the writer knew
         /// says that others have committed in between.
@@ -124,12 +170,37 @@ pub enum Outcome {
     Lost,
 }
 
+impl Outcome {
+    /// [`Committed`](Self::Committed).
+    pub fn committed(
+        version: u64,
+        previous: Option<CommitId>,
+        life: Option<CommitId>,
+        remaining: Remaining,
+    ) -> Self {
+        Self::Committed {
+            version,
+            previous,
+            life,
+            remaining,
+        }
+    }
+}
+
 /// The answer to [`TokenStore::clear`](super::TokenStore::clear).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Cleared {
     /// The generation in force.
     pub generation: u64,
     /// Whether the generation in force is the one that this sign-out has made, now or when it was first
     /// sent. `false` says that another one had ended the expected generation before, or has raised it since.
     pub ended: bool,
+}
+
+impl Cleared {
+    /// The answer of a store with this generation in force.
+    pub fn new(generation: u64, ended: bool) -> Self {
+        Self { generation, ended }
+    }
 }

@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 
 /// A partition as the store holds it. The default is an absent partition.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Loaded {
     /// How often the partition was signed out; 0 when absent.
     pub generation: u64,
@@ -33,6 +34,25 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// A partition with these entries. [`cleared_for`](Self::cleared_for) and
+    /// [`damaged`](Self::damaged) are set where there is something to say; an absent partition is the default.
+    pub fn new(
+        revision: Revision,
+        life: Option<CommitId>,
+        remaining: Remaining,
+        entries: Vec<StoredEntry>,
+    ) -> Self {
+        Self {
+            generation: revision.generation,
+            version: revision.version,
+            commit: revision.commit,
+            life,
+            remaining,
+            entries,
+            ..Self::default()
+        }
+    }
+
     /// What tells it from other states of the partition.
     pub fn revision(&self) -> Revision {
         Revision {
@@ -45,6 +65,7 @@ impl Loaded {
 
 /// A state of a partition. Later ones are greater, unless the store has lost data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Revision {
     /// How often the partition was signed out; 0 when absent.
     pub generation: u64,
@@ -56,6 +77,15 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// The state after this commit or sign-out. An absent partition is the default.
+    pub fn new(generation: u64, version: u64, commit: Option<CommitId>) -> Self {
+        Self {
+            generation,
+            version,
+            commit,
+        }
+    }
+
     /// What grows, unless the store has lost data.
     pub(crate) fn count(&self) -> (u64, u64) {
         (self.generation, self.version)
@@ -64,6 +94,7 @@ impl Revision {
 
 /// One entry as the store holds it. `Debug` shows the size of the value only.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct StoredEntry {
     /// Which entry.
     pub entry: EntryId,
@@ -73,6 +104,23 @@ pub struct StoredEntry {
     pub expires_at: Option<Timestamp>,
     /// The sealed bytes.
     pub value: Bytes,
+}
+
+impl StoredEntry {
+    /// An entry of this version.
+    pub fn new(
+        entry: EntryId,
+        version: u64,
+        expires_at: Option<Timestamp>,
+        value: impl Into<Bytes>,
+    ) -> Self {
+        Self {
+            entry,
+            version,
+            expires_at,
+            value: value.into(),
+        }
+    }
 }
 
 impl fmt::Debug for StoredEntry {
@@ -89,9 +137,17 @@ impl fmt::Debug for StoredEntry {
 
 /// How long a partition lives from now on; `None` is without end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Remaining {
     /// Unless it is used again.
     pub idle: Option<Duration>,
     /// Unless something is committed; never shorter than `idle`.
     pub hard: Option<Duration>,
+}
+
+impl Remaining {
+    /// This long unless it is used, and unless something is committed.
+    pub fn new(idle: Option<Duration>, hard: Option<Duration>) -> Self {
+        Self { idle, hard }
+    }
 }

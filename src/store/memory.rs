@@ -15,7 +15,7 @@ use self::leases::Leases;
 use super::partition::Partition;
 use super::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, StoreFuture, TokenStore,
+    Raise, Remaining, TokenStore,
 };
 use crate::error::{StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
@@ -185,98 +185,77 @@ impl TokenStore for MemoryStore {
         false
     }
 
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
         let now = self.clock.now();
         let load = |id| {
             let mut shelf = self.shelf.lock();
             let stored = shelf.stored(id, now);
             Ok(stored.map_or_else(Loaded::default, |partition| partition.loaded(now)))
         };
-        Box::pin(std::future::ready(group.iter().map(load).collect()))
+        group.iter().map(load).collect()
     }
 
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
         let now = self.clock.now();
         let commit = |commit| Ok(self.shelf.lock().commit(commit, true, now));
-        Box::pin(std::future::ready(group.iter().map(commit).collect()))
+        group.iter().map(commit).collect()
     }
 
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
         let now = self.clock.now();
         let mut shelf = self.shelf.lock();
         let mut touch = |id| {
             let touched = shelf.stored(id, now).and_then(|stored| stored.touch(now));
             Ok(touched.unwrap_or_default())
         };
-        Box::pin(std::future::ready(group.iter().map(&mut touch).collect()))
+        group.iter().map(&mut touch).collect()
     }
 
-    fn clear<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn clear(
+        &self,
+        partition: &PartitionId,
         expected: Option<u64>,
         id: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
+    ) -> Result<Cleared, StoreError> {
         let now = self.clock.now();
         let cleared = self.shelf.lock().clear(partition, expected, id, now);
-        Box::pin(std::future::ready(Ok(cleared)))
+        Ok(cleared)
     }
 
-    fn raise<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn raise(
+        &self,
+        partition: &PartitionId,
         raise: Raise,
         keep: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+    ) -> Result<u64, StoreError> {
         let now = self.clock.now();
         let raised = self.shelf.lock().update(partition, now, |stored| {
             Partition::raise(stored, raise, keep, now)
         });
-        Box::pin(std::future::ready(Ok(raised)))
+        Ok(raised)
     }
 
     fn feed(&self, namespace: &str) -> Option<Feed> {
         Some(self.shelf.lock().listeners.feed(namespace))
     }
 
-    fn relocate<'a>(
-        &'a self,
-        from: &'a Origin,
-        commit: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
-        Box::pin(std::future::ready(self.relocate_one(from, commit)))
+    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
+        self.relocate_one(from, commit)
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
         let state = self.leases.acquire(lease, ttl, self.clock.read().moment);
-        Box::pin(std::future::ready(Ok(state)))
+        Ok(state)
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
         let renewed = self.leases.renew(lease, ttl, self.clock.read().moment);
-        Box::pin(std::future::ready(Ok(renewed)))
+        Ok(renewed)
     }
 
-    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
         let released = self.leases.release(lease, self.clock.read().moment);
-        Box::pin(std::future::ready(Ok(released)))
+        Ok(released)
     }
 }
 
@@ -284,7 +263,7 @@ impl TokenStore for MemoryStore {
 mod tests {
     use super::*;
     use crate::key::PartitionKey;
-    use crate::store::{Change, Lifetime, Names, Put};
+    use crate::store::{Change, Names, Put};
 
     fn id(user: usize) -> PartitionId {
         let user = PartitionKey::user(user.to_string()).expect("a key");
@@ -292,25 +271,9 @@ mod tests {
     }
 
     fn commit(store: &MemoryStore, user: usize, bytes: usize) {
-        let put = Put {
-            value: vec![0; bytes].into(),
-            expires_at: None,
-        };
-        let change = Change {
-            entry: [0; 16].into(),
-            put: Some(put),
-        };
-        let commit = Commit {
-            partition: id(user),
-            id: CommitId([user as u8; 8]),
-            generation: 0,
-            expected: None,
-            life: None,
-            repeats: None,
-            base: 0,
-            changes: vec![change],
-            lifetime: Lifetime::default(),
-        };
+        let put = Put::new(vec![0; bytes], None);
+        let mut commit = Commit::new(id(user), CommitId([user as u8; 8]), 0);
+        commit.changes = vec![Change::new([0; 16].into(), Some(put))];
         store.shelf.lock().commit(&commit, true, store.clock.now());
     }
 

@@ -47,6 +47,7 @@
 mod commit;
 #[cfg(feature = "test-util")]
 pub mod conformance;
+mod erased;
 mod feed;
 mod id;
 mod loaded;
@@ -57,15 +58,17 @@ mod raise;
 mod record;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+mod relocation;
+mod shared;
 #[cfg(feature = "cookie")]
 mod slots;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use std::pin::Pin;
 use std::time::Duration;
 
 pub use self::commit::{Change, Cleared, Commit, Expected, Lifetime, Outcome, Put};
+pub(crate) use self::erased::DynStore;
 pub use self::feed::{Feed, FeedEvent};
 pub use self::id::{CommitId, EntryId, PartitionId};
 pub use self::loaded::{Loaded, Remaining, Revision, StoredEntry};
@@ -91,14 +94,116 @@ pub const TOMBSTONE: Duration = Duration::from_secs(24 * 3600);
 /// How many commit ids a store remembers per partition.
 pub const REMEMBERED_COMMITS: usize = 16;
 
-/// What a store's operation returns: a boxed future, so that the trait is object-safe.
-pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// The L2 store. See the [module](self) for the contract.
 ///
 /// An operation that fails returns [`StoreError`]; it need not keep time, the engine does. Damaged
 /// or foreign data under one of the store's keys is no error: it is loaded as absent and
 /// [counted](Loaded::damaged), and replaced by the next commit.
+///
+/// The methods are written as `async fn`. Required are those that change or read partitions, and those of
+/// leases; the others have a default. An operation may be dropped at any await: what has been sent may then
+/// be applied or not.
+///
+/// # A store around another
+///
+/// It takes the inner one as a type parameter, and forwards all methods, those with a default included:
+/// a default would hide what the inner store can do.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// # use std::time::Duration;
+/// # use tower_token_cache::store::*;
+/// use tower_token_cache::store::{Loaded, PartitionId, TokenStore};
+/// use tower_token_cache::{MemoryStore, StoreError, TokenCache};
+///
+/// /// Counts what is read.
+/// struct Counted<S> {
+///     inner: S,
+///     loads: AtomicUsize,
+/// }
+///
+/// impl<S: TokenStore> TokenStore for Counted<S> {
+///     async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
+///         self.loads.fetch_add(group.len(), Ordering::Relaxed);
+///         self.inner.load(group).await
+///     }
+///     // … and so on for the others.
+/// #    fn is_persistent(&self) -> bool {
+/// #        self.inner.is_persistent()
+/// #    }
+/// #    fn server(&self, partition: &PartitionId) -> usize {
+/// #        self.inner.server(partition)
+/// #    }
+/// #    async fn revisions(&self, group: &[PartitionId]) -> Vec<Result<Revision, StoreError>> {
+/// #        self.inner.revisions(group).await
+/// #    }
+/// #    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+/// #        self.inner.commit(group).await
+/// #    }
+/// #    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+/// #        self.inner.touch(group).await
+/// #    }
+/// #    async fn clear(
+/// #        &self,
+/// #        partition: &PartitionId,
+/// #        expected: Option<u64>,
+/// #        id: CommitId,
+/// #    ) -> Result<Cleared, StoreError> {
+/// #        self.inner.clear(partition, expected, id).await
+/// #    }
+/// #    async fn raise(
+/// #        &self,
+/// #        partition: &PartitionId,
+/// #        raise: Raise,
+/// #        keep: Option<Duration>,
+/// #    ) -> Result<u64, StoreError> {
+/// #        self.inner.raise(partition, raise, keep).await
+/// #    }
+/// #    fn feed(&self, namespace: &str) -> Option<Feed> {
+/// #        self.inner.feed(namespace)
+/// #    }
+/// #    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
+/// #        self.inner.relocate(from, commit).await
+/// #    }
+/// #    fn identity(&self) -> u64 {
+/// #        self.inner.identity()
+/// #    }
+/// #    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
+/// #        self.inner.acquire_lease(lease, ttl).await
+/// #    }
+/// #    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+/// #        self.inner.renew_lease(lease, ttl).await
+/// #    }
+/// #    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
+/// #        self.inner.release_lease(lease).await
+/// #    }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let inner = MemoryStore::new();
+/// let loads = AtomicUsize::new(0);
+/// let cache = TokenCache::builder(Counted { inner, loads }).build()?;
+/// # drop(cache);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # A store chosen at run time
+///
+/// [`TokenCache::builder`](crate::TokenCache::builder) takes any store and gives the same type for all, so the choice is made
+/// there. No `dyn TokenStore` is needed, and the trait is not object-safe.
+///
+/// ```
+/// use tower_token_cache::{Builder, ConfigError, MemoryStore, TokenCache};
+///
+/// # #[cfg(feature = "redis")]
+/// async fn builder(redis: Option<&str>) -> Result<Builder, ConfigError> {
+///     Ok(match redis {
+///         Some(url) => TokenCache::builder(tower_token_cache::RedisStore::connect(url).await?),
+///         None => TokenCache::builder(MemoryStore::new()),
+///     })
+/// }
+/// ```
 pub trait TokenStore: Send + Sync + 'static {
     /// Whether what is stored leaves this process: without a
     /// [`key_ring`](crate::Builder::key_ring) a cache over such a store says in the log that tokens
@@ -110,10 +215,10 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Reads these partitions, each whole and as of one moment, in one round-trip where the store
     /// can. The answers come in the same order and number; one that fails or is damaged leaves the
     /// others' as they are.
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>>;
+    fn load(
+        &self,
+        group: &[PartitionId],
+    ) -> impl Future<Output = Vec<Result<Loaded, StoreError>>> + Send;
 
     /// Which of its servers keeps a partition, by any number that is the same for those that one
     /// of them keeps. The engine asks for partitions of one server at a time, so that a server that
@@ -125,53 +230,53 @@ pub trait TokenStore: Send + Sync + 'static {
 
     /// The revisions of these partitions, without their entries, in one round-trip
     /// where the store can. A partition that has ended may be answered either way.
-    fn revisions<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
-        Box::pin(async move {
+    fn revisions(
+        &self,
+        group: &[PartitionId],
+    ) -> impl Future<Output = Vec<Result<Revision, StoreError>>> + Send {
+        async move {
             let loaded = self.load(group).await.into_iter();
             let revision = |loaded: Result<Loaded, _>| loaded.map(|loaded| loaded.revision());
             loaded.map(revision).collect()
-        })
+        }
     }
 
     /// Applies a group of commits, each to a partition of its own, each atomic by itself, in one
     /// round-trip where the store can. The answers come in the same order and number.
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>>;
+    fn commit(
+        &self,
+        group: &[Commit],
+    ) -> impl Future<Output = Vec<Result<Outcome, StoreError>>> + Send;
 
     /// Starts the sliding lifetime of these partitions anew, up to their hard end. Absent and
     /// signed-out partitions stay as they are.
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>>;
+    fn touch(
+        &self,
+        group: &[PartitionId],
+    ) -> impl Future<Output = Vec<Result<Remaining, StoreError>>> + Send;
 
     /// Signs a partition out: removes every entry, raises the generation and leaves a tombstone,
     /// which remembers `id`. With `expected`, only if the partition still has that generation (or
     /// less): a sign-out of the past does not end the session that has begun since. One that is
     /// repeated, with the same `id`, does not either.
-    fn clear<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    fn clear(
+        &self,
+        partition: &PartitionId,
         expected: Option<u64>,
         id: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>>;
+    ) -> impl Future<Output = Result<Cleared, StoreError>> + Send;
 
     /// Raises the generation of an epoch, in one atomic step, and answers the one now in force. It
     /// never falls; where it rises, or the partition had ended, nothing of what was there is left.
     /// The epoch is kept for `keep` from now on (`None` is without end), and never shorter than it
     /// was to be kept before. A repeated [`Begin`](Raise::Begin) changes nothing but that. How long ago
     /// it rose is what [`cleared_for`](Loaded::cleared_for) says of it.
-    fn raise<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    fn raise(
+        &self,
+        partition: &PartitionId,
         raise: Raise,
         keep: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>>;
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Tells what changes in a namespace, from now on; see [`FeedEvent`]. Each call is another listener.
     ///
@@ -188,11 +293,18 @@ pub trait TokenStore: Send + Sync + 'static {
     /// neither. [`Conflict`](Outcome::Conflict) when `from` is no longer as it was read, and
     /// [`Stale`](Outcome::Stale) when the other was signed out since, which goes first. Like a
     /// commit it is idempotent: a repeated one is answered as the first time.
-    fn relocate<'a>(
-        &'a self,
-        from: &'a Origin,
-        commit: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>>;
+    ///
+    /// The default takes four round-trips: it checks both partitions, signs `from` out, and commits. It is for
+    /// stores that cannot change two partitions in one transaction. A failure in between ends the old session,
+    /// and the move can be repeated until it is done. A commit to `from` that another instance makes
+    /// between the check and the sign-out is lost with the old session.
+    fn relocate(
+        &self,
+        from: &Origin,
+        commit: &Commit,
+    ) -> impl Future<Output = Result<Outcome, StoreError>> + Send {
+        relocation::in_steps(self, from, commit)
+    }
 
     /// What tells this store from others of its type: the same for stores that hold the same
     /// records. [`TokenCache::shared`](crate::TokenCache::shared) compares it; it is never shown.
@@ -202,27 +314,29 @@ pub trait TokenStore: Send + Sync + 'static {
     }
 
     /// Takes a lease for `ttl` if it is free, has run out, or is this owner's already.
-    fn acquire_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
+    fn acquire_lease(
+        &self,
+        lease: &Lease,
         ttl: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>>;
+    ) -> impl Future<Output = Result<LeaseState, StoreError>> + Send;
 
     /// Lets a lease run for `ttl` from now on. `false`, and nothing changes, when it is no longer
     /// this owner's.
-    fn renew_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
+    fn renew_lease(
+        &self,
+        lease: &Lease,
         ttl: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>>;
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Frees a lease. `false`, and nothing changes, when it is no longer this owner's.
-    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>>;
+    fn release_lease(&self, lease: &Lease)
+    -> impl Future<Output = Result<bool, StoreError>> + Send;
 }
 
 /// The right to acquire an entry, which one owner has at a time until it runs out. It does not
 /// depend on the partition: it can be taken of an absent one, and outlives a sign-out.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lease {
     /// The partition.
     pub partition: PartitionId,
@@ -230,6 +344,17 @@ pub struct Lease {
     pub entry: EntryId,
     /// Who asks: a random number, of one acquisition.
     pub owner: [u8; 16],
+}
+
+impl Lease {
+    /// The right of this owner to acquire this entry.
+    pub fn new(partition: PartitionId, entry: EntryId, owner: [u8; 16]) -> Self {
+        Self {
+            partition,
+            entry,
+            owner,
+        }
+    }
 }
 
 /// The answer to [`TokenStore::acquire_lease`].
@@ -246,6 +371,7 @@ pub enum LeaseState {
 
 /// The partition that is moved, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Origin {
     /// Which.
     pub partition: PartitionId,
@@ -253,4 +379,15 @@ pub struct Origin {
     pub generation: u64,
     /// Its version; 0 when it is absent or has ended.
     pub version: u64,
+}
+
+impl Origin {
+    /// The partition as of this generation and version.
+    pub fn new(partition: PartitionId, generation: u64, version: u64) -> Self {
+        Self {
+            partition,
+            generation,
+            version,
+        }
+    }
 }

@@ -31,7 +31,6 @@ impl Raise {
 }
 
 /// One past the greatest generation that every store counts exactly.
-#[cfg(feature = "redis")]
 pub(super) const LIMIT: u64 = 1 << 53;
 
 /// How long an epoch is kept from now on, if not longer by now; `None` is without end.

@@ -28,7 +28,7 @@ use self::schema::DatabaseFile;
 use self::scrub::Scrubber;
 use super::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, Revision, StoreFuture, TokenStore,
+    Raise, Remaining, Revision, TokenStore,
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
@@ -167,78 +167,56 @@ impl TokenStore for SqliteStore {
         hasher.finish()
     }
 
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
-        Box::pin(async move {
-            let mut connection = match self.reader().await {
-                Ok(connection) => connection,
-                Err(error) => return vec![Err(store_error(error)); group.len()],
-            };
-            let now = self.clock.now();
-            let mut answers = Vec::with_capacity(group.len());
-            for id in group {
-                let loaded = rows::load(&mut connection, id, now).await;
-                answers.push(loaded.map_err(store_error));
-            }
-            answers
-        })
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
+        let mut connection = match self.reader().await {
+            Ok(connection) => connection,
+            Err(error) => return vec![Err(store_error(error)); group.len()],
+        };
+        let now = self.clock.now();
+        let mut answers = Vec::with_capacity(group.len());
+        for id in group {
+            let loaded = rows::load(&mut connection, id, now).await;
+            answers.push(loaded.map_err(store_error));
+        }
+        answers
     }
 
-    fn revisions<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
-        Box::pin(async move {
-            match self.read_revisions(group).await {
-                Ok(answers) => answers.into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(store_error(error)); group.len()],
-            }
-        })
+    async fn revisions(&self, group: &[PartitionId]) -> Vec<Result<Revision, StoreError>> {
+        match self.read_revisions(group).await {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(store_error(error)); group.len()],
+        }
     }
 
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        Box::pin(self.commit_group(group))
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        self.commit_group(group).await
     }
 
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        Box::pin(async move {
-            match self.touch_together(group).await {
-                Ok(answers) => answers.into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(store_error(error)); group.len()],
-            }
-        })
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+        match self.touch_together(group).await {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(store_error(error)); group.len()],
+        }
     }
 
-    fn clear<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn clear(
+        &self,
+        partition: &PartitionId,
         expected: Option<u64>,
         id: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
-        Box::pin(async move {
-            let cleared = self.clear_one(partition, expected, id).await;
-            cleared.map_err(store_error)
-        })
+    ) -> Result<Cleared, StoreError> {
+        let cleared = self.clear_one(partition, expected, id).await;
+        cleared.map_err(store_error)
     }
 
-    fn raise<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn raise(
+        &self,
+        partition: &PartitionId,
         raise: Raise,
         keep: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        Box::pin(async move {
-            let raised = self.raise_one(partition, raise, keep).await;
-            raised.map_err(store_error)
-        })
+    ) -> Result<u64, StoreError> {
+        let raised = self.raise_one(partition, raise, keep).await;
+        raised.map_err(store_error)
     }
 
     fn feed(&self, _: &str) -> Option<Feed> {
@@ -246,37 +224,23 @@ impl TokenStore for SqliteStore {
         Some(feed::feed(self.clone()))
     }
 
-    fn relocate<'a>(
-        &'a self,
-        from: &'a Origin,
-        commit: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
-        Box::pin(async move {
-            if from.partition == commit.partition {
-                return Err(StoreError::new(StoreErrorKind::Refused));
-            }
-            self.relocate_one(from, commit).await.map_err(store_error)
-        })
+    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
+        if from.partition == commit.partition {
+            return Err(StoreError::new(StoreErrorKind::Refused));
+        }
+        self.relocate_one(from, commit).await.map_err(store_error)
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
-        Box::pin(async move { self.acquire_one(lease, ttl).await.map_err(store_error) })
+    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
+        self.acquire_one(lease, ttl).await.map_err(store_error)
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move { self.renew_one(lease, ttl).await.map_err(store_error) })
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        self.renew_one(lease, ttl).await.map_err(store_error)
     }
 
-    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move { self.release_one(lease).await.map_err(store_error) })
+    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
+        self.release_one(lease).await.map_err(store_error)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use common::proxy::{Mode, Proxy};
 use common::store::{commit_of, load_one};
 use common::support::*;
-use tower_token_cache::store::{Commit, Outcome, PartitionId};
+use tower_token_cache::store::{Outcome, PartitionId};
 use tower_token_cache::{Durability, Lookup, RedisStore, TokenCache, TokenStore};
 
 /// The default operation timeout, and some room for a busy machine.
@@ -424,11 +424,9 @@ async fn a_commit_whose_answer_is_lost_goes_out_again_and_is_applied_once() {
     let commit = commit_of(&partition, [7; 8], 1, "value");
     // The script is there, so that the first command is the commit.
     assert!(store.touch(std::slice::from_ref(&partition)).await[0].is_ok());
+    let elsewhere = PartitionId::for_tests("ns", "q");
     store
-        .commit(&[Commit {
-            partition: PartitionId::for_tests("ns", "q"),
-            ..commit.clone()
-        }])
+        .commit(&[commit_of(&elsewhere, [7; 8], 1, "value")])
         .await;
     proxy.set(Mode::LoseAnswer);
     let answer = store.commit(std::slice::from_ref(&commit)).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tower_token_cache::store::{
     Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, StoreFuture,
+    Raise, Remaining,
 };
 use tower_token_cache::{
     Clock, MemoryStore, PartitionKey, StoreError, Timestamp, Token, TokenCache, TokenSet,
@@ -157,76 +157,53 @@ impl Watched {
 }
 
 impl TokenStore for Watched {
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
-        self.0.load(group)
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
+        self.0.load(group).await
     }
 
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
         *self.1.lock().expect("whole") = group.last().cloned();
-        self.0.commit(group)
+        self.0.commit(group).await
     }
 
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        self.0.touch(group)
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+        self.0.touch(group).await
     }
 
-    fn clear<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn clear(
+        &self,
+        partition: &PartitionId,
         expected: Option<u64>,
         id: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
-        self.0.clear(partition, expected, id)
+    ) -> Result<Cleared, StoreError> {
+        self.0.clear(partition, expected, id).await
     }
 
-    fn raise<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn raise(
+        &self,
+        partition: &PartitionId,
         raise: Raise,
         keep: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        Box::pin(async move {
-            let number = self.0.raise(partition, raise, keep).await?;
-            *self.2.lock().expect("whole") = Some((partition.clone(), number));
-            Ok(number)
-        })
+    ) -> Result<u64, StoreError> {
+        let number = self.0.raise(partition, raise, keep).await?;
+        *self.2.lock().expect("whole") = Some((partition.clone(), number));
+        Ok(number)
     }
 
-    fn relocate<'a>(
-        &'a self,
-        from: &'a Origin,
-        commit: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
-        self.0.relocate(from, commit)
+    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
+        self.0.relocate(from, commit).await
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
-        self.0.acquire_lease(lease, ttl)
+    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
+        self.0.acquire_lease(lease, ttl).await
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
-        self.0.renew_lease(lease, ttl)
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        self.0.renew_lease(lease, ttl).await
     }
 
-    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
-        self.0.release_lease(lease)
+    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
+        self.0.release_lease(lease).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tower_token_cache::store::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, Revision, StoreFuture,
+    Raise, Remaining, Revision,
 };
 use tower_token_cache::{StoreError, StoreErrorKind, TokenStore};
 
@@ -160,85 +160,61 @@ impl SimStore {
 }
 
 impl TokenStore for SimStore {
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
         let group = group.to_vec();
-        Box::pin(async move {
-            self.ask_group(false, group.len(), true, move |state| {
-                at_once(state.server.store.load(&group))
-            })
-            .await
+        self.ask_group(false, group.len(), true, move |state| {
+            at_once(state.server.store.load(&group))
         })
+        .await
     }
 
-    fn revisions<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
+    async fn revisions(&self, group: &[PartitionId]) -> Vec<Result<Revision, StoreError>> {
         let group = group.to_vec();
-        Box::pin(async move {
-            self.ask_group(true, group.len(), true, move |state| {
-                at_once(state.server.store.revisions(&group))
-            })
-            .await
+        self.ask_group(true, group.len(), true, move |state| {
+            at_once(state.server.store.revisions(&group))
         })
+        .await
     }
 
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
         let (group, by) = (group.to_vec(), self.instance);
-        Box::pin(async move {
-            self.ask_group(true, group.len(), false, move |state| {
-                state.commit(by, group)
-            })
-            .await
+        self.ask_group(true, group.len(), false, move |state| {
+            state.commit(by, group)
         })
+        .await
     }
 
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
         let group = group.to_vec();
-        Box::pin(async move {
-            self.ask_group(true, group.len(), false, move |state| state.touch(group))
-                .await
-        })
+        self.ask_group(true, group.len(), false, move |state| state.touch(group))
+            .await
     }
 
-    fn clear<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn clear(
+        &self,
+        partition: &PartitionId,
         expected: Option<u64>,
         id: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
+    ) -> Result<Cleared, StoreError> {
         let (partition, by) = (partition.clone(), self.instance);
         let sent = self.world.lock().now;
-        Box::pin(async move {
-            self.ask(true, false, move |state| {
-                state.clear(by, sent, partition, expected, id)
-            })
-            .await?
+        self.ask(true, false, move |state| {
+            state.clear(by, sent, partition, expected, id)
         })
+        .await?
     }
 
-    fn raise<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn raise(
+        &self,
+        partition: &PartitionId,
         raise: Raise,
         keep: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
+    ) -> Result<u64, StoreError> {
         let (partition, by) = (partition.clone(), self.instance);
-        Box::pin(async move {
-            self.ask(true, false, move |state| {
-                state.raise(by, &partition, raise, keep)
-            })
-            .await?
+        self.ask(true, false, move |state| {
+            state.raise(by, &partition, raise, keep)
         })
+        .await?
     }
 
     fn feed(&self, namespace: &str) -> Option<Feed> {
@@ -246,59 +222,39 @@ impl TokenStore for SimStore {
         self.has_feed.then(feed)
     }
 
-    fn relocate<'a>(
-        &'a self,
-        from: &'a Origin,
-        commit: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
         let (from, commit, by) = (from.clone(), commit.clone(), self.instance);
-        Box::pin(async move {
-            self.ask(true, false, move |state| state.relocate(by, from, commit))
-                .await?
-        })
+        self.ask(true, false, move |state| state.relocate(by, from, commit))
+            .await?
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
         let (lease, by) = (lease.clone(), self.instance);
-        Box::pin(async move {
-            self.ask(true, false, move |state| {
-                let answer = at_once(state.server.store.acquire_lease(&lease, ttl));
-                state.note(format_args!("i{by} asks for a lease: {answer:?}"));
-                answer
-            })
-            .await?
+        self.ask(true, false, move |state| {
+            let answer = at_once(state.server.store.acquire_lease(&lease, ttl));
+            state.note(format_args!("i{by} asks for a lease: {answer:?}"));
+            answer
         })
+        .await?
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
         let (lease, by) = (lease.clone(), self.instance);
-        Box::pin(async move {
-            self.ask(true, false, move |state| {
-                let answer = at_once(state.server.store.renew_lease(&lease, ttl));
-                state.note(format_args!("i{by} renews a lease: {answer:?}"));
-                answer
-            })
-            .await?
+        self.ask(true, false, move |state| {
+            let answer = at_once(state.server.store.renew_lease(&lease, ttl));
+            state.note(format_args!("i{by} renews a lease: {answer:?}"));
+            answer
         })
+        .await?
     }
 
-    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
         let (lease, by) = (lease.clone(), self.instance);
-        Box::pin(async move {
-            self.ask(true, false, move |state| {
-                let answer = at_once(state.server.store.release_lease(&lease));
-                state.note(format_args!("i{by} releases a lease: {answer:?}"));
-                answer
-            })
-            .await?
+        self.ask(true, false, move |state| {
+            let answer = at_once(state.server.store.release_lease(&lease));
+            state.note(format_args!("i{by} releases a lease: {answer:?}"));
+            answer
         })
+        .await?
     }
 }

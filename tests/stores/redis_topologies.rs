@@ -91,11 +91,8 @@ async fn a_move_within_a_cluster_can_be_repeated_until_it_is_made() {
     let store = RedisStore::connect(cluster.url()).await.unwrap();
     put_all(&store, 0).await;
     let [from, to] = [1, 2].map(user);
-    let origin = Origin {
-        partition: from.clone(),
-        generation: 0,
-        version: load_one(&store, &from).await.unwrap().version,
-    };
+    let version = load_one(&store, &from).await.unwrap().version;
+    let origin = Origin::new(from.clone(), 0, version);
     let moved = commit(2, 1);
     // Its server takes the check, and not the commit.
     let full = &cluster.nodes[master_of(&cluster, &to)];

@@ -25,10 +25,9 @@ fn partition(name: &str) -> PartitionId {
 fn commit(name: &str, generation: u64) -> Commit {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let id = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    Commit {
-        generation,
-        ..commit_of(&partition(name), id, 1, "value")
-    }
+    let mut commit = commit_of(&partition(name), id, 1, "value");
+    commit.generation = generation;
+    commit
 }
 
 /// An error with all of its sources.
@@ -326,9 +325,8 @@ async fn exercise(store: &RedisStore) -> Result<(), StoreError> {
     let version = load_one(store, &partition(&a)).await?.version;
     store.revisions(&[partition(&a)]).await.remove(0)?;
     let entry = EntryId::from([1; 16]);
-    let expected = Expected { entry, version };
     let mut expecting = commit(&a, 0);
-    expecting.expected = Some(expected);
+    expecting.expected = Some(Expected::new(entry, version));
     expecting.lifetime.since_write = Some(Duration::from_secs(60));
     expecting.lifetime.sliding = Some(Duration::from_secs(30));
     expecting.changes[0].put.as_mut().unwrap().expires_at = Some(
@@ -343,42 +341,19 @@ async fn exercise(store: &RedisStore) -> Result<(), StoreError> {
     // What has expired is removed on the way, and so is this.
     let mut removing = commit(&a, 0);
     removing.changes[0].put = None;
-    removing.changes.push(Change {
-        entry: EntryId::from([2; 16]),
-        ..commit(&a, 0).changes.remove(0)
-    });
+    let put = commit(&a, 0).changes.remove(0).put;
+    removing.changes.push(Change::new([2; 16].into(), put));
     first(removing).await?;
     let loaded = load_one(store, &partition(&a)).await?;
-    let from = Origin {
-        partition: partition(&a),
-        generation: loaded.generation,
-        version: loaded.version,
-    };
+    let from = Origin::new(partition(&a), loaded.generation, loaded.version);
     store.relocate(&from, &commit(&b, 0)).await?;
     let cleared = store.clear(&partition(&b), None, CommitId([9; 8])).await?;
-    assert_eq!(
-        cleared,
-        Cleared {
-            generation: 1,
-            ended: true
-        }
-    );
-    let lease = Lease {
-        partition: partition(&b),
-        entry,
-        owner: [1; 16],
-    };
+    assert_eq!(cleared, Cleared::new(1, true));
+    let lease = Lease::new(partition(&b), entry, [1; 16]);
     let ttl = Duration::from_secs(5);
     store.acquire_lease(&lease, ttl).await?;
-    store
-        .acquire_lease(
-            &Lease {
-                owner: [2; 16],
-                ..lease.clone()
-            },
-            ttl,
-        )
-        .await?;
+    let of_another = Lease::new(partition(&b), entry, [2; 16]);
+    store.acquire_lease(&of_another, ttl).await?;
     assert!(store.renew_lease(&lease, ttl).await?);
     assert!(store.release_lease(&lease).await?);
     Ok(())
@@ -386,10 +361,7 @@ async fn exercise(store: &RedisStore) -> Result<(), StoreError> {
 
 async fn keep(store: &RedisStore) -> Result<(), Box<dyn Error + Send + Sync>> {
     let keys = store.keys("ttc");
-    let record = KeyRecord {
-        name: "key".into(),
-        content: vec![1; 40].into(),
-    };
+    let record = KeyRecord::new("key", vec![1; 40]);
     keys.add(&record).await?;
     assert_eq!(keys.list().await?.len(), 1);
     Ok(())

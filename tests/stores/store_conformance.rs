@@ -1,10 +1,14 @@
 //! Our stores against the contract.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tower_token_cache::store::conformance::{self, Harness};
-use tower_token_cache::store::{EntryId, Lease, LeaseState, PartitionId, TokenStore};
-use tower_token_cache::{Clock, MemoryStore, SqliteStore, Timestamp};
+use tower_token_cache::store::{
+    Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
+    Raise, Remaining,
+};
+use tower_token_cache::{Clock, MemoryStore, SqliteStore, StoreError, Timestamp, TokenStore};
 
 #[tokio::test]
 async fn memory_store_conforms() {
@@ -27,6 +31,101 @@ async fn memory_store_conforms_on_several_threads() {
         let harness = Harness::manual(store.with_clock(clock.clone()), clock);
         conformance::concurrent_moves_have_one_winner(&harness).await;
     }
+}
+
+/// A store with nothing but what every store must have.
+#[derive(Clone)]
+struct Least(MemoryStore);
+
+impl TokenStore for Least {
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
+        self.0.load(group).await
+    }
+
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        self.0.commit(group).await
+    }
+
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+        self.0.touch(group).await
+    }
+
+    async fn clear(
+        &self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> Result<Cleared, StoreError> {
+        self.0.clear(partition, expected, id).await
+    }
+
+    async fn raise(
+        &self,
+        partition: &PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> Result<u64, StoreError> {
+        self.0.raise(partition, raise, keep).await
+    }
+
+    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
+        self.0.acquire_lease(lease, ttl).await
+    }
+
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        self.0.renew_lease(lease, ttl).await
+    }
+
+    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
+        self.0.release_lease(lease).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_conforms_with_the_defaults() {
+    let harness = || {
+        let clock = Clock::manual(Timestamp::now());
+        let store = Least(MemoryStore::new().with_clock(clock.clone()));
+        Harness::manual(Arc::new(store), clock)
+    };
+    conformance::all(&harness()).await;
+    for _ in 0..100 {
+        conformance::concurrent_moves_have_one_winner(&harness()).await;
+    }
+}
+
+#[test]
+fn a_shared_store_hides_nothing_of_what_it_is() {
+    let shared = Arc::new(MemoryStore::new());
+    assert!(!TokenStore::is_persistent(&shared));
+    assert!(TokenStore::feed(&shared, "test").is_some());
+}
+
+/// The sign-out of the old partition was made, and its answer was lost.
+#[tokio::test]
+async fn a_move_in_steps_goes_on_where_it_stopped() {
+    let (old, new) = (partition("old"), partition("new"));
+    let moves = common::store::commit_of(&new, [2; 8], 1, "moved");
+    let begun = common::store::commit_of(&old, [1; 8], 1, "begun");
+    for id in [[2; 8], [3; 8]] {
+        let store = Least(MemoryStore::new());
+        let committed = store.commit(std::slice::from_ref(&begun)).await.remove(0);
+        assert!(matches!(
+            committed,
+            Ok(Outcome::Committed { version: 1, .. })
+        ));
+        let from = Origin::new(old.clone(), 0, 1);
+        store.clear(&old, Some(0), CommitId(id)).await.unwrap();
+        let moved = store.relocate(&from, &moves).await.unwrap();
+        match id == moves.id.0 {
+            true => assert!(matches!(moved, Outcome::Committed { version: 1, .. })),
+            false => assert_eq!(moved, Outcome::Conflict, "another sign-out was first"),
+        }
+    }
+}
+
+fn partition(name: &str) -> PartitionId {
+    PartitionId::for_tests("test", name)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -53,11 +152,7 @@ async fn leases_in_redis_are_keys_that_expire() {
     let server = common::redis::RedisServer::start();
     let store = tower_token_cache::RedisStore::connect(server.url());
     let store = store.await.expect("a valid URL");
-    let lease = Lease {
-        partition: PartitionId::for_tests("test", "a"),
-        entry: EntryId::from([7; 16]),
-        owner: [1; 16],
-    };
+    let lease = Lease::new(partition("a"), EntryId::from([7; 16]), [1; 16]);
     let ttl = Duration::from_secs(60);
     let lives = || -> i64 { server.query(&format!("PTTL {}", server.only_key())) };
     store.acquire_lease(&lease, ttl).await.unwrap();

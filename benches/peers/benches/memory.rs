@@ -11,8 +11,8 @@ use peers::process::resident;
 use peers::report::bar;
 use peers::users::{PAYLOAD, scaled_set, session_id};
 use tower_token_cache::store::{
-    Change, Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, StoreFuture, StoredEntry,
+    Change, Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Outcome, PartitionId, Raise,
+    Remaining, StoredEntry,
 };
 use tower_token_cache::{L1, PartitionKey, StoreError, StoreErrorKind, TokenCache, TokenStore};
 
@@ -31,111 +31,68 @@ impl NullStore {
 }
 
 impl TokenStore for NullStore {
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
         let entries = self
             .remembered()
             .into_iter()
             .flatten()
             .filter_map(|change| {
                 let put = change.put.as_ref()?;
-                Some(StoredEntry {
-                    entry: change.entry,
-                    version: 1,
-                    expires_at: put.expires_at,
-                    value: Bytes::copy_from_slice(&put.value),
-                })
+                let value = Bytes::copy_from_slice(&put.value);
+                Some(StoredEntry::new(change.entry, 1, put.expires_at, value))
             });
-        let loaded = Loaded {
-            version: self.remembered().map_or(0, |_| 1),
-            entries: entries.collect(),
-            ..Loaded::default()
-        };
-        let answers = vec![Ok(loaded); group.len()];
-        Box::pin(std::future::ready(answers))
+        let mut loaded = Loaded::default();
+        loaded.version = self.remembered().map_or(0, |_| 1);
+        loaded.entries = entries.collect();
+        vec![Ok(loaded); group.len()]
     }
 
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
         let version = self.remembered().map_or(1, |_| 2);
         if let Some(template) = &self.template {
             template.get_or_init(|| group[0].changes.clone());
         }
-        let remaining = Remaining::default();
-        let committed = Outcome::Committed {
-            version,
-            previous: None,
-            life: None,
-            remaining,
-        };
-        Box::pin(std::future::ready(vec![Ok(committed); group.len()]))
+        let committed = Outcome::committed(version, None, None, Remaining::default());
+        vec![Ok(committed); group.len()]
     }
 
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        Box::pin(std::future::ready(vec![
-            Ok(Remaining::default());
-            group.len()
-        ]))
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+        vec![Ok(Remaining::default()); group.len()]
     }
 
-    fn clear<'a>(
-        &'a self,
-        _: &'a PartitionId,
+    async fn clear(
+        &self,
+        _: &PartitionId,
         _: Option<u64>,
         _: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
-        let (generation, ended) = (1, true);
-        Box::pin(std::future::ready(Ok(Cleared { generation, ended })))
+    ) -> Result<Cleared, StoreError> {
+        Ok(Cleared::new(1, true))
     }
 
-    fn raise<'a>(
-        &'a self,
-        _: &'a PartitionId,
+    async fn raise(
+        &self,
+        _: &PartitionId,
         _: Raise,
         _: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        Box::pin(std::future::ready(Ok(1)))
+    ) -> Result<u64, StoreError> {
+        Ok(1)
     }
 
-    fn relocate<'a>(
-        &'a self,
-        _: &'a Origin,
-        _: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
+    async fn acquire_lease(&self, _: &Lease, _: Duration) -> Result<LeaseState, StoreError> {
         not_measured()
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        _: &'a Lease,
-        _: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
+    async fn renew_lease(&self, _: &Lease, _: Duration) -> Result<bool, StoreError> {
         not_measured()
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        _: &'a Lease,
-        _: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
-        not_measured()
-    }
-
-    fn release_lease<'a>(&'a self, _: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
+    async fn release_lease(&self, _: &Lease) -> Result<bool, StoreError> {
         not_measured()
     }
 }
 
-fn not_measured<'a, T: Send + 'a>() -> StoreFuture<'a, Result<T, StoreError>> {
-    let refused = StoreError::new(StoreErrorKind::Refused);
-    Box::pin(std::future::ready(Err(refused)))
+fn not_measured<T>() -> Result<T, StoreError> {
+    Err(StoreError::new(StoreErrorKind::Refused))
 }
 
 struct Measured {

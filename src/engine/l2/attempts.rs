@@ -11,7 +11,7 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::patience::within;
 use crate::policy::{L2Failure, L2Operation, OnFailure};
 use crate::random::{SLIGHTLY, jittered};
-use crate::store::{PartitionId, StoreFuture};
+use crate::store::PartitionId;
 
 /// Attempts at one operation, the first included, however often the hook asks for a retry.
 const MAX_ATTEMPTS: u32 = 3;
@@ -27,12 +27,15 @@ fn opened(operation: L2Operation) {
 
 impl L2 {
     /// Asks the store about these partitions, all of one shard.
-    pub(crate) async fn call<'a, T>(
-        &'a self,
+    pub(crate) async fn call<T, F>(
+        &self,
         operation: L2Operation,
         of: &[&PartitionId],
-        ask: impl Fn() -> StoreFuture<'a, Result<T, StoreError>>,
-    ) -> Result<T, L2Error> {
+        ask: impl Fn() -> F,
+    ) -> Result<T, L2Error>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         let first = of.first().map_or(0, |first| self.store.server(first));
         let shard = self.shards.get(first);
         let way = shard.way(operation);

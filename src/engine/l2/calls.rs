@@ -12,13 +12,13 @@ use crate::error::StoreError;
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Operation};
 use crate::store::{
-    Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Loaded, Names, Origin, Outcome,
-    PartitionId, Raise, Remaining, Revision, StoreFuture, TokenStore,
+    Cleared, Commit, CommitId, DynStore, EntryId, Lease, LeaseState, Loaded, Names, Origin,
+    Outcome, PartitionId, Raise, Remaining, Revision,
 };
 use crate::telemetry::Counters;
 
 pub(crate) struct L2 {
-    pub(crate) store: Arc<dyn TokenStore>,
+    pub(crate) store: Arc<dyn DynStore>,
     pub(crate) protection: EntryCodec,
     pub(crate) prefix: NamespaceNumber,
     pub(crate) shards: Shards,
@@ -52,9 +52,7 @@ impl L2 {
     ) -> Result<Vec<Result<Loaded, L2Error>>, L2Error> {
         self.counters.l2_reads.add(group.len() as u64);
         let of: Vec<_> = group.iter().collect();
-        let load = || -> StoreFuture<'_, _> {
-            Box::pin(async move { all_failed(self.store.load(group).await) })
-        };
+        let load = || async { all_failed(self.store.load(group).await) };
         let answers = self.call(L2Operation::Load, &of, load).await?;
         // The store has answered, and says that it cannot read these partitions.
         let answers = group.iter().zip(answers).map(|(partition, answer)| {
@@ -83,8 +81,8 @@ impl L2 {
         group: &[PartitionId],
     ) -> Result<Vec<Result<Revision, StoreError>>, L2Error> {
         let of: Vec<_> = group.iter().collect();
-        self.call(L2Operation::Load, &of, || {
-            Box::pin(async move { all_failed(self.store.revisions(group).await) })
+        self.call(L2Operation::Load, &of, || async {
+            all_failed(self.store.revisions(group).await)
         })
         .await
     }
@@ -97,8 +95,8 @@ impl L2 {
     ) -> Result<Vec<Result<Outcome, StoreError>>, L2Error> {
         self.counters.l2_commits.add(group.len() as u64);
         let of: Vec<_> = group.iter().map(|commit| &commit.partition).collect();
-        self.call(L2Operation::Commit, &of, || {
-            Box::pin(async move { all_failed(self.store.commit(group).await) })
+        self.call(L2Operation::Commit, &of, || async {
+            all_failed(self.store.commit(group).await)
         })
         .await
     }
@@ -108,8 +106,8 @@ impl L2 {
         group: &[PartitionId],
     ) -> Result<Vec<Result<Remaining, StoreError>>, L2Error> {
         let of: Vec<_> = group.iter().collect();
-        self.call(L2Operation::Touch, &of, || {
-            Box::pin(async move { all_failed(self.store.touch(group).await) })
+        self.call(L2Operation::Touch, &of, || async {
+            all_failed(self.store.touch(group).await)
         })
         .await
     }

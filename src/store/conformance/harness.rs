@@ -139,16 +139,10 @@ impl<S: TokenStore> Harness<S> {
 
     /// An empty commit under generation 0, living for an hour.
     pub(super) fn draft(&self, subject: &Subject<S>) -> Draft {
+        let id = CommitId(self.commits.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         Draft(Commit {
-            partition: subject.id.clone(),
-            id: CommitId(self.commits.fetch_add(1, Ordering::Relaxed).to_be_bytes()),
-            generation: 0,
-            expected: None,
-            life: None,
-            repeats: None,
-            base: 0,
-            changes: Vec::new(),
             lifetime: AN_HOUR,
+            ..Commit::new(subject.id.clone(), id, 0)
         })
     }
 }

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::answers::{store_error, unexpected};
 use super::{RedisStore, record};
 use crate::error::StoreError;
-use crate::seal::{KeyFuture, KeyRecord, KeyRepository};
+use crate::seal::{KeyRecord, KeyRepository, KeyRingError};
 
 /// The keys of a ring in the same server as what they seal. Made by [`RedisStore::keys`].
 ///
@@ -40,35 +40,31 @@ impl RedisKeys {
 }
 
 impl KeyRepository for RedisKeys {
-    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
-        Box::pin(async {
-            let mut pipeline = Pipeline::with_capacity(1);
-            pipeline.cmd("HGETALL").arg(&self.key);
-            let pairs = record::pairs(self.ask(pipeline).await?).ok_or_else(unexpected)?;
-            let record = |pair| match pair {
-                (Value::BulkString(name), Value::BulkString(content)) => Some(KeyRecord {
-                    name: String::from_utf8(name).ok()?,
-                    content: Zeroizing::new(content),
-                }),
-                _ => None,
-            };
-            Ok(pairs.into_iter().filter_map(record).collect())
-        })
+    async fn list(&self) -> Result<Vec<KeyRecord>, KeyRingError> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("HGETALL").arg(&self.key);
+        let pairs = record::pairs(self.ask(pipeline).await?).ok_or_else(unexpected)?;
+        let record = |pair| match pair {
+            (Value::BulkString(name), Value::BulkString(content)) => Some(KeyRecord {
+                name: String::from_utf8(name).ok()?,
+                content: Zeroizing::new(content),
+            }),
+            _ => None,
+        };
+        Ok(pairs.into_iter().filter_map(record).collect())
     }
 
-    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
-        Box::pin(async {
-            let mut pipeline = Pipeline::with_capacity(1);
-            pipeline
-                .cmd("HSETNX")
-                .arg(&self.key)
-                .arg(&record.name)
-                .arg(&record.content[..]);
-            match self.ask(pipeline).await? {
-                Value::Int(added) => Ok(added == 1),
-                _ => Err(unexpected().into()),
-            }
-        })
+    async fn add(&self, record: &KeyRecord) -> Result<bool, KeyRingError> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline
+            .cmd("HSETNX")
+            .arg(&self.key)
+            .arg(&record.name)
+            .arg(&record.content[..]);
+        match self.ask(pipeline).await? {
+            Value::Int(added) => Ok(added == 1),
+            _ => Err(unexpected().into()),
+        }
     }
 
     fn is_beside_data(&self) -> bool {

@@ -39,7 +39,7 @@ use self::links::Links;
 use self::scripts::hash_key;
 use super::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, Revision, StoreFuture, TokenStore, raise,
+    Raise, Remaining, Revision, TokenStore, raise,
 };
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 
@@ -125,159 +125,115 @@ impl RedisStore {
 }
 
 impl TokenStore for RedisStore {
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
-        Box::pin(async move {
-            let loaded = self.load_group(group).await;
-            loaded.unwrap_or_else(|error| vec![Err(error); group.len()])
-        })
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
+        let loaded = self.load_group(group).await;
+        loaded.unwrap_or_else(|error| vec![Err(error); group.len()])
     }
 
     fn server(&self, partition: &PartitionId) -> usize {
         self.links.server(partition)
     }
 
-    fn revisions<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
-        Box::pin(async move {
-            let mut pipeline = Pipeline::with_capacity(group.len());
-            for id in group {
-                pipeline.cmd("HGET").arg(hash_key(id)).arg(record::HEAD);
-            }
-            let revision = |answer| match answer {
-                Ok(head) => record::revision(&head).ok_or_else(unexpected),
-                // Something that is no hash stands in the partition's place.
-                Err(error) if lacks_type(&error) => Ok(Revision::default()),
-                Err(error) => Err(store_error(error)),
-            };
-            match self.send(&pipeline).await {
-                Ok(answers) => answers.into_iter().map(revision).collect(),
-                Err(error) => vec![Err(error); group.len()],
-            }
-        })
+    async fn revisions(&self, group: &[PartitionId]) -> Vec<Result<Revision, StoreError>> {
+        let mut pipeline = Pipeline::with_capacity(group.len());
+        for id in group {
+            pipeline.cmd("HGET").arg(hash_key(id)).arg(record::HEAD);
+        }
+        let revision = |answer| match answer {
+            Ok(head) => record::revision(&head).ok_or_else(unexpected),
+            // Something that is no hash stands in the partition's place.
+            Err(error) if lacks_type(&error) => Ok(Revision::default()),
+            Err(error) => Err(store_error(error)),
+        };
+        match self.send(&pipeline).await {
+            Ok(answers) => answers.into_iter().map(revision).collect(),
+            Err(error) => vec![Err(error); group.len()],
+        }
     }
 
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        Box::pin(async move {
-            let outcome = |answer| record::outcome(answer).ok_or_else(unexpected);
-            match self
-                .run(&scripts::COMMIT, group.iter().map(scripts::commit))
-                .await
-            {
-                Ok(answers) => answers
-                    .into_iter()
-                    .map(|answer| answer.and_then(outcome))
-                    .collect(),
-                Err(error) => vec![Err(error); group.len()],
-            }
-        })
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        let outcome = |answer| record::outcome(answer).ok_or_else(unexpected);
+        match self
+            .run(&scripts::COMMIT, group.iter().map(scripts::commit))
+            .await
+        {
+            Ok(answers) => answers
+                .into_iter()
+                .map(|answer| answer.and_then(outcome))
+                .collect(),
+            Err(error) => vec![Err(error); group.len()],
+        }
     }
 
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        Box::pin(async move {
-            let remaining = |answer| record::touched(answer).ok_or_else(unexpected);
-            match self
-                .run(&scripts::TOUCH, group.iter().map(scripts::touch))
-                .await
-            {
-                Ok(answers) => answers
-                    .into_iter()
-                    .map(|answer| answer.and_then(remaining))
-                    .collect(),
-                Err(error) => vec![Err(error); group.len()],
-            }
-        })
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+        let remaining = |answer| record::touched(answer).ok_or_else(unexpected);
+        match self
+            .run(&scripts::TOUCH, group.iter().map(scripts::touch))
+            .await
+        {
+            Ok(answers) => answers
+                .into_iter()
+                .map(|answer| answer.and_then(remaining))
+                .collect(),
+            Err(error) => vec![Err(error); group.len()],
+        }
     }
 
-    fn clear<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn clear(
+        &self,
+        partition: &PartitionId,
         expected: Option<u64>,
         id: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
-        Box::pin(async move {
-            let command = scripts::clear(partition, expected, id);
-            let answer = self.run_one(&scripts::CLEAR, command).await?;
-            record::cleared(answer).ok_or_else(unexpected)
-        })
+    ) -> Result<Cleared, StoreError> {
+        let command = scripts::clear(partition, expected, id);
+        let answer = self.run_one(&scripts::CLEAR, command).await?;
+        record::cleared(answer).ok_or_else(unexpected)
     }
 
-    fn raise<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn raise(
+        &self,
+        partition: &PartitionId,
         raise: Raise,
         keep: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        Box::pin(async move {
-            if raise.number() >= raise::LIMIT {
-                return Err(StoreError::new(StoreErrorKind::Refused));
-            }
-            let command = scripts::raise(partition, raise, keep);
-            let answer = self.run_one(&scripts::RAISE, command).await?;
-            record::raised(&answer).ok_or_else(unexpected)
-        })
+    ) -> Result<u64, StoreError> {
+        if raise.number() >= raise::LIMIT {
+            return Err(StoreError::new(StoreErrorKind::Refused));
+        }
+        let command = scripts::raise(partition, raise, keep);
+        let answer = self.run_one(&scripts::RAISE, command).await?;
+        record::raised(&answer).ok_or_else(unexpected)
     }
 
     fn feed(&self, namespace: &str) -> Option<Feed> {
         feed::feed(self.links.access(), namespace)
     }
 
-    fn relocate<'a>(
-        &'a self,
-        from: &'a Origin,
-        commit: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
-        Box::pin(async move {
-            if from.partition == commit.partition {
-                return Err(StoreError::new(StoreErrorKind::Refused));
-            }
-            if self.links.is_cluster() {
-                return self.relocate_in_steps(from, commit).await;
-            }
-            let command = scripts::relocate(from, commit);
-            let answer = self.run_one(&scripts::RELOCATE, command).await?;
-            record::outcome(answer).ok_or_else(unexpected)
-        })
+    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
+        if from.partition == commit.partition {
+            return Err(StoreError::new(StoreErrorKind::Refused));
+        }
+        if self.links.is_cluster() {
+            return self.relocate_in_steps(from, commit).await;
+        }
+        let command = scripts::relocate(from, commit);
+        let answer = self.run_one(&scripts::RELOCATE, command).await?;
+        record::outcome(answer).ok_or_else(unexpected)
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
-        Box::pin(async move {
-            let command = scripts::acquire(lease, ttl);
-            let answer = self.run_one(&scripts::ACQUIRE, command).await?;
-            record::lease(answer).ok_or_else(unexpected)
-        })
+    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
+        let command = scripts::acquire(lease, ttl);
+        let answer = self.run_one(&scripts::ACQUIRE, command).await?;
+        record::lease(answer).ok_or_else(unexpected)
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move {
-            let command = scripts::renew(lease, ttl);
-            Ok(self.run_one(&scripts::RENEW, command).await? == Value::Int(1))
-        })
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        let command = scripts::renew(lease, ttl);
+        Ok(self.run_one(&scripts::RENEW, command).await? == Value::Int(1))
     }
 
-    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move {
-            let command = scripts::release(lease);
-            Ok(self.run_one(&scripts::RELEASE, command).await? == Value::Int(1))
-        })
+    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
+        let command = scripts::release(lease);
+        Ok(self.run_one(&scripts::RELEASE, command).await? == Value::Int(1))
     }
 
     fn identity(&self) -> u64 {

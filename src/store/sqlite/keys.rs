@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::SqliteStore;
 use super::code::store_error;
-use crate::seal::{KeyFuture, KeyRecord, KeyRepository};
+use crate::seal::{KeyRecord, KeyRepository, KeyRingError};
 
 /// Made when a ring is first opened; a database without one needs no table.
 const TABLE: &str = "
@@ -73,12 +73,12 @@ impl SqliteKeys {
 }
 
 impl KeyRepository for SqliteKeys {
-    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
-        Box::pin(async { Ok(self.rows().await.map_err(store_error)?) })
+    async fn list(&self) -> Result<Vec<KeyRecord>, KeyRingError> {
+        Ok(self.rows().await.map_err(store_error)?)
     }
 
-    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
-        Box::pin(async { Ok(self.insert(record).await.map_err(store_error)?) })
+    async fn add(&self, record: &KeyRecord) -> Result<bool, KeyRingError> {
+        Ok(self.insert(record).await.map_err(store_error)?)
     }
 
     fn is_beside_data(&self) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tower_token_cache::store::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, Revision, StoreFuture,
+    Raise, Remaining, Revision,
 };
 use tower_token_cache::{MemoryStore, StoreError, TokenStore};
 
@@ -31,93 +31,65 @@ pub async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output>
 #[derive(Clone, Default)]
 pub struct SteppingStore(MemoryStore);
 
-macro_rules! stepped {
-    ($call:expr) => {
-        Box::pin(async move {
-            yield_now().await;
-            let answer = $call.await;
-            yield_now().await;
-            answer
-        })
-    };
+async fn stepped<T>(call: impl Future<Output = T>) -> T {
+    yield_now().await;
+    let answer = call.await;
+    yield_now().await;
+    answer
 }
 
 impl TokenStore for SteppingStore {
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
-        stepped!(self.0.load(group))
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
+        stepped(self.0.load(group)).await
     }
 
-    fn revisions<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
-        stepped!(self.0.revisions(group))
+    async fn revisions(&self, group: &[PartitionId]) -> Vec<Result<Revision, StoreError>> {
+        stepped(self.0.revisions(group)).await
     }
 
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        stepped!(self.0.commit(group))
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        stepped(self.0.commit(group)).await
     }
 
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        stepped!(self.0.touch(group))
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+        stepped(self.0.touch(group)).await
     }
 
-    fn clear<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn clear(
+        &self,
+        partition: &PartitionId,
         expected: Option<u64>,
         id: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
-        stepped!(self.0.clear(partition, expected, id))
+    ) -> Result<Cleared, StoreError> {
+        stepped(self.0.clear(partition, expected, id)).await
     }
 
-    fn raise<'a>(
-        &'a self,
-        id: &'a PartitionId,
+    async fn raise(
+        &self,
+        id: &PartitionId,
         raise: Raise,
         keep: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        stepped!(self.0.raise(id, raise, keep))
+    ) -> Result<u64, StoreError> {
+        stepped(self.0.raise(id, raise, keep)).await
     }
 
     fn feed(&self, namespace: &str) -> Option<Feed> {
         self.0.feed(namespace)
     }
 
-    fn relocate<'a>(
-        &'a self,
-        from: &'a Origin,
-        commit: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
-        stepped!(self.0.relocate(from, commit))
+    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
+        stepped(self.0.relocate(from, commit)).await
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
-        stepped!(self.0.acquire_lease(lease, ttl))
+    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
+        stepped(self.0.acquire_lease(lease, ttl)).await
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
-        stepped!(self.0.renew_lease(lease, ttl))
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        stepped(self.0.renew_lease(lease, ttl)).await
     }
 
-    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
-        stepped!(self.0.release_lease(lease))
+    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
+        stepped(self.0.release_lease(lease)).await
     }
 }

@@ -8,8 +8,8 @@ use super::far;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Semaphore, watch};
 use tower_token_cache::store::{
-    Change, Cleared, Commit, CommitId, EntryId, Feed, FeedEvent, Lease, LeaseState, Lifetime,
-    Loaded, Origin, Outcome, PartitionId, Put, Raise, Remaining, Revision, StoreFuture,
+    Change, Cleared, Commit, CommitId, Feed, FeedEvent, Lease, LeaseState, Loaded, Origin, Outcome,
+    PartitionId, Put, Raise, Remaining, Revision,
 };
 use tower_token_cache::{MemoryStore, StoreError, StoreErrorKind, TokenStore};
 
@@ -111,15 +111,13 @@ impl Default for State {
 }
 
 /// An answer as it arrives: as late as [`far::latency`] says.
-fn far_away<'a, T: Send + 'a>(answer: impl Future<Output = T> + Send + 'a) -> StoreFuture<'a, T> {
-    Box::pin(async move {
-        let answer = answer.await;
-        let latency = far::latency();
-        if !latency.is_zero() {
-            tokio::time::sleep(latency).await;
-        }
-        answer
-    })
+async fn far_away<T>(answer: impl Future<Output = T>) -> T {
+    let answer = answer.await;
+    let latency = far::latency();
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    answer
 }
 
 /// A commit of one value to a partition that has no generation yet.
@@ -129,23 +127,10 @@ pub fn commit_of(
     entry: u8,
     value: impl Into<bytes::Bytes>,
 ) -> Commit {
-    Commit {
-        partition: partition.clone(),
-        id: CommitId(id),
-        generation: 0,
-        expected: None,
-        life: None,
-        repeats: None,
-        base: 0,
-        changes: vec![Change {
-            entry: EntryId::from([entry; 16]),
-            put: Some(Put {
-                value: value.into(),
-                expires_at: None,
-            }),
-        }],
-        lifetime: Lifetime::default(),
-    }
+    let mut commit = Commit::new(partition.clone(), CommitId(id), 0);
+    let put = Put::new(value, None);
+    commit.changes = vec![Change::new([entry; 16].into(), Some(put))];
+    commit
 }
 
 /// Loads one partition.
@@ -386,11 +371,8 @@ impl TestStore {
 }
 
 impl TokenStore for TestStore {
-    fn load<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Loaded, StoreError>>> {
-        far_away(async move {
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
+        far_away(async {
             if group.iter().all(|id| self.epochs().contains(id)) {
                 // How old a number is, which each process asks once.
                 self.pass(&self.state.looks, 1).await.ok();
@@ -414,6 +396,7 @@ impl TokenStore for TestStore {
             };
             group.iter().zip(answers).map(answer).collect()
         })
+        .await
     }
 
     fn server(&self, partition: &PartitionId) -> usize {
@@ -427,24 +410,19 @@ impl TokenStore for TestStore {
         }
     }
 
-    fn revisions<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Revision, StoreError>>> {
-        far_away(async move {
+    async fn revisions(&self, group: &[PartitionId]) -> Vec<Result<Revision, StoreError>> {
+        far_away(async {
             self.reach(group.iter()).await;
             match self.pass(&self.state.looks, 1).await {
                 Ok(()) => self.inner.revisions(group).await,
                 Err(error) => vec![Err(error); group.len()],
             }
         })
+        .await
     }
 
-    fn commit<'a>(
-        &'a self,
-        group: &'a [Commit],
-    ) -> StoreFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        far_away(async move {
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        far_away(async {
             let number = self.state.groups.fetch_add(1, Ordering::SeqCst) + 1;
             if number == self.state.held_group.load(Ordering::SeqCst) {
                 let permit = self.state.group_gate.acquire().await;
@@ -469,27 +447,26 @@ impl TokenStore for TestStore {
                 Err(error) => vec![Err(error); group.len()],
             }
         })
+        .await
     }
 
-    fn touch<'a>(
-        &'a self,
-        group: &'a [PartitionId],
-    ) -> StoreFuture<'a, Vec<Result<Remaining, StoreError>>> {
-        far_away(async move {
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+        far_away(async {
             match self.pass(&self.state.touches, group.len() as u64).await {
                 Ok(()) => self.inner.touch(group).await,
                 Err(error) => vec![Err(error); group.len()],
             }
         })
+        .await
     }
 
-    fn clear<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn clear(
+        &self,
+        partition: &PartitionId,
         expected: Option<u64>,
         id: CommitId,
-    ) -> StoreFuture<'a, Result<Cleared, StoreError>> {
-        far_away(async move {
+    ) -> Result<Cleared, StoreError> {
+        far_away(async {
             self.pass(&self.state.clears, 1).await?;
             let answer = self.inner.clear(partition, expected, id).await;
             let lost = self.clears() == self.state.lost_clear.load(Ordering::SeqCst);
@@ -498,15 +475,16 @@ impl TokenStore for TestStore {
                 false => answer,
             }
         })
+        .await
     }
 
-    fn raise<'a>(
-        &'a self,
-        partition: &'a PartitionId,
+    async fn raise(
+        &self,
+        partition: &PartitionId,
         raise: Raise,
         keep: Option<Duration>,
-    ) -> StoreFuture<'a, Result<u64, StoreError>> {
-        far_away(async move {
+    ) -> Result<u64, StoreError> {
+        far_away(async {
             self.pass(&self.state.raises, 1).await?;
             self.note_epoch(partition);
             let answer = self.inner.raise(partition, raise, keep).await;
@@ -515,6 +493,7 @@ impl TokenStore for TestStore {
                 false => answer,
             }
         })
+        .await
     }
 
     fn feed(&self, namespace: &str) -> Option<Feed> {
@@ -529,12 +508,8 @@ impl TokenStore for TestStore {
         })))
     }
 
-    fn relocate<'a>(
-        &'a self,
-        from: &'a Origin,
-        commit: &'a Commit,
-    ) -> StoreFuture<'a, Result<Outcome, StoreError>> {
-        far_away(async move {
+    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
+        far_away(async {
             self.pass(&self.state.relocates, 1).await?;
             let answer = self.inner.relocate(from, commit).await;
             let _permit = self.state.move_gate.acquire().await.expect("never closed");
@@ -546,35 +521,31 @@ impl TokenStore for TestStore {
                 false => answer,
             }
         })
+        .await
     }
 
-    fn acquire_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<LeaseState, StoreError>> {
-        far_away(async move {
+    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
+        far_away(async {
             self.pass(&self.state.leases, 1).await?;
             self.inner.acquire_lease(lease, ttl).await
         })
+        .await
     }
 
-    fn renew_lease<'a>(
-        &'a self,
-        lease: &'a Lease,
-        ttl: Duration,
-    ) -> StoreFuture<'a, Result<bool, StoreError>> {
-        far_away(async move {
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        far_away(async {
             self.pass(&self.state.renewals, 1).await?;
             self.inner.renew_lease(lease, ttl).await
         })
+        .await
     }
 
-    fn release_lease<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Result<bool, StoreError>> {
-        far_away(async move {
+    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
+        far_away(async {
             self.pass(&self.state.releases, 1).await?;
             self.inner.release_lease(lease).await
         })
+        .await
     }
 }
 

@@ -8,9 +8,7 @@ use tower_token_cache::grant::{
 };
 use tower_token_cache::outgoing::{BearerLayer, Origins};
 use tower_token_cache::seal::{KeyRecord, RingKey};
-use tower_token_cache::store::{
-    Change, Commit, CommitId, Lifetime, Loaded, PartitionId, Put, StoredEntry,
-};
+use tower_token_cache::store::{Change, Commit, CommitId, Loaded, PartitionId, Put, StoredEntry};
 use tower_token_cache::{
     KeyExtractor, Lookup, PartitionKey, Prior, ProviderError, Secret, Token, TokenCacheLayer,
     TokenKey, key,
@@ -56,13 +54,8 @@ fn tokens_and_keys(evidence: &Evidence) {
         evidence.error("a key", &TokenKey::scoped("r", [bad.as_str()]).unwrap_err());
     }
     evidence.debug("a ring's key", &RingKey::from_bytes(KEY));
-    let content = RingKey::from_bytes(KEY)
-        .to_base64()
-        .as_bytes()
-        .to_vec()
-        .into();
-    let name = "key-1".into();
-    evidence.debug("a ring's record", &KeyRecord { name, content });
+    let content = RingKey::from_bytes(KEY).to_base64().as_bytes().to_vec();
+    evidence.debug("a ring's record", &KeyRecord::new("key-1", content));
 }
 
 /// What a store sees: without encryption, tokens.
@@ -70,33 +63,11 @@ fn stored(evidence: &Evidence) {
     let value = Bytes::from(indiscretion());
     let partition = PartitionId::for_tests("ttc", SESSION);
     let entry = tower_token_cache::store::EntryId::from([7; 16]);
-    let put = Put {
-        value: value.clone(),
-        expires_at: None,
-    };
-    let commit = Commit {
-        partition: partition.clone(),
-        id: CommitId([1; 8]),
-        generation: 0,
-        expected: None,
-        life: None,
-        repeats: None,
-        base: 0,
-        changes: vec![Change {
-            entry,
-            put: Some(put),
-        }],
-        lifetime: Lifetime::default(),
-    };
-    let loaded = Loaded {
-        entries: vec![StoredEntry {
-            entry,
-            version: 1,
-            expires_at: None,
-            value,
-        }],
-        ..Loaded::default()
-    };
+    let put = Put::new(value.clone(), None);
+    let mut commit = Commit::new(partition, CommitId([1; 8]), 0);
+    commit.changes = vec![Change::new(entry, Some(put))];
+    let mut loaded = Loaded::default();
+    loaded.entries = vec![StoredEntry::new(entry, 1, None, value)];
     evidence.debug("what a store sees", &(commit, loaded));
 }
 

@@ -78,7 +78,7 @@ impl Scene {
 
     /// A request of a fresh instance finds nothing and succeeds, the miss is counted for this
     /// reason, and the next commit puts all right.
-    async fn assert_miss(&self, user: &PartitionKey, reason: impl Fn(UnopenableReasons) -> u64) {
+    async fn assert_miss(&self, user: &PartitionKey, reason: impl Fn(&UnopenableReasons) -> u64) {
         let cache = self.cache();
         let owner = user.clone();
         async fn read(tokens: Tokens) -> Result<&'static str, Error> {
@@ -96,7 +96,7 @@ impl Scene {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(&body[..], b"unopenable");
         let stats = cache.stats();
-        assert_eq!(reason(stats.unopenable_reasons), 1, "{stats:?}");
+        assert_eq!(reason(&stats.unopenable_reasons), 1, "{stats:?}");
         assert_eq!(stats.unopenable, 1, "{stats:?}");
 
         store_token(&cache, user, "graph", "new").await;

@@ -12,7 +12,7 @@ mod rotation;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use tower_token_cache::seal::{KeyFuture, KeyRecord, KeyRepository, RingKey};
+use tower_token_cache::seal::{KeyRecord, KeyRepository, KeyRingError, RingKey};
 use tower_token_cache::{KeyRing, L1, Lookup, PartitionKey, TokenCache, TokenStore};
 
 use common::support::*;
@@ -69,17 +69,17 @@ impl Shared {
 }
 
 impl KeyRepository for Shared {
-    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
+    async fn list(&self) -> Result<Vec<KeyRecord>, KeyRingError> {
         let records = self.0.lock().unwrap().values().cloned().collect();
-        Box::pin(std::future::ready(Ok(records)))
+        Ok(records)
     }
 
-    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
+    async fn add(&self, record: &KeyRecord) -> Result<bool, KeyRingError> {
         let mut records = self.0.lock().unwrap();
         let added = !records.contains_key(&record.name);
         records
             .entry(record.name.clone())
             .or_insert_with(|| record.clone());
-        Box::pin(std::future::ready(Ok(added)))
+        Ok(added)
     }
 }

@@ -108,25 +108,21 @@ async fn a_key_service_unwraps_each_key_once() {
         fn id(&self) -> String {
             "https://vault.example/keys/ring/1".into()
         }
-        fn protect<'a>(&'a self, key: &'a [u8; 32]) -> KeyFuture<'a, Vec<u8>> {
-            Box::pin(async move {
-                tokio::task::yield_now().await;
-                Ok(key.iter().map(|byte| byte ^ 0x5a).collect())
-            })
+        async fn protect(&self, key: &[u8; 32]) -> Result<Vec<u8>, KeyRingError> {
+            tokio::task::yield_now().await;
+            Ok(key.iter().map(|byte| byte ^ 0x5a).collect())
         }
-        fn unprotect<'a>(
-            &'a self,
-            wrapped: &'a [u8],
-        ) -> KeyFuture<'a, zeroize::Zeroizing<Vec<u8>>> {
+        async fn unprotect(
+            &self,
+            wrapped: &[u8],
+        ) -> Result<zeroize::Zeroizing<Vec<u8>>, KeyRingError> {
             *self.0.lock().unwrap() += 1;
-            Box::pin(async move {
-                tokio::task::yield_now().await;
-                Ok(wrapped
-                    .iter()
-                    .map(|byte| byte ^ 0x5a)
-                    .collect::<Vec<u8>>()
-                    .into())
-            })
+            tokio::task::yield_now().await;
+            Ok(wrapped
+                .iter()
+                .map(|byte| byte ^ 0x5a)
+                .collect::<Vec<u8>>()
+                .into())
         }
     }
     let (shared, service) = (Shared::default(), Service::default());
@@ -148,20 +144,16 @@ async fn a_key_service_unwraps_each_key_once() {
 /// Made by another implementation; they must unwrap for ever.
 #[tokio::test]
 async fn keys_wrapped_as_documented_unwrap() {
-    let golden = |name: &str| {
+    async fn unwraps(name: &str, protector: impl KeyProtector) {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
-        std::fs::read(format!("{folder}/{name}.v1.bin")).unwrap()
-    };
-    let passphrase = PassphraseProtector::new("a golden passphrase").unwrap();
-    let protectors: [(&str, Box<dyn KeyProtector>); 3] = [
-        ("wrapped_by_key", Box::new(key(9))),
-        ("wrapped_by_certificate", Box::new(certificate(OLD))),
-        ("wrapped_by_passphrase", Box::new(passphrase)),
-    ];
-    for (name, protector) in protectors {
-        let unwrapped = protector.unprotect(&golden(name)).await.unwrap();
+        let golden = std::fs::read(format!("{folder}/{name}.v1.bin")).unwrap();
+        let unwrapped = protector.unprotect(&golden).await.unwrap();
         assert_eq!(unwrapped[..], [5; 32], "{name}");
     }
+    let passphrase = PassphraseProtector::new("a golden passphrase").unwrap();
+    unwraps("wrapped_by_key", key(9)).await;
+    unwraps("wrapped_by_certificate", certificate(OLD)).await;
+    unwraps("wrapped_by_passphrase", passphrase).await;
 }
 
 /// A digest of the passphrase that is the same everywhere could be looked up in one dictionary for all.
@@ -236,10 +228,8 @@ async fn invented_salts_cost_a_derivation_once() {
         let wrapped = [&[1][..], &[number; 16], &[7; 60]].concat();
         let wrapped = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, wrapped);
         content["key"] = wrapped.into();
-        let record = KeyRecord {
-            name: format!("key-{:08}", u32::from(number) + 2),
-            content: content.to_string().into_bytes().into(),
-        };
+        let name = format!("key-{:08}", u32::from(number) + 2);
+        let record = KeyRecord::new(name, content.to_string().into_bytes());
         shared.add(&record).await.unwrap();
     }
     let timed = async || {

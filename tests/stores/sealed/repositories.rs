@@ -252,8 +252,8 @@ async fn a_ring_of_the_documented_format_opens() {
     for file in fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let content = fs::read(&path).unwrap().into();
-        shared.add(&KeyRecord { name, content }).await.unwrap();
+        let record = KeyRecord::new(name, fs::read(&path).unwrap());
+        shared.add(&record).await.unwrap();
     }
     let builder = KeyRing::builder(shared.clone()).rotate_every(None);
     let ring = builder.open().await.unwrap();
@@ -330,9 +330,8 @@ async fn records_that_nobody_can_read_block_neither_rotation_nor_revocation_nor_
             let shared = Shared::default();
             let open = || KeyRing::open_in_store(shared.clone(), key(1));
             let ring = open().await.unwrap();
-            let content = content.as_bytes().to_vec().into();
-            let name = name.to_owned();
-            shared.add(&KeyRecord { name, content }).await.unwrap();
+            let record = KeyRecord::new(name, content.as_bytes().to_vec());
+            shared.add(&record).await.unwrap();
             ring.refresh().await.unwrap();
             let next = ring.rotate().await.unwrap();
             assert!(ring.keys().iter().any(|key| key.id == next));

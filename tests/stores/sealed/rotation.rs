@@ -110,20 +110,18 @@ struct Slow {
 }
 
 impl KeyRepository for Slow {
-    fn list(&self) -> KeyFuture<'_, Vec<KeyRecord>> {
+    async fn list(&self) -> Result<Vec<KeyRecord>, KeyRingError> {
         *self.lists.lock().unwrap() += 1;
         let (delay, down) = (*self.delay.lock().unwrap(), *self.down.lock().unwrap());
-        Box::pin(async move {
-            tokio::time::sleep(delay).await;
-            match down {
-                true => Err(KeyRingErrorKind::Unreachable.into()),
-                false => self.shared.list().await,
-            }
-        })
+        tokio::time::sleep(delay).await;
+        match down {
+            true => Err(KeyRingErrorKind::Unreachable.into()),
+            false => self.shared.list().await,
+        }
     }
 
-    fn add<'a>(&'a self, record: &'a KeyRecord) -> KeyFuture<'a, bool> {
-        self.shared.add(record)
+    async fn add(&self, record: &KeyRecord) -> Result<bool, KeyRingError> {
+        self.shared.add(record).await
     }
 }
 
