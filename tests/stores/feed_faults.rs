@@ -7,6 +7,7 @@ use common::feed::Listener;
 use common::proxy::{Mode, Proxy};
 use common::support::*;
 use common::topologies::{Certificates, Node};
+use tower_token_cache::sabotage::{self, Sabotage};
 use tower_token_cache::{Durability, FailurePolicy, RedisStore, TokenCache, Tokens};
 
 use super::log::Log;
@@ -276,6 +277,18 @@ async fn a_server_that_pauses_writes_tells_and_one_that_pauses_all_is_not_believ
 /// Bytes of the connection that tells stay on their way, all others pass: nothing that comes by those is a proof.
 #[tokio::test]
 async fn a_feed_that_stalls_alone_is_not_believed() {
+    stalls_alone().await;
+}
+
+/// The test above notices an engine that takes what comes by the store's own connections for a proof.
+#[tokio::test]
+#[should_panic(expected = "too long")]
+async fn an_answer_of_another_connection_that_is_taken_for_a_proof_is_noticed() {
+    sabotage::choose(Some(Sabotage::AnswerTakenForProof));
+    stalls_alone().await;
+}
+
+async fn stalls_alone() {
     let (log, _guard) = Log::begin();
     let server = RedisServer::start();
     let mut admin = Admin::of(&server.url());
