@@ -37,8 +37,8 @@ const PROOF: Duration = Duration::from_millis(500);
 /// Between attempts to listen; doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// A connection that has told for so long ends the doubling. One that is cut again and again must neither have all
-/// of memory compared each time, nor fill the log.
+/// A connection that has told for so long ends the doubling. Each new one has all of memory compared, so that one
+/// that is cut again and again must not be made at once.
 const STEADY: Duration = Duration::from_secs(5);
 /// Where the server does not allow it.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
@@ -56,7 +56,6 @@ pub(super) fn feed(access: &Access, namespace: &str) -> Option<Feed> {
         began: Instant::now(),
         pause: FIRST_PAUSE,
         reasons: Reasons::default(),
-        was_reported: false,
         next: VecDeque::new(),
     };
     Some(Box::pin(stream::unfold(listener, async |mut listener| {
@@ -78,7 +77,6 @@ struct Listener {
     /// When the connections were made.
     began: Instant,
     reasons: Reasons,
-    was_reported: bool,
     /// What is told before anything else.
     next: VecDeque<FeedEvent>,
 }
@@ -153,16 +151,13 @@ impl Listener {
         Ok(())
     }
 
-    /// What opens and proves nothing is no success, and what ends soon is none, either.
+    /// What opens and proves nothing is no success.
     fn proven(&mut self) {
-        if self.began.elapsed() < STEADY {
-            return;
-        }
-        self.pause = FIRST_PAUSE;
-        if self.was_reported {
-            self.was_reported = false;
-            self.reasons.forget();
+        if self.reasons.recovered() {
             tracing::info!("Redis tells what changes again");
+        }
+        if self.began.elapsed() >= STEADY {
+            self.pause = FIRST_PAUSE;
         }
     }
 
@@ -191,7 +186,6 @@ impl Listener {
     /// One line for each reason, not for each attempt.
     fn report(&mut self, failure: &RedisError, refused: bool) {
         let error = failure as &dyn std::error::Error;
-        self.was_reported = true;
         match self.reasons.is_news(failure) {
             true if refused => tracing::warn!(
                 error,
