@@ -24,6 +24,8 @@ pub enum Sabotage {
     LeaseNotRenewed,
     /// What the feed has told once is believed for ever.
     FeedBelievedForEver,
+    /// An answer that came on another connection than what the feed tells is taken for its proof.
+    AnswerTakenForProof,
     /// What this process has written is not compared when the feed tells of it.
     OwnChangeNotCompared,
     /// What the feed tells is taken for the next version, and not compared.

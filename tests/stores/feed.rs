@@ -1,6 +1,8 @@
 //! What the stores tell of what changes in them, as operators run them: what is done by hand, by the server,
 //! or while it fails over; and what a client without rights can do to it.
 
+mod by_hand;
+
 use std::time::Duration;
 
 use common::feed::Listener;
@@ -34,32 +36,6 @@ async fn put(store: &RedisStore, number: usize) {
 
 fn key(number: usize) -> String {
     format!("{NAMESPACE}:{{{}}}", user(number).encoded())
-}
-
-#[tokio::test]
-async fn what_is_done_by_hand_is_told() {
-    let server = RedisServer::start();
-    let store = RedisStore::connect(server.url()).await.unwrap();
-    for number in 0..4 {
-        put(&store, number).await;
-    }
-    let mut listener = Listener::on(&store, NAMESPACE).await;
-    server.query::<()>(&format!("DEL {}", key(0)));
-    server.query::<()>(&format!("HSET {} x y", key(1)));
-    server.query::<()>(&format!("PEXPIRE {} 1", key(2)));
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    // Whoever asks for it finds it expired, and the server looks by itself ten times a second.
-    let told = listener.until_now().await;
-    let names = [0, 1, 2, 3].map(|number| told.names(&user(number)));
-    assert_eq!(names, [true, true, true, false]);
-    assert!(!told.everything && !told.lost);
-
-    for all in ["FLUSHDB", "FLUSHALL"] {
-        put(&store, 0).await;
-        listener.until_now().await;
-        server.query::<()>(all);
-        assert!(listener.until_now().await.everything, "{all}");
-    }
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod feed;
+mod feed_faults;
+mod log;
 mod redis_resharding;
 mod redis_topologies;
 mod redis_wire;

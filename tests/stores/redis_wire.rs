@@ -1,9 +1,8 @@
 //! What goes wrong between us and Redis is mended where it can be, and said once where it cannot.
 
 use std::error::Error;
-use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::feed::Listener;
@@ -17,6 +16,8 @@ use tower_token_cache::store::{
     Change, Cleared, Commit, CommitId, EntryId, Expected, Lease, Origin, PartitionId, TokenStore,
 };
 use tower_token_cache::{BreakerState, Lookup, RedisStore, StoreError, StoreErrorKind};
+
+use super::log::Log;
 
 fn partition(name: &str) -> PartitionId {
     PartitionId::for_tests("ttc", name)
@@ -39,44 +40,6 @@ fn chain(error: &dyn Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// Lines of the log, of this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_max_level(tracing::Level::DEBUG)
-            .with_writer(move || writer.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    /// The lines of the crate above `DEBUG` that hold this.
-    fn lines(&self, text: &str) -> Vec<String> {
-        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let lines = log
-            .lines()
-            .filter(|line| line.contains("tower_token_cache"));
-        let lines = lines.filter(|line| !line.contains("DEBUG") && line.contains(text));
-        lines.map(str::to_owned).collect()
-    }
 }
 
 /// How often all connections are cut, and how often those to one server are used in between.

@@ -21,7 +21,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use bb8_redis::redis::{RedisError, RedisResult};
+use bb8_redis::redis::{ErrorKind, RedisError, RedisResult};
 use futures_util::stream;
 use tokio::time::{Instant, sleep_until};
 
@@ -37,6 +37,9 @@ const PROOF: Duration = Duration::from_millis(500);
 /// Between attempts to listen; doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A connection that has told for so long ends the doubling. Each new one has all of memory compared, so that one
+/// that is cut again and again must not be made at once.
+const STEADY: Duration = Duration::from_secs(5);
 /// Where the server does not allow it.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -50,9 +53,9 @@ pub(super) fn feed(access: &Access, namespace: &str) -> Option<Feed> {
         proof: None,
         proof_at: Instant::now(),
         open_at: Instant::now(),
+        began: Instant::now(),
         pause: FIRST_PAUSE,
         reasons: Reasons::default(),
-        was_reported: false,
         next: VecDeque::new(),
     };
     Some(Box::pin(stream::unfold(listener, async |mut listener| {
@@ -71,8 +74,9 @@ struct Listener {
     /// When the next attempt is made, and how long after the next one that fails.
     open_at: Instant,
     pause: Duration,
+    /// When the connections were made.
+    began: Instant,
     reasons: Reasons,
-    was_reported: bool,
     /// What is told before anything else.
     next: VecDeque<FeedEvent>,
 }
@@ -101,9 +105,7 @@ impl Listener {
             if let Err(failure) = heard {
                 let was_alive = self.ears.take().is_some();
                 self.proof = None;
-                self.report(&failure);
-                self.open_at = Instant::now() + self.pause;
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE.max(self.pause));
+                self.failed(&failure, was_alive);
                 if was_alive {
                     return FeedEvent::Lost;
                 }
@@ -113,7 +115,8 @@ impl Listener {
 
     fn begin(&mut self, ears: Ears) {
         self.ears = Some(ears);
-        self.proof_at = Instant::now();
+        self.began = Instant::now();
+        self.proof_at = self.began;
         self.next.push_back(FeedEvent::Everything);
     }
 
@@ -150,11 +153,11 @@ impl Listener {
 
     /// What opens and proves nothing is no success.
     fn proven(&mut self) {
-        self.pause = FIRST_PAUSE;
-        if self.was_reported {
-            self.was_reported = false;
-            self.reasons.forget();
+        if self.reasons.recovered() {
             tracing::info!("Redis tells what changes again");
+        }
+        if self.began.elapsed() >= STEADY {
+            self.pause = FIRST_PAUSE;
         }
     }
 
@@ -166,14 +169,23 @@ impl Listener {
         });
     }
 
-    /// One line for each reason, not for each attempt.
-    fn report(&mut self, failure: &RedisError) {
+    fn failed(&mut self, failure: &RedisError, was_alive: bool) {
         let refused = is_refused(failure);
-        if refused {
-            self.pause = REFUSED_PAUSE;
+        let pause = if refused { REFUSED_PAUSE } else { self.pause };
+        self.open_at = Instant::now() + pause;
+        if was_alive && !refused && self.pause == FIRST_PAUSE {
+            // The first that goes wrong: it is over if the next attempt succeeds, and else that one says why.
+            let error = failure as &dyn std::error::Error;
+            tracing::debug!(error, "Redis has stopped telling what changes");
+        } else {
+            self.report(failure, refused);
         }
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// One line for each reason, not for each attempt.
+    fn report(&mut self, failure: &RedisError, refused: bool) {
         let error = failure as &dyn std::error::Error;
-        self.was_reported = true;
         match self.reasons.is_news(failure) {
             true if refused => tracing::warn!(
                 error,
@@ -187,7 +199,8 @@ impl Listener {
     }
 }
 
-/// Whether the server understands, and will not.
+/// Whether the server will not, or is too old to understand.
 fn is_refused(failure: &RedisError) -> bool {
     matches!(failure.code(), Some("NOPERM" | "ERR" | "NOPROTO"))
+        || failure.kind() == ErrorKind::RESP3NotSupported
 }

@@ -90,6 +90,9 @@ use crate::error::{ConfigError, StoreError, StoreErrorKind};
 /// | to be told what changes | `+client\|tracking`; `+role` and `+info`, without which a server that has been replaced, and says that it is a master, may go unnoticed |
 /// | to be warned of eviction | `+info` |
 ///
+/// A user may have two passwords while a new one is rolled out: `ACL SETUSER tokens >new`, and `<old` once no
+/// instance has the old one. The URL is read once, when the store is built.
+///
 /// A right that is missing is a [`Refused`](StoreErrorKind::Refused) whose source is what the server
 /// says.
 ///

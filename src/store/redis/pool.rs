@@ -71,8 +71,6 @@ struct Shared {
     started: Instant,
     /// When one was cut, in milliseconds from `started`: the others may be, too.
     cut: AtomicU64,
-    /// Whether the last attempt at a connection has failed.
-    away: AtomicBool,
     reasons: Reasons,
 }
 
@@ -102,7 +100,6 @@ impl Pool {
         let shared = Arc::new(Shared {
             started: Instant::now(),
             cut: AtomicU64::new(0),
-            away: AtomicBool::new(false),
             reasons: Reasons::default(),
         });
         let manager = Manager {
@@ -202,15 +199,13 @@ impl Shared {
     }
 
     fn connected(&self) {
-        if self.away.swap(false, Ordering::AcqRel) {
-            self.reasons.forget();
+        if self.reasons.recovered() {
             tracing::info!("connected to Redis again");
         }
     }
 
     /// One line for each reason, not for each attempt.
     fn failed(&self, error: &RedisError) {
-        self.away.store(true, Ordering::Release);
         let news = self.reasons.is_news(error);
         let error = error as &dyn std::error::Error;
         match news {

@@ -1,4 +1,4 @@
-//! A TCP proxy that fails as networks do. It knows nothing of what it carries.
+//! A TCP proxy that fails as networks do.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,6 +21,9 @@ pub enum Mode {
     BlackHole,
     /// What the client sends passes; the answers stay.
     BlackHoleAnswers,
+    /// They stay, both ways, on connections whose client has sent this among its first bytes, and pass on the
+    /// others.
+    Hold(&'static str),
     /// They pass one by one, with this pause after each, both ways.
     Drip(Duration),
     /// The next answer passes up to this many bytes; then its connection is reset, and the mode
@@ -112,6 +115,11 @@ impl Proxy {
             .expect("the proxy lives");
     }
 
+    /// How many connections have come so far.
+    pub fn accepted(&self) -> usize {
+        self.state.accepted.load(Ordering::SeqCst)
+    }
+
     /// Connections that are open now.
     pub fn connections(&self) -> usize {
         *self.state.connections.borrow()
@@ -149,6 +157,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
         let counted = Counted {
             number: state.accepted.fetch_add(1, Ordering::SeqCst),
             state: state.clone(),
+            began: Mutex::default(),
         };
         let server = *state.server.lock().expect("whole");
         connections.spawn(serve(client, server, counted));
@@ -158,6 +167,24 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 struct Counted {
     number: usize,
     state: Arc<State>,
+    /// What the client has sent first.
+    began: Mutex<Vec<u8>>,
+}
+
+/// So much of what a client sends is remembered.
+const BEGINNING: usize = 1024;
+
+impl Counted {
+    fn sent(&self, bytes: &[u8]) {
+        let mut began = self.began.lock().expect("whole");
+        let room = BEGINNING.saturating_sub(began.len());
+        began.extend_from_slice(&bytes[..room.min(bytes.len())]);
+    }
+
+    fn began_with(&self, text: &str) -> bool {
+        let began = self.began.lock().expect("whole");
+        began.windows(text.len()).any(|it| it == text.as_bytes())
+    }
 }
 
 impl Drop for Counted {
@@ -204,7 +231,7 @@ async fn carry(
     tokio::pin!(pass);
     tokio::select! {
         reset = &mut pass => return reset,
-        () = take_in(from, sender, &counted.state, answers) => {}
+        () = take_in(from, sender, counted, answers) => {}
     }
     pass.await
 }
@@ -213,12 +240,15 @@ async fn carry(
 async fn take_in(
     mut from: OwnedReadHalf,
     sender: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
-    state: &State,
+    counted: &Counted,
     answers: bool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let millis = u64::from(answers) * state.delay.load(Ordering::SeqCst);
+        if !answers {
+            counted.sent(&buffer[..read]);
+        }
+        let millis = u64::from(answers) * counted.state.delay.load(Ordering::SeqCst);
         let due = Instant::now() + Duration::from_millis(millis);
         if sender.send((due, buffer[..read].to_vec())).is_err() {
             return;
@@ -232,7 +262,7 @@ async fn pass_on(
     counted: &Counted,
     answers: bool,
 ) -> bool {
-    let Counted { number, state } = counted;
+    let Counted { number, state, .. } = counted;
     let mut mode = state.mode.subscribe();
     loop {
         let Some((due, bytes)) = arrived.recv().await else {
@@ -249,6 +279,7 @@ async fn pass_on(
             let now = *mode.borrow_and_update();
             let count = match now {
                 Mode::BlackHole => 0,
+                Mode::Hold(text) if counted.began_with(text) => 0,
                 Mode::BlackHoleAnswers if answers => 0,
                 Mode::Reset => return true,
                 Mode::Drip(_) => 1,

@@ -1,6 +1,6 @@
 //! Connections to the nodes of a cluster.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +29,8 @@ pub(super) struct Nodes {
     timeout: Duration,
     config: AsyncConnectionConfig,
     connections: Mutex<HashMap<Place, Arc<Node>>>,
-    /// Those that could not be connected to.
-    away: Mutex<HashSet<Place>>,
-    reasons: Reasons,
+    /// Of those that could not be connected to.
+    reasons: Mutex<HashMap<Place, Reasons>>,
     eviction: Eviction,
 }
 
@@ -48,8 +47,7 @@ impl Nodes {
                 .set_connection_timeout(Some(timeout))
                 .set_response_timeout(Some(timeout)),
             connections: Mutex::default(),
-            away: Mutex::default(),
-            reasons: Reasons::default(),
+            reasons: Mutex::default(),
             eviction: Eviction::default(),
         }
     }
@@ -93,8 +91,12 @@ impl Nodes {
         let connecting = client.get_multiplexed_async_connection_with_config(&self.config);
         match connecting.await {
             Ok(connection) => {
-                if self.away.lock().remove(place) {
-                    self.reasons.forget();
+                if self
+                    .reasons
+                    .lock()
+                    .get(place)
+                    .is_some_and(Reasons::recovered)
+                {
                     tracing::info!(%host, port, "connected to a node of the Redis cluster again");
                 }
                 self.eviction.look(|| format!("{host}:{port}"), &connection);
@@ -102,12 +104,13 @@ impl Nodes {
             }
             Err(error) => {
                 let error = not_connected(error);
-                let mut away = self.away.lock();
-                if away.len() >= MAX_NODES {
-                    away.clear();
+                let mut reasons = self.reasons.lock();
+                if reasons.len() >= MAX_NODES && !reasons.contains_key(place) {
+                    reasons.clear();
                 }
                 // One line for each node and reason, not for each attempt.
-                let news = away.insert(place.clone()) | self.reasons.is_news(&error);
+                let news = reasons.entry(place.clone()).or_default().is_news(&error);
+                drop(reasons);
                 let source = &error as &dyn std::error::Error;
                 match news {
                     true => tracing::warn!(

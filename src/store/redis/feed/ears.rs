@@ -1,5 +1,6 @@
 //! The connections over which masters tell what changes.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -97,9 +98,9 @@ impl Ears {
         }
         loop {
             let push = timeout(TIMEOUT, self.pushes.recv()).await;
-            let push = push.map_err(|_| silent())?.ok_or_else(no_connection)?;
+            let push = push.map_err(|_| silent())?.ok_or_else(cut)?;
             match (push.kind, push.data.into_iter().next()) {
-                (PushKind::Disconnection, _) => return Err(no_connection()),
+                (PushKind::Disconnection, _) => return Err(cut()),
                 (PushKind::Invalidate, Some(Value::Array(keys))) => {
                     let is_ours =
                         |it: &Value| matches!(it, Value::BulkString(it) if *it == key.as_bytes());
@@ -133,7 +134,7 @@ impl Ears {
     /// What is told next.
     pub(super) async fn news(&mut self) -> RedisResult<News> {
         let push = self.pushes.recv().await;
-        push.map_or_else(|| Err(no_connection()), |push| self.read(push))
+        push.map_or_else(|| Err(cut()), |push| self.read(push))
     }
 
     /// What has been told by now, if anything.
@@ -147,7 +148,7 @@ impl Ears {
             return Ok(News::Everything);
         }
         match (push.kind, push.data.into_iter().next()) {
-            (PushKind::Disconnection, _) => Err(no_connection()),
+            (PushKind::Disconnection, _) => Err(cut()),
             (PushKind::Invalidate, Some(Value::Array(keys))) => {
                 let digests = keys.iter().filter_map(|key| self.digest(key));
                 Ok(News::Changed(digests.collect()))
@@ -183,6 +184,10 @@ async fn is_still_master(connection: &mut MultiplexedConnection) -> RedisResult<
         true => Ok(()),
         false => Err(another()),
     }
+}
+
+fn cut() -> RedisError {
+    std::io::Error::new(ErrorKind::ConnectionReset, "the connection was cut").into()
 }
 
 /// What the server takes for granted is not so.
