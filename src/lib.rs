@@ -66,6 +66,7 @@
 mod acquire;
 mod acquisition;
 mod cache;
+mod classify;
 mod codec;
 #[cfg(feature = "cookie")]
 pub mod cookie;

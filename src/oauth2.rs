@@ -11,7 +11,7 @@ use oauth2::{
 };
 use serde::Serialize;
 
-use crate::acquire::{AcquireErrorKind, ProviderError};
+use crate::acquire::{Meaning, ProviderError};
 use crate::secret::Secret;
 use crate::token::{Token, TokenSet};
 
@@ -103,18 +103,26 @@ impl fmt::Display for Unreadable {
 
 impl StdError for Unreadable {}
 
-/// What the first error in this chain that is one of `oauth2`'s, or a status, asks for.
-pub(crate) fn kind_of(mut error: &(dyn StdError + 'static)) -> Option<AcquireErrorKind> {
-    loop {
-        let known = refusal::<HttpClientError<reqwest::Error>>(error)
-            .or_else(|| refusal::<reqwest::Error>(error))
-            .or_else(|| refusal::<std::io::Error>(error))
-            .or_else(|| Some(ProviderError::status(status(error)?)));
-        if let Some(known) = known {
-            return Some(known.kind());
-        }
-        error = error.source()?;
+/// What this error asks for, if it is one of `oauth2`'s, or a status.
+pub(crate) fn meaning_of(error: &(dyn StdError + 'static)) -> Option<Meaning> {
+    let known = refusal::<HttpClientError<reqwest::Error>>(error)
+        .or_else(|| refusal::<reqwest::Error>(error))
+        .or_else(|| refusal::<std::io::Error>(error))
+        .or_else(|| Some(ProviderError::status(status(error)?)))
+        .or_else(|| said(&error.to_string()));
+    known.map(|known| known.meaning())
+}
+
+/// What an error says that is hidden by `anyhow` without context, or by a transparent error: it has the text of
+/// the error in it, and not its type. Neither `oauth2` nor `reqwest` gives it a source that could be found.
+fn said(text: &str) -> Option<ProviderError> {
+    if let Some(answer) = text.strip_prefix("Server returned error response: ") {
+        let code = answer.split([':', ' ']).next()?;
+        return Some(ProviderError::refused(code));
     }
+    let status = text.strip_prefix("HTTP status client error (");
+    let status = status.or_else(|| text.strip_prefix("HTTP status server error ("))?;
+    Some(ProviderError::status(status.get(..3)?.parse().ok()?))
 }
 
 /// The error code that `oauth2` got by an HTTP client with errors `RE`.
@@ -154,6 +162,7 @@ fn extras(value: &impl Serialize) -> BTreeMap<Box<str>, Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::acquire::AcquireErrorKind;
     use oauth2::basic::BasicTokenType;
     use serde::Deserialize;
 
@@ -164,7 +173,7 @@ mod tests {
             let answer = BasicErrorResponse::new(code, None, None);
             let error = BasicRequestTokenError::<RE>::ServerResponse(answer);
             let error: crate::BoxError = error.into();
-            crate::acquire::classify(&*error).0
+            crate::classify::classify(&*error, crate::Timestamp::now()).kind
         }
         type Http = HttpClientError<reqwest::Error>;
         let spent = AcquireErrorKind::ReauthenticationRequired;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::BoxError;
+use super::cause::Cause;
 use crate::time::Timestamp;
 
 /// Why a token could not be acquired. Shared by everyone who waited for it.
@@ -122,6 +123,10 @@ impl fmt::Display for AcquireError {
 
 impl StdError for AcquireError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        let cause = Cause::of_kind(self.kind);
+        match &self.source {
+            Some(source) => Some(source as _),
+            None => cause.map(|cause| cause as _),
+        }
     }
 }

@@ -10,9 +10,7 @@ use http::{HeaderMap, Response, header};
 use oauth2::url::form_urlencoded;
 
 use super::*;
-use crate::acquire::{
-    Acquire, AcquireErrorKind, BoxError, Prior, ProviderError, RefreshReason, classify,
-};
+use crate::acquire::{Acquire, AcquireErrorKind, BoxError, Prior, ProviderError, RefreshReason};
 use crate::key::TokenKey;
 use crate::lookup::Lookup;
 use crate::secret::Secret;
@@ -115,6 +113,11 @@ async fn refusal(endpoint: &Endpoint) -> BoxError {
     ask(ClientCredentials::new(endpoint.client()))
         .await
         .expect_err("no token")
+}
+
+fn classify(error: &(dyn std::error::Error + 'static)) -> (AcquireErrorKind, Option<Duration>) {
+    let meaning = crate::classify::classify(error, Timestamp::now());
+    (meaning.kind, meaning.retry_after)
 }
 
 fn provider_error(error: &BoxError) -> &ProviderError {
