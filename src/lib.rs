@@ -65,6 +65,7 @@
 
 mod acquire;
 mod acquisition;
+mod answer;
 mod cache;
 mod classify;
 mod codec;

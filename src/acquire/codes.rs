@@ -38,6 +38,8 @@ const SIGN_IN: &[&str] = &[
     "invalid_rapt",
     // HubSpot.
     "bad_auth_code",
+    // Atlassian: a sentence, beside `unauthorized_client`.
+    "refresh_token_is_invalid",
     // Facebook: the session or the token has ended.
     "OAuthException.102",
     "OAuthException.190",

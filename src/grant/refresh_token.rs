@@ -1,6 +1,7 @@
 //! `RefreshToken`.
 
 use super::Client;
+use super::id_token::of_the_same_user;
 use super::request::GrantType;
 use crate::acquire::{Acquire, AcquireFuture, Prior};
 
@@ -23,6 +24,8 @@ impl Acquire for RefreshToken {
             Ok(spent) => spent,
             Err(error) => return Box::pin(async { Err(error.into()) }),
         };
-        self.0.ask(&prior, GrantType::RefreshToken(spent), &[])
+        let answer = self.0.ask(&prior, GrantType::RefreshToken(spent), &[]);
+        let id_token = prior.id_token().cloned();
+        Box::pin(async move { Ok(of_the_same_user(answer.await?, id_token.as_ref())?) })
     }
 }
