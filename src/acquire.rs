@@ -3,6 +3,7 @@
 mod cause;
 pub(crate) mod codes;
 mod error;
+mod kind;
 mod metadata;
 mod provider_error;
 
@@ -13,7 +14,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub(crate) use self::cause::{Cause, LATER, Meaning, SIGN_IN};
-pub use self::error::{AcquireError, AcquireErrorKind};
+pub use self::error::AcquireError;
+pub use self::kind::AcquireErrorKind;
 pub use self::metadata::{Acquired, Metadata, RefreshReason, TokenSource};
 pub use self::provider_error::ProviderError;
 #[cfg(feature = "grants")]

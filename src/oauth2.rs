@@ -1,6 +1,5 @@
 //! Answers of the `oauth2` and `openidconnect` crates as [`TokenSet`]s and [`ProviderError`]s.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -12,10 +11,11 @@ use oauth2::{
 use serde::Serialize;
 
 use crate::acquire::{Meaning, ProviderError};
-use crate::secret::Secret;
+use crate::answer::Members;
+use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};
 
-/// Takes over a token endpoint's answer. `expires_in` counts from now.
+/// Takes over a token endpoint's answer, as [`TokenSet`] says. `expires_in` counts from now.
 ///
 /// The extra fields are kept; `id_token` among them becomes the set's id token, so the responses of
 /// `openidconnect` work too.
@@ -36,27 +36,8 @@ where
     TT: TokenType,
 {
     fn from(response: &StandardTokenResponse<EF, TT>) -> Self {
-        let mut token = Token::new(response.access_token().secret().as_str());
-        if let Some(token_type) = text(response.token_type()) {
-            token = token.with_token_type(token_type);
-        }
-        if let Some(lifetime) = response.expires_in() {
-            token = token.with_expires_in(lifetime);
-        }
-        if let Some(scopes) = response.scopes() {
-            let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
-            token = token.with_scope(names.join(" "));
-        }
-        let mut extra = extras(response.extra_fields());
-        let id_token = extra.remove("id_token");
-        let id_token = id_token.and_then(|json| serde_json::from_str::<Secret>(json.expose()).ok());
-        Self {
-            access: token.with_extras(extra),
-            refresh_token: response
-                .refresh_token()
-                .map(|token| token.secret().as_str().into()),
-            id_token,
-        }
+        let tokens = Members::of(response).tokens(Timestamp::now());
+        tokens.unwrap_or_else(|| Token::new(response.access_token().secret().as_str()).into())
     }
 }
 
@@ -146,17 +127,6 @@ fn text(value: &impl Serialize) -> Option<Box<str>> {
         Ok(serde_json::Value::String(text)) => Some(text.into()),
         _ => None,
     }
-}
-
-/// The members that a value is written as: name and JSON text.
-fn extras(value: &impl Serialize) -> BTreeMap<Box<str>, Secret> {
-    let Ok(serde_json::Value::Object(members)) = serde_json::to_value(value) else {
-        return BTreeMap::new();
-    };
-    let present = members.into_iter().filter(|(_, value)| !value.is_null());
-    present
-        .filter_map(|(name, value)| Some((name.into(), Secret::json_of(value).ok()?)))
-        .collect()
 }
 
 #[cfg(test)]

@@ -213,6 +213,7 @@ impl fmt::Debug for Token {
 pub struct TokenSet {
     pub(crate) access: Token,
     pub(crate) refresh_token: Option<Secret>,
+    pub(crate) refresh_token_expires_at: Option<Timestamp>,
     pub(crate) id_token: Option<Secret>,
 }
 
@@ -220,6 +221,7 @@ impl TokenSet {
     /// Adds the refresh token.
     pub fn with_refresh_token(mut self, refresh_token: impl Into<Secret>) -> Self {
         self.refresh_token = Some(refresh_token.into());
+        self.refresh_token_expires_at = None;
         self
     }
 
@@ -237,6 +239,12 @@ impl TokenSet {
     /// The refresh token, if the answer had one.
     pub fn refresh_token(&self) -> Option<&Secret> {
         self.refresh_token.as_ref()
+    }
+
+    /// When the refresh token expires, if the answer said so (`refresh_token_expires_in`, `refresh_expires_in`): how long a
+    /// session can last. The cache does not act on it, and keeps a refresh token as long as its partition.
+    pub fn refresh_token_expires_at(&self) -> Option<Timestamp> {
+        self.refresh_token_expires_at
     }
 
     /// The id token, if the answer had one.
@@ -267,6 +275,7 @@ impl From<Token> for TokenSet {
         Self {
             access,
             refresh_token: None,
+            refresh_token_expires_at: None,
             id_token: None,
         }
     }

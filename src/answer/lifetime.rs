@@ -45,6 +45,18 @@ pub(super) fn refresh(members: &Members, now: Timestamp) -> Option<Timestamp> {
     members.all("refresh_in").find_map(|json| after(json, now))
 }
 
+/// When the refresh token expires; `None` if the answer does not say. Keycloak says 0 for one that does not.
+pub(super) fn refresh_token_end(members: &Members, now: Timestamp) -> Option<Timestamp> {
+    const NAMES: [&str; 3] = [
+        "refresh_token_expires_in",
+        "refresh_expires_in",
+        "x_refresh_token_expires_in",
+    ];
+    let all = NAMES.iter().flat_map(|name| members.all(name));
+    let mut ends = all.filter_map(|json| after(json, now));
+    ends.find(|end| *end > now)
+}
+
 /// The time so many seconds from `now`: not before `now`, at most ten years later.
 fn after(json: &str, now: Timestamp) -> Option<Timestamp> {
     let seconds = number(json)?.clamp(0.0, MAX_LIFETIME.as_secs_f64());

@@ -37,6 +37,16 @@ impl Members {
         self.0.push((name, json));
     }
 
+    /// The members that a value is written as; none if that is no map.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn of(value: &impl serde::Serialize) -> Self {
+        let Ok(serde_json::Value::Object(members)) = serde_json::to_value(value) else {
+            return Self::default();
+        };
+        let json = |(name, value): (String, _)| Some((name.into(), Secret::json_of(value).ok()?));
+        Self(members.into_iter().filter_map(json).collect())
+    }
+
     /// The JSON texts of all members of this name, the last one first.
     pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         let members = self.0.iter().rev();
@@ -64,7 +74,8 @@ impl Members {
         if let Some(time) = lifetime::refresh(self, now) {
             access = access.with_refresh_at(time);
         }
-        let (refresh_token, id_token) = (self.text("refresh_token"), self.text("id_token"));
+        let refresh_token = self.text("refresh_token");
+        let refresh_token_end = lifetime::refresh_token_end(self, now);
         let is_extra = |(name, json): &&(Box<str>, Secret)| {
             let sound = serde_json::from_str::<IgnoredAny>(json.expose()).is_ok();
             sound && !STANDARD.contains(&&**name)
@@ -72,8 +83,9 @@ impl Members {
         let extras = self.0.iter().filter(is_extra).take(MAX_EXTRAS);
         Some(TokenSet {
             access: access.with_extras(extras.cloned().collect()),
+            refresh_token_expires_at: refresh_token_end.filter(|_| refresh_token.is_some()),
             refresh_token,
-            id_token,
+            id_token: self.text("id_token"),
         })
     }
 }

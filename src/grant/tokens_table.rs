@@ -20,6 +20,8 @@ struct Row {
     scope: Option<&'static str>,
     /// In seconds from `NOW`.
     life: Option<u64>,
+    /// Of the refresh token, likewise.
+    refresh_life: Option<u64>,
     /// An extra field, and its JSON.
     extra: Option<(&'static str, &'static str)>,
 }
@@ -32,6 +34,7 @@ const fn row(name: &'static str, body: &'static str) -> Row {
         id: None,
         scope: None,
         life: None,
+        refresh_life: None,
         extra: None,
     }
 }
@@ -61,6 +64,12 @@ impl Row {
             ..self
         }
     }
+    const fn refresh_life(self, seconds: u64) -> Self {
+        Self {
+            refresh_life: Some(seconds),
+            ..self
+        }
+    }
     const fn extra(self, name: &'static str, json: &'static str) -> Self {
         Self {
             extra: Some((name, json)),
@@ -77,9 +86,9 @@ const ROWS: &[Row] = &[
     row("OpenID Connect Core §3.1.3.3: the example", r#"{"access_token": "at", "token_type": "Bearer", "refresh_token": "rt", "expires_in": 3600, "id_token": "e.f.g"}"#)
         .refresh("rt").id("e.f.g").life(3600),
     row("GitHub app: JSON", r#"{"access_token":"at","expires_in":28800,"refresh_token":"rt","refresh_token_expires_in":15811200,"token_type":"bearer","scope":""}"#)
-        .refresh("rt").life(28800).extra("refresh_token_expires_in", "15811200"),
+        .refresh("rt").life(28800).refresh_life(15811200).extra("refresh_token_expires_in", "15811200"),
     row("GitHub app: form", "access_token=at&expires_in=28800&refresh_token=rt&refresh_token_expires_in=15811200&scope=&token_type=bearer")
-        .refresh("rt").life(28800).extra("refresh_token_expires_in", r#""15811200""#),
+        .refresh("rt").life(28800).refresh_life(15811200).extra("refresh_token_expires_in", r#""15811200""#),
     row("GitHub OAuth app: never expires", r#"{"access_token":"at","scope":"repo,gist","token_type":"bearer"}"#)
         .scope("repo,gist"),
     row("GitHub OAuth app: form", "access_token=at&scope=repo%2Cgist&token_type=bearer")
@@ -93,7 +102,7 @@ const ROWS: &[Row] = &[
     row("Google: refreshed, no refresh token", "{\n  \"access_token\": \"at\",\n  \"expires_in\": 3599,\n  \"scope\": \"openid https://www.googleapis.com/auth/userinfo.email\",\n  \"token_type\": \"Bearer\",\n  \"id_token\": \"e.f.g\"\n}")
         .id("e.f.g").scope("openid https://www.googleapis.com/auth/userinfo.email").life(3599),
     row("Google: an application in test", r#"{"access_token":"at","expires_in":3599,"refresh_token":"rt","refresh_token_expires_in":604799,"scope":"openid","token_type":"Bearer"}"#)
-        .refresh("rt").scope("openid").life(3599).extra("refresh_token_expires_in", "604799"),
+        .refresh("rt").scope("openid").life(3599).refresh_life(604799).extra("refresh_token_expires_in", "604799"),
     row("Entra ID v2: ext_expires_in", r#"{"token_type":"Bearer","scope":"User.Read profile","expires_in":3599,"ext_expires_in":7199,"access_token":"at","refresh_token":"rt"}"#)
         .refresh("rt").scope("User.Read profile").life(3599).extra("ext_expires_in", "7199"),
     row("Entra ID v1: all numbers are strings", r#"{"token_type":"Bearer","expires_in":"3599","ext_expires_in":"3599","expires_on":"1796003599","not_before":"1795999700","resource":"https://graph.windows.net","access_token":"at"}"#)
@@ -105,15 +114,15 @@ const ROWS: &[Row] = &[
     row("App Service 2017: expires_on as an American date", r#"{"access_token":"at","expires_on":"11/30/2026 01:53:20 +00:00","resource":"r","token_type":"Bearer"}"#)
         .life(SHORT),
     row("Keycloak: refresh_expires_in", r#"{"access_token":"at","expires_in":300,"refresh_expires_in":1800,"refresh_token":"rt","token_type":"Bearer","id_token":"e.f.g","not-before-policy":0,"session_state":"s","scope":"openid email"}"#)
-        .refresh("rt").id("e.f.g").scope("openid email").life(300).extra("refresh_expires_in", "1800"),
+        .refresh("rt").id("e.f.g").scope("openid email").life(300).refresh_life(1800).extra("refresh_expires_in", "1800"),
     row("Keycloak: offline, refresh_expires_in 0", r#"{"access_token":"at","expires_in":60,"refresh_expires_in":0,"refresh_token":"rt","token_type":"Bearer"}"#)
         .refresh("rt").life(60).extra("refresh_expires_in", "0"),
     row("TikTok: refresh_expires_in", r#"{"access_token":"at","expires_in":86400,"open_id":"o","refresh_expires_in":31536000,"refresh_token":"rt","scope":"user.info.basic,video.list","token_type":"Bearer"}"#)
-        .refresh("rt").scope("user.info.basic,video.list").life(86400).extra("refresh_expires_in", "31536000"),
+        .refresh("rt").scope("user.info.basic,video.list").life(86400).refresh_life(31536000).extra("refresh_expires_in", "31536000"),
     row("LinkedIn: refresh_token_expires_in", r#"{"access_token":"at","expires_in":5184000,"refresh_token":"rt","refresh_token_expires_in":31536059,"scope":"r_basicprofile"}"#)
-        .refresh("rt").scope("r_basicprofile").life(5184000).extra("refresh_token_expires_in", "31536059"),
+        .refresh("rt").scope("r_basicprofile").life(5184000).refresh_life(31536059).extra("refresh_token_expires_in", "31536059"),
     row("Intuit: x_refresh_token_expires_in", r#"{"x_refresh_token_expires_in":8726400,"refresh_token":"rt","access_token":"at","token_type":"bearer","expires_in":3600}"#)
-        .refresh("rt").life(3600).extra("x_refresh_token_expires_in", "8726400"),
+        .refresh("rt").life(3600).refresh_life(8726400).extra("x_refresh_token_expires_in", "8726400"),
     row("Shopify: a nested user", r#"{"access_token":"at","scope":"write_orders","expires_in":86399,"associated_user_scope":"write_orders","associated_user":{"id":902541635,"email_verified":true}}"#)
         .scope("write_orders").life(86399).extra("associated_user", r#"{"id":902541635,"email_verified":true}"#),
     row("Bitbucket: scopes, and no scope", r#"{"access_token":"at","scopes":"account","expires_in":7200,"refresh_token":"rt","token_type":"bearer","state":"refresh_token"}"#)
@@ -149,6 +158,13 @@ const ROWS: &[Row] = &[
         .refresh("rt"),
 
     // Lifetimes.
+    row("refresh token's lifetime: a string", r#"{"access_token":"at","refresh_token":"rt","refresh_token_expires_in":"86400"}"#)
+        .refresh("rt").refresh_life(86400),
+    row("refresh token's lifetime: an exponent", r#"{"access_token":"at","refresh_token":"rt","refresh_expires_in":8.64e4}"#)
+        .refresh("rt").refresh_life(86400),
+    row("refresh token's lifetime: a word", r#"{"access_token":"at","refresh_token":"rt","refresh_token_expires_in":"never"}"#)
+        .refresh("rt"),
+    row("refresh token's lifetime: of no refresh token", r#"{"access_token":"at","refresh_token":"","refresh_expires_in":1800}"#),
     row("lifetime: a string", r#"{"access_token":"at","expires_in":"3600"}"#).life(3600),
     row("lifetime: a string with spaces", r#"{"access_token":"at","expires_in":" 3600 "}"#).life(3600),
     row("lifetime: a float", r#"{"access_token":"at","expires_in":3600.0}"#).life(3600),
@@ -234,14 +250,15 @@ fn answers_with_tokens_are_read_as_they_are_meant() {
             }
         };
         let access = set.access();
-        let life = access.expires_at().map(|end| end.since(now).as_secs());
+        let from_now = |end: Timestamp| end.since(now).as_secs();
         let extra = row.extra.map(|(name, _)| access.extras()[name].expose());
         let read = (
             access.access_token(),
             set.refresh_token().map(|token| token.expose()),
             set.id_token().map(|token| token.expose()),
             access.scope(),
-            life,
+            access.expires_at().map(from_now),
+            set.refresh_token_expires_at().map(from_now),
             extra,
         );
         let expected = (
@@ -250,6 +267,7 @@ fn answers_with_tokens_are_read_as_they_are_meant() {
             row.id,
             row.scope,
             row.life,
+            row.refresh_life,
             row.extra.map(|(_, json)| json),
         );
         if read != expected {
