@@ -1,7 +1,7 @@
 //! The table of error codes that mean more than "it failed".
 //!
 //! Compared without regard to case. A code is the same whoever sends it; where a provider has numbers, the
-//! name of their kind stands before them.
+//! name of their kind stands before them. Entra ID's numbers change: they count only where its `error` says nothing.
 
 use super::AcquireErrorKind;
 

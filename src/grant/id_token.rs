@@ -51,3 +51,62 @@ fn user(id_token: &Secret) -> Option<User> {
     }
     Some(user)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::Token;
+
+    /// An id token with these claims.
+    fn id_token(claims: &str) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    fn refreshed(before: Option<&str>, after: &str) -> Result<TokenSet, ProviderError> {
+        let set = TokenSet::from(Token::new("a")).with_refresh_token("r");
+        let before = before.map(Secret::from);
+        of_the_same_user(set.with_id_token(after), before.as_ref())
+    }
+
+    #[test]
+    fn the_same_user_is_accepted_and_another_refused() {
+        let ada = id_token(r#"{"iss":"https://login.example","sub":"ada","iat":1}"#);
+        let again = id_token(r#"{"sub":"ada","iat":2,"iss":"https://login.example"}"#);
+        let google = id_token(r#"{"iss":"accounts.google.com","sub":"ada"}"#);
+        let google_again = id_token(r#"{"iss":"https://accounts.google.com","sub":"ada"}"#);
+        for (before, after) in [
+            (Some(&*ada), &again),
+            (Some(&google), &google_again),
+            (Some(&google_again), &google),
+            (None, &ada),
+            // Encrypted: there is nothing to compare.
+            (Some("a.b.c.d.e"), &ada),
+        ] {
+            let set = refreshed(before, after).unwrap();
+            assert_eq!(set.id_token().unwrap().expose(), after);
+        }
+        for other in [
+            r#"{"iss":"https://login.example","sub":"bob"}"#,
+            r#"{"iss":"https://login.example","sub":"Ada"}"#,
+            r#"{"iss":"https://evil.example","sub":"ada"}"#,
+            r#"{"iss":"http://login.example","sub":"ada"}"#,
+            r#"{"iss":"https://login.example/","sub":"ada"}"#,
+        ] {
+            let error = refreshed(Some(&ada), &id_token(other)).expect_err(other);
+            assert_eq!(error.code(), "id_token_mismatch");
+        }
+    }
+
+    #[test]
+    fn an_id_token_of_nobody_known_is_left_out_and_costs_no_token() {
+        let ada = id_token(r#"{"iss":"https://login.example","sub":"ada"}"#);
+        let numbers = id_token(r#"{"iss":7,"sub":"bob"}"#);
+        let twice = id_token(r#"{"iss":"https://login.example","sub":"ada","sub":"bob"}"#);
+        let empty = id_token("{}");
+        for odd in ["opaque", "a.b.c", "a.%%%.c", &numbers, &twice, &empty] {
+            let set = refreshed(Some(&ada), odd).unwrap();
+            assert_eq!(set.id_token(), None, "{odd}");
+            assert_eq!(set.refresh_token().unwrap().expose(), "r");
+        }
+    }
+}

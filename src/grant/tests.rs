@@ -336,71 +336,30 @@ async fn a_token_without_a_lifetime_gets_the_clients_default() {
     }
 }
 
-/// An id token with these claims.
-fn id_token(claims: &str) -> String {
-    use base64::Engine as _;
-    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims);
-    format!("e30.{claims}.c2ln")
-}
-
 #[tokio::test]
-async fn a_refreshed_id_token_is_the_same_users_or_refused() {
-    let ada = id_token(r#"{"iss":"https://login.example","sub":"ada","iat":1}"#);
-    let accepted = id_token(r#"{"sub":"ada","iat":2,"iss":"https://login.example"}"#);
-    let google = id_token(r#"{"iss":"accounts.google.com","sub":"ada"}"#);
-    let google_again = id_token(r#"{"iss":"https://accounts.google.com","sub":"ada"}"#);
-    let refresh = async |before: Option<&str>, after: &str| {
-        let body =
-            format!(r#"{{"access_token":"new","refresh_token":"canary","id_token":"{after}"}}"#);
-        let endpoint = Endpoint::start(move || answer(200, &[], body.clone())).await;
+async fn a_refreshed_id_token_of_another_user_is_refused_with_all_that_came_with_it() {
+    // {"iss":"i","sub":"ada"} and {"iss":"i","sub":"bob"}.
+    let [ada, bob] = [
+        "eyJpc3MiOiJpIiwic3ViIjoiYWRhIn0",
+        "eyJpc3MiOiJpIiwic3ViIjoiYm9iIn0",
+    ];
+    let id_token = |claims: &str| format!("e30.{claims}.c2ln");
+    let body = format!(
+        r#"{{"access_token":"canary","id_token":"{}"}}"#,
+        id_token(bob)
+    );
+    let endpoint = Endpoint::start(move || answer(200, &[], body.clone())).await;
+    let refresh = async |before: &str| {
         let mut prior = prior();
-        if let Some(before) = before {
-            prior.id_token = Lookup::Hit(before.into());
-        }
+        prior.id_token = Lookup::Hit(id_token(before).into());
         RefreshToken::new(endpoint.client()).acquire(prior).await
     };
-    let kept = |set: TokenSet| set.id_token().map(|token| token.expose().to_owned());
-    for (before, after) in [
-        (Some(&*ada), &accepted),
-        (Some(&google), &google_again),
-        (Some(&google_again), &google),
-        (None, &ada),
-        // Encrypted, or not to be read: there is nothing to compare.
-        (Some("a.b.c.d.e"), &ada),
-    ] {
-        let set = refresh(before, after).await.unwrap();
-        assert_eq!(set.access().access_token(), "new");
-        assert_eq!(kept(set).as_ref(), Some(after));
-    }
-    for other in [
-        r#"{"iss":"https://login.example","sub":"bob"}"#,
-        r#"{"iss":"https://evil.example","sub":"ada"}"#,
-        r#"{"iss":"http://login.example","sub":"ada"}"#,
-        r#"{"iss":"https://login.example/","sub":"ada"}"#,
-        r#"{"iss":"https://login.example","sub":"Ada"}"#,
-    ] {
-        let error = refresh(Some(&ada), &id_token(other)).await.unwrap_err();
-        assert_eq!(
-            provider_error(&error).code(),
-            "id_token_mismatch",
-            "{other}"
-        );
-        let (kind, _) = classify(&*error);
-        assert_eq!(kind, AcquireErrorKind::ReauthenticationRequired);
-        assert!(!text(&error).contains("canary"));
-    }
-    // Of whom it is cannot be said: the one before stays, and the tokens are good.
-    for odd in [
-        "opaque",
-        "a.b.c",
-        "a.%%%.c",
-        &id_token(r#"{"iss":7,"sub":"bob"}"#),
-        &id_token("{}"),
-    ] {
-        let set = refresh(Some(&ada), odd).await.unwrap();
-        assert_eq!(set.refresh_token().unwrap().expose(), "canary");
-        assert_eq!(kept(set), None, "{odd}");
-    }
+    let error = refresh(ada).await.unwrap_err();
+    assert_eq!(provider_error(&error).code(), "id_token_mismatch");
+    let (kind, _) = classify(&*error);
+    assert_eq!(kind, AcquireErrorKind::ReauthenticationRequired);
+    assert!(!text(&error).contains("canary"));
+    assert!(refresh(bob).await.is_ok());
 }
 
 #[tokio::test]
