@@ -32,7 +32,8 @@ impl Meaning {
 ///
 /// Some wrappers hide the error that they wrap, and show only its sources: `anyhow` without context,
 /// `#[error(transparent)]` of `thiserror`, `std::io::Error`. So the meaning is a source.
-#[derive(Debug)]
+///
+/// `Debug` does not show the source, which may quote an answer.
 pub(crate) struct Cause {
     pub(crate) meaning: Meaning,
     pub(crate) source: Option<BoxError>,
@@ -65,6 +66,14 @@ impl Cause {
             AcquireErrorKind::Panicked => Some(&PANICKED),
             AcquireErrorKind::Failed => None,
         }
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cause")
+            .field("meaning", &self.meaning)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The table of error codes that mean more than "it failed".
 //!
-//! Compared without regard to case. A code is the same whoever sends it; where a provider has numbers, the
+//! Compared without regard to case. A code means the same from each provider; where a provider has numbers, the
 //! name of their kind stands before them. Entra ID's numbers change: they count only where its `error` says nothing.
 
 use super::AcquireErrorKind;

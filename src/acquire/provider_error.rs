@@ -134,6 +134,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn debug_shows_no_source() {
+        let error = ProviderError::unreachable("canary");
+        let cause = error.source().expect("a cause");
+        assert!(!format!("{error:?}{error:#?}{cause:?}{cause}").contains("canary"));
+        assert!(cause.source().is_some());
+    }
+
+    #[test]
     fn what_is_no_error_code_is_not_repeated() {
         for code in ["invalid_grant", "AADSTS50076", "a.b-c", &"x".repeat(64)] {
             assert_eq!(ProviderError::refused(code).code(), code);

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_token_of_nobody_known_is_left_out_and_costs_no_token() {
+    fn an_id_token_that_names_no_user_is_left_out_and_costs_no_token() {
         let ada = id_token(r#"{"iss":"https://login.example","sub":"ada"}"#);
         let numbers = id_token(r#"{"iss":7,"sub":"bob"}"#);
         let twice = id_token(r#"{"iss":"https://login.example","sub":"ada","sub":"bob"}"#);

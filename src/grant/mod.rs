@@ -43,7 +43,7 @@
 //!
 //! A token without a lifetime gets [the client's default](Client::default_lifetime). A refreshed id token of another
 //! issuer or subject than the partition's is refused with all that came with it (OpenID Connect Core §12.2): the code is
-//! `id_token_mismatch`, and the user has to sign in again.
+//! `id_token_mismatch`, and the user has to sign in again. One that names no user is left out, and the one before stays.
 //!
 //! # Secrets
 //!
