@@ -1,19 +1,23 @@
 //! What passes between the cache and the code that asks a provider for tokens.
 
-mod classify;
+mod cause;
+pub(crate) mod codes;
 mod error;
 mod failure_record;
+mod kind;
 mod metadata;
 mod provider_error;
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-pub(crate) use self::classify::classify;
-pub use self::error::{AcquireError, AcquireErrorKind};
+pub(crate) use self::cause::{Cause, LATER, Meaning, SIGN_IN};
+pub use self::error::AcquireError;
 pub(crate) use self::failure_record::{FailureRecord, UnstoredFailure};
+pub use self::kind::AcquireErrorKind;
 pub use self::metadata::{Acquired, Metadata, RefreshReason, TokenSource};
 pub use self::provider_error::ProviderError;
 #[cfg(feature = "grants")]
@@ -36,15 +40,10 @@ pub type AcquireFuture = Pin<Box<dyn Future<Output = Result<TokenSet, BoxError>>
 ///
 /// fn source() -> impl Acquire {
 ///     async |prior: Prior| {
-///         let Some(spent) = prior.refresh_token() else {
-///             return Err(match prior.is_known() {
-///                 true => ProviderError::refused("login_required"), // a 401
-///                 false => ProviderError::unreachable("the store does not answer"), // a 502
-///             });
-///         };
+///         let spent = prior.require_refresh_token()?;
 ///         // … redeem it …
 ///         # let _ = spent;
-///         Ok(TokenSet::from(Token::new("new")))
+///         Ok::<_, ProviderError>(TokenSet::from(Token::new("new")))
 ///     }
 /// }
 /// # let _ = source();
@@ -109,6 +108,29 @@ impl Prior {
         hit(&self.refresh_token)
     }
 
+    /// The client's refresh token, for an acquire function that cannot do without.
+    ///
+    /// ```
+    /// use tower_token_cache::{Prior, ProviderError, TokenSet};
+    ///
+    /// # async fn redeem(_: &str) -> Result<TokenSet, ProviderError> { unimplemented!() }
+    /// async fn acquire(prior: Prior) -> Result<TokenSet, ProviderError> {
+    ///     redeem(prior.require_refresh_token()?.expose()).await
+    /// }
+    /// # let _ = acquire;
+    /// ```
+    ///
+    /// # Errors
+    /// A user who has none has to sign in: the code `login_required`, which becomes a 401. If L2 could
+    /// not say whether there is one ([`is_known`](Self::is_known)), the error may pass, and becomes a 502.
+    pub fn require_refresh_token(&self) -> Result<&Secret, ProviderError> {
+        match self.refresh_token() {
+            Some(token) => Ok(token),
+            None if self.is_known() => Err(ProviderError::refused("login_required")),
+            None => Err(ProviderError::unreachable(Unknown)),
+        }
+    }
+
     /// The client's id token.
     pub fn id_token(&self) -> Option<&Secret> {
         hit(&self.id_token)
@@ -133,3 +155,15 @@ fn hit<T>(lookup: &Lookup<T>) -> Option<&T> {
         _ => None,
     }
 }
+
+/// L2 could not be asked for the refresh token.
+#[derive(Debug)]
+struct Unknown;
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the token store could not be asked for the refresh token")
+    }
+}
+
+impl StdError for Unknown {}

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::acquire::{AcquireError, AcquireErrorKind};
+use crate::acquire::{AcquireError, AcquireErrorKind, LATER, SIGN_IN};
 use crate::key::KeyError;
 
 type Source = Arc<dyn StdError + Send + Sync>;
@@ -121,7 +121,10 @@ impl StdError for Error {
             Self::Unavailable(source) => Some(source),
             Self::InvalidKey(source) => Some(source),
             Self::Acquire(source) => Some(source),
-            _ => None,
+            // An acquire function may need a token of another partition, and wrap its error.
+            Self::NoPartition | Self::SignedOut => Some(&SIGN_IN),
+            Self::Overloaded | Self::ShutDown => Some(&LATER),
+            Self::TooLarge { .. } | Self::ResponseSent | Self::NoSessionId => None,
         }
     }
 }

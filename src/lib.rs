@@ -65,7 +65,9 @@
 
 mod acquire;
 mod acquisition;
+mod answer;
 mod cache;
+mod classify;
 mod codec;
 #[cfg(feature = "cookie")]
 pub mod cookie;

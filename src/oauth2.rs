@@ -1,6 +1,5 @@
 //! Answers of the `oauth2` and `openidconnect` crates as [`TokenSet`]s and [`ProviderError`]s.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -11,11 +10,12 @@ use oauth2::{
 };
 use serde::Serialize;
 
-use crate::acquire::{AcquireErrorKind, ProviderError};
-use crate::secret::Secret;
+use crate::acquire::{Meaning, ProviderError};
+use crate::answer::Members;
+use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};
 
-/// Takes over a token endpoint's answer. `expires_in` counts from now.
+/// Takes over a token endpoint's answer, as [`TokenSet`] says. `expires_in` counts from now.
 ///
 /// The extra fields are kept; `id_token` among them becomes the set's id token, so the responses of
 /// `openidconnect` work too.
@@ -36,27 +36,8 @@ where
     TT: TokenType,
 {
     fn from(response: &StandardTokenResponse<EF, TT>) -> Self {
-        let mut token = Token::new(response.access_token().secret().as_str());
-        if let Some(token_type) = text(response.token_type()) {
-            token = token.with_token_type(token_type);
-        }
-        if let Some(lifetime) = response.expires_in() {
-            token = token.with_expires_in(lifetime);
-        }
-        if let Some(scopes) = response.scopes() {
-            let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
-            token = token.with_scope(names.join(" "));
-        }
-        let mut extra = extras(response.extra_fields());
-        let id_token = extra.remove("id_token");
-        let id_token = id_token.and_then(|json| serde_json::from_str::<Secret>(json.expose()).ok());
-        Self {
-            access: token.with_extras(extra),
-            refresh_token: response
-                .refresh_token()
-                .map(|token| token.secret().as_str().into()),
-            id_token,
-        }
+        let tokens = Members::of(response).tokens(Timestamp::now());
+        tokens.unwrap_or_else(|| Token::new(response.access_token().secret().as_str()).into())
     }
 }
 
@@ -103,18 +84,26 @@ impl fmt::Display for Unreadable {
 
 impl StdError for Unreadable {}
 
-/// What the first error in this chain that is one of `oauth2`'s, or a status, asks for.
-pub(crate) fn kind_of(mut error: &(dyn StdError + 'static)) -> Option<AcquireErrorKind> {
-    loop {
-        let known = refusal::<HttpClientError<reqwest::Error>>(error)
-            .or_else(|| refusal::<reqwest::Error>(error))
-            .or_else(|| refusal::<std::io::Error>(error))
-            .or_else(|| Some(ProviderError::status(status(error)?)));
-        if let Some(known) = known {
-            return Some(known.kind());
-        }
-        error = error.source()?;
+/// What this error asks for, if it is one of `oauth2`'s, or a status.
+pub(crate) fn meaning_of(error: &(dyn StdError + 'static)) -> Option<Meaning> {
+    let known = refusal::<HttpClientError<reqwest::Error>>(error)
+        .or_else(|| refusal::<reqwest::Error>(error))
+        .or_else(|| refusal::<std::io::Error>(error))
+        .or_else(|| Some(ProviderError::status(status(error)?)))
+        .or_else(|| said(&error.to_string()));
+    known.map(|known| known.meaning())
+}
+
+/// What an error says that is hidden by `anyhow` without context, or by a transparent error: it has the text of
+/// the error in it, and not its type. Neither `oauth2` nor `reqwest` gives it a source that could be found.
+fn said(text: &str) -> Option<ProviderError> {
+    if let Some(answer) = text.strip_prefix("Server returned error response: ") {
+        let code = answer.split([':', ' ']).next()?;
+        return Some(ProviderError::refused(code));
     }
+    let status = text.strip_prefix("HTTP status client error (");
+    let status = status.or_else(|| text.strip_prefix("HTTP status server error ("))?;
+    Some(ProviderError::status(status.get(..3)?.parse().ok()?))
 }
 
 /// The error code that `oauth2` got by an HTTP client with errors `RE`.
@@ -140,20 +129,10 @@ fn text(value: &impl Serialize) -> Option<Box<str>> {
     }
 }
 
-/// The members that a value is written as: name and JSON text.
-fn extras(value: &impl Serialize) -> BTreeMap<Box<str>, Secret> {
-    let Ok(serde_json::Value::Object(members)) = serde_json::to_value(value) else {
-        return BTreeMap::new();
-    };
-    let present = members.into_iter().filter(|(_, value)| !value.is_null());
-    present
-        .filter_map(|(name, value)| Some((name.into(), Secret::json_of(value).ok()?)))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::acquire::AcquireErrorKind;
     use oauth2::basic::BasicTokenType;
     use serde::Deserialize;
 
@@ -164,7 +143,7 @@ mod tests {
             let answer = BasicErrorResponse::new(code, None, None);
             let error = BasicRequestTokenError::<RE>::ServerResponse(answer);
             let error: crate::BoxError = error.into();
-            crate::acquire::classify(&*error).0
+            crate::classify::classify(&*error, crate::Timestamp::now()).kind
         }
         type Http = HttpClientError<reqwest::Error>;
         let spent = AcquireErrorKind::ReauthenticationRequired;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::memory::ALLOCATION;
 use crate::secret::Secret;
@@ -15,7 +15,7 @@ use crate::wipe::Wiped;
 
 /// The longest lifetime that `expires_in` can give a token: ten years. Providers that answer more
 /// (or a negative number) are clamped, never refused.
-const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// An access token with its expiry, scopes and extra fields. Clones share one allocation.
 ///
@@ -192,9 +192,15 @@ impl fmt::Debug for Token {
 /// The answer of a token endpoint (RFC 6749 §5.1): an access token, and optionally the refresh
 /// token and the id token, which belong to the whole partition.
 ///
-/// Deserializes from the endpoint's JSON. Unknown members become
-/// [extra fields](Token::extra); `expires_in` may be a number or a string, and a negative or absurd
-/// one is clamped.
+/// Deserializes from the endpoint's JSON, as providers really write it:
+///
+/// - Each member is read by itself. One of an odd type counts as absent, and so does an empty token; of a repeated
+///   one the last that can be used counts. Only an answer without an access token is an error.
+/// - The lifetime may be a number or a string, in `expires_in`, or a time in `expires_on` or `expires_at` (in seconds or
+///   milliseconds since the Unix epoch, or by RFC 3339). A negative or absurd one is clamped. A token whose lifetime
+///   cannot be read lives for five minutes, and one without a lifetime until it is removed.
+/// - The scope may be an array.
+/// - Other members become [extra fields](Token::extra), at most 256.
 ///
 /// ```
 /// # use tower_token_cache::TokenSet;
@@ -203,11 +209,11 @@ impl fmt::Debug for Token {
 /// assert_eq!(set.refresh_token().unwrap().expose(), "r");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Response")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TokenSet {
     pub(crate) access: Token,
     pub(crate) refresh_token: Option<Secret>,
+    pub(crate) refresh_token_expires_at: Option<Timestamp>,
     pub(crate) id_token: Option<Secret>,
 }
 
@@ -215,6 +221,7 @@ impl TokenSet {
     /// Adds the refresh token.
     pub fn with_refresh_token(mut self, refresh_token: impl Into<Secret>) -> Self {
         self.refresh_token = Some(refresh_token.into());
+        self.refresh_token_expires_at = None;
         self
     }
 
@@ -232,6 +239,12 @@ impl TokenSet {
     /// The refresh token, if the answer had one.
     pub fn refresh_token(&self) -> Option<&Secret> {
         self.refresh_token.as_ref()
+    }
+
+    /// When the refresh token expires, if the answer said so (`refresh_token_expires_in`, `refresh_expires_in`): how long a
+    /// session can last. The cache does not act on it, and keeps a refresh token as long as its partition.
+    pub fn refresh_token_expires_at(&self) -> Option<Timestamp> {
+        self.refresh_token_expires_at
     }
 
     /// The id token, if the answer had one.
@@ -262,69 +275,9 @@ impl From<Token> for TokenSet {
         Self {
             access,
             refresh_token: None,
+            refresh_token_expires_at: None,
             id_token: None,
         }
-    }
-}
-
-/// The members of RFC 6749 §5.1 as they come over the wire.
-#[derive(Deserialize)]
-struct Response {
-    access_token: Secret,
-    token_type: Option<Box<str>>,
-    expires_in: Option<Seconds>,
-    refresh_in: Option<Seconds>,
-    refresh_token: Option<Secret>,
-    id_token: Option<Secret>,
-    scope: Option<Box<str>>,
-    #[serde(flatten)]
-    extra: BTreeMap<Box<str>, serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Seconds {
-    Number(f64),
-    Text(String),
-}
-
-impl Seconds {
-    /// The time this many seconds from `now`: not before `now`, at most ten years later.
-    fn after(&self, now: Timestamp) -> Option<Timestamp> {
-        let seconds = match self {
-            Self::Number(seconds) => *seconds,
-            Self::Text(text) => text.trim().parse().ok()?,
-        };
-        let clamped = seconds.clamp(0.0, MAX_LIFETIME.as_secs_f64());
-        (!clamped.is_nan()).then(|| now.saturating_add(Duration::from_secs_f64(clamped)))
-    }
-}
-
-impl TryFrom<Response> for TokenSet {
-    type Error = serde_json::Error;
-
-    fn try_from(response: Response) -> Result<Self, Self::Error> {
-        let now = Timestamp::now();
-        let after = |seconds: &Option<Seconds>| seconds.as_ref()?.after(now);
-        let extra = response
-            .extra
-            .into_iter()
-            .map(|(name, value)| Ok((name, Secret::json_of(value)?)))
-            .collect::<Result<_, serde_json::Error>>()?;
-        Ok(Self {
-            access: Token(Arc::new(Fields {
-                access_token: Wiped::new(response.access_token.expose().into()),
-                token_type: response.token_type,
-                scope: response.scope,
-                expires_at: after(&response.expires_in),
-                refresh_at: after(&response.refresh_in),
-                issued_at: response.expires_in.as_ref().map(|_| now),
-                extra: None,
-            }))
-            .with_extras(extra),
-            refresh_token: response.refresh_token,
-            id_token: response.id_token,
-        })
     }
 }
 
@@ -348,16 +301,12 @@ mod tests {
             assert!(set.access().expires_at().unwrap() <= limit);
         }
         let unknown = parse(r#"{"access_token":"a","expires_in":"soon"}"#);
-        assert_eq!(unknown.access().expires_at(), None);
-    }
-
-    #[test]
-    fn unknown_members_are_kept_and_readable() {
-        let set = parse(r#"{"access_token":"a","scope":"x y","tenant":{"id":7}}"#);
-        let tenant: serde_json::Value = set.access().extra("tenant").unwrap();
-        assert_eq!(tenant["id"], 7);
-        assert_eq!(set.access().scopes().collect::<Vec<_>>(), ["x", "y"]);
-        assert_eq!(set.access().extra::<String>("absent"), None);
+        let left = unknown
+            .access()
+            .expires_at()
+            .unwrap()
+            .since(Timestamp::now());
+        assert!(left <= Duration::from_secs(300), "short, and not endless");
     }
 
     #[test]

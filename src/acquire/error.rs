@@ -4,7 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use super::BoxError;
+use super::cause::Cause;
+use super::{AcquireErrorKind, BoxError};
 use crate::time::Timestamp;
 
 /// Why a token could not be acquired. Shared by everyone who waited for it.
@@ -17,50 +18,6 @@ pub struct AcquireError {
     kind: AcquireErrorKind,
     retry_at: Option<Timestamp>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
-}
-
-/// What a caller can do about an [`AcquireError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum AcquireErrorKind {
-    /// The refresh token is spent, revoked or missing (`invalid_grant`): the user has to sign in
-    /// again.
-    ReauthenticationRequired,
-    /// The provider asked to be left alone for a while (429, `Retry-After`).
-    RetryLater,
-    /// The provider could not be asked, or answered with another error.
-    Failed,
-    /// The acquire function panicked.
-    Panicked,
-    /// The acquire function took longer than
-    /// [`Acquisitions::timeout`](crate::Acquisitions::timeout), or could not be called within that time.
-    /// Then the provider was not asked, and there is no [`retry_at`](AcquireError::retry_at).
-    TimedOut,
-}
-
-impl AcquireErrorKind {
-    /// A word for logs and metrics.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::ReauthenticationRequired => "reauthentication_required",
-            Self::RetryLater => "retry_later",
-            Self::Failed => "failed",
-            Self::Panicked => "panicked",
-            Self::TimedOut => "timed_out",
-        }
-    }
-
-    /// The kind of this word; [`Failed`](Self::Failed) for one from a newer release.
-    pub(crate) fn from_name(name: &str) -> Self {
-        let kinds = [
-            Self::ReauthenticationRequired,
-            Self::RetryLater,
-            Self::Panicked,
-            Self::TimedOut,
-        ];
-        let known = kinds.into_iter().find(|kind| kind.as_str() == name);
-        known.unwrap_or(Self::Failed)
-    }
 }
 
 impl AcquireError {
@@ -122,6 +79,10 @@ impl fmt::Display for AcquireError {
 
 impl StdError for AcquireError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        let cause = Cause::of_kind(self.kind);
+        match &self.source {
+            Some(source) => Some(source as _),
+            None => cause.map(|cause| cause as _),
+        }
     }
 }

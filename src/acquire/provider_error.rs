@@ -4,29 +4,32 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use super::{AcquireErrorKind, BoxError};
+use super::cause::{Cause, Meaning};
+use super::{AcquireErrorKind, BoxError, codes};
 
 /// What a provider answered instead of tokens, in terms that the cache understands.
 ///
 /// An acquire function that returns it, or an error of its own that has it as a
 /// [source](StdError::source), is told apart: a refused grant is remembered until the user signs
-/// in again, and a provider that asks for time gets it. With feature `oauth2` the errors of the
-/// `oauth2` crate are understood as they come from its `reqwest` client; those of its other clients
-/// and of `openidconnect` convert into this type by `From`. Anything else counts as a failure that
-/// may pass.
+/// in again, and a provider that asks for time gets it. It is found behind `anyhow`, `thiserror` and boxes alike.
+/// With feature `oauth2` the errors of the `oauth2` crate are understood as they come from its `reqwest` client;
+/// those of its other clients and of `openidconnect` convert into this type by `From`. An error of another
+/// [cache](crate::Error), or of another token of this one, keeps its meaning. Anything else counts as a failure
+/// that may pass.
 ///
 /// `Debug` does not show the [source](StdError::source), which may quote an answer.
 pub struct ProviderError {
-    kind: AcquireErrorKind,
     code: Box<str>,
-    retry_after: Option<Duration>,
-    source: Option<BoxError>,
+    cause: Cause,
 }
 
 impl ProviderError {
     /// An error code of RFC 6749 §5.2, OpenID Connect Core §3.1.2.6 or the provider's own.
+    ///
     /// `invalid_grant`, `interaction_required`, `login_required` and `consent_required` say that
-    /// the user has to sign in again; `temporarily_unavailable` and `slow_down` ask for time.
+    /// the user has to sign in again; `temporarily_unavailable` and `slow_down` ask for time. So do the codes that
+    /// Entra ID (`AADSTS700082`), Facebook, GitHub, Google, HubSpot, Salesforce, Slack, WeChat and Zoho have for
+    /// it.
     ///
     /// It is shown by `Display` and `Debug`, so it must not be a description. What is no code (1 to 64
     /// letters, digits, `_`, `-` and `.`, as all registered ones are) is replaced by
@@ -34,19 +37,11 @@ impl ProviderError {
     pub fn refused(code: impl Into<Box<str>>) -> Self {
         let code = Some(code.into()).filter(|code| is_code(code));
         let code = code.unwrap_or_else(|| "malformed_error_code".into());
-        let kind = match &*code {
-            "invalid_grant" | "interaction_required" | "login_required" | "consent_required" => {
-                AcquireErrorKind::ReauthenticationRequired
-            }
-            "temporarily_unavailable" | "slow_down" => AcquireErrorKind::RetryLater,
-            _ => AcquireErrorKind::Failed,
+        let meaning = Meaning {
+            is_refusal: true,
+            ..Meaning::of(codes::kind_of(&code).unwrap_or(AcquireErrorKind::Failed))
         };
-        Self {
-            kind,
-            code,
-            retry_after: None,
-            source: None,
-        }
+        Self::new(code, meaning)
     }
 
     /// A status that is no token and no error code: 429 and 503 ask for time.
@@ -57,38 +52,34 @@ impl ProviderError {
             }
             _ => AcquireErrorKind::Failed,
         };
-        Self {
-            kind,
-            code: status.as_str().into(),
-            retry_after: None,
-            source: None,
-        }
+        Self::new(status.as_str().into(), Meaning::of(kind))
     }
 
     /// The answer did not come, or could not be read.
     pub fn unreachable(source: impl Into<BoxError>) -> Self {
-        Self {
-            kind: AcquireErrorKind::Failed,
-            code: "unreachable".into(),
-            retry_after: None,
-            source: Some(source.into()),
-        }
+        let meaning = Meaning::of(AcquireErrorKind::Failed);
+        let mut error = Self::new("unreachable".into(), meaning);
+        error.cause.source = Some(source.into());
+        error
+    }
+
+    fn new(code: Box<str>, meaning: Meaning) -> Self {
+        let cause = Cause {
+            meaning,
+            source: None,
+        };
+        Self { code, cause }
     }
 
     /// The provider asked to be left alone for so long (`Retry-After`).
     pub fn with_retry_after(mut self, pause: Duration) -> Self {
-        self.retry_after = Some(pause);
+        self.cause.meaning.retry_after = Some(pause);
         self
-    }
-
-    /// Whether the provider has answered with an error code that says nothing about time.
-    pub(crate) fn is_refusal(&self) -> bool {
-        self.source.is_none() && self.code.parse::<u16>().is_err()
     }
 
     /// What a caller can do about it.
     pub fn kind(&self) -> AcquireErrorKind {
-        self.kind
+        self.cause.meaning.kind
     }
 
     /// The error code, or the status.
@@ -98,17 +89,11 @@ impl ProviderError {
 
     /// For how long the provider asked to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.cause.meaning.retry_after
     }
 
-    /// The one in this chain of sources, if any.
-    pub(crate) fn find<'a>(mut error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
-        loop {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            error = error.source()?;
-        }
+    pub(crate) fn meaning(&self) -> Meaning {
+        self.cause.meaning
     }
 }
 
@@ -125,9 +110,9 @@ pub(crate) fn is_code(text: &str) -> bool {
 impl fmt::Debug for ProviderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProviderError")
-            .field("kind", &self.kind)
+            .field("kind", &self.kind())
             .field("code", &self.code)
-            .field("retry_after", &self.retry_after)
+            .field("retry_after", &self.retry_after())
             .finish_non_exhaustive()
     }
 }
@@ -140,13 +125,21 @@ impl fmt::Display for ProviderError {
 
 impl StdError for ProviderError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        Some(&self.cause)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn debug_shows_no_source() {
+        let error = ProviderError::unreachable("canary");
+        let cause = error.source().expect("a cause");
+        assert!(!format!("{error:?}{error:#?}{cause:?}{cause}").contains("canary"));
+        assert!(cause.source().is_some());
+    }
 
     #[test]
     fn what_is_no_error_code_is_not_repeated() {
@@ -159,7 +152,7 @@ mod tests {
             assert_eq!(error.code(), "malformed_error_code", "{odd:?}");
             assert!(!error.to_string().contains(char::is_control));
             assert_eq!(error.kind(), AcquireErrorKind::Failed);
-            assert!(error.is_refusal());
+            assert!(error.meaning().is_refusal);
         }
     }
 }

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use http::header::{HeaderMap, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use oauth2::HttpRequest;
-use serde::Deserialize;
 
-use crate::acquire::{ProviderError, is_code};
+use super::{body, refusal};
+use crate::acquire::ProviderError;
+use crate::time::Timestamp;
 use crate::token::TokenSet;
 use crate::wipe::Wiped;
 
@@ -32,7 +33,7 @@ pub(super) async fn fetch(
     let pause = retry_after(response.headers(), SystemTime::now());
     read(&mut response)
         .await
-        .and_then(|body| parse(status, &body))
+        .and_then(|mut body| parse(status, &mut body, Timestamp::now()))
         .map_err(|error| match pause {
             Some(pause) => error.with_retry_after(pause),
             None => error,
@@ -57,35 +58,30 @@ async fn read(response: &mut reqwest::Response) -> Result<Wiped<Vec<u8>>, Provid
     Ok(body)
 }
 
-fn parse(status: StatusCode, body: &[u8]) -> Result<TokenSet, ProviderError> {
+/// The tokens of an answer. Its bytes may be repaired.
+pub(super) fn parse(
+    status: StatusCode,
+    body: &mut [u8],
+    now: Timestamp,
+) -> Result<TokenSet, ProviderError> {
     if matches!(
         status,
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
     ) {
         return Err(ProviderError::status(status));
     }
+    let members = body::members(body);
     if status.is_success()
-        && let Ok(tokens) = serde_json::from_slice::<TokenSet>(body)
-        && !tokens.access().access_token().is_empty()
+        && let Some(tokens) = members.tokens(now)
     {
         return Ok(tokens);
     }
     // Some providers refuse with status 200.
-    Err(match (error_code(body), status.is_success()) {
+    Err(match (refusal::code(&members), status.is_success()) {
         (Some(code), _) => ProviderError::refused(code),
         (None, false) => ProviderError::status(status),
         (None, true) => ProviderError::unreachable(Unusable::NoToken),
     })
-}
-
-/// The error code of RFC 6749 §5.2, if that is what it looks like.
-fn error_code(body: &[u8]) -> Option<Box<str>> {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: Box<str>,
-    }
-    let code = serde_json::from_slice::<Refusal>(body).ok()?.error;
-    is_code(&code).then_some(code)
 }
 
 /// The pause that the headers ask for, in seconds or until a date (RFC 9110 §10.2.3).
@@ -151,12 +147,16 @@ mod tests {
 
     #[test]
     fn what_is_no_error_code_is_not_repeated() {
-        let code = |text: &str| error_code(format!(r#"{{"error":{text}}}"#).as_bytes());
+        let code = |text: &str| {
+            let mut body = format!(r#"{{"error":{text}}}"#).into_bytes();
+            refusal::code(&body::members(&mut body))
+        };
         assert_eq!(code(r#""invalid_grant""#).as_deref(), Some("invalid_grant"));
         let long = format!("{:?}", "x".repeat(65));
         for odd in [r#""a b""#, r#""""#, r#"{"code":1}"#, "7", long.as_str()] {
             assert_eq!(code(odd), None, "{odd}");
         }
-        assert_eq!(error_code(b"<html>"), None);
+        let page = refusal::code(&body::members(&mut b"<html>".to_vec()));
+        assert_eq!(page, None);
     }
 }

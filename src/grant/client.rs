@@ -31,6 +31,7 @@ struct Settings {
     provider: Provider,
     http: reqwest::Client,
     timeout: Duration,
+    default_lifetime: Option<Duration>,
     scopes: Vec<Box<str>>,
     resource: Option<Box<str>>,
     resource_of_key: bool,
@@ -94,6 +95,7 @@ impl Client {
             provider: BasicClient::new(ClientId::new(client_id)).set_token_uri(token_url),
             http,
             timeout: TIMEOUT,
+            default_lifetime: None,
             scopes: Vec::new(),
             resource: None,
             resource_of_key: false,
@@ -127,6 +129,13 @@ impl Client {
     /// than a healthy provider needs, and less than browsers and proxies wait.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.set(|settings| settings.timeout = setting(timeout))
+    }
+
+    /// How long a token lives if the answer does not say (Salesforce, Slack without rotation). Defaults to none: until it
+    /// is [rejected](crate::Acquisition::rejected), removed or signed out, for some providers mean that (GitHub's OAuth
+    /// apps), and a token that cannot be refreshed must not be dropped.
+    pub fn default_lifetime(self, lifetime: Duration) -> Self {
+        self.set(|settings| settings.default_lifetime = Some(setting(lifetime)))
     }
 
     /// The scopes to ask for when the token's key names none. Defaults to none: the provider
@@ -187,7 +196,14 @@ impl Client {
         };
         let request = request::build(&settings.provider, &form);
         let (http, timeout) = (settings.http.clone(), settings.timeout);
-        Box::pin(async move { Ok(answer::fetch(&http, request?, timeout).await?) })
+        let default_lifetime = settings.default_lifetime;
+        Box::pin(async move {
+            let mut set = answer::fetch(&http, request?, timeout).await?;
+            if let (None, Some(lifetime)) = (set.access.expires_at(), default_lifetime) {
+                set.access = set.access.with_expires_in(lifetime);
+            }
+            Ok(set)
+        })
     }
 
     fn resource_for<'a>(&'a self, prior: &'a Prior) -> Option<&'a str> {

@@ -31,11 +31,19 @@
 //!
 //! # What comes back
 //!
-//! Anything but a token is a [`ProviderError`](crate::ProviderError): with the answer's error code,
-//! with its status when that asks for time (429, 503) or when there is no code, and with its
-//! `Retry-After`. Descriptions and bodies stay out of it: they may hold secrets. Redirects are not
-//! followed, so that no provider can have credentials sent elsewhere; answers are read up to
+//! An answer is JSON or a form, and is read as [`TokenSet`](crate::TokenSet) says. A good token is not lost to what
+//! stands beside it, be it no JSON at all; of an answer that is cut off, what is whole counts. Answers are read up to
 //! 1 MiB.
+//!
+//! Anything but a token is a [`ProviderError`](crate::ProviderError): with the answer's error code, also where it came
+//! with status 200 or in the provider's own form (Entra ID, Facebook, Google, HubSpot, Slack, WeChat and others), with
+//! its status when that asks for time (429, 503) or when there is no code, and with its `Retry-After`. Descriptions and
+//! bodies stay out of it: they may hold secrets. Redirects are not followed, so that no provider can have credentials
+//! sent elsewhere.
+//!
+//! A token without a lifetime gets [the client's default](Client::default_lifetime). A refreshed id token of another
+//! issuer or subject than the partition's is refused with all that came with it (OpenID Connect Core §12.2): the code is
+//! `id_token_mismatch`, and the user has to sign in again. One that names no user is left out, and the one before stays.
 //!
 //! # Secrets
 //!
@@ -44,14 +52,21 @@
 //! keeps the client secret as a plain string.
 
 mod answer;
+mod body;
 mod client;
 mod client_credentials;
+mod id_token;
 mod jwt_bearer;
 mod refresh_token;
+mod refusal;
+#[cfg(test)]
+mod refusals_table;
 mod request;
 #[cfg(test)]
 mod tests;
 mod token_exchange;
+#[cfg(test)]
+mod tokens_table;
 
 pub use self::client::{AuthStyle, Client};
 pub use self::client_credentials::ClientCredentials;

@@ -1,15 +1,13 @@
 //! `RefreshToken`.
 
-use std::fmt;
-
 use super::Client;
+use super::id_token::of_the_same_user;
 use super::request::GrantType;
-use crate::acquire::{Acquire, AcquireFuture, Prior, ProviderError};
+use crate::acquire::{Acquire, AcquireFuture, Prior};
 
 /// Redeems the partition's refresh token (RFC 6749 §6).
 ///
-/// A user who has none has to sign in: [`ProviderError`] with the code `login_required`. When L2
-/// could not say whether there is one, the error is one that may pass.
+/// A user who has none has to sign in, as [`Prior::require_refresh_token`] says it.
 #[derive(Clone, Debug)]
 pub struct RefreshToken(Client);
 
@@ -22,25 +20,12 @@ impl RefreshToken {
 
 impl Acquire for RefreshToken {
     fn acquire(&self, prior: Prior) -> AcquireFuture {
-        let Some(spent) = prior.refresh_token() else {
-            let error = match prior.is_known() {
-                true => ProviderError::refused("login_required"),
-                false => ProviderError::unreachable(Unknown),
-            };
-            return Box::pin(async { Err(error.into()) });
+        let spent = match prior.require_refresh_token() {
+            Ok(spent) => spent,
+            Err(error) => return Box::pin(async { Err(error.into()) }),
         };
-        self.0.ask(&prior, GrantType::RefreshToken(spent), &[])
+        let answer = self.0.ask(&prior, GrantType::RefreshToken(spent), &[]);
+        let id_token = prior.id_token().cloned();
+        Box::pin(async move { Ok(of_the_same_user(answer.await?, id_token.as_ref())?) })
     }
 }
-
-/// L2 could not be asked for the refresh token.
-#[derive(Debug)]
-struct Unknown;
-
-impl fmt::Display for Unknown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the token store could not be asked for the refresh token")
-    }
-}
-
-impl std::error::Error for Unknown {}

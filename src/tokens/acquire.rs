@@ -41,13 +41,7 @@ impl Tokens {
     /// # tokens.insert("other", TokenSet::from(Token::new("a")).with_refresh_token("r")).await?;
     /// let token = tokens
     ///     .get_or_acquire("graph", async |prior: Prior| {
-    ///         let Some(refresh_token) = prior.refresh_token() else {
-    ///             return Err(match prior.is_known() {
-    ///                 true => ProviderError::refused("login_required"), // a 401
-    ///                 false => ProviderError::unreachable("the store does not answer"), // a 502
-    ///             });
-    ///         };
-    ///         redeem(refresh_token.expose()).await
+    ///         redeem(prior.require_refresh_token()?.expose()).await
     ///     })
     ///     .await?;
     /// assert_eq!(token.access_token(), "new");

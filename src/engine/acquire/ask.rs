@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::acquire::{
-    AcquireError, AcquireErrorKind, BoxError, FailureRecord, Prior, ProviderError, RefreshReason,
-    TokenSource, classify,
+    AcquireError, AcquireErrorKind, BoxError, FailureRecord, Meaning, Prior, RefreshReason,
+    TokenSource,
 };
+use crate::classify::classify;
 use crate::engine::acquire::call::{Call, Gate, NoAnswer};
 use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::lease::{About, Guarded, GuardedFuture, Panicked, finish};
@@ -45,11 +46,6 @@ struct CallStart {
 /// The room that is reserved for an answer of unknown size, in changes and bytes: an access, a refresh and an
 /// id token.
 const ROOM: (usize, usize) = (3, 8192);
-
-/// Whether the provider has answered, and refused: then what was sent to it is not spent.
-fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
-    ProviderError::find(error).is_some_and(ProviderError::is_refusal)
-}
 
 impl Flight {
     fn reason(&self, seen: &RefreshState) -> RefreshReason {
@@ -101,7 +97,8 @@ impl Flight {
         };
         let CallStart { permit, at } = begun;
         let in_http = at.map_or(Duration::ZERO, |at| at.elapsed());
-        let (kind, asked, error) = match answer {
+        let now = engine.clock.now();
+        let (meaning, error) = match answer {
             Ok(CallEnd::Abandoned) => return Err(AcquireFailure::Overtaken),
             Ok(CallEnd::NoSlot) => return Err(timed_out().into()),
             Ok(CallEnd::NoRoom(error)) => return Err(error.into()),
@@ -122,20 +119,19 @@ impl Flight {
             Ok(CallEnd::Answered(Ok(set))) => {
                 let (size, limit) = (set.size(), MAX_TOKEN_SET);
                 let error = Box::new(Error::TooLarge { size, limit });
-                (AcquireErrorKind::Failed, None, Some(error as _))
+                (Meaning::of(AcquireErrorKind::Failed), Some(error as _))
             }
-            Ok(CallEnd::Answered(Err(error))) => {
-                let (kind, asked) = classify(&*error);
-                (kind, asked, Some(error))
+            Ok(CallEnd::Answered(Err(error))) => (classify(&*error, now), Some(error)),
+            Err(Panicked) | Ok(CallEnd::Panicked) => {
+                (Meaning::of(AcquireErrorKind::Panicked), None)
             }
-            Err(Panicked) | Ok(CallEnd::Panicked) => (AcquireErrorKind::Panicked, None, None),
-            Ok(CallEnd::TimedOut) => (AcquireErrorKind::TimedOut, None, None),
+            Ok(CallEnd::TimedOut) => (Meaning::of(AcquireErrorKind::TimedOut), None),
         };
+        let kind = meaning.kind;
         engine.counters.failed_acquisitions.add(1);
-        let now = engine.clock.now();
         let failure_record = FailureRecord::new(
             kind,
-            asked,
+            meaning.retry_after,
             seen.failure_record.as_ref(),
             &seen.refresh_token,
             now,
@@ -143,8 +139,7 @@ impl Flight {
         let mut failure = failure_record
             .error(now)
             .unwrap_or_else(|| AcquireError::new(kind));
-        let concerns_all = error.as_deref().is_none_or(|error| !is_refusal(error));
-        let concerns_all = concerns_all || kind != AcquireErrorKind::Failed;
+        let concerns_all = !meaning.is_refusal || kind != AcquireErrorKind::Failed;
         Box::pin(self.record_failure(failure_record, seen, concerns_all, permit)).await;
         if let Some(error) = error {
             failure = failure.with_source(error);

@@ -1,0 +1,74 @@
+//! The error code of an answer, wherever the provider has put it.
+
+use serde_json::Value;
+
+use crate::acquire::{codes, is_code};
+use crate::answer::Members;
+
+/// Where error codes are as they are, besides the `error` of RFC 6749 §5.2: Google and Entra ID refine it,
+/// Instagram, Okta and others have their own.
+const CODES: [&str; 5] = [
+    "error",
+    "suberror",
+    "error_subtype",
+    "error_type",
+    "errorCode",
+];
+
+/// Where a code may be, or a sentence that stands for one. They are compared with the table, and never shown if
+/// it does not have them.
+const SENTENCES: [&str; 7] = [
+    "code",
+    "category",
+    "status",
+    "message",
+    "error_message",
+    "reason",
+    "error_description",
+];
+
+/// The error code of an answer: the first that the table knows, else the first that is one.
+pub(super) fn code(members: &Members) -> Option<Box<str>> {
+    let values = |names: &'static [&str]| {
+        let all = names.iter().filter_map(|name| members.all(name).next());
+        all.filter_map(|json| serde_json::from_str::<Value>(json).ok())
+    };
+    let mut found: Vec<String> = values(&CODES).filter_map(|value| of(&value)).collect();
+    found.extend(values(&["error_codes"]).filter_map(|value| numbered("AADSTS", value.get(0)?)));
+    found.extend(values(&["errcode"]).filter_map(|value| numbered("errcode.", &value)));
+    found.extend(values(&["errors"]).filter_map(|value| of(value.get(0)?)));
+    found.retain(|code| is_code(code));
+    let is_known = |code: &String| codes::kind_of(code).is_some();
+    let said = values(&SENTENCES).filter_map(|value| Some(as_code(value.as_str()?)));
+    let known = found.iter().cloned().chain(said).find(is_known);
+    known.or_else(|| found.into_iter().next()).map(Into::into)
+}
+
+/// The code that a value is or has in it: Facebook has numbers of a type, Google's APIs a status.
+fn of(value: &Value) -> Option<String> {
+    let text = |name| value.get(name)?.as_str();
+    match (value, text("type"), value.get("code")) {
+        (Value::String(code), ..) => Some(code.clone()),
+        (_, Some(kind), Some(code @ Value::Number(_))) => numbered(&format!("{kind}."), code),
+        _ => {
+            let names = ["code", "errorType", "status", "type", "error"];
+            names.into_iter().find_map(text).map(Into::into)
+        }
+    }
+}
+
+/// A number, or one in a string, of this kind. Zero is no error.
+fn numbered(kind: &str, value: &Value) -> Option<String> {
+    let number = match value {
+        Value::String(text) => text.parse().ok()?,
+        _ => value.as_i64()?,
+    };
+    (number != 0).then(|| format!("{kind}{number}"))
+}
+
+/// "Invalid refresh token!" as `invalid_refresh_token`.
+fn as_code(sentence: &str) -> String {
+    let words = sentence.split(|char: char| !char.is_ascii_alphanumeric());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    words.join("_").to_ascii_lowercase()
+}

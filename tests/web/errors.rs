@@ -1,0 +1,198 @@
+//! One cause has one kind and one status, whatever an application wraps its errors in.
+
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use http::StatusCode;
+use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType as Code, BasicRequestTokenError};
+use oauth2::{HttpClientError, RequestTokenError};
+use tower_token_cache::{
+    BoxError, Error, MemoryStore, PartitionKey, Prior, ProviderError, StoreError, StoreErrorKind,
+    TokenCache, TokenSet, Tokens,
+};
+
+#[derive(Debug, thiserror::Error)]
+enum Wrapped<E: StdError + 'static> {
+    #[error(transparent)]
+    Transparent(E),
+    #[error("refreshing failed")]
+    Source(#[source] E),
+    #[error("refreshing failed: {0}")]
+    SaidToo(#[source] E),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Erased {
+    #[error(transparent)]
+    Anyhow(anyhow::Error),
+    #[error("refreshing failed")]
+    Boxed(#[source] BoxError),
+}
+
+/// An error in each wrapper.
+fn wrapped<E>(make: impl Fn() -> E) -> [(&'static str, BoxError); 15]
+where
+    E: StdError + Send + Sync + 'static,
+{
+    let anyhow = || anyhow::Error::from(make());
+    let context = || Err::<(), _>(make()).context("refreshing").unwrap_err();
+    [
+        ("bare", make().into()),
+        ("Box", Box::new(Box::new(make())) as BoxError),
+        ("Arc", Arc::new(make()).into()),
+        ("io::Error", io::Error::other(make()).into()),
+        ("anyhow", anyhow().into()),
+        ("anyhow with context", context().into()),
+        ("anyhow with two", context().context("more").into()),
+        ("transparent", Wrapped::Transparent(make()).into()),
+        ("source", Wrapped::Source(make()).into()),
+        ("source, and said", Wrapped::SaidToo(make()).into()),
+        (
+            "two transparent",
+            Wrapped::Transparent(Wrapped::Transparent(make())).into(),
+        ),
+        ("transparent anyhow", Erased::Anyhow(anyhow()).into()),
+        (
+            "transparent anyhow with context",
+            Erased::Anyhow(context()).into(),
+        ),
+        ("boxed source", Erased::Boxed(make().into()).into()),
+        ("boxed anyhow", Erased::Boxed(anyhow().into()).into()),
+    ]
+}
+
+fn tokens() -> Tokens {
+    let cache = TokenCache::builder(MemoryStore::new()).build().unwrap();
+    cache.tokens(PartitionKey::session("s").unwrap())
+}
+
+/// The error of an acquisition whose function fails with `error`.
+async fn failure(tokens: &Tokens, error: BoxError) -> Error {
+    let call = async move |_: Prior| Err::<TokenSet, BoxError>(error);
+    let outcome = tokens.get_or_acquire("graph", call).await;
+    outcome.expect_err("no token")
+}
+
+async fn assert_status<E>(name: &str, make: impl Fn() -> E, expected: u16)
+where
+    E: StdError + Send + Sync + 'static,
+{
+    for (wrapper, error) in wrapped(make) {
+        let error = failure(&tokens(), error).await;
+        let expected = StatusCode::from_u16(expected).unwrap();
+        assert_eq!(error.status(), expected, "{name} in {wrapper}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_error_has_one_status_in_each_wrapper() {
+    for (code, status) in [
+        ("invalid_grant", 401),
+        ("login_required", 401),
+        ("AADSTS700082", 401),
+        ("bad_refresh_token", 401),
+        ("slow_down", 503),
+        ("ratelimited", 503),
+        ("invalid_client", 502),
+        ("server_error", 502),
+    ] {
+        assert_status(code, || ProviderError::refused(code), status).await;
+    }
+    for (answer, status) in [(429, 503), (503, 503), (500, 502), (403, 502)] {
+        let answer = StatusCode::from_u16(answer).unwrap();
+        assert_status(answer.as_str(), || ProviderError::status(answer), status).await;
+    }
+    let unreachable = || ProviderError::unreachable(io::Error::other("cut"));
+    assert_status("unreachable", unreachable, 502).await;
+    assert_status("another", || io::Error::other("own"), 502).await;
+}
+
+#[tokio::test]
+async fn an_error_of_this_crate_has_its_own_status_in_each_wrapper() {
+    let unavailable = || Error::Unavailable(StoreError::new(StoreErrorKind::Timeout));
+    for error in [
+        Error::NoPartition,
+        Error::SignedOut,
+        Error::Overloaded,
+        Error::ShutDown,
+        unavailable(),
+    ] {
+        let (name, status) = (error.to_string(), error.status());
+        assert_status(&name, || error.clone(), status.as_u16()).await;
+    }
+    // What is remembered of a failure has no source.
+    for code in ["invalid_grant", "slow_down", "invalid_client"] {
+        let tokens = tokens();
+        let first = failure(&tokens, ProviderError::refused(code).into()).await;
+        let remembered = failure(&tokens, io::Error::other("not asked").into()).await;
+        assert_eq!(first.status(), remembered.status(), "{code}");
+        for error in [first, remembered] {
+            let status = error.status().as_u16();
+            assert_status(code, || error.clone(), status).await;
+            let Error::Acquire(error) = error else {
+                panic!("{error}")
+            };
+            assert_status(code, || error.clone(), status).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_oauth2_has_one_status_in_each_wrapper() {
+    fn refused<RE: StdError + Send + Sync + 'static>(code: &Code) -> BasicRequestTokenError<RE> {
+        let text = Some("with: a (description)".into());
+        RequestTokenError::ServerResponse(BasicErrorResponse::new(code.clone(), text, None))
+    }
+    let later = Code::Extension("temporarily_unavailable".into());
+    for (code, status) in [
+        (Code::InvalidGrant, 401),
+        (later, 503),
+        (Code::InvalidClient, 502),
+    ] {
+        let name = code.as_ref();
+        let by_http = || refused::<HttpClientError<reqwest::Error>>(&code);
+        assert_status(name, by_http, status).await;
+        assert_status(name, || refused::<io::Error>(&code), status).await;
+        // Of an HTTP client that this crate has never heard of.
+        assert_status(name, || refused::<std::fmt::Error>(&code), status).await;
+    }
+    for (answer, status) in [(429, 503), (503, 503), (500, 502), (401, 502)] {
+        let make = || {
+            let answer = http::Response::builder().status(answer).body("").unwrap();
+            let answer = reqwest::Response::from(answer);
+            answer.error_for_status().unwrap_err()
+        };
+        assert_status(&answer.to_string(), make, status).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pause_is_kept_in_each_wrapper() {
+    let pause = std::time::Duration::from_secs(1000);
+    let make = || ProviderError::refused("slow_down").with_retry_after(pause);
+    for (wrapper, error) in wrapped(make) {
+        let Error::Acquire(error) = failure(&tokens(), error).await else {
+            panic!("{wrapper}")
+        };
+        let now = tower_token_cache::Timestamp::now();
+        let left = error.retry_at().expect("a pause").since(now).as_secs();
+        assert!((900..=1000).contains(&left), "{wrapper}: {left}");
+    }
+}
+
+#[tokio::test]
+async fn a_required_refresh_token_that_is_absent_is_a_sign_in() {
+    let tokens = tokens();
+    tokens
+        .insert("other", tower_token_cache::Token::new("a"))
+        .await
+        .unwrap();
+    let call = async |prior: Prior| -> anyhow::Result<TokenSet> {
+        prior.require_refresh_token()?;
+        unreachable!("there is none")
+    };
+    let error = tokens.get_or_acquire("graph", call).await.unwrap_err();
+    assert_eq!(error.status(), StatusCode::UNAUTHORIZED);
+}
