@@ -212,7 +212,7 @@ impl Engine {
             let heard = self.rules.trust.feed_state(self.now().moment) == FeedState::Alive;
             let confirmed = |observed: &Observed| observed.is_confirmed(&state);
             let current = current && (heard || observed.as_ref().is_some_and(confirmed));
-            (state.generation.is_some() && current && !is_old) || state.is_clearing()
+            (state.generation.is_some() && current && !is_old) || state.is_signing_out()
         };
         let (partition, outcome) = match known {
             true => (partition, Ok(())),

@@ -148,7 +148,7 @@ impl Engine {
                     let now = self.now();
                     let dropped = self.partitions.with_under(from, under, |_, state| {
                         let dropped = state.sign_out(id, now.wall);
-                        state.cleared(source.generation + 1, now);
+                        state.cleared(id, source.generation + 1, now);
                         dropped
                     });
                     // The namespace's number was raised meanwhile.

@@ -174,13 +174,14 @@ impl Engine {
     }
 
     fn end_session(&self, partition: &Arc<Partition>, state: &mut State) {
-        if state.is_clearing() {
+        if state.is_signing_out() {
             return;
         }
         let dropped = state.sign_out(self.queue.next_id(), self.clock.now());
         self.counters.signed_out_changes.add(dropped as u64);
         // Ends this generation only: the next session may have begun on another instance.
-        state.pending().clear_confirmed = state.generation.is_some();
+        let is_confirmed = state.generation.is_some();
+        state.amend_sign_out(|sign_out| sign_out.is_confirmed = is_confirmed);
         self.push(partition, state);
     }
 

@@ -1,4 +1,4 @@
-//! How commits, sign-outs and touches change the state: when they begin here, and when L2 has replied.
+//! How L2's replies to commits and touches change the state.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use crate::codec::Value;
 use crate::engine::partition::change::CommitAck;
 use crate::engine::partition::life::Life;
 use crate::engine::partition::rules::Rules;
-use crate::engine::partition::state::{SignOut, State};
+use crate::engine::partition::state::State;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Remaining};
-use crate::time::{Moment, Now, Timestamp};
+use crate::time::{Moment, Now};
 
 /// L2's reply to a commit that it has applied.
 #[derive(Clone, Copy)]
@@ -94,61 +94,8 @@ impl State {
         }
         self.forget_entries();
         let dropped = self.drop_changes();
-        self.cleared(generation, now);
+        self.cleared(id, generation, now);
         dropped
-    }
-
-    /// Empties the partition. Until L2 acknowledges the sign-out, nothing that L2 has counts. Returns how
-    /// many pending changes are dropped.
-    pub(crate) fn sign_out(&mut self, id: CommitId, since: Timestamp) -> usize {
-        let dropped = self.drop_changes();
-        self.forget_entries();
-        self.sign_out = SignOut::next();
-        let generation = self.generation;
-        let pending = self.pending();
-        pending.clear.get_or_insert(generation);
-        pending.clear_confirmed = false;
-        pending.clear_since = since;
-        // L2 may have applied an earlier sign-out already. With the same id this one would count as a
-        // repetition, and spare what has begun since the earlier one.
-        pending.clear_id = id;
-        dropped
-    }
-
-    /// Sets the generation that the pending sign-out is to end, as L2 has it. If another instance has signed
-    /// the partition out after this process did, what has begun here in between is refused. Returns how many
-    /// changes of that time are dropped.
-    pub(crate) fn ends(&mut self, latest: Option<u64>, cleared_at: Option<Timestamp>) -> usize {
-        let since = self.pending.as_ref().and_then(|pending| pending.since());
-        let known = self.pending().clear.replace(latest).flatten();
-        let signed_out_at = self.pending().clear_since;
-        self.pending().clear_confirmed = true;
-        self.cleared_at = cleared_at;
-        let ended = latest > known.or(Some(0));
-        if ended && self.cleared_since(signed_out_at) {
-            self.sign_out = SignOut::next();
-        }
-        match ended && since.is_some_and(|since| self.cleared_since(since)) {
-            true => self.drop_changes(),
-            false => 0,
-        }
-    }
-
-    /// Other instances have signed the partition out, perhaps after work has begun here since the pending
-    /// sign-out. Returns how many changes are dropped; work that is still in progress is refused.
-    pub(crate) fn end_what_began(&mut self) -> usize {
-        self.sign_out = SignOut::next();
-        self.drop_changes()
-    }
-
-    /// L2 has applied the sign-out; `generation` is the new one.
-    pub(crate) fn cleared(&mut self, generation: u64, now: Now) {
-        self.pending().clear = None;
-        self.pending().clear_confirmed = false;
-        self.generation = Some(generation);
-        self.cleared_at = Some(now.wall);
-        self.touched_at = now.moment;
-        self.forget_life();
     }
 
     /// L2 has restarted the sliding lifetime, or reports that there is none.

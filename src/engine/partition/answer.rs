@@ -1,14 +1,14 @@
 //! What memory may answer, and when it must be compared with L2.
 
 use crate::codec::Value;
-use crate::engine::limits::{CLOCK_SKEW, RECHECK};
+use crate::engine::limits::RECHECK;
 use crate::engine::partition::entry::Entry;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::State;
 use crate::engine::trust::{FeedState, STALE};
 use crate::lookup::Lookup;
-use crate::time::{Moment, Now, Timestamp};
+use crate::time::{Moment, Now};
 
 /// What memory can answer for an entry.
 pub(crate) enum Answer {
@@ -46,11 +46,6 @@ impl State {
         }
         let entry = self.entries.get(name)?;
         entry.is_usable(now.wall).then_some(&entry.value)
-    }
-
-    pub(crate) fn cleared_since(&self, time: Timestamp) -> bool {
-        let cleared = self.cleared_at.map(|at| at.saturating_add(CLOCK_SKEW));
-        cleared.is_some_and(|at| at >= time)
     }
 
     /// What memory answers for the entry `name`.
@@ -101,7 +96,7 @@ impl State {
             .checked_at
             .saturating_add(rules.lifetimes.negative_entry);
         let known = self.complete && self.is_coherent(now, rules) && now.moment < until;
-        self.is_clearing() || known
+        self.is_signing_out() || known
     }
 
     /// Whether memory can be trusted to have what L2 has, within the bound on staleness.

@@ -37,7 +37,7 @@ impl State {
     pub(crate) fn life_is_over(&mut self) -> usize {
         self.forget_entries();
         self.forget_life();
-        self.end_what_began()
+        self.signed_out_elsewhere()
     }
 
     /// Whether the tombstone of the generation is gone by now, so that L2 counts from the start again.

@@ -84,7 +84,7 @@ impl State {
         now: Now,
         rules: &Rules,
     ) -> Merged {
-        if self.is_clearing() && self.prefix == floor.prefix {
+        if self.is_signing_out() && self.prefix == floor.prefix {
             return Merged::Taken {
                 dropped: 0,
                 lost: Vec::new(),
@@ -125,7 +125,7 @@ impl State {
         };
         let given_up = match ended {
             // It was signed out elsewhere and its tombstone lost, or evicted, or removed by hand.
-            true => self.end_what_began(),
+            true => self.signed_out_elsewhere(),
             false => 0,
         };
         self.cleared_at = fetched

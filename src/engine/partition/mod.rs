@@ -23,5 +23,6 @@ pub(crate) mod observed;
 pub(crate) mod pending;
 pub(crate) mod refresh;
 pub(crate) mod rules;
+pub(crate) mod sign_out;
 pub(crate) mod state;
 pub(crate) mod touch;

@@ -60,7 +60,7 @@ impl Observed {
 
     /// Takes over the generation, if it was not known when the observation was made.
     pub(crate) fn learn(&mut self, state: &State) {
-        if !state.is_clearing() {
+        if !state.is_signing_out() {
             let known = state.generation.map(Count::from);
             self.generation = self.generation.or(known);
             if self.life.is_none() || self.life == state.life {
@@ -129,10 +129,9 @@ impl Observed {
 impl State {
     /// The observation of a handle that first uses the partition now.
     pub(crate) fn observe(&self, now: Now) -> Observed {
-        let ending = self.pending.as_ref().and_then(|pending| pending.clear);
-        let generation = match ending {
+        let generation = match self.pending_sign_out() {
             // The handle comes after a sign-out that L2 has not acknowledged, and is not ended by it.
-            Some(ended) => ended.or(self.generation).map(|ended| ended + 1),
+            Some(pending) => pending.ends.or(self.generation).map(|ended| ended + 1),
             None => self.generation,
         };
         Observed {

@@ -13,6 +13,7 @@ use crate::engine::partition::change::{
 };
 use crate::engine::partition::entries::ByName;
 use crate::engine::partition::life::Life;
+use crate::engine::partition::sign_out::PendingSignOut;
 use crate::engine::sync::once;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
@@ -26,14 +27,7 @@ const MAX_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
 pub(crate) struct Pending {
-    /// A sign-out that L2 has not acknowledged, and the generation that it ends, if that is known.
-    pub(crate) clear: Option<Option<u64>>,
-    /// Identifies the sign-out when it is sent again.
-    pub(crate) clear_id: CommitId,
-    /// When the partition was signed out.
-    pub(crate) clear_since: Timestamp,
-    /// L2 was asked for that generation since the sign-out.
-    pub(crate) clear_confirmed: bool,
+    pub(crate) sign_out: Option<PendingSignOut>,
     /// Counts the sign-out among the unacknowledged ones.
     pub(crate) unacknowledged: Option<Unacknowledged>,
     pub(crate) changes: ByName<PendingChange>,
@@ -193,7 +187,7 @@ impl Pending {
 
     /// Whether changes or a sign-out are pending.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.clear.is_some() || self.has_changes()
+        self.sign_out.is_some() || self.has_changes()
     }
 
     pub(crate) fn has_changes(&self) -> bool {
@@ -207,7 +201,7 @@ impl Pending {
 
     /// Whether something is being sent to L2, or is about to be.
     pub(crate) fn is_writing(&self) -> bool {
-        self.in_flight.is_some() || self.clear.is_some() || self.sending || self.touch
+        self.in_flight.is_some() || self.sign_out.is_some() || self.sending || self.touch
     }
 
     /// Whether anything at all is pending or in progress.
@@ -334,7 +328,7 @@ impl Pending {
     /// Counts the sign-out of this partition while it is pending. Called after every change.
     #[inline]
     pub(crate) fn count_sign_out(&mut self, sign_outs: &SignOuts) {
-        match (self.clear.is_some(), self.unacknowledged.is_some()) {
+        match (self.sign_out.is_some(), self.unacknowledged.is_some()) {
             (true, false) => self.unacknowledged = Some(sign_outs.begin()),
             (false, true) => {
                 if let Some(unacknowledged) = self.unacknowledged.take() {

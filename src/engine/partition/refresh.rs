@@ -112,7 +112,7 @@ impl State {
         match usable.map(|entry| &entry.value) {
             Some(Value::Secret(secret)) => Lookup::Hit(secret.clone()),
             _ if self.unopenable.holds(name) => Lookup::Unopenable,
-            _ if self.complete || self.waits(name) || self.is_clearing() => Lookup::Absent,
+            _ if self.complete || self.waits(name) || self.is_signing_out() => Lookup::Absent,
             _ => Lookup::Unavailable,
         }
     }

@@ -163,9 +163,10 @@ impl State {
         if let Some(pending) = &mut pending {
             // A sign-out whose generation is not confirmed may be meant for a session under the new number,
             // which other instances knew earlier: it is kept.
-            let waits = pending.clear.is_some() && !pending.clear_confirmed;
-            pending.clear = waits.then_some(None);
-            pending.clear_confirmed = false;
+            pending.sign_out = pending.sign_out.filter(|sign_out| !sign_out.is_confirmed);
+            if let Some(sign_out) = &mut pending.sign_out {
+                sign_out.ends = None;
+            }
         }
         *self = Self {
             prefix,
@@ -190,14 +191,8 @@ impl State {
 
     /// Whether L2 has yet to acknowledge a visible change of `name`, or a sign-out.
     pub(crate) fn waits(&self, name: &str) -> bool {
-        let waits = |pending: &Pending| pending.clear.is_some() || pending.holds(name);
+        let waits = |pending: &Pending| pending.sign_out.is_some() || pending.holds(name);
         self.pending.as_deref().is_some_and(waits)
-    }
-
-    pub(crate) fn is_clearing(&self) -> bool {
-        self.pending
-            .as_ref()
-            .is_some_and(|pending| pending.clear.is_some())
     }
 
     /// Whether this process is sending something of the partition to L2, or is about to.

@@ -140,11 +140,12 @@ impl Engine {
         for key in self.partitions.active() {
             let left = self.partitions.with_known(&key, |state| {
                 let pending = state.pending.as_ref()?;
+                let sign_out = pending.sign_out?;
                 let lost = pending
                     .unacknowledged
                     .as_ref()
                     .is_some_and(|it| !it.is_kept());
-                lost.then_some((pending.clear_id, pending.clear_since))
+                lost.then_some((sign_out.id, sign_out.since))
             });
             if let Some((sign_out, since)) = left.flatten() {
                 waiting.push((key, sign_out, since));

@@ -8,6 +8,7 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::load::fetch::MAX_READS;
 use crate::engine::namespace::Number;
+use crate::engine::partition::sign_out::PendingSignOut;
 use crate::engine::partition::state::State;
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
@@ -52,17 +53,21 @@ impl Engine {
         self: &Arc<Self>,
         key: &PartitionKey,
         under: Option<Number>,
-        expected: Option<u64>,
-        sign_out: CommitId,
+        sign_out: PendingSignOut,
     ) -> Result<(), L2Error> {
+        let PendingSignOut {
+            id: sign_out,
+            ends: expected,
+            ..
+        } = sign_out;
         let under = match under {
             Some(under) => under,
             None => self.number().await?,
         };
         let id = self.l2.id(key, under);
-        let confirmed = self
-            .partitions
-            .with_under(key, under, |_, state| state.pending().clear_confirmed);
+        let confirmed = self.partitions.with_under(key, under, |_, state| {
+            state.pending_sign_out().is_some_and(|it| it.is_confirmed)
+        });
         // The namespace's number has changed since. What is pending ends under the new one.
         let Some(confirmed) = confirmed else {
             return Ok(());
@@ -88,9 +93,9 @@ impl Engine {
                     let latest = expected.max(Some(loaded.generation));
                     let now = self.clock.now();
                     let cleared_at = loaded.cleared_for.map(|time| now.saturating_sub(time));
-                    let dropped = self
-                        .partitions
-                        .with_under(key, under, |_, state| state.ends(latest, cleared_at));
+                    let dropped = self.partitions.with_under(key, under, |_, state| {
+                        state.confirm_sign_out(latest, cleared_at)
+                    });
                     let dropped = dropped.unwrap_or(0);
                     self.counters.signed_out_changes.add(dropped as u64);
                     self.unlist_loaded(key, &id, &loaded);
@@ -103,7 +108,7 @@ impl Engine {
         let mut cleared = self.clear(&id, ends, sign_out).await?;
         if !cleared.ended {
             // Done now, because the next step may fail.
-            let end = |_: &_, state: &mut State| state.end_what_began();
+            let end = |_: &_, state: &mut State| state.signed_out_elsewhere();
             let dropped = self.partitions.with_under(key, under, end).unwrap_or(0);
             self.counters.signed_out_changes.add(dropped as u64);
         }
@@ -114,7 +119,9 @@ impl Engine {
                 break;
             }
             let next = Some(cleared.generation);
-            let end = |_: &_, state: &mut State| state.pending().clear = Some(next);
+            let end = |_: &_, state: &mut State| {
+                state.amend_sign_out(|pending| pending.ends = next);
+            };
             if self.partitions.with_under(key, under, end).is_none() {
                 return Ok(());
             }
@@ -122,7 +129,9 @@ impl Engine {
         }
         if let Err(failure) = number {
             // L2 has to be asked again. The session is over under the number that was known.
-            let again = |_: &_, state: &mut State| state.pending().clear_confirmed = false;
+            let again = |_: &_, state: &mut State| {
+                state.amend_sign_out(|pending| pending.is_confirmed = false);
+            };
             let _ = self.partitions.with_under(key, under, again);
             return Err(failure);
         }
@@ -131,14 +140,10 @@ impl Engine {
         // If L2 could not be asked for the generation, memory's has to do.
         let overlaps = generation > ends.or(expected).unwrap_or(0) + 1;
         let dropped = self.partitions.with_under(key, under, |_, state| {
-            state.cleared(generation, now);
-            if state.pending().clear_id != sign_out {
-                // Signed out again meanwhile, perhaps after L2 had done this one.
-                state.pending().clear = Some(Some(generation));
-            }
+            state.cleared(sign_out, generation, now);
             // In the same step: a change that begins after it belongs to the next session.
             match overlaps {
-                true => state.end_what_began(),
+                true => state.signed_out_elsewhere(),
                 false => 0,
             }
         });

@@ -12,9 +12,10 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::namespace::Number;
 use crate::engine::partition::change::{CommitBase, InFlight};
+use crate::engine::partition::sign_out::PendingSignOut;
 use crate::engine::partition::state::{Partition, State};
 use crate::sabotage::{self, Sabotage};
-use crate::store::{Commit, CommitId, Outcome, PartitionId, TOMBSTONE};
+use crate::store::{Commit, Outcome, PartitionId, TOMBSTONE};
 
 /// Bytes of values in one round-trip: some milliseconds of work for a store.
 const MAX_BYTES: usize = 2 << 20;
@@ -86,11 +87,8 @@ impl Engine {
         let pending = state.pending();
         pending.tell_written();
         let touch = std::mem::take(&mut pending.touch);
-        let kind = match (pending.clear, generation) {
-            (Some(expected), _) => WorkKind::Clear {
-                expected,
-                id: pending.clear_id,
-            },
+        let kind = match (pending.sign_out, generation) {
+            (Some(sign_out), _) => WorkKind::SignOut(sign_out),
             (None, Some(generation)) if pending.is_dirty() => WorkKind::Commit {
                 commit: pending.next_commit(base, life, || self.queue.next_id()),
                 generation,
@@ -216,10 +214,7 @@ pub(crate) enum WorkKind {
         commit: InFlight,
         generation: u64,
     },
-    Clear {
-        expected: Option<u64>,
-        id: CommitId,
-    },
+    SignOut(PendingSignOut),
     /// The generation is unknown, because L2 could not be asked when the changes were made. It is loaded
     /// first.
     Load,
@@ -244,8 +239,8 @@ impl PartitionWork {
     async fn run_alone(mut self) {
         let engine = self.engine.clone();
         self.failure = match self.kind {
-            WorkKind::Clear { expected, id } => engine
-                .end_generation(&self.partition.key, self.under, expected, id)
+            WorkKind::SignOut(sign_out) => engine
+                .end_generation(&self.partition.key, self.under, sign_out)
                 .await
                 .err(),
             WorkKind::Load => engine.load(&self.partition.key).await.1.err(),

@@ -1,0 +1,112 @@
+//! A partition's sign-out: it begins here, is sent to L2 as [`clear`](crate::TokenStore::clear), and is pending
+//! until L2 says that the generation is *cleared*.
+
+use crate::engine::limits::CLOCK_SKEW;
+use crate::engine::partition::state::{SignOut, State};
+use crate::store::CommitId;
+use crate::time::{Now, Timestamp};
+
+/// A sign-out that L2 has not acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingSignOut {
+    /// Identifies it when it is sent again.
+    pub(crate) id: CommitId,
+    /// When it began.
+    pub(crate) since: Timestamp,
+    /// The generation that it ends, if that is known.
+    pub(crate) ends: Option<u64>,
+    /// L2 was asked for that generation since it began.
+    pub(crate) is_confirmed: bool,
+}
+
+impl State {
+    /// Empties the partition. Until L2 acknowledges the sign-out, nothing that L2 has counts. Returns how
+    /// many pending changes are dropped.
+    pub(crate) fn sign_out(&mut self, id: CommitId, since: Timestamp) -> usize {
+        let dropped = self.drop_changes();
+        self.forget_entries();
+        self.sign_out = SignOut::next();
+        let earlier = self.pending_sign_out();
+        let ends = earlier.map_or(self.generation, |earlier| earlier.ends);
+        // L2 may have applied the earlier one already. With the same id this one would count as a repetition,
+        // and spare what has begun since.
+        self.pending().sign_out = Some(PendingSignOut {
+            id,
+            since,
+            ends,
+            is_confirmed: false,
+        });
+        dropped
+    }
+
+    pub(crate) fn pending_sign_out(&self) -> Option<PendingSignOut> {
+        self.pending.as_ref().and_then(|pending| pending.sign_out)
+    }
+
+    pub(crate) fn is_signing_out(&self) -> bool {
+        self.pending_sign_out().is_some()
+    }
+
+    /// Sets the generation that the pending sign-out is to end, as L2 has it. If another instance has signed
+    /// the partition out after this process did, what has begun here in between is refused. Returns how many
+    /// changes of that time are dropped.
+    pub(crate) fn confirm_sign_out(
+        &mut self,
+        latest: Option<u64>,
+        cleared_at: Option<Timestamp>,
+    ) -> usize {
+        let Some(pending) = self.pending_sign_out() else {
+            return 0;
+        };
+        self.pending().sign_out = Some(PendingSignOut {
+            ends: latest,
+            is_confirmed: true,
+            ..pending
+        });
+        self.cleared_at = cleared_at;
+        let ended = latest > pending.ends.or(Some(0));
+        if ended && self.cleared_since(pending.since) {
+            self.sign_out = SignOut::next();
+        }
+        let since = self.pending().since();
+        match ended && since.is_some_and(|since| self.cleared_since(since)) {
+            true => self.drop_changes(),
+            false => 0,
+        }
+    }
+
+    /// Changes the pending sign-out, if there is still one.
+    pub(crate) fn amend_sign_out(&mut self, amend: impl FnOnce(&mut PendingSignOut)) {
+        if let Some(sign_out) = &mut self.pending().sign_out {
+            amend(sign_out);
+        }
+    }
+
+    /// Other instances have signed the partition out, perhaps after work has begun here since the pending
+    /// sign-out. Returns how many changes are dropped; work that is still in progress is refused.
+    pub(crate) fn signed_out_elsewhere(&mut self) -> usize {
+        self.sign_out = SignOut::next();
+        self.drop_changes()
+    }
+
+    /// L2 has ended the generation before this one, by the sign-out `id`. A later sign-out stays pending: L2
+    /// may have applied it as well, or not.
+    pub(crate) fn cleared(&mut self, id: CommitId, generation: u64, now: Now) {
+        let later = self.pending_sign_out().filter(|pending| pending.id != id);
+        self.pending().sign_out = later.map(|later| PendingSignOut {
+            ends: Some(generation),
+            is_confirmed: false,
+            ..later
+        });
+        self.generation = Some(generation);
+        self.cleared_at = Some(now.wall);
+        self.touched_at = now.moment;
+        self.forget_life();
+    }
+
+    /// Whether L2 has ended a generation since this time, as far as clocks can tell. In doubt it has.
+    pub(crate) fn cleared_since(&self, time: Timestamp) -> bool {
+        let cleared = self.cleared_at.map(|at| at.saturating_add(CLOCK_SKEW));
+        cleared.is_some_and(|at| at >= time)
+    }
+}
