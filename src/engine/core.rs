@@ -57,7 +57,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Reads both clocks. If the machine has slept since the last reading, events of the feed may be lost:
-    /// then a new epoch begins, and memory is compared with L2 before it is used.
+    /// then a new era begins, and memory is compared with L2 before it is used.
     #[inline]
     pub(crate) fn now(&self) -> Now {
         let now = self.clock.read();
@@ -71,7 +71,7 @@ impl Engine {
     fn wake_up(&self, sleeps: u32) {
         if self.sleeps.swap(sleeps, Ordering::Relaxed) != sleeps {
             tracing::info!("the machine has slept, or its clock was set ahead: L2 is asked again");
-            self.rules.trust.begin_epoch();
+            self.rules.trust.begin_era();
         }
     }
 }

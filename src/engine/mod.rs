@@ -24,7 +24,7 @@
 //!
 //! A hit is understood from five files: `layer/settings.rs` makes the handle, `tokens.rs` asks, and then come
 //! [`read`] (`hit`), [`l1::table`] (`hit`) and [`partition::answer`] (`fresh_value`). It takes no await and no
-//! I/O, and three looks elsewhere: at the proofs of the feed ([`trust`], `usable_epoch`), at the epochs of linked users
+//! I/O, and three looks elsewhere: at the proofs of the feed ([`trust`], `usable_era`), at the epochs of linked users
 //! ([`partition::links`]), and at whether the order of eviction has to record the use ([`l1::eviction`]).
 
 pub(crate) mod acquire;

@@ -33,7 +33,7 @@ impl Engine {
         let (value, probes) = self.partitions.hit(key, |partition| {
             let state = partition.lock();
             let (value, probes) =
-                match state.fresh_value(name, now, self.rules.trust.usable_epoch(now.moment)) {
+                match state.fresh_value(name, now, self.rules.trust.usable_era(now.moment)) {
                     Some(value) => (value, false),
                     None if policy == FailurePolicy::Degrade => {
                         let value = state.stale_value(name, now, &self.rules)?;

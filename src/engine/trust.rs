@@ -10,11 +10,16 @@ use crate::time::Moment;
 /// How long a proof of the feed is valid. A feed that is alive gives one every half second.
 pub(crate) const TRUST: Duration = Duration::from_secs(3);
 
-/// The epoch before a feed has begun.
-pub(crate) const NO_EPOCH: u32 = 0;
+/// Counts the times when any partition may have changed unheard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Era(u32);
 
-/// The epoch of a stale partition; never equal to the current one.
-pub(crate) const STALE: u32 = u32::MAX;
+impl Era {
+    /// Before a feed has begun.
+    pub(crate) const NONE: Self = Self(0);
+    /// That of a stale partition; never equal to the current one.
+    pub(crate) const STALE: Self = Self(u32::MAX);
+}
 
 /// The proofs of the feed. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +27,9 @@ pub(crate) struct FeedTrust(Option<Arc<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Grows whenever any partition may have changed. What memory has of another epoch is compared with L2
+    /// Grows whenever any partition may have changed. What memory has of another era is compared with L2
     /// before it is used. 0 until the feed begins.
-    epoch: AtomicU32,
+    era: AtomicU32,
     /// Until this moment no change is missing from the events that were received.
     until: AtomicU64,
     /// How often the namespace's number may have changed, and how many of these hints had come when L2 was
@@ -55,18 +60,18 @@ impl FeedTrust {
         self.0.is_none()
     }
 
-    /// The epoch in which a read begins.
-    pub(crate) fn epoch(&self) -> u32 {
+    /// The era in which a read begins.
+    pub(crate) fn era(&self) -> Era {
         let known = self.0.as_ref();
-        known.map_or(NO_EPOCH, |known| known.epoch.load(Ordering::Acquire))
+        known.map_or(Era::NONE, |known| known.era())
     }
 
-    /// The epoch that a partition has to have to be used without asking L2; [`STALE`] where none may.
-    pub(crate) fn usable_epoch(&self, now: Moment) -> u32 {
+    /// The era that a partition has to have to be used without asking L2; [`Era::STALE`] where none may.
+    pub(crate) fn usable_era(&self, now: Moment) -> Era {
         match &self.0 {
-            Some(known) if !known.is_alive(now) || known.doubts_number() => STALE,
-            Some(known) => known.epoch.load(Ordering::Acquire),
-            None => NO_EPOCH,
+            Some(known) if !known.is_alive(now) || known.doubts_number() => Era::STALE,
+            Some(known) => known.era(),
+            None => Era::NONE,
         }
     }
 
@@ -109,18 +114,18 @@ impl FeedTrust {
         }
     }
 
-    /// Whether `epoch` was an epoch of the feed, and at most one has begun since.
-    pub(crate) fn was_told_in(&self, epoch: u32) -> bool {
-        self.0.is_some() && epoch != NO_EPOCH && self.epoch().wrapping_sub(epoch) <= 1
+    /// Whether `era` was an era of the feed, and at most one has begun since.
+    pub(crate) fn was_told_in(&self, era: Era) -> bool {
+        self.0.is_some() && era != Era::NONE && self.era().0.wrapping_sub(era.0) <= 1
     }
 
     /// Any partition may have changed.
-    pub(crate) fn begin_epoch(&self) {
+    pub(crate) fn begin_era(&self) {
         let Some(known) = &self.0 else { return };
-        // Wraps long before it reaches [`STALE`].
-        let next = |epoch: u32| Some((epoch % (1 << 31)) + 1);
+        // Wraps long before it reaches [`Era::STALE`].
+        let next = |era: u32| Some((era % (1 << 31)) + 1);
         let _ = known
-            .epoch
+            .era
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
@@ -144,6 +149,10 @@ impl FeedTrust {
 }
 
 impl Known {
+    fn era(&self) -> Era {
+        Era(self.era.load(Ordering::Acquire))
+    }
+
     fn until(&self) -> Moment {
         Moment::from_millis(self.until.load(Ordering::Acquire))
     }

@@ -12,7 +12,7 @@ use crate::engine::core::Engine;
 use crate::engine::limits::RECHECK;
 use crate::engine::partition::hints::Hint;
 use crate::engine::partition::state::State;
-use crate::engine::trust::{FeedState, NO_EPOCH, TRUST};
+use crate::engine::trust::{Era, FeedState, TRUST};
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Feed, FeedEvent};
@@ -77,7 +77,7 @@ impl Engine {
     }
 
     fn invalidate_everything(self: &Arc<Self>) {
-        self.rules.trust.begin_epoch();
+        self.rules.trust.begin_era();
         self.rules.users.hear_all();
         // The gap may have been an outage of L2, which may be over.
         self.l2.shards.probe_soon();
@@ -139,7 +139,7 @@ impl Engine {
         if !is_known {
             // Unknown, so the partition is compared before it is used, if L2 can be asked by then.
             self.partitions
-                .with_known(key, |state| state.epoch = NO_EPOCH);
+                .with_known(key, |state| state.era = Era::NONE);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::partition::entry::Unopened;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::merge::{DecodedLoad, Loss, Merged, ReadStart};
 use crate::engine::partition::state::{Partition, State};
-use crate::engine::trust::TRUST;
+use crate::engine::trust::{Era, TRUST};
 use crate::key::{PartitionKey, TokenKey};
 use crate::sabotage::{self, Sabotage};
 use crate::store::{EntryId, Loaded, PartitionId, Revision};
@@ -25,8 +25,8 @@ pub(crate) const MAX_READS: usize = 5;
 #[derive(Clone, Copy)]
 pub(crate) struct FetchStart {
     pub(crate) floor: ReadStart,
-    /// The feed's epoch.
-    pub(crate) epoch: u32,
+    /// The feed's era.
+    pub(crate) era: Era,
     pub(crate) at: Moment,
 }
 
@@ -78,7 +78,7 @@ impl Engine {
             let _reading = Reading::begin(self, &id, key);
             let begun = FetchStart {
                 floor: self.partitions.with(key, |_, state| state.floor()),
-                epoch: self.rules.trust.epoch(),
+                era: self.rules.trust.era(),
                 at: self.now().moment,
             };
             if begun.floor.prefix != Some(number) {
@@ -193,7 +193,7 @@ impl Engine {
         let Some((floor, links)) = known.flatten() else {
             return Ok(false);
         };
-        let asked = (self.now().moment, self.rules.trust.epoch());
+        let asked = (self.now().moment, self.rules.trust.era());
         let (revision, over) = join(self.ask::<Revision>(id), self.are_over(&links)).await;
         let revision = revision?;
         if sabotage::is(Sabotage::AnswerTakenForProof) {
@@ -252,7 +252,7 @@ impl Engine {
             entries,
             unopenable: Unopened::new(unopenable, || self.l2.protection.names()),
             asked_at: begun.at,
-            epoch: begun.epoch,
+            era: begun.era,
             loss: None,
         }
     }

@@ -112,9 +112,9 @@ impl Loader {
     /// One question nearly always suffices: no task is needed to wait for its answer.
     fn ask(self, id: PartitionId, floor: ReadStart) {
         let engine = self.engine.clone();
-        let epoch = engine.rules.trust.epoch();
+        let era = engine.rules.trust.era();
         let at = engine.now().moment;
-        let begun = FetchStart { floor, epoch, at };
+        let begun = FetchStart { floor, era, at };
         engine.ask_for::<Loaded>(id.clone(), move |answer| self.answered(&id, answer, begun));
     }
 

@@ -43,8 +43,8 @@ impl State {
         self.complete &= follows && version >= self.version;
         if self.complete {
             self.checked_at = now.moment;
-            // The feed announces what other instances have changed since that epoch.
-            self.epoch = self.epoch.max(commit.base.epoch);
+            // The feed announces what other instances have changed since that era.
+            self.era = self.era.max(commit.base.era);
         }
         if version >= self.version {
             (self.version, self.commit) = (version, Some(id));

@@ -6,7 +6,7 @@ use crate::engine::partition::entry::Entry;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::State;
-use crate::engine::trust::{FeedState, STALE};
+use crate::engine::trust::{Era, FeedState};
 use crate::lookup::Lookup;
 use crate::time::{Moment, Now};
 
@@ -29,9 +29,8 @@ pub(crate) struct Maintenance {
 
 impl State {
     /// The value of an entry that needs no further check: the path of a hit.
-    pub(crate) fn fresh_value(&self, name: &str, now: Now, epoch: u32) -> Option<&Value> {
-        if now.moment >= self.fresh_hit_until || epoch != self.epoch || self.links.are_invalidated()
-        {
+    pub(crate) fn fresh_value(&self, name: &str, now: Now, era: Era) -> Option<&Value> {
+        if now.moment >= self.fresh_hit_until || era != self.era || self.links.are_invalidated() {
             return None;
         }
         let entry = self.entries.get(name)?;
@@ -109,13 +108,13 @@ impl State {
             FeedState::Lost => Some(self.checked_at.saturating_add(RECHECK)),
         };
         let doubted = self.is_invalidated() || rules.trust.doubts_number();
-        let current = self.epoch == rules.trust.epoch() && !doubted;
+        let current = self.era == rules.trust.era() && !doubted;
         current && bound.is_none_or(|bound| now.moment < bound)
     }
 
     /// Whether memory was marked stale or invalidated, and is not only unproven.
     pub(crate) fn is_contradicted(&self) -> bool {
-        self.epoch == STALE || self.is_invalidated()
+        self.era == Era::STALE || self.is_invalidated()
     }
 
     fn is_invalidated(&self) -> bool {

@@ -9,6 +9,7 @@ use crate::engine::budget::Permit;
 use crate::engine::error::L2Error;
 use crate::engine::partition::entries::ByName;
 use crate::engine::partition::life::Life;
+use crate::engine::trust::Era;
 use crate::key::TokenKey;
 use crate::store::{CommitId, Expected};
 use crate::time::{Moment, Now, Timestamp};
@@ -71,8 +72,8 @@ pub(crate) struct InFlight {
 pub(crate) struct CommitBase {
     pub(crate) version: u64,
     pub(crate) commit: Option<CommitId>,
-    /// The feed's epoch at that time.
-    pub(crate) epoch: u32,
+    /// The feed's era at that time.
+    pub(crate) era: Era,
 }
 
 impl PendingChange {

@@ -9,7 +9,7 @@ use crate::engine::partition::entry::Unopened;
 use crate::engine::partition::life::Life;
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::{SignOut, State};
-use crate::engine::trust::STALE;
+use crate::engine::trust::Era;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Remaining, Revision};
@@ -25,9 +25,9 @@ pub(crate) struct DecodedLoad {
     pub(crate) remaining: Remaining,
     pub(crate) entries: Vec<(TokenKey, Value)>,
     pub(crate) unopenable: Unopened,
-    /// When the read began, and the feed's epoch at that moment.
+    /// When the read began, and the feed's era at that moment.
     pub(crate) asked_at: Moment,
-    pub(crate) epoch: u32,
+    pub(crate) era: Era,
     /// What L2 has lost, if it no longer has the life that memory knows; `None` if that was not checked.
     pub(crate) loss: Option<Loss>,
 }
@@ -150,7 +150,7 @@ impl State {
         self.losses = rules.losses.count();
         self.complete = true;
         self.checked_at = fetched.asked_at;
-        self.epoch = fetched.epoch;
+        self.era = fetched.era;
         self.validated = floor.invalidations;
         self.unopenable = fetched.unopenable;
         self.set_remaining(fetched.remaining, now, rules);
@@ -176,12 +176,12 @@ impl State {
     }
 
     /// Confirms memory if L2 has the same revision, by a question that was asked at this moment and in this
-    /// epoch. `false` if memory has changed since, or L2 has another revision.
+    /// era. `false` if memory has changed since, or L2 has another revision.
     pub(crate) fn confirmed(
         &mut self,
         revision: Revision,
         floor: ReadStart,
-        (asked_at, epoch): (Moment, u32),
+        (asked_at, era): (Moment, Era),
     ) -> bool {
         let known = self.revision();
         let same = match sabotage::is(Sabotage::VersionsWithoutHistory) {
@@ -190,11 +190,11 @@ impl State {
         };
         let same = self.complete && self.floor() == floor && same;
         if same {
-            if self.is_hinted() && self.epoch != STALE {
+            if self.is_hinted() && self.era != Era::STALE {
                 self.touched_elsewhere(asked_at);
             }
             self.checked_at = asked_at;
-            self.epoch = epoch;
+            self.era = era;
             self.validated = floor.invalidations;
         }
         same
@@ -212,7 +212,7 @@ impl State {
     /// L2 may have another state, because of a move or a sign-out. It is asked before this is used, and
     /// entries that it does not have are dropped.
     pub(crate) fn mark_stale(&mut self) {
-        self.epoch = STALE;
+        self.era = Era::STALE;
         self.invalidate();
     }
 
@@ -225,7 +225,7 @@ impl State {
     /// has announced none.
     pub(crate) fn heard(&self, rules: &Rules) -> bool {
         let changed = self.is_hinted() || self.links.are_announced() || self.links.are_over();
-        let heard = rules.trust.was_told_in(self.epoch) && !changed;
+        let heard = rules.trust.was_told_in(self.era) && !changed;
         heard || sabotage::is(Sabotage::RecoveryAfterSignOut)
     }
 

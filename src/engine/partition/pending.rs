@@ -13,7 +13,6 @@ use crate::engine::partition::change::{
 };
 use crate::engine::partition::entries::ByName;
 use crate::engine::partition::life::Life;
-use crate::engine::partition::sign_out::PendingSignOut;
 use crate::engine::sync::once;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
@@ -52,6 +51,19 @@ pub(crate) struct Pending {
     commit_waiters: Vec<Waiter>,
     /// The acquisition that waits for the commit in flight, which is not visible until then.
     ack: Option<CommitAckSender>,
+}
+
+/// A sign-out that L2 has not acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingSignOut {
+    /// Identifies it when it is sent again.
+    pub(crate) id: CommitId,
+    /// When it began.
+    pub(crate) since: Timestamp,
+    /// The generation that it ends, if that is known.
+    pub(crate) ends: Option<u64>,
+    /// L2 was asked for that generation since it began.
+    pub(crate) is_confirmed: bool,
 }
 
 struct Waiter {

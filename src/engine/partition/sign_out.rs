@@ -2,22 +2,10 @@
 //! until L2 says that the generation is *cleared*.
 
 use crate::engine::limits::CLOCK_SKEW;
+use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::{SignOut, State};
 use crate::store::CommitId;
 use crate::time::{Now, Timestamp};
-
-/// A sign-out that L2 has not acknowledged.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PendingSignOut {
-    /// Identifies it when it is sent again.
-    pub(crate) id: CommitId,
-    /// When it began.
-    pub(crate) since: Timestamp,
-    /// The generation that it ends, if that is known.
-    pub(crate) ends: Option<u64>,
-    /// L2 was asked for that generation since it began.
-    pub(crate) is_confirmed: bool,
-}
 
 impl State {
     /// Empties the partition. Until L2 acknowledges the sign-out, nothing that L2 has counts. Returns how

@@ -15,6 +15,7 @@ use crate::engine::partition::entry::{Entry, Unopened};
 use crate::engine::partition::life::Life;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::pending::Pending;
+use crate::engine::trust::Era;
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::CommitId;
@@ -81,8 +82,8 @@ impl Partition {
 pub(crate) struct State {
     /// Until this moment a hit needs no other checks than those of `fresh_value`.
     pub(super) fresh_hit_until: Moment,
-    /// The change feed's epoch when the entries were last compared with L2.
-    pub(crate) epoch: u32,
+    /// The change feed's era when the entries were last compared with L2.
+    pub(crate) era: Era,
     /// The last sign-out that ended what had begun here: one made through this process, or one made elsewhere
     /// while this process could not reach L2. 0 means none since the partition is in memory.
     pub(crate) sign_out: SignOut,

@@ -8,7 +8,7 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::load::fetch::MAX_READS;
 use crate::engine::namespace::Number;
-use crate::engine::partition::sign_out::PendingSignOut;
+use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::State;
 use crate::key::PartitionKey;
 use crate::sabotage::{self, Sabotage};

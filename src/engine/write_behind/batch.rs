@@ -12,7 +12,7 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::namespace::Number;
 use crate::engine::partition::change::{CommitBase, InFlight};
-use crate::engine::partition::sign_out::PendingSignOut;
+use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::{Partition, State};
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Commit, Outcome, PartitionId, TOMBSTONE};
@@ -82,7 +82,7 @@ impl Engine {
         let base = CommitBase {
             version: state.version,
             commit: state.commit,
-            epoch: self.rules.trust.epoch(),
+            era: self.rules.trust.era(),
         };
         let pending = state.pending();
         pending.tell_written();
