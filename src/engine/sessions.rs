@@ -177,7 +177,7 @@ impl Engine {
         if state.is_clearing() {
             return;
         }
-        let dropped = state.sign_out(self.queue.next_id(), self.clock.now());
+        let dropped = state.sign_out(self.queue.next_id(), self.now().moment);
         self.counters.signed_out_changes.add(dropped as u64);
         // Ends this generation only: the next session may have begun on another instance.
         state.pending().clear_confirmed = state.generation.is_some();

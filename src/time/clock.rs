@@ -40,6 +40,23 @@ pub(crate) struct Now {
     pub(crate) sleeps: u32,
 }
 
+impl Now {
+    /// The moment so long ago.
+    pub(crate) fn ago(self, time: Duration) -> Moment {
+        self.moment.saturating_sub(time)
+    }
+
+    /// When that moment was by the wall clock, as it is set now.
+    pub(crate) fn wall_at(self, moment: Moment) -> Timestamp {
+        self.wall.saturating_sub(self.moment.since(moment))
+    }
+
+    /// The moment of that time by the wall clock, as it is set now; the present one for a later time.
+    pub(crate) fn moment_at(self, wall: Timestamp) -> Moment {
+        self.ago(self.wall.since(wall))
+    }
+}
+
 /// A clock that tests move.
 #[derive(Debug)]
 struct Manual {

@@ -10,7 +10,7 @@ use crate::engine::partition::state::{SignOut, State};
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Remaining};
-use crate::time::{Moment, Now, Timestamp};
+use crate::time::{Moment, Now};
 
 /// L2's reply to a commit that it has applied.
 #[derive(Clone, Copy)]
@@ -100,7 +100,7 @@ impl State {
 
     /// Empties the partition. Until L2 acknowledges the sign-out, nothing that L2 has counts. Returns how
     /// many pending changes are dropped.
-    pub(crate) fn sign_out(&mut self, id: CommitId, since: Timestamp) -> usize {
+    pub(crate) fn sign_out(&mut self, id: CommitId, since: Moment) -> usize {
         let dropped = self.drop_changes();
         self.forget_entries();
         self.sign_out = SignOut::next();
@@ -118,7 +118,7 @@ impl State {
     /// Sets the generation that the pending sign-out is to end, as L2 has it. If another instance has signed
     /// the partition out after this process did, what has begun here in between is refused. Returns how many
     /// changes of that time are dropped.
-    pub(crate) fn ends(&mut self, latest: Option<u64>, cleared_at: Option<Timestamp>) -> usize {
+    pub(crate) fn ends(&mut self, latest: Option<u64>, cleared_at: Option<Moment>) -> usize {
         let since = self.pending.as_ref().and_then(|pending| pending.since());
         let known = self.pending().clear.replace(latest).flatten();
         let signed_out_at = self.pending().clear_since;
@@ -146,7 +146,7 @@ impl State {
         self.pending().clear = None;
         self.pending().clear_confirmed = false;
         self.generation = Some(generation);
-        self.cleared_at = Some(now.wall);
+        self.cleared_at = Some(now.moment);
         self.touched_at = now.moment;
         self.forget_life();
     }

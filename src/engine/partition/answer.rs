@@ -8,7 +8,7 @@ use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::State;
 use crate::engine::trust::{FeedState, STALE};
 use crate::lookup::Lookup;
-use crate::time::{Moment, Now, Timestamp};
+use crate::time::{Moment, Now};
 
 /// What memory can answer for an entry.
 pub(crate) enum Answer {
@@ -48,7 +48,7 @@ impl State {
         entry.is_usable(now.wall).then_some(&entry.value)
     }
 
-    pub(crate) fn cleared_since(&self, time: Timestamp) -> bool {
+    pub(crate) fn cleared_since(&self, time: Moment) -> bool {
         let cleared = self.cleared_at.map(|at| at.saturating_add(CLOCK_SKEW));
         cleared.is_some_and(|at| at >= time)
     }

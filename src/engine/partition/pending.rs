@@ -17,7 +17,7 @@ use crate::engine::sync::once;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Expected};
-use crate::time::{Moment, Timestamp};
+use crate::time::Moment;
 
 /// The most changes in one commit, so that it stays far below the timeouts of L2.
 const MAX_CHANGES: usize = 256;
@@ -31,7 +31,7 @@ pub(crate) struct Pending {
     /// Identifies the sign-out when it is sent again.
     pub(crate) clear_id: CommitId,
     /// When the partition was signed out.
-    pub(crate) clear_since: Timestamp,
+    pub(crate) clear_since: Moment,
     /// L2 was asked for that generation since the sign-out.
     pub(crate) clear_confirmed: bool,
     /// Counts the sign-out among the unacknowledged ones.
@@ -114,9 +114,9 @@ impl Pending {
         }
     }
 
-    /// When the oldest change was made, by the wall clock.
-    pub(crate) fn since(&self) -> Option<Timestamp> {
-        self.all().map(|change| change.since).min()
+    /// When the oldest change was made.
+    pub(crate) fn since(&self) -> Option<Moment> {
+        self.all().map(|change| change.made).min()
     }
 
     pub(crate) fn has_older_than(&self, limit: Moment) -> bool {
