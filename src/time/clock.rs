@@ -149,6 +149,16 @@ impl Clock {
         }
     }
 
+    /// How long the machine has been up, by a clock that all its processes share, that runs on while it
+    /// sleeps, and that cannot be set. Where there is none, by the wall clock.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn uptime(&self) -> Duration {
+        Duration::from_millis(match &self.0 {
+            None => system::uptime(),
+            Some(manual) => manual.ran.load(Ordering::Relaxed),
+        })
+    }
+
     /// Both times.
     #[inline]
     pub(crate) fn read(&self) -> Now {
@@ -227,6 +237,19 @@ mod system {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn ran() -> u64 {
         coarse(rustix::time::ClockId::MonotonicCoarse)
+    }
+
+    #[cfg(all(feature = "sqlite", any(target_os = "linux", target_os = "android")))]
+    pub(super) fn uptime() -> u64 {
+        millis(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
+    }
+
+    #[cfg(all(
+        feature = "sqlite",
+        not(any(target_os = "linux", target_os = "android"))
+    ))]
+    pub(super) fn uptime() -> u64 {
+        wall()
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
