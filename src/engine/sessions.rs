@@ -70,6 +70,9 @@ impl Engine {
         self.change(session, vec![(name, Some(value))], policy, observed)
             .await?;
         let written = self.commit(session).await;
+        if observed.is_some_and(|observed| self.is_over(session, &observed, &written)) {
+            return Err(Error::SignedOut);
+        }
         let _ = self.finish(policy, written)?;
         if policy != FailurePolicy::Bypass {
             self.list(session, &link).await;
