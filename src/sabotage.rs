@@ -52,6 +52,8 @@ pub enum Sabotage {
     NumberIgnored,
     /// Changes go on in whatever life L2 has, or begin another.
     LifeIgnored,
+    /// The time in which the machine slept has not passed.
+    SleepUnnoticed,
 }
 
 #[cfg(feature = "__tests")]

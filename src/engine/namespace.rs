@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::random;
-use crate::time::Timestamp;
+use crate::time::{Moment, Timestamp};
 
 /// The number of an epoch: milliseconds since the Unix epoch, then ten random bits, so that two epochs that
 /// begin in the same millisecond differ. Below 2^53 until the year 2248.
@@ -60,7 +60,7 @@ pub(crate) struct Known {
     pub(crate) digest: OnceLock<[u8; 32]>,
     /// Held while L2 is asked how old a number is, so that one task asks for all.
     pub(crate) asks: tokio::sync::Mutex<()>,
-    /// When the number was last raised, by this process's clock; 0 if no raise is known.
+    /// When the number was last raised; 0 if no raise is known.
     raised_at: AtomicU64,
 }
 
@@ -83,14 +83,14 @@ impl NamespaceNumber {
             .filter(|_| self.0.asked.load(Ordering::Acquire))
     }
 
-    /// When the number was last raised, by this process's clock. A change made before that, by a task that
-    /// knew no number yet, is from before the raise.
-    pub(crate) fn raised_at(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.raised_at.load(Ordering::Acquire))
+    /// When the number was last raised. A change made before that, by a task that knew no number yet, is
+    /// from before the raise.
+    pub(crate) fn raised_at(&self) -> Moment {
+        Moment::from_millis(self.0.raised_at.load(Ordering::Acquire))
     }
 
     /// Takes over a number. Returns whether it supersedes an earlier one that was known.
-    pub(crate) fn learn(&self, number: Number, raised_at: Timestamp) -> bool {
+    pub(crate) fn learn(&self, number: Number, raised_at: Moment) -> bool {
         if self.known() < Some(number) {
             // Before the number can be read.
             let at = raised_at.as_millis();

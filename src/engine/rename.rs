@@ -147,7 +147,7 @@ impl Engine {
                 Outcome::Committed { .. } => {
                     let now = self.now();
                     let dropped = self.partitions.with_under(from, under, |_, state| {
-                        let dropped = state.sign_out(id, now.wall);
+                        let dropped = state.sign_out(id, now.moment);
                         state.cleared(id, source.generation + 1, now);
                         dropped
                     });

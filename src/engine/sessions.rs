@@ -70,6 +70,9 @@ impl Engine {
         self.change(session, vec![(name, Some(value))], policy, observed)
             .await?;
         let written = self.commit(session).await;
+        if observed.is_some_and(|observed| self.is_over(session, &observed, &written)) {
+            return Err(Error::SignedOut);
+        }
         let _ = self.finish(policy, written)?;
         if policy != FailurePolicy::Bypass {
             self.list(session, &link).await;
@@ -177,7 +180,7 @@ impl Engine {
         if state.is_signing_out() {
             return;
         }
-        let dropped = state.sign_out(self.queue.next_id(), self.clock.now());
+        let dropped = state.sign_out(self.queue.next_id(), self.now().moment);
         self.counters.signed_out_changes.add(dropped as u64);
         // Ends this generation only: the next session may have begun on another instance.
         let is_confirmed = state.generation.is_some();

@@ -119,7 +119,7 @@ impl Engine {
         let (now, id) = (self.now(), self.queue.next_id());
         let (dropped, links) = self.partitions.with(key, |_, state| {
             let links = state.links.clone();
-            let dropped = state.sign_out(id, now.wall);
+            let dropped = state.sign_out(id, now.moment);
             *observed = Some(state.observe(now));
             (dropped, links)
         });

@@ -134,10 +134,11 @@ impl SqliteStore {
     async fn sweep_once(&self, now: Timestamp) -> sqlx::Result<bool> {
         let mut transaction = self.begin().await?;
         let full = rows::sweep(&mut transaction, now, SWEEP_LIMIT).await?;
+        let freed = leases::sweep(&mut transaction, self.clock.uptime(), SWEEP_LIMIT).await?;
         transaction.commit().await?;
         // Of tokens that were replaced, too.
         self.scrubber.scrub().await;
-        Ok(full)
+        Ok(full || freed >= u64::from(SWEEP_LIMIT))
     }
 }
 

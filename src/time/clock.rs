@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Moment, Timestamp, millis};
+use crate::sabotage::{self, Sabotage};
 
 /// By how much the two clocks may move apart before that is a step or a sleep.
 const STEP: i64 = 1000;
@@ -38,6 +39,23 @@ pub(crate) struct Now {
     pub(crate) moment: Moment,
     /// How often the machine may have slept.
     pub(crate) sleeps: u32,
+}
+
+impl Now {
+    /// The moment so long ago.
+    pub(crate) fn ago(self, time: Duration) -> Moment {
+        self.moment.saturating_sub(time)
+    }
+
+    /// When that moment was by the wall clock, as it is set now.
+    pub(crate) fn wall_at(self, moment: Moment) -> Timestamp {
+        self.wall.saturating_sub(self.moment.since(moment))
+    }
+
+    /// The moment of that time by the wall clock, as it is set now; the present one for a later time.
+    pub(crate) fn moment_at(self, wall: Timestamp) -> Moment {
+        self.ago(self.wall.since(wall))
+    }
 }
 
 /// A clock that tests move.
@@ -91,7 +109,7 @@ impl Sleep {
         let (wall, ran) = read();
         let now = ahead(wall, ran);
         let step = now - self.ahead.load(Ordering::Relaxed);
-        if step > STEP {
+        if step > STEP && !sabotage::is(Sabotage::SleepUnnoticed) {
             self.total.fetch_add(step.unsigned_abs(), Ordering::Relaxed);
             self.count.fetch_add(1, Ordering::Relaxed);
         }
@@ -130,6 +148,16 @@ impl Clock {
             None => Timestamp::from_millis(system::wall()),
             Some(manual) => Timestamp::from_millis(manual.wall.load(Ordering::Relaxed)),
         }
+    }
+
+    /// How long the machine has been up, by a clock that all its processes share, that runs on while it
+    /// sleeps, and that cannot be set. Where there is none, by the wall clock.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn uptime(&self) -> Duration {
+        Duration::from_millis(match &self.0 {
+            None => system::uptime(),
+            Some(manual) => manual.ran.load(Ordering::Relaxed),
+        })
     }
 
     /// Both times.
@@ -210,6 +238,19 @@ mod system {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn ran() -> u64 {
         coarse(rustix::time::ClockId::MonotonicCoarse)
+    }
+
+    #[cfg(all(feature = "sqlite", any(target_os = "linux", target_os = "android")))]
+    pub(super) fn uptime() -> u64 {
+        millis(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
+    }
+
+    #[cfg(all(
+        feature = "sqlite",
+        not(any(target_os = "linux", target_os = "android"))
+    ))]
+    pub(super) fn uptime() -> u64 {
+        wall()
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

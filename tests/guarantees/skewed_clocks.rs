@@ -33,6 +33,42 @@ async fn a_sign_out_wins_over_a_change_by_a_clock_that_is_ahead() {
     }
 }
 
+/// The same where that clock is set between the change and the sign-out: an instance that has never
+/// asked L2 can tell only by the time which of them came first.
+#[tokio::test]
+async fn a_sign_out_wins_over_an_earlier_change_although_the_clock_is_set() {
+    let now = Timestamp::now();
+    let times = [now.saturating_sub(HOUR), now, now.saturating_add(HOUR)];
+    for (then, later) in times.iter().flat_map(|a| times.map(|b| (*a, b))) {
+        for everybody in [false, true] {
+            let memory = MemoryStore::new();
+            let (store, away) = (TestStore::new(memory.clone()), TestStore::new(memory));
+            let (right, clock) = (cache(store.clone()), Clock::manual(then));
+            let set = builder(away.clone()).clock(clock.clone()).build().unwrap();
+            if !everybody {
+                // It knows the number of the namespace.
+                assert_eq!(access(&set.tokens(session("other")), "graph").await, None);
+            }
+            away.set_down(true);
+            let tokens = set.tokens(session("s"));
+            tokens.insert("mail", token("early")).await.unwrap();
+            clock.set(later);
+            clock.advance(Duration::from_secs(1));
+            match everybody {
+                true => right.sign_out_all().await.unwrap(),
+                false => {
+                    let ended = right.tokens(session("s")).sign_out().await.unwrap();
+                    assert_eq!(ended, Durability::Stored);
+                }
+            }
+            away.set_down(false);
+            drained(&set).await;
+            let kept = access(&right.tokens(session("s")), "mail").await;
+            assert_eq!(kept, None, "{then:?} {later:?}, everybody: {everybody}");
+        }
+    }
+}
+
 /// The provider is left alone after a failure for as long as was said, not for an hour more.
 #[tokio::test]
 async fn a_pause_by_a_clock_that_is_ahead_is_no_longer_than_it_was_to_be() {

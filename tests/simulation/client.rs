@@ -92,6 +92,12 @@ impl Client {
         };
         let clean = before.1 && self.errors() == before;
         let mut state = self.ended("a read", start, HARD)?;
+        // It may have been set back meanwhile.
+        let clock = clock.min(state.clock_of(self.by));
+        // A machine that sleeps answers nobody.
+        if state.instances[self.by].asleep_until() >= start {
+            return None;
+        }
         // It may have joined a load that was failing already.
         let clean = clean && !state.disturbed_since(self.by, start.saturating_sub(300));
         let compared = !state.went_on_since(self.by, start);

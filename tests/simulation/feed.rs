@@ -94,6 +94,7 @@ impl Ear {
         let own = &state.instances[self.instance];
         let line = match () {
             () if own.cut || own.ended.is_some() => Line::Cut,
+            () if state.now < own.asleep_until() => Line::HeldUp(own.asleep_until()),
             () if state.now < own.held_up_until => Line::HeldUp(own.held_up_until),
             () => Line::Open,
         };

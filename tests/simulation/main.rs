@@ -8,8 +8,8 @@
 //! more; its feed (`feed`), which is late, repeats, is held up and is cut; a provider (`provider`) that takes any second redemption of a
 //! refresh token for theft; and users (`client`) who read, write, remove, acquire, give up, sign out
 //! and in, belong to somebody who is signed out everywhere, and move, perhaps without waiting for the
-//! end. Instances crash, shut down and start again, with `SIM_CLOCKS` their clocks are set an hour
-//! ahead or back, and L1 may be tiny or off.
+//! end. Instances crash, shut down and start again, sleep or are stopped, their wall clocks are set an
+//! hour ahead or back, and L1 may be tiny or off.
 //!
 //! # What is checked
 //!
@@ -37,6 +37,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod client;
+mod clocks;
 mod feed;
 mod keys;
 mod model;

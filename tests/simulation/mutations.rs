@@ -116,6 +116,11 @@ fn catches_a_number_that_ends_nothing() {
 }
 
 #[test]
+fn catches_a_sleep_that_is_not_noticed() {
+    caught(Sabotage::SleepUnnoticed);
+}
+
+#[test]
 fn catches_a_life_that_nobody_asks_for() {
     caught(Sabotage::LifeIgnored);
 }

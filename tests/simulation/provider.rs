@@ -14,6 +14,9 @@ use super::world::{BASE, State, World};
 /// looked at L2.
 const BEFORE: u64 = 5000;
 
+/// An acquisition takes no longer.
+pub const LONGEST: u64 = 12_000;
+
 #[derive(Default)]
 pub struct Provider {
     families: Vec<Family>,
@@ -170,8 +173,13 @@ impl State {
         // was never asked for: whose life it is cannot be told.
         let mut sign_outs = moves.filter(|one| one.by == spent.by && one.start <= spent.at);
         let blind = sign_outs.any(|one| one.acknowledged.is_none());
+        // Its time was over before its machine was awake again.
+        let slept = self.instances[spent.by].sleeps.iter().any(|(from, until)| {
+            *from <= spent.at + LONGEST && until + BEFORE >= spent.asked + LONGEST
+        });
         let excused = self.may_be_over(self.model.values[value].partition)
             || spent.lost
+            || slept
             || self.ended_since(spent.by, spent.asked)
             || moved
             || blind;
@@ -202,6 +210,7 @@ pub async fn ask(world: World, request: Request, prior: Prior) -> Result<TokenSe
     };
     let unreachable = || ProviderError::unreachable("the wire is cut");
     sleep(Duration::from_millis(before)).await;
+    world.awake(request.by).await;
     let set = {
         let mut state = world.lock();
         if fails || state.instances[request.by].ended.is_some() {
@@ -210,6 +219,7 @@ pub async fn ask(world: World, request: Request, prior: Prior) -> Result<TokenSe
         state.redeem(request, spent, asked, lost)
     };
     sleep(Duration::from_millis(after)).await;
+    world.awake(request.by).await;
     let ended = world.lock().instances[request.by].ended.is_some();
     match lost || ended {
         true => Err(unreachable()),

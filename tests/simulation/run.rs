@@ -11,8 +11,10 @@ use super::client::Client;
 use super::keys::Lost;
 use super::model::BOUND;
 use super::names::{ENTRIES, KEYS, PARTITIONS};
+use super::provider::LONGEST;
 use super::store::SimStore;
 use super::users::USERS;
+use super::verdict::Read;
 use super::world::{Fault, SILENCE, State, World};
 
 /// What users and faults do in a run.
@@ -39,7 +41,6 @@ struct Profile {
     crashes: bool,
     moves: bool,
     users: bool,
-    clocks_step: bool,
     /// What single keys it loses.
     keys: Lost,
 }
@@ -134,9 +135,6 @@ impl Run {
             crashes: rng.percent(40),
             moves: rng.percent(20),
             users: rng.percent(30),
-            // On demand only: an instance that has never asked L2 can tell only by the wall clock
-            // whether what it has was written before a sign-out elsewhere.
-            clocks_step: rng.percent(15) && std::env::var("SIM_CLOCKS").is_ok(),
             keys: match rng.below(10) {
                 0 => Lost::Marker,
                 1 => Lost::Session,
@@ -208,7 +206,17 @@ impl Run {
             self.start();
         }
         pause(1500).await;
-        for _ in 0..STEPS {
+        let [sleeps_at, set_at] = {
+            let rng = &mut self.world.lock().rng;
+            [(); 2].map(|()| rng.below(STEPS))
+        };
+        for at in 0..STEPS {
+            if at == sleeps_at {
+                self.send_to_sleep();
+            }
+            if at == set_at {
+                self.set_a_clock();
+            }
             self.step().await;
             let wait = {
                 let rng = &mut self.world.lock().rng;
@@ -251,7 +259,7 @@ impl Run {
             Acquisitions::new()
                 .lease_ttl(Duration::from_secs(2))
                 .refresh_before(Duration::from_secs(1))
-                .timeout(Duration::from_secs(12)),
+                .timeout(Duration::from_millis(LONGEST)),
         )
         .runtime(tokio::runtime::Handle::current());
         let life = Life {
@@ -280,10 +288,9 @@ impl Run {
             17..=18 if self.profile.crashes => self.crash(number),
             19..=20 if self.profile.crashes => self.shut_down(number).await,
             21..=22 if self.profile.loses_data => self.sign_out_in_a_gap(number).await,
-            23..=24 if self.profile.clocks_step => {
-                self.world.lock().step_clock(self.lives[number].number)
-            }
-            23..=49 => self.crowd(),
+            23 => self.send_to_sleep(),
+            24 => self.set_a_clock(),
+            25..=49 => self.crowd(),
             _ => self.use_it(number, None),
         }
     }
@@ -311,6 +318,9 @@ impl Run {
             let other = rng.below(self.lives.len());
             (rng.below(PARTITIONS), other, rng.between(7000, 9000))
         };
+        if self.sleeps(place) || self.sleeps(other) {
+            return;
+        }
         let client = |life: &Life| Client::new(&self.world, &life.cache, life.number, number);
         let (reader, writer, ends) = (
             client(&self.lives[place]),
@@ -350,6 +360,9 @@ impl Run {
     }
 
     fn use_it(&mut self, place: usize, of: Option<(usize, usize)>) {
+        if self.sleeps(place) {
+            return;
+        }
         let life = &self.lives[place];
         let mut by = life.number;
         let mut state = self.world.lock();
@@ -373,7 +386,8 @@ impl Run {
         }
         self.old.retain(|old| {
             let state = self.world.lock();
-            state.instances[old.by].ended.is_none() && old.began + 20_000 > state.now
+            let lives = state.instances[old.by].ended.is_none() && state.sleeps_for(old.by) == 0;
+            lives && old.began + 20_000 > state.now
         });
         let task = match kind {
             0..=9 => tokio::spawn(client.reload(any)),
@@ -433,6 +447,30 @@ impl Run {
         state.now >= state.instances[self.lives[place].number].started + 4500
     }
 
+    fn sleeps(&self, place: usize) -> bool {
+        self.world.lock().sleeps_for(self.lives[place].number) > 0
+    }
+
+    fn send_to_sleep(&self) {
+        if let Some(number) = self.one_awake() {
+            self.world.lock().sleep(number);
+        }
+    }
+
+    fn set_a_clock(&self) {
+        if let Some(number) = self.one_awake() {
+            self.world.lock().step_clock(number);
+        }
+    }
+
+    fn one_awake(&self) -> Option<usize> {
+        let mut state = self.world.lock();
+        let awake = self.lives.iter().map(|life| life.number);
+        let awake: Vec<_> = awake.filter(|one| state.sleeps_for(*one) == 0).collect();
+        let place = state.rng.below(awake.len().max(1));
+        awake.get(place).copied()
+    }
+
     fn cut(&self, place: usize) {
         if !self.is_known(place) {
             return;
@@ -453,19 +491,15 @@ impl Run {
         if instance.cut || instance.held_up_until > now {
             return;
         }
-        let end = now + length + 4000;
-        match instance.gaps.last_mut().filter(|last| last.1 >= now) {
-            // To the instance it is one gap.
-            Some(last) => last.1 = last.1.max(end),
-            None => instance.gaps.push((now, end)),
-        }
         if !ends {
             instance.held_up_until = now + length;
+            state.hears_nothing(number, now + length);
             state.note(format_args!("i{number} hears nothing for {length} ms"));
             return;
         }
         instance.cut = true;
         instance.redraw.notify_waiters();
+        state.hears_nothing(number, now + length);
         state.note(format_args!("i{number} is cut off for {length} ms"));
         state.later(
             length,
@@ -499,13 +533,13 @@ impl Run {
     }
 
     fn crash(&mut self, place: usize) {
+        if !self.is_known(place) {
+            return;
+        }
         {
             let mut state = self.world.lock();
             let number = self.lives[place].number;
             let now = state.now;
-            if now < state.instances[number].started + 4500 {
-                return;
-            }
             state.instances[number].ended = Some(now);
             state.instances[number].redraw.notify_waiters();
             state.note(format_args!("i{number} crashes"));
@@ -519,12 +553,8 @@ impl Run {
     }
 
     async fn shut_down(&mut self, place: usize) {
-        {
-            let state = self.world.lock();
-            let number = self.lives[place].number;
-            if state.now < state.instances[number].started + 4500 {
-                return;
-            }
+        if !self.is_known(place) || self.sleeps(place) {
+            return;
         }
         let life = self.lives.remove(place);
         self.old.retain(|old| old.by != life.number);
@@ -565,6 +595,9 @@ impl Run {
 
     /// All faults end, and everything is waited for.
     async fn heal(&mut self) {
+        for life in &self.lives {
+            self.world.awake(life.number).await;
+        }
         {
             let mut state = self.world.lock();
             state.note(format_args!("everything heals"));
@@ -611,8 +644,7 @@ impl Run {
             // Whoever finds that L2 has lost something writes it again.
             for life in &self.lives {
                 for number in 0..PARTITIONS {
-                    let client = Client::new(&self.world, &life.cache, life.number, number);
-                    client.read(0).await;
+                    self.compared_read(life, number, 0).await;
                 }
             }
             pause(BOUND).await;
@@ -620,15 +652,7 @@ impl Run {
         for life in &self.lives {
             for number in 0..PARTITIONS {
                 for entry in 0..ENTRIES {
-                    let client = Client::new(&self.world, &life.cache, life.number, number);
-                    let mut read = client.read(entry).await;
-                    // One slow answer, and it may have gone on with what it had.
-                    for _ in 0..5 {
-                        if read.as_ref().is_some_and(|read| !read.compared) {
-                            pause(SILENCE).await;
-                            read = client.read(entry).await;
-                        }
-                    }
+                    let read = self.compared_read(life, number, entry).await;
                     if let Some(read) = read {
                         self.world.lock().judge_last_read(&read);
                     }
@@ -636,6 +660,20 @@ impl Run {
             }
         }
         self.world.lock().judge_end();
+    }
+
+    /// A read that was compared with L2.
+    async fn compared_read(&self, life: &Life, number: usize, entry: usize) -> Option<Read> {
+        let client = Client::new(&self.world, &life.cache, life.number, number);
+        let mut read = client.read(entry).await;
+        // One slow answer, and it may have gone on with what it had.
+        for _ in 0..5 {
+            if read.as_ref().is_some_and(|read| !read.compared) {
+                pause(SILENCE).await;
+                read = client.read(entry).await;
+            }
+        }
+        read
     }
 
     async fn end(&mut self) {

@@ -7,6 +7,7 @@ use tower_token_cache::store::{
 };
 use tower_token_cache::{Clock, MemoryStore, StoreError, Timestamp, TokenStore};
 
+use super::model::parse;
 use super::names::{PARTITIONS, at_once, names, partitions_under};
 use super::world::{BASE, State};
 
@@ -77,8 +78,14 @@ impl State {
         let answers = at_once(self.server.store.commit(&group));
         for (commit, answer) in group.into_iter().zip(&answers) {
             if let Some(number) = self.server.partition(&commit.partition) {
+                let changes = commit.changes.iter().map(|change| {
+                    let put = change.put.as_ref();
+                    let value = put.map(|put| (parse(&put.value), put.expires_at));
+                    (names().entry(&change.entry), value)
+                });
+                let changes: Vec<_> = changes.collect();
                 self.note(format_args!(
-                    "i{by} commits p{number} id {:?} under {} expecting {:?}: {answer:?}",
+                    "i{by} commits p{number} {changes:?} id {:?} under {} expecting {:?}: {answer:?}",
                     commit.id.0, commit.generation, commit.expected,
                 ));
                 if matches!(answer, Ok(Outcome::Committed { .. })) {

@@ -123,6 +123,7 @@ impl SimStore {
         if fate.before > 0 {
             sleep(Duration::from_millis(fate.before)).await;
         }
+        self.world.awake(self.instance).await;
         if fate.refused {
             asked.apply = None;
             return Err(StoreError::new(StoreErrorKind::Unreachable));
@@ -132,6 +133,7 @@ impl SimStore {
         if fate.after > 0 {
             sleep(Duration::from_millis(fate.after)).await;
         }
+        self.world.awake(self.instance).await;
         if fate.muted {
             return Err(StoreError::new(StoreErrorKind::Timeout));
         }

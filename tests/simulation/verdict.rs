@@ -12,7 +12,7 @@ pub struct Read {
     pub partition: usize,
     pub entry: usize,
     pub start: u64,
-    /// The wall clock of its instance when it began.
+    /// The wall clock of its instance when it began, or when it ended if that is earlier.
     pub clock: u64,
     /// The store answered all that was asked meanwhile.
     pub clean: bool,
@@ -86,6 +86,7 @@ impl State {
         let own = value.by == read.by && value.applied.is_none();
         if let Some(grant) = value.grant
             && own
+            && !self.outlives(read, number)
             && !self.disturbed_since(read.by, grant.asked.saturating_sub(500))
         {
             return Some(format!("v{number} was acquired, and is not in L2"));
@@ -110,8 +111,8 @@ impl State {
             return None;
         }
         let known = partition.between(read.entry, from, self.now);
-        (read.clean && read.compared && !known.contains(&Some(number)))
-            .then(|| format!("v{number} is stale, or never was"))
+        let known = known.contains(&Some(number)) || self.outlives(read, number);
+        (read.clean && read.compared && !known).then(|| format!("v{number} is stale, or never was"))
     }
 
     fn problem_with_absent(&self, read: &Read) -> Option<String> {
@@ -170,6 +171,8 @@ impl State {
         // the past for whoever remembers that.
         let forgotten = partition.tainted && partition.revision.0 < partition.latest;
         let doubtful = doubtful || (forgotten && read.answer == Answer::Absent);
+        let outlives = matches!(read.answer, Answer::Hit(value) if self.outlives(read, value));
+        let doubtful = doubtful || outlives;
         let over = self.expected_of_linked(read.partition);
         let unknown = over.is_none() && self.may_be_over(read.partition);
         let doubtful = doubtful || unknown;
@@ -217,7 +220,7 @@ impl State {
 
     /// Whether it was written while nobody could tell what was signed out before, or went with
     /// something that was: in doubt the sign-out wins.
-    fn is_blind(&self, number: usize) -> bool {
+    pub fn is_blind(&self, number: usize) -> bool {
         let value = &self.model.values[number];
         let with = |one: &super::model::Value| {
             (one.by, one.partition) == (value.by, value.partition) && one.written <= value.written
@@ -264,7 +267,8 @@ impl State {
         let mut sign_outs = partition.sign_outs.iter();
         let ended = sign_outs.any(|one| one.by == value.by && one.start >= value.began)
             || partition.cleared_since(value.began.saturating_sub(BOUND))
-            || (self.is_blind(number) && !partition.clears.is_empty());
+            || (self.is_blind(number) && !partition.clears.is_empty())
+            || self.is_aged(number);
         (!replaced && !moved_over && !removed && !ended).then(|| "is not in L2".into())
     }
 }

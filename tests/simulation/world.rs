@@ -15,8 +15,6 @@ use super::server::Server;
 /// The wall clock at the beginning of a run.
 pub const BASE: u64 = 1_700_000_000_000;
 
-const HOUR: i64 = 3_600_000;
-
 #[derive(Clone)]
 pub struct World(Arc<Shared>);
 
@@ -47,6 +45,11 @@ pub struct Instance {
     pub skew: u64,
     /// How far its clock was set ahead, in ms, if it was ever set.
     pub ahead: Option<i64>,
+    /// When its clock was last set to a later time than before.
+    pub set_ahead: Option<u64>,
+    /// When its machine slept, and whether its second clock stood still, too, in the last sleep.
+    pub sleeps: Vec<(u64, u64)>,
+    pub stands_still: bool,
     pub started: u64,
     pub ended: Option<u64>,
     pub fault: Fault,
@@ -137,18 +140,6 @@ impl World {
 }
 
 impl State {
-    fn pass(&mut self, now: u64) {
-        let step = Duration::from_millis(now - self.now);
-        if step.is_zero() {
-            return;
-        }
-        self.now = now;
-        self.server.clock.advance(step);
-        for instance in &self.instances {
-            instance.clock.advance(step);
-        }
-    }
-
     fn catch_up(&mut self) {
         let now = self.now;
         while let Some(at) = self.late.iter().position(|(due, _)| *due <= now) {
@@ -168,6 +159,9 @@ impl State {
             clock: Clock::manual(Timestamp::from_millis(BASE + self.now + skew)),
             skew,
             ahead: None,
+            set_ahead: None,
+            sleeps: Vec::new(),
+            stands_still: false,
             started: self.now,
             ended: None,
             fault: Fault::None,
@@ -182,31 +176,20 @@ impl State {
         self.instances.len() - 1
     }
 
-    /// The wall clock of an instance.
-    pub fn clock_of(&self, instance: usize) -> u64 {
-        let instance = &self.instances[instance];
-        let time = BASE + self.now + instance.skew;
-        time.saturating_add_signed(instance.ahead.unwrap_or(0))
-    }
-
-    /// Somebody sets the clock of an instance, an hour ahead or back, or right.
-    pub fn step_clock(&mut self, instance: usize) {
-        let ahead = [-HOUR, 0, HOUR][self.rng.below(3)];
-        self.instances[instance].ahead = Some(ahead);
-        let time = self.clock_of(instance);
-        self.instances[instance]
-            .clock
-            .set(Timestamp::from_millis(time));
-        self.note(format_args!("the clock of i{instance} is {ahead} ms ahead"));
-    }
-
-    /// Whether an instance has had a clock by which what expires may have expired, or lives on.
-    pub fn misjudges_expiry(&self, instance: usize) -> bool {
-        self.instances[instance].ahead.is_some()
+    /// Its feed tells it nothing until then.
+    pub fn hears_nothing(&mut self, instance: usize, until: u64) {
+        let (now, end) = (self.now, until + 4000);
+        let gaps = &mut self.instances[instance].gaps;
+        match gaps.last_mut().filter(|last| last.1 >= now) {
+            // To the instance it is one gap.
+            Some(last) => last.1 = last.1.max(end),
+            None => gaps.push((now, end)),
+        }
     }
 
     pub fn disturb(&mut self, instance: usize) {
-        self.instances[instance].disturbed = Some(self.now);
+        let last = &mut self.instances[instance].disturbed;
+        *last = (*last).max(Some(self.now));
     }
 
     /// Whether the store has failed this instance since then.

@@ -223,6 +223,48 @@ async fn leases_survive_a_reopen_and_are_freed_in_time() {
     assert_eq!(number(&path, "SELECT count(*) FROM leases").await, 1);
 }
 
+/// All processes on the file share the clock of their machine.
+#[tokio::test]
+async fn a_lease_has_one_owner_for_its_time_although_the_clock_is_set() {
+    let hour = 60 * MINUTE;
+    for ahead in [true, false] {
+        let (_directory, path) = file();
+        let clock = Clock::manual(Timestamp::now());
+        let store = SqliteStore::open(&path).await.unwrap();
+        let store = store.with_clock(clock.clone());
+        let [one, other] = [1, 2].map(|owner| lease(&partition("leased"), owner));
+        let taken = store.acquire_lease(&one, MINUTE).await.unwrap();
+        assert_eq!(taken, LeaseState::Granted);
+        clock.set(match ahead {
+            true => clock.now().saturating_add(hour),
+            false => clock.now().saturating_sub(hour),
+        });
+        let held = store.acquire_lease(&other, MINUTE).await.unwrap();
+        let LeaseState::Held { remaining } = held else {
+            panic!("two owners, ahead: {ahead}");
+        };
+        assert!(remaining <= MINUTE, "{remaining:?}, ahead: {ahead}");
+        assert!(store.renew_lease(&one, MINUTE).await.unwrap(), "{ahead}");
+        clock.advance(MINUTE);
+        let taken = store.acquire_lease(&other, MINUTE).await.unwrap();
+        assert_eq!(taken, LeaseState::Granted, "ahead: {ahead}");
+    }
+}
+
+/// The machine has started again since, and its clock has begun anew.
+#[tokio::test]
+async fn a_lease_ends_with_the_machine() {
+    let (_directory, path) = file();
+    let [one, other] = [1, 2].map(|owner| lease(&partition("leased"), owner));
+    for (up, lease) in [(60 * MINUTE, one), (MINUTE, other)] {
+        let clock = Clock::manual(Timestamp::now());
+        clock.advance(up);
+        let store = SqliteStore::open(&path).await.unwrap().with_clock(clock);
+        let taken = store.acquire_lease(&lease, MINUTE).await.unwrap();
+        assert_eq!(taken, LeaseState::Granted, "up for {up:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
     let (_directory, path) = file();

@@ -12,7 +12,7 @@ use crate::engine::partition::life::Life;
 use crate::engine::trust::Era;
 use crate::key::TokenKey;
 use crate::store::{CommitId, Expected};
-use crate::time::{Moment, Now, Timestamp};
+use crate::time::{Moment, Now};
 
 pub(crate) type CommitAckSender = oneshot::Sender<Result<CommitAck, L2Error>>;
 
@@ -27,7 +27,6 @@ pub(crate) enum Written {
 pub(crate) struct PendingChange {
     /// `None` removes the entry.
     pub(crate) value: Option<Value>,
-    pub(crate) since: Timestamp,
     pub(crate) made: Moment,
     /// The change's share of the budget.
     pub(crate) _permit: Permit,
@@ -87,7 +86,6 @@ impl PendingChange {
         let size = Self::size(name, value.as_ref());
         Self {
             value,
-            since: now.wall,
             made: now.moment,
             _permit: reserved.split(size),
         }

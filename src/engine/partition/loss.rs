@@ -44,7 +44,7 @@ impl State {
     pub(crate) fn has_outlived_generation(&self, now: Now) -> bool {
         let gone = self.cleared_at.map(|at| at.saturating_add(TOMBSTONE));
         let gone = gone.map(|at| at.saturating_add(CLOCK_SKEW));
-        self.life_at(now.moment).is_none() && gone.is_some_and(|at| at <= now.wall)
+        self.life_at(now.moment).is_none() && gone.is_some_and(|at| at <= now.moment)
     }
 
     /// Whether the partition continues although L2 has lost everything. A session that is linked to users

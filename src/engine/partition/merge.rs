@@ -128,9 +128,7 @@ impl State {
             true => self.signed_out_elsewhere(),
             false => 0,
         };
-        self.cleared_at = fetched
-            .cleared_for
-            .map(|time| now.wall.saturating_sub(time));
+        self.cleared_at = fetched.cleared_for.map(|time| now.ago(time));
         let since = self.pending.as_ref().and_then(|pending| pending.since());
         let signed_out = match self.generation {
             Some(known) => fetched.generation > known,

@@ -8,7 +8,7 @@ use crate::engine::partition::life::Life;
 use crate::engine::partition::state::{SignOut, State};
 use crate::key::{PartitionKey, PartitionKind};
 use crate::store::TOMBSTONE;
-use crate::time::{Moment, Now, Timestamp};
+use crate::time::{Moment, Now};
 
 /// What a handle observed when it first used the partition. Its changes are refused if the partition was
 /// signed out after that.
@@ -21,8 +21,8 @@ pub(crate) struct Observed {
     /// When that life expires, as far as is known.
     life_ends: Moment,
     sign_out: SignOut,
-    /// When the observation was made, by the wall clock, as sign-outs are dated.
-    since: Timestamp,
+    /// When the observation was made.
+    since: Moment,
     /// When the observation was made, or when L2 last confirmed it.
     good_at: Moment,
     is_confirmed: bool,
@@ -140,7 +140,7 @@ impl State {
             life: self.life_at(now.moment),
             life_ends: self.end.unwrap_or(Moment::MAX),
             sign_out: self.sign_out,
-            since: now.wall,
+            since: now.moment,
             good_at: now.moment,
             is_confirmed: false,
             l2_failed_at: None,

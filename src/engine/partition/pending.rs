@@ -17,7 +17,7 @@ use crate::engine::sync::once;
 use crate::key::TokenKey;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CommitId, Expected};
-use crate::time::{Moment, Timestamp};
+use crate::time::Moment;
 
 /// The most changes in one commit, so that it stays far below the timeouts of L2.
 const MAX_CHANGES: usize = 256;
@@ -59,7 +59,7 @@ pub(crate) struct PendingSignOut {
     /// Identifies it when it is sent again.
     pub(crate) id: CommitId,
     /// When it began.
-    pub(crate) since: Timestamp,
+    pub(crate) since: Moment,
     /// The generation that it ends, if that is known.
     pub(crate) ends: Option<u64>,
     /// L2 was asked for that generation since it began.
@@ -120,9 +120,9 @@ impl Pending {
         }
     }
 
-    /// When the oldest change was made, by the wall clock.
-    pub(crate) fn since(&self) -> Option<Timestamp> {
-        self.all().map(|change| change.since).min()
+    /// When the oldest change was made.
+    pub(crate) fn since(&self) -> Option<Moment> {
+        self.all().map(|change| change.made).min()
     }
 
     pub(crate) fn has_older_than(&self, limit: Moment) -> bool {

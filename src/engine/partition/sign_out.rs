@@ -5,12 +5,12 @@ use crate::engine::limits::CLOCK_SKEW;
 use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::{SignOut, State};
 use crate::store::CommitId;
-use crate::time::{Now, Timestamp};
+use crate::time::{Moment, Now};
 
 impl State {
     /// Empties the partition. Until L2 acknowledges the sign-out, nothing that L2 has counts. Returns how
     /// many pending changes are dropped.
-    pub(crate) fn sign_out(&mut self, id: CommitId, since: Timestamp) -> usize {
+    pub(crate) fn sign_out(&mut self, id: CommitId, since: Moment) -> usize {
         let dropped = self.drop_changes();
         self.forget_entries();
         self.sign_out = SignOut::next();
@@ -41,7 +41,7 @@ impl State {
     pub(crate) fn confirm_sign_out(
         &mut self,
         latest: Option<u64>,
-        cleared_at: Option<Timestamp>,
+        cleared_at: Option<Moment>,
     ) -> usize {
         let Some(pending) = self.pending_sign_out() else {
             return 0;
@@ -87,13 +87,13 @@ impl State {
             ..later
         });
         self.generation = Some(generation);
-        self.cleared_at = Some(now.wall);
+        self.cleared_at = Some(now.moment);
         self.touched_at = now.moment;
         self.forget_life();
     }
 
     /// Whether L2 has ended a generation since this time, as far as clocks can tell. In doubt it has.
-    pub(crate) fn cleared_since(&self, time: Timestamp) -> bool {
+    pub(crate) fn cleared_since(&self, time: Moment) -> bool {
         let cleared = self.cleared_at.map(|at| at.saturating_add(CLOCK_SKEW));
         cleared.is_some_and(|at| at >= time)
     }

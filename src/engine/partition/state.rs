@@ -123,9 +123,8 @@ pub(crate) struct State {
     /// When L2 last confirmed `version`.
     pub(crate) checked_at: Moment,
     pub(crate) touched_at: Moment,
-    /// When the partition was last signed out, by the clock of this instance: L2 reports how long ago that
-    /// was.
-    pub(crate) cleared_at: Option<Timestamp>,
+    /// When the partition was last signed out: L2 reports how long ago that was.
+    pub(crate) cleared_at: Option<Moment>,
     /// When a read must ask L2 again (the L1 expiration ratio); `None` means never.
     pub(crate) fresh_until: Option<Moment>,
     /// When the partition ends, by the remaining time that L2 reported.
@@ -137,7 +136,7 @@ pub(crate) struct State {
     /// Its entry in the index of digests, if it has one.
     pub(crate) listed: Option<Listed<Partition>>,
     /// When all users were last signed out, as far as was known when this state began.
-    pub(crate) began: Timestamp,
+    pub(crate) began: Moment,
     /// Entries that are links have changed; `links` must be derived from them again.
     pub(super) relinked: bool,
 }

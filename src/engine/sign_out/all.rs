@@ -20,7 +20,7 @@ use crate::engine::trust::FeedState;
 use crate::error::StoreErrorKind;
 use crate::key::PartitionKey;
 use crate::store::{Names, PartitionId, Raise, Revision};
-use crate::time::Timestamp;
+use crate::time::Moment;
 
 /// How often the number is looked up where the store has no feed.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -76,19 +76,16 @@ impl Engine {
             tracing::warn!("L2 has lost the number of the namespace: everybody is signed out");
             let next = Raise::Beyond(begin.get() + 1);
             number = self.raise_number(&epoch, next).await?;
-            self.learn_prefix(number, self.clock.now());
+            self.learn_prefix(number, self.now().moment);
         } else if number == begin {
             // Not a raise: the number was known, or begins here.
-            self.learn_prefix(number, Timestamp::default());
+            self.learn_prefix(number, Moment::default());
         } else {
             // One task asks; the others find the answer.
             let _asks = self.l2.prefix.0.asks.lock().await;
             if self.l2.prefix.known() < Some(number) {
                 let age = self.l2.load_one(&epoch).await?.cleared_for;
-                self.learn_prefix(
-                    number,
-                    self.clock.now().saturating_sub(age.unwrap_or_default()),
-                );
+                self.learn_prefix(number, self.now().ago(age.unwrap_or_default()));
             }
         }
         self.rules.trust.number_is_known(hints);
@@ -96,7 +93,7 @@ impl Engine {
     }
 
     /// Takes over the number. A raise drops everything in memory.
-    fn learn_prefix(&self, number: Number, raised_at: Timestamp) {
+    fn learn_prefix(&self, number: Number, raised_at: Moment) {
         let learn = || self.l2.prefix.learn(number, raised_at);
         if self.hold_signed_out(number, learn) {
             tracing::warn!("everybody was signed out");
@@ -126,7 +123,7 @@ impl Engine {
         let now = Number::at(self.clock.now()).get();
         let raise = Raise::Beyond(now.max(known + 1));
         let number = self.raise_number(&self.namespace_epoch(), raise).await?;
-        self.learn_prefix(number, self.clock.now());
+        self.learn_prefix(number, self.now().moment);
         Ok(())
     }
 

@@ -145,7 +145,7 @@ impl Engine {
                     .unacknowledged
                     .as_ref()
                     .is_some_and(|it| !it.is_kept());
-                lost.then_some((sign_out.id, sign_out.since))
+                lost.then(|| (sign_out.id, self.now().wall_at(sign_out.since)))
             });
             if let Some((sign_out, since)) = left.flatten() {
                 waiting.push((key, sign_out, since));
@@ -187,7 +187,8 @@ impl Engine {
                     Some(unacknowledged) => unacknowledged.absorb(owed.unacknowledged),
                     None => {
                         pending.unacknowledged = Some(owed.unacknowledged);
-                        state.sign_out(owed.record.sign_out, owed.record.since);
+                        let since = self.now().moment_at(owed.record.since);
+                        state.sign_out(owed.record.sign_out, since);
                     }
                 }
                 self.push(partition, state);
@@ -205,7 +206,8 @@ impl Engine {
         let known = self.l2.prefix.known();
         let since = record.since.saturating_add(CLOCK_SKEW);
         let is_later = known.is_some_and(|number| Some(number.get()) > record.prefix);
-        record.prefix.is_some() && is_later && self.l2.prefix.raised_at() >= since
+        let raised_at = self.now().wall_at(self.l2.prefix.raised_at());
+        record.prefix.is_some() && is_later && raised_at >= since
     }
 
     /// Sends the sign-outs of an earlier process to L2, also those of sessions that make no request.
@@ -253,11 +255,10 @@ impl Engine {
         let id = PartitionId::from_digest(namespace, record.digest);
         let id = id.under(under.get());
         let loaded = self.l2.load_one(&id).await?;
-        let cleared_at = loaded
-            .cleared_for
-            .map(|time| self.clock.now().saturating_sub(time));
-        let cleared_later = |at: Timestamp| at >= record.since.saturating_add(CLOCK_SKEW);
-        if cleared_at.is_some_and(cleared_later) {
+        let now = self.now();
+        let since = now.moment_at(record.since).saturating_add(CLOCK_SKEW);
+        let is_later = |time| now.ago(time) >= since;
+        if loaded.cleared_for.is_some_and(is_later) {
             // L2's present entries are of a session that began after a later sign-out.
             return Ok(());
         }

@@ -91,8 +91,8 @@ impl Engine {
             Some(loaded) => match loaded {
                 Ok(loaded) => {
                     let latest = expected.max(Some(loaded.generation));
-                    let now = self.clock.now();
-                    let cleared_at = loaded.cleared_for.map(|time| now.saturating_sub(time));
+                    let now = self.now();
+                    let cleared_at = loaded.cleared_for.map(|time| now.ago(time));
                     let dropped = self.partitions.with_under(key, under, |_, state| {
                         state.confirm_sign_out(latest, cleared_at)
                     });

@@ -196,7 +196,7 @@ pub(super) async fn apply(
     query.execute(connection).await.map(drop)
 }
 
-/// Frees up to `limit` partitions, as many entries and as many leases; whether there may be more.
+/// Frees up to `limit` partitions and as many entries; whether there may be more.
 pub(super) async fn sweep(
     connection: &mut SqliteConnection,
     now: Timestamp,
@@ -206,10 +206,8 @@ pub(super) async fn sweep(
                       (SELECT id FROM partitions WHERE forget_at <= ?1 LIMIT ?2)";
     let entries = "DELETE FROM entries WHERE rowid IN \
                    (SELECT rowid FROM entries WHERE expires_at <= ?1 LIMIT ?2)";
-    let leases = "DELETE FROM leases WHERE (partition_id, entry_id) IN \
-                  (SELECT partition_id, entry_id FROM leases WHERE ends_at <= ?1 LIMIT ?2)";
     let mut full = false;
-    for query in [partitions, entries, leases] {
+    for query in [partitions, entries] {
         let query = sqlx::query(query).bind(time(now)).bind(limit);
         let freed = query.execute(&mut *connection).await?.rows_affected();
         full |= freed >= u64::from(limit);
@@ -271,6 +269,6 @@ pub(super) fn time(at: Timestamp) -> i64 {
 }
 
 /// SQLite's integers are signed: beyond their end there is only the end.
-fn integer(value: u64) -> i64 {
+pub(super) fn integer(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

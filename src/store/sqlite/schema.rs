@@ -14,7 +14,7 @@ use crate::private_file::{self, Identity};
 /// Marks a database as this crate's: "TTKC".
 const APPLICATION_ID: i32 = 0x5454_4b43;
 
-const SCHEMA_VERSION: i32 = 3;
+const SCHEMA_VERSION: i32 = 4;
 
 /// Entries keep their row id: their values are too large for the tree of a table without one.
 /// The pragma repeats [`APPLICATION_ID`].
@@ -59,7 +59,7 @@ const VERSION_2: &str = "
 ";
 
 /// What has changed lately, in order, for the feed. A touch is not told. The numbers have no gaps but at the
-/// beginning, where the oldest are dropped. The pragma repeats [`SCHEMA_VERSION`].
+/// beginning, where the oldest are dropped.
 const VERSION_3: &str = "
     CREATE TABLE changes (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -80,7 +80,24 @@ const VERSION_3: &str = "
     PRAGMA user_version = 3;
 ";
 
-const _: () = assert!(APPLICATION_ID == 1_414_810_435 && SCHEMA_VERSION == 3);
+/// Leases by the machine's own clock. Those by the wall clock go with their table: no process of an older
+/// version takes one of the new kind. The pragma repeats [`SCHEMA_VERSION`].
+const VERSION_4: &str = "
+    DROP TABLE leases;
+    CREATE TABLE leases (
+        partition_id BLOB NOT NULL,
+        entry_id BLOB NOT NULL,
+        owner BLOB NOT NULL,
+        taken_at INTEGER NOT NULL,
+        ends_at INTEGER NOT NULL,
+        PRIMARY KEY (partition_id, entry_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX leases_ends_at ON leases (ends_at);
+    CREATE INDEX leases_taken_at ON leases (taken_at);
+    PRAGMA user_version = 4;
+";
+
+const _: () = assert!(APPLICATION_ID == 1_414_810_435 && SCHEMA_VERSION == 4);
 
 /// How often the switch to WAL is tried: SQLite does not wait for its lock by itself.
 const WAL_ATTEMPTS: u32 = 100;
@@ -146,9 +163,10 @@ pub(super) async fn prepare(options: &SqliteConnectOptions) -> Result<(), Config
         .await
         .map_err(not_opened)?;
     let missing: &[&str] = match inspect(&mut transaction).await? {
-        State::Empty => &[VERSION_1, VERSION_2, VERSION_3],
-        State::Version1 => &[VERSION_2, VERSION_3],
-        State::Version2 => &[VERSION_3],
+        State::Empty => &[VERSION_1, VERSION_2, VERSION_3, VERSION_4],
+        State::Version1 => &[VERSION_2, VERSION_3, VERSION_4],
+        State::Version2 => &[VERSION_3, VERSION_4],
+        State::Version3 => &[VERSION_4],
         State::Current => &[],
     };
     for step in missing.iter().copied() {
@@ -163,6 +181,7 @@ enum State {
     Empty,
     Version1,
     Version2,
+    Version3,
     Current,
 }
 
@@ -175,6 +194,7 @@ async fn inspect(connection: &mut SqliteConnection) -> Result<State, ConfigError
         (0, 0, 0) => Ok(State::Empty),
         (APPLICATION_ID, 1, _) => Ok(State::Version1),
         (APPLICATION_ID, 2, _) => Ok(State::Version2),
+        (APPLICATION_ID, 3, _) => Ok(State::Version3),
         (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(State::Current),
         (APPLICATION_ID, ..) => Err(ConfigError::new(
             "path",

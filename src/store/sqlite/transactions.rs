@@ -130,25 +130,22 @@ impl SqliteStore {
         ttl: Duration,
     ) -> sqlx::Result<LeaseState> {
         let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let state = leases::acquire(&mut transaction, lease, ttl, now).await?;
+        let state = leases::acquire(&mut transaction, lease, ttl, self.clock.uptime()).await?;
         transaction.commit().await?;
-        self.sweep(now).await;
+        self.sweep(self.clock.now()).await;
         Ok(state)
     }
 
     pub(super) async fn renew_one(&self, lease: &Lease, ttl: Duration) -> sqlx::Result<bool> {
         let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let renewed = leases::renew(&mut transaction, lease, ttl, now).await?;
+        let renewed = leases::renew(&mut transaction, lease, ttl, self.clock.uptime()).await?;
         transaction.commit().await?;
         Ok(renewed)
     }
 
     pub(super) async fn release_one(&self, lease: &Lease) -> sqlx::Result<bool> {
         let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let released = leases::release(&mut transaction, lease, now).await?;
+        let released = leases::release(&mut transaction, lease, self.clock.uptime()).await?;
         transaction.commit().await?;
         Ok(released)
     }
