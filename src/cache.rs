@@ -5,6 +5,9 @@ mod build;
 mod builder;
 #[cfg(feature = "seal")]
 mod encryption;
+#[cfg(not(feature = "seal"))]
+#[path = "cache/plain.rs"]
+mod encryption;
 pub(crate) mod l1;
 pub(crate) mod lifetimes;
 mod shared;

@@ -70,7 +70,6 @@ impl Builder {
             .map(|path| Journal::open(&path, &self.namespace, &sign_outs, runtime.clone()));
         let journal = journal.transpose()?;
         let counters = Arc::<Counters>::default();
-        #[cfg(feature = "seal")]
         let encryption = self.encryption.start(&self.clock, &runtime);
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {
@@ -85,7 +84,6 @@ impl Builder {
                 protection: EntryCodec {
                     namespace: self.namespace.into(),
                     counters: counters.clone(),
-                    #[cfg(feature = "seal")]
                     encryption,
                 },
                 prefix,
@@ -127,7 +125,6 @@ impl Builder {
                 format!("{} {}", self.store_type, self.store.identity()),
             ),
             ("namespace", self.namespace.to_string()),
-            #[cfg(feature = "seal")]
             ("key_ring", self.encryption.fingerprint()),
             ("l1", format!("{:?}", self.l1)),
             ("lifetimes", self.lifetimes.fingerprint()),
@@ -155,7 +152,6 @@ impl Builder {
         self.lifetimes.validate()?;
         self.timeouts.validate()?;
         self.acquisitions.validate()?;
-        #[cfg(feature = "seal")]
         self.encryption.validate()?;
         if self.max_pending_changes == 0 {
             return Err(ConfigError::new("max_pending_changes", "must be above 0"));
@@ -167,9 +163,6 @@ impl Builder {
     }
 
     fn is_sealed(&self) -> bool {
-        #[cfg(feature = "seal")]
-        return self.encryption.is_on();
-        #[cfg(not(feature = "seal"))]
-        false
+        self.encryption.is_on()
     }
 }

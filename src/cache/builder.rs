@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::acquisitions::Acquisitions;
-#[cfg(feature = "seal")]
 use crate::cache::encryption::Encryption;
 use crate::cache::l1::L1;
 use crate::cache::lifetimes::Lifetimes;
@@ -58,7 +57,6 @@ pub struct Builder {
     pub(crate) runtime: Option<tokio::runtime::Handle>,
     /// Requests bring their partitions, as in cookies; and how old these get unless it is set.
     pub(crate) brought: Option<Duration>,
-    #[cfg(feature = "seal")]
     pub(crate) encryption: Encryption,
 }
 
@@ -82,8 +80,7 @@ impl Builder {
             journal: None,
             runtime: None,
             brought: None,
-            #[cfg(feature = "seal")]
-            encryption: Encryption::default(),
+            encryption: Encryption::none(),
         }
     }
 

@@ -4,7 +4,7 @@ use tokio::runtime::Handle;
 
 #[cfg(feature = "cookie")]
 use crate::cache::TokenCache;
-use crate::engine::l2::entries::Sealing;
+use crate::engine::l2::sealing::Sealing;
 use crate::error::ConfigError;
 use crate::seal::KeyRing;
 use crate::time::{Clock, Timestamp};
@@ -19,6 +19,10 @@ pub(crate) struct Encryption {
 }
 
 impl Encryption {
+    pub(crate) fn none() -> Self {
+        Self::default()
+    }
+
     pub(crate) fn is_on(&self) -> bool {
         self.ring.is_some()
     }

@@ -5,78 +5,37 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::{self, Unopenable, Value};
+use crate::engine::l2::sealing::{Opener, Sealer, Sealing};
 use crate::key::TokenKey;
-#[cfg(feature = "seal")]
-use crate::seal::{self, KeyId, KeyRing, PartitionCipher, PartitionOpener, Place};
 use crate::store::{Change, EntryId, Loaded, Names, PartitionId, Put, StoredEntry};
 use crate::telemetry::Counters;
-#[cfg(feature = "seal")]
-use crate::time::{Clock, Timestamp};
 
 /// Everything that goes to L2 is named and written by this, and everything that comes back is read by it.
 pub(crate) struct EntryCodec {
     pub(crate) namespace: Arc<str>,
     pub(crate) counters: Arc<Counters>,
-    #[cfg(feature = "seal")]
     pub(crate) encryption: Option<Sealing>,
-}
-
-/// The key ring, and the times at which encryption begins and plaintext ends.
-#[cfg(feature = "seal")]
-pub(crate) struct Sealing {
-    pub(crate) ring: KeyRing,
-    /// From this time on everything is sealed; `None` is from the start.
-    pub(crate) from: Option<Timestamp>,
-    /// Until this time, entries that are not sealed are accepted.
-    pub(crate) plaintext_until: Option<Timestamp>,
-    pub(crate) clock: Clock,
-}
-
-#[cfg(feature = "seal")]
-impl Sealing {
-    pub(crate) fn accepts_plaintext(&self) -> bool {
-        self.plaintext_until
-            .is_some_and(|until| self.clock.now() < until)
-    }
-
-    /// A key that an entry is sealed with and that the ring does not have.
-    pub(crate) fn unknown_key(&self, loaded: &Loaded) -> Option<KeyId> {
-        let values = loaded.entries.iter().map(|stored| &stored.value);
-        let mut ids = values.filter_map(|value| seal::key_id(value));
-        ids.find(|id| !self.ring.knows(*id))
-    }
 }
 
 impl EntryCodec {
     /// The sealing in force; `None` before its time.
-    #[cfg(feature = "seal")]
     pub(crate) fn sealing(&self) -> Option<&Sealing> {
-        let sealing = self.encryption.as_ref()?;
-        let on = sealing.from.is_none_or(|from| from <= sealing.clock.now());
-        on.then_some(sealing)
+        self.encryption.as_ref().filter(|it| it.is_in_force())
     }
 
     /// Whether partitions have their keyed names, as with encryption.
     pub(crate) fn seals(&self) -> bool {
-        #[cfg(feature = "seal")]
-        return self.sealing().is_some();
-        #[cfg(not(feature = "seal"))]
-        false
+        self.sealing().is_some()
     }
 
     pub(crate) fn names(&self) -> Names {
-        #[cfg(feature = "seal")]
-        if let Some(sealing) = self.sealing() {
-            return sealing.ring.names();
-        }
-        Names::default()
+        self.sealing().map_or_else(Names::default, Sealing::names)
     }
 
     /// All the ways in which a partition may be named in the store now or soon.
     pub(crate) fn possible_names(&self) -> Vec<Names> {
-        #[cfg(feature = "seal")]
         if let Some(sealing) = &self.encryption {
-            let mut names = vec![sealing.ring.names()];
+            let mut names = vec![sealing.names()];
             if self.sealing().is_none() || sealing.accepts_plaintext() {
                 names.push(Names::default());
             }
@@ -87,9 +46,8 @@ impl EntryCodec {
 
     /// All the ways in which anything may ever have been named in the store; first the present one.
     pub(crate) fn all_names(&self) -> Vec<Names> {
-        #[cfg(feature = "seal")]
         if let Some(sealing) = &self.encryption {
-            let names = [sealing.ring.names(), Names::default()];
+            let names = [sealing.names(), Names::default()];
             let mut names = Vec::from(names);
             if !self.seals() {
                 names.reverse();
@@ -108,8 +66,7 @@ impl EntryCodec {
     pub(crate) fn writer<'a>(&self, partition: &'a PartitionId, generation: u64) -> Writer<'a> {
         Writer {
             names: self.names(),
-            #[cfg(feature = "seal")]
-            sealer: self.sealing().map(|it| it.ring.sealer(partition)),
+            sealer: self.sealing().map(|it| it.sealer(partition)),
             partition,
             generation,
         }
@@ -129,8 +86,7 @@ impl EntryCodec {
     ) -> Reader<'a> {
         Reader {
             names,
-            #[cfg(feature = "seal")]
-            sealing: self.sealing().map(|it| (it, it.ring.opener(partition))),
+            opener: self.sealing().map(|it| it.opener(partition)),
             counters: &self.counters,
             partition,
             generation,
@@ -155,8 +111,7 @@ const SMALL: usize = 512;
 /// Reads entries of one partition in one generation. The work that they share is done once.
 pub(crate) struct Reader<'a> {
     names: Names,
-    #[cfg(feature = "seal")]
-    sealing: Option<(&'a Sealing, PartitionOpener<'a>)>,
+    opener: Option<Opener<'a>>,
     counters: &'a Counters,
     partition: &'a PartitionId,
     generation: u64,
@@ -180,37 +135,25 @@ impl Reader<'_> {
 
     pub(crate) fn decode(&mut self, stored: &StoredEntry) -> Result<(TokenKey, Value), Unopenable> {
         let belongs = |name: &str| self.names.entry(name) == stored.entry;
-        #[cfg(feature = "seal")]
-        if let Some((sealing, opener)) = &mut self.sealing {
-            if stored.value.len() > codec::MAX_ENVELOPE {
-                return Err(Unopenable::TooLarge);
-            }
-            if seal::is_sealed(&stored.value) {
-                let place = Place {
-                    partition: self.partition,
-                    generation: self.generation,
-                    entry: stored.entry,
-                };
-                let payload = opener.open(place, &stored.value)?;
-                return codec::read(&payload, belongs);
-            }
-            let decoded = codec::decode(&stored.value, belongs)?;
-            if !sealing.accepts_plaintext() {
-                return Err(Unopenable::Plaintext);
-            }
-            self.counters.accepted_plaintext.add(1);
-            return Ok(decoded);
+        let Some(opener) = &mut self.opener else {
+            return codec::decode(&stored.value, belongs);
+        };
+        if let Some(opened) = opener.open(stored, self.generation, belongs) {
+            return opened;
         }
-        let _ = self.generation;
-        codec::decode(&stored.value, belongs)
+        let decoded = codec::decode(&stored.value, belongs)?;
+        if !opener.accepts_plaintext() {
+            return Err(Unopenable::Plaintext);
+        }
+        self.counters.accepted_plaintext.add(1);
+        Ok(decoded)
     }
 }
 
 /// Writes entries of one partition in one generation. The work that they share is done once.
 pub(crate) struct Writer<'a> {
     names: Names,
-    #[cfg(feature = "seal")]
-    sealer: Option<PartitionCipher>,
+    sealer: Option<Sealer>,
     partition: &'a PartitionId,
     generation: u64,
 }
@@ -227,21 +170,9 @@ impl Writer<'_> {
     }
 
     fn encode(&self, entry: EntryId, name: &str, value: &Value) -> Bytes {
-        #[cfg(feature = "seal")]
-        if let Some(sealer) = &self.sealer {
-            let place = Place {
-                partition: self.partition,
-                generation: self.generation,
-                entry,
-            };
-            let mut buffer = codec::write(name, value, seal::BEFORE, seal::AFTER);
-            return match sealer.seal(place, &mut buffer) {
-                Some(()) => Bytes::from_owner(buffer),
-                // Longer than 64 GiB. An empty entry is better than one that is not sealed.
-                None => Bytes::new(),
-            };
+        match &self.sealer {
+            Some(sealer) => sealer.seal((self.partition, self.generation, entry), name, value),
+            None => codec::encode(name, value),
         }
-        let _ = (self.partition, self.generation, entry);
-        codec::encode(name, value)
     }
 }

@@ -11,4 +11,9 @@ pub(crate) mod calls;
 pub(crate) mod entries;
 pub(crate) mod pace;
 pub(crate) mod questions;
+#[cfg(feature = "seal")]
+pub(crate) mod sealing;
+#[cfg(not(feature = "seal"))]
+#[path = "unsealed.rs"]
+pub(crate) mod sealing;
 pub(crate) mod shards;

@@ -85,7 +85,6 @@ impl Engine {
                 continue;
             }
             let loaded = self.ask::<Loaded>(id.clone()).await?;
-            #[cfg(feature = "seal")]
             let loaded = match self.prepare(key, number, &id, &loaded).await? {
                 Some(moved) => moved,
                 None => loaded,

@@ -123,7 +123,6 @@ impl Loader {
         let key = &self.partition.key;
         match answer {
             Err(failure) => self.outcome = Err(failure),
-            #[cfg(feature = "seal")]
             Ok(loaded) if !engine.is_ready(&self.partition, &loaded) => self.continue_as_task(),
             Ok(loaded) => {
                 let fetched = engine.decode(id, loaded, begun);

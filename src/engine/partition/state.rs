@@ -1,9 +1,7 @@
 //! The state of one partition in memory.
 
 use std::sync::Arc;
-#[cfg(feature = "seal")]
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -44,7 +42,6 @@ pub(crate) struct Partition {
     pub(crate) key: PartitionKey,
     state: Mutex<State>,
     /// If L2 has the partition: whether it is stored under the name that is used with encryption.
-    #[cfg(feature = "seal")]
     pub(crate) moved: AtomicBool,
 }
 
@@ -60,7 +57,6 @@ impl Partition {
             weight: AtomicU32::new(0),
             key,
             state: Mutex::new(state),
-            #[cfg(feature = "seal")]
             moved: AtomicBool::new(false),
         })
     }

@@ -84,7 +84,6 @@ impl Engine {
         if number.as_ref().is_ok_and(|number| *number != under) {
             return Ok(());
         }
-        #[cfg(feature = "seal")]
         self.clear_plaintext(key, under).await?;
         let ends = match loaded {
             None => expected,

@@ -106,7 +106,6 @@ impl Engine {
 
     /// Sends commits in as few round-trips as their size allows.
     async fn commit_group(&self, works: Vec<PartitionWork>) {
-        #[cfg(feature = "seal")]
         let works = self.prepare_writes(works).await;
         let mut all = works;
         let mut works = all.as_mut_slice();
@@ -223,7 +222,6 @@ pub(crate) enum WorkKind {
 
 impl PartitionWork {
     /// Whether its changes are from before a sign-out that has led to this generation.
-    #[cfg(feature = "seal")]
     pub(crate) fn is_before(&self, now: u64) -> bool {
         matches!(self.kind, WorkKind::Commit { generation, .. } if generation < now)
     }

@@ -1,27 +1,18 @@
 //! Records from before encryption: they are moved and sealed when they are read, and cleared when they are
 //! signed out.
 
-#[cfg(feature = "seal")]
 use std::sync::atomic::Ordering;
 
-#[cfg(feature = "seal")]
 use crate::engine::core::Engine;
-#[cfg(feature = "seal")]
 use crate::engine::error::L2Error;
-use crate::engine::l2::entries::Sealing;
-#[cfg(feature = "seal")]
+use crate::engine::l2::sealing::Sealing;
 use crate::engine::namespace::Number;
-#[cfg(feature = "seal")]
 use crate::engine::partition::state::Partition;
-#[cfg(feature = "seal")]
 use crate::engine::write_behind::batch::PartitionWork;
-#[cfg(feature = "seal")]
 use crate::key::PartitionKey;
-#[cfg(feature = "seal")]
 use crate::store::{Commit, Origin, Outcome};
 use crate::store::{Loaded, Names, PartitionId};
 
-#[cfg(feature = "seal")]
 impl Engine {
     /// Whether a partition can be read as it is, and needs no [preparation](Self::prepare).
     pub(crate) fn is_ready(&self, partition: &Partition, loaded: &Loaded) -> bool {
@@ -29,7 +20,7 @@ impl Engine {
             return true;
         };
         let moves = is_absent(loaded) && sealing.accepts_plaintext();
-        let ready = !moves && sealing.unknown_key(loaded).is_none();
+        let ready = !moves && !sealing.lacks_a_key(loaded);
         if ready {
             partition.moved.store(true, Ordering::Relaxed);
         }
@@ -48,9 +39,7 @@ impl Engine {
         let Some(sealing) = self.l2.protection.sealing() else {
             return Ok(None);
         };
-        if let Some(unknown) = sealing.unknown_key(loaded) {
-            sealing.ring.learn(unknown).await;
-        }
+        sealing.learn_keys(loaded).await;
         let moved = match is_absent(loaded) && sealing.accepts_plaintext() {
             true => self.move_plaintext(key, under, id).await?,
             false => None,
@@ -193,7 +182,6 @@ impl Engine {
 }
 
 /// Whether the store has nothing of a partition.
-#[cfg(feature = "seal")]
 fn is_absent(loaded: &Loaded) -> bool {
     loaded.generation == 0 && loaded.version == 0 && loaded.damaged == 0
 }
