@@ -107,7 +107,7 @@ impl<'a> Acquisition<'a> {
     async fn run(self, call: Call) -> Result<Acquired, Error> {
         let started = Instant::now();
         match self.find(call).await {
-            Ok(landed) => Ok(self.acquired(landed, started)),
+            Ok(acquired) => Ok(self.acquired(acquired, started)),
             Err(error) => {
                 let duration_total = started.elapsed();
                 let metadata = Metadata {
@@ -146,31 +146,31 @@ impl<'a> Acquisition<'a> {
                 need.replaces = Some(token.clone());
                 need.reason = Some(RefreshReason::ProactivelyRefreshed);
                 // The token is still good.
-                let landed = self.acknowledge(need, call).await;
-                return Ok(landed.unwrap_or_else(|_| AcquiredToken::cached(token, level)));
+                let acquired = self.join(need, call).await;
+                return Ok(acquired.unwrap_or_else(|_| AcquiredToken::cached(token, level)));
             }
             if due {
                 engine.refresh_ahead(partition, &token, &need.key, policy, call);
             }
             return Ok(AcquiredToken::cached(token, level));
         }
-        self.acknowledge(need, call).await
+        self.join(need, call).await
     }
 
     /// Joins or starts what gets the token, and waits for it.
-    async fn acknowledge(&self, need: Need, call: Call) -> Result<AcquiredToken, Error> {
+    async fn join(&self, need: Need, call: Call) -> Result<AcquiredToken, Error> {
         let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
         let partition = self.tokens.partition()?;
         let before = self.tokens.before_change()?;
         let mut observed = self.tokens.observe();
-        let landed = engine
+        let acquired = engine
             .acquire(partition, &need, policy, &mut observed, call)
             .await;
         self.tokens.keep(observed);
-        let landed = landed?;
+        let acquired = acquired?;
         self.tokens.after_change(before)?;
-        self.tokens.read_from(landed.level);
-        Ok(landed)
+        self.tokens.read_from(acquired.level);
+        Ok(acquired)
     }
 
     /// The cache's token if it will do, and the level that has it.
@@ -203,21 +203,21 @@ impl<'a> Acquisition<'a> {
         }
     }
 
-    fn acquired(&self, landed: AcquiredToken, started: Instant) -> Acquired {
+    fn acquired(&self, acquired: AcquiredToken, started: Instant) -> Acquired {
         let duration_total = started.elapsed();
-        let duration_in_http = landed.in_http.min(duration_total);
-        let token = landed.token;
+        let duration_in_http = acquired.in_http.min(duration_total);
+        let token = acquired.token;
         let metadata = Metadata {
             duration_total,
             duration_in_cache: duration_total - duration_in_http,
             duration_in_http,
-            token_source: landed.source,
-            cache_level: landed.level,
-            refresh_reason: landed.reason,
+            token_source: acquired.source,
+            cache_level: acquired.level,
+            refresh_reason: acquired.reason,
             expires_at: token.expires_at(),
             refresh_at: self.tokens.engine().refresh_at(&token),
-            durability: landed.durability,
-            exclusive: landed.exclusive,
+            durability: acquired.durability,
+            exclusive: acquired.exclusive,
         };
         self.tokens.engine().counters.record(&metadata, OK);
         Acquired { token, metadata }

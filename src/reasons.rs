@@ -1,4 +1,4 @@
-//! What keeps a fault that goes on, or comes and goes, from filling the log: a reason is told once.
+//! What keeps a fault that goes on, or comes and goes, from filling the log: a reason is logged once.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// A reason that has not been met for so long is news again.
 const QUIET: Duration = Duration::from_secs(60);
-/// One that comes back after a recovery is news again once this long has passed since it was told.
+/// One that comes back after a recovery is news again once this long has passed since it was logged.
 const AGAIN: Duration = Duration::from_secs(10);
 /// A fault shows itself in a few ways, which may take turns.
 const MAX_REASONS: usize = 8;
@@ -21,7 +21,7 @@ pub(crate) struct Reasons(Mutex<Met>);
 #[derive(Debug, Default)]
 struct Met {
     reasons: Vec<Reason>,
-    /// Whether one was told since the last recovery that was.
+    /// Whether one was logged since the last recovery that was.
     is_told: bool,
 }
 
@@ -29,8 +29,8 @@ struct Met {
 struct Reason {
     text: String,
     met: Instant,
-    told: Instant,
-    /// Whether there was a recovery since it was told.
+    logged: Instant,
+    /// Whether there was a recovery since it was logged.
     has_ended: bool,
 }
 
@@ -48,11 +48,11 @@ impl Reasons {
         let known = met.reasons.iter().position(|known| known.text == text);
         if let Some(known) = known.map(|at| &mut met.reasons[at]) {
             let last = std::mem::replace(&mut known.met, now);
-            let is_back = known.has_ended && now - known.told > AGAIN;
+            let is_back = known.has_ended && now - known.logged > AGAIN;
             if now - last <= QUIET && !is_back {
                 return false;
             }
-            known.told = now;
+            known.logged = now;
             known.has_ended = false;
         } else {
             if met.reasons.len() >= MAX_REASONS {
@@ -61,7 +61,7 @@ impl Reasons {
             met.reasons.push(Reason {
                 text,
                 met: now,
-                told: now,
+                logged: now,
                 has_ended: false,
             });
         }
@@ -103,7 +103,7 @@ mod tests {
         assert!(reasons.0.lock().reasons.len() <= MAX_REASONS);
     }
 
-    /// However often it comes and goes, it is told at intervals, and the last that is told is true: of what
+    /// However often it comes and goes, it is logged at intervals, and the last that is logged is true: of what
     /// stays, as of a recovery that stays.
     #[tokio::test(start_paused = true)]
     async fn a_fault_that_comes_and_goes_is_told_at_intervals() {

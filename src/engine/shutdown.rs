@@ -72,7 +72,7 @@ impl Engine {
     async fn drain(&self) {
         self.operations.ended().await;
         // A flight that has spent a refresh token has its successor to write.
-        self.flights.landed().await;
+        self.flights.all_ended().await;
         if !sabotage::is(Sabotage::ShutdownWithoutDrain) {
             self.budget.drained().await;
         }

@@ -115,7 +115,7 @@ impl FeedTrust {
     }
 
     /// Whether `era` was an era of the feed, and at most one has begun since.
-    pub(crate) fn was_told_in(&self, era: Era) -> bool {
+    pub(crate) fn was_heard_in(&self, era: Era) -> bool {
         self.0.is_some() && era != Era::NONE && self.era().0.wrapping_sub(era.0) <= 1
     }
 

@@ -153,7 +153,7 @@ impl Engine {
     fn commit_until(self: &Arc<Self>, key: &PartitionKey, deadline: Instant) -> CommitWait {
         let wait = self.partitions.with(key, |partition, state| {
             let wait = state.pending().wait();
-            state.pending().tell_written();
+            state.pending().notify_written();
             self.push(partition, state);
             wait
         });

@@ -274,7 +274,7 @@ impl Flight {
     fn publish(&mut self) {
         if !std::mem::replace(&mut self.is_published, true) {
             self.engine.flights.remove(&self.id, self.number);
-            self.done.tell(self.outcome.clone());
+            self.done.send(self.outcome.clone());
         }
     }
 }

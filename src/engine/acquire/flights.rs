@@ -218,7 +218,7 @@ impl Flights {
     }
 
     /// Waits until no flight is left.
-    pub(crate) async fn landed(&self) {
+    pub(crate) async fn all_ended(&self) {
         // This cannot fail: the sender lives in `self`.
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }

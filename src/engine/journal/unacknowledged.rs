@@ -64,7 +64,7 @@ impl SignOuts {
 
 impl Unacknowledged {
     /// L2 has acknowledged it, or it is not needed any more.
-    pub(crate) fn told(mut self) {
+    pub(crate) fn acknowledged(mut self) {
         self.forget();
     }
 

@@ -84,7 +84,7 @@ impl Journal {
             // The latest of several sign-outs of one partition covers the others.
             let earlier: Option<Owed> = owed.insert(later.record.digest, later);
             if let Some(earlier) = earlier {
-                earlier.unacknowledged.told();
+                earlier.unacknowledged.acknowledged();
             }
         }
         journal.0.owes.store(owed.len(), Ordering::Release);

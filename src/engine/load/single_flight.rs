@@ -201,6 +201,6 @@ impl Drop for Loader {
                 .partitions
                 .with(key, |_, state| state.end_load());
         }
-        self.done.tell(self.outcome.clone());
+        self.done.send(self.outcome.clone());
     }
 }

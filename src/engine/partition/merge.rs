@@ -223,7 +223,7 @@ impl State {
     /// has announced none.
     pub(crate) fn heard(&self, rules: &Rules) -> bool {
         let changed = self.is_hinted() || self.links.are_announced() || self.links.are_over();
-        let heard = rules.trust.was_told_in(self.era) && !changed;
+        let heard = rules.trust.was_heard_in(self.era) && !changed;
         heard || sabotage::is(Sabotage::RecoveryAfterSignOut)
     }
 

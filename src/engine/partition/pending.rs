@@ -315,7 +315,7 @@ impl Pending {
     }
 
     /// Notifies the waiters whose changes are written.
-    pub(crate) fn tell_written(&mut self) {
+    pub(crate) fn notify_written(&mut self) {
         if self.in_flight.is_none() {
             notify(&mut self.commit_waiters, None);
         }
@@ -325,7 +325,7 @@ impl Pending {
     }
 
     /// Sending has failed: notifies all waiters.
-    pub(crate) fn tell_failed(&mut self, failure: L2Error) {
+    pub(crate) fn notify_failed(&mut self, failure: L2Error) {
         for ack in self.acks() {
             if let Some(waiter) = ack.take() {
                 let _ = waiter.send(Err(failure.clone()));
@@ -344,7 +344,7 @@ impl Pending {
             (true, false) => self.unacknowledged = Some(sign_outs.begin()),
             (false, true) => {
                 if let Some(unacknowledged) = self.unacknowledged.take() {
-                    unacknowledged.told();
+                    unacknowledged.acknowledged();
                 }
             }
             _ => {}

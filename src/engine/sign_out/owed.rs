@@ -179,7 +179,7 @@ impl Engine {
                     return false;
                 };
                 if self.is_moot(&owed.record) {
-                    owed.unacknowledged.told();
+                    owed.unacknowledged.acknowledged();
                     return false;
                 }
                 let pending = state.pending();
@@ -245,7 +245,7 @@ impl Engine {
         }
         // A request may have taken it; then it sends the sign-out as well.
         if let Some(owed) = journal.take_owed(&record.digest) {
-            owed.unacknowledged.told();
+            owed.unacknowledged.acknowledged();
         }
         Ok(())
     }

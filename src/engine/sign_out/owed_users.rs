@@ -117,7 +117,7 @@ impl UserSignOuts {
     pub(crate) fn acknowledged(&self, id: CommitId) {
         let mut waiting = self.waiting.lock();
         if let Some(at) = waiting.iter().position(|it| it.id == id) {
-            waiting.swap_remove(at).unacknowledged.told();
+            waiting.swap_remove(at).unacknowledged.acknowledged();
         }
     }
 

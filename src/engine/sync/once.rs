@@ -14,19 +14,19 @@ pub(crate) struct Receiver<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
     state: Mutex<State<T>>,
-    told: Notify,
+    sent: Notify,
 }
 
 enum State<T> {
     Awaited,
-    Told(T),
+    Sent(T),
     Never,
 }
 
 pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State::Awaited),
-        told: Notify::new(),
+        sent: Notify::new(),
     });
     (Sender(shared.clone()), Receiver(shared))
 }
@@ -38,7 +38,7 @@ impl<T> Shared<T> {
             *state = end;
         }
         drop(state);
-        self.told.notify_waiters();
+        self.sent.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -47,8 +47,8 @@ impl<T> Shared<T> {
 }
 
 impl<T> Sender<T> {
-    pub(crate) fn tell(&self, outcome: T) {
-        self.0.end(State::Told(outcome));
+    pub(crate) fn send(&self, outcome: T) {
+        self.0.end(State::Sent(outcome));
     }
 }
 
@@ -62,15 +62,15 @@ impl<T: Clone> Receiver<T> {
     /// The outcome; `None` when there will be none.
     pub(crate) async fn outcome(&self) -> Option<T> {
         loop {
-            let mut told = pin!(self.0.told.notified());
+            let mut sent = pin!(self.0.sent.notified());
             // Registered before the check, so that no notification falls in between.
-            told.as_mut().enable();
+            sent.as_mut().enable();
             match &*self.0.lock() {
                 State::Awaited => {}
-                State::Told(outcome) => return Some(outcome.clone()),
+                State::Sent(outcome) => return Some(outcome.clone()),
                 State::Never => return None,
             }
-            told.await;
+            sent.await;
         }
     }
 }
@@ -98,7 +98,7 @@ mod tests {
             });
         }
         tokio::task::yield_now().await;
-        sender.tell("done");
+        sender.send("done");
         waiters.join_all().await;
         assert!(order.lock().is_sorted());
         assert_eq!(receiver.outcome().await, Some("done"), "and later too");

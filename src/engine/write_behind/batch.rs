@@ -85,7 +85,7 @@ impl Engine {
             era: self.rules.trust.era(),
         };
         let pending = state.pending();
-        pending.tell_written();
+        pending.notify_written();
         let touch = std::mem::take(&mut pending.touch);
         let kind = match (pending.sign_out, generation) {
             (Some(sign_out), _) => WorkKind::SignOut(sign_out),
@@ -262,13 +262,13 @@ impl Drop for PartitionWork {
                 state.pending().sending = false;
                 match failure {
                     Some(failure) => {
-                        state.pending().tell_failed(failure);
+                        state.pending().notify_failed(failure);
                         state.overlay_pending();
                         stalled = !std::mem::replace(&mut state.pending().stalled, true);
                     }
                     None => {
                         let pending = state.pending();
-                        pending.tell_written();
+                        pending.notify_written();
                         if pending.is_dirty() || pending.touch {
                             engine.push(partition, state);
                         }
