@@ -99,7 +99,6 @@ mod exchange;
 mod fuzz;
 mod layer;
 mod payload;
-mod same_site;
 mod sealer;
 mod settings;
 mod store;
@@ -107,6 +106,6 @@ mod store;
 pub(crate) use self::exchange::Exchange;
 #[cfg(feature = "__tests")]
 pub(crate) use self::fuzz::read_anything;
-pub use self::same_site::SameSite;
 pub use self::settings::CookieStoreBuilder;
 pub use self::store::CookieStore;
+pub use crate::session::SameSite;

@@ -11,7 +11,7 @@ use crate::cache::TokenCache;
 #[cfg(feature = "cookie")]
 use crate::cookie::CookieStore;
 use crate::key::{KeyExtractor, RequestHead};
-use crate::policy::{FailurePolicy, MissingKey, WriteMode};
+use crate::policy::{FailurePolicy, InvalidKey, MissingKey, WriteMode};
 
 /// Gives every request of the wrapped service a [`Tokens`](crate::Tokens) handle; see the [module](super).
 ///
@@ -52,11 +52,22 @@ impl TokenCacheLayer {
     }
 
     fn from_source(cache: TokenCache, key: Source) -> Self {
+        let issues = match &key {
+            Source::Key(key) => key.issues().cloned(),
+            #[cfg(feature = "cookie")]
+            Source::Cookies(_) => None,
+        };
+        let invalid_key = match issues {
+            Some(_) => InvalidKey::Anonymous,
+            None => InvalidKey::Reject,
+        };
         Self(Arc::new(Settings {
             failure_policy: cache.0.failure_policy,
             write_mode: cache.0.write_mode,
             cache,
             key,
+            issues,
+            invalid_key,
             missing_key: MissingKey::default(),
             failure_policy_for: None,
             write_mode_for: None,
@@ -66,6 +77,12 @@ impl TokenCacheLayer {
     /// What happens to requests without a key. Defaults to [`MissingKey::Anonymous`].
     pub fn missing_key(self, policy: MissingKey) -> Self {
         self.set(|settings| settings.missing_key = policy)
+    }
+
+    /// What happens to requests whose key is invalid. Defaults to [`InvalidKey::Anonymous`] over a
+    /// [`session::Cookie`](crate::session::Cookie), and else to [`InvalidKey::Reject`].
+    pub fn invalid_key(self, policy: InvalidKey) -> Self {
+        self.set(|settings| settings.invalid_key = policy)
     }
 
     /// What requests do when L2 fails. Defaults to the cache's policy.
@@ -121,6 +138,7 @@ impl fmt::Debug for TokenCacheLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCacheLayer")
             .field("missing_key", &self.0.missing_key)
+            .field("invalid_key", &self.0.invalid_key)
             .field("failure_policy", &self.0.failure_policy)
             .field("write_mode", &self.0.write_mode)
             .finish_non_exhaustive()

@@ -8,3 +8,4 @@ mod layer;
 mod login;
 mod outgoing;
 mod playground;
+mod session;

@@ -1,0 +1,7 @@
+//! Sessions whose ids the layer issues.
+
+mod actix;
+mod browser;
+mod cookie;
+mod faults;
+mod sign_in;
