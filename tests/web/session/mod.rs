@@ -1,6 +1,7 @@
 //! Sessions whose ids the layer issues.
 
 mod actix;
+mod beside;
 mod browser;
 mod cookie;
 mod faults;
