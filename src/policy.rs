@@ -46,7 +46,8 @@ pub enum WriteMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MissingKey {
     /// The request goes on with an anonymous handle; extractors answer 401 where a handler
-    /// demands [`Tokens`](crate::Tokens). The default: sign-in pages need no key.
+    /// demands [`Tokens`](crate::Tokens), unless the layer [issues](crate::session) session ids. The default:
+    /// sign-in pages need no key.
     #[default]
     Anonymous,
     /// The service answers 401 and the inner service is not called.

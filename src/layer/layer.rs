@@ -20,13 +20,13 @@ use crate::policy::{FailurePolicy, InvalidKey, MissingKey, WriteMode};
 ///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_token_cache::{MemoryStore, TokenCache, TokenCacheLayer, Tokens, key};
+/// use tower_token_cache::{MemoryStore, TokenCache, TokenCacheLayer, Tokens, session};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let cache = TokenCache::builder(MemoryStore::new()).build()?;
 /// let service = ServiceBuilder::new()
-///     .layer(TokenCacheLayer::new(cache, key::cookie("sid")))
+///     .layer(TokenCacheLayer::new(cache, session::Cookie::new("sid")?))
 ///     .service(service_fn(async |request: http::Request<String>| {
 ///         let tokens = request.extensions().get::<Tokens>().expect("set by the layer");
 ///         Ok::<_, std::convert::Infallible>(http::Response::new(format!("{tokens:?}")))
@@ -40,7 +40,8 @@ use crate::policy::{FailurePolicy, InvalidKey, MissingKey, WriteMode};
 pub struct TokenCacheLayer(Arc<Settings>);
 
 impl TokenCacheLayer {
-    /// A layer over this cache; `key` says whose tokens a request is about.
+    /// A layer over this cache; `key` says whose tokens a request is about. Over a
+    /// [`session::Cookie`](crate::session::Cookie) the layer also issues session ids.
     pub fn new(cache: TokenCache, key: impl KeyExtractor) -> Self {
         Self::from_source(cache, Source::Key(Arc::new(key)))
     }

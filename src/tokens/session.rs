@@ -56,8 +56,9 @@ impl Tokens {
     }
 
     /// Gives the session a new id: moves everything to this partition, and signs the old one out,
-    /// in one step of the store. Do it at every sign-in, so that a session id that was planted
-    /// before is worth nothing after (OWASP: session fixation).
+    /// in one step of the store, so that a session id that was planted before is worth nothing after
+    /// (OWASP: session fixation). What was planted *in* the session moves along, as do another user's tokens: at
+    /// the end of a login use [`sign_in`](Self::sign_in), which leaves nothing of before.
     ///
     /// Returns the handle of the new partition; this one is of the past. A redemption of the session's
     /// refresh token that is under way on any instance ends first, so that its successor moves; within an
@@ -67,7 +68,7 @@ impl Tokens {
     /// As for [`insert`](Self::insert), [`Error::Unavailable`] when it is not known whether L2 did
     /// it, and when such a redemption takes longer than the
     /// [operation timeout](crate::Timeouts::operation), and [`Error::NoSessionId`] for a session in
-    /// cookies, which nobody can plant: sign out instead, and then insert.
+    /// cookies, which nobody can plant: use [`sign_in`](Self::sign_in).
     pub async fn move_to(&self, partition: PartitionKey) -> Result<Self, Error> {
         let session = self.session()?;
         if self.is_in_cookies() {
@@ -89,8 +90,8 @@ impl Tokens {
     }
 
     /// Links this session to a user, so that
-    /// [`TokenCache::sign_out_user`](crate::TokenCache::sign_out_user) ends it. Call it at sign-in,
-    /// after [`move_to`](Self::move_to). On return L2 has it, as far as the failure policy demands.
+    /// [`TokenCache::sign_out_user`](crate::TokenCache::sign_out_user) ends it. [`sign_in`](Self::sign_in) does it
+    /// for the users that it is given; without it, call it after [`move_to`](Self::move_to). On return L2 has it, as far as the failure policy demands.
     /// A session can be linked to several users (as known by several providers): the first of them
     /// to be signed out ends it.
     ///
