@@ -56,6 +56,8 @@
 //!
 //! The age is that of the cookie. How long the tokens live in the store is up to [`Lifetimes`](crate::Lifetimes).
 //! The time in the value of a rolling cookie tells only when to renew it: a browser that changes it changes nothing else.
+//! A session that this instance knows to be over is not renewed. One that was replaced on another instance a moment ago
+//! may be: a browser that gets the late response last has to sign in again.
 //!
 //! The id and the cookie are as good as a password. Cross-site requests are kept off by `SameSite`, as far as browsers do
 //! that; a form that changes something needs a CSRF token of the application's all the same, and the `state` of a login

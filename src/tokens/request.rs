@@ -58,8 +58,8 @@ impl Tokens {
     }
 
     /// The `Set-Cookie` line of the response head, where the layer issues session ids. A cookie is renewed only
-    /// where this request has found a token, and the session has not ended since: a late response must not put
-    /// it in the place of the next one.
+    /// where this request has found a token, and the session has not ended since, as far as this process knows: a
+    /// late response must not put it in the place of the next one.
     pub(crate) fn session_cookie(&self) -> Option<String> {
         let handle = &*self.handle;
         let issue = handle.issue.as_ref()?;
