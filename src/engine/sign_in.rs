@@ -11,8 +11,8 @@ use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Durability;
 use crate::policy::FailurePolicy;
 
-/// A session that has begun. Whoever asked for it may have gone, and then nobody knows its id: it is signed out
-/// on drop, unless it is [kept](Self::keep).
+/// A session that has begun. If its caller has gone, no browser gets its id: it is signed out on drop, unless it
+/// is [kept](Self::keep).
 pub(crate) struct Begun {
     engine: Arc<Engine>,
     session: Option<PartitionKey>,
@@ -33,7 +33,7 @@ impl Drop for Begun {
 }
 
 impl Engine {
-    /// Begins a session of an id that nobody has used. On return L2 has it, as far as the policy demands; where it
+    /// Begins a session of an id that was not used before. On return L2 has it, as far as the policy demands; where it
     /// has links, L2 was asked for the users whatever the policy.
     pub(crate) async fn begin_session(
         self: &Arc<Self>,
@@ -83,7 +83,7 @@ impl Engine {
         Ok((begun, durability))
     }
 
-    /// Signs out a session whose id nobody has got to know. It is not waited for.
+    /// Signs out a session whose id no browser has. It is not waited for.
     pub(crate) fn forget_session(self: &Arc<Self>, session: &PartitionKey) {
         // After a shutdown nothing is sent any more, and it ends with its lifetime.
         drop(self.sign_out(session, &mut None));

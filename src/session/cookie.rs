@@ -70,8 +70,8 @@ impl Cookie {
         })))
     }
 
-    /// A cookie without `Secure` and without the prefix `__Host-`, for development on plain http: whoever is on
-    /// the way reads and plants it. Secure unless this is called.
+    /// A cookie without `Secure` and without the prefix `__Host-`, for development on plain http: machines
+    /// on the way can read and plant it. Secure unless this is called.
     pub fn insecure_for_localhost(self) -> Self {
         self.set(|settings| {
             settings.secure = false;

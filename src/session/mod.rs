@@ -14,7 +14,7 @@
 //! }
 //!
 //! async fn me(tokens: Tokens) -> Result<String, Error> {
-//!     // `Error::NoPartition`, which is a 401, where nobody is signed in.
+//!     // `Error::NoPartition`, which is a 401, before a sign-in.
 //!     Ok(format!("{:?}", tokens.get("graph").await?))
 //! }
 //!

@@ -6,7 +6,7 @@ use crate::token::TokenSet;
 
 /// What a session begins with: [`Tokens::sign_in`](crate::Tokens::sign_in) takes it.
 #[derive(Clone, Debug)]
-#[must_use = "nobody is signed in until `Tokens::sign_in` has this"]
+#[must_use = "no user is signed in until `Tokens::sign_in` has this"]
 pub struct SignIn {
     pub(crate) key: Result<TokenKey, Error>,
     pub(crate) tokens: TokenSet,

@@ -68,7 +68,7 @@ impl Tokens {
     /// As for [`insert`](Self::insert), [`Error::Unavailable`] when it is not known whether L2 did
     /// it, and when such a redemption takes longer than the
     /// [operation timeout](crate::Timeouts::operation), and [`Error::NoSessionId`] for a session in
-    /// cookies, which nobody can plant: use [`sign_in`](Self::sign_in).
+    /// cookies, which cannot be planted: use [`sign_in`](Self::sign_in).
     pub async fn move_to(&self, partition: PartitionKey) -> Result<Self, Error> {
         let session = self.session()?;
         if self.is_in_cookies() {

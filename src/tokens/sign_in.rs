@@ -35,15 +35,15 @@ impl Tokens {
     /// | policy | |
     /// |---|---|
     /// | [`Degrade`](crate::FailurePolicy::Degrade) | [`Durability::Pending`]: both hold in this process, the head sets the cookie, and L2 is told when it is back. Until then other instances take the new session for empty, and go on with the old one. |
-    /// | [`Strict`](crate::FailurePolicy::Strict) | [`Error::Unavailable`], and nobody is signed in. |
+    /// | [`Strict`](crate::FailurePolicy::Strict) | [`Error::Unavailable`], and no user is signed in. |
     /// | [`Bypass`](crate::FailurePolicy::Bypass) | The new session is in memory only; the sign-out is as under `Degrade`. |
     ///
     /// With [a user](SignIn::user) it is [`Error::Unavailable`] whatever the policy: as for
     /// [`link_user`](Self::link_user), L2 is asked for the user's epoch.
     ///
-    /// On an error the browser keeps its cookie, and nobody is signed in: the session before is over all the same,
+    /// On an error the browser keeps its cookie, and no user is signed in: the session before is over all the same,
     /// unless the error is one of the arguments, [`Error::NoSessionId`] or [`Error::Randomness`]. Where this future is
-    /// dropped, or the request ends without a head, the new session is signed out: nobody knows its id.
+    /// dropped, or the request ends without a head, the new session is signed out: no browser has its id.
     ///
     /// # Errors
     /// [`Error::NoSessionId`] where no id can be issued; [`Error::InvalidKey`] for a key or user that cannot be one;

@@ -168,7 +168,7 @@ async fn axum_login() {
     assert_eq!(jar.send(&app, "GET", "/me").await.1, "ada");
     assert_eq!(jar.send(&app, "POST", "/login/bob").await.0, 200);
     assert_eq!(jar.send(&app, "GET", "/me").await.1, "bob");
-    // An id that the session store has not issued is nobody's.
+    // An id that the session store has not issued belongs to no user.
     other.0.push(("id".to_owned(), "A".repeat(22)));
     assert_eq!(other.send(&app, "GET", "/me").await.0, 401);
 }

@@ -41,7 +41,7 @@ pub fn handle(request: &Request<()>) -> Tokens {
         .clone()
 }
 
-/// What the application knows of whoever asks; nothing of an anonymous one.
+/// What the application knows of this session; nothing of an anonymous request.
 pub async fn api(tokens: &Tokens) -> Option<String> {
     match tokens.get("api").await {
         Ok(lookup) => lookup.hit().map(|token| token.access_token().to_owned()),

@@ -257,7 +257,7 @@ async fn other_extractors_refuse_invalid_keys_unless_they_are_told() {
         .visit(&lenient, async |tokens| tokens.keys().await)
         .await;
     assert_eq!(visit.status, StatusCode::UNAUTHORIZED);
-    // It sets no cookie, so it removes none, and signs nobody in.
+    // It sets no cookie, so it removes none, and signs no user in.
     assert!(visit.set_cookie.is_empty());
     let visit = browser
         .visit(&lenient, async |tokens| {

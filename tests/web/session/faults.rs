@@ -85,7 +85,7 @@ async fn while_l2_is_away_degrade_signs_in_here_and_tells_l2_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_l2_is_away_strict_signs_nobody_in() {
+async fn while_l2_is_away_strict_signs_no_user_in() {
     let store = TestStore::default();
     let here = cache(store.clone());
     let layer = issuing(&here).failure_policy(FailurePolicy::Strict);
@@ -138,7 +138,7 @@ async fn a_session_whose_id_no_browser_gets_is_signed_out() {
 }
 
 #[tokio::test]
-async fn a_sign_in_that_is_dropped_leaves_nobody_signed_in() {
+async fn a_sign_in_that_is_dropped_leaves_no_user_signed_in() {
     let store = TestStore::default();
     let here = cache(store.clone());
     let layer = issuing(&here);

@@ -142,7 +142,7 @@ async fn tokens_are_those_of_the_client_that_signs_in() {
 }
 
 #[tokio::test]
-async fn a_sign_out_removes_the_cookie_and_the_handle_is_nobodys() {
+async fn a_sign_out_removes_the_cookie_and_leaves_an_anonymous_handle() {
     let store = TestStore::default();
     let layer = issuing(&cache(store.clone()));
     let mut browser = Browser::default();
