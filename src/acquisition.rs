@@ -14,7 +14,7 @@ use crate::key::TokenKey;
 use crate::lookup::{CacheLevel, Lookup};
 use crate::telemetry::OK;
 use crate::token::{Token, TokenSet};
-use crate::tokens::Tokens;
+use crate::tokens::{Session, Tokens};
 
 /// How a token is to be acquired; [`Tokens::acquire`] begins one.
 #[must_use]
@@ -125,7 +125,8 @@ impl<'a> Acquisition<'a> {
 
     async fn find(&self, call: Call) -> Result<AcquiredToken, Error> {
         let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
-        let partition = self.tokens.partition()?;
+        let session = self.tokens.session()?;
+        let partition = &session.partition;
         let in_cookies = self.tokens.is_in_cookies();
         let entry = self.tokens.entry(&self.key);
         let insists = self.force || self.claims.is_some();
@@ -146,7 +147,7 @@ impl<'a> Acquisition<'a> {
                 need.replaces = Some(token.clone());
                 need.reason = Some(RefreshReason::ProactivelyRefreshed);
                 // The token is still good.
-                let acquired = self.join(need, call).await;
+                let acquired = self.join(session, need, call).await;
                 return Ok(acquired.unwrap_or_else(|_| AcquiredToken::cached(token, level)));
             }
             if due {
@@ -154,19 +155,23 @@ impl<'a> Acquisition<'a> {
             }
             return Ok(AcquiredToken::cached(token, level));
         }
-        self.join(need, call).await
+        self.join(session, need, call).await
     }
 
     /// Joins or starts what gets the token, and waits for it.
-    async fn join(&self, need: Need, call: Call) -> Result<AcquiredToken, Error> {
+    async fn join(
+        &self,
+        session: &Session,
+        need: Need,
+        call: Call,
+    ) -> Result<AcquiredToken, Error> {
         let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
-        let partition = self.tokens.partition()?;
         let before = self.tokens.before_change()?;
-        let mut observed = self.tokens.observe();
+        let mut observed = session.observe();
         let acquired = engine
-            .acquire(partition, &need, policy, &mut observed, call)
+            .acquire(&session.partition, &need, policy, &mut observed, call)
             .await;
-        self.tokens.keep(observed);
+        session.keep(observed);
         let acquired = acquired?;
         self.tokens.after_change(before)?;
         self.tokens.read_from(acquired.level);
@@ -195,11 +200,11 @@ impl<'a> Acquisition<'a> {
         Fut: Future<Output = Result<TokenSet, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        if let Ok(partition) = self.tokens.partition() {
+        if let Ok(session) = self.tokens.session() {
             let policy = self.tokens.failure_policy();
             let engine = self.tokens.engine();
             let entry = self.tokens.entry(&self.key);
-            engine.refresh_ahead(partition, token, &entry, policy, erase(acquire));
+            engine.refresh_ahead(&session.partition, token, &entry, policy, erase(acquire));
         }
     }
 

@@ -38,7 +38,8 @@ impl<S: Sync> FromRequestParts<S> for Tokens {
     }
 }
 
-/// `None` for a request without a partition key or without the layer.
+/// `None` without the layer, and for a request without a partition key unless the layer
+/// [issues](crate::session) session ids.
 impl<S: Sync> OptionalFromRequestParts<S> for Tokens {
     type Rejection = Infallible;
 

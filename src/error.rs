@@ -42,12 +42,16 @@ pub enum Error {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The session lives in cookies, and the response head, which carries them, is on its way:
-    /// nothing was changed, unless it is a sign-out, which counts on this instance.
+    /// The response head is on its way, and should have carried the change: a session that lives in cookies, or
+    /// the id of a new session. Nothing was changed, but a sign-out in cookies counts on this instance, and the
+    /// session that a sign-in was to replace may have ended.
     ResponseSent,
-    /// The session lives in cookies and has no id that could be given another: nothing was changed.
-    /// Sign out, and then insert.
+    /// The session has no id that could be given another here: nothing was changed.
+    /// [`sign_in`](crate::Tokens::sign_in) needs a layer over a [`session::Cookie`](crate::session::Cookie) or a
+    /// `CookieStore`, and [`move_to`](crate::Tokens::move_to) cannot move what lives in cookies.
     NoSessionId,
+    /// The operating system has no random numbers for a session id: nothing was changed.
+    Randomness,
     /// [`TokenCache::shutdown`](crate::TokenCache::shutdown) has run: nothing was changed.
     ShutDown,
     /// No token could be acquired.
@@ -64,7 +68,9 @@ impl Error {
             }
             Self::InvalidKey(_) => http::StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => http::StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ResponseSent | Self::NoSessionId => http::StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ResponseSent | Self::NoSessionId | Self::Randomness => {
+                http::StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::Acquire(error) => match error.kind() {
                 AcquireErrorKind::ReauthenticationRequired => http::StatusCode::UNAUTHORIZED,
                 AcquireErrorKind::RetryLater => http::StatusCode::SERVICE_UNAVAILABLE,
@@ -85,6 +91,7 @@ impl Error {
             Self::TooLarge { .. } => "too_large",
             Self::ResponseSent => "response_sent",
             Self::NoSessionId => "no_session_id",
+            Self::Randomness => "randomness",
             Self::ShutDown => "shut_down",
             Self::Acquire(error) => error.kind().as_str(),
         }
@@ -108,7 +115,10 @@ impl fmt::Display for Error {
                 write!(f, "the tokens take {size} bytes, the limit is {limit}")
             }
             Self::ResponseSent => f.write_str("the response is sent: its cookies cannot change"),
-            Self::NoSessionId => f.write_str("a session in cookies has no id to be changed"),
+            Self::NoSessionId => {
+                f.write_str("no session id can be issued here: use session::Cookie")
+            }
+            Self::Randomness => f.write_str("the system has no random numbers"),
             Self::ShutDown => f.write_str("the token cache is shut down"),
             Self::Acquire(_) => f.write_str("acquiring a token failed"),
         }
@@ -124,7 +134,9 @@ impl StdError for Error {
             // An acquire function may need a token of another partition, and wrap its error.
             Self::NoPartition | Self::SignedOut => Some(&SIGN_IN),
             Self::Overloaded | Self::ShutDown => Some(&LATER),
-            Self::TooLarge { .. } | Self::ResponseSent | Self::NoSessionId => None,
+            Self::TooLarge { .. } | Self::ResponseSent | Self::NoSessionId | Self::Randomness => {
+                None
+            }
         }
     }
 }

@@ -99,6 +99,7 @@ pub mod sabotage;
 #[cfg(feature = "seal")]
 pub mod seal;
 mod secret;
+pub mod session;
 pub mod store;
 mod telemetry;
 mod time;
@@ -125,7 +126,9 @@ pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};
 pub use crate::key::{KeyError, KeyExtractor, PartitionKey, PartitionKind, RequestHead, TokenKey};
 pub use crate::layer::{TokenCacheLayer, TokenCacheService};
 pub use crate::lookup::{CacheLevel, Durability, Lookup};
-pub use crate::policy::{FailurePolicy, L2Failure, L2Operation, MissingKey, OnFailure, WriteMode};
+pub use crate::policy::{
+    FailurePolicy, InvalidKey, L2Failure, L2Operation, MissingKey, OnFailure, WriteMode,
+};
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub use crate::rejection::TokensRejection;
 #[cfg(feature = "seal")]

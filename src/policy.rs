@@ -49,10 +49,24 @@ pub enum WriteMode {
 #[non_exhaustive]
 pub enum MissingKey {
     /// The request goes on with an anonymous handle; extractors answer 401 where a handler
-    /// demands [`Tokens`](crate::Tokens). The default: sign-in pages need no key.
+    /// demands [`Tokens`](crate::Tokens), unless the layer [issues](crate::session) session ids. The default:
+    /// sign-in pages need no key.
     #[default]
     Anonymous,
     /// The service answers 401 and the inner service is not called.
+    Reject,
+}
+
+/// What the service does with a request whose partition key is [invalid](crate::KeyError): two keys in one place,
+/// or one that cannot be a key. Each is counted in [`Stats::invalid_keys`](crate::Stats::invalid_keys).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InvalidKey {
+    /// The request goes on as one without a key. The default over a
+    /// [`session::Cookie`](crate::session::Cookie): a user whose browser sends a broken cookie can sign in again,
+    /// and the response removes it.
+    Anonymous,
+    /// The service answers 400 and the inner service is not called. The default over other extractors: no response
+    /// of the layer can put the key right.
     Reject,
 }
 

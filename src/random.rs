@@ -36,6 +36,15 @@ pub(crate) fn number() -> Result<u64, getrandom::Error> {
     repeatable().map_or_else(getrandom::u64, Ok)
 }
 
+/// 256 random bits.
+pub(crate) fn secret() -> Result<[u8; 32], getrandom::Error> {
+    let mut bits = [0; 32];
+    for part in bits.as_chunks_mut::<8>().0 {
+        *part = number()?.to_be_bytes();
+    }
+    Ok(bits)
+}
+
 /// A random number from 0 to 1, for jitter; 0.5 on a system without random numbers.
 pub(crate) fn fraction() -> f64 {
     number().map_or(0.5, |number| (number >> 32) as f64 / f64::from(u32::MAX))

@@ -8,7 +8,7 @@ use crate::tokens::Tokens;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokensRejection {
-    /// The request has no partition key: 401.
+    /// The request has no partition key, and the layer [issues](crate::session) none: 401.
     Anonymous,
     /// No [`TokenCacheLayer`](crate::TokenCacheLayer) wraps this route: 500.
     MissingLayer,
@@ -27,7 +27,9 @@ impl TokensRejection {
 /// The handle that the layer has left in a request's extensions, for a handler that demands one.
 pub(crate) fn demand(found: Option<&Tokens>) -> Result<Tokens, TokensRejection> {
     match found {
-        Some(tokens) if tokens.is_anonymous() => Err(TokensRejection::Anonymous),
+        Some(tokens) if tokens.is_anonymous() && !tokens.issues() => {
+            Err(TokensRejection::Anonymous)
+        }
         Some(tokens) => Ok(tokens.clone()),
         None => Err(TokensRejection::MissingLayer),
     }

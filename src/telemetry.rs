@@ -69,6 +69,7 @@ pub(crate) struct Counters {
     pub(crate) recovered_changes: Counter,
     pub(crate) acquisitions: Counter,
     pub(crate) failed_acquisitions: Counter,
+    pub(crate) invalid_keys: Counter,
     pub(crate) feed_told: Counter,
     pub(crate) feed_hints: Counter,
     pub(crate) feed_compares: Counter,
@@ -113,6 +114,10 @@ impl Default for Counters {
             failed_acquisitions: Counter::new(
                 "failed_acquisitions",
                 "Calls to the provider that did not.",
+            ),
+            invalid_keys: Counter::new(
+                "invalid_keys",
+                "Requests whose partition key was not accepted.",
             ),
             feed_told: Counter::new("feed_told", "Changes that the store's feed has told of."),
             feed_hints: Counter::new("feed_hints", "Of these, those of partitions in memory."),
@@ -221,6 +226,9 @@ pub struct Stats {
     /// store; the setting of L1 where the store has no feed. To it comes the time that a comparison takes which is
     /// under way. `None` is without bound: the store does not answer, or there is no such setting.
     pub staleness_bound: Option<std::time::Duration>,
+    /// Requests whose partition key was not accepted, as two cookies of one name; see
+    /// [`InvalidKey`](crate::InvalidKey).
+    pub invalid_keys: u64,
     /// Calls to the provider that gave tokens.
     pub acquisitions: u64,
     /// Calls to the provider that did not.

@@ -5,25 +5,28 @@ mod client;
 mod head;
 mod request;
 mod session;
+mod sessions;
+mod sign_in;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use self::head::{Before, Head};
 pub(crate) use self::request::RequestGuard;
+pub(crate) use self::sessions::Session;
+use self::sessions::Sessions;
 use crate::acquire::Metadata;
 use crate::codec::Value;
 use crate::engine::core::Engine;
-use crate::engine::partition::observed::Observed;
 use crate::error::Error;
 use crate::key::{ClientName, PartitionKey, TokenKey, id_token_of, refresh_token_of};
 use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
+use crate::session::Issue;
 #[cfg(feature = "cookie")]
 use crate::store::Pinned;
 use crate::telemetry::OK;
@@ -48,12 +51,10 @@ pub struct Tokens {
 
 struct Handle {
     engine: Arc<Engine>,
-    partition: Option<PartitionKey>,
+    sessions: Sessions,
     failure_policy: AtomicU8,
     write_mode: AtomicU8,
     last_read: AtomicU8,
-    /// What this handle saw at first use.
-    observed: Mutex<Option<Observed>>,
     /// Something was changed.
     changed: AtomicBool,
     /// Something was changed that must reach L2 before the response head.
@@ -61,6 +62,8 @@ struct Handle {
     /// The response is over, or there never was a request.
     ended: AtomicBool,
     head: Head,
+    /// Where the layer issues session ids.
+    issue: Option<Box<Issue>>,
 }
 
 impl Tokens {
@@ -73,15 +76,15 @@ impl Tokens {
     ) -> Self {
         let handle = Handle {
             engine,
-            partition,
+            sessions: Sessions::new(partition),
             failure_policy: AtomicU8::new(failure_policy as u8),
             write_mode: AtomicU8::new(write_mode as u8),
             last_read: AtomicU8::new(CacheLevel::None as u8),
-            observed: Mutex::new(None),
             changed: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             head: Head::default(),
+            issue: None,
         };
         Self {
             handle: Arc::new(handle),
@@ -94,6 +97,14 @@ impl Tokens {
     pub(crate) fn in_cookies(mut self, slot: &Arc<Pinned>, limit: usize) -> Self {
         if let Some(handle) = Arc::get_mut(&mut self.handle) {
             handle.head.carry(slot.clone(), limit);
+        }
+        self
+    }
+
+    /// The same handle, of a layer that issues session ids. It has no clones yet.
+    pub(crate) fn issuing(mut self, issue: Issue) -> Self {
+        if let Some(handle) = Arc::get_mut(&mut self.handle) {
+            handle.issue = Some(Box::new(issue));
         }
         self
     }
@@ -183,30 +194,32 @@ impl Tokens {
     /// # Errors
     /// As for [`contains`](Self::contains).
     pub async fn keys(&self) -> Result<Vec<TokenKey>, Error> {
-        let partition = self.partition()?;
-        let mut observed = self.observe();
+        let session = self.session()?;
+        let mut observed = session.observe();
         let keys = self
             .handle
             .engine
             .keys(
-                partition,
+                &session.partition,
                 self.client_name(),
                 self.failure_policy(),
                 &mut observed,
             )
             .await;
-        self.keep(observed);
+        session.keep(observed);
         keys?.ok_or_else(Error::unavailable)
     }
 
     /// Keeps a token, or a token endpoint's whole answer, under this key.
     ///
     /// Visible at once to this handle and to every request of this process. A set without a
-    /// refresh or id token leaves the [client](Self::client)'s as it is.
+    /// refresh or id token leaves the [client](Self::client)'s as it is: at the end of a login use
+    /// [`sign_in`](Self::sign_in). Where the layer [issues](crate::session) session ids, an anonymous request gets a
+    /// session.
     ///
     /// # Errors
     /// [`Error::InvalidKey`], [`Error::TooLarge`], [`Error::SignedOut`], [`Error::Overloaded`],
-    /// [`Error::ResponseSent`], and those of [`get`](Self::get). On an error nothing is changed, with one exception: under
+    /// [`Error::ResponseSent`], [`Error::Randomness`], and those of [`get`](Self::get). On an error nothing is changed, with one exception: under
     /// [`FailurePolicy::Strict`] and [`Overloaded`](crate::Builder::max_pending_changes) queues,
     /// the change may be kept and replayed although its commit failed.
     pub async fn insert<K>(&self, key: K, tokens: impl Into<TokenSet>) -> Result<(), Error>
@@ -215,7 +228,18 @@ impl Tokens {
         Error: From<K::Error>,
     {
         let key = key.try_into()?;
-        let set = tokens.into();
+        let changes = self.entries_of(&key, tokens.into())?;
+        let changes = changes.map(|(name, value)| (name, Some(value)));
+        self.begin_if_anonymous()?;
+        self.change(changes.collect(), false).await
+    }
+
+    /// What this client has after an answer, by entry.
+    fn entries_of(
+        &self,
+        key: &TokenKey,
+        set: TokenSet,
+    ) -> Result<impl Iterator<Item = (TokenKey, Value)> + use<>, Error> {
         let size = set.size();
         if size > MAX_TOKEN_SET {
             return Err(Error::TooLarge {
@@ -223,9 +247,7 @@ impl Tokens {
                 limit: MAX_TOKEN_SET,
             });
         }
-        let changes = set.into_changes(self.entry(&key).into_owned());
-        let changes = changes.map(|(name, value)| (name, Some(value)));
-        self.change(changes.collect(), false).await
+        Ok(set.into_changes(self.entry(key).into_owned()))
     }
 
     /// Removes the token under this key, before the response head is sent.
@@ -276,15 +298,14 @@ impl Tokens {
     /// ended what this handle has changed before L2 took it; and [`Error::Unavailable`] under
     /// [`FailurePolicy::Strict`]: the changes are kept and replayed all the same.
     pub async fn commit(&self) -> Result<Durability, Error> {
-        let partition = self.partition()?;
-        let ended = self.handle.engine.commit(partition).await;
+        let (engine, session) = (&self.handle.engine, self.session()?);
+        let ended = engine.commit(&session.partition).await;
         let changed = self.handle.changed.load(Ordering::Acquire);
-        let observed = self.observe().filter(|_| changed);
-        if observed.is_some_and(|observed| self.handle.engine.is_over(partition, &observed, &ended))
-        {
+        let observed = session.observe().filter(|_| changed);
+        if observed.is_some_and(|observed| engine.is_over(&session.partition, &observed, &ended)) {
             return Err(Error::SignedOut);
         }
-        self.handle.engine.finish(self.failure_policy(), ended)
+        engine.finish(self.failure_policy(), ended)
     }
 
     /// Reads the partition from L2 again, past L1. Whether L2 could be asked; if not, memory
@@ -295,7 +316,7 @@ impl Tokens {
     pub async fn reload(&self) -> Result<bool, Error> {
         self.handle
             .engine
-            .reload(self.partition()?, self.failure_policy())
+            .reload(&self.session()?.partition, self.failure_policy())
             .await
     }
 
@@ -309,9 +330,10 @@ impl Tokens {
         }
     }
 
-    /// Whether the request carries no partition key.
+    /// Whether the request carries no partition key. Where the layer [issues](crate::session) session ids, a sign-in
+    /// changes that, and so does a sign-out.
     pub fn is_anonymous(&self) -> bool {
-        self.handle.partition.is_none()
+        self.handle.sessions.latest().is_none()
     }
 
     /// What this request does when L2 fails.
@@ -336,31 +358,35 @@ impl Tokens {
     }
 
     async fn read(&self, name: &str) -> Result<Lookup<Value>, Error> {
-        let partition = self.partition()?;
+        let session = self.session()?;
         let policy = self.failure_policy();
-        let engine = &self.handle.engine;
-        if let Some((value, _)) = engine.hit(partition, name, policy, &mut self.lock_observed()) {
+        let hit = {
+            let mut observed = session.lock_observed();
+            let engine = &self.handle.engine;
+            engine.hit(&session.partition, name, policy, &mut observed)
+        };
+        if let Some((value, _)) = hit {
             self.read_from(CacheLevel::L1);
             return Ok(Lookup::Hit(value));
         }
         // On the heap, so that the future of a hit is small.
-        Box::pin(self.read_further(partition, name, policy)).await
+        Box::pin(self.read_further(session, name, policy)).await
     }
 
     /// The same where L1 alone is not enough.
     async fn read_further(
         &self,
-        partition: &PartitionKey,
+        session: &Session,
         name: &str,
         policy: FailurePolicy,
     ) -> Result<Lookup<Value>, Error> {
-        let mut observed = self.observe();
+        let mut observed = session.observe();
         let answer = self
             .handle
             .engine
-            .read(partition, name, policy, &mut observed)
+            .read(&session.partition, name, policy, &mut observed)
             .await;
-        self.keep(observed);
+        session.keep(observed);
         let (lookup, level) = answer.inspect_err(|_| self.read_from(CacheLevel::Unavailable))?;
         self.read_from(level);
         Ok(lookup)
@@ -368,15 +394,15 @@ impl Tokens {
 
     /// The token if L1 has it and it needs no second look, and the time.
     pub(crate) fn token_in_l1(&self, key: &TokenKey) -> Option<(Token, Timestamp)> {
-        let partition = self.handle.partition.as_ref()?;
+        let session = self.handle.sessions.latest()?;
         let policy = self.failure_policy();
-        let mut observed = self.lock_observed();
+        let mut observed = session.lock_observed();
         let entry = self.entry(key);
         let name = entry.as_ref().as_ref();
         match self
             .handle
             .engine
-            .hit(partition, name, policy, &mut observed)?
+            .hit(&session.partition, name, policy, &mut observed)?
         {
             (Value::Token(token), now) => {
                 self.read_from(CacheLevel::L1);
@@ -407,16 +433,16 @@ impl Tokens {
         changes: Vec<(TokenKey, Option<Value>)>,
         urgent: bool,
     ) -> Result<(), Error> {
-        let partition = self.partition()?;
-        let handle = &*self.handle;
+        let session = self.session()?;
+        let (handle, partition) = (&*self.handle, &session.partition);
         let before = self.before_change()?;
-        let mut observed = self.observe();
+        let mut observed = session.observe();
         let policy = self.failure_policy();
         let made = handle
             .engine
             .change(partition, changes, policy, &mut observed)
             .await;
-        self.keep(observed);
+        session.keep(observed);
         made?;
         if policy == FailurePolicy::Bypass {
             return Ok(());
@@ -438,28 +464,10 @@ impl Tokens {
         Ok(())
     }
 
-    pub(crate) fn partition(&self) -> Result<&PartitionKey, Error> {
-        self.handle.partition.as_ref().ok_or(Error::NoPartition)
-    }
-
-    pub(crate) fn observe(&self) -> Option<Observed> {
-        *self.lock_observed()
-    }
-
-    /// Keeps what was seen first, and how L2 fared last.
-    pub(crate) fn keep(&self, observed: Option<Observed>) {
-        match (&mut *self.lock_observed(), observed) {
-            (Some(kept), Some(observed)) => kept.follow(&observed),
-            (kept, observed) => *kept = kept.or(observed),
-        }
-    }
-
-    fn keep_new(&self, observed: Option<Observed>) {
-        *self.lock_observed() = observed;
-    }
-
-    fn lock_observed(&self) -> MutexGuard<'_, Option<Observed>> {
-        self.handle.observed.lock()
+    /// The session now. An operation works on one session from its beginning to its end, even if another takes
+    /// its place meanwhile.
+    pub(crate) fn session(&self) -> Result<&Session, Error> {
+        self.handle.sessions.latest().ok_or(Error::NoPartition)
     }
 }
 

@@ -109,7 +109,7 @@ impl<B: MessageBody> Future for Committing<B> {
         let (outcome, guard, exchange) = outcome.expect("polled after completion");
         Poll::Ready(match guard.0.may_respond(ended) {
             true => guarded(outcome, guard, exchange),
-            false => set_cookies(unavailable(outcome), exchange.finish()),
+            false => set_cookies(unavailable(outcome), exchange.finish(&guard.0)),
         })
     }
 }
@@ -120,7 +120,7 @@ fn guarded<B: MessageBody>(
     exchange: Exchange,
 ) -> Outcome<ResponseBody<B>> {
     guard.0.close();
-    let outcome = set_cookies(outcome, exchange.finish());
+    let outcome = set_cookies(outcome, exchange.finish(&guard.0));
     drop(guard);
     outcome.map(|response| response.map_body(|_, body| ResponseBody::new(body)))
 }

@@ -2,9 +2,9 @@
 
 use http::header::COOKIE;
 
-use super::same_site::SameSite;
 use crate::codec::Unopenable;
 use crate::key::RequestHead;
+use crate::session::SameSite;
 
 /// The longest `Set-Cookie` line: browsers take 4,096 bytes, and some count three more.
 const MAX_LINE: usize = 4093;

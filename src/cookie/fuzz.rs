@@ -7,10 +7,10 @@ use http::header::{COOKIE, HeaderValue};
 use super::chunks::Chunks;
 use super::compress::unpack;
 use super::payload;
-use super::same_site::SameSite;
 use super::sealer::Sealer;
 use crate::key::RequestHead;
 use crate::seal::{KeyRing, RingKey};
+use crate::session::SameSite;
 
 const NAME: &str = "__Host-tokens";
 const MAX_SIZE: usize = 16 * 1024;

@@ -65,9 +65,9 @@
 //!   one that is used is renewed like its owner's, until the session is
 //!   [`MAX_SESSION_AGE`](CookieStore::MAX_SESSION_AGE) old, 30 days. What is in it is worth what the
 //!   provider gives for it: have it revoke the refresh token at sign-out (RFC 7009).
-//! - **Sign out before you sign in** (`tokens.sign_out().await?`, then insert): cookies that an
-//!   attacker has planted in the browser then have no part in what comes. It takes the place of
-//!   [`move_to`](crate::Tokens::move_to), which is an error here.
+//! - **End a login with [`sign_in`](crate::Tokens::sign_in)**, which signs out and then inserts: cookies that an
+//!   attacker has planted in the browser then have no part in what comes.
+//!   [`move_to`](crate::Tokens::move_to) is an error here.
 //!
 //! # What is in the cookies
 //!
@@ -99,7 +99,6 @@ mod exchange;
 mod fuzz;
 mod layer;
 mod payload;
-mod same_site;
 mod sealer;
 mod settings;
 mod store;
@@ -107,6 +106,6 @@ mod store;
 pub(crate) use self::exchange::Exchange;
 #[cfg(feature = "__tests")]
 pub(crate) use self::fuzz::read_anything;
-pub use self::same_site::SameSite;
 pub use self::settings::CookieStoreBuilder;
 pub use self::store::CookieStore;
+pub use crate::session::SameSite;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chunks::Chunks;
-use super::same_site::SameSite;
 use super::sealer::Sealer;
 use super::store::{CookieStore, Inner};
 use crate::error::ConfigError;
 use crate::seal::KeyRing;
+use crate::session::SameSite;
 use crate::store::{DynStore, Slots, TokenStore};
 use crate::time::{Clock, setting};
 

@@ -1,7 +1,7 @@
 //! The engine: everything between the handles ([`Tokens`](crate::Tokens)) and the store.
 //!
 //! ```text
-//!   operations    read   write   rename   sessions   sign_out      what a handle asks for
+//!   operations    read   write   rename   sessions   sign_in   sign_out   what a handle asks for
 //!                 (beside them: fallback, shutdown, stats)
 //!                                 |
 //!   work          acquire   write_behind   load   coherence        flights and background tasks
@@ -48,6 +48,7 @@ pub(crate) mod rename;
 pub(crate) mod runtime;
 pub(crate) mod sessions;
 pub(crate) mod shutdown;
+pub(crate) mod sign_in;
 pub(crate) mod sign_out;
 pub(crate) mod stats;
 pub(crate) mod sync;

@@ -28,15 +28,14 @@ const LISTED_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
 const MAX_LISTED: usize = 1000;
 
 impl Engine {
-    /// Links a session to a user. On return L2 has the link, as far as the policy demands.
+    /// Links a session to the user of this epoch. On return L2 has the link, as far as the policy demands.
     pub(crate) async fn link(
         self: &Arc<Self>,
         session: &PartitionKey,
-        user: &str,
+        user: PartitionKey,
         policy: FailurePolicy,
         observed: &mut Option<Observed>,
     ) -> Result<(), Error> {
-        let user = PartitionKey::epoch_of(user)?;
         let (session, mut seen) = (session.clone(), *observed);
         let links = |engine: Arc<Self>| async move {
             let linked = engine.link_to(&session, &user, policy, &mut seen).await;
@@ -80,7 +79,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn begin_link(&self, user: &PartitionKey) -> Result<Link, L2Error> {
+    pub(crate) async fn begin_link(&self, user: &PartitionKey) -> Result<Link, L2Error> {
         let id = self.id(user).await?;
         let epoch = self.rules.users.get(id.digest());
         let hints = epoch.hints();
@@ -200,7 +199,7 @@ impl Engine {
     }
 
     /// Adds a session to the user's list. A failure has no effect but that it is not shown.
-    async fn list(self: &Arc<Self>, session: &PartitionKey, link: &Link) {
+    pub(crate) async fn list(self: &Arc<Self>, session: &PartitionKey, link: &Link) {
         let list = PartitionKey::list_of(&link.epoch.digest);
         let Ok(name) = self.listed_as(session).await else {
             return;

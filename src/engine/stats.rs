@@ -24,6 +24,7 @@ impl Engine {
             accepted_plaintext: counters.accepted_plaintext.get(),
             signed_out_changes: counters.signed_out_changes.get(),
             superseded_changes: counters.superseded_changes.get(),
+            invalid_keys: counters.invalid_keys.get(),
             acquisitions: counters.acquisitions.get(),
             failed_acquisitions: counters.failed_acquisitions.get(),
             waiting_acquisitions: self.flights.count() as u64,

@@ -145,6 +145,13 @@ impl Engine {
             || self.partitions.with_known(key, over).unwrap_or(false)
     }
 
+    /// Whether this process knows that the partition, or a user that it is linked to, was signed out after
+    /// `observed` was taken.
+    pub(crate) fn has_ended(&self, key: &PartitionKey, observed: &Observed) -> bool {
+        let over = |state: &mut State| state.signed_out_since(observed) || state.links.are_over();
+        self.partitions.with_known(key, over).unwrap_or(false)
+    }
+
     /// Writes the partition's pending changes now. The wait is at most the operation timeout.
     pub(crate) fn commit(self: &Arc<Self>, key: &PartitionKey) -> CommitWait {
         self.commit_until(key, self.deadline())

@@ -5,10 +5,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use http::HeaderName;
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::AUTHORIZATION;
 
-use super::partition::position;
+use super::cookies::CookieName;
 use super::{KeyError, PartitionKey, PartitionKind, RequestHead};
+use crate::session;
 
 /// Finds the partition key of a request.
 ///
@@ -20,14 +21,21 @@ use super::{KeyError, PartitionKey, PartitionKind, RequestHead};
 /// | a key over [`PartitionKey::MAX_LEN`] | [`KeyError::TooLong`] |
 /// | control characters or bytes outside ASCII | [`KeyError::InvalidCharacter`] |
 ///
-/// A request with an invalid key is answered `400 Bad Request`, and neither the inner service nor
-/// another extractor sees it: guessing whose tokens are meant would be a security hole.
+/// No other extractor sees a request with an invalid key: guessing whose tokens are meant would be a security
+/// hole. The layer's [`InvalidKey`](crate::InvalidKey) policy decides what becomes of it.
 pub trait KeyExtractor: Send + Sync + 'static {
     /// The key of this request, if it has one.
     ///
     /// # Errors
     /// [`KeyError`] for a key that cannot be accepted.
     fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError>;
+
+    /// The cookie that new sessions are given, where the extractor has one: that of
+    /// [`session::Cookie`](crate::session::Cookie). An extractor around another one passes it on. None unless
+    /// this is implemented.
+    fn issues(&self) -> Option<&session::Cookie> {
+        None
+    }
 
     /// Asks `other` when this extractor finds no key.
     fn or<K: KeyExtractor>(self, other: K) -> Or<Self, K>
@@ -42,6 +50,10 @@ impl KeyExtractor for Arc<dyn KeyExtractor> {
     #[inline]
     fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
         (**self).extract(request)
+    }
+
+    fn issues(&self) -> Option<&session::Cookie> {
+        (**self).issues()
     }
 }
 
@@ -106,49 +118,19 @@ impl KeyExtractor for Header {
 
 /// The value of a cookie; see [`cookie`].
 #[derive(Clone, Debug)]
-pub struct Cookie {
-    /// The name and `=`.
-    prefix: Box<[u8]>,
-}
+pub struct Cookie(CookieName);
 
-/// The session named by a cookie (RFC 6265 §5.4). The value is taken as it is, less surrounding
+/// The session named by a cookie (RFC 6265 §5.4) that the application sets itself;
+/// [`session::Cookie`](crate::session::Cookie) also sets it. The value is taken as it is, less surrounding
 /// double quotes; its name is compared case-sensitively. A name that no request can have finds no key.
 pub fn cookie(name: impl Into<Box<str>>) -> Cookie {
-    let mut prefix = name.into().into_string().into_bytes();
-    prefix.push(b'=');
-    Cookie {
-        prefix: prefix.into(),
-    }
-}
-
-impl Cookie {
-    /// Takes the value of a pair of this name.
-    #[inline]
-    fn add<'a>(&self, pair: &'a [u8], found: &mut Unanimous<'a>) -> Result<(), KeyError> {
-        let Some(value) = pair.trim_ascii_start().strip_prefix(&*self.prefix) else {
-            return Ok(());
-        };
-        let value = value.trim_ascii();
-        let unquoted = value
-            .strip_prefix(b"\"")
-            .and_then(|v| v.strip_suffix(b"\""))
-            .map(<[u8]>::trim_ascii);
-        found.add(unquoted.unwrap_or(value))
-    }
+    Cookie(CookieName::new(name))
 }
 
 impl KeyExtractor for Cookie {
     fn extract(&self, request: &RequestHead<'_>) -> Result<Option<PartitionKey>, KeyError> {
         let mut found = Unanimous::default();
-        for line in request.headers(&COOKIE) {
-            let mut rest = Some(line);
-            while let Some(pairs) = rest {
-                let end = position(pairs, |byte| byte == b';').unwrap_or(pairs.len());
-                let (pair, others) = pairs.split_at(end);
-                self.add(pair, &mut found)?;
-                rest = others.get(1..);
-            }
-        }
+        self.0.each_value(request, |value| found.add(value))?;
         found.key(PartitionKind::Session)
     }
 }
@@ -289,6 +271,10 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for Or<A, B> {
             None => self.1.extract(request),
             found => Ok(found),
         }
+    }
+
+    fn issues(&self) -> Option<&session::Cookie> {
+        self.0.issues().or_else(|| self.1.issues())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whose tokens, and which: partition keys, token keys, and how a request names its partition.
 
+mod cookies;
 mod entry;
 mod extract;
 mod partition;
@@ -7,6 +8,7 @@ mod request;
 mod short;
 mod token_key;
 
+pub(crate) use self::cookies::CookieName;
 pub(crate) use self::entry::{ClientName, EntryKind, LINK, id_token_of, refresh_token_of};
 pub use self::extract::{
     BearerAssertion, Constant, Cookie, Extension, FromFn, Header, KeyExtractor, Or,

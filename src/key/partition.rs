@@ -168,7 +168,7 @@ impl PartitionKey {
 
     /// A key of this kind from what a header has: printable ASCII, or it is refused.
     #[inline]
-    pub(super) fn from_header(kind: PartitionKind, value: &[u8]) -> Result<Option<Self>, KeyError> {
+    pub(crate) fn from_header(kind: PartitionKind, value: &[u8]) -> Result<Option<Self>, KeyError> {
         match value.len() {
             0 => Ok(None),
             length if length > Self::MAX_LEN => Err(KeyError::TooLong {

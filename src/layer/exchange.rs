@@ -1,6 +1,8 @@
-//! What a response owes to the cookies of its request: nothing, unless sessions live in cookies.
+//! What a response owes to the cookies of its request: nothing, unless sessions, or their ids, are set by the layer.
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE};
+
+use crate::tokens::Tokens;
 
 /// One request and its response.
 #[derive(Default)]
@@ -10,20 +12,21 @@ pub(crate) struct Exchange(
 );
 
 impl Exchange {
-    /// The values of the `Set-Cookie` lines that the response needs. Later changes are too late.
+    /// The values of the `Set-Cookie` lines that the response to the request of this handle needs. Later changes
+    /// are too late.
     #[inline]
-    pub(crate) fn finish(self) -> Vec<String> {
+    pub(crate) fn finish(self, tokens: &Tokens) -> Vec<String> {
         #[cfg(feature = "cookie")]
         if let Some(exchange) = self.0 {
             return exchange.finish();
         }
-        Vec::new()
+        Vec::from_iter(tokens.session_cookie())
     }
 
     /// Adds them to the head of a response.
     #[inline]
-    pub(super) fn set(self, headers: &mut HeaderMap) {
-        let lines = self.finish();
+    pub(super) fn set(self, tokens: &Tokens, headers: &mut HeaderMap) {
+        let lines = self.finish(tokens);
         if !lines.is_empty() {
             add(lines, headers);
         }

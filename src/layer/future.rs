@@ -128,7 +128,7 @@ impl<B: Body> Future for Committing<B> {
             true => guarded(response, guard, exchange),
             false => {
                 let mut refused = empty(StatusCode::SERVICE_UNAVAILABLE);
-                exchange.set(refused.headers_mut());
+                exchange.set(&guard.0, refused.headers_mut());
                 refused
             }
         })
@@ -142,7 +142,7 @@ fn guarded<B: Body>(
     exchange: Exchange,
 ) -> Response<ResponseBody<B>> {
     guard.0.close();
-    exchange.set(response.headers_mut());
+    exchange.set(&guard.0, response.headers_mut());
     drop(guard);
     response.map(ResponseBody::new)
 }

@@ -11,7 +11,7 @@ use crate::cache::TokenCache;
 #[cfg(feature = "cookie")]
 use crate::cookie::CookieStore;
 use crate::key::{KeyExtractor, RequestHead};
-use crate::policy::{FailurePolicy, MissingKey, WriteMode};
+use crate::policy::{FailurePolicy, InvalidKey, MissingKey, WriteMode};
 
 /// Gives every request of the wrapped service a [`Tokens`](crate::Tokens) handle; see the [module](super).
 ///
@@ -20,13 +20,13 @@ use crate::policy::{FailurePolicy, MissingKey, WriteMode};
 ///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_token_cache::{MemoryStore, TokenCache, TokenCacheLayer, Tokens, key};
+/// use tower_token_cache::{MemoryStore, TokenCache, TokenCacheLayer, Tokens, session};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let cache = TokenCache::builder(MemoryStore::new()).build()?;
 /// let service = ServiceBuilder::new()
-///     .layer(TokenCacheLayer::new(cache, key::cookie("sid")))
+///     .layer(TokenCacheLayer::new(cache, session::Cookie::new("sid")?))
 ///     .service(service_fn(async |request: http::Request<String>| {
 ///         let tokens = request.extensions().get::<Tokens>().expect("set by the layer");
 ///         Ok::<_, std::convert::Infallible>(http::Response::new(format!("{tokens:?}")))
@@ -40,7 +40,8 @@ use crate::policy::{FailurePolicy, MissingKey, WriteMode};
 pub struct TokenCacheLayer(Arc<Settings>);
 
 impl TokenCacheLayer {
-    /// A layer over this cache; `key` says whose tokens a request is about.
+    /// A layer over this cache; `key` says whose tokens a request is about. Over a
+    /// [`session::Cookie`](crate::session::Cookie) the layer also issues session ids.
     pub fn new(cache: TokenCache, key: impl KeyExtractor) -> Self {
         Self::from_source(cache, Source::Key(Arc::new(key)))
     }
@@ -52,11 +53,22 @@ impl TokenCacheLayer {
     }
 
     fn from_source(cache: TokenCache, key: Source) -> Self {
+        let issues = match &key {
+            Source::Key(key) => key.issues().cloned(),
+            #[cfg(feature = "cookie")]
+            Source::Cookies(_) => None,
+        };
+        let invalid_key = match issues {
+            Some(_) => InvalidKey::Anonymous,
+            None => InvalidKey::Reject,
+        };
         Self(Arc::new(Settings {
             failure_policy: cache.0.failure_policy,
             write_mode: cache.0.write_mode,
             cache,
             key,
+            issues,
+            invalid_key,
             missing_key: MissingKey::default(),
             failure_policy_for: None,
             write_mode_for: None,
@@ -66,6 +78,12 @@ impl TokenCacheLayer {
     /// What happens to requests without a key. Defaults to [`MissingKey::Anonymous`].
     pub fn missing_key(self, policy: MissingKey) -> Self {
         self.set(|settings| settings.missing_key = policy)
+    }
+
+    /// What happens to requests whose key is invalid. Defaults to [`InvalidKey::Anonymous`] over a
+    /// [`session::Cookie`](crate::session::Cookie), and else to [`InvalidKey::Reject`].
+    pub fn invalid_key(self, policy: InvalidKey) -> Self {
+        self.set(|settings| settings.invalid_key = policy)
     }
 
     /// What requests do when L2 fails. Defaults to the cache's policy.
@@ -121,6 +139,7 @@ impl fmt::Debug for TokenCacheLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCacheLayer")
             .field("missing_key", &self.0.missing_key)
+            .field("invalid_key", &self.0.invalid_key)
             .field("failure_policy", &self.0.failure_policy)
             .field("write_mode", &self.0.write_mode)
             .finish_non_exhaustive()

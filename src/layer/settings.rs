@@ -7,7 +7,8 @@ use crate::cache::TokenCache;
 #[cfg(feature = "cookie")]
 use crate::cookie::CookieStore;
 use crate::key::{KeyError, KeyExtractor, PartitionKey, RequestHead};
-use crate::policy::{FailurePolicy, MissingKey, WriteMode};
+use crate::policy::{FailurePolicy, InvalidKey, MissingKey, WriteMode};
+use crate::session::{self, Issue};
 use crate::tokens::{RequestGuard, Tokens};
 
 /// Chooses something by the head of a request; `None` keeps the default.
@@ -17,7 +18,10 @@ pub(super) type Choice<T> = Arc<dyn Fn(&RequestHead<'_>) -> Option<T> + Send + S
 pub(crate) struct Settings {
     pub(super) cache: TokenCache,
     pub(super) key: Source,
+    /// The cookie that new sessions are given.
+    pub(super) issues: Option<session::Cookie>,
     pub(super) missing_key: MissingKey,
+    pub(super) invalid_key: InvalidKey,
     pub(super) failure_policy: FailurePolicy,
     pub(super) failure_policy_for: Option<Choice<FailurePolicy>>,
     pub(super) write_mode: WriteMode,
@@ -65,11 +69,28 @@ impl Settings {
             }
         };
         let key = match extractor.extract(head) {
-            Ok(None) if self.missing_key == MissingKey::Reject => return Err(Refusal::Missing),
             Ok(key) => key,
-            Err(error) => return Err(Refusal::invalid(error)),
+            Err(error) => self.without_key(error)?,
         };
-        Ok((RequestGuard(self.tokens(key, head)), Exchange::default()))
+        if key.is_none() && self.missing_key == MissingKey::Reject {
+            return Err(Refusal::Missing);
+        }
+        let mut tokens = self.tokens(key, head);
+        if let Some(cookie) = &self.issues {
+            tokens = tokens.issuing(Issue::new(cookie.clone(), cookie.find(head)));
+        }
+        Ok((RequestGuard(tokens), Exchange::default()))
+    }
+
+    /// What a request with an invalid key goes on with.
+    #[cold]
+    fn without_key(&self, error: KeyError) -> Result<Option<PartitionKey>, Refusal> {
+        tracing::debug!(%error, "a request has an invalid partition key");
+        self.cache.0.counters.invalid_keys.add(1);
+        match self.invalid_key {
+            InvalidKey::Anonymous => Ok(None),
+            InvalidKey::Reject => Err(Refusal::Invalid),
+        }
     }
 
     #[inline]
@@ -90,12 +111,6 @@ fn chosen<T>(choice: &Option<Choice<T>>, head: &RequestHead<'_>, default: T) -> 
 }
 
 impl Refusal {
-    #[cold]
-    fn invalid(error: KeyError) -> Self {
-        tracing::debug!(%error, "a request has an invalid partition key");
-        Self::Invalid
-    }
-
     pub(crate) fn status(self) -> http::StatusCode {
         match self {
             Self::Missing => http::StatusCode::UNAUTHORIZED,

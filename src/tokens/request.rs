@@ -5,6 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::Tokens;
 use crate::engine::write::CommitWait;
+use crate::lookup::CacheLevel;
 use crate::policy::{FailurePolicy, WriteMode};
 
 impl Tokens {
@@ -25,10 +26,16 @@ impl Tokens {
         if !self.is_alone() {
             self.handle.ended.store(true, Ordering::SeqCst);
         }
-        if self.handle.changed.load(Ordering::SeqCst)
-            && let Some(partition) = &self.handle.partition
+        if let Some(issue) = &self.handle.issue
+            && issue.abandon()
+            && let Some(session) = self.handle.sessions.latest()
         {
-            self.handle.engine.enqueue(partition);
+            self.handle.engine.forget_session(&session.partition);
+        }
+        if self.handle.changed.load(Ordering::SeqCst)
+            && let Some(session) = self.handle.sessions.latest()
+        {
+            self.handle.engine.enqueue(&session.partition);
         }
     }
 
@@ -46,8 +53,28 @@ impl Tokens {
         let due = handle.urgent.load(Ordering::Acquire)
             || handle.write_mode.load(Ordering::Relaxed) == WriteMode::BeforeResponse as u8
             || self.failure_policy() == FailurePolicy::Strict;
-        let partition = handle.partition.as_ref().filter(|_| due)?;
-        Some(handle.engine.commit(partition))
+        let session = handle.sessions.latest().filter(|_| due)?;
+        Some(handle.engine.commit(&session.partition))
+    }
+
+    /// The `Set-Cookie` line of the response head, where the layer issues session ids. A cookie is renewed only
+    /// where this request has found a token, and the session has not ended since, as far as this process knows: a
+    /// late response must not put it in the place of the next one.
+    pub(crate) fn session_cookie(&self) -> Option<String> {
+        let handle = &*self.handle;
+        let issue = handle.issue.as_ref()?;
+        let session = handle.sessions.latest();
+        let goes_on = || {
+            let found = matches!(self.last_read(), CacheLevel::L1 | CacheLevel::L2);
+            let ended = session.is_some_and(|session| {
+                let observed = session.observe();
+                observed
+                    .is_some_and(|observed| handle.engine.has_ended(&session.partition, &observed))
+            });
+            found && !ended
+        };
+        let partition = session.map(|session| &session.partition);
+        issue.finish(partition, handle.engine.clock.now(), goes_on)
     }
 
     /// Whether the response may go out after this end of a commit.

@@ -10,6 +10,9 @@ impl Tokens {
     /// one back, on any instance. On return L2 has it, whatever the failure policy, unless the
     /// answer is [`Durability::Pending`].
     ///
+    /// Where the layer [issues](crate::session) session ids, the head removes the cookie, and the handle is
+    /// anonymous from now on.
+    ///
     /// While L2 cannot be asked, it holds in this process at once, and L2 is told as soon as it is
     /// back; until then other instances go on with the session: answer 202, and say so. If the process
     /// ends before that, L2 is told only where a [journal](crate::Builder::journal) remembers it.
@@ -26,18 +29,26 @@ impl Tokens {
     /// L2 has not heard of: the partition is then signed out in this process, and L2 will be told as
     /// long as it lives.
     pub async fn sign_out(&self) -> Result<Durability, Error> {
-        let partition = self.partition()?;
+        let session = self.session()?;
         let engine = &self.handle.engine;
         let mut observed = None;
         let sent = self.handle.head.is_closed();
-        let wait = engine.sign_out(partition, &mut observed)?;
-        self.keep_new(observed);
+        let wait = engine.sign_out(&session.partition, &mut observed)?;
+        session.keep_new(observed);
         let ended = wait.await;
         if matches!(ended, Ok(Ok(Ok(_)))) {
             // The next use of this handle begins a new life of the partition.
-            self.keep_new(None);
+            session.keep_new(None);
         }
         let durability = engine.finish(self.failure_policy(), ended)?;
+        if let Some(issue) = &self.handle.issue
+            && let Ok(head) = issue.open()
+            && self.handle.sessions.is_latest(session)
+        {
+            // An id that was signed out is not used again.
+            self.handle.sessions.replace(None);
+            head.remove();
+        }
         match sent {
             true => Err(Error::ResponseSent),
             false => Ok(durability),
@@ -45,8 +56,9 @@ impl Tokens {
     }
 
     /// Gives the session a new id: moves everything to this partition, and signs the old one out,
-    /// in one step of the store. Do it at every sign-in, so that a session id that was planted
-    /// before is worth nothing after (OWASP: session fixation).
+    /// in one step of the store, so that a session id that was planted before is worth nothing after
+    /// (OWASP: session fixation). What was planted *in* the session moves along, as do another user's tokens: at
+    /// the end of a login use [`sign_in`](Self::sign_in), which leaves nothing of before.
     ///
     /// Returns the handle of the new partition; this one is of the past. A redemption of the session's
     /// refresh token that is under way on any instance ends first, so that its successor moves; within an
@@ -56,20 +68,20 @@ impl Tokens {
     /// As for [`insert`](Self::insert), [`Error::Unavailable`] when it is not known whether L2 did
     /// it, and when such a redemption takes longer than the
     /// [operation timeout](crate::Timeouts::operation), and [`Error::NoSessionId`] for a session in
-    /// cookies, which nobody can plant: sign out instead, and then insert.
+    /// cookies, which cannot be planted: use [`sign_in`](Self::sign_in).
     pub async fn move_to(&self, partition: PartitionKey) -> Result<Self, Error> {
-        let from = self.partition()?;
+        let session = self.session()?;
         if self.is_in_cookies() {
             return Err(Error::NoSessionId);
         }
         let policy = self.failure_policy();
-        let mut observed = self.observe();
+        let mut observed = session.observe();
         let moved = self
             .handle
             .engine
-            .relocate(from, &partition, policy, &mut observed)
+            .relocate(&session.partition, &partition, policy, &mut observed)
             .await;
-        self.keep(observed);
+        session.keep(observed);
         moved?;
         let mut tokens = Self::detached(self.handle.engine.clone(), partition);
         tokens.client = self.client.clone();
@@ -78,8 +90,8 @@ impl Tokens {
     }
 
     /// Links this session to a user, so that
-    /// [`TokenCache::sign_out_user`](crate::TokenCache::sign_out_user) ends it. Call it at sign-in,
-    /// after [`move_to`](Self::move_to). On return L2 has it, as far as the failure policy demands.
+    /// [`TokenCache::sign_out_user`](crate::TokenCache::sign_out_user) ends it. [`sign_in`](Self::sign_in) does it
+    /// for the users that it is given; without it, call it after [`move_to`](Self::move_to). On return L2 has it, as far as the failure policy demands.
     /// A session can be linked to several users (as known by several providers): the first of them
     /// to be signed out ends it.
     ///
@@ -94,13 +106,23 @@ impl Tokens {
     /// [`Error::Unavailable`] when L2 cannot be asked for the user's epoch, whatever the failure
     /// policy; and those of [`insert`](Self::insert).
     pub async fn link_user(&self, user: &str) -> Result<(), Error> {
-        let partition = self.partition()?;
-        let mut observed = self.observe();
+        self.link(PartitionKey::epoch_of(user)?).await
+    }
+
+    /// Links the session to the user of this epoch.
+    pub(super) async fn link(&self, user: PartitionKey) -> Result<(), Error> {
+        let session = self.session()?;
+        let mut observed = session.observe();
         let engine = &self.handle.engine;
         let linked = engine
-            .link(partition, user, self.failure_policy(), &mut observed)
+            .link(
+                &session.partition,
+                user,
+                self.failure_policy(),
+                &mut observed,
+            )
             .await;
-        self.keep(observed);
+        session.keep(observed);
         linked
     }
 }

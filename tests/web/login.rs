@@ -49,7 +49,8 @@ impl Server {
 
     /// The session that this browser has here.
     fn session(&self, browser: &Browser) -> Option<String> {
-        browser.cookie(&self.url, COOKIE)
+        let value = browser.cookie(&self.url, COOKIE)?;
+        value.split('.').next().map(str::to_owned)
     }
 
     fn at(&self, path: &str) -> Url {

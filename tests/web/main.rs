@@ -9,3 +9,4 @@ mod layer;
 mod login;
 mod outgoing;
 mod playground;
+mod session;

@@ -9,12 +9,11 @@
 
 use std::{env, io, time::Duration};
 
-use actix_web::http::header;
-use actix_web::web::{Data, get, post};
+use actix_web::web::{get, post};
 use actix_web::{App, HttpResponse, HttpServer};
+use tower_token_cache::session::{Cookie, SignIn};
 use tower_token_cache::{
-    Durability, Error, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer,
-    TokenSet, Tokens, key,
+    Durability, Error, KeyRing, Lookup, RedisStore, TokenCache, TokenCacheLayer, TokenSet, Tokens,
 };
 
 #[actix_web::main]
@@ -25,13 +24,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cache = TokenCache::builder(RedisStore::connect(redis.as_str()).await?)
         .key_ring(KeyRing::from_env("KEYS")?)
         .build()?;
-    let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
-    let data = Data::new(cache.clone());
+    // Without TLS, so for the machine that it runs on.
+    let cookie = Cookie::new("sid")?.insecure_for_localhost();
+    let layer = TokenCacheLayer::new(cache.clone(), cookie);
     let address = env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let server = HttpServer::new(move || {
         App::new()
             .wrap(layer.clone())
-            .app_data(data.clone())
             .route("/sign-in", post().to(sign_in))
             .route("/me", get().to(me))
             .route("/sign-out", post().to(sign_out))
@@ -54,16 +53,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Where your OAuth flow ends: keeps the token endpoint's answer in a new session.
-async fn sign_in(cache: Data<TokenCache>) -> Result<HttpResponse, Error> {
-    let session = new_session();
-    let tokens = cache.tokens(PartitionKey::session(&session)?);
-    tokens.insert("graph", ask_token_endpoint()).await?;
-    let cookie = format!("sid={session}; HttpOnly; SameSite=Lax; Path=/");
-    let mut response = HttpResponse::Ok();
-    Ok(response
-        .append_header((header::SET_COOKIE, cookie))
-        .body("signed in\n"))
+/// Where your OAuth flow ends: the browser gets a new session, with the token endpoint's answer in it.
+async fn sign_in(tokens: Tokens) -> Result<HttpResponse, Error> {
+    let sign_in = SignIn::new("graph", ask_token_endpoint());
+    Ok(match tokens.sign_in(sign_in).await? {
+        Durability::Stored => HttpResponse::Ok().body("signed in\n"),
+        // Other instances do not know the session until then.
+        Durability::Pending => HttpResponse::Accepted().body("signed in here, soon everywhere\n"),
+    })
 }
 
 /// A page that calls an API with the user's token.
@@ -86,12 +83,6 @@ async fn sign_out(tokens: Tokens) -> Result<HttpResponse, Error> {
         // Other instances go on with the session until then.
         Durability::Pending => HttpResponse::Accepted().body("signed out here, soon everywhere\n"),
     })
-}
-
-/// An id that nobody can guess: who knows it, has the tokens.
-fn new_session() -> String {
-    let id: [u64; 2] = std::array::from_fn(|_| getrandom::u64().expect("the system's random"));
-    format!("{:016x}{:016x}", id[0], id[1])
 }
 
 /// Stands for the request to your provider; the `oauth2` crate's answers can be inserted as well.

@@ -13,21 +13,16 @@ mod provider;
 use std::{env, io, sync::Arc, time::Duration};
 
 use axum::extract::{Query, State};
-use axum::http::{HeaderName, StatusCode, header::SET_COOKIE};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Result};
 use axum::routing::{Router, get, post};
 use serde::Deserialize;
-use tower_token_cache::{
-    Durability, Error, KeyRing, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, Tokens, key,
-};
+use tower_token_cache::session::{Cookie, SignIn};
+use tower_token_cache::{Durability, KeyRing, RedisStore, TokenCache, TokenCacheLayer, Tokens};
 
 use crate::provider::Provider;
 
-/// Browsers take it over TLS only, and for this host only; or from the machine they run on.
-const COOKIE: &str = "__Host-sid";
-
-type App = State<(TokenCache, Arc<Provider>)>;
-type Page = ([(HeaderName, String); 1], Redirect);
+type App = State<Arc<Provider>>;
 
 #[tokio::main]
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
@@ -45,8 +40,8 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         .route("/callback", get(callback))
         .route("/api", get(api))
         .route("/logout", post(logout))
-        .layer(TokenCacheLayer::new(cache.clone(), key::cookie(COOKIE)))
-        .with_state((cache.clone(), Arc::new(provider)));
+        .layer(TokenCacheLayer::new(cache.clone(), Cookie::new("sid")?))
+        .with_state(Arc::new(provider));
     let listener = tokio::net::TcpListener::bind(or("LISTEN", "127.0.0.1:3000")).await?;
     println!("sign in at {base}/login");
     let server = axum::serve(listener, routes);
@@ -56,15 +51,14 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Sends the browser away. What its answer has to match waits in a session of its own.
-async fn login(State((cache, provider)): App) -> Result<Page> {
-    let (session, state) = (random(), random());
+/// Sends the browser away. What its answer has to match waits in its session.
+async fn login(State(provider): App, tokens: Tokens) -> Result<Redirect> {
+    let state = oauth2::CsrfToken::new_random_len(32).into_secret();
     let (url, begun) = provider.authorize(&state);
-    let tokens = cache.tokens(PartitionKey::session(&session).map_err(Error::from)?);
     tokens.insert(format!("sign-in {state}"), begun).await?;
     // While the store is away only this instance knows: the worst is to begin again.
     let _ = tokens.commit().await?;
-    Ok((cookie(&session, 600), Redirect::to(url.as_str())))
+    Ok(Redirect::to(url.as_str()))
 }
 
 #[derive(Deserialize)]
@@ -74,26 +68,18 @@ struct Back {
 }
 
 /// The browser is back: in the session in which it left, once, and in time.
-async fn callback(app: App, tokens: Tokens, Query(back): Query<Back>) -> Result<Page> {
-    let State((_, provider)) = app;
-    let key = format!("sign-in {}", back.state);
-    let begun = tokens.get(&key).await?.hit();
+async fn callback(State(provider): App, tokens: Tokens, back: Query<Back>) -> Result<Redirect> {
+    let begun = tokens.get(format!("sign-in {}", back.state)).await?.hit();
     let begun = begun.ok_or((StatusCode::BAD_REQUEST, "sign-in did not begin here"))?;
-    let set = provider.redeem(&back.code, &begun).await;
-    let set = set.map_err(|_| StatusCode::BAD_GATEWAY)?;
-    // An attacker may know the id of the session until now. It must not become the user's.
-    let session = random();
-    let user = PartitionKey::session(&session).map_err(Error::from)?;
-    let tokens = tokens.move_to(user).await?;
-    tokens.remove(key).await?;
-    tokens.insert("api", set).await?;
-    // Now, because the browser asks for the next page at once, perhaps another instance.
-    let _ = tokens.commit().await?;
-    Ok((cookie(&session, 14 * 24 * 3600), Redirect::to("/api")))
+    let redeemed = provider.redeem(&back.code, &begun).await;
+    let (set, user) = redeemed.map_err(|_| StatusCode::BAD_GATEWAY)?;
+    // A session of a new id: an attacker may know that of the session until now.
+    let _ = tokens.sign_in(SignIn::new("api", set).user(user)).await?;
+    Ok(Redirect::to("/api"))
 }
 
 /// Calls an API with the user's token, which is refreshed when it has to be.
-async fn api(State((_, provider)): App, tokens: Tokens) -> Result<impl IntoResponse> {
+async fn api(State(provider): App, tokens: Tokens) -> Result<impl IntoResponse> {
     let acquisition = tokens.acquire("api")?;
     let acquired = acquisition.with_source(provider.refresh.clone()).await?;
     let answer = provider.userinfo(&acquired.token).await;
@@ -107,14 +93,5 @@ async fn logout(tokens: Tokens) -> Result<impl IntoResponse> {
         // Other instances go on with the session until then.
         Durability::Pending => (StatusCode::ACCEPTED, "signed out here, soon everywhere\n"),
     };
-    Ok((status, cookie("", 0), text))
-}
-
-fn cookie(session: &str, age: u32) -> [(HeaderName, String); 1] {
-    let rules = format!("Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={age}");
-    [(SET_COOKIE, format!("{COOKIE}={session}; {rules}"))]
-}
-
-fn random() -> String {
-    oauth2::CsrfToken::new_random_len(32).into_secret()
+    Ok((status, text))
 }

@@ -69,14 +69,16 @@ impl Provider {
             ("code_challenge", challenge.as_str()),
             ("code_challenge_method", "S256"),
         ]);
-        (
-            url,
-            Token::new(verifier.into_secret()).with_token_type(nonce),
-        )
+        let begun = Token::new(verifier.into_secret()).with_token_type(nonce);
+        (url, begun.with_expires_in(Duration::from_secs(600)))
     }
 
-    /// The tokens for this code, if they are for the sign-in that `authorize` began.
-    pub async fn redeem(&self, code: &str, begun: &Token) -> Result<TokenSet, Box<dyn Error>> {
+    /// The tokens for this code and whose they are, if they are for the sign-in that `authorize` began.
+    pub async fn redeem(
+        &self,
+        code: &str,
+        begun: &Token,
+    ) -> Result<(TokenSet, String), Box<dyn Error>> {
         let form = [
             ("grant_type", "authorization_code"),
             ("code", code),
@@ -89,13 +91,13 @@ impl Provider {
         let request = request.basic_auth(id, Some(secret)).form(&form);
         let answer = request.send().await?.error_for_status()?.bytes().await?;
         let set: TokenSet = serde_json::from_slice(&answer)?;
-        let checked = self.check_id_token(&set, begun.token_type());
-        checked.ok_or("the id token is not for this sign-in")?;
-        Ok(set)
+        let user = self.check_id_token(&set, begun.token_type());
+        let user = user.ok_or("the id token is not for this sign-in")?;
+        Ok((set, user))
     }
 
-    /// OpenID Connect Core §3.1.3.7. TLS vouches for the provider, so the signature need not.
-    fn check_id_token(&self, set: &TokenSet, nonce: Option<&str>) -> Option<()> {
+    /// The user (`sub`), by OpenID Connect Core §3.1.3.7. TLS vouches for the provider, so the signature need not.
+    fn check_id_token(&self, set: &TokenSet, nonce: Option<&str>) -> Option<String> {
         let payload = set.id_token()?.expose().split('.').nth(1)?;
         let json = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
         let claims: Value = serde_json::from_slice(&json).ok()?;
@@ -104,7 +106,7 @@ impl Provider {
             && (claims["aud"] == client || claims["aud"] == json!([client]))
             && claims["exp"].as_u64()? > now
             && claims["nonce"] == nonce?;
-        ours.then_some(())
+        claims["sub"].as_str().filter(|_| ours).map(str::to_owned)
     }
 
     /// The API of this example: what the provider says of the user.

@@ -12,15 +12,14 @@ use std::time::Duration;
 use std::{env, io};
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tower_token_cache::session::{Cookie, SignIn};
 use tower_token_cache::{
-    Durability, Error, KeyRing, Lookup, PartitionKey, SqliteStore, TokenCache, TokenCacheLayer,
-    TokenSet, Tokens, key,
+    Durability, Error, KeyRing, Lookup, SqliteStore, TokenCache, TokenCacheLayer, TokenSet, Tokens,
 };
 
 #[tokio::main]
@@ -31,12 +30,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ring = KeyRing::open_dir(file.with_extension("keys"))?;
     let store = SqliteStore::open(&file).await?;
     let cache = TokenCache::builder(store).key_ring(ring).build()?;
+    // Without TLS, so for the machine that it runs on.
+    let cookie = Cookie::new("sid")?.insecure_for_localhost();
     let app = Router::new()
         .route("/sign-in", post(sign_in))
         .route("/me", get(me))
         .route("/sign-out", post(sign_out))
-        .layer(TokenCacheLayer::new(cache.clone(), key::cookie("sid")))
-        .with_state(cache.clone());
+        .layer(TokenCacheLayer::new(cache.clone(), cookie));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = async move {
@@ -64,13 +64,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Where your OAuth flow ends: keeps the token endpoint's answer in a new session.
-async fn sign_in(State(cache): State<TokenCache>) -> Result<impl IntoResponse, Error> {
-    let session = new_session();
-    let tokens = cache.tokens(PartitionKey::session(&session)?);
-    tokens.insert("graph", ask_token_endpoint()).await?;
-    let cookie = format!("sid={session}; HttpOnly; SameSite=Lax; Path=/");
-    Ok(([(header::SET_COOKIE, cookie)], "signed in\n"))
+/// Where your OAuth flow ends: the browser gets a new session, with the token endpoint's answer in it.
+async fn sign_in(tokens: Tokens) -> Result<(StatusCode, &'static str), Error> {
+    let sign_in = SignIn::new("graph", ask_token_endpoint());
+    Ok(match tokens.sign_in(sign_in).await? {
+        Durability::Stored => (StatusCode::OK, "signed in\n"),
+        // Other instances do not know the session until then.
+        Durability::Pending => (StatusCode::ACCEPTED, "signed in here, soon everywhere\n"),
+    })
 }
 
 /// A page that calls an API with the user's token.
@@ -95,12 +96,6 @@ async fn sign_out(tokens: Tokens) -> Result<(StatusCode, &'static str), Error> {
         // Other instances go on with the session until then.
         Durability::Pending => (StatusCode::ACCEPTED, "signed out here, soon everywhere\n"),
     })
-}
-
-/// An id that nobody can guess: who knows it, has the tokens.
-fn new_session() -> String {
-    let id: [u64; 2] = std::array::from_fn(|_| getrandom::u64().expect("the system's random"));
-    format!("{:016x}{:016x}", id[0], id[1])
 }
 
 /// Stands for the request to your provider; the `oauth2` crate's answers can be inserted as well.

@@ -244,6 +244,7 @@ pub(crate) fn status(cache: &TokenCache) -> Answer {
         "recovered_changes": stats.recovered_changes,
         "abandoned_changes": stats.abandoned_changes,
         "abandoned_sign_outs": stats.abandoned_sign_outs,
+        "invalid_keys": stats.invalid_keys,
         "acquisitions": stats.acquisitions,
         "failed_acquisitions": stats.failed_acquisitions,
         "l2_state": l2_state,

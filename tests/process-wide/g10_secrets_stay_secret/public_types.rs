@@ -8,6 +8,7 @@ use tower_token_cache::grant::{
 };
 use tower_token_cache::outgoing::{BearerLayer, Origins};
 use tower_token_cache::seal::{KeyRecord, RingKey};
+use tower_token_cache::session::SignIn;
 use tower_token_cache::store::{Change, Commit, CommitId, Loaded, PartitionId, Put, StoredEntry};
 use tower_token_cache::{
     KeyExtractor, Lookup, PartitionKey, Prior, ProviderError, Secret, Token, TokenCacheLayer,
@@ -35,6 +36,7 @@ fn tokens_and_keys(evidence: &Evidence) {
             Secret::from(ACCESS),
         ),
     );
+    evidence.debug("a sign-in", &SignIn::new("api", set.clone()).user(USER));
     evidence.debug("a lookup", &Lookup::Hit(set));
     let keys = [
         PartitionKey::user(USER),

@@ -12,7 +12,7 @@ pub enum SameSite {
 }
 
 impl SameSite {
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Strict => "Strict",
             Self::Lax => "Lax",

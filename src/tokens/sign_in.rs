@@ -1,0 +1,126 @@
+//! New sessions, where the layer issues their ids.
+
+use futures_util::future::join;
+
+use super::{Session, Tokens};
+use crate::error::Error;
+use crate::key::PartitionKind;
+use crate::lookup::Durability;
+use crate::session::{SignIn, new_session};
+
+impl Tokens {
+    /// Signs a user in: the last step of a login, in one call. The browser gets a session of a new id, which begins
+    /// with these tokens, of this [client](Self::client), and nothing else: **what was in the session before is signed
+    /// out**, so that neither what another user has left in this browser nor what an attacker has planted is the
+    /// user's. This handle and its clones are of the new session from then on.
+    ///
+    /// Needs a layer over a [`session::Cookie`](crate::session::Cookie), whose cookie the response head sets, even
+    /// that of an error. With a `CookieStore`, whose sessions have no ids, the same is done in the cookies.
+    ///
+    /// ```
+    /// # use tower_token_cache::session::SignIn;
+    /// # use tower_token_cache::{Durability, Error, TokenSet, Tokens};
+    /// async fn callback(tokens: Tokens, answer: TokenSet, user: &str) -> Result<(), Error> {
+    ///     let google = tokens.client("google")?;
+    ///     let signed_in = google.sign_in(SignIn::new("calendar", answer).user(user)).await?;
+    ///     if signed_in == Durability::Pending {
+    ///         // Other instances do not know the session yet: answer 202, and send the browser on later.
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// On return L2 has the new session, and knows that the old one is over. While it cannot be asked:
+    ///
+    /// | policy | |
+    /// |---|---|
+    /// | [`Degrade`](crate::FailurePolicy::Degrade) | [`Durability::Pending`]: both hold in this process, the head sets the cookie, and L2 is told when it is back. Until then other instances take the new session for empty, and go on with the old one. |
+    /// | [`Strict`](crate::FailurePolicy::Strict) | [`Error::Unavailable`], and no user is signed in. |
+    /// | [`Bypass`](crate::FailurePolicy::Bypass) | The new session is in memory only; the sign-out is as under `Degrade`. |
+    ///
+    /// With [a user](SignIn::user) it is [`Error::Unavailable`] whatever the policy: as for
+    /// [`link_user`](Self::link_user), L2 is asked for the user's epoch.
+    ///
+    /// On an error the browser keeps its cookie, and no user is signed in: the session before is over all the same,
+    /// unless the error is one of the arguments, [`Error::NoSessionId`] or [`Error::Randomness`]. Where this future is
+    /// dropped, or the request ends without a head, the new session is signed out: no browser has its id.
+    ///
+    /// # Errors
+    /// [`Error::NoSessionId`] where no id can be issued; [`Error::InvalidKey`] for a key or user that cannot be one;
+    /// [`Error::ResponseSent`]; [`Error::Randomness`]; [`Error::Unavailable`], as above; and those of
+    /// [`insert`](Self::insert) and [`sign_out`](Self::sign_out).
+    pub async fn sign_in(&self, sign_in: SignIn) -> Result<Durability, Error> {
+        let SignIn { key, tokens, users } = sign_in;
+        let entries = Vec::from_iter(self.entries_of(&key?, tokens)?);
+        let users = users.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let (handle, policy) = (&*self.handle, self.failure_policy());
+        if self.is_in_cookies() {
+            let ended = self.sign_out().await?;
+            let entries = entries.into_iter();
+            let changes = entries.map(|(name, value)| (name, Some(value)));
+            self.change(changes.collect(), false).await?;
+            for user in users {
+                self.link(user).await?;
+            }
+            return Ok(ended);
+        }
+        let issue = handle.issue.as_ref().ok_or(Error::NoSessionId)?;
+        drop(issue.open()?);
+        let session = new_session().ok_or(Error::Randomness)?;
+        // In memory the old session ends now, whatever becomes of the new one.
+        let old = self.own_session();
+        let ends = old
+            .map(|old| handle.engine.sign_out(&old.partition, &mut None))
+            .transpose()?;
+        let ends = async {
+            match ends {
+                Some(ends) => handle.engine.finish(policy, ends.await),
+                None => Ok(Durability::Stored),
+            }
+        };
+        let begins = handle.engine.begin_session(session, entries, users, policy);
+        let (ended, begun) = join(ends, begins).await;
+        let (ended, (begun, durability)) = (ended?, begun?);
+        let head = issue.open()?;
+        // A clone may have begun another one meanwhile, whose id no browser has.
+        if let Some(other) = self.own_session()
+            && !old.is_some_and(|old| std::ptr::eq(old, other))
+        {
+            handle.engine.forget_session(&other.partition);
+        }
+        handle.sessions.replace(begun.keep());
+        head.set();
+        Ok(match ended {
+            Durability::Stored => durability,
+            Durability::Pending => Durability::Pending,
+        })
+    }
+
+    /// The session that a sign-in ends. What belongs to a user or an assertion is no session.
+    fn own_session(&self) -> Option<&Session> {
+        let session = self.handle.sessions.latest()?;
+        (session.partition.kind() == PartitionKind::Session).then_some(session)
+    }
+
+    /// Whether an anonymous request can get a session.
+    #[cfg(any(feature = "axum", feature = "actix"))]
+    pub(crate) fn issues(&self) -> bool {
+        self.handle.issue.is_some()
+    }
+
+    /// Gives an anonymous request a session, where the layer issues ids: something is to be kept.
+    pub(super) fn begin_if_anonymous(&self) -> Result<(), Error> {
+        let handle = &*self.handle;
+        let Some(issue) = handle.issue.as_ref().filter(|_| self.is_anonymous()) else {
+            return Ok(());
+        };
+        let session = new_session().ok_or(Error::Randomness)?;
+        let head = issue.open()?;
+        // A clone may have been first.
+        if self.is_anonymous() {
+            handle.sessions.replace(Some(session));
+            head.set();
+        }
+        Ok(())
+    }
+}
