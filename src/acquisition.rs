@@ -12,7 +12,6 @@ use crate::engine::acquire::outcome::{AcquiredToken, Need};
 use crate::error::Error;
 use crate::key::TokenKey;
 use crate::lookup::{CacheLevel, Lookup};
-use crate::telemetry::OK;
 use crate::token::{Token, TokenSet};
 use crate::tokens::Tokens;
 
@@ -109,15 +108,8 @@ impl<'a> Acquisition<'a> {
         match self.find(call).await {
             Ok(landed) => Ok(self.acquired(landed, started)),
             Err(error) => {
-                let duration_total = started.elapsed();
-                let metadata = Metadata {
-                    duration_total,
-                    duration_in_cache: duration_total,
-                    cache_level: self.tokens.last_read(),
-                    ..Metadata::default()
-                };
                 let counters = &self.tokens.engine().counters;
-                counters.record(&metadata, error.name());
+                counters.failed(started.elapsed(), self.tokens.last_read(), error.name());
                 Err(error)
             }
         }
@@ -219,7 +211,7 @@ impl<'a> Acquisition<'a> {
             durability: landed.durability,
             exclusive: landed.exclusive,
         };
-        self.tokens.engine().counters.record(&metadata, OK);
+        self.tokens.engine().counters.found(&metadata);
         Acquired { token, metadata }
     }
 }

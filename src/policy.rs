@@ -74,6 +74,20 @@ pub enum L2Operation {
     Lease,
 }
 
+impl L2Operation {
+    /// The value of `operation` in metrics and spans.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Commit => "commit",
+            Self::Touch => "touch",
+            Self::Clear => "clear",
+            Self::Relocate => "relocate",
+            Self::Lease => "lease",
+        }
+    }
+}
+
 /// One failed attempt at an L2 operation, as the [`on_l2_failure`](crate::Builder::on_l2_failure)
 /// hook sees it.
 #[derive(Debug)]

@@ -26,7 +26,6 @@ use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
 #[cfg(feature = "cookie")]
 use crate::store::Pinned;
-use crate::telemetry::OK;
 use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};
 
@@ -265,7 +264,7 @@ impl Tokens {
             refresh_at: token.and_then(|token| self.handle.engine.refresh_at(token)),
             ..Metadata::default()
         };
-        self.handle.engine.counters.record(&metadata, OK);
+        self.handle.engine.counters.read(&lookup, &metadata);
         Ok((lookup, metadata))
     }
 

@@ -24,6 +24,7 @@ mod g13_l2_is_far_away;
 mod invented_ids_leave_no_trace;
 mod lives;
 mod losses;
+mod metrics_are_true;
 mod move_to;
 mod sessions;
 mod settings;

@@ -12,6 +12,7 @@ use crate::patience::within;
 use crate::policy::{L2Failure, L2Operation, OnFailure};
 use crate::random::{SLIGHTLY, jittered};
 use crate::store::PartitionId;
+use crate::telemetry::OK;
 
 /// Attempts at one operation, the first included, however often the hook asks for a retry.
 const MAX_ATTEMPTS: u32 = 3;
@@ -51,8 +52,14 @@ impl L2 {
                 return Err(L2Error::of(StoreErrorKind::CircuitOpen));
             };
             let question = reads(operation).then(|| shard.pace.ask());
+            let asked = Instant::now();
             let answer = within(self.timeouts.attempt, deadline, ask()).await;
             let answer = answer.unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Timeout)));
+            let outcome = match &answer {
+                Ok(_) => OK,
+                Err(error) => error.kind().as_str(),
+            };
+            self.counters.l2(operation, outcome, asked.elapsed());
             // A refusal is an answer.
             let answered = match &answer {
                 Ok(_) => true,
