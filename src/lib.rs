@@ -35,7 +35,7 @@
 //! | `grants` | ready-made sources of tokens: `grant` |
 //! | `reqwest-middleware` | [`outgoing::BearerLayer`] as a middleware of `reqwest-middleware` |
 //! | `metrics` | counters, gauges and durations for the `metrics` crate: [`Stats`] lists them |
-//! | `serde` | [`Stats`] is `Serialize` |
+//! | `serde` | [`Stats`] and [`Health`] are `Serialize` |
 //! | `seal` | encryption of everything in L2: [`KeyRing`] and the module [`seal`] |
 //! | `cookie` | `CookieStore`: sessions in the browser's cookies, without any L2: the module `cookie` |
 //! | `protect-certificate` | `seal::CertificateProtector`: the ring's keys wrapped by an X.509 certificate |
@@ -118,7 +118,8 @@ pub use crate::acquire::{
 };
 pub use crate::acquisition::Acquisition;
 pub use crate::cache::{
-    Acquisitions, BreakerState, Builder, L1, Lifetimes, ShutdownReport, Timeouts, TokenCache,
+    Acquisitions, BreakerState, Builder, Health, L1, Lifetimes, ShutdownReport, Timeouts,
+    TokenCache,
 };
 #[cfg(feature = "cookie")]
 pub use crate::cookie::CookieStore;

@@ -21,6 +21,7 @@ mod g09_shutdown_drains;
 mod g11_the_byte_limit_holds;
 mod g12_bounded_everything;
 mod g13_l2_is_far_away;
+mod health;
 mod invented_ids_leave_no_trace;
 mod lives;
 mod losses;

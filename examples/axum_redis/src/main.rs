@@ -9,16 +9,16 @@
 
 use std::{env, io, time::Duration};
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower_token_cache::{
-    Durability, Error, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache, TokenCacheLayer,
-    TokenSet, Tokens, key,
+    Durability, Error, Health, KeyRing, Lookup, PartitionKey, RedisStore, TokenCache,
+    TokenCacheLayer, TokenSet, Tokens, key,
 };
 
 #[tokio::main]
@@ -33,6 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/me", get(me))
         .route("/sign-out", post(sign_out))
         .layer(TokenCacheLayer::new(cache.clone(), key::cookie("sid")))
+        .route("/ready", get(ready))
         .with_state(cache.clone());
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -92,6 +93,16 @@ async fn sign_out(tokens: Tokens) -> Result<(StatusCode, &'static str), Error> {
         // Other instances go on with the session until then.
         Durability::Pending => (StatusCode::ACCEPTED, "signed out here, soon everywhere\n"),
     })
+}
+
+/// For the orchestrator: no requests come here before the store answers.
+async fn ready(State(cache): State<TokenCache>) -> (StatusCode, Json<Health>) {
+    let health = cache.check(Duration::from_millis(500)).await;
+    let status = match health.is_ready() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(health))
 }
 
 /// An id that nobody can guess: who knows it, has the tokens.
