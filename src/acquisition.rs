@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::acquire::{Acquire, Acquired, BoxError, Metadata, Prior, RefreshReason, TokenSource};
 use crate::engine::acquire::call::Call;
@@ -12,6 +14,7 @@ use crate::engine::acquire::outcome::{AcquiredToken, Need};
 use crate::error::Error;
 use crate::key::TokenKey;
 use crate::lookup::{CacheLevel, Lookup};
+use crate::telemetry::OK;
 use crate::token::{Token, TokenSet};
 use crate::tokens::Tokens;
 
@@ -105,9 +108,23 @@ impl<'a> Acquisition<'a> {
 
     async fn run(self, call: Call) -> Result<Acquired, Error> {
         let started = Instant::now();
-        match self.find(call).await {
-            Ok(landed) => Ok(self.acquired(landed, started)),
+        let span = tracing::debug_span!(
+            "token_cache.acquire",
+            outcome = Empty,
+            token_source = Empty,
+            cache_level = Empty,
+            cache_refresh_reason = Empty,
+        );
+        match self.find(call).instrument(span.clone()).await {
+            Ok(landed) => {
+                span.record("outcome", OK);
+                span.record("token_source", landed.source.as_str());
+                span.record("cache_level", landed.level.as_str());
+                span.record("cache_refresh_reason", landed.reason.as_str());
+                Ok(self.acquired(landed, started))
+            }
             Err(error) => {
+                span.record("outcome", error.name());
                 let counters = &self.tokens.engine().counters;
                 counters.failed(started.elapsed(), self.tokens.last_read(), error.name());
                 Err(error)

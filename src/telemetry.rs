@@ -206,6 +206,21 @@ impl Counters {
 /// `engine_state="ended"`, pending sign-outs.
 ///
 /// A `tracing` event of level debug says the same of each acquisition that is timed.
+///
+/// # Spans
+///
+/// These are spans of `tracing`, of level debug and with target `tower_token_cache`. Where that level is off
+/// none is made; and a hit in memory by [`get`](crate::Tokens::get) or
+/// [`get_or_acquire`](crate::Tokens::get_or_acquire) has none. `tracing-opentelemetry` exports them: let its layer have
+/// `tower_token_cache=debug`.
+///
+/// | span | fields | is |
+/// |---|---|---|
+/// | `token_cache.acquire` | `outcome`, `token_source`, `cache_level`, `cache_refresh_reason` | an acquisition, as a request sees it |
+/// | `token_cache.provider` | — | one run of the acquire function, within the acquisition that started it; where the level is off, spans of the function are within the request's |
+/// | `token_cache.l2` | `operation`, `partitions`, `attempts`, `outcome` | an operation on L2 with its attempts, within an acquisition; a root where it is for several requests, or for none |
+///
+/// Fields have the values of the labels above; `outcome` of an operation may also be `circuit_open`, after no attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

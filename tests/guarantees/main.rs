@@ -31,6 +31,7 @@ mod sessions;
 mod settings;
 mod sign_out_all;
 mod skewed_clocks;
+mod spans;
 mod told;
 mod two_databases;
 mod what_is_under_way;
