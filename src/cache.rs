@@ -3,8 +3,12 @@
 pub(crate) mod acquisitions;
 mod build;
 mod builder;
+#[cfg(feature = "serde")]
+mod config;
 #[cfg(feature = "seal")]
 mod encryption;
+#[cfg(feature = "serde")]
+mod human;
 pub(crate) mod l1;
 pub(crate) mod lifetimes;
 mod shared;
@@ -17,6 +21,8 @@ use std::time::Duration;
 
 pub use self::acquisitions::Acquisitions;
 pub use self::builder::Builder;
+#[cfg(feature = "serde")]
+pub use self::config::Config;
 pub use self::l1::L1;
 pub use self::lifetimes::Lifetimes;
 pub use self::timeouts::Timeouts;

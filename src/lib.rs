@@ -35,7 +35,7 @@
 //! | `grants` | ready-made sources of tokens: `grant` |
 //! | `reqwest-middleware` | [`outgoing::BearerLayer`] as a middleware of `reqwest-middleware` |
 //! | `metrics` | counters, gauges and durations for the `metrics` crate: [`Stats`] lists them |
-//! | `serde` | [`Stats`] and [`Health`] are `Serialize` |
+//! | `serde` | `Config`: settings from a file or the environment; [`Stats`] and [`Health`] are `Serialize` |
 //! | `seal` | encryption of everything in L2: [`KeyRing`] and the module [`seal`] |
 //! | `cookie` | `CookieStore`: sessions in the browser's cookies, without any L2: the module `cookie` |
 //! | `protect-certificate` | `seal::CertificateProtector`: the ring's keys wrapped by an X.509 certificate |
@@ -117,6 +117,8 @@ pub use crate::acquire::{
     ProviderError, RefreshReason, TokenSource,
 };
 pub use crate::acquisition::Acquisition;
+#[cfg(feature = "serde")]
+pub use crate::cache::Config;
 pub use crate::cache::{
     Acquisitions, BreakerState, Builder, Health, L1, Lifetimes, ShutdownReport, Timeouts,
     TokenCache,

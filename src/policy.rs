@@ -11,6 +11,8 @@ use crate::error::StoreError;
 /// [layer](crate::TokenCacheLayer::failure_policy_for), or on the
 /// [handle](crate::Tokens::set_failure_policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum FailurePolicy {
     /// Reads serve L1, even past its freshness bound, else answer
@@ -33,6 +35,8 @@ pub enum FailurePolicy {
 
 /// When the changes of a request reach the L2 store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum WriteMode {
     /// Once the response head is there, or a second after the change if it is not by then. The
