@@ -151,7 +151,8 @@ impl Counters {
 /// With feature `metrics` the recorder that is installed when a cache is built gets each field, and durations.
 /// Several caches in one process add up. Counters are exported at once. Gauges are as of the last
 /// [`stats`](crate::TokenCache::stats), which the cache calls once a minute while its runtime is there: where a
-/// minute is too old, call it before each scrape.
+/// minute is too old, call it before each scrape. A series with the label `outcome`, and one of a duration, begins with its
+/// first event.
 ///
 /// | metric | kind | labels | is |
 /// |---|---|---|---|
@@ -211,8 +212,8 @@ impl Counters {
 ///
 /// These are spans of `tracing`, of level debug and with target `tower_token_cache`. Where that level is off
 /// none is made; and a hit in memory by [`get`](crate::Tokens::get) or
-/// [`get_or_acquire`](crate::Tokens::get_or_acquire) has none. `tracing-opentelemetry` exports them: let its layer have
-/// `tower_token_cache=debug`.
+/// [`get_or_acquire`](crate::Tokens::get_or_acquire) has none. `tracing-opentelemetry` exports them (see the example `telemetry`): let its
+/// layer have `tower_token_cache=debug`.
 ///
 /// | span | fields | is |
 /// |---|---|---|
