@@ -1,12 +1,13 @@
 //! What a trace shows, compared with the table in the documentation of `Stats`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use tower_token_cache::{ProviderError, Token, TokenCache, TokenSet};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Level, Subscriber};
+use tracing::subscriber::NoSubscriber;
+use tracing::{Dispatch, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -57,8 +58,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Trace {
     }
 }
 
+/// While there is one subscriber only, `tracing` takes it for that of every thread: a test of another thread that is
+/// the first to come to one of our spans would switch it off.
+static OTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+
 /// The spans of one request that acquires a token, at this level.
 fn trace(level: Level) -> Vec<Seen> {
+    LazyLock::force(&OTHER);
     let trace = Trace::default();
     let levels = tracing_subscriber::filter::LevelFilter::from_level(level);
     let subscriber = tracing_subscriber::registry().with(trace.clone().with_filter(levels));
