@@ -135,11 +135,19 @@ async fn a_redis_that_does_not_answer_fails_the_start_where_that_is_asked_for() 
 
     server.command(&[b"CONFIG", b"SET", b"requirepass", b"right"]);
     let wrong = server.url().replace("redis://", "redis://:very-secret@");
-    let error = RedisStore::builder(wrong).connect(none).await.unwrap_err();
+    let error = RedisStore::builder(wrong.clone())
+        .connect(none)
+        .await
+        .unwrap_err();
     assert_eq!(error.option(), "url");
     let text = format!("{:#}", anyhow::Error::from(error.clone()));
     assert!(text.contains("AuthenticationFailed"), "{text}");
     assert!(!format!("{text} {error:?}").contains("very-secret"));
+    let locked_out = common::support::cache(RedisStore::connect(wrong).await.unwrap());
+    let health = locked_out.check(Duration::from_secs(5)).await;
+    let json = serde_json::to_string(&health).unwrap();
+    assert!(json.contains(r#""store":"unreachable""#), "{json}");
+    assert!(!format!("{health:?} {json}").contains("very-secret"));
 
     let (nowhere, patience) = (
         format!("redis://127.0.0.1:{}", common::free_port()),
