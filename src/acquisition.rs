@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::acquire::{Acquire, Acquired, BoxError, Metadata, Prior, RefreshReason, TokenSource};
 use crate::engine::acquire::call::Call;
@@ -106,18 +108,25 @@ impl<'a> Acquisition<'a> {
 
     async fn run(self, call: Call) -> Result<Acquired, Error> {
         let started = Instant::now();
-        match self.find(call).await {
-            Ok(acquired) => Ok(self.acquired(acquired, started)),
+        let span = tracing::debug_span!(
+            "token_cache.acquire",
+            outcome = Empty,
+            token_source = Empty,
+            cache_level = Empty,
+            cache_refresh_reason = Empty,
+        );
+        match self.find(call).instrument(span.clone()).await {
+            Ok(acquired) => {
+                span.record("outcome", OK);
+                span.record("token_source", acquired.source.as_str());
+                span.record("cache_level", acquired.level.as_str());
+                span.record("cache_refresh_reason", acquired.reason.as_str());
+                Ok(self.acquired(acquired, started))
+            }
             Err(error) => {
-                let duration_total = started.elapsed();
-                let metadata = Metadata {
-                    duration_total,
-                    duration_in_cache: duration_total,
-                    cache_level: self.tokens.last_read(),
-                    ..Metadata::default()
-                };
+                span.record("outcome", error.name());
                 let counters = &self.tokens.engine().counters;
-                counters.record(&metadata, error.name());
+                counters.failed(started.elapsed(), self.tokens.last_read(), error.name());
                 Err(error)
             }
         }
@@ -224,7 +233,7 @@ impl<'a> Acquisition<'a> {
             durability: acquired.durability,
             exclusive: acquired.exclusive,
         };
-        self.tokens.engine().counters.record(&metadata, OK);
+        self.tokens.engine().counters.found(&metadata);
         Acquired { token, metadata }
     }
 }

@@ -3,11 +3,15 @@
 pub(crate) mod acquisitions;
 mod build;
 mod builder;
+#[cfg(feature = "serde")]
+mod config;
 #[cfg(feature = "seal")]
 mod encryption;
 #[cfg(not(feature = "seal"))]
 #[path = "cache/plain.rs"]
 mod encryption;
+#[cfg(feature = "serde")]
+mod human;
 pub(crate) mod l1;
 pub(crate) mod lifetimes;
 mod shared;
@@ -20,10 +24,13 @@ use std::time::Duration;
 
 pub use self::acquisitions::Acquisitions;
 pub use self::builder::Builder;
+#[cfg(feature = "serde")]
+pub use self::config::Config;
 pub use self::l1::L1;
 pub use self::lifetimes::Lifetimes;
 pub use self::timeouts::Timeouts;
 use crate::engine::core::Engine;
+pub use crate::engine::health::Health;
 pub use crate::engine::l2::breaker::BreakerState;
 #[cfg(feature = "cookie")]
 use crate::engine::namespace::Number;
@@ -86,6 +93,31 @@ impl TokenCache {
     /// What the cache has done since it was built.
     pub fn stats(&self) -> Stats {
         self.0.stats()
+    }
+
+    /// Whether the cache can do its work now, for the probes of an orchestrator: asks the store for one small
+    /// record, and reads the key ring where it is kept. The answer comes after `timeout` at the latest, whatever
+    /// they and the engine do. A circuit breaker that is open keeps nothing from being asked here, and what fails
+    /// here opens none. Of a cluster one node is asked.
+    ///
+    /// Under [`FailurePolicy::Degrade`](crate::FailurePolicy::Degrade) an instance serves the users in its memory
+    /// while the store is away. A readiness probe that fails then takes all instances away at once. Use
+    /// [`is_ready`](Health::is_ready) for the start, and for readiness where a request without the store is of no
+    /// use.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_token_cache::{MemoryStore, TokenCache};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = TokenCache::builder(MemoryStore::new()).build()?;
+    /// let health = cache.check(Duration::from_millis(500)).await;
+    /// assert!(health.is_ready());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn check(&self, timeout: Duration) -> Health {
+        self.0.check(timeout).await
     }
 
     /// Writes all pending changes and sign-outs to L2. Reports how many reached it, and how many did not by

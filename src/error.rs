@@ -181,6 +181,18 @@ pub enum StoreErrorKind {
     CircuitOpen,
 }
 
+impl StoreErrorKind {
+    /// The value of `outcome` in metrics and spans.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::CircuitOpen => "circuit_open",
+        }
+    }
+}
+
 impl StoreError {
     /// An error of this kind without a source.
     pub fn new(kind: StoreErrorKind) -> Self {

@@ -34,7 +34,8 @@
 //! | `oauth2` | conversion from the answers of the `oauth2` and `openidconnect` crates |
 //! | `grants` | ready-made sources of tokens: `grant` |
 //! | `reqwest-middleware` | [`outgoing::BearerLayer`] as a middleware of `reqwest-middleware` |
-//! | `metrics` | counters and durations for the `metrics` crate: [`Stats`] lists them |
+//! | `metrics` | counters, gauges and durations for the `metrics` crate: [`Stats`] lists them |
+//! | `serde` | `Config`: settings from a file or the environment; [`Stats`] and [`Health`] are `Serialize` |
 //! | `seal` | encryption of everything in L2: [`KeyRing`] and the module [`seal`] |
 //! | `cookie` | `CookieStore`: sessions in the browser's cookies, without any L2: the module `cookie` |
 //! | `protect-certificate` | `seal::CertificateProtector`: the ring's keys wrapped by an X.509 certificate |
@@ -117,8 +118,11 @@ pub use crate::acquire::{
     ProviderError, RefreshReason, TokenSource,
 };
 pub use crate::acquisition::Acquisition;
+#[cfg(feature = "serde")]
+pub use crate::cache::Config;
 pub use crate::cache::{
-    Acquisitions, BreakerState, Builder, L1, Lifetimes, ShutdownReport, Timeouts, TokenCache,
+    Acquisitions, BreakerState, Builder, Health, L1, Lifetimes, ShutdownReport, Timeouts,
+    TokenCache,
 };
 #[cfg(feature = "cookie")]
 pub use crate::cookie::CookieStore;

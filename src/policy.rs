@@ -11,6 +11,8 @@ use crate::error::StoreError;
 /// [layer](crate::TokenCacheLayer::failure_policy_for), or on the
 /// [handle](crate::Tokens::set_failure_policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum FailurePolicy {
     /// Reads serve L1, even past its freshness bound, else answer
@@ -33,6 +35,8 @@ pub enum FailurePolicy {
 
 /// When the changes of a request reach the L2 store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum WriteMode {
     /// Once the response head is there, or a second after the change if it is not by then. The
@@ -86,6 +90,20 @@ pub enum L2Operation {
     Relocate,
     /// Taking, renewing or giving back the right to acquire a token.
     Lease,
+}
+
+impl L2Operation {
+    /// The value of `operation` in metrics and spans.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Commit => "commit",
+            Self::Touch => "touch",
+            Self::Clear => "clear",
+            Self::Relocate => "relocate",
+            Self::Lease => "lease",
+        }
+    }
 }
 
 /// One failed attempt at an L2 operation, as the [`on_l2_failure`](crate::Builder::on_l2_failure)

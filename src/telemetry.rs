@@ -1,13 +1,19 @@
 //! What the cache counts, and what it says about each acquisition.
 
 #[cfg(feature = "metrics")]
+mod durations;
+#[cfg(feature = "metrics")]
 mod exported;
+#[cfg(feature = "metrics")]
+mod gauges;
 mod record;
 
 use crate::engine::l2::breaker::BreakerState;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-pub(crate) use self::record::OK;
+/// The outcome of what has succeeded. Others are named after their error.
+pub(crate) const OK: &str = "ok";
 
 /// A number that only grows.
 #[derive(Debug)]
@@ -15,17 +21,6 @@ pub(crate) struct Counter {
     count: AtomicU64,
     #[cfg(feature = "metrics")]
     exported: metrics::Counter,
-}
-
-/// A counter that the `metrics` crate does not know.
-impl Default for Counter {
-    fn default() -> Self {
-        Self {
-            count: AtomicU64::new(0),
-            #[cfg(feature = "metrics")]
-            exported: metrics::Counter::noop(),
-        }
-    }
 }
 
 impl Counter {
@@ -36,6 +31,20 @@ impl Counter {
             count: AtomicU64::new(0),
             #[cfg(feature = "metrics")]
             exported: exported::counter(name, help),
+        }
+    }
+
+    /// The counter of what could not be read for this reason.
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+    fn unopenable(reason: &'static str) -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            #[cfg(feature = "metrics")]
+            exported: exported::counter_for(
+                "unopenable",
+                reason,
+                "Entries in L2 that could not be read.",
+            ),
         }
     }
 
@@ -58,8 +67,7 @@ pub(crate) struct Counters {
     pub(crate) l2_reads: Counter,
     pub(crate) l2_commits: Counter,
     pub(crate) l2_errors: Counter,
-    pub(crate) unopenable: Counter,
-    pub(crate) unopenable_for: [Counter; UnopenableReasons::COUNT],
+    unopenable_for: [Counter; UnopenableReasons::COUNT],
     pub(crate) accepted_plaintext: Counter,
     pub(crate) signed_out_changes: Counter,
     pub(crate) abandoned_changes: Counter,
@@ -77,17 +85,17 @@ pub(crate) struct Counters {
     exported: exported::Exported,
 }
 
-impl Default for Counters {
+impl Counters {
     /// All at zero, known to the recorder of the `metrics` crate that is installed by now.
-    fn default() -> Self {
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+    pub(crate) fn new(namespace: &str) -> Self {
         Self {
             l1_hits: Counter::new("l1_hits", "Reads that found their token in memory."),
             l1_misses: Counter::new("l1_misses", "Reads that had to ask L2."),
             l2_reads: Counter::new("l2_reads", "Partitions that were asked of L2."),
             l2_commits: Counter::new("l2_commits", "Commits sent to L2."),
             l2_errors: Counter::new("l2_errors", "Attempts at an L2 operation that failed."),
-            unopenable: Counter::new("unopenable", "Entries in L2 that could not be read."),
-            unopenable_for: std::array::from_fn(|_| Counter::default()),
+            unopenable_for: UnopenableReasons::NAMES.map(Counter::unopenable),
             accepted_plaintext: Counter::new(
                 "accepted_plaintext",
                 "Entries read without protection, as the settings still allow.",
@@ -126,12 +134,10 @@ impl Default for Counters {
                 "Of these, those that were compared in the background.",
             ),
             #[cfg(feature = "metrics")]
-            exported: exported::Exported::new(),
+            exported: exported::Exported::new(namespace),
         }
     }
-}
 
-impl Counters {
     /// Tells the `metrics` crate what the cache holds now.
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
     pub(crate) fn report(&self, stats: &Stats) {
@@ -142,32 +148,87 @@ impl Counters {
 
 /// What a cache has done since it was built, and what it holds now.
 ///
+/// With feature `serde` it is `Serialize`: each field under its name, but for the staleness bound, which is
+/// `staleness_bound_seconds`.
+///
 /// # Metrics
 ///
-/// With feature `metrics` the recorder that is installed when a cache is built gets the same, and
-/// how long each acquisition took. Several caches in one process add up.
+/// With feature `metrics` the recorder that is installed when a cache is built gets each field, and durations.
+/// Several caches in one process add up. Counters are exported at once. Gauges are as of the last
+/// [`stats`](crate::TokenCache::stats), which the cache calls once a minute while its runtime is there: where a
+/// minute is too old, call it before each scrape. A series with the label `outcome`, and one of a duration, begins with its
+/// first event.
 ///
-/// | metric | kind | is |
-/// |---|---|---|
-/// | `tower_token_cache_l1_entries`, `…_l1_bytes`, `…_pending_changes`, `…_pending_sign_outs`, `…_waiting_acquisitions` | gauge | the field of this type, as of the last [`stats`](crate::TokenCache::stats) or sweep |
-/// | `tower_token_cache_l1_hits_total`, and so on for the other fields | counter | the field of this type |
-/// | `tower_token_cache_duration_total_seconds` | histogram | [`duration_total`](crate::Metadata::duration_total) of each acquisition |
-/// | `tower_token_cache_duration_in_cache_seconds` | histogram | [`duration_in_cache`](crate::Metadata::duration_in_cache) |
-/// | `tower_token_cache_duration_in_http_seconds` | histogram | [`duration_in_http`](crate::Metadata::duration_in_http) |
-/// | `tower_token_cache_acquire_failures_total` | counter | acquisitions that gave no token |
+/// | metric | kind | labels | is |
+/// |---|---|---|---|
+/// | `tower_token_cache_l1_entries` | gauge | — | `l1_entries` |
+/// | `tower_token_cache_l1_bytes` | gauge | — | `l1_bytes` |
+/// | `tower_token_cache_pending_changes` | gauge | — | `pending_changes` |
+/// | `tower_token_cache_pending_sign_outs` | gauge | — | `pending_sign_outs` |
+/// | `tower_token_cache_waiting_acquisitions` | gauge | — | `waiting_acquisitions` |
+/// | `tower_token_cache_l2_state` | gauge | `state`: `closed`, `half_open`, `open` | caches by `l2_state` |
+/// | `tower_token_cache_engine_state` | gauge | `state`: `alive`, `ended` | caches by `engine_alive` |
+/// | `tower_token_cache_feed_state` | gauge | `state`: `alive`, `lost`, `none` | caches by `feed_alive` |
+/// | `tower_token_cache_staleness_bound_seconds` | gauge | `namespace` | `staleness_bound`; infinite where it is `None` |
+/// | `tower_token_cache_l1_hits_total` | counter | — | `l1_hits`: each one counts, and none is timed |
+/// | `tower_token_cache_l1_misses_total` | counter | — | `l1_misses` |
+/// | `tower_token_cache_l2_reads_total` | counter | — | `l2_reads` |
+/// | `tower_token_cache_l2_commits_total` | counter | — | `l2_commits` |
+/// | `tower_token_cache_l2_errors_total` | counter | — | `l2_errors` |
+/// | `tower_token_cache_flushed_changes_total` | counter | — | `flushed_changes` |
+/// | `tower_token_cache_accepted_plaintext_total` | counter | — | `accepted_plaintext` |
+/// | `tower_token_cache_signed_out_changes_total` | counter | — | `signed_out_changes` |
+/// | `tower_token_cache_superseded_changes_total` | counter | — | `superseded_changes` |
+/// | `tower_token_cache_recovered_changes_total` | counter | — | `recovered_changes` |
+/// | `tower_token_cache_feed_told_total` | counter | — | `feed_told` |
+/// | `tower_token_cache_feed_hints_total` | counter | — | `feed_hints` |
+/// | `tower_token_cache_feed_compares_total` | counter | — | `feed_compares` |
+/// | `tower_token_cache_acquisitions_total` | counter | — | `acquisitions` |
+/// | `tower_token_cache_failed_acquisitions_total` | counter | — | `failed_acquisitions` |
+/// | `tower_token_cache_abandoned_changes_total` | counter | — | `abandoned_changes` |
+/// | `tower_token_cache_abandoned_sign_outs_total` | counter | — | `abandoned_sign_outs` |
+/// | `tower_token_cache_unopenable_total` | counter | `reason`: the fields of [`UnopenableReasons`] | `unopenable`, as the sum |
+/// | `tower_token_cache_acquire_failures_total` | counter | `outcome`: the kind of error, one of a dozen | acquisitions that gave no token, by answer |
+/// | `tower_token_cache_duration_total_seconds` | histogram | `token_source`, `cache_level`, `cache_refresh_reason` | [`duration_total`](crate::Metadata::duration_total); without a token too, as `token_source="none"` |
+/// | `tower_token_cache_duration_in_cache_seconds` | histogram | `token_source`, `cache_level`, `cache_refresh_reason` | [`duration_in_cache`](crate::Metadata::duration_in_cache) |
+/// | `tower_token_cache_duration_in_http_seconds` | histogram | `token_source`, `cache_level`, `cache_refresh_reason` | [`duration_in_http`](crate::Metadata::duration_in_http) |
+/// | `tower_token_cache_l2_duration_seconds` | histogram | `operation`, `outcome` | one attempt at an operation on L2 |
 ///
 /// | label | of | values |
 /// |---|---|---|
-/// | `token_source` | durations | `cache`, `identity_provider` |
-/// | `cache_level` | durations | `none`, `l1`, `l2`, `unavailable` |
-/// | `cache_refresh_reason` | durations | `not_applicable`, `force_refresh_or_claims`, `no_cached_access_token`, `expired`, `proactively_refreshed` |
-/// | `outcome` | failures | the kind of error, one of a dozen |
+/// | `token_source` | durations of asking | `cache`, `identity_provider`, `none` |
+/// | `cache_level` | durations of asking | `none`, `l1`, `l2`, `unavailable` |
+/// | `cache_refresh_reason` | durations of asking | `not_applicable`, `force_refresh_or_claims`, `no_cached_access_token`, `expired`, `proactively_refreshed` |
+/// | `operation` | durations of L2 | `load`, `commit`, `touch`, `clear`, `relocate`, `lease` |
+/// | `outcome` | durations of L2 | `ok`, `unreachable`, `timeout`, `refused` |
 ///
-/// No label holds a key or anything else of a user. Worth an alarm: a total over one second, a
-/// rise of the time in the cache or in HTTP, a falling part of `token_source="cache"`.
+/// Durations of asking are those of [`acquire`](crate::Tokens::acquire), of
+/// [`get_with_metadata`](crate::Tokens::get_with_metadata), and of a [`get_or_acquire`](crate::Tokens::get_or_acquire) that
+/// memory could not answer. Other hits are counted and not timed, because two readings of the clock would cost
+/// as much as the hit. The share of hits is `l1_hits / (l1_hits + l1_misses)`.
 ///
-/// A `tracing` event of level debug says the same of each acquisition.
+/// No label holds a key or anything else of a user. Worth an alarm: a falling share of hits, a rise of
+/// `acquire_failures`, a total over one second, a rise of the time in L2 or in HTTP, `l2_state="open"`,
+/// `engine_state="ended"`, pending sign-outs.
+///
+/// A `tracing` event of level debug says the same of each acquisition that is timed.
+///
+/// # Spans
+///
+/// These are spans of `tracing`, of level debug and with target `tower_token_cache`. Where that level is off
+/// none is made; and a hit in memory by [`get`](crate::Tokens::get) or
+/// [`get_or_acquire`](crate::Tokens::get_or_acquire) has none. `tracing-opentelemetry` exports them (see the example `telemetry`): let its
+/// layer have `tower_token_cache=debug`.
+///
+/// | span | fields | is |
+/// |---|---|---|
+/// | `token_cache.acquire` | `outcome`, `token_source`, `cache_level`, `cache_refresh_reason` | an acquisition, as a request sees it |
+/// | `token_cache.provider` | — | one run of the acquire function, within the acquisition that started it; where the level is off, spans of the function are within the request's |
+/// | `token_cache.l2` | `operation`, `partitions`, `attempts`, `outcome` | an operation on L2 with its attempts, within an acquisition; a root where it is for several requests, or for none |
+///
+/// Fields have the values of the labels above; `outcome` of an operation may also be `circuit_open`, after no attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Partitions in L1 now, those known to be absent included. Lags behind by moments.
@@ -225,7 +286,11 @@ pub struct Stats {
     /// feed is alive, which changes between 0 and half a second; 1 s while each use is compared with the
     /// store; the setting of L1 where the store has no feed. To it comes the time that a comparison takes which is
     /// under way. `None` is without bound: the store does not answer, or there is no such setting.
-    pub staleness_bound: Option<std::time::Duration>,
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "staleness_bound_seconds", serialize_with = "seconds")
+    )]
+    pub staleness_bound: Option<Duration>,
     /// Requests whose partition key was not accepted, as two cookies of one name; see
     /// [`InvalidKey`](crate::InvalidKey).
     pub invalid_keys: u64,
@@ -242,8 +307,15 @@ pub struct Stats {
     pub abandoned_sign_outs: u64,
 }
 
+#[cfg(feature = "serde")]
+fn seconds<S: serde::Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    let seconds = time.map(|time| time.as_secs_f64());
+    serde::Serialize::serialize(&seconds, to)
+}
+
 /// Why entries in L2 could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct UnopenableReasons {
     /// Not written by this crate.
@@ -267,7 +339,20 @@ pub struct UnopenableReasons {
 }
 
 impl UnopenableReasons {
-    pub(crate) const COUNT: usize = 9;
+    const COUNT: usize = 9;
+
+    /// In the order of `Unopenable`, which is that of the fields.
+    const NAMES: [&str; Self::COUNT] = [
+        "foreign",
+        "unknown_version",
+        "damaged",
+        "too_large",
+        "misplaced",
+        "unknown_key",
+        "revoked_key",
+        "tampered",
+        "plaintext",
+    ];
 
     pub(crate) fn of(counters: &Counters) -> Self {
         let [
@@ -296,9 +381,13 @@ impl UnopenableReasons {
 }
 
 impl Counters {
+    /// Entries that could not be read, for any reason.
+    pub(crate) fn all_unopenable(&self) -> u64 {
+        self.unopenable_for.iter().map(Counter::get).sum()
+    }
+
     /// Counts an entry that could not be read; `reason` is its place in [`UnopenableReasons`].
     pub(crate) fn unopenable(&self, reason: usize) {
-        self.unopenable.add(1);
         if let Some(counter) = self.unopenable_for.get(reason) {
             counter.add(1);
         }

@@ -29,7 +29,6 @@ use crate::secret::Secret;
 use crate::session::Issue;
 #[cfg(feature = "cookie")]
 use crate::store::Pinned;
-use crate::telemetry::OK;
 use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};
 
@@ -287,7 +286,7 @@ impl Tokens {
             refresh_at: token.and_then(|token| self.handle.engine.refresh_at(token)),
             ..Metadata::default()
         };
-        self.handle.engine.counters.record(&metadata, OK);
+        self.handle.engine.counters.read(&lookup, &metadata);
         Ok((lookup, metadata))
     }
 

@@ -69,7 +69,7 @@ impl Builder {
             .journal
             .map(|path| Journal::open(&path, &self.namespace, &sign_outs, runtime.clone()));
         let journal = journal.transpose()?;
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::new(Counters::new(&self.namespace));
         let encryption = self.encryption.start(&self.clock, &runtime);
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {

@@ -22,7 +22,7 @@ use crate::time::Timestamp;
 ///
 /// Every setting has a default that suits a web application with a Redis nearby. Settings that belong together
 /// are a group: [`L1`], [`Lifetimes`], [`Timeouts`] and [`Acquisitions`]. A group is set as a whole: what it
-/// does not name has its default.
+/// does not name has its default. With feature `serde` the settings can come from a file: `Config`.
 ///
 /// ```
 /// use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   operations    read   write   rename   sessions   sign_in   sign_out   what a handle asks for
-//!                 (beside them: fallback, shutdown, stats)
+//!                 (beside them: fallback, shutdown, stats, health)
 //!                                 |
 //!   work          acquire   write_behind   load   coherence        flights and background tasks
 //!                                 |
@@ -34,6 +34,7 @@ pub(crate) mod core;
 pub(crate) mod error;
 pub(crate) mod fallback;
 pub(crate) mod fingerprint;
+pub(crate) mod health;
 pub(crate) mod journal;
 pub(crate) mod l1;
 pub(crate) mod l2;

@@ -82,7 +82,10 @@ impl Engine {
         }
         if policy == FailurePolicy::Bypass {
             return Ok(match answer {
-                Answer::Stale(value) => (Lookup::Hit(value), CacheLevel::L1),
+                Answer::Stale(value) => {
+                    self.counters.l1_hits.add(1);
+                    (Lookup::Hit(value), CacheLevel::L1)
+                }
                 _ => (Lookup::Absent, CacheLevel::None),
             });
         }

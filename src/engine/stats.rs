@@ -19,7 +19,7 @@ impl Engine {
             pending_changes: self.budget.pending(),
             pending_sign_outs: self.sign_outs.pending(),
             flushed_changes: counters.flushed_changes.get(),
-            unopenable: counters.unopenable.get(),
+            unopenable: counters.all_unopenable(),
             unopenable_reasons: UnopenableReasons::of(counters),
             accepted_plaintext: counters.accepted_plaintext.get(),
             signed_out_changes: counters.signed_out_changes.get(),

@@ -50,7 +50,25 @@ pub enum KeyRingErrorKind {
 }
 
 impl KeyRingErrorKind {
-    pub(super) fn because(
+    /// The value of `key_ring` in a [health report](crate::Health).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Permissions => "permissions",
+            Self::Unreachable => "unreachable",
+            Self::Damaged => "damaged",
+            Self::Protector => "protector",
+            Self::Unprotected => "unprotected",
+            Self::NoProtector => "no_protector",
+            Self::TooLarge => "too_large",
+            Self::Schedule => "schedule",
+            Self::Randomness => "randomness",
+            Self::Fixed => "fixed",
+        }
+    }
+
+    pub(crate) fn because(
         self,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> KeyRingError {

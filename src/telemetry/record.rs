@@ -1,17 +1,17 @@
 //! One acquisition, told to whoever watches.
 
-use super::Counters;
-use crate::acquire::Metadata;
+use std::time::Duration;
 
-/// The outcome of an acquisition that gave a token. Others are named after their error.
-pub(crate) const OK: &str = "ok";
+use super::{Counters, OK};
+use crate::acquire::Metadata;
+use crate::lookup::{CacheLevel, Lookup};
+use crate::policy::L2Operation;
 
 impl Counters {
-    /// Tells how a token was come by, or that there is none. `outcome` is a word of this crate's,
-    /// never one that came from outside: it becomes a label.
-    pub(crate) fn record(&self, metadata: &Metadata, outcome: &'static str) {
+    /// Tells how a token was come by.
+    pub(crate) fn found(&self, metadata: &Metadata) {
         tracing::debug!(
-            outcome,
+            outcome = OK,
             token_source = metadata.token_source.as_str(),
             cache_level = metadata.cache_level.as_str(),
             cache_refresh_reason = metadata.refresh_reason.as_str(),
@@ -23,7 +23,45 @@ impl Counters {
             "a token was asked for"
         );
         #[cfg(feature = "metrics")]
-        self.exported.record(metadata, outcome);
+        self.exported.found(metadata);
+    }
+
+    /// Tells how a read ended.
+    pub(crate) fn read(&self, lookup: &Lookup, metadata: &Metadata) {
+        let outcome = match lookup {
+            Lookup::Hit(_) => return self.found(metadata),
+            Lookup::Absent => "absent",
+            Lookup::Unavailable => "unavailable",
+            Lookup::Unopenable => "unopenable",
+        };
+        self.found_none(metadata.duration_total, metadata.cache_level, outcome);
+    }
+
+    /// Tells that there is no token. `outcome` is a word of this crate's, never one that came from outside.
+    pub(crate) fn found_none(&self, total: Duration, level: CacheLevel, outcome: &'static str) {
+        tracing::debug!(
+            outcome,
+            token_source = "none",
+            cache_level = level.as_str(),
+            duration_total = total.as_secs_f64(),
+            "a token was asked for"
+        );
+        #[cfg(feature = "metrics")]
+        self.exported.found_none(total, level);
+    }
+
+    /// Tells how long one attempt at an operation on L2 took.
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+    pub(crate) fn l2(&self, operation: L2Operation, outcome: &'static str, took: Duration) {
+        #[cfg(feature = "metrics")]
+        self.exported.l2(operation, outcome, took);
+    }
+
+    /// Tells that an acquisition gave no token. `outcome` becomes a label.
+    pub(crate) fn failed(&self, total: Duration, level: CacheLevel, outcome: &'static str) {
+        self.found_none(total, level, outcome);
+        #[cfg(feature = "metrics")]
+        self.exported.failed(outcome);
     }
 }
 
@@ -65,8 +103,8 @@ mod tests {
             refresh_reason: RefreshReason::Expired,
             ..Metadata::default()
         };
-        let counters = Counters::default();
-        tracing::subscriber::with_default(subscriber, || counters.record(&metadata, OK));
+        let counters = Counters::new("ttc");
+        tracing::subscriber::with_default(subscriber, || counters.found(&metadata));
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         for field in [
             "DEBUG",

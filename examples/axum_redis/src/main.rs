@@ -9,15 +9,17 @@
 
 use std::{env, io, time::Duration};
 
-use axum::Router;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower_token_cache::session::{Cookie, SignIn};
 use tower_token_cache::{
-    Durability, Error, KeyRing, Lookup, RedisStore, TokenCache, TokenCacheLayer, TokenSet, Tokens,
+    Durability, Error, Health, KeyRing, Lookup, RedisStore, TokenCache, TokenCacheLayer, TokenSet,
+    Tokens,
 };
 
 #[tokio::main]
@@ -33,7 +35,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/sign-in", post(sign_in))
         .route("/me", get(me))
         .route("/sign-out", post(sign_out))
-        .layer(TokenCacheLayer::new(cache.clone(), cookie));
+        .layer(TokenCacheLayer::new(cache.clone(), cookie))
+        .route("/ready", get(ready))
+        .with_state(cache.clone());
 
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = async move {
@@ -93,6 +97,16 @@ async fn sign_out(tokens: Tokens) -> Result<(StatusCode, &'static str), Error> {
         // Other instances go on with the session until then.
         Durability::Pending => (StatusCode::ACCEPTED, "signed out here, soon everywhere\n"),
     })
+}
+
+/// For the orchestrator: no requests come here before the store answers.
+async fn ready(State(cache): State<TokenCache>) -> (StatusCode, Json<Health>) {
+    let health = cache.check(Duration::from_millis(500)).await;
+    let status = match health.is_ready() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(health))
 }
 
 /// Stands for the request to your provider; the `oauth2` crate's answers can be inserted as well.

@@ -10,6 +10,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::acquire::{AcquireFuture, Prior};
 use crate::engine::acquire::flights::FlightId;
@@ -117,6 +118,7 @@ impl Call {
         // Inside the task, because the function may panic as well as its future.
         let mut work: AcquireFuture = Box::pin(async move { function(prior).await });
         let task = poll_fn(move |context| gate.poll(&mut work, context));
+        let task = task.instrument(tracing::debug_span!("token_cache.provider").or_current());
         RunningCall {
             task: self
                 .runtime

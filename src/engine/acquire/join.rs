@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource};
 use crate::cache::acquisitions::Acquisitions;
@@ -238,7 +239,8 @@ impl Engine {
             if self.queue.is_closed() {
                 return Err(Error::ShutDown);
             }
-            self.runtime.spawn(flight.run(call));
+            // What it does belongs to the trace of the request that starts it.
+            self.runtime.spawn(flight.run(call).in_current_span());
         }
         Ok(flight)
     }

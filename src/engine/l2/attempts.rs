@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::engine::error::L2Error;
 use crate::engine::l2::calls::L2;
@@ -12,11 +14,20 @@ use crate::patience::within;
 use crate::policy::{L2Failure, L2Operation, OnFailure};
 use crate::random::{SLIGHTLY, jittered};
 use crate::store::PartitionId;
+use crate::telemetry::OK;
 
 /// Attempts at one operation, the first included, however often the hook asks for a retry.
 const MAX_ATTEMPTS: u32 = 3;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+
+/// The word for metrics and spans.
+fn outcome<T>(answer: Result<T, &StoreError>) -> &'static str {
+    match answer {
+        Ok(_) => OK,
+        Err(error) => error.kind().as_str(),
+    }
+}
 
 fn opened(operation: L2Operation) {
     tracing::warn!(
@@ -36,6 +47,34 @@ impl L2 {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
+        let span = tracing::debug_span!(
+            "token_cache.l2",
+            operation = operation.as_str(),
+            partitions = of.len(),
+            attempts = Empty,
+            outcome = Empty,
+        );
+        let mut attempts = 0;
+        let asking = self.attempts(operation, of, ask, &mut attempts);
+        let answer = asking.instrument(span.clone()).await;
+        span.record("attempts", attempts);
+        span.record(
+            "outcome",
+            outcome(answer.as_ref().map_err(|failure| &failure.error)),
+        );
+        answer
+    }
+
+    async fn attempts<T, F>(
+        &self,
+        operation: L2Operation,
+        of: &[&PartitionId],
+        ask: impl Fn() -> F,
+        number: &mut u32,
+    ) -> Result<T, L2Error>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         let first = of.first().map_or(0, |first| self.store.server(first));
         let shard = self.shards.get(first);
         let way = shard.way(operation);
@@ -44,15 +83,17 @@ impl L2 {
             _ => None,
         };
         let deadline = Instant::now() + self.timeouts.operation;
-        let mut number = 0;
         loop {
-            number += 1;
             let Some(attempt) = way.breaker.attempt() else {
                 return Err(L2Error::of(StoreErrorKind::CircuitOpen));
             };
+            *number += 1;
             let question = reads(operation).then(|| shard.pace.ask());
+            let asked = Instant::now();
             let answer = within(self.timeouts.attempt, deadline, ask()).await;
             let answer = answer.unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Timeout)));
+            self.counters
+                .l2(operation, outcome(answer.as_ref()), asked.elapsed());
             // A refusal is an answer.
             let answered = match &answer {
                 Ok(_) => true,
@@ -78,10 +119,10 @@ impl L2 {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let decision = self.failed(operation, alone, number, &error, way);
-            let backoff = jittered(FIRST_BACKOFF * 2_u32.pow(number - 1), SLIGHTLY);
+            let decision = self.failed(operation, alone, *number, &error, way);
+            let backoff = jittered(FIRST_BACKOFF * 2_u32.pow(*number - 1), SLIGHTLY);
             let again = decision == OnFailure::Retry
-                && number < MAX_ATTEMPTS
+                && *number < MAX_ATTEMPTS
                 && Instant::now() + backoff < deadline;
             if !again {
                 return Err(L2Error { error, decision });

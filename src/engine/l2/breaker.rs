@@ -18,6 +18,8 @@ const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Whether L2 is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum BreakerState {
     /// By every request.
     #[default]
@@ -26,6 +28,17 @@ pub enum BreakerState {
     Open,
     /// By one request, the probe. Its outcome decides.
     HalfOpen,
+}
+
+impl BreakerState {
+    /// The value of `state` in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
 }
 
 /// Closed: every request may ask the store. Open: none may. Half-open: one probe may, and its outcome

@@ -142,7 +142,8 @@ impl Engine {
         Ok(revision)
     }
 
-    fn namespace_epoch(&self) -> PartitionId {
+    /// The record of the namespace's number.
+    pub(crate) fn namespace_epoch(&self) -> PartitionId {
         Names::namespace_epoch(&self.l2.protection.namespace)
     }
 

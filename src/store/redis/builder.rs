@@ -3,11 +3,20 @@
 use std::fmt;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use super::RedisStore;
 use super::access::Access;
 use super::links::Links;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, StoreError};
 use crate::time::setting;
+
+/// Between two attempts of [`RedisStoreBuilder::connect`].
+const PAUSE: Duration = Duration::from_millis(50);
+
+fn unanswered(error: StoreError) -> ConfigError {
+    ConfigError::new("url", "no server that it names has given a good answer").with_source(error)
+}
 
 /// Sets up a [`RedisStore`].
 #[must_use = "there is no store until `build`"]
@@ -69,7 +78,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The store. It connects when it is first used, on the runtime that uses it.
+    /// The store. It connects when it is first used, on the runtime that uses it; [`connect`](Self::connect) waits
+    /// for that.
     ///
     /// # Errors
     /// [`ConfigError`] for a URL that cannot be used, or not without another feature of this
@@ -85,6 +95,28 @@ impl RedisStoreBuilder {
         Ok(RedisStore {
             links: Links::new(self.access, setting(self.response_timeout))?,
         })
+    }
+
+    /// The store, once a server has answered a `PING`: for an application that is not to start without it. It is
+    /// tried again and again for as long as `patience`, and at least once. Of a cluster one master is asked.
+    ///
+    /// # Errors
+    /// As for [`build`](Self::build). [`ConfigError`] of `url` when there was no good answer; its sources say why:
+    /// no such host, a password that is wrong, a database that the server does not have.
+    pub async fn connect(self, patience: Duration) -> Result<RedisStore, ConfigError> {
+        let store = self.build()?;
+        let deadline = Instant::now() + setting(patience);
+        // The cache will use the store on a runtime of its own: these connections end here.
+        let apart = RedisStore {
+            links: store.links.apart()?,
+        };
+        while let Err(error) = apart.ping().await {
+            if Instant::now() + PAUSE > deadline {
+                return Err(unanswered(error));
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(store)
     }
 }
 

@@ -9,6 +9,15 @@ use crate::error::StoreError;
 use crate::store::{Commit, Loaded, Origin, Outcome, PartitionId};
 
 impl RedisStore {
+    /// Asks whether a server answers.
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("PING");
+        let answers = self.send(&pipeline).await?;
+        let answer = answers.into_iter().next().ok_or_else(unexpected)?;
+        answer.map(drop).map_err(store_error)
+    }
+
     pub(super) async fn send(
         &self,
         pipeline: &Pipeline,

@@ -57,6 +57,11 @@ impl Links {
         })))
     }
 
+    /// Links to the same servers that are not shared with these.
+    pub(super) fn apart(&self) -> Result<Self, ConfigError> {
+        Self::new(self.0.access.clone(), self.0.timeout)
+    }
+
     /// Sends the commands at once. Each has an answer of its own.
     pub(super) async fn send(&self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         self.here()?.send(pipeline).await

@@ -112,7 +112,7 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// A store on the servers of this URL. They need not be up: connections are made, and made
-    /// again, as they are needed.
+    /// again, as they are needed. [`RedisStoreBuilder::connect`] fails where they are not.
     ///
     /// # Errors
     /// [`ConfigError`] for a URL that cannot be used, or not without another feature of this

@@ -1,0 +1,202 @@
+//! `Config`: the settings as a file or the environment has them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::cache::acquisitions::Acquisitions;
+use crate::cache::builder::Builder;
+use crate::cache::human::{Bytes, FewBytes, Human};
+use crate::cache::l1::L1;
+use crate::cache::lifetimes::Lifetimes;
+use crate::cache::timeouts::Timeouts;
+use crate::policy::{FailurePolicy, WriteMode};
+
+/// The settings of a [`Builder`] that are values, from a file or the environment (feature `serde`).
+///
+/// It has the names of the builder's methods, and of those of its groups. A name that is not known is an error of
+/// the format that is read; a value that a setting cannot have is the [`ConfigError`](crate::ConfigError) of
+/// [`build`](Builder::build), as in code. In TOML, with all names:
+///
+/// ```toml
+/// namespace = "shop"
+/// failure_policy = "degrade"       # strict, bypass
+/// write_mode = "after_response"    # before_response
+/// max_pending_changes = 100000
+/// max_pending_bytes = "64MiB"
+/// journal = "/var/lib/shop/sign-outs"
+///
+/// [l1]
+/// max_bytes = "500MiB"             # "none" is L1::disabled()
+/// expiration_ratio = 1.0
+/// revalidate_every = "10s"
+/// max_staleness = "60s"
+///
+/// [lifetimes]
+/// after_write = "14d"
+/// sliding = "none"
+/// absolute = "none"
+/// negative_entry = "1s"
+///
+/// [timeouts]
+/// attempt = "250ms"
+/// operation = "1s"
+///
+/// [acquisitions]
+/// refresh_before = "5m"
+/// timeout = "60s"
+/// lease_ttl = "30s"
+/// max = 64
+/// ```
+///
+/// A duration is a whole number with `ms`, `s`, `m`, `h` or `d` behind it; a size is one of bytes, or has `KiB`,
+/// `MiB` or `GiB`. `"none"` is `None`. What is not named has its default.
+///
+/// Any format of serde will do that says of what type a value is. A loader for the environment (`figment`, `config`)
+/// has to be told to read numbers as numbers.
+///
+/// ```
+/// use tower_token_cache::{Config, MemoryStore, TokenCache};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config: Config = serde_json::from_str(r#"{ "timeouts": { "operation": "500ms" } }"#)?;
+/// let cache = TokenCache::builder(MemoryStore::new()).config(config).build()?;
+/// # drop(cache);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[must_use = "it has no effect until it is given to `Builder::config`"]
+pub struct Config {
+    namespace: Option<Box<str>>,
+    failure_policy: Option<FailurePolicy>,
+    write_mode: Option<WriteMode>,
+    max_pending_changes: Option<u32>,
+    max_pending_bytes: Option<Human<FewBytes>>,
+    journal: Option<PathBuf>,
+    l1: Option<InL1>,
+    lifetimes: Option<InLifetimes>,
+    timeouts: Option<InTimeouts>,
+    acquisitions: Option<InAcquisitions>,
+}
+
+type Time = Option<Human<Duration>>;
+type Limit = Option<Human<Option<Duration>>>;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InL1 {
+    max_bytes: Option<Human<Option<Bytes>>>,
+    expiration_ratio: Option<f64>,
+    revalidate_every: Limit,
+    max_staleness: Limit,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InLifetimes {
+    after_write: Limit,
+    sliding: Limit,
+    absolute: Limit,
+    negative_entry: Time,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InTimeouts {
+    attempt: Time,
+    operation: Time,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InAcquisitions {
+    refresh_before: Time,
+    timeout: Time,
+    lease_ttl: Time,
+    max: Option<u32>,
+}
+
+/// `to` with the setting, if there is one.
+fn set<G, T>(to: G, setting: Option<T>, method: impl FnOnce(G, T) -> G) -> G {
+    match setting {
+        Some(setting) => method(to, setting),
+        None => to,
+    }
+}
+
+fn set_human<G, T>(to: G, setting: Option<Human<T>>, method: impl FnOnce(G, T) -> G) -> G {
+    set(to, setting.map(|Human(value)| value), method)
+}
+
+impl Builder {
+    /// The settings of a file or of the environment. They take the place of those that were made before; a group
+    /// that is named is set as a whole. Defaults to none.
+    pub fn config(self, config: Config) -> Self {
+        let it = set(self, config.namespace, Self::namespace);
+        let it = set(it, config.failure_policy, Self::failure_policy);
+        let it = set(it, config.write_mode, Self::write_mode);
+        let it = set(it, config.max_pending_changes, Self::max_pending_changes);
+        let it = set_human(it, config.max_pending_bytes, |it, FewBytes(bytes)| {
+            it.max_pending_bytes(bytes)
+        });
+        let it = set(it, config.journal, Self::journal);
+        let it = set(it, config.l1.map(InL1::group), Self::l1);
+        let it = set(
+            it,
+            config.lifetimes.map(InLifetimes::group),
+            Self::lifetimes,
+        );
+        let it = set(it, config.timeouts.map(InTimeouts::group), Self::timeouts);
+        let acquisitions = config.acquisitions.map(InAcquisitions::group);
+        set(it, acquisitions, Self::acquisitions)
+    }
+}
+
+impl InL1 {
+    fn group(self) -> L1 {
+        let l1 = match self.max_bytes {
+            Some(Human(None)) => L1::disabled(),
+            Some(Human(Some(Bytes(bytes)))) => L1::new().max_bytes(bytes),
+            None => L1::new(),
+        };
+        let l1 = set(l1, self.expiration_ratio, L1::expiration_ratio);
+        let l1 = set_human(l1, self.revalidate_every, L1::revalidate_every);
+        set_human(l1, self.max_staleness, L1::max_staleness)
+    }
+}
+
+impl InLifetimes {
+    fn group(self) -> Lifetimes {
+        let it = set_human(Lifetimes::new(), self.after_write, Lifetimes::after_write);
+        let it = set_human(it, self.sliding, Lifetimes::sliding);
+        let it = set_human(it, self.absolute, Lifetimes::absolute);
+        set_human(it, self.negative_entry, Lifetimes::negative_entry)
+    }
+}
+
+impl InTimeouts {
+    fn group(self) -> Timeouts {
+        let it = set_human(Timeouts::new(), self.attempt, Timeouts::attempt);
+        set_human(it, self.operation, Timeouts::operation)
+    }
+}
+
+impl InAcquisitions {
+    fn group(self) -> Acquisitions {
+        let it = set_human(
+            Acquisitions::new(),
+            self.refresh_before,
+            Acquisitions::refresh_before,
+        );
+        let it = set_human(it, self.timeout, Acquisitions::timeout);
+        let it = set_human(it, self.lease_ttl, Acquisitions::lease_ttl);
+        set(it, self.max, Acquisitions::max)
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;
