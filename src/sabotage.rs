@@ -52,6 +52,10 @@ pub enum Sabotage {
     NumberIgnored,
     /// Changes go on in whatever life L2 has, or begin another.
     LifeIgnored,
+    /// A session value is taken on no condition.
+    TakeWithoutCompareAndSet,
+    /// A session value that is taken leaves no mark.
+    TakenWithoutMark,
 }
 
 #[cfg(feature = "__tests")]

@@ -1,7 +1,7 @@
 //! The engine: everything between the handles ([`Tokens`](crate::Tokens)) and the store.
 //!
 //! ```text
-//!   operations    read   write   rename   sessions   sign_out      what a handle asks for
+//!   operations    read   write   take   rename   sessions   sign_out      what a handle asks for
 //!                 (beside them: fallback, shutdown, stats)
 //!                                 |
 //!   work          acquire   write_behind   load   coherence        flights and background tasks
@@ -51,6 +51,7 @@ pub(crate) mod shutdown;
 pub(crate) mod sign_out;
 pub(crate) mod stats;
 pub(crate) mod sync;
+pub(crate) mod take;
 pub(crate) mod trust;
 pub(crate) mod write;
 pub(crate) mod write_behind;
