@@ -25,6 +25,7 @@ mod invented_ids_leave_no_trace;
 mod lives;
 mod losses;
 mod move_to;
+mod refresh_token_expiry;
 mod session_values;
 mod sessions;
 mod settings;

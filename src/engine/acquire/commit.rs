@@ -177,11 +177,12 @@ impl Flight {
 impl TokenSet {
     /// The entries that this answer changes.
     pub(crate) fn into_changes(self, key: TokenKey) -> impl Iterator<Item = (TokenKey, Value)> {
-        let secret = |name, secret| (name, Value::Secret(secret));
-        let refresh_token = self.refresh_token;
-        let refresh_token = refresh_token.map(|token| secret(key.refresh_token(), token));
+        let refresh_token = self.refresh_token.map(|token| {
+            let value = Value::secret(token, self.refresh_token_expires_at);
+            (key.refresh_token(), value)
+        });
         let id_token = self.id_token;
-        let id_token = id_token.map(|token| secret(key.id_token(), token));
+        let id_token = id_token.map(|token| (key.id_token(), Value::Secret(token)));
         [
             Some((key, Value::Token(self.access))),
             refresh_token,
