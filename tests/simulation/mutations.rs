@@ -116,6 +116,11 @@ fn catches_a_number_that_ends_nothing() {
 }
 
 #[test]
+fn catches_a_value_that_is_taken_without_compare_and_set() {
+    caught(Sabotage::TakeWithoutCompareAndSet);
+}
+
+#[test]
 fn catches_a_life_that_nobody_asks_for() {
     caught(Sabotage::LifeIgnored);
 }

@@ -42,6 +42,8 @@ struct Profile {
     clocks_step: bool,
     /// What single keys it loses.
     keys: Lost,
+    /// Session values are put and taken.
+    values: bool,
 }
 
 impl Profile {
@@ -92,7 +94,7 @@ pub fn run(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Outcome {
     let outcome = runtime.block_on(async {
         let world = World::new(seed, verbose);
         let keeper = tokio::spawn(world.clone().keep_time());
-        let mut run = Run::new(world.clone(), sabotage);
+        let mut run = Run::new(world.clone(), seed, sabotage);
         run.go().await;
         keeper.abort();
         let mut state = world.lock();
@@ -114,7 +116,7 @@ async fn pause(millis: u64) {
 }
 
 impl Run {
-    fn new(world: World, sabotage: Option<Sabotage>) -> Self {
+    fn new(world: World, seed: u64, sabotage: Option<Sabotage>) -> Self {
         let mut state = world.lock();
         let rng = &mut state.rng;
         let l1 = match rng.below(6) {
@@ -143,6 +145,8 @@ impl Run {
                 2 => Lost::User,
                 _ => Lost::Nothing,
             },
+            // An engine that is broken elsewhere is looked for without them.
+            values: sabotage.is_none() && seed % 4 == 3,
         }
         .consistent();
         if profile.line_fails {
@@ -192,6 +196,10 @@ impl Run {
                 moves: false,
                 ..profile
             },
+            Some(Sabotage::TakeWithoutCompareAndSet) => Profile {
+                values: true,
+                ..profile
+            },
             _ => profile,
         };
         Self {
@@ -210,6 +218,9 @@ impl Run {
         pause(1500).await;
         for _ in 0..STEPS {
             self.step().await;
+            if self.profile.values {
+                self.use_values();
+            }
             let wait = {
                 let rng = &mut self.world.lock().rng;
                 match rng.below(12) {
@@ -285,6 +296,33 @@ impl Run {
             }
             23..=49 => self.crowd(),
             _ => self.use_it(number, None),
+        }
+    }
+
+    /// Puts a session value now and then, and several instances take it.
+    fn use_values(&mut self) {
+        let (kind, number, takers) = {
+            let rng = &mut self.world.lock().rng;
+            (rng.below(6), rng.below(PARTITIONS), rng.between(1, 4))
+        };
+        let count = match kind {
+            0 => 1,
+            1 => takers,
+            _ => return,
+        };
+        for _ in 0..count {
+            let (place, gives_up) = {
+                let rng = &mut self.world.lock().rng;
+                let gives_up = rng.percent(20).then(|| rng.between(1, 400));
+                (rng.below(self.lives.len()), gives_up)
+            };
+            let life = &mut self.lives[place];
+            let client = Client::new(&self.world, &life.cache, life.number, number);
+            let task = match kind {
+                0 => tokio::spawn(client.put_value()),
+                _ => tokio::spawn(client.take_value(gives_up)),
+            };
+            life.tasks.push(task);
         }
     }
 
