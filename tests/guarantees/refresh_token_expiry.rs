@@ -94,3 +94,30 @@ async fn without_l2_an_expired_refresh_token_is_not_redeemed() {
     });
     acquired.await.unwrap();
 }
+
+/// It waits for L2 when it expires, and the answer that replaces it is written.
+#[tokio::test(start_paused = true)]
+async fn an_expired_refresh_token_that_waits_does_not_replace_its_successor() {
+    let clock = Clock::manual(Timestamp::now());
+    let store = TestStore::default();
+    let here = builder(store.clone()).clock(clock.clone()).build().unwrap();
+    let tokens = here.tokens(session("s"));
+    assert_eq!(access(&tokens, "graph").await, None);
+    store.set_refusing_commits(true);
+    // What comes after this commit waits until it is written.
+    tokens.insert("mail", token("m")).await.unwrap();
+    let _ = tokens.commit().await.unwrap();
+    let expiring = answer(r#","refresh_token":"old","refresh_expires_in":60"#);
+    tokens.insert("graph", expiring).await.unwrap();
+    clock.advance(Duration::from_secs(61));
+    let acquired = tokens.get_or_acquire("graph", async |_: Prior| {
+        Ok::<_, ProviderError>(answer(r#","refresh_token":"new""#))
+    });
+    acquired.await.unwrap();
+    store.set_refusing_commits(false);
+    drained(&here).await;
+    for tokens in [tokens, cache(store).tokens(session("s"))] {
+        let found = tokens.refresh_token().await.unwrap().hit();
+        assert_eq!(found.unwrap().expose(), "new");
+    }
+}

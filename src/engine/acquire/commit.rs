@@ -106,7 +106,8 @@ impl Flight {
                 if self.is_over(state) || state.signed_out_since(&seen.observed) {
                     return Err(Error::SignedOut);
                 }
-                state.adopt(&seen.observed, engine.now());
+                let now = engine.now();
+                state.adopt(&seen.observed, now);
                 let batch = Batch {
                     changes,
                     expected,
@@ -117,7 +118,7 @@ impl Flight {
                         state.apply(name.clone(), change.value.clone(), false);
                     }
                 }
-                state.take_acquired(batch, &self.need.key, seen);
+                state.take_acquired(batch, &self.need.key, seen, now);
                 engine.push(partition, state);
                 Ok(())
             })?;

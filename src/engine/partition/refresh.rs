@@ -117,13 +117,20 @@ impl State {
         }
     }
 
-    /// Queues acquired tokens for L2. They replace pending changes that the acquisition has `seen`; newer
-    /// changes stay, and are sent after them.
-    pub(crate) fn take_acquired(&mut self, batch: Batch, key: &TokenKey, seen: &RefreshState) {
+    /// Queues acquired tokens for L2. They replace pending changes that the acquisition has `seen`, or has not
+    /// because they had expired; newer changes stay, and are sent after them.
+    pub(crate) fn take_acquired(
+        &mut self,
+        batch: Batch,
+        key: &TokenKey,
+        seen: &RefreshState,
+        now: Now,
+    ) {
         let (refresh_token, id_token) = (key.refresh_token(), key.id_token());
         let changes = &mut self.pending().changes;
         for (name, _) in batch.changes.iter() {
             let has_seen = |value: Option<&Value>| match name {
+                _ if has_expired(value, now) => true,
                 name if *name == refresh_token => is_seen(value, &seen.refresh_token),
                 name if *name == id_token => is_seen(value, &seen.id_token),
                 _ => value == seen.token.clone().map(Value::Token).as_ref(),
@@ -152,6 +159,11 @@ impl State {
         self.pending().reveal();
         self.overlay_pending();
     }
+}
+
+fn has_expired(value: Option<&Value>, now: Now) -> bool {
+    let end = value.and_then(Value::expires_at);
+    end.is_some_and(|end| end <= now.wall)
 }
 
 fn is_seen(value: Option<&Value>, seen: &Lookup<Secret>) -> bool {
