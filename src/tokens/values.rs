@@ -103,7 +103,7 @@ impl Tokens {
     ///
     /// L2 decides, and has acknowledged it on return; that takes two round-trips.
     /// [`Lookup::Unavailable`] says that L2 could not be asked, or that its answer was lost: then the value may be
-    /// gone, and nothing else is given it. The same holds if this future is dropped. Under
+    /// gone, and no other caller gets it. The same holds if this future is dropped. Under
     /// [`FailurePolicy::Bypass`](crate::FailurePolicy::Bypass) only this process is asked, and has only what was
     /// put under that policy; any other value is [`Lookup::Unavailable`].
     ///

@@ -1,4 +1,4 @@
-//! Session values on each store, in the clear and sealed: each is taken once, whoever takes it.
+//! Session values on each store, in the clear and sealed: each is taken once, on any instance.
 //! `web::cookie::values` has those of sessions in cookies.
 
 use std::time::Duration;
