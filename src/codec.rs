@@ -31,7 +31,7 @@
 //! | member | type | meaning |
 //! |---|---|---|
 //! | `n` | string | the entry's name: a token key's canonical text, or a reserved name |
-//! | `s` | string | the access, refresh or id token; a failure record as text; `linked` for a link |
+//! | `s` | string | the access, refresh or id token; a session value as JSON, empty once it is taken; a failure record as text; `linked` for a link |
 //! | `t` | string? | token type |
 //! | `o` | string? | scope |
 //! | `e` | integer? | expiry, in milliseconds since the Unix epoch |
@@ -48,6 +48,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::acquire::FailureRecord;
 use crate::key::{EntryKind, TokenKey};
+use crate::memory::ALLOCATION;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::Token;
@@ -69,6 +70,8 @@ pub(crate) enum Value {
     Token(Token),
     /// A refresh or id token.
     Secret(Secret),
+    /// The same with an expiry of its own, or a session value. Boxed, so that an entry is no larger for it.
+    Expiring(Box<(Secret, Timestamp)>),
     /// Why the last acquisition failed.
     FailureRecord(Box<FailureRecord>),
     /// A link to a user; its name says to which.
@@ -79,11 +82,28 @@ pub(crate) enum Value {
 const LINKED: &str = "linked";
 
 impl Value {
-    /// When the entry expires; a refresh or id token, or a link, lives as long as its partition.
+    /// A refresh or id token, or a session value.
+    pub(crate) fn secret(secret: Secret, expires_at: Option<Timestamp>) -> Self {
+        match expires_at {
+            Some(expires_at) => Self::Expiring(Box::new((secret, expires_at))),
+            None => Self::Secret(secret),
+        }
+    }
+
+    pub(crate) fn as_secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Secret(secret) => Some(secret),
+            Self::Expiring(expiring) => Some(&expiring.0),
+            Self::Token(_) | Self::FailureRecord(_) | Self::Link => None,
+        }
+    }
+
+    /// When the entry expires; `None` if it lives as long as its partition.
     pub(crate) fn expires_at(&self) -> Option<Timestamp> {
         match self {
             Self::Token(token) => token.expires_at(),
             Self::FailureRecord(record) => Some(record.expires_at()),
+            Self::Expiring(expiring) => Some(expiring.1),
             Self::Secret(_) | Self::Link => None,
         }
     }
@@ -92,6 +112,9 @@ impl Value {
         match self {
             Self::Token(token) => token.footprint(),
             Self::Secret(secret) => secret.footprint(),
+            Self::Expiring(expiring) => {
+                std::mem::size_of_val(&**expiring) + ALLOCATION + expiring.0.footprint()
+            }
             Self::FailureRecord(record) => std::mem::size_of_val(&**record) + record.footprint(),
             Self::Link => 0,
         }
@@ -177,6 +200,7 @@ pub(crate) fn write(name: &str, value: &Value, before: usize, after: usize) -> W
     let (text, token) = match value {
         Value::Token(token) => (token.access_token(), Some(token)),
         Value::Secret(secret) => (secret.expose(), None),
+        Value::Expiring(expiring) => (expiring.0.expose(), None),
         Value::FailureRecord(failure) => {
             record = failure.to_text();
             (record.as_str(), None)
@@ -249,7 +273,9 @@ pub(crate) fn read(
     let name = TokenKey::from_canonical(payload.n);
     let value = match EntryKind::of(payload.n) {
         EntryKind::Token => Value::Token(token(&payload)),
-        EntryKind::Secret => Value::Secret(payload.s.into()),
+        EntryKind::Secret | EntryKind::SessionValue => {
+            Value::secret(payload.s.into(), payload.e.map(Timestamp::from_millis))
+        }
         EntryKind::FailureRecord => {
             let record = FailureRecord::parse(payload.s).ok_or(Unopenable::Damaged)?;
             Value::FailureRecord(Box::new(record))

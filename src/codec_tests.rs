@@ -3,6 +3,12 @@
 use super::*;
 use proptest::prelude::*;
 
+const END: Timestamp = Timestamp::from_millis(1_800_000_000_123);
+
+fn expiring(text: &str) -> Value {
+    Value::secret(text.into(), Some(END))
+}
+
 fn round_trip(name: &str, value: &Value) -> Result<(TokenKey, Value), Unopenable> {
     decode(&encode(name, value), |stored| stored == name)
 }
@@ -28,7 +34,10 @@ fn values_come_back_as_they_were() {
         ("graph", Value::Token(full_token())),
         ("graph", Value::Token(Token::new(""))),
         ("\u{1}refresh_token", Value::Secret("refresh".into())),
+        ("\u{1}refresh_token", expiring("refresh")),
         ("\u{1}id_token", Value::Secret("x".repeat(70_000).into())),
+        ("\u{1}value\u{1}state", expiring("\"state\"")),
+        ("\u{1}value\u{1}state", expiring("")),
     ] {
         let (key, decoded) = round_trip(name, &value).unwrap();
         assert_eq!((key.as_ref(), decoded), (name, value));
@@ -145,6 +154,21 @@ fn golden_files_are_read_and_still_written_the_same() {
             "id_token.v1.bin",
             "\u{1}id_token",
             Value::Secret("id.to.ken".into()),
+        ),
+        (
+            "expiring_refresh_token.v1.bin",
+            "\u{1}refresh_token",
+            expiring("refresh-token"),
+        ),
+        (
+            "session_value.v1.bin",
+            "\u{1}value\u{1}state",
+            expiring(r#"{"nonce":"n"}"#),
+        ),
+        (
+            "taken_session_value.v1.bin",
+            "\u{1}value\u{1}state",
+            expiring(""),
         ),
     ] {
         let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));

@@ -32,12 +32,12 @@ pub enum Error {
     Overloaded,
     /// A token key is empty, too long or has control characters.
     InvalidKey(KeyError),
-    /// A token set exceeds the size limit (1 MiB), the partition would exceed its own (8 MiB, with 256 bytes
+    /// A token set exceeds the size limit (1 MiB), a session value its own (64 KiB), the partition would exceed its own (8 MiB, with 256 bytes
     /// for each entry), or the session that lives in cookies would exceed theirs: nothing was changed, and no
     /// provider was asked. A partition is read as a whole: use one for each user, or for each tenant. Keep fewer or smaller tokens in cookies, raise the limit of the
     /// `CookieStore` if every proxy on the way allows it, or use a store on the server.
     TooLarge {
-        /// Size of the rejected token set, or of what the partition or the cookies would hold, in bytes.
+        /// Size of the rejected token set or value, or of what the partition or the cookies would hold, in bytes.
         size: usize,
         /// The limit, in bytes.
         limit: usize,
@@ -52,6 +52,12 @@ pub enum Error {
     NoSessionId,
     /// The operating system has no random numbers for a session id: nothing was changed.
     Randomness,
+    /// The session lives in cookies, which can be copied and sent again, so that nothing in it can be
+    /// [taken](crate::Tokens::take) once only: nothing was changed. Read the [value](crate::Tokens::value), and give it a
+    /// short lifetime; or keep sessions in a store on the server.
+    InCookies,
+    /// A [session value](crate::Tokens::put) cannot be written as JSON, or is not of the type that it is read as.
+    InvalidValue,
     /// [`TokenCache::shutdown`](crate::TokenCache::shutdown) has run: nothing was changed.
     ShutDown,
     /// No token could be acquired.
@@ -68,9 +74,11 @@ impl Error {
             }
             Self::InvalidKey(_) => http::StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => http::StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ResponseSent | Self::NoSessionId | Self::Randomness => {
-                http::StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::ResponseSent
+            | Self::NoSessionId
+            | Self::Randomness
+            | Self::InCookies
+            | Self::InvalidValue => http::StatusCode::INTERNAL_SERVER_ERROR,
             Self::Acquire(error) => match error.kind() {
                 AcquireErrorKind::ReauthenticationRequired => http::StatusCode::UNAUTHORIZED,
                 AcquireErrorKind::RetryLater => http::StatusCode::SERVICE_UNAVAILABLE,
@@ -92,6 +100,8 @@ impl Error {
             Self::ResponseSent => "response_sent",
             Self::NoSessionId => "no_session_id",
             Self::Randomness => "randomness",
+            Self::InCookies => "in_cookies",
+            Self::InvalidValue => "invalid_value",
             Self::ShutDown => "shut_down",
             Self::Acquire(error) => error.kind().as_str(),
         }
@@ -119,6 +129,8 @@ impl fmt::Display for Error {
                 f.write_str("no session id can be issued here: use session::Cookie")
             }
             Self::Randomness => f.write_str("the system has no random numbers"),
+            Self::InCookies => f.write_str("nothing can be taken from a session in cookies"),
+            Self::InvalidValue => f.write_str("the session value is not of this type"),
             Self::ShutDown => f.write_str("the token cache is shut down"),
             Self::Acquire(_) => f.write_str("acquiring a token failed"),
         }
@@ -134,9 +146,12 @@ impl StdError for Error {
             // An acquire function may need a token of another partition, and wrap its error.
             Self::NoPartition | Self::SignedOut => Some(&SIGN_IN),
             Self::Overloaded | Self::ShutDown => Some(&LATER),
-            Self::TooLarge { .. } | Self::ResponseSent | Self::NoSessionId | Self::Randomness => {
-                None
-            }
+            Self::TooLarge { .. }
+            | Self::ResponseSent
+            | Self::NoSessionId
+            | Self::Randomness
+            | Self::InCookies
+            | Self::InvalidValue => None,
         }
     }
 }

@@ -54,6 +54,10 @@ pub enum Sabotage {
     LifeIgnored,
     /// The time in which the machine slept has not passed.
     SleepUnnoticed,
+    /// A session value is taken on no condition.
+    TakeWithoutCompareAndSet,
+    /// A session value that is taken leaves no mark.
+    TakenWithoutMark,
 }
 
 #[cfg(feature = "__tests")]

@@ -242,7 +242,8 @@ impl TokenSet {
     }
 
     /// When the refresh token expires, if the answer said so (`refresh_token_expires_in`, `refresh_expires_in`): how long a
-    /// session can last. The cache does not act on it, and keeps a refresh token as long as its partition.
+    /// session can last. From then on the refresh token is absent. One without such a time is kept as long as its
+    /// partition.
     pub fn refresh_token_expires_at(&self) -> Option<Timestamp> {
         self.refresh_token_expires_at
     }

@@ -7,6 +7,7 @@ mod request;
 mod session;
 mod sessions;
 mod sign_in;
+mod values;
 
 use std::fmt;
 use std::sync::Arc;
@@ -421,10 +422,7 @@ impl Tokens {
 
     async fn secret(&self, entry: TokenKey) -> Result<Lookup<Secret>, Error> {
         let lookup = self.read(entry.as_ref()).await?;
-        Ok(lookup.filter_map(|value| match value {
-            Value::Secret(secret) => Some(secret),
-            _ => None,
-        }))
+        Ok(lookup.filter_map(|value| value.as_secret().cloned()))
     }
 
     async fn change(

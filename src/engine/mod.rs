@@ -1,7 +1,7 @@
 //! The engine: everything between the handles ([`Tokens`](crate::Tokens)) and the store.
 //!
 //! ```text
-//!   operations    read   write   rename   sessions   sign_in   sign_out   what a handle asks for
+//!   operations    read   write   take   rename   sessions   sign_in   sign_out   what a handle asks for
 //!                 (beside them: fallback, shutdown, stats, health)
 //!                                 |
 //!   work          acquire   write_behind   load   coherence        flights and background tasks
@@ -53,6 +53,7 @@ pub(crate) mod sign_in;
 pub(crate) mod sign_out;
 pub(crate) mod stats;
 pub(crate) mod sync;
+pub(crate) mod take;
 pub(crate) mod trust;
 pub(crate) mod write;
 pub(crate) mod write_behind;

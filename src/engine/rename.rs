@@ -233,8 +233,10 @@ impl Engine {
                 break entries;
             }
         };
+        // Another instance may take a session value meanwhile, so that none may be written under another key.
         let changes = entries
             .into_iter()
+            .filter(|(name, _)| !name.is_session_value())
             .map(|(name, value)| (name, Some(value)))
             .collect();
         self.change(to, changes, policy, &mut None).await?;

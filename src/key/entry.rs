@@ -6,6 +6,7 @@
 //! | refresh token | `␁refresh_token` | `␁refresh_token␁google` |
 //! | id token | `␁id_token` | `␁id_token␁google` |
 //! | failure record | `␁setback␁`, and the name of the entry that it concerns | the same |
+//! | session value `state` | `␁value␁state` | (the session's) |
 //! | link to a user | `␁user␁`, and the user's epoch | (the session's) |
 //!
 //! `␁` is the character U+0001, which no key and no client can have. The names are stored, and never change.
@@ -22,6 +23,7 @@ const ID_TOKEN: &str = "\u{1}id_token";
 /// The beginning of the names of links to users.
 pub(crate) const LINK: &str = "\u{1}user\u{1}";
 const FAILURE: &str = "\u{1}setback\u{1}";
+const SESSION_VALUE: &str = "\u{1}value\u{1}";
 
 /// The name of a client: a registration of the application at a provider. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,7 @@ pub(crate) enum EntryKind {
     Token,
     /// A refresh or id token.
     Secret,
+    SessionValue,
     FailureRecord,
     Link,
 }
@@ -59,6 +62,7 @@ impl EntryKind {
             .any(|secret| name.strip_prefix(secret).is_some_and(is_of_a_client));
         match name.starts_with(MARK) {
             true if is_secret => Self::Secret,
+            true if name.starts_with(SESSION_VALUE) => Self::SessionValue,
             true if name.starts_with(FAILURE) => Self::FailureRecord,
             true if name.starts_with(LINK) => Self::Link,
             _ => Self::Token,
@@ -116,6 +120,16 @@ impl TokenKey {
         Self::from_canonical(&format!("{FAILURE}{name}"))
     }
 
+    /// The entry of the session value of this name.
+    pub(crate) fn session_value(&self) -> Self {
+        let name: &str = self.as_ref();
+        Self::from_canonical(&format!("{SESSION_VALUE}{name}"))
+    }
+
+    pub(crate) fn is_session_value(&self) -> bool {
+        EntryKind::of(self.as_ref()) == EntryKind::SessionValue
+    }
+
     pub(crate) fn is_refresh_token(&self) -> bool {
         let text: &str = self.as_ref();
         EntryKind::of(text) == EntryKind::Secret && text.starts_with(REFRESH_TOKEN)
@@ -158,6 +172,7 @@ mod tests {
             named.refresh_token(),
             named.id_token(),
             named.failure_record(),
+            plain.session_value(),
         ];
         let names = names.each_ref().map(AsRef::as_ref);
         let expected = [
@@ -169,12 +184,14 @@ mod tests {
             "\u{1}refresh_token\u{1}google",
             "\u{1}id_token\u{1}google",
             "\u{1}setback\u{1}\u{1}client\u{1}google\u{1}graph",
+            "\u{1}value\u{1}graph",
         ];
         assert_eq!(names, expected);
         let kinds = names.map(EntryKind::of);
-        use EntryKind::{FailureRecord, Secret, Token};
+        use EntryKind::{FailureRecord, Secret, SessionValue, Token};
         assert_eq!(kinds[..4], [Secret, Secret, FailureRecord, FailureRecord]);
-        assert_eq!(kinds[4..], [Token, Secret, Secret, FailureRecord]);
+        assert_eq!(kinds[4..8], [Token, Secret, Secret, FailureRecord]);
+        assert_eq!(kinds[8..], [SessionValue]);
         assert_eq!(EntryKind::of("\u{1}user\u{1}x"), EntryKind::Link);
     }
 
@@ -196,6 +213,8 @@ mod tests {
                 assert_eq!(Vec::from_iter(owners), [client]);
                 assert!(!entry.is_token_of(None) && key.is_token_of(None));
                 assert!(!entry.refresh_token().is_token_of(Some(client)));
+                assert!(!key.session_value().is_token_of(Some(client)));
+                assert!(!key.session_value().is_token_of(None));
             }
         }
     }

@@ -188,6 +188,13 @@ sweeps! {
     acquire_by_force: Same, |tokens, cache| tokens.acquire("graph")?.force_refresh().with(acquire).await;
     move_to: Moved, |tokens, cache| tokens.move_to(session("new")).await.map(drop);
     link_user: Same, |tokens, cache| tokens.link_user("bob").await;
+    put: Same, |tokens, cache| tokens.put("login", "v", Duration::from_secs(60)).await;
+    value: Same, |tokens, cache| tokens.value::<String>("login").await;
+    take_of_none: Same, |tokens, cache| tokens.take::<String>("login").await;
+    take: Same, |tokens, cache| match tokens.put("login", "v", Duration::from_secs(60)).await {
+        Ok(()) => tokens.take::<String>("login").await,
+        Err(error) => Err(error),
+    };
     sign_out: Gone, |tokens, cache| tokens.sign_out().await;
     sessions_of: Same, |tokens, cache| cache.sessions_of("ada").await;
     sign_out_user: Gone, |tokens, cache| cache.sign_out_user("ada").await;

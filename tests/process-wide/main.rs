@@ -7,3 +7,4 @@ mod g10_secrets_stay_secret;
 mod memory_wiped;
 #[cfg(target_os = "linux")]
 mod soak;
+mod taken_once;

@@ -47,7 +47,7 @@ impl Client {
     }
 
     /// The state when an operation ends, unless its instance has ended before.
-    fn ended(
+    pub fn ended(
         &self,
         what: &str,
         start: u64,
@@ -65,7 +65,7 @@ impl Client {
         Some(state)
     }
 
-    fn errors(&self) -> (u64, bool) {
+    pub fn errors(&self) -> (u64, bool) {
         let stats = self.cache.stats();
         let closed = stats.l2_state == BreakerState::Closed;
         if !closed {
@@ -214,7 +214,7 @@ impl Client {
     }
 
     /// A handle is refused only what it began before a sign-out.
-    fn expect_sign_out(&self, state: &mut State) {
+    pub fn expect_sign_out(&self, state: &mut State) {
         if state.may_be_over(self.number) {
             return;
         }

@@ -15,7 +15,7 @@
 //!
 //! `model` sees each change of the store as it is applied: nothing that was replaced or signed out
 //! comes back, no acquisition replaces what it has not seen. `users` knows which sessions are over with
-//! their users, `keys` what may not come back although the store has lost that it ended. `verdict` judges each answer of a read
+//! their users, `values` that none is taken twice, `keys` what may not come back although the store has lost that it ended. `verdict` judges each answer of a read
 //! (stale, expired, absent, unavailable), each acknowledged commit, each shutdown, how long
 //! everything took, and in the end, when all is well and quiet, that all instances say what L2 has,
 //! that nothing is missing, that each partition has the newest refresh token, and that no task is
@@ -50,6 +50,7 @@ mod server;
 mod spread;
 mod store;
 mod users;
+mod values;
 mod verdict;
 mod world;
 

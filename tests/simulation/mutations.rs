@@ -121,6 +121,11 @@ fn catches_a_sleep_that_is_not_noticed() {
 }
 
 #[test]
+fn catches_a_value_that_is_taken_without_compare_and_set() {
+    caught(Sabotage::TakeWithoutCompareAndSet);
+}
+
+#[test]
 fn catches_a_life_that_nobody_asks_for() {
     caught(Sabotage::LifeIgnored);
 }

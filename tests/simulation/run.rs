@@ -43,6 +43,8 @@ struct Profile {
     users: bool,
     /// What single keys it loses.
     keys: Lost,
+    /// Session values are put and taken.
+    values: bool,
 }
 
 impl Profile {
@@ -93,7 +95,7 @@ pub fn run(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Outcome {
     let outcome = runtime.block_on(async {
         let world = World::new(seed, verbose);
         let keeper = tokio::spawn(world.clone().keep_time());
-        let mut run = Run::new(world.clone(), sabotage);
+        let mut run = Run::new(world.clone(), seed, sabotage);
         run.go().await;
         keeper.abort();
         let mut state = world.lock();
@@ -115,7 +117,7 @@ async fn pause(millis: u64) {
 }
 
 impl Run {
-    fn new(world: World, sabotage: Option<Sabotage>) -> Self {
+    fn new(world: World, seed: u64, sabotage: Option<Sabotage>) -> Self {
         let mut state = world.lock();
         let rng = &mut state.rng;
         let l1 = match rng.below(6) {
@@ -141,6 +143,8 @@ impl Run {
                 2 => Lost::User,
                 _ => Lost::Nothing,
             },
+            // An engine that is broken elsewhere is looked for without them.
+            values: sabotage.is_none() && seed % 4 == 3,
         }
         .consistent();
         if profile.line_fails {
@@ -190,6 +194,10 @@ impl Run {
                 moves: false,
                 ..profile
             },
+            Some(Sabotage::TakeWithoutCompareAndSet) => Profile {
+                values: true,
+                ..profile
+            },
             _ => profile,
         };
         Self {
@@ -218,6 +226,9 @@ impl Run {
                 self.set_a_clock();
             }
             self.step().await;
+            if self.profile.values {
+                self.use_values();
+            }
             let wait = {
                 let rng = &mut self.world.lock().rng;
                 match rng.below(12) {
@@ -292,6 +303,33 @@ impl Run {
             24 => self.set_a_clock(),
             25..=49 => self.crowd(),
             _ => self.use_it(number, None),
+        }
+    }
+
+    /// Puts a session value now and then, and several instances take it.
+    fn use_values(&mut self) {
+        let (kind, number, takers) = {
+            let rng = &mut self.world.lock().rng;
+            (rng.below(6), rng.below(PARTITIONS), rng.between(1, 4))
+        };
+        let count = match kind {
+            0 => 1,
+            1 => takers,
+            _ => return,
+        };
+        for _ in 0..count {
+            let (place, gives_up) = {
+                let rng = &mut self.world.lock().rng;
+                let gives_up = rng.percent(20).then(|| rng.between(1, 400));
+                (rng.below(self.lives.len()), gives_up)
+            };
+            let life = &mut self.lives[place];
+            let client = Client::new(&self.world, &life.cache, life.number, number);
+            let task = match kind {
+                0 => tokio::spawn(client.put_value()),
+                _ => tokio::spawn(client.take_value(gives_up)),
+            };
+            life.tasks.push(task);
         }
     }
 

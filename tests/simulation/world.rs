@@ -11,6 +11,7 @@ use super::model::Model;
 use super::provider::Provider;
 use super::rng::Rng;
 use super::server::Server;
+use super::values::Values;
 
 /// The wall clock at the beginning of a run.
 pub const BASE: u64 = 1_700_000_000_000;
@@ -32,6 +33,7 @@ pub struct State {
     pub line: Line,
     pub model: Model,
     pub provider: Provider,
+    pub values: Values,
     /// What is applied although nobody waits for it any more.
     late: Vec<(u64, Late)>,
     pub violation: Option<String>,
@@ -113,6 +115,7 @@ impl World {
             line: Line::default(),
             model: Model::default(),
             provider: Provider::default(),
+            values: Values::default(),
             late: Vec::new(),
             violation: None,
         };

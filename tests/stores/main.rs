@@ -8,5 +8,6 @@ mod redis_resharding;
 mod redis_topologies;
 mod redis_wire;
 mod sealed;
+mod session_values;
 mod sqlite;
 mod store_conformance;

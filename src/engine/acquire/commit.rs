@@ -106,7 +106,8 @@ impl Flight {
                 if self.is_over(state) || state.signed_out_since(&seen.observed) {
                     return Err(Error::SignedOut);
                 }
-                state.adopt(&seen.observed, engine.now());
+                let now = engine.now();
+                state.adopt(&seen.observed, now);
                 let batch = Batch {
                     changes,
                     expected,
@@ -117,7 +118,7 @@ impl Flight {
                         state.apply(name.clone(), change.value.clone(), false);
                     }
                 }
-                state.take_acquired(batch, &self.need.key, seen);
+                state.take_acquired(batch, &self.need.key, seen, now);
                 engine.push(partition, state);
                 Ok(())
             })?;
@@ -177,11 +178,12 @@ impl Flight {
 impl TokenSet {
     /// The entries that this answer changes.
     pub(crate) fn into_changes(self, key: TokenKey) -> impl Iterator<Item = (TokenKey, Value)> {
-        let secret = |name, secret| (name, Value::Secret(secret));
-        let refresh_token = self.refresh_token;
-        let refresh_token = refresh_token.map(|token| secret(key.refresh_token(), token));
+        let refresh_token = self.refresh_token.map(|token| {
+            let value = Value::secret(token, self.refresh_token_expires_at);
+            (key.refresh_token(), value)
+        });
         let id_token = self.id_token;
-        let id_token = id_token.map(|token| secret(key.id_token(), token));
+        let id_token = id_token.map(|token| (key.id_token(), Value::Secret(token)));
         [
             Some((key, Value::Token(self.access))),
             refresh_token,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::codec::Value;
-use crate::engine::partition::change::CommitAck;
+use crate::engine::partition::change::{CommitAck, CommitBase};
 use crate::engine::partition::life::Life;
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::State;
@@ -30,29 +30,11 @@ impl State {
         now: Now,
         rules: &Rules,
     ) -> usize {
-        let version = reply.version;
         let in_flight = &mut self.pending().in_flight;
         let Some(commit) = in_flight.take_if(|commit| commit.id == id) else {
             return 0;
         };
-        // The commit directly follows what memory had when it was sent: no other commit came between. If a
-        // load has brought later commits of other instances since, memory has those beneath these changes.
-        let follows = version == commit.base.version + 1
-            && (reply.previous == commit.base.commit
-                || sabotage::is(Sabotage::VersionsWithoutHistory));
-        self.complete &= follows && version >= self.version;
-        if self.complete {
-            self.checked_at = now.moment;
-            // The feed announces what other instances have changed since that era.
-            self.era = self.era.max(commit.base.era);
-        }
-        if version >= self.version {
-            (self.version, self.commit) = (version, Some(id));
-        }
-        self.life = reply.life;
-        self.losses = rules.losses.count();
-        self.touched_at = now.moment;
-        self.set_remaining(reply.remaining, now, rules);
+        self.follow(id, commit.base, reply, now, rules);
         let hidden = self.pending().is_hidden();
         if hidden {
             for (name, change) in commit.changes.iter() {
@@ -64,6 +46,35 @@ impl State {
         drop(commit);
         self.pending().acknowledge(CommitAck::Stored);
         written
+    }
+
+    /// Memory has the version of the commit `id`, which was made when it had `base`.
+    pub(crate) fn follow(
+        &mut self,
+        id: CommitId,
+        base: CommitBase,
+        reply: CommitReply,
+        now: Now,
+        rules: &Rules,
+    ) {
+        let version = reply.version;
+        // The commit directly follows what memory had when it was sent: no other commit came between. If a
+        // load has brought later commits of other instances since, memory has those beneath these changes.
+        let follows = version == base.version + 1
+            && (reply.previous == base.commit || sabotage::is(Sabotage::VersionsWithoutHistory));
+        self.complete &= follows && version >= self.version;
+        if self.complete {
+            self.checked_at = now.moment;
+            // The feed announces what other instances have changed since that era.
+            self.era = self.era.max(base.era);
+        }
+        if version >= self.version {
+            (self.version, self.commit) = (version, Some(id));
+        }
+        self.life = reply.life;
+        self.losses = rules.losses.count();
+        self.touched_at = now.moment;
+        self.set_remaining(reply.remaining, now, rules);
     }
 
     /// L2 has refused the commit `id`, because what it was to replace has been replaced. Returns

@@ -53,14 +53,15 @@ impl State {
             .collect()
     }
 
-    /// All usable entries that L2 has or is to have.
-    pub(crate) fn stored_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
+    /// The entries that are written again to an L2 that has lost them. A session value is not: another instance
+    /// may have taken it.
+    pub(crate) fn recoverable_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
         let local = |name: &TokenKey| {
             let found = self.entries.get(name.as_ref());
             found.is_some_and(|entry| entry.local)
         };
         let mut entries = self.usable_entries(now);
-        entries.retain(|(name, _)| !local(name));
+        entries.retain(|(name, _)| !(local(name) || name.is_session_value()));
         entries
     }
 

@@ -78,7 +78,7 @@ impl State {
             in_flight.is_some_and(|commit| commit.changes.get(name.as_ref()).is_some())
         };
         let entries = match heard {
-            true => self.stored_entries(now),
+            true => self.recoverable_entries(now),
             false => Vec::new(),
         };
         let entries = entries.into_iter();

@@ -249,7 +249,7 @@ impl State {
             return Vec::new();
         }
         let missing = |name: &TokenKey| !fetched.entries.iter().any(|(kept, _)| kept == name);
-        let entries = self.stored_entries(now).into_iter();
+        let entries = self.recoverable_entries(now).into_iter();
         entries.filter(|(name, _)| missing(name)).collect()
     }
 }

@@ -105,32 +105,39 @@ impl State {
 
     fn seen_secret(&self, name: &TokenKey, now: Now) -> Lookup<Secret> {
         let name = name.as_ref();
-        let usable = self
-            .entries
-            .get(name)
-            .filter(|entry| entry.local || self.waits(name) || !self.ended(now));
-        match usable.map(|entry| &entry.value) {
-            Some(Value::Secret(secret)) => Lookup::Hit(secret.clone()),
+        let usable = self.entries.get(name).filter(|entry| {
+            let lives = entry.local || self.waits(name) || !self.ended(now);
+            lives && entry.is_usable(now.wall)
+        });
+        match usable.and_then(|entry| entry.value.as_secret()) {
+            Some(secret) => Lookup::Hit(secret.clone()),
             _ if self.unopenable.holds(name) => Lookup::Unopenable,
             _ if self.complete || self.waits(name) || self.is_signing_out() => Lookup::Absent,
             _ => Lookup::Unavailable,
         }
     }
 
-    /// Queues acquired tokens for L2. They replace pending changes that the acquisition has `seen`; newer
-    /// changes stay, and are sent after them.
-    pub(crate) fn take_acquired(&mut self, batch: Batch, key: &TokenKey, seen: &RefreshState) {
+    /// Queues acquired tokens for L2. They replace pending changes that the acquisition has `seen`, or has not
+    /// because they had expired; newer changes stay, and are sent after them.
+    pub(crate) fn take_acquired(
+        &mut self,
+        batch: Batch,
+        key: &TokenKey,
+        seen: &RefreshState,
+        now: Now,
+    ) {
         let (refresh_token, id_token) = (key.refresh_token(), key.id_token());
         let changes = &mut self.pending().changes;
         for (name, _) in batch.changes.iter() {
-            let known = match name {
-                name if *name == refresh_token => hit(&seen.refresh_token).map(Value::Secret),
-                name if *name == id_token => hit(&seen.id_token).map(Value::Secret),
-                _ => seen.token.clone().map(Value::Token),
+            let has_seen = |value: Option<&Value>| match name {
+                _ if has_expired(value, now) => true,
+                name if *name == refresh_token => is_seen(value, &seen.refresh_token),
+                name if *name == id_token => is_seen(value, &seen.id_token),
+                _ => value == seen.token.clone().map(Value::Token).as_ref(),
             };
             if changes
                 .get(name.as_ref())
-                .is_some_and(|change| change.value == known)
+                .is_some_and(|change| has_seen(change.value.as_ref()))
             {
                 changes.remove(name.as_ref());
             }
@@ -154,9 +161,12 @@ impl State {
     }
 }
 
-fn hit(lookup: &Lookup<Secret>) -> Option<Secret> {
-    match lookup {
-        Lookup::Hit(secret) => Some(secret.clone()),
-        _ => None,
-    }
+fn has_expired(value: Option<&Value>, now: Now) -> bool {
+    let end = value.and_then(Value::expires_at);
+    end.is_some_and(|end| end <= now.wall)
+}
+
+fn is_seen(value: Option<&Value>, seen: &Lookup<Secret>) -> bool {
+    let seen = seen.as_ref().hit();
+    value.map_or(seen.is_none(), |value| value.as_secret() == seen)
 }

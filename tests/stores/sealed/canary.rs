@@ -1,16 +1,19 @@
 //! Nothing secret is in a store, raw, in base64 or in hex.
 
+use std::time::Duration;
+
 use tower_token_cache::{SqliteStore, Token, TokenSet};
 
 use super::*;
 use common::leaks::{file_contents, redis_contents, shows};
 
-const SECRETS: [&str; 5] = [
+const SECRETS: [&str; 6] = [
     "canary-access-canary-access-canary-access",
     "canary-refresh-canary-refresh-canary-refresh",
     "canary-id-canary-id-canary-id-canary-id-canary",
     "canary-session-canary-session-canary-session",
     "canary-extra-canary-extra-canary-extra-canary",
+    "canary-value-canary-value-canary-value-canary",
 ];
 /// The names of tokens are not secret, and are not shown either.
 const NAME: &str = "canary-name-canary-name-canary-name";
@@ -27,6 +30,11 @@ async fn fill(cache: &TokenCache) {
         .insert("second", Token::new(SECRETS[0]))
         .await
         .unwrap();
+    let hour = Duration::from_secs(3600);
+    tokens.put(NAME, SECRETS[5], hour).await.unwrap();
+    tokens.put("taken", SECRETS[5], hour).await.unwrap();
+    let taken = tokens.take::<String>("taken").await.unwrap();
+    assert_eq!(taken, Lookup::Hit(SECRETS[5].into()));
     assert_stored(tokens.commit().await.unwrap());
 }
 
@@ -48,10 +56,10 @@ async fn redis_holds_no_secret() {
     let server = RedisServer::start();
     let plain = redis_cache(&server).await;
     fill(&plain).await;
-    assert!(
-        shows(&redis_contents(&server), SECRETS[0].as_bytes()),
-        "the test can fail"
-    );
+    for secret in [SECRETS[0], SECRETS[5]] {
+        let shown = shows(&redis_contents(&server), secret.as_bytes());
+        assert!(shown, "the test can fail");
+    }
     // A server of its own: what L2 has lost the first cache may write again.
     let server = RedisServer::start();
     let store = redis_store(&server).await;
@@ -71,10 +79,10 @@ async fn sqlite_holds_no_secret() {
         .await
         .unwrap();
     fill(&builder(store).build().unwrap()).await;
-    assert!(
-        shows(&contents("plain.db"), SECRETS[0].as_bytes()),
-        "the test can fail"
-    );
+    for secret in [SECRETS[0], SECRETS[5]] {
+        let shown = shows(&contents("plain.db"), secret.as_bytes());
+        assert!(shown, "the test can fail");
+    }
 
     let store = SqliteStore::open(folder.path().join("sealed.db"))
         .await

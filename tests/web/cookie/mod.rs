@@ -9,3 +9,4 @@ mod playgrounds;
 mod server;
 mod sessions;
 mod sign_outs;
+mod values;

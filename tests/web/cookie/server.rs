@@ -86,6 +86,10 @@ impl Server {
         let cache = layer.cache().clone();
         let routes = Router::new()
             .route("/tokens/{name}", get(read).post(put_route).delete(remove))
+            .route(
+                "/values/{name}",
+                get(read_value).post(put_value).delete(take_value),
+            )
             .route("/session", post(sign_in).delete(sign_out))
             .route("/refresh", post(seed))
             .route("/acquire", get(acquire))
@@ -174,6 +178,21 @@ async fn put_cached(
 async fn remove(tokens: Tokens, Path(name): Path<String>) -> Answer {
     let done = tokens.remove(name.as_str()).await;
     done.map(|()| String::new()).map_err(failed)
+}
+
+async fn put_value(tokens: Tokens, Path(name): Path<String>, body: String) -> Answer {
+    let done = tokens.put(name, &body, HOUR).await;
+    done.map(|()| String::new()).map_err(failed)
+}
+
+async fn read_value(tokens: Tokens, Path(name): Path<String>) -> Answer {
+    let found = tokens.value::<String>(name).await.map_err(failed)?;
+    Ok(found.hit().unwrap_or_default())
+}
+
+async fn take_value(tokens: Tokens, Path(name): Path<String>) -> Answer {
+    let taken = tokens.take::<String>(name).await.map_err(failed)?;
+    Ok(taken.hit().unwrap_or_default())
 }
 
 /// Ends what was before, and begins anew.
