@@ -185,6 +185,7 @@ impl Counters {
 /// | `tower_token_cache_feed_compares_total` | counter | — | `feed_compares` |
 /// | `tower_token_cache_acquisitions_total` | counter | — | `acquisitions` |
 /// | `tower_token_cache_failed_acquisitions_total` | counter | — | `failed_acquisitions` |
+/// | `tower_token_cache_invalid_keys_total` | counter | — | `invalid_keys` |
 /// | `tower_token_cache_abandoned_changes_total` | counter | — | `abandoned_changes` |
 /// | `tower_token_cache_abandoned_sign_outs_total` | counter | — | `abandoned_sign_outs` |
 /// | `tower_token_cache_unopenable_total` | counter | `reason`: the fields of [`UnopenableReasons`] | `unopenable`, as the sum |

@@ -12,7 +12,7 @@ use common::support::*;
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_token_cache::session::{Cookie, SameSite};
+use tower_token_cache::session::{Cookie, SameSite, SignIn};
 use tower_token_cache::{
     Clock, Error, InvalidKey, KeyExtractor, MissingKey, Timestamp, TokenCache, TokenCacheLayer,
     Tokens, key,
@@ -123,6 +123,30 @@ async fn the_first_value_begins_a_session_and_a_sign_in_ends_it() {
         stored(store, planted.session().unwrap(), "state").await,
         None
     );
+}
+
+#[tokio::test]
+async fn a_login_keeps_its_state_in_the_session_that_it_begins() {
+    let store = TestStore::default();
+    // The browser comes back to another instance.
+    let layers = [(); 2].map(|()| issuing(&cache(store.clone())));
+    let mut browser = Browser::default();
+    let lifetime = Duration::from_secs(600);
+    let begin = async |tokens: Tokens| tokens.put("state", "s", lifetime).await;
+    let visit = browser.visit(&layers[0], begin).await;
+    assert_eq!((visit.status, visit.set_cookie.len()), (StatusCode::OK, 1));
+    let planted = browser.clone();
+    let callback = async |tokens: Tokens| {
+        let state = tokens.take::<String>("state").await?;
+        assert_eq!(state.hit().as_deref(), Some("s"));
+        tokens.sign_in(SignIn::new("api", token("ada"))).await
+    };
+    let visit = browser.visit(&layers[1], callback).await;
+    assert_stored(visit.result.unwrap());
+    assert_ne!(browser.session(), planted.session());
+    let again = async |tokens: Tokens| tokens.take::<String>("state").await;
+    let visit = planted.clone().visit(&layers[0], again).await;
+    assert!(!visit.result.is_ok_and(|state| state.is_hit()));
 }
 
 #[tokio::test]
