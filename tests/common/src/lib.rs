@@ -1,6 +1,7 @@
 //! What the integration tests share: real servers, a store that counts and fails, and waiting.
 
 pub mod browser;
+pub mod cas;
 pub mod dropped;
 pub mod far;
 pub mod feed;
