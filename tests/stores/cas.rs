@@ -1,5 +1,8 @@
 //! The kit for simple stores: what compare-and-set alone has to keep.
 
+#[path = "../../examples/custom_store/src/folder.rs"]
+mod folder;
+
 use std::time::Duration;
 
 use common::cas::Cells;
@@ -44,6 +47,40 @@ async fn a_simple_store_conforms_on_several_threads() {
         conformance::concurrent_moves_have_one_winner(&harness).await;
         conformance::concurrent_raises_all_count(&harness).await;
     }
+}
+
+/// The example `custom_store`, as two processes have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_in_a_folder_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = || folder::Folder(directory.path().into());
+    let clock = manual();
+    let store = CasAdapter::new(folder()).with_clock(clock.clone());
+    conformance::all(&Harness::manual(store, clock)).await;
+
+    let commits = (1..=20).map(|id| commit_of(&partition(), [id; 8], id, "value"));
+    let commits = commits.map(|commit| async move {
+        let answer = CasAdapter::new(folder()).commit(&[commit]).await.remove(0);
+        answer.unwrap()
+    });
+    futures_util::future::join_all(commits).await;
+    let store = CasAdapter::new(folder());
+    let loaded = load_one(&store, &partition()).await.unwrap();
+    assert_eq!((loaded.version, loaded.entries.len()), (20, 20));
+
+    // Its time says when it is of no use any more.
+    let file = store
+        .inner()
+        .0
+        .join(format!("test:{}", partition().encoded()));
+    let modified = || std::fs::metadata(&file).unwrap().modified().unwrap();
+    let now = std::time::SystemTime::now();
+    assert!(modified() > now + 1000 * DAY);
+    store
+        .clear(&partition(), None, CommitId([99; 8]))
+        .await
+        .unwrap();
+    assert!(modified() > now + TOMBSTONE && modified() < now + 2 * TOMBSTONE);
 }
 
 /// Each operation begins again, and is applied once.
