@@ -165,6 +165,8 @@ pub enum StoreErrorKind {
     /// The store answered with an error (read-only replica, out of memory, loading, a right that is
     /// missing, …). It opens no circuit breaker.
     Refused,
+    /// What is to be stored is larger than the store takes, and was not sent. It opens no circuit breaker.
+    TooLarge,
     /// The circuit breaker is open: the store was not asked.
     CircuitOpen,
 }
@@ -200,6 +202,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Unreachable => "the store cannot be reached",
             StoreErrorKind::Timeout => "the store did not answer in time",
             StoreErrorKind::Refused => "the store refused the operation",
+            StoreErrorKind::TooLarge => "the partition is too large for the store",
             StoreErrorKind::CircuitOpen => "the store is not asked while it recovers",
         })
     }

@@ -55,6 +55,8 @@ mod erased;
 mod feed;
 mod id;
 mod loaded;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
 mod names;
 mod partition;
@@ -78,6 +80,8 @@ pub(crate) use self::erased::DynStore;
 pub use self::feed::{Feed, FeedEvent};
 pub use self::id::{CommitId, EntryId, PartitionId};
 pub use self::loaded::{Loaded, Remaining, Revision, StoredEntry};
+#[cfg(feature = "memcached")]
+pub use self::memcached::{Memcached, MemcachedStore};
 pub use self::memory::MemoryStore;
 pub(crate) use self::names::Names;
 pub use self::raise::Raise;

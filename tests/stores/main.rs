@@ -5,6 +5,7 @@ mod cas;
 mod feed;
 mod feed_faults;
 mod log;
+mod memcached;
 mod redis_resharding;
 mod redis_topologies;
 mod redis_wire;

@@ -56,7 +56,10 @@ impl L2 {
             // A refusal is an answer.
             let answered = match &answer {
                 Ok(_) => true,
-                Err(error) => error.kind() == StoreErrorKind::Refused,
+                Err(error) => matches!(
+                    error.kind(),
+                    StoreErrorKind::Refused | StoreErrorKind::TooLarge
+                ),
             };
             if answered {
                 if let Some(question) = question {

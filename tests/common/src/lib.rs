@@ -8,6 +8,7 @@ pub mod feed;
 pub mod http_client;
 pub mod issuer;
 pub mod leaks;
+pub mod memcached;
 pub mod oidc;
 pub mod own_process;
 pub mod playground;
