@@ -29,11 +29,15 @@ fn partition() -> PartitionId {
     PartitionId::for_tests("test", "a")
 }
 
-#[tokio::test]
-async fn a_simple_store_conforms() {
-    let clock = manual();
-    let store = on(&Cells::default(), &clock);
-    conformance::all(&Harness::manual(store, clock)).await;
+mod a_simple_store_conforms {
+    use super::*;
+
+    fn harness() -> Harness<CasAdapter<Cells>> {
+        let clock = manual();
+        Harness::manual(on(&Cells::default(), &clock), clock)
+    }
+
+    tower_token_cache::conformance_tests!(harness());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -59,7 +59,7 @@ where
     F: FnOnce(&Path) -> io::Result<()>,
 {
     let lock = File::create(path.with_file_name(".lock"))?;
-    lock.lock()?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
     let as_read = read(path)? == expected;
     as_read.then(|| next(path)).transpose()?;
     Ok(as_read)
