@@ -165,7 +165,8 @@ pub enum StoreErrorKind {
     /// The store answered with an error (read-only replica, out of memory, loading, a right that is
     /// missing, …). It opens no circuit breaker.
     Refused,
-    /// What is to be stored is larger than the store takes, and was not sent. It opens no circuit breaker.
+    /// The partition would become larger than the store takes, and nothing was changed. It opens no circuit
+    /// breaker. Changes are kept, and written once later ones have made the partition smaller.
     TooLarge,
     /// The circuit breaker is open: the store was not asked.
     CircuitOpen,

@@ -48,8 +48,8 @@ use crate::error::{ConfigError, StoreError, StoreErrorKind};
 /// - **A restart loses everything**, sign-outs included. Instances write back what they have in memory, except for
 ///   sessions that they know to be signed out.
 /// - **A partition takes 1 MiB at most**, or what the server's `-I` says, instead of 8 MiB. A larger one is
-///   [`StoreErrorKind::TooLarge`] before anything is sent; the change waits in its instance like any that the store
-///   refuses, and is lost with it.
+///   [`StoreErrorKind::TooLarge`] before anything is sent. The change waits in its instance, and is lost with it, until
+///   tokens are removed or the session is signed out.
 /// - **One server.** Keys that are spread over several come back from the dead when one of them fails and returns.
 ///   Proxies (mcrouter, twemproxy) do not tell whether the servers behind them evict.
 /// - **No TLS and no password.** Whoever can reach the port can read, change and delete all records: give the cache a

@@ -1,16 +1,22 @@
 //! `MemcachedStore` on real servers: the contract, and what a cache as a store costs.
 
 use std::error::Error as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use common::assert_stored;
 use common::memcached::{MemcachedServer, STRICT};
 use common::process::Process;
 use common::store::{commit_of, load_one};
+use common::support::{builder, cache, session, token};
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::store::{
     Commit, CommitId, EntryId, Lease, LeaseState, Outcome, PartitionId, TOMBSTONE,
 };
-use tower_token_cache::{MemcachedStore, StoreError, StoreErrorKind, TokenStore};
+use tower_token_cache::{
+    Error, FailurePolicy, Lookup, MemcachedStore, Prior, ProviderError, StoreError, StoreErrorKind,
+    Timestamp, Token, TokenSet, TokenStore,
+};
 
 const LIMIT: usize = 1 << 20;
 
@@ -260,4 +266,59 @@ async fn fill(store: &MemcachedStore) -> Option<StoreError> {
         }
     }
     None
+}
+
+/// Two instances redeem a refresh token once, and know of each other's sign-outs when they ask.
+#[tokio::test]
+async fn two_instances_share_sessions() {
+    let server = MemcachedServer::start();
+    let caches = [cache(connect(&server).await), cache(connect(&server).await)];
+    let [one, other] = [0, 1].map(|i| caches[i].tokens(session("s")));
+    let old = Token::new("old").with_expires_at(Timestamp::from_millis(1));
+    let old = TokenSet::from(old).with_refresh_token("r0");
+    one.insert("graph", old).await.unwrap();
+    assert_stored(one.commit().await.unwrap());
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let redeem = async |_: Prior| {
+        CALLS.fetch_add(1, Ordering::SeqCst);
+        Ok::<_, ProviderError>(TokenSet::from(token("new")))
+    };
+    let (a, b) = tokio::join!(
+        one.get_or_acquire("graph", redeem),
+        other.get_or_acquire("graph", redeem)
+    );
+    for token in [a.unwrap(), b.unwrap()] {
+        assert_eq!(token.access_token(), "new");
+    }
+    assert_eq!(CALLS.load(Ordering::SeqCst), 1);
+    assert_stored(other.sign_out().await.unwrap());
+    assert!(one.reload().await.unwrap());
+    assert!(matches!(one.get("graph").await.unwrap(), Lookup::Absent));
+}
+
+/// A session that is too large is an error of that session alone.
+#[tokio::test]
+async fn a_session_that_is_too_large_holds_up_no_other() {
+    let server = MemcachedServer::start();
+    let cache = builder(connect(&server).await);
+    let cache = cache.failure_policy(FailurePolicy::Strict).build().unwrap();
+    let tokens = cache.tokens(session("large"));
+    for name in ["a", "b", "c"] {
+        tokens
+            .insert(name, token(&"x".repeat(400 << 10)))
+            .await
+            .unwrap();
+    }
+    for _ in 0..7 {
+        let Err(Error::Unavailable(error)) = tokens.commit().await else {
+            panic!("it is too large");
+        };
+        assert_eq!(error.kind(), StoreErrorKind::TooLarge);
+    }
+    let small = cache.tokens(session("small"));
+    small.insert("a", token("x")).await.unwrap();
+    assert_stored(small.commit().await.unwrap());
+    // What takes less can be stored.
+    tokens.remove("a").await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
 }
