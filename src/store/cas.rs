@@ -94,8 +94,8 @@ pub trait CasStore: Send + Sync + 'static {
     /// Writes these bytes if the key still has the expected revision; without one, if it has nothing. `false`, and
     /// nothing changes, when it is otherwise.
     ///
-    /// After `keep` from now on nobody needs the bytes, and the store may drop them, not earlier: a tombstone may be
-    /// among them. `None` is for ever. A store that never drops anything keeps the contract, and grows.
+    /// After `keep` from now on the bytes are of no more use, and the store may drop them. It must not do so earlier:
+    /// they may be a tombstone. `None` is for ever. A store that never drops anything keeps the contract, and grows.
     fn put(
         &self,
         key: &str,

@@ -1,8 +1,8 @@
 //! Checks any [`TokenStore`] against the [contract](super).
 //!
 //! Run [`all`], or [`conformance_tests!`](crate::conformance_tests) for a test of each check, or single checks. A
-//! check panics with the rule that the store breaks. Each works on partitions of its own, in a namespace that is new with each [`Harness`],
-//! so that the store may hold other data; what they leave behind ends within a day.
+//! check panics with the rule that the store breaks. Each works on partitions of its own, in a namespace that is
+//! new with each [`Harness`], so that the store may hold other data; what they leave behind ends within a day.
 //!
 //! ```
 //! use tower_token_cache::store::conformance::{self, Harness};

@@ -52,8 +52,9 @@ use crate::error::{ConfigError, StoreError, StoreErrorKind};
 ///   tokens are removed or the session is signed out.
 /// - **One server.** Keys that are spread over several come back from the dead when one of them fails and returns.
 ///   Proxies (mcrouter, twemproxy) do not tell whether the servers behind them evict.
-/// - **No TLS and no password.** Whoever can reach the port can read, change and delete all records: give the cache a
-///   [key ring](crate::Builder::key_ring), and let nobody else reach the port. A deleted sign-out is a sign-out that never was.
+/// - **No TLS and no password.** A process that can reach the port can read, change and delete all records. Give the
+///   cache a [key ring](crate::Builder::key_ring), and let only the instances reach the port. Who deletes the mark of a
+///   sign-out undoes the sign-out, as an eviction does.
 /// - **No change feed**: other instances see a change within [`L1::max_staleness`](crate::L1::max_staleness).
 ///
 /// Tested with Memcached 1.6.18.
@@ -79,11 +80,13 @@ impl CasAdapter<Memcached> {
 
     /// The same with a server that may evict what is stored.
     ///
-    /// What is evicted has ended: a session whose user signs in again, or a lease, so that a refresh token is redeemed twice,
-    /// which ends the session at some providers. With the mark of a sign-out goes the knowledge of it: a change
-    /// that another instance made before it, and that the store has not heard of yet, brings the session back as far as that
-    /// change goes, if the instance had not read the session before. With the number of a user's sign-out, or of everybody's, all sessions that it
-    /// concerns end.
+    /// What an eviction costs depends on what is evicted:
+    ///
+    /// - a session: its user signs in again;
+    /// - a lease: two instances may redeem one refresh token, and some providers then end the session;
+    /// - the mark of a sign-out: a change from before the sign-out that the store has not heard of yet is stored, if
+    ///   its instance had not read the session. The session then has what that change wrote;
+    /// - the number of a user's sign-out, or of `sign_out_all`: all sessions that it concerns end.
     ///
     /// # Errors
     /// [`ConfigError`] for `address`: it is none.
@@ -99,8 +102,8 @@ impl Memcached {
         address.hash(&mut hasher);
         if address.is_elsewhere() {
             tracing::warn!(
-                "the connection to Memcached is neither encrypted nor authenticated: whoever can reach the server \
-                 reads and deletes what is stored"
+                "the connection to Memcached is neither encrypted nor authenticated: any process that can reach \
+                 the server can read and delete what is stored"
             );
         }
         let pool = Pool::new(address, may_evict);

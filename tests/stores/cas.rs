@@ -122,7 +122,7 @@ async fn who_never_comes_first_gets_an_error_in_time() {
     assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Timeout);
 }
 
-/// A lease is taken over by whoever has watched it for its time, whatever the wall clocks show.
+/// An instance takes a lease over after it has watched it for its time, whatever the wall clocks show.
 #[tokio::test]
 async fn a_lease_is_taken_over_after_it_was_watched_for_its_time() {
     let cells = Cells::default();
@@ -160,7 +160,7 @@ async fn a_lease_is_taken_over_after_it_was_watched_for_its_time() {
     assert_eq!(cells.keys(), [""; 0], "nothing is left of it");
 }
 
-/// What is no lease under its key is nobody's.
+/// A damaged lease is free.
 #[tokio::test]
 async fn a_damaged_lease_is_free() {
     let (cells, clock) = (Cells::default(), manual());

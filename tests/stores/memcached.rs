@@ -118,7 +118,7 @@ async fn what_was_cut_is_sent_again() {
     ));
 }
 
-/// An answer that nobody waits for is not taken for that of the next command.
+/// The answer to a dropped operation is not taken for that to the next one.
 #[tokio::test]
 async fn a_dropped_operation_leaves_no_answer_behind() {
     let server = MemcachedServer::start();

@@ -23,8 +23,8 @@ use crate::time::{Clock, Timestamp};
 const AT_A_TIME: usize = 32;
 
 /// A [`TokenStore`] over a [`CasStore`]: each partition is one blob, under the key `namespace:digest`. A change reads
-/// it, applies what the [contract](crate::store) says, and writes it if nobody was faster; else it begins again,
-/// after a short random pause.
+/// the blob, applies what the [contract](crate::store) says, and writes it if it is still as it was read; else the
+/// change begins again, after a short random pause.
 ///
 /// What it costs: a read is one round-trip, and a change is two, both of the whole partition. A group is so many
 /// round-trips at the same time, 32 at most. A move is made [in steps](TokenStore::relocate). There is no
@@ -39,8 +39,8 @@ const AT_A_TIME: usize = 32;
 /// [`TOMBSTONE`] at least from the last write on, as the store counts; and sign-outs and changes are ordered by
 /// numbers.
 ///
-/// Leases go by time that passes, and not by clocks that show it: an instance takes a lease over only when it has itself seen
-/// the lease unchanged for its whole time. So a lease whose owner has died is free after up to twice its time.
+/// Leases go by a monotonic clock: an instance takes a lease over only when it has itself seen the lease unchanged for
+/// the whole of its time. So a lease whose owner has died is free that long after another instance first asks for it.
 pub struct CasAdapter<C> {
     store: C,
     clock: Clock,
@@ -134,8 +134,8 @@ impl Record {
         self.cleared_at.is_none() && self.ended(now)
     }
 
-    /// How long the store has to keep it. The time of a sign-out may be by a clock that is behind, so the tombstone's time begins
-    /// anew with each change.
+    /// How long the store has to keep it. The time of a sign-out may be by a clock that is behind, so the tombstone's
+    /// time begins anew with each change.
     fn keep(&self, now: Timestamp) -> Option<Duration> {
         let tombstone = self.cleared_at.map_or(Duration::ZERO, |_| TOMBSTONE);
         let keep = self.end?.since(now).max(tombstone);

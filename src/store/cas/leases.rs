@@ -1,9 +1,9 @@
 //! Leases over compare-and-set.
 //!
-//! A record says whose the lease is and for how long, and has a number of its own, which is another after each renewal. It says
-//! no time: whoever waits watches the number, and takes the lease over once it has stayed for the lease's time. That is
-//! safe whatever the clocks show: the owner counts from before its record was written, all others from after they
-//! first read it.
+//! A record says whose the lease is and for how long, and has a random number, which is another after each renewal.
+//! It says no point in time: an instance that waits watches the number, and takes the lease over once the number has
+//! stayed for the lease's time. That is safe whatever the clocks show: the owner counts from before its record was
+//! written, all others from after they first read it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Held {
         [&[FORM][..], &self.owner, &number, &ttl].concat().into()
     }
 
-    /// What is no lease is damaged or foreign, and nobody's.
+    /// `None` when it is damaged or foreign: then the lease is free.
     fn read(bytes: &[u8]) -> Option<Self> {
         let (form, bytes) = bytes.split_first()?;
         let (owner, bytes) = bytes.split_first_chunk()?;
@@ -81,7 +81,7 @@ struct Watch {
 }
 
 impl Watches {
-    /// For how much longer nobody else may take this lease, which was read just now.
+    /// For how much longer no other owner may take this lease, which was read just now.
     fn remaining(&self, key: &str, held: &Held, now: Now) -> Duration {
         let mut table = self.0.lock();
         if let Some(watch) = table.watched.get(key)

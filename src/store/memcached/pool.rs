@@ -10,7 +10,7 @@ use crate::error::{StoreError, StoreErrorKind};
 /// Connections at a time. A server takes 1024 of all its clients.
 const MAX: usize = 16;
 
-/// Each command has a connection of its own. One whose answer nobody waited for is closed.
+/// Each command has a connection of its own. A connection is closed when its command is dropped before the answer.
 pub(super) struct Pool {
     address: Address,
     may_evict: bool,
@@ -28,8 +28,8 @@ impl Pool {
         }
     }
 
-    /// Asks over a connection that is free, or over a new one. A command whose connection was cut is sent once more: where the
-    /// server had made the change, it finds it made by another.
+    /// Asks over a connection that is free, or over a new one. A command whose connection was cut is sent once more.
+    /// If the server had made the change before, the command is answered as if another had been faster.
     pub(super) async fn ask(&self, command: &Command<'_>) -> Result<Answer, StoreError> {
         let _place = self.places.acquire().await.map_err(unreachable)?;
         let idle = self.idle.lock().pop();
