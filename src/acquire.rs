@@ -14,6 +14,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+#[cfg(feature = "grants")]
+pub(crate) use self::cause::UNASKED;
 pub(crate) use self::cause::{Cause, LATER, Meaning, SIGN_IN};
 pub use self::error::AcquireError;
 pub(crate) use self::failure_record::{FailureRecord, UnstoredFailure};

@@ -192,6 +192,9 @@ pub enum StoreErrorKind {
     /// The store answered with an error (read-only replica, out of memory, loading, a right that is
     /// missing, …). It opens no circuit breaker.
     Refused,
+    /// The partition would become larger than the store takes, and nothing was changed. It opens no circuit
+    /// breaker. Changes are kept, and written once later ones have made the partition smaller.
+    TooLarge,
     /// The circuit breaker is open: the store was not asked.
     CircuitOpen,
 }
@@ -203,6 +206,7 @@ impl StoreErrorKind {
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
             Self::Refused => "refused",
+            Self::TooLarge => "too_large",
             Self::CircuitOpen => "circuit_open",
         }
     }
@@ -239,6 +243,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Unreachable => "the store cannot be reached",
             StoreErrorKind::Timeout => "the store did not answer in time",
             StoreErrorKind::Refused => "the store refused the operation",
+            StoreErrorKind::TooLarge => "the partition is too large for the store",
             StoreErrorKind::CircuitOpen => "the store is not asked while it recovers",
         })
     }

@@ -30,6 +30,7 @@
 //! | `redis-cluster` | Redis Cluster, by `redis+cluster://` |
 //! | `redis-sentinel` | servers behind Redis Sentinel, by `redis+sentinel://` |
 //! | `redis-tls` | TLS to Redis, by `rediss://`; with rustls and ring |
+//! | `memcached` | `MemcachedStore` |
 //! | `sqlite` | `SqliteStore` (needs Rust 1.94) |
 //! | `oauth2` | conversion from the answers of the `oauth2` and `openidconnect` crates |
 //! | `grants` | ready-made sources of tokens: `grant` |
@@ -139,6 +140,8 @@ pub use crate::rejection::TokensRejection;
 #[cfg(feature = "seal")]
 pub use crate::seal::KeyRing;
 pub use crate::secret::Secret;
+#[cfg(feature = "memcached")]
+pub use crate::store::MemcachedStore;
 #[cfg(feature = "sqlite")]
 pub use crate::store::SqliteStore;
 pub use crate::store::{MemoryStore, TokenStore};

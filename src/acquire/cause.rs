@@ -15,6 +15,8 @@ pub(crate) struct Meaning {
     /// The provider has answered with an error code that says nothing about time: what was sent to it is not
     /// spent.
     pub(crate) is_refusal: bool,
+    /// No provider was asked, so that none is to be left alone.
+    pub(crate) is_unasked: bool,
 }
 
 impl Meaning {
@@ -24,6 +26,7 @@ impl Meaning {
             kind,
             retry_after: None,
             is_refusal: false,
+            is_unasked: false,
         }
     }
 }
@@ -46,6 +49,12 @@ pub(crate) static SIGN_IN: Cause = Cause::of(Meaning {
 });
 /// This process or its store is busy.
 pub(crate) static LATER: Cause = Cause::of(Meaning::of(AcquireErrorKind::RetryLater));
+/// The acquire function has asked no provider.
+#[cfg(feature = "grants")]
+pub(crate) static UNASKED: Cause = Cause::of(Meaning {
+    is_unasked: true,
+    ..Meaning::of(AcquireErrorKind::Failed)
+});
 static TIMED_OUT: Cause = Cause::of(Meaning::of(AcquireErrorKind::TimedOut));
 static PANICKED: Cause = Cause::of(Meaning::of(AcquireErrorKind::Panicked));
 

@@ -1,13 +1,11 @@
 //! A partition as bytes.
 
-use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::de::{self, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::store::{EntryId, Snapshot, StoredEntry};
+use crate::store::{ROW_OVERHEAD, Row, Snapshot};
 use crate::time::{Timestamp, millis};
 use crate::wipe::Wiped;
 
@@ -28,49 +26,16 @@ struct Payload<'a> {
     entries: Vec<Row<'a>>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Row<'a> {
-    #[serde(borrow)]
-    id: Raw<'a>,
-    version: u64,
-    expires_at: Option<u64>,
-    #[serde(borrow)]
-    value: Raw<'a>,
-}
-
-/// Bytes as bytes, and not as an array of numbers.
-struct Raw<'a>(&'a [u8]);
-
-impl Serialize for Raw<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Borrowed;
-        impl<'de> Visitor<'de> for Borrowed {
-            type Value = Raw<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("bytes")
-            }
-            fn visit_borrowed_bytes<E: de::Error>(self, bytes: &'de [u8]) -> Result<Raw<'de>, E> {
-                Ok(Raw(bytes))
-            }
-        }
-        deserializer.deserialize_bytes(Borrowed)
-    }
-}
-
 /// Writes a partition.
 pub(super) fn write(snapshot: &Snapshot, issued_at: Timestamp) -> Wiped<Vec<u8>> {
     let at = |time: Option<Timestamp>| time.map(Timestamp::as_millis);
-    let rows = snapshot.entries.iter().map(|stored| Row {
-        id: Raw(stored.entry.as_bytes()),
-        version: stored.version,
-        expires_at: at(stored.expires_at),
-        value: Raw(&stored.value),
+    let rows = snapshot.entries.iter().map(|stored| {
+        Row::new(
+            &stored.entry,
+            stored.version,
+            stored.expires_at,
+            &stored.value,
+        )
     });
     let payload = Payload {
         issued_at: issued_at.as_millis(),
@@ -96,7 +61,7 @@ pub(super) fn write(snapshot: &Snapshot, issued_at: Timestamp) -> Wiped<Vec<u8>>
 /// The length of what [`write`] writes, at most: 9 bytes for a number, 5 more for a text.
 pub(super) fn max_written(snapshot: &Snapshot) -> usize {
     let rows = snapshot.entries.iter();
-    let rows = rows.map(|stored| stored.value.len() + 16 + 5 + 5 + 9 + 9 + 1);
+    let rows = rows.map(|stored| stored.value.len() + ROW_OVERHEAD);
     rows.sum::<usize>() + 9 * 9 + 6
 }
 
@@ -106,16 +71,9 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Snapshot, Timestamp)> {
     reader.set_max_depth(16);
     let payload = Payload::deserialize(&mut reader).ok()?;
     let at = |millis: Option<u64>| millis.map(Timestamp::from_millis);
-    let entries = payload.entries.iter().map(|row| {
-        let id: [u8; 16] = row.id.0.try_into().ok()?;
-        Some(StoredEntry {
-            entry: EntryId::from(id),
-            version: row.version,
-            expires_at: at(row.expires_at),
-            // Wiped when the last clone is dropped.
-            value: Bytes::from_owner(Wiped::new(row.value.0.to_vec())),
-        })
-    });
+    // Wiped when the last clone is dropped.
+    let own = |value: &[u8]| Bytes::from_owner(Wiped::new(value.to_vec()));
+    let entries = payload.entries.iter().map(|row| row.entry(own));
     let snapshot = Snapshot {
         generation: payload.generation,
         version: payload.version,

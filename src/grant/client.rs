@@ -10,7 +10,7 @@ use oauth2::{AuthType, ClientId, ClientSecret, TokenUrl};
 
 use super::answer;
 use super::request::{self, Form, GrantType, Provider};
-use crate::acquire::{AcquireFuture, Prior};
+use crate::acquire::{AcquireFuture, Prior, UNASKED};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 use crate::time::setting;
@@ -169,6 +169,20 @@ impl Client {
         self.set(|settings| settings.http = http)
     }
 
+    /// Whether the tokens are this client's, if it has a name.
+    pub(super) fn check(&self, prior: &Prior) -> Result<(), WrongClient> {
+        let name = self.0.name.as_deref();
+        if name.is_none() || name == prior.client() {
+            return Ok(());
+        }
+        tracing::warn!(
+            source = name,
+            tokens = prior.client(),
+            "the tokens belong to another client than the source"
+        );
+        Err(WrongClient)
+    }
+
     /// Asks for a token by this grant, with these parameters of its own.
     pub(super) fn ask(
         &self,
@@ -177,8 +191,8 @@ impl Client {
         own: &[(&str, &str)],
     ) -> AcquireFuture {
         let settings = &*self.0;
-        if settings.name.is_some() && settings.name.as_deref() != prior.client() {
-            return Box::pin(async { Err(WrongClient.into()) });
+        if let Err(wrong) = self.check(prior) {
+            return Box::pin(async { Err(wrong.into()) });
         }
         let mut scopes: Vec<&str> = prior.key().scopes().collect();
         if scopes.is_empty() {
@@ -226,7 +240,7 @@ impl Client {
 
 /// The tokens are not those of the client that the source asks as.
 #[derive(Debug)]
-struct WrongClient;
+pub(super) struct WrongClient;
 
 impl fmt::Display for WrongClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -234,7 +248,11 @@ impl fmt::Display for WrongClient {
     }
 }
 
-impl std::error::Error for WrongClient {}
+impl std::error::Error for WrongClient {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&UNASKED)
+    }
+}
 
 fn parse(token_url: String) -> Result<TokenUrl, ConfigError> {
     // The parser's error is left out: it says nothing that the reason does not.

@@ -5,7 +5,7 @@ use super::id_token::of_the_same_user;
 use super::request::GrantType;
 use crate::acquire::{Acquire, AcquireFuture, Prior};
 
-/// Redeems the partition's refresh token (RFC 6749 §6).
+/// Redeems the client's refresh token (RFC 6749 §6).
 ///
 /// A user who has none has to sign in, as [`Prior::require_refresh_token`] says it.
 #[derive(Clone, Debug)]
@@ -20,6 +20,9 @@ impl RefreshToken {
 
 impl Acquire for RefreshToken {
     fn acquire(&self, prior: Prior) -> AcquireFuture {
+        if let Err(wrong) = self.0.check(&prior) {
+            return Box::pin(async { Err(wrong.into()) });
+        }
         let spent = match prior.require_refresh_token() {
             Ok(spent) => spent,
             Err(error) => return Box::pin(async { Err(error.into()) }),

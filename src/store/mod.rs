@@ -30,7 +30,8 @@
 //! A partition *ends* at the earliest of: its sliding lifetime since the last commit or touch, its
 //! lifetime since the last commit, its lifetime since it was created, and the expiry
 //! of its last entry when every entry has one. A partition that has ended is loaded as absent, and
-//! an entry that has expired is not loaded; the store frees both in time.
+//! an entry that has expired is not loaded; the store frees both in time. The next commit begins a new life,
+//! with version 1; while a tombstone is kept, with the version after the last one.
 //!
 //! A store that holds a *lower* generation than a commit names has lost data (a restart without
 //! persistence, a failover): what it holds is replaced, unless the commit goes on with a life.
@@ -42,8 +43,11 @@
 //! lost and has begun again has another. [`clear`](TokenStore::clear)
 //! would raise it as it does any partition, and leave it with the life of a tombstone.
 //!
+//! A store that can compare and set bytes under a key needs none of this: [`CasStore`] is a kit for it.
+//!
 //! `conformance` (feature `test-util`) checks any implementation against this page.
 
+mod cas;
 mod commit;
 #[cfg(feature = "test-util")]
 pub mod conformance;
@@ -51,6 +55,8 @@ mod erased;
 mod feed;
 mod id;
 mod loaded;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
 mod names;
 mod partition;
@@ -59,6 +65,7 @@ mod record;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 mod relocation;
+mod row;
 mod shared;
 #[cfg(feature = "cookie")]
 mod slots;
@@ -67,11 +74,14 @@ mod sqlite;
 
 use std::time::Duration;
 
+pub use self::cas::{CasAdapter, CasStore};
 pub use self::commit::{Change, Cleared, Commit, Expected, Lifetime, Outcome, Put};
 pub(crate) use self::erased::DynStore;
 pub use self::feed::{Feed, FeedEvent};
 pub use self::id::{CommitId, EntryId, PartitionId};
 pub use self::loaded::{Loaded, Remaining, Revision, StoredEntry};
+#[cfg(feature = "memcached")]
+pub use self::memcached::{Memcached, MemcachedStore};
 pub use self::memory::MemoryStore;
 pub(crate) use self::names::Names;
 pub use self::raise::Raise;
@@ -79,6 +89,8 @@ pub use self::raise::Raise;
 pub use self::redis::RedisKeys;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStoreBuilder};
+#[cfg(feature = "cookie")]
+pub(crate) use self::row::{ROW_OVERHEAD, Row};
 #[cfg(feature = "cookie")]
 pub(crate) use self::slots::{Pinned, Slots, Snapshot};
 #[cfg(all(feature = "sqlite", feature = "seal"))]

@@ -1,9 +1,11 @@
 //! What the stores promise, on their real servers and files; and what is at rest in them.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod cas;
 mod feed;
 mod feed_faults;
 mod log;
+mod memcached;
 mod redis_resharding;
 mod redis_topologies;
 mod redis_wire;

@@ -10,11 +10,15 @@ use tower_token_cache::store::{
 };
 use tower_token_cache::{Clock, MemoryStore, SqliteStore, StoreError, Timestamp, TokenStore};
 
-#[tokio::test]
-async fn memory_store_conforms() {
-    let clock = Clock::manual(Timestamp::now());
-    let store = MemoryStore::new().with_clock(clock.clone());
-    conformance::all(&Harness::manual(store, clock)).await;
+mod memory_store_conforms {
+    use super::*;
+
+    fn harness() -> Harness<MemoryStore> {
+        let clock = Clock::manual(Timestamp::now());
+        Harness::manual(MemoryStore::new().with_clock(clock.clone()), clock)
+    }
+
+    tower_token_cache::conformance_tests!(harness());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

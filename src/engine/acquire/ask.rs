@@ -10,7 +10,7 @@ use crate::acquire::{
     TokenSource,
 };
 use crate::classify::classify;
-use crate::engine::acquire::call::{Call, Gate, NoAnswer};
+use crate::engine::acquire::call::{Call, Gate, NoAnswer, Within};
 use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::lease::{About, Guarded, GuardedFuture, Panicked, finish};
 use crate::engine::acquire::lease_wait::RedemptionGuard;
@@ -41,6 +41,7 @@ enum CallEnd {
 struct CallStart {
     permit: Option<Permit>,
     at: Option<Instant>,
+    within: Option<Arc<Within>>,
 }
 
 /// The room that is reserved for an answer of unknown size, in changes and bytes: an access, a refresh and an
@@ -95,7 +96,7 @@ impl Flight {
             Ok(Guarded::Done(answer)) => answer,
             Err(_) => Ok(CallEnd::TimedOut),
         };
-        let CallStart { permit, at } = begun;
+        let CallStart { permit, at, within } = begun;
         let in_http = at.map_or(Duration::ZERO, |at| at.elapsed());
         let now = engine.clock.now();
         let (meaning, error) = match answer {
@@ -140,7 +141,10 @@ impl Flight {
             .error(now)
             .unwrap_or_else(|| AcquireError::new(kind));
         let concerns_all = !meaning.is_refusal || kind != AcquireErrorKind::Failed;
-        Box::pin(self.record_failure(failure_record, seen, concerns_all, permit)).await;
+        let is_of_another = within.is_some_and(|within| within.passes_on(kind));
+        if !(meaning.is_unasked || is_of_another) {
+            Box::pin(self.record_failure(failure_record, seen, concerns_all, permit)).await;
+        }
         if let Some(error) = error {
             failure = failure.with_source(error);
         }
@@ -180,6 +184,7 @@ impl Flight {
         }
         begun.at = Some(Instant::now());
         let work = Box::pin(call.start(prior, engine, &self.id, gate));
+        begun.within = Some(work.within.clone());
         match timeout(engine.acquisitions.timeout, slot.run(work)).await {
             Ok(Ok(answer)) => CallEnd::Answered(answer),
             Ok(Err(NoAnswer::Panicked)) => CallEnd::Panicked,

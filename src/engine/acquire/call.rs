@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use crate::acquire::{AcquireFuture, Prior};
+use crate::acquire::{AcquireErrorKind, AcquireFuture, Prior};
 use crate::engine::acquire::flights::FlightId;
 use crate::engine::core::Engine;
 use crate::engine::sync::until::Until;
@@ -38,6 +38,8 @@ pub(crate) struct Within {
     redeems: bool,
     /// The acquire function that it runs in, if any.
     within: Option<Arc<Self>>,
+    /// How an acquisition that this function has made failed last.
+    failed: Mutex<Option<AcquireErrorKind>>,
 }
 
 tokio::task_local! {
@@ -47,6 +49,7 @@ tokio::task_local! {
 /// A call in progress; it is stopped on drop.
 pub(crate) struct RunningCall {
     task: JoinHandle<Answer>,
+    pub(crate) within: Arc<Within>,
 }
 
 /// Why there is no answer.
@@ -99,6 +102,11 @@ impl Call {
         })
     }
 
+    /// The acquire function that this acquisition was made in, if any.
+    pub(crate) fn within(&self) -> Option<Arc<Within>> {
+        self.within.clone()
+    }
+
     /// Starts the call, on the runtime of `engine` if it has none of its own. It is polled only while the
     /// gate is open.
     pub(crate) fn start(
@@ -114,18 +122,32 @@ impl Call {
             flight: flight.clone(),
             redeems: prior.refresh_token.is_hit(),
             within: self.within,
+            failed: Mutex::new(None),
         });
         // Inside the task, because the function may panic as well as its future.
         let mut work: AcquireFuture = Box::pin(async move { function(prior).await });
         let task = poll_fn(move |context| gate.poll(&mut work, context));
         let task = task.instrument(tracing::debug_span!("token_cache.provider").or_current());
         RunningCall {
+            within: within.clone(),
             task: self
                 .runtime
                 .as_ref()
                 .unwrap_or(&engine.runtime)
                 .spawn(WITHIN.scope(within, task)),
         }
+    }
+}
+
+impl Within {
+    /// An acquisition that this function has made has failed.
+    pub(crate) fn has_failed(&self, kind: AcquireErrorKind) {
+        *self.failed.lock() = Some(kind);
+    }
+
+    /// Whether a failure of this kind is that of another acquisition, which was recorded there.
+    pub(crate) fn passes_on(&self, kind: AcquireErrorKind) -> bool {
+        *self.failed.lock() == Some(kind)
     }
 }
 

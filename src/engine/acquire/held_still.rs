@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use tokio::time::{Instant, timeout_at};
 
 use crate::engine::acquire::lease::{HeldLease, owner};
@@ -79,24 +80,25 @@ impl HeldStill {
         &mut self,
         generation: u64,
     ) -> Result<Result<bool, IsBeingRedeemed>, L2Error> {
-        let mut held = true;
-        for token in &mut self.tokens {
-            if token.generation == Some(generation) {
-                continue;
-            }
-            held = false;
+        let (engine, key, by) = (&self.engine, &self.partition, self.by);
+        let partition = engine.id(key).await?;
+        let missing = self.tokens.iter_mut();
+        let missing = missing.filter(|token| token.generation != Some(generation));
+        let taken = missing.map(async |token| {
             token.guard.lease = None;
-            let engine = &self.engine;
-            let partition = engine.id(&self.partition).await?;
             let owner = owner(u64::from_be_bytes(engine.queue.next_id().0));
+            let partition = partition.clone();
             let lease = HeldLease::new(engine, partition, &token.entry, generation, owner);
-            token.guard.lease = match taken(lease, engine, &self.partition, self.by).await? {
-                Some(lease) => Some(lease),
-                None => return Ok(Err(IsBeingRedeemed)),
-            };
-            token.generation = Some(generation);
-        }
-        Ok(Ok(held))
+            token.guard.lease = taken(lease, engine, key, by).await?;
+            let is_held = token.guard.lease.is_some();
+            token.generation = is_held.then_some(generation);
+            Ok::<_, L2Error>(is_held)
+        });
+        let taken = try_join_all(taken).await?;
+        Ok(match taken.contains(&false) {
+            true => Err(IsBeingRedeemed),
+            false => Ok(taken.is_empty()),
+        })
     }
 }
 

@@ -58,6 +58,24 @@ impl Engine {
         if call.waits_for_itself(self, || FlightId::of(partition, need)) {
             return Err(waits_for_itself().into());
         }
+        let within = call.within();
+        let acquired = self
+            .acquire_by(partition, need, policy, observed, call)
+            .await;
+        if let (Some(within), Err(Error::Acquire(error))) = (within, &acquired) {
+            within.has_failed(error.kind());
+        }
+        acquired
+    }
+
+    async fn acquire_by(
+        self: &Arc<Self>,
+        partition: &PartitionKey,
+        need: &Need,
+        policy: FailurePolicy,
+        observed: &mut Option<Observed>,
+        call: Call,
+    ) -> Result<AcquiredToken, Error> {
         let mut call = Some(call);
         if observed.is_none() && policy != FailurePolicy::Bypass {
             // A request that insists on a new token has not read anything yet.

@@ -82,6 +82,11 @@ impl L2 {
             [alone] => Some(*alone),
             _ => None,
         };
+        // A move may take several steps, and must not be cut off between them.
+        let limit = match operation {
+            L2Operation::Relocate => self.timeouts.operation,
+            _ => self.timeouts.attempt,
+        };
         let deadline = Instant::now() + self.timeouts.operation;
         loop {
             let Some(attempt) = way.breaker.attempt() else {
@@ -90,14 +95,17 @@ impl L2 {
             *number += 1;
             let question = reads(operation).then(|| shard.pace.ask());
             let asked = Instant::now();
-            let answer = within(self.timeouts.attempt, deadline, ask()).await;
+            let answer = within(limit, deadline, ask()).await;
             let answer = answer.unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Timeout)));
             self.counters
                 .l2(operation, outcome(answer.as_ref()), asked.elapsed());
             // A refusal is an answer.
             let answered = match &answer {
                 Ok(_) => true,
-                Err(error) => error.kind() == StoreErrorKind::Refused,
+                Err(error) => matches!(
+                    error.kind(),
+                    StoreErrorKind::Refused | StoreErrorKind::TooLarge
+                ),
             };
             if answered {
                 if let Some(question) = question {

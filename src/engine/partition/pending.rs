@@ -181,6 +181,20 @@ impl Pending {
         dropped + before - self.changes.len()
     }
 
+    /// Requeues a commit that L2 cannot take and has not applied: together with newer changes it may become one
+    /// that L2 can take. Tokens that replace what was expected stay as they are.
+    pub(crate) fn take_back(&mut self) {
+        let is_free = |commit: &mut InFlight| {
+            commit.expected.is_none()
+                && commit.again.is_empty()
+                && Arc::get_mut(&mut commit.changes).is_some()
+        };
+        let commit = self.in_flight.take_if(is_free);
+        if let Some(changes) = commit.and_then(|commit| Arc::into_inner(commit.changes)) {
+            self.put_back(changes, Moment::default());
+        }
+    }
+
     /// Requeues the changes that were made at `limit` or later, beneath newer ones. Returns how many they
     /// are.
     fn put_back(&mut self, changes: ByName<PendingChange>, limit: Moment) -> usize {

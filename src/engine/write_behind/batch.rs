@@ -14,6 +14,7 @@ use crate::engine::namespace::Number;
 use crate::engine::partition::change::{CommitBase, InFlight};
 use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::{Partition, State};
+use crate::error::StoreErrorKind;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Commit, Outcome, PartitionId, TOMBSTONE};
 
@@ -262,6 +263,9 @@ impl Drop for PartitionWork {
                 state.pending().sending = false;
                 match failure {
                     Some(failure) => {
+                        if failure.error.kind() == StoreErrorKind::TooLarge {
+                            state.pending().take_back();
+                        }
                         state.pending().notify_failed(failure);
                         state.overlay_pending();
                         stalled = !std::mem::replace(&mut state.pending().stalled, true);

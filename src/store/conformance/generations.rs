@@ -266,7 +266,11 @@ pub async fn tombstones_outlive_the_partition<S: TokenStore>(harness: &Harness<S
         }
     }
     let next = harness.draft(&subject).under(1).put("third", "x");
-    subject.commit(&next).await;
+    let (version, _) = subject.commit(&next).await;
+    assert_eq!(
+        version, 4,
+        "while a tombstone is kept, a new session goes on with the versions"
+    );
     let alone = subject.values(["third"]).await;
     assert_eq!(alone, [Some("x".into())], "a new session begins empty");
     if harness.is_manual() {

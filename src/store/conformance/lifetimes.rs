@@ -39,7 +39,7 @@ pub async fn lifetime_since_write_ends<S: TokenStore>(harness: &Harness<S>) {
     let (version, _) = subject.commit(&draft().put("b", "y")).await;
     assert_eq!(
         version, 1,
-        "a partition that has ended is absent for a commit"
+        "a partition that has ended starts at version 1 again"
     );
     let values = subject.values(["a", "b"]).await;
     assert_eq!(

@@ -1,12 +1,14 @@
 //! What the integration tests share: real servers, a store that counts and fails, and waiting.
 
 pub mod browser;
+pub mod cas;
 pub mod dropped;
 pub mod far;
 pub mod feed;
 pub mod http_client;
 pub mod issuer;
 pub mod leaks;
+pub mod memcached;
 pub mod oidc;
 pub mod own_process;
 pub mod playground;

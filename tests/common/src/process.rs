@@ -32,6 +32,21 @@ impl Process {
         Self(command.spawn().expect(missing))
     }
 
+    /// A Memcached server that may not be ready yet.
+    pub fn spawn_memcached(arguments: &[&str]) -> Self {
+        let mut command = Command::new("memcached");
+        // Who it is to be, where this is root.
+        command.args(["-u", "root"]).args(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let missing = "memcached is missing: run ./scripts/test, or `apt-get install memcached`";
+        Self(command.spawn().expect(missing))
+    }
+
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+
     /// Hangs: accepts connections, answers nothing.
     pub fn hang(&self) {
         self.signal("-STOP");
