@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_token_cache::{
-    Error, Lookup, Prior, ProviderError, Timestamp, Token, TokenCache, TokenSet, Tokens,
+    BoxError, Error, Lookup, Prior, ProviderError, Timestamp, Token, TokenCache, TokenSet, Tokens,
 };
 
 use common::issuer::Issuer;
@@ -234,4 +234,77 @@ async fn what_is_no_clients_name_is_refused() {
         tokens.client("a").unwrap().get("b c").await.unwrap(),
         Lookup::Absent
     );
+}
+
+/// `Tokens::client`: "What fails at one provider keeps no request from asking another." `github` refuses its own
+/// refresh token, which one of `google`'s tokens needs; another token of `google` has nothing to do with that.
+#[tokio::test]
+async fn what_fails_at_one_provider_keeps_no_request_from_asking_another() {
+    let mut held = Vec::new();
+    let failures: [(&str, fn() -> ProviderError); 3] = [
+        ("refused", || ProviderError::refused("invalid_grant")),
+        ("asked for an hour", || {
+            ProviderError::status(http::StatusCode::TOO_MANY_REQUESTS)
+                .with_retry_after(Duration::from_secs(3600))
+        }),
+        ("failed", || {
+            ProviderError::status(http::StatusCode::BAD_GATEWAY)
+        }),
+    ];
+    for (what, failure) in failures {
+        let tokens = cache(TestStore::default()).tokens(session("s"));
+        let [google, github] = ["google", "github"].map(|name| tokens.client(name).unwrap());
+        for tokens in [&google, &github] {
+            let set = TokenSet::from(Token::new("x").with_expires_at(Timestamp::from_millis(1)))
+                .with_refresh_token("r");
+            tokens.insert("api", set).await.unwrap();
+        }
+        assert_stored(tokens.commit().await.unwrap());
+        let inner = github.clone();
+        let first = google
+            .get_or_acquire(
+                "needs github",
+                async move |_: Prior| -> Result<TokenSet, Error> {
+                    inner
+                        .get_or_acquire("api", async move |_: Prior| Err::<TokenSet, _>(failure()))
+                        .await?;
+                    unreachable!()
+                },
+            )
+            .await;
+        assert!(first.is_err());
+        let good = async |_: Prior| Ok::<_, BoxError>(TokenSet::from(token("good")));
+        if let Err(error) = google.get_or_acquire("plain", good).await {
+            held.push(format!(
+                "github {what}: google is not asked: {} {error:?}",
+                error.status()
+            ));
+        }
+    }
+    assert!(held.is_empty(), "{held:#?}");
+}
+
+/// The same where the mistake is the application's: the source of `google` was given `github`'s handle.
+#[tokio::test]
+async fn a_source_of_the_wrong_client_keeps_no_request_from_asking_with_the_right_one() {
+    use tower_token_cache::Acquire;
+    use tower_token_cache::grant::{Client, RefreshToken};
+    let tokens = cache(TestStore::default()).tokens(session("s"));
+    let github = tokens.client("github").unwrap();
+    let set = TokenSet::from(Token::new("x").with_expires_at(Timestamp::from_millis(1)))
+        .with_refresh_token("r");
+    github.insert("api", set).await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
+    let source = RefreshToken::new(
+        Client::new("http://127.0.0.1:1/token", "app")
+            .unwrap()
+            .named("google"),
+    );
+    let wrong = github
+        .get_or_acquire("wrong", move |prior: Prior| source.acquire(prior))
+        .await;
+    assert!(wrong.is_err());
+    let good = async |_: Prior| Ok::<_, BoxError>(TokenSet::from(token("good")));
+    let right = github.get_or_acquire("api", good).await;
+    assert!(right.is_ok(), "{right:?}");
 }

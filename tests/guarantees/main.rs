@@ -27,6 +27,7 @@ mod lives;
 mod losses;
 mod metrics_are_true;
 mod move_to;
+mod moves_in_steps;
 mod refresh_token_expiry;
 mod session_values;
 mod sessions;
