@@ -28,6 +28,7 @@ mod losses;
 mod metrics_are_true;
 mod move_to;
 mod moves_in_steps;
+mod nested;
 mod refresh_token_expiry;
 mod session_values;
 mod sessions;

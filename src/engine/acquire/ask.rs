@@ -183,7 +183,7 @@ impl Flight {
             }
         }
         begun.at = Some(Instant::now());
-        let work = Box::pin(call.start(prior, engine, &self.id, gate));
+        let work = Box::pin(call.start(prior, engine, (&self.id, self.number), gate));
         begun.within = Some(work.within.clone());
         match timeout(engine.acquisitions.timeout, slot.run(work)).await {
             Ok(Ok(answer)) => CallEnd::Answered(answer),

@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use crate::acquire::{AcquireErrorKind, AcquireFuture, Prior};
 use crate::engine::acquire::flights::FlightId;
+use crate::engine::acquire::nested::Waiting;
 use crate::engine::core::Engine;
 use crate::engine::sync::until::Until;
 
@@ -34,6 +35,7 @@ pub(crate) struct Call {
 pub(crate) struct Within {
     engine: Weak<Engine>,
     flight: FlightId,
+    number: u64,
     /// It redeems the refresh token: no other acquisition of the partition begins before its end.
     redeems: bool,
     /// The acquire function that it runs in, if any.
@@ -45,6 +47,9 @@ pub(crate) struct Within {
 tokio::task_local! {
     static WITHIN: Arc<Within>;
 }
+
+/// The other acquisition waits for the function that is to wait for it.
+pub(crate) struct WaitsForItself;
 
 /// A call in progress; it is stopped on drop.
 pub(crate) struct RunningCall {
@@ -113,13 +118,14 @@ impl Call {
         self,
         prior: Prior,
         engine: &Arc<Engine>,
-        flight: &FlightId,
+        (flight, number): (&FlightId, u64),
         gate: &Arc<Gate>,
     ) -> RunningCall {
         let (function, gate) = (self.function, gate.clone());
         let within = Arc::new(Within {
             engine: Arc::downgrade(engine),
             flight: flight.clone(),
+            number,
             redeems: prior.refresh_token.is_hit(),
             within: self.within,
             failed: Mutex::new(None),
@@ -140,6 +146,22 @@ impl Call {
 }
 
 impl Within {
+    /// This function is to wait for another acquisition of the engine. An error if that waits for this one.
+    pub(crate) fn wait<'a>(
+        &self,
+        engine: &'a Arc<Engine>,
+        flight: &FlightId,
+    ) -> Result<Option<Waiting<'a>>, WaitsForItself> {
+        if !std::ptr::eq(self.engine.as_ptr(), Arc::as_ptr(engine)) {
+            return Ok(None);
+        }
+        engine.flights.leave_slot(&self.flight, self.number);
+        let mut from = Vec::from(self.flight.places());
+        from.truncate(if self.redeems { 2 } else { 1 });
+        let waiting = engine.flights.waits.enter(from, flight.places().into());
+        waiting.map(Some).ok_or(WaitsForItself)
+    }
+
     /// An acquisition that this function has made has failed.
     pub(crate) fn has_failed(&self, kind: AcquireErrorKind) {
         *self.failed.lock() = Some(kind);

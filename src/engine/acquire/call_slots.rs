@@ -1,6 +1,7 @@
 //! Call slots: how many calls to the provider run at once, and which is next.
 //!
-//! A call has a slot while it runs, and none while its flight waits for anything else. Slots are granted to
+//! A call has a slot while it runs, and none while its flight waits for anything else, nor once its acquire
+//! function waits for another acquisition: if it kept its slot, that one could wait for it. Slots are granted to
 //! partitions in round-robin order. A partition has at most its share of the slots, however many calls it
 //! asks for. A call that takes longer than [`QUICK`] no longer counts against the others, until there are
 //! [`SLOW_CALLS`] times as many of these as slots: a provider that hangs stops only its own users.
@@ -142,7 +143,8 @@ impl CallSlots {
         }
     }
 
-    fn leave(&self, partition: &PartitionKey, ticket: u64) {
+    /// Takes back the slot, or the place in the queue. May be repeated.
+    pub(crate) fn leave(&self, partition: &PartitionKey, ticket: u64) {
         let mut state = self.state.lock();
         let call = state.running.remove(&ticket);
         if let Some(call) = call {

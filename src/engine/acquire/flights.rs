@@ -12,6 +12,7 @@ use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio::time::timeout;
 
 use crate::engine::acquire::call_slots::{CallSlot, CallSlots};
+use crate::engine::acquire::nested::{Place, Waits};
 use crate::engine::acquire::outcome::Outcome;
 use crate::engine::limits::RECHECK;
 use crate::engine::partition::observed::Observed;
@@ -38,6 +39,12 @@ pub(crate) struct FlightId {
 }
 
 impl FlightId {
+    /// What it acquires, and what it redeems if there is a refresh token.
+    pub(crate) fn places(&self) -> [Place; 2] {
+        let names = [self.name.clone(), self.name.refresh_token()];
+        names.map(|name| (self.partition.clone(), name))
+    }
+
     /// Whether both acquire with one refresh token, if there is one.
     pub(crate) fn redeems_with(&self, other: &Self) -> bool {
         self.partition == other.partition && self.name.client() == other.name.client()
@@ -47,7 +54,9 @@ impl FlightId {
 pub(crate) struct Flights {
     table: Mutex<Table>,
     /// A flight that redeems a refresh token of a partition holds the lock of that entry.
-    locks: InUse<Redemption, Redeeming>,
+    locks: InUse<Place, Redeeming>,
+    /// Which of these wait for others.
+    pub(crate) waits: Waits,
     call_slots: CallSlots,
     /// How many flights have not ended.
     count: watch::Sender<usize>,
@@ -104,13 +113,10 @@ pub(crate) struct Waiter<'a> {
     outcome: once::Receiver<Outcome>,
 }
 
-/// A partition, and the entry of the refresh token that is redeemed.
-type Redemption = (PartitionKey, TokenKey);
-
 /// The right to redeem a refresh token, within this process. Released on drop.
 pub(crate) struct Lock {
     _guard: OwnedMutexGuard<()>,
-    _use: Use<Redemption, Redeeming>,
+    _use: Use<Place, Redeeming>,
 }
 
 #[derive(Default)]
@@ -125,6 +131,7 @@ impl Flights {
         Self {
             table: Mutex::default(),
             locks: InUse::default(),
+            waits: Waits::default(),
             call_slots: CallSlots::new(max_acquisitions as usize),
             count: watch::Sender::new(0),
             jitter: random::number().unwrap_or_default(),
@@ -193,6 +200,16 @@ impl Flights {
         let mut table = self.table.lock();
         let flight = table.find(id, number);
         flight.is_some_and(|flight| flight.abandoned.take().is_some())
+    }
+
+    /// The acquire function of this flight waits for another acquisition, and needs no slot meanwhile.
+    pub(crate) fn leave_slot(&self, id: &FlightId, number: u64) {
+        let mut table = self.table.lock();
+        let ticket = table.find(id, number).and_then(|flight| flight.ticket);
+        drop(table);
+        if let Some(ticket) = ticket {
+            self.call_slots.leave(&id.partition, ticket);
+        }
     }
 
     /// Removes a flight that has ended, unless another one has replaced it.

@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource};
 use crate::cache::acquisitions::Acquisitions;
-use crate::engine::acquire::call::Call;
+use crate::engine::acquire::call::{Call, WaitsForItself};
 use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::flights::{FlightId, Waiter};
 use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Need};
@@ -59,6 +59,12 @@ impl Engine {
             return Err(waits_for_itself().into());
         }
         let within = call.within();
+        let waiting = within
+            .as_ref()
+            .map(|within| within.wait(self, &FlightId::of(partition, need)));
+        let _waiting = waiting
+            .transpose()
+            .map_err(|WaitsForItself| waits_for_itself())?;
         let acquired = self
             .acquire_by(partition, need, policy, observed, call)
             .await;
