@@ -48,6 +48,7 @@
 //! | term | here |
 //! |---|---|
 //! | partition | all tokens of one user, session, assertion or application: what is read, signed out and evicted as a whole |
+//! | client | a registration of the application at a provider; in a partition each has tokens, a refresh and an id token of its own |
 //! | session value | a small value that an application keeps in a session for a while, such as the state of a login |
 //! | generation | counts a partition's sign-outs; a change that was made under an earlier one is refused |
 //! | version | counts a partition's commits; L2 assigns it, so the later commit wins whatever the clocks say |

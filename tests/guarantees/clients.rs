@@ -241,7 +241,8 @@ async fn what_is_no_clients_name_is_refused() {
 #[tokio::test]
 async fn what_fails_at_one_provider_keeps_no_request_from_asking_another() {
     let mut held = Vec::new();
-    let failures: [(&str, fn() -> ProviderError); 3] = [
+    type Failure = fn() -> ProviderError;
+    let failures: [(&str, Failure); 3] = [
         ("refused", || ProviderError::refused("invalid_grant")),
         ("asked for an hour", || {
             ProviderError::status(http::StatusCode::TOO_MANY_REQUESTS)
