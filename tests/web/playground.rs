@@ -315,7 +315,8 @@ async fn sigterm_with_a_full_queue_ends_within_the_deadline() {
         let (_redis, server) = full_of_changes(example).await;
         let asked = Instant::now();
         let last = server.terminate();
-        assert!(last.contains("abandoned=") && !last.contains("abandoned=0\n"));
+        let is_told = last.contains("abandoned=") && !last.contains("abandoned=0\n");
+        assert!(is_told, "{example}: {last:?}");
         // The deadline of the drain; idle connections are closed at once.
         assert!(asked.elapsed() < Duration::from_secs(13), "{last}");
     }

@@ -58,7 +58,10 @@ impl Engine {
             if !state.has_in_flight(commit.id) {
                 return;
             }
-            let gone = state.has_lost_life(0, None, now);
+            // Memory may have followed L2 into another life since: the life of the commit has then ended by its
+            // lifetime, or else what is pending would have been dropped.
+            let has_moved_on = state.life.is_some() && state.life != commit.life;
+            let gone = !has_moved_on && state.has_lost_life(0, None, now);
             let goes_on = emptied && state.outlives_a_loss(heard);
             if gone && !goes_on {
                 let dropped = state.life_is_over();
