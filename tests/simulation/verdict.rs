@@ -229,8 +229,8 @@ impl State {
         value.blind || others.any(|one| with(one) && one.blind && one.applied.is_none())
     }
 
-    /// Whether it waited for L2 while its machine slept, and the session had ended by its lifetime when that
-    /// awoke: README, Limits.
+    /// Whether it waited for L2 while its machine slept or its process was stopped, and the session had ended by
+    /// its lifetime after that: README, Limits.
     fn slept_past_the_end(&self, number: usize) -> bool {
         let value = &self.model.values[number];
         let instance = &self.instances[value.by];
@@ -244,7 +244,7 @@ impl State {
                 end.is_some_and(|end| end <= until + CLOCKS)
             })
         });
-        instance.stands_still && until >= value.began && has_ended
+        until >= value.began && has_ended
     }
 
     /// Why a value should have reached L2, if it should have and has not.
