@@ -231,6 +231,14 @@ impl StoreError {
         }
     }
 
+    /// Whether the store may have done what it was asked for, and its answer was lost.
+    pub(crate) fn may_be_applied(&self) -> bool {
+        matches!(
+            self.kind,
+            StoreErrorKind::Timeout | StoreErrorKind::Unreachable
+        )
+    }
+
     /// What kind of failure this is.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind

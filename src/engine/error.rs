@@ -22,16 +22,6 @@ impl L2Error {
     }
 }
 
-impl L2Error {
-    /// Whether the store may have done what it was asked for, and its answer was lost.
-    pub(crate) fn may_be_applied(&self) -> bool {
-        matches!(
-            self.error.kind(),
-            StoreErrorKind::Timeout | StoreErrorKind::Unreachable
-        )
-    }
-}
-
 impl From<StoreError> for L2Error {
     fn from(error: StoreError) -> Self {
         let decision = OnFailure::Policy;

@@ -12,11 +12,11 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use crate::acquire::{AcquireErrorKind, AcquireFuture, Prior};
-use crate::engine::acquire::flights::FlightId;
-use crate::engine::acquire::nested::Waiting;
+use crate::acquire::{AcquireError, AcquireErrorKind, AcquireFuture, Prior};
+use crate::engine::acquire::flights::{FlightId, Place};
 use crate::engine::core::Engine;
 use crate::engine::sync::until::Until;
+use crate::engine::sync::waits::Waiting;
 
 type Function = Box<dyn FnOnce(Prior) -> AcquireFuture + Send>;
 
@@ -48,8 +48,12 @@ tokio::task_local! {
     static WITHIN: Arc<Within>;
 }
 
-/// The other acquisition waits for the function that is to wait for it.
-pub(crate) struct WaitsForItself;
+/// The error if an acquire function asks for a token that depends on its own end.
+fn waits_for_itself() -> AcquireError {
+    let source = "an acquire function has asked for a token of its own partition, which waits for it to end: \
+                  get that token before, or take what `Prior` has";
+    AcquireError::new(AcquireErrorKind::Failed).with_source(source.into())
+}
 
 /// A call in progress; it is stopped on drop.
 pub(crate) struct RunningCall {
@@ -89,22 +93,26 @@ impl Call {
         }
     }
 
-    /// Whether this acquisition would wait for the end of a function that waits for it.
-    pub(crate) fn waits_for_itself(
+    /// Notes that the acquire function that this acquisition was made in waits for it. An error if it would wait
+    /// for that function's end, perhaps by way of others.
+    pub(crate) fn wait_within<'a>(
         &self,
-        engine: &Arc<Engine>,
+        engine: &'a Arc<Engine>,
         flight: impl FnOnce() -> FlightId,
-    ) -> bool {
-        if self.within.is_none() {
-            return false;
-        }
-        let flight = flight();
+    ) -> Result<Option<Waiting<'a, Place>>, AcquireError> {
         let outer = std::iter::successors(self.within.as_ref(), |it| it.within.as_ref());
         let mut outer = outer.filter(|it| std::ptr::eq(it.engine.as_ptr(), Arc::as_ptr(engine)));
-        outer.any(|it| match it.redeems {
-            true => it.flight.redeems_with(&flight),
-            false => it.flight == flight,
-        })
+        let Some(outer) = outer.next() else {
+            return Ok(None);
+        };
+        engine.flights.leave_slot(&outer.flight, outer.number);
+        let [is_awaited, redemption] = outer.flight.places();
+        let from = match outer.redeems {
+            true => vec![is_awaited, redemption],
+            false => vec![is_awaited],
+        };
+        let waiting = engine.flights.waits.enter(from, flight().places().into());
+        waiting.map(Some).ok_or_else(waits_for_itself)
     }
 
     /// The acquire function that this acquisition was made in, if any.
@@ -146,22 +154,6 @@ impl Call {
 }
 
 impl Within {
-    /// This function is to wait for another acquisition of the engine. An error if that waits for this one.
-    pub(crate) fn wait<'a>(
-        &self,
-        engine: &'a Arc<Engine>,
-        flight: &FlightId,
-    ) -> Result<Option<Waiting<'a>>, WaitsForItself> {
-        if !std::ptr::eq(self.engine.as_ptr(), Arc::as_ptr(engine)) {
-            return Ok(None);
-        }
-        engine.flights.leave_slot(&self.flight, self.number);
-        let mut from = Vec::from(self.flight.places());
-        from.truncate(if self.redeems { 2 } else { 1 });
-        let waiting = engine.flights.waits.enter(from, flight.places().into());
-        waiting.map(Some).ok_or(WaitsForItself)
-    }
-
     /// An acquisition that this function has made has failed.
     pub(crate) fn has_failed(&self, kind: AcquireErrorKind) {
         *self.failed.lock() = Some(kind);

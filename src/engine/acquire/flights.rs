@@ -12,12 +12,12 @@ use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio::time::timeout;
 
 use crate::engine::acquire::call_slots::{CallSlot, CallSlots};
-use crate::engine::acquire::nested::{Place, Waits};
 use crate::engine::acquire::outcome::Outcome;
 use crate::engine::limits::RECHECK;
 use crate::engine::partition::observed::Observed;
 use crate::engine::sync::in_use::{InUse, Use};
 use crate::engine::sync::once;
+use crate::engine::sync::waits::Waits;
 use crate::error::Error;
 use crate::key::{PartitionKey, PartitionKind, TokenKey};
 use crate::random;
@@ -39,24 +39,29 @@ pub(crate) struct FlightId {
 }
 
 impl FlightId {
-    /// What it acquires, and what it redeems if there is a refresh token.
+    /// The flight, and what it redeems if there is a refresh token.
     pub(crate) fn places(&self) -> [Place; 2] {
-        let names = [self.name.clone(), self.name.refresh_token()];
-        names.map(|name| (self.partition.clone(), name))
+        let redemption = (self.partition.clone(), self.name.refresh_token());
+        [Place::Flight(self.clone()), Place::Redemption(redemption)]
     }
+}
 
-    /// Whether both acquire with one refresh token, if there is one.
-    pub(crate) fn redeems_with(&self, other: &Self) -> bool {
-        self.partition == other.partition && self.name.client() == other.name.client()
-    }
+/// A partition, and the entry of the refresh token that is redeemed.
+type Redemption = (PartitionKey, TokenKey);
+
+/// What an acquisition holds, and others wait for.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Place {
+    Flight(FlightId),
+    Redemption(Redemption),
 }
 
 pub(crate) struct Flights {
     table: Mutex<Table>,
     /// A flight that redeems a refresh token of a partition holds the lock of that entry.
-    locks: InUse<Place, Redeeming>,
-    /// Which of these wait for others.
-    pub(crate) waits: Waits,
+    locks: InUse<Redemption, Redeeming>,
+    /// Acquisitions whose acquire functions wait for others.
+    pub(crate) waits: Waits<Place>,
     call_slots: CallSlots,
     /// How many flights have not ended.
     count: watch::Sender<usize>,
@@ -116,7 +121,7 @@ pub(crate) struct Waiter<'a> {
 /// The right to redeem a refresh token, within this process. Released on drop.
 pub(crate) struct Lock {
     _guard: OwnedMutexGuard<()>,
-    _use: Use<Place, Redeeming>,
+    _use: Use<Redemption, Redeeming>,
 }
 
 #[derive(Default)]

@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource};
 use crate::cache::acquisitions::Acquisitions;
-use crate::engine::acquire::call::{Call, WaitsForItself};
+use crate::engine::acquire::call::Call;
 use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::flights::{FlightId, Waiter};
 use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Need};
@@ -27,13 +27,6 @@ use crate::token::Token;
 
 /// The bytes at the end of a token that are hashed: tokens differ there, in the signature.
 const DISTINCT: usize = 64;
-
-/// The error if an acquire function asks for a token that depends on its own end.
-fn waits_for_itself() -> AcquireError {
-    let source = "an acquire function has asked for a token of its own partition, which waits for it to end: \
-                  get that token before, or take what `Prior` has";
-    AcquireError::new(AcquireErrorKind::Failed).with_source(source.into())
-}
 
 impl FlightId {
     fn of(partition: &PartitionKey, need: &Need) -> Self {
@@ -55,16 +48,8 @@ impl Engine {
         observed: &mut Option<Observed>,
         call: Call,
     ) -> Result<AcquiredToken, Error> {
-        if call.waits_for_itself(self, || FlightId::of(partition, need)) {
-            return Err(waits_for_itself().into());
-        }
         let within = call.within();
-        let waiting = within
-            .as_ref()
-            .map(|within| within.wait(self, &FlightId::of(partition, need)));
-        let _waiting = waiting
-            .transpose()
-            .map_err(|WaitsForItself| waits_for_itself())?;
+        let _waiting = call.wait_within(self, || FlightId::of(partition, need))?;
         let acquired = self
             .acquire_by(partition, need, policy, observed, call)
             .await;

@@ -18,5 +18,4 @@ pub(crate) mod join;
 pub(crate) mod lease;
 pub(crate) mod lease_wait;
 pub(crate) mod look;
-pub(crate) mod nested;
 pub(crate) mod outcome;

@@ -19,6 +19,9 @@ use crate::telemetry::OK;
 /// Attempts at one operation, the first included, however often the hook asks for a retry.
 const MAX_ATTEMPTS: u32 = 3;
 
+/// The same for a move.
+const MAX_MOVES: u32 = 5;
+
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 
 /// The word for metrics and spans.
@@ -82,12 +85,15 @@ impl L2 {
             [alone] => Some(*alone),
             _ => None,
         };
-        // A move may take several steps, and must not be cut off between them.
-        let limit = match operation {
-            L2Operation::Relocate => self.timeouts.operation,
-            _ => self.timeouts.attempt,
+        let (attempt, all) = (self.timeouts.attempt, self.timeouts.operation);
+        // A move may take several steps. It must not be cut off between them, and where the answer to one is
+        // lost, only this very move can go on from there.
+        let is_move = operation == L2Operation::Relocate;
+        let (limit, most, time) = match is_move {
+            true => (all, MAX_MOVES, all * MAX_MOVES),
+            false => (attempt, MAX_ATTEMPTS, all),
         };
-        let deadline = Instant::now() + self.timeouts.operation;
+        let deadline = Instant::now() + time;
         loop {
             let Some(attempt) = way.breaker.attempt() else {
                 return Err(L2Error::of(StoreErrorKind::CircuitOpen));
@@ -129,9 +135,8 @@ impl L2 {
             };
             let decision = self.failed(operation, alone, *number, &error, way);
             let backoff = jittered(FIRST_BACKOFF * 2_u32.pow(*number - 1), SLIGHTLY);
-            let again = decision == OnFailure::Retry
-                && *number < MAX_ATTEMPTS
-                && Instant::now() + backoff < deadline;
+            let retries = decision == OnFailure::Retry || (is_move && error.may_be_applied());
+            let again = retries && *number < most && Instant::now() + backoff < deadline;
             if !again {
                 return Err(L2Error { error, decision });
             }

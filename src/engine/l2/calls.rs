@@ -17,9 +17,6 @@ use crate::store::{
 };
 use crate::telemetry::Counters;
 
-/// How often a move is repeated after answers that are lost.
-const REPEATS: u32 = 4;
-
 pub(crate) struct L2 {
     pub(crate) store: Arc<dyn DynStore>,
     pub(crate) protection: EntryCodec,
@@ -145,19 +142,10 @@ impl L2 {
         commit: &Commit,
     ) -> Result<Outcome, L2Error> {
         self.counters.l2_commits.add(1);
-        let mut again = REPEATS;
-        loop {
-            let moved = self
-                .call(L2Operation::Relocate, &[&from.partition], || {
-                    self.store.relocate(from, commit)
-                })
-                .await;
-            // A step may have been made whose answer is lost. Only this very move can go on from there.
-            match &moved {
-                Err(failure) if again > 0 && failure.may_be_applied() => again -= 1,
-                _ => return moved,
-            }
-        }
+        self.call(L2Operation::Relocate, &[&from.partition], || {
+            self.store.relocate(from, commit)
+        })
+        .await
     }
 
     pub(crate) async fn acquire_lease(

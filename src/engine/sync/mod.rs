@@ -6,3 +6,4 @@
 pub(crate) mod in_use;
 pub(crate) mod once;
 pub(crate) mod until;
+pub(crate) mod waits;

@@ -1,33 +1,27 @@
-//! Acquisitions that acquire functions make: who waits for whom, so that no two wait for each other.
+//! Who waits for whom, so that none waits for itself, not even by way of others.
 
 use parking_lot::Mutex;
 
-use crate::key::{PartitionKey, TokenKey};
-
-/// A partition, and an entry of it: a token that is acquired, or a refresh token that is redeemed.
-pub(crate) type Place = (PartitionKey, TokenKey);
-
-/// The acquisitions whose acquire functions wait for others.
-#[derive(Default)]
-pub(crate) struct Waits(Mutex<Vec<Edge>>);
+/// The waits in progress. `P` is a place that one holds and another waits for.
+pub(crate) struct Waits<P>(Mutex<Vec<Edge<P>>>);
 
 /// Who holds `from` waits for who holds `to`.
 #[derive(Clone, PartialEq)]
-struct Edge {
-    from: Vec<Place>,
-    to: Vec<Place>,
+struct Edge<P> {
+    from: Vec<P>,
+    to: Vec<P>,
 }
 
 /// One waits for another until this is dropped.
-pub(crate) struct Waiting<'a> {
-    waits: &'a Waits,
-    edge: Edge,
+pub(crate) struct Waiting<'a, P: PartialEq> {
+    waits: &'a Waits<P>,
+    edge: Edge<P>,
 }
 
-impl Waits {
+impl<P: Clone + PartialEq> Waits<P> {
     /// Notes that who holds `from` waits for who holds `to`. `None` if that one waits for the first already,
     /// perhaps by way of others.
-    pub(crate) fn enter(&self, from: Vec<Place>, to: Vec<Place>) -> Option<Waiting<'_>> {
+    pub(crate) fn enter(&self, from: Vec<P>, to: Vec<P>) -> Option<Waiting<'_, P>> {
         let mut edges = self.0.lock();
         let mut reached = Vec::from_iter(&to);
         let mut next = 0;
@@ -49,7 +43,13 @@ impl Waits {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl<P> Default for Waits<P> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<P: PartialEq> Drop for Waiting<'_, P> {
     fn drop(&mut self) {
         let mut edges = self.waits.0.lock();
         if let Some(at) = edges.iter().position(|edge| *edge == self.edge) {
@@ -65,11 +65,7 @@ mod tests {
     #[test]
     fn a_circle_of_any_length_is_refused_and_ends_with_one_that_waits() {
         let waits = Waits::default();
-        let place = |name: &str| {
-            let key = TokenKey::new(name).expect("a key");
-            vec![(PartitionKey::user("u").expect("a key"), key)]
-        };
-        let [a, b, c] = ["a", "b", "c"].map(place);
+        let [a, b, c] = ["a", "b", "c"].map(|place| vec![place]);
         let first = waits.enter(a.clone(), b.clone()).expect("no circle");
         let second = waits.enter(b.clone(), c.clone()).expect("no circle");
         let again = waits.enter(a.clone(), b.clone()).expect("twice at a time");
