@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use common::store::Least;
 use common::support::*;
 use tower_token_cache::store::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
@@ -90,7 +91,7 @@ impl TokenStore for Slow {
         match self.moves {
             true => self.answer(self.inner.relocate(from, commit)).await?,
             // What the trait does by default.
-            false => TokenStore::relocate(&Plain(self.clone()), from, commit).await,
+            false => Least(self.clone()).relocate(from, commit).await,
         }
     }
     async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
@@ -101,49 +102,6 @@ impl TokenStore for Slow {
     }
     async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
         self.answer(self.inner.release_lease(lease)).await?
-    }
-}
-
-/// The same without a move of its own.
-struct Plain(Slow);
-
-impl TokenStore for Plain {
-    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
-        self.0.load(group).await
-    }
-    async fn revisions(&self, group: &[PartitionId]) -> Vec<Result<Revision, StoreError>> {
-        self.0.revisions(group).await
-    }
-    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
-        self.0.commit(group).await
-    }
-    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
-        self.0.touch(group).await
-    }
-    async fn clear(
-        &self,
-        p: &PartitionId,
-        expected: Option<u64>,
-        id: CommitId,
-    ) -> Result<Cleared, StoreError> {
-        self.0.clear(p, expected, id).await
-    }
-    async fn raise(
-        &self,
-        p: &PartitionId,
-        raise: Raise,
-        keep: Option<Duration>,
-    ) -> Result<u64, StoreError> {
-        self.0.raise(p, raise, keep).await
-    }
-    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
-        self.0.acquire_lease(lease, ttl).await
-    }
-    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        self.0.renew_lease(lease, ttl).await
-    }
-    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
-        self.0.release_lease(lease).await
     }
 }
 
@@ -249,31 +207,7 @@ impl TokenStore for Miscounts {
     async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
         self.bend(self.0.touch(group).await)
     }
-    async fn clear(
-        &self,
-        p: &PartitionId,
-        expected: Option<u64>,
-        id: CommitId,
-    ) -> Result<Cleared, StoreError> {
-        self.0.clear(p, expected, id).await
-    }
-    async fn raise(
-        &self,
-        p: &PartitionId,
-        raise: Raise,
-        keep: Option<Duration>,
-    ) -> Result<u64, StoreError> {
-        self.0.raise(p, raise, keep).await
-    }
-    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
-        self.0.acquire_lease(lease, ttl).await
-    }
-    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        self.0.renew_lease(lease, ttl).await
-    }
-    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
-        self.0.release_lease(lease).await
-    }
+    common::passes_on!(clear, raise, leases);
 }
 
 #[tokio::test]

@@ -4,10 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tower_token_cache::store::{
-    Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining,
-};
+use tower_token_cache::store::{Commit, EntryId, Outcome, PartitionId, Raise};
 use tower_token_cache::{
     Clock, MemoryStore, PartitionKey, StoreError, Timestamp, Token, TokenCache, TokenSet,
     TokenStore,
@@ -157,26 +154,11 @@ impl Watched {
 }
 
 impl TokenStore for Watched {
-    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
-        self.0.load(group).await
-    }
+    common::passes_on!(load, touch, clear, relocate, leases);
 
     async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
         *self.1.lock().expect("whole") = group.last().cloned();
         self.0.commit(group).await
-    }
-
-    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
-        self.0.touch(group).await
-    }
-
-    async fn clear(
-        &self,
-        partition: &PartitionId,
-        expected: Option<u64>,
-        id: CommitId,
-    ) -> Result<Cleared, StoreError> {
-        self.0.clear(partition, expected, id).await
     }
 
     async fn raise(
@@ -188,22 +170,6 @@ impl TokenStore for Watched {
         let number = self.0.raise(partition, raise, keep).await?;
         *self.2.lock().expect("whole") = Some((partition.clone(), number));
         Ok(number)
-    }
-
-    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
-        self.0.relocate(from, commit).await
-    }
-
-    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
-        self.0.acquire_lease(lease, ttl).await
-    }
-
-    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        self.0.renew_lease(lease, ttl).await
-    }
-
-    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
-        self.0.release_lease(lease).await
     }
 }
 

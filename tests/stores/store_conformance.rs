@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::store::Least;
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::store::{
-    Cleared, Commit, CommitId, EntryId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining,
+    CommitId, EntryId, Lease, LeaseState, Origin, Outcome, PartitionId,
 };
-use tower_token_cache::{Clock, MemoryStore, SqliteStore, StoreError, Timestamp, TokenStore};
+use tower_token_cache::{Clock, MemoryStore, SqliteStore, Timestamp, TokenStore};
 
 mod memory_store_conforms {
     use super::*;
@@ -34,54 +34,6 @@ async fn memory_store_conforms_on_several_threads() {
         let (store, clock) = (MemoryStore::new(), Clock::manual(Timestamp::now()));
         let harness = Harness::manual(store.with_clock(clock.clone()), clock);
         conformance::concurrent_moves_have_one_winner(&harness).await;
-    }
-}
-
-/// A store with nothing but what every store must have.
-#[derive(Clone)]
-struct Least(MemoryStore);
-
-impl TokenStore for Least {
-    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
-        self.0.load(group).await
-    }
-
-    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
-        self.0.commit(group).await
-    }
-
-    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
-        self.0.touch(group).await
-    }
-
-    async fn clear(
-        &self,
-        partition: &PartitionId,
-        expected: Option<u64>,
-        id: CommitId,
-    ) -> Result<Cleared, StoreError> {
-        self.0.clear(partition, expected, id).await
-    }
-
-    async fn raise(
-        &self,
-        partition: &PartitionId,
-        raise: Raise,
-        keep: Option<Duration>,
-    ) -> Result<u64, StoreError> {
-        self.0.raise(partition, raise, keep).await
-    }
-
-    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
-        self.0.acquire_lease(lease, ttl).await
-    }
-
-    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        self.0.renew_lease(lease, ttl).await
-    }
-
-    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
-        self.0.release_lease(lease).await
     }
 }
 

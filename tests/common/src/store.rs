@@ -13,6 +13,99 @@ use tower_token_cache::store::{
 };
 use tower_token_cache::{MemoryStore, StoreError, StoreErrorKind, TokenStore};
 
+/// Methods of a [`TokenStore`] that wraps another one, in `self.0`, and passes them on.
+#[macro_export]
+macro_rules! passes_on {
+    ($($method:ident),*) => {
+        $($crate::passes_on!(@ $method);)*
+    };
+    (@ load) => {
+        async fn load(
+            &self,
+            group: &[tower_token_cache::store::PartitionId],
+        ) -> Vec<Result<tower_token_cache::store::Loaded, tower_token_cache::StoreError>> {
+            self.0.load(group).await
+        }
+    };
+    (@ commit) => {
+        async fn commit(
+            &self,
+            group: &[tower_token_cache::store::Commit],
+        ) -> Vec<Result<tower_token_cache::store::Outcome, tower_token_cache::StoreError>> {
+            self.0.commit(group).await
+        }
+    };
+    (@ touch) => {
+        async fn touch(
+            &self,
+            group: &[tower_token_cache::store::PartitionId],
+        ) -> Vec<Result<tower_token_cache::store::Remaining, tower_token_cache::StoreError>> {
+            self.0.touch(group).await
+        }
+    };
+    (@ clear) => {
+        async fn clear(
+            &self,
+            partition: &tower_token_cache::store::PartitionId,
+            expected: Option<u64>,
+            id: tower_token_cache::store::CommitId,
+        ) -> Result<tower_token_cache::store::Cleared, tower_token_cache::StoreError> {
+            self.0.clear(partition, expected, id).await
+        }
+    };
+    (@ raise) => {
+        async fn raise(
+            &self,
+            partition: &tower_token_cache::store::PartitionId,
+            raise: tower_token_cache::store::Raise,
+            keep: Option<std::time::Duration>,
+        ) -> Result<u64, tower_token_cache::StoreError> {
+            self.0.raise(partition, raise, keep).await
+        }
+    };
+    (@ relocate) => {
+        async fn relocate(
+            &self,
+            from: &tower_token_cache::store::Origin,
+            commit: &tower_token_cache::store::Commit,
+        ) -> Result<tower_token_cache::store::Outcome, tower_token_cache::StoreError> {
+            self.0.relocate(from, commit).await
+        }
+    };
+    (@ leases) => {
+        async fn acquire_lease(
+            &self,
+            lease: &tower_token_cache::store::Lease,
+            ttl: std::time::Duration,
+        ) -> Result<tower_token_cache::store::LeaseState, tower_token_cache::StoreError> {
+            self.0.acquire_lease(lease, ttl).await
+        }
+
+        async fn renew_lease(
+            &self,
+            lease: &tower_token_cache::store::Lease,
+            ttl: std::time::Duration,
+        ) -> Result<bool, tower_token_cache::StoreError> {
+            self.0.renew_lease(lease, ttl).await
+        }
+
+        async fn release_lease(
+            &self,
+            lease: &tower_token_cache::store::Lease,
+        ) -> Result<bool, tower_token_cache::StoreError> {
+            self.0.release_lease(lease).await
+        }
+    };
+}
+
+/// A store with nothing but what every store must have; the rest are the trait's defaults.
+#[derive(Clone)]
+pub struct Least<S>(pub S);
+
+impl<S: TokenStore> TokenStore for Least<S> {
+    crate::passes_on!(load, commit, touch, clear, raise, leases);
+}
+
 /// Clones share everything.
 #[derive(Clone, Default)]
 pub struct TestStore {
