@@ -229,32 +229,11 @@ impl State {
         value.blind || others.any(|one| with(one) && one.blind && one.applied.is_none())
     }
 
-    /// Whether it waited for L2 while its machine slept or its process was stopped, and the session had ended by
-    /// its lifetime after that: README, Limits.
-    fn slept_past_the_end(&self, number: usize) -> bool {
-        let value = &self.model.values[number];
-        let instance = &self.instances[value.by];
-        let until = instance.asleep_until();
-        let cells = &self.model.partitions[value.partition].cells;
-        let has_ended = cells.iter().all(|cell| {
-            let then = cell.iter().rev().find(|(at, _)| *at <= until);
-            let then = then.and_then(|(_, value)| *value);
-            then.is_none_or(|then| {
-                let end = self.model.values[then].expires;
-                end.is_some_and(|end| end <= until + CLOCKS)
-            })
-        });
-        until >= value.began && has_ended
-    }
-
     /// Why a value should have reached L2, if it should have and has not.
     fn missing(&self, number: usize) -> Option<String> {
         let value = &self.model.values[number];
         let partition = &self.model.partitions[value.partition];
         if value.applied.is_some() || partition.tainted || self.may_be_over(value.partition) {
-            return None;
-        }
-        if self.slept_past_the_end(number) {
             return None;
         }
         let misjudged = self.misjudges_expiry(value.by);

@@ -169,6 +169,8 @@ impl State {
         if self.generation.is_none() {
             self.generation = observed.generation.map(u64::from);
             self.life = observed.life.filter(|_| now.moment < observed.life_ends);
+            let end = self.life.map(|_| observed.life_ends);
+            self.end = end.filter(|end| *end < Moment::MAX);
         }
     }
 }
