@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tower_token_cache::{
-    Clock, Error, L1, Lifetimes, MemoryStore, PartitionKey, Timestamp, Token, TokenCache, Tokens,
+    Clock, Durability, Error, L1, Lifetimes, MemoryStore, PartitionKey, Timestamp, Token,
+    TokenCache, Tokens,
 };
 
 use common::support::*;
@@ -251,5 +252,29 @@ async fn a_clock_that_steps_hides_nothing_for_longer_than_the_bound() {
             assert!(found.is_some(), "ahead {ahead}");
             idle().await;
         }
+    }
+}
+
+/// The change belongs to the session as it was seen; that ends by its lifetime while the change waits. It goes
+/// on, with and without L1, as it would if the store had heard of it in time.
+#[tokio::test]
+async fn a_change_outlives_the_end_that_comes_while_it_waits() {
+    for l1 in [L1::new(), L1::disabled()] {
+        let world = World::new();
+        let other = world.instance().tokens(ada());
+        let soon = Token::new("old").with_expires_at(world.clock.now().saturating_add(MINUTE));
+        other.insert("graph", soon).await.unwrap();
+        assert_stored(other.commit().await.unwrap());
+        let cache = world.builder().l1(l1).build().unwrap();
+        let tokens = cache.tokens(ada());
+        assert!(tokens.contains("graph").await.unwrap());
+        world.store.set_refusing_commits(true);
+        tokens.insert("mail", lasting("new")).await.unwrap();
+        let pending = tokens.commit().await.unwrap();
+        assert_eq!(pending, Durability::Pending);
+        world.clock.advance(2 * MINUTE);
+        world.store.set_refusing_commits(false);
+        drained(&cache).await;
+        assert_eq!(world.stored("mail").await.as_deref(), Some("new"));
     }
 }
