@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::error::ConfigError;
 use crate::time::setting;
 
+const ATTEMPT: Duration = Duration::from_millis(250);
+
 /// How long L2 may take.
 ///
 /// ```
@@ -19,7 +21,7 @@ use crate::time::setting;
 #[derive(Clone, Debug)]
 #[must_use = "it has no effect until it is given to `Builder::timeouts`"]
 pub struct Timeouts {
-    pub(crate) attempt: Duration,
+    attempt: Option<Duration>,
     pub(crate) operation: Duration,
 }
 
@@ -27,17 +29,17 @@ impl Timeouts {
     /// Defaults to 250 ms for one attempt, and to 1 s for all attempts together.
     pub fn new() -> Self {
         Self {
-            attempt: Duration::from_millis(250),
+            attempt: None,
             operation: Duration::from_secs(1),
         }
     }
 
     /// How long one attempt at an L2 operation may take: above 0, and at most
-    /// [`operation`](Self::operation). Defaults to 250 ms: hundreds of times what a healthy Redis needs, and a
+    /// [`operation`](Self::operation). Defaults to 250 ms, or to `operation` if that is less: hundreds of times what a healthy Redis needs, and a
     /// pause that a user hardly notices. It is measured in five steps that are waited for one by one, so that
     /// an overloaded process does not take its own delay for the store's.
     pub fn attempt(mut self, timeout: Duration) -> Self {
-        self.attempt = setting(timeout);
+        self.attempt = Some(setting(timeout));
         self
     }
 
@@ -52,8 +54,15 @@ impl Timeouts {
         self
     }
 
+    pub(crate) fn attempt_time(&self) -> Duration {
+        self.attempt.unwrap_or(ATTEMPT.min(self.operation))
+    }
+
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        if self.attempt.is_zero() || self.attempt > self.operation {
+        if self.operation.is_zero() {
+            return Err(ConfigError::new("Timeouts::operation", "must be above 0"));
+        }
+        if self.attempt_time().is_zero() || self.attempt_time() > self.operation {
             return Err(ConfigError::new(
                 "Timeouts::attempt",
                 "must be above 0 and at most `Timeouts::operation`",

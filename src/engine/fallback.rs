@@ -75,7 +75,7 @@ impl Engine {
         }
         let (partition, loading) = self.start_load(key, false);
         let sleep = |time| self.bounded(time, pending::<()>());
-        let silence = shard.pace.silence(self.l2.timeouts.attempt, sleep);
+        let silence = shard.pace.silence(self.l2.timeouts.attempt_time(), sleep);
         let outcome = match race(loading.outcome(), silence).await {
             Either::First(outcome) => Some(outcome.unwrap_or_else(|| Err(L2Error::lost()))),
             Either::Second(()) => None,

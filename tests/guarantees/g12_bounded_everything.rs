@@ -245,7 +245,13 @@ async fn bad_settings_name_the_option() {
         (
             "Timeouts::attempt",
             builder()
-                .timeouts(Timeouts::new().operation(Duration::from_millis(1)))
+                .timeouts(Timeouts::new().attempt(Duration::from_secs(2)))
+                .build(),
+        ),
+        (
+            "Timeouts::operation",
+            builder()
+                .timeouts(Timeouts::new().operation(Duration::ZERO))
                 .build(),
         ),
         (

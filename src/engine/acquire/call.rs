@@ -166,6 +166,11 @@ impl Within {
 }
 
 impl Gate {
+    /// Stops the work until it is allowed again.
+    pub(crate) fn shut(&self) {
+        *self.opening.lock() = Opening::Shut;
+    }
+
     /// Lets the work run until then; `None` means without limit.
     pub(crate) fn allow_until(&self, until: Option<Until>) {
         *self.opening.lock() = until.map_or(Opening::ForGood, Opening::Until);

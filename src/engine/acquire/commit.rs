@@ -73,7 +73,14 @@ impl Flight {
                     return Ok(acquired);
                 }
                 Ok(CommitAck::Conflict) => {
-                    let now = self.look_or_remember().await?;
+                    let now = match self.look().await {
+                        Ok(now) => now,
+                        // What L2 has is not known: the next attempt must replace nothing else, either.
+                        Err(failure) => {
+                            engine.degrade(self.policy, failure)?;
+                            continue;
+                        }
+                    };
                     let known = now.version(replaced);
                     if known >= version {
                         // Another instance was faster: its tokens are kept, and these serve only the callers

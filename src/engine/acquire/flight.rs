@@ -208,12 +208,12 @@ impl Flight {
         answer
     }
 
-    async fn look(&self) -> Result<RefreshState, L2Error> {
+    pub(crate) async fn look(&self) -> Result<RefreshState, L2Error> {
         self.engine.look(&self.id.partition, &self.need.key).await
     }
 
     /// The state in L2, or in memory if L2 cannot be asked and the policy is to continue without it.
-    pub(crate) async fn look_or_remember(&self) -> Result<RefreshState, Error> {
+    async fn look_or_remember(&self) -> Result<RefreshState, Error> {
         match self.look().await {
             Ok(seen) => Ok(seen),
             Err(failure) => {

@@ -149,12 +149,16 @@ impl HeldLease {
                         return Guarded::Done(done);
                     }
                 }
-                _ => match Box::pin(self.regain(about)).await {
-                    Ok(true) => {}
-                    Ok(false) => return Guarded::Overtaken,
-                    // No instance can reach L2: this one continues, as it would have begun.
-                    Err(_) => return Guarded::Done(finish(work, gate).await),
-                },
+                _ => {
+                    // L2 may have lost the lease before its end, and another owner may have it.
+                    gate.shut();
+                    match Box::pin(self.regain(about)).await {
+                        Ok(true) => {}
+                        Ok(false) => return Guarded::Overtaken,
+                        // No instance can reach L2: this one continues, as it would have begun.
+                        Err(_) => return Guarded::Done(finish(work, gate).await),
+                    }
+                }
             }
         }
     }

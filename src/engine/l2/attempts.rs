@@ -85,7 +85,7 @@ impl L2 {
             [alone] => Some(*alone),
             _ => None,
         };
-        let (attempt, all) = (self.timeouts.attempt, self.timeouts.operation);
+        let (attempt, all) = (self.timeouts.attempt_time(), self.timeouts.operation);
         // A move may take several steps. It must not be cut off between them, and where the answer to one is
         // lost, only this very move can go on from there.
         let is_move = operation == L2Operation::Relocate;

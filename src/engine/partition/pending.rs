@@ -96,10 +96,10 @@ impl Pending {
         self.acquired.iter().filter(|batch| batch.ack.is_none())
     }
 
-    /// Makes acquired tokens visible although L2 does not have them.
+    /// Makes those acquired tokens visible although L2 does not have them whose acquisition no longer waits.
     pub(crate) fn reveal(&mut self) {
         for ack in self.acks() {
-            *ack = None;
+            ack.take_if(|waiter| waiter.is_closed());
         }
     }
 

@@ -154,7 +154,7 @@ impl State {
         self.pending = pending;
     }
 
-    /// Makes acquired tokens visible although L2 does not have them yet.
+    /// Makes those acquired tokens visible although L2 does not have them yet whose acquisition no longer waits.
     pub(crate) fn reveal(&mut self) {
         self.pending().reveal();
         self.overlay_pending();

@@ -4,6 +4,7 @@
 mod failures;
 mod landing;
 mod need;
+mod side_by_side;
 
 use std::fmt;
 use std::sync::Arc;

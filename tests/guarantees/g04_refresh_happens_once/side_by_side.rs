@@ -1,0 +1,209 @@
+//! Acquisitions of one partition that have nothing to do with each other, and answers whose way to L2 is disturbed.
+
+use std::sync::atomic::AtomicBool;
+
+use common::passes_on;
+use tokio::sync::Semaphore;
+use tower_token_cache::store::{
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Outcome, PartitionId, Raise, Remaining,
+};
+use tower_token_cache::{PartitionKey, StoreError, StoreErrorKind, Timeouts, TokenStore};
+
+use super::*;
+
+/// An acquisition of the application's own token `name`, whose call stands still.
+async fn own_token(
+    cache: &TokenCache,
+    name: &'static str,
+) -> (Issuer, JoinHandle<Result<String, Error>>) {
+    let issuer = Issuer::new();
+    issuer.hold();
+    let application = PartitionKey::application("client", "tenant").unwrap();
+    let request = tokio::spawn({
+        let (tokens, issuer) = (cache.tokens(application), issuer.clone());
+        async move {
+            let call = move |_: Prior| async move {
+                issuer.arrived_without_token().await;
+                Ok::<_, ProviderError>(TokenSet::from(token(name)))
+            };
+            let token = tokens.get_or_acquire(name, call).await?;
+            Ok(token.access_token().to_owned())
+        }
+    });
+    issuer.arrival().await;
+    (issuer, request)
+}
+
+/// Each group of commits takes nearly half of the time that an answer may take to L2.
+#[derive(Clone)]
+struct SlowCommits(TestStore);
+
+impl TokenStore for SlowCommits {
+    passes_on!(load, touch, clear, raise, relocate, leases);
+
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        self.0.commit(group).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_l2_does_not_take_in_time_fails_no_other_acquisition() {
+    let store = TestStore::default();
+    let timeouts = Timeouts::new().attempt(Duration::from_millis(900));
+    let slow = builder(SlowCommits(store.clone())).timeouts(timeouts);
+    let slow = slow.build().unwrap();
+    let names = ["one", "two", "three", "four", "five"];
+    let mut requests = Vec::new();
+    for name in names {
+        requests.push(own_token(&slow, name).await);
+    }
+    for (at, (issuer, _)) in requests.iter().enumerate() {
+        if at > 2 {
+            // These come later, so that one before them is out of time first.
+            tokio::time::advance(Duration::from_millis(250)).await;
+        }
+        issuer.release();
+    }
+    for (name, (_, request)) in names.into_iter().zip(requests) {
+        assert_eq!(request.await.unwrap().unwrap(), name);
+    }
+    drained(&slow).await;
+    let application = || PartitionKey::application("client", "tenant").unwrap();
+    for name in names {
+        let found = access(&cache(store.clone()).tokens(application()), name).await;
+        assert_eq!(found.as_deref(), Some(name));
+    }
+}
+
+/// After a conflict it answers no load until another commit has come.
+#[derive(Clone)]
+struct SilentAfterConflict(TestStore, Arc<AtomicBool>);
+
+impl TokenStore for SilentAfterConflict {
+    passes_on!(touch, clear, raise, relocate, leases);
+
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
+        match self.1.load(Ordering::SeqCst) {
+            true => group
+                .iter()
+                .map(|_| Err(StoreError::new(StoreErrorKind::Refused)))
+                .collect(),
+            false => self.0.load(group).await,
+        }
+    }
+
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        let outcomes = self.0.commit(group).await;
+        let conflict = |it: &Result<Outcome, _>| matches!(it, Ok(Outcome::Conflict));
+        self.1
+            .store(outcomes.iter().any(conflict), Ordering::SeqCst);
+        outcomes
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_that_cannot_be_looked_into_overwrites_nothing() {
+    let (store, issuer) = (expired().await, Issuer::new());
+    let silent = SilentAfterConflict(store.clone(), Arc::default());
+    let tokens = cache(silent).tokens(session("s"));
+    let request = held(&tokens, &issuer).await;
+    let other = cache(store.clone()).tokens(session("s"));
+    other.insert("graph", set(70)).await.unwrap();
+    assert_stored(other.commit().await.unwrap());
+    issuer.release();
+    request.await.unwrap().unwrap();
+    let refresh_token = cache(store).tokens(session("s")).refresh_token().await;
+    assert_eq!(refresh_token.unwrap().hit().unwrap().expose(), "r70");
+}
+
+/// Has lost each lease that is to be renewed. Who asks for one from then on waits.
+#[derive(Clone)]
+struct LosesLeases {
+    inner: TestStore,
+    lost: Arc<AtomicBool>,
+    asked: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+}
+
+impl TokenStore for LosesLeases {
+    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
+        self.inner.load(group).await
+    }
+
+    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
+        self.inner.commit(group).await
+    }
+
+    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
+        self.inner.touch(group).await
+    }
+
+    async fn clear(
+        &self,
+        partition: &PartitionId,
+        expected: Option<u64>,
+        id: CommitId,
+    ) -> Result<Cleared, StoreError> {
+        self.inner.clear(partition, expected, id).await
+    }
+
+    async fn raise(
+        &self,
+        partition: &PartitionId,
+        raise: Raise,
+        keep: Option<Duration>,
+    ) -> Result<u64, StoreError> {
+        self.inner.raise(partition, raise, keep).await
+    }
+
+    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
+        if self.lost.load(Ordering::SeqCst) {
+            self.asked.add_permits(1);
+            self.answers.acquire().await.unwrap().forget();
+        }
+        self.inner.acquire_lease(lease, ttl).await
+    }
+
+    async fn renew_lease(&self, _: &Lease, _: Duration) -> Result<bool, StoreError> {
+        self.lost.store(true, Ordering::SeqCst);
+        Ok(false)
+    }
+
+    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
+        self.inner.release_lease(lease).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_lease_l2_has_lost_stands_still_until_it_has_one_again() {
+    let store = LosesLeases {
+        inner: expired().await,
+        lost: Arc::default(),
+        asked: Arc::new(Semaphore::new(0)),
+        answers: Arc::new(Semaphore::new(0)),
+    };
+    let tokens = cache(store.clone()).tokens(session("s"));
+    let go_on = Arc::new(Semaphore::new(0));
+    let went_on = Arc::new(AtomicBool::new(false));
+    let request = tokio::spawn({
+        let (go_on, went_on) = (go_on.clone(), went_on.clone());
+        async move {
+            let call = move |_: Prior| async move {
+                go_on.acquire().await.unwrap().forget();
+                went_on.store(true, Ordering::SeqCst);
+                Ok::<_, ProviderError>(set(1))
+            };
+            tokens.get_or_acquire("graph", call).await
+        }
+    });
+    store.asked.acquire().await.unwrap().forget();
+    go_on.add_permits(1);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!went_on.load(Ordering::SeqCst));
+    store.answers.add_permits(1);
+    let token = request.await.unwrap().unwrap();
+    assert_eq!(token.access_token(), "a1");
+}
