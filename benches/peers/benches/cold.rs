@@ -58,7 +58,7 @@ async fn main() {
     for user in 0..USERS {
         let tokens = near.tokens(key(user));
         tokens.insert("graph", issue_set()).await.unwrap();
-        tokens.commit().await.unwrap();
+        let _ = tokens.commit().await.unwrap();
     }
     let mut keys = Vec::with_capacity(USERS);
     for user in 0..USERS {

@@ -116,6 +116,12 @@ fn report(cases: &[Case]) -> bool {
         let ratios = ours.iter().zip(peer).map(|(ours, peer)| ours / peer);
         median(&mut ratios.collect::<Vec<_>>())
     };
+    let bare = find(Stack::Bare);
+    println!(
+        "what any store on the redis crate can reach: {:.2} x requests per second, {:.2} x CPU of tower-sessions'\n",
+        ratio(&bare.per_second, &peer.per_second),
+        ratio(&bare.cpu_us, &peer.cpu_us),
+    );
     let per_second = ratio(&ours.per_second, &peer.per_second);
     let cpu = ratio(&ours.cpu_us, &peer.cpu_us);
     let faster = bar(

@@ -238,7 +238,7 @@ fn fill(by_loads: bool, divisor: usize, limit: u64) {
             .insert("graph", scaled_set(divisor))
             .await
             .unwrap();
-        tokens(0).commit().await.unwrap();
+        let _ = tokens(0).commit().await.unwrap();
         let before = resident();
         for user in 1..USERS {
             match by_loads {

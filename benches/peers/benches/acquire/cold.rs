@@ -77,7 +77,7 @@ async fn run(step: Step, tokens: &Tokens) -> Duration {
             let old = Token::new("old").with_expires_at(Timestamp::from_millis(1));
             let old = TokenSet::from(old).with_refresh_token("spent");
             tokens.insert("graph", old).await.unwrap();
-            tokens.commit().await.unwrap();
+            let _ = tokens.commit().await.unwrap();
         }
     }
     let start = Instant::now();
@@ -85,7 +85,7 @@ async fn run(step: Step, tokens: &Tokens) -> Duration {
         Step::Read => assert!(tokens.reload().await.unwrap()),
         Step::Write => {
             tokens.insert("graph", issue_set()).await.unwrap();
-            tokens.commit().await.unwrap();
+            let _ = tokens.commit().await.unwrap();
         }
         Step::Unknown | Step::Expired => {
             let provider = async |_: Prior| -> Result<TokenSet, BoxError> { Ok(issue_set()) };

@@ -43,7 +43,7 @@ pub async fn measure() -> bool {
         users.push(tokens);
     }
     for tokens in &users {
-        tokens.commit().await.unwrap();
+        let _ = tokens.commit().await.unwrap();
     }
     println!("L1 hits: {CALLS} calls a round, {ROUNDS} rounds, medians; the call alone\n");
     println!(

@@ -5,8 +5,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::HeaderMap;
+use axum::http::header::COOKIE;
 use axum::routing::get;
-use peers::users::{ACCESS, USERS, UserTokens, issue_set, session_id};
+use peers::users::{ACCESS, PAYLOAD, USERS, UserTokens, issue_set, session_id};
+use redis::AsyncCommands;
 use tower_sessions::Session;
 use tower_token_cache::{
     Error, L1, PartitionKey, RedisStore, TokenCache, TokenCacheLayer, Tokens, key,
@@ -21,17 +24,26 @@ pub const SERVE: &str = "--serve";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stack {
     NoOp,
+    /// One `GET` of a user's bytes in the handler, over one multiplexed connection, and nothing else.
+    Bare,
     Sessions,
     OursL1Off,
     OursL1On,
 }
 
 impl Stack {
-    pub const ALL: [Self; 4] = [Self::NoOp, Self::Sessions, Self::OursL1Off, Self::OursL1On];
+    pub const ALL: [Self; 5] = [
+        Self::NoOp,
+        Self::Bare,
+        Self::Sessions,
+        Self::OursL1Off,
+        Self::OursL1On,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::NoOp => "no-op layer",
+            Self::Bare => "bare GET by the redis crate",
             Self::Sessions => "tower-sessions, RedisStore",
             Self::OursL1Off => "ours, L1 off",
             Self::OursL1On => "ours, L1 on",
@@ -105,6 +117,7 @@ async fn router(stack: Stack, redis: &str) -> (Router, Vec<String>) {
             let router = Router::new().route("/read", get(async || ACCESS.to_string()));
             (router.layer(NoOpLayer), ours_ids().collect())
         }
+        Stack::Bare => (bare(redis).await, ours_ids().collect()),
         Stack::Sessions => {
             let store = sessions::redis(redis).await;
             let (cookies, layer) = sessions::layer(store).await;
@@ -118,6 +131,23 @@ async fn router(stack: Stack, redis: &str) -> (Router, Vec<String>) {
             (ours(redis, l1).await, ours_ids().collect())
         }
     }
+}
+
+async fn bare(redis: &str) -> Router {
+    let client = redis::Client::open(redis).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let bytes = vec![b'x'; PAYLOAD];
+    for user in 0..USERS {
+        let key = session_id(user);
+        let () = connection.set(key, &bytes).await.unwrap();
+    }
+    let read = async move |headers: HeaderMap| {
+        let cookie = headers[COOKIE].to_str().unwrap();
+        let key = cookie.strip_prefix("sid=").unwrap();
+        let bytes: Vec<u8> = connection.clone().get(key).await.unwrap();
+        bytes.len().to_string()
+    };
+    Router::new().route("/read", get(read)).layer(NoOpLayer)
 }
 
 async fn ours(redis: &str, l1: L1) -> Router {
