@@ -68,10 +68,10 @@ impl NamespaceNumber {
     /// Begins with the first number before L2 was asked: for partitions that are brought by requests, and
     /// named before anything can be awaited.
     pub(crate) fn assumed() -> Self {
-        let prefix = Self::default();
+        let number = Self::default();
         let first = Number::FIRST.get();
-        prefix.0.number.store(first, Ordering::Release);
-        prefix
+        number.0.number.store(first, Ordering::Release);
+        number
     }
 
     pub(crate) fn known(&self) -> Option<Number> {

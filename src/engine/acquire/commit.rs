@@ -11,7 +11,7 @@ use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::outcome::{AcquiredToken, Outcome};
 use crate::engine::budget::Permit;
 use crate::engine::error::L2Error;
-use crate::engine::partition::change::{Batch, CommitAck, PendingChange};
+use crate::engine::partition::change::{AcquiredBatch, CommitAck, PendingChange};
 use crate::engine::partition::entries::ByName;
 use crate::engine::partition::refresh::RefreshState;
 use crate::error::{Error, StoreErrorKind};
@@ -108,7 +108,7 @@ impl Flight {
                 }
                 let now = engine.now();
                 state.adopt(&seen.observed, now);
-                let batch = Batch {
+                let batch = AcquiredBatch {
                     changes,
                     expected,
                     ack: Some(ack),

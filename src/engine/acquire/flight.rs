@@ -1,5 +1,5 @@
-//! One flight: takes the lock and the lease, reads L2 again, asks the provider, commits the answer, and
-//! publishes the outcome to all waiters.
+//! One flight: takes the process-wide redemption lock, then the lease in L2, reads L2 again, asks the provider,
+//! commits the answer, and publishes the outcome to all waiters.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -131,7 +131,9 @@ impl Flight {
             let looked = match taken {
                 Ok(None) => Box::pin(self.look()).await.map(|seen| (seen, true)),
                 Ok(Some(remaining)) => {
-                    lease_wait.is_held(remaining, changed.as_mut()).await;
+                    lease_wait
+                        .pause_while_held(remaining, changed.as_mut())
+                        .await;
                     Box::pin(self.look()).await.map(|seen| (seen, false))
                 }
                 Err(failure) => Err(failure),

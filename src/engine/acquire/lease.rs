@@ -55,10 +55,10 @@ pub(crate) enum Guarded<T> {
     Overtaken,
 }
 
-/// GuardedFuture that can be guarded.
+/// Work that can be guarded.
 pub(crate) type GuardedFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// GuardedFuture that panicked.
+/// The work panicked.
 pub(crate) struct Panicked;
 
 impl HeldLease {
@@ -285,7 +285,7 @@ fn poll<T>(
     work: &mut GuardedFuture<'_, T>,
     context: &mut std::task::Context<'_>,
 ) -> Poll<Result<T, Panicked>> {
-    // GuardedFuture that panicked is not polled again.
+    // Work that panicked is not polled again.
     match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(answer)) => Poll::Ready(Ok(answer)),

@@ -74,7 +74,11 @@ impl LeaseWait {
     }
 
     /// Pauses because another owner has the lease for `remaining`.
-    pub(crate) async fn is_held(&mut self, remaining: Duration, changed: Pin<&mut Notified<'_>>) {
+    pub(crate) async fn pause_while_held(
+        &mut self,
+        remaining: Duration,
+        changed: Pin<&mut Notified<'_>>,
+    ) {
         self.held_until = Some(Instant::now() + remaining);
         self.pause = self.pause.min(remaining.max(FIRST_POLL));
         self.pause(changed).await;

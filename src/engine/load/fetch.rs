@@ -81,7 +81,7 @@ impl Engine {
                 era: self.rules.trust.era(),
                 at: self.now().moment,
             };
-            if begun.floor.prefix != Some(number) {
+            if begun.floor.number != Some(number) {
                 continue;
             }
             let loaded = self.ask::<Loaded>(id.clone()).await?;
@@ -216,14 +216,14 @@ impl Engine {
         let mut unopenable = Vec::new();
         let mut entries = Vec::with_capacity(loaded.entries.len());
         // `loaded` is dropped as a whole, so that the next read finds the same room free.
-        let mut reader = self.l2.protection.reader(id, loaded.generation);
+        let mut reader = self.l2.codec.reader(id, loaded.generation);
         for stored in &loaded.entries {
             match reader.read(stored) {
                 Ok((name, value)) => entries.push((name, value)),
                 Err(_) => unopenable.push(stored.entry),
             }
         }
-        let names = || self.l2.protection.names();
+        let names = || self.l2.codec.names();
         if !unopenable.is_empty() && unopenable.iter().any(|it| names().is_link(it)) {
             // It cannot be known to which user the session is linked, nor whether that user was signed out
             // since.
@@ -249,7 +249,7 @@ impl Engine {
             cleared_for: loaded.cleared_for,
             remaining: loaded.remaining,
             entries,
-            unopenable: Unopened::new(unopenable, || self.l2.protection.names()),
+            unopenable: Unopened::new(unopenable, || self.l2.codec.names()),
             asked_at: begun.at,
             era: begun.era,
             loss: None,

@@ -54,7 +54,7 @@ impl Engine {
     ) -> (Arc<Partition>, Loading) {
         self.resume_sign_out(key);
         let now = self.now();
-        let number = self.l2.prefix.settled();
+        let number = self.l2.number.settled();
         let id = number.map(|number| self.l2.id(key, number));
         let (partition, loading, begun) = self.partitions.with(key, |partition, state| {
             let compares = !thorough && state.is_comparable(now);
@@ -83,7 +83,7 @@ impl Engine {
             };
             // A partition that is not under the known number may just have been superseded, which `fetch`
             // handles.
-            match id.filter(|_| !compares && floor.prefix == number) {
+            match id.filter(|_| !compares && floor.number == number) {
                 Some(id) => loader.ask(id, floor),
                 None => drop(self.runtime.spawn(loader.run(compares))),
             }
@@ -92,7 +92,7 @@ impl Engine {
     }
 
     pub(crate) fn life(&self, id: Option<CommitId>) -> Option<Life> {
-        let sealed = self.l2.protection.seals();
+        let sealed = self.l2.codec.seals();
         id.map(|id| Life { id, sealed })
     }
 }

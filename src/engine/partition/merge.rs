@@ -44,7 +44,7 @@ pub(crate) enum Loss {
 /// What was known of a partition when a read of L2 began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReadStart {
-    pub(crate) prefix: Option<Number>,
+    pub(crate) number: Option<Number>,
     sign_out: SignOut,
     invalidations: u32,
     // Includes the commit, because the next life of a partition counts its versions from 1 again.
@@ -68,7 +68,7 @@ pub(crate) enum Merged {
 impl State {
     pub(crate) fn floor(&self) -> ReadStart {
         ReadStart {
-            prefix: self.prefix,
+            number: self.number,
             sign_out: self.sign_out,
             invalidations: self.invalidations,
             revision: self.revision(),
@@ -84,7 +84,7 @@ impl State {
         now: Now,
         rules: &Rules,
     ) -> Merged {
-        if self.is_signing_out() && self.prefix == floor.prefix {
+        if self.is_signing_out() && self.number == floor.number {
             return Merged::Taken {
                 dropped: 0,
                 lost: Vec::new(),
@@ -105,7 +105,7 @@ impl State {
         // If this contradicts what was known before the read began, the store has lost data, and what it has
         // now counts. If it contradicts what became known since, the read was overtaken.
         let contradicts = older || gone;
-        let overtaken = known.prefix != floor.prefix
+        let overtaken = known.number != floor.number
             || known.sign_out != floor.sign_out
             || (contradicts && known != floor);
         if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {

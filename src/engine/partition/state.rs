@@ -46,10 +46,10 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(key: PartitionKey, prefix: &NamespaceNumber) -> Arc<Self> {
+    pub(crate) fn new(key: PartitionKey, number: &NamespaceNumber) -> Arc<Self> {
         let state = State {
-            prefix: prefix.known(),
-            began: prefix.raised_at(),
+            number: number.known(),
+            began: number.raised_at(),
             ..State::default()
         };
         Arc::new(Self {
@@ -86,7 +86,7 @@ pub(crate) struct State {
     /// `None` until L2 was asked for it.
     pub(crate) generation: Option<u64>,
     /// The namespace's number to which all of this belongs; `None` until it is known.
-    pub(crate) prefix: Option<Number>,
+    pub(crate) number: Option<Number>,
     /// The users that the session belongs to.
     pub(crate) links: Links,
     // Most hits read up to the first entry, and nothing after it.
@@ -140,10 +140,10 @@ pub(crate) struct State {
 impl State {
     /// Resets the state if the namespace's number has changed, because everything in it belongs to the old
     /// number. Returns how many changes are dropped.
-    pub(crate) fn follow_prefix(&mut self, known: &NamespaceNumber) -> usize {
-        let prefix = known.known();
-        let before = std::mem::replace(&mut self.prefix, prefix);
-        if before == prefix || sabotage::is(Sabotage::NumberIgnored) {
+    pub(crate) fn follow_number(&mut self, known: &NamespaceNumber) -> usize {
+        let number = known.known();
+        let before = std::mem::replace(&mut self.number, number);
+        if before == number || sabotage::is(Sabotage::NumberIgnored) {
             return 0;
         }
         let began = known.raised_at();
@@ -165,7 +165,7 @@ impl State {
             }
         }
         *self = Self {
-            prefix,
+            number,
             began,
             pending,
             ..Self::default()

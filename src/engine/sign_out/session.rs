@@ -77,7 +77,7 @@ impl Engine {
         let (number, loaded) = match confirmed {
             true => (Ok(under), None),
             false => {
-                let (number, loaded) = join(self.look_up_prefix(), self.l2.load_one(&id)).await;
+                let (number, loaded) = join(self.look_up_number(), self.l2.load_one(&id)).await;
                 (number, Some(loaded))
             }
         };

@@ -30,7 +30,7 @@ impl Engine {
                 }
             }
         });
-        self.watch_prefix();
+        self.watch_number();
         self.send_owed_sign_outs();
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
@@ -62,7 +62,7 @@ impl Engine {
         #[cfg(feature = "__tests")]
         let keys = {
             let mut keys = keys;
-            let under = self.l2.prefix.known().unwrap_or(Number::FIRST);
+            let under = self.l2.number.known().unwrap_or(Number::FIRST);
             keys.sort_by_key(|key| *self.l2.id(key, under).digest());
             keys
         };

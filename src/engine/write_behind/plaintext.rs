@@ -8,7 +8,7 @@ use crate::engine::error::L2Error;
 use crate::engine::l2::sealing::Sealing;
 use crate::engine::namespace::Number;
 use crate::engine::partition::state::Partition;
-use crate::engine::write_behind::batch::PartitionWork;
+use crate::engine::write_behind::group::PartitionWork;
 use crate::key::PartitionKey;
 use crate::store::{Commit, Origin, Outcome};
 use crate::store::{Loaded, Names, PartitionId};
@@ -16,7 +16,7 @@ use crate::store::{Loaded, Names, PartitionId};
 impl Engine {
     /// Whether a partition can be read as it is, and needs no [preparation](Self::prepare).
     pub(crate) fn is_ready(&self, partition: &Partition, loaded: &Loaded) -> bool {
-        let Some(sealing) = self.l2.protection.sealing() else {
+        let Some(sealing) = self.l2.codec.sealing() else {
             return true;
         };
         let moves = is_absent(loaded) && sealing.accepts_plaintext();
@@ -36,7 +36,7 @@ impl Engine {
         id: &PartitionId,
         loaded: &Loaded,
     ) -> Result<Option<Loaded>, L2Error> {
-        let Some(sealing) = self.l2.protection.sealing() else {
+        let Some(sealing) = self.l2.codec.sealing() else {
             return Ok(None);
         };
         sealing.learn_keys(loaded).await;
@@ -73,8 +73,8 @@ impl Engine {
         let (partition, Some(under)) = (&work.partition, work.under) else {
             return Ok(None);
         };
-        let protection = &self.l2.protection;
-        let accepts = protection.sealing().is_some_and(Sealing::accepts_plaintext);
+        let codec = &self.l2.codec;
+        let accepts = codec.sealing().is_some_and(Sealing::accepts_plaintext);
         if !accepts || partition.moved.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -93,7 +93,7 @@ impl Engine {
         under: Number,
         id: &PartitionId,
     ) -> Result<Option<Loaded>, L2Error> {
-        let protection = &self.l2.protection;
+        let codec = &self.l2.codec;
         let plain = Names::default();
         let from = self.l2.named(&plain, key, under);
         let found = self.l2.load_one(&from).await?;
@@ -102,8 +102,8 @@ impl Engine {
         }
         let generation = found.generation;
         let mut changes = Vec::with_capacity(found.entries.len());
-        let writer = protection.writer(id, generation);
-        let mut reader = protection.reader_by(plain.clone(), &from, generation);
+        let writer = codec.writer(id, generation);
+        let mut reader = codec.reader_by(plain.clone(), &from, generation);
         for stored in &found.entries {
             // An entry that cannot be read is left behind.
             match reader.decode(stored) {
@@ -115,7 +115,7 @@ impl Engine {
                     changes.push(change);
                 }
                 Err(reason) => {
-                    protection.counters.unopenable(reason as usize);
+                    codec.counters.unopenable(reason as usize);
                     if plain.is_link(&stored.entry) {
                         // Without its link to a user the session must not go on.
                         return Ok(None);
@@ -174,7 +174,7 @@ impl Engine {
     pub(crate) fn plain_id(&self, key: &PartitionKey, under: Number) -> Option<PartitionId> {
         let accepts = self
             .l2
-            .protection
+            .codec
             .sealing()
             .is_some_and(Sealing::accepts_plaintext);
         accepts.then(|| self.l2.named(&Names::default(), key, under))
