@@ -4,10 +4,10 @@ mod acquire;
 mod client;
 mod head;
 mod request;
-mod session;
 mod sessions;
 mod sign_in;
 mod values;
+mod whole_session;
 
 use std::fmt;
 use std::sync::Arc;

@@ -170,7 +170,7 @@ impl Engine {
                 } => CommitReply {
                     version,
                     previous,
-                    life: self.life(life),
+                    life: self.l2.life(life),
                     remaining,
                 },
                 Outcome::Stale { .. } => return Ok(Err(SignedOut)),

@@ -1,4 +1,4 @@
-//! `TokenCacheLayer`.
+//! `TokenCacheLayer`: its settings. What it does with a request is in `service.rs`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -9,10 +9,8 @@ use std::time::Duration;
 use tokio::time::{sleep, sleep_until};
 
 use crate::engine::acquire::call::Gate;
-use crate::engine::acquire::flights::Lock;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::partition::observed::Observed;
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::sync::until::Until;
 use crate::key::{PartitionKey, TokenKey};
@@ -32,7 +30,7 @@ const LONGEST_KEEP: Duration = Duration::from_secs(1);
 
 /// A lease in the store, released on drop.
 pub(crate) struct HeldLease {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     lease: Lease,
     /// Until then this process holds it, whatever has happened to the process meanwhile.
     until: Until,
@@ -191,11 +189,6 @@ impl HeldLease {
         Ok(now.version(entry) <= about.seen.version(entry))
     }
 
-    /// Whether L2 has all known changes of these tokens, or will never get them.
-    pub(crate) fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
-        self.engine.has_written(partition, name)
-    }
-
     /// Holds the lease until L2 has the new tokens, so that no other instance redeems the spent refresh
     /// token. Holds only a `Weak` engine meanwhile.
     pub(crate) async fn keep_until_written(mut self, partition: PartitionKey, name: TokenKey) {
@@ -221,30 +214,6 @@ impl HeldLease {
         self.held = false;
         // A lease that cannot be released expires.
         let _ = self.engine.l2.release_lease(&self.lease).await;
-    }
-}
-
-impl Engine {
-    /// Acquires the right to redeem this refresh token of the partition, within this process.
-    pub(crate) async fn lock_redemption(
-        self: &Arc<Self>,
-        key: &PartitionKey,
-        refresh_token: &TokenKey,
-        observed: Observed,
-    ) -> Lock {
-        let over = |holder: &Observed| self.find(key).lock().signed_out_since(holder);
-        let lock = self
-            .flights
-            .lock_redemption(key, refresh_token, observed, over);
-        lock.await
-    }
-
-    /// Whether L2 has all known changes of these tokens, or will never get them.
-    fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
-        let waits = self.partitions.with_known(partition, |state| {
-            state.waits(name.refresh_token().as_ref()) || state.waits(name.as_ref())
-        });
-        !waits.unwrap_or(false) || self.queue.is_closed()
     }
 }
 

@@ -8,6 +8,7 @@ use crate::engine::error::L2Error;
 use crate::engine::l2::entries::EntryCodec;
 use crate::engine::l2::shards::{Shard, Shards};
 use crate::engine::namespace::{NamespaceNumber, Number};
+use crate::engine::partition::life::Life;
 use crate::error::StoreError;
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Operation};
@@ -37,6 +38,12 @@ impl L2 {
     pub(crate) fn named(&self, names: &Names, key: &PartitionKey, under: Number) -> PartitionId {
         let id = names.partition(&self.codec.namespace, key);
         id.under(under.get())
+    }
+
+    /// A life that L2 has reported.
+    pub(crate) fn life(&self, id: Option<CommitId>) -> Option<Life> {
+        let sealed = self.codec.seals();
+        id.map(|id| Life { id, sealed })
     }
 
     /// The entry's id in the store.

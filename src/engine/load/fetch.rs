@@ -85,7 +85,7 @@ impl Engine {
                 continue;
             }
             let loaded = self.ask::<Loaded>(id.clone()).await?;
-            let loaded = match self.prepare(key, number, &id, &loaded).await? {
+            let loaded = match self.move_from_plain_name(key, number, &id, &loaded).await? {
                 Some(moved) => moved,
                 None => loaded,
             };
@@ -245,7 +245,7 @@ impl Engine {
             generation: loaded.generation,
             version: loaded.version,
             commit: loaded.commit,
-            life: self.life(loaded.life),
+            life: self.l2.life(loaded.life),
             cleared_for: loaded.cleared_for,
             remaining: loaded.remaining,
             entries,

@@ -8,14 +8,13 @@ use tokio::time::Instant;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::load::fetch::FetchStart;
-use crate::engine::partition::life::Life;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::merge::{DecodedLoad, ReadStart};
 use crate::engine::partition::state::{Partition, State};
 use crate::engine::sync::once;
 use crate::error::StoreErrorKind;
 use crate::key::PartitionKey;
-use crate::store::{CommitId, Loaded, PartitionId};
+use crate::store::{Loaded, PartitionId};
 
 /// Receives the result of a load in progress.
 type Loading = once::Receiver<Result<(), L2Error>>;
@@ -89,11 +88,6 @@ impl Engine {
             }
         }
         (partition, loading)
-    }
-
-    pub(crate) fn life(&self, id: Option<CommitId>) -> Option<Life> {
-        let sealed = self.l2.codec.seals();
-        id.map(|id| Life { id, sealed })
     }
 }
 

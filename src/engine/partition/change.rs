@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::codec::Value;
 use crate::engine::budget::Permit;
 use crate::engine::error::L2Error;
-use crate::engine::partition::entries::ByName;
+use crate::engine::partition::by_name::ByName;
 use crate::engine::partition::life::Life;
 use crate::engine::trust::Era;
 use crate::key::TokenKey;

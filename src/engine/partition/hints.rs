@@ -45,10 +45,3 @@ impl State {
         self.own_due = self.own_due.saturating_add(1);
     }
 }
-
-impl State {
-    pub(crate) fn is_deferred(&self, ticket: u64) -> bool {
-        let pending = self.pending.as_ref();
-        pending.is_some_and(|pending| pending.deferred == Some(ticket))
-    }
-}

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::codec::Value;
 use crate::engine::namespace::Number;
-use crate::engine::partition::entries::ByName;
+use crate::engine::partition::by_name::ByName;
 use crate::engine::partition::entry::Entry;
 use crate::key::{LINK, TokenKey};
 use crate::sabotage::{self, Sabotage};

@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 use crate::codec::Value;
 use crate::engine::error::L2Error;
 use crate::engine::journal::unacknowledged::{SignOuts, Unacknowledged};
+use crate::engine::partition::by_name::ByName;
 use crate::engine::partition::change::{
     AcquiredBatch, CommitAck, CommitAckSender, CommitBase, InFlight, PendingChange, Written,
 };
-use crate::engine::partition::entries::ByName;
 use crate::engine::partition::life::Life;
 use crate::engine::sync::once;
 use crate::key::TokenKey;

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::acquire::UnstoredFailure;
 use crate::engine::l1::digests::Listed;
 use crate::engine::namespace::{NamespaceNumber, Number};
-use crate::engine::partition::entries::ByName;
+use crate::engine::partition::by_name::ByName;
 use crate::engine::partition::entry::{Entry, Unopened};
 use crate::engine::partition::life::Life;
 use crate::engine::partition::links::Links;
@@ -189,6 +189,12 @@ impl State {
     pub(crate) fn waits(&self, name: &str) -> bool {
         let waits = |pending: &Pending| pending.sign_out.is_some() || pending.holds(name);
         self.pending.as_deref().is_some_and(waits)
+    }
+
+    /// Whether changes wait, by this ticket, for the head of a response.
+    pub(crate) fn is_deferred(&self, ticket: u64) -> bool {
+        let pending = self.pending.as_ref();
+        pending.is_some_and(|pending| pending.deferred == Some(ticket))
     }
 
     /// Whether this process is sending something of the partition to L2, or is about to.

@@ -18,7 +18,6 @@ use crate::engine::namespace::Number;
 use crate::engine::runtime::step::step;
 use crate::engine::trust::FeedState;
 use crate::error::StoreErrorKind;
-use crate::key::PartitionKey;
 use crate::store::{Names, PartitionId, Raise, Revision};
 use crate::time::Moment;
 
@@ -29,24 +28,11 @@ const LOOK_EVERY_LOST: Duration = Duration::from_secs(1);
 const LOOK_EVERY_ALIVE: Duration = Duration::from_secs(60);
 
 impl Engine {
-    /// The namespace's number. L2 is asked if it is not known.
-    pub(crate) async fn number(&self) -> Result<Number, L2Error> {
-        match self.l2.number.settled() {
-            Some(number) => Ok(number),
-            None => self.look_up_number().await,
-        }
-    }
-
     /// Whether L2 has lost everything, and not this partition alone, since there had been `losses` losses. On
     /// return its marker exists again.
     pub(crate) async fn l2_has_lost_everything(&self, losses: u32) -> Result<bool, L2Error> {
         self.look_up_number().await?;
         Ok(self.rules.losses.count() != losses)
-    }
-
-    /// The partition's present id in the store.
-    pub(crate) async fn id(&self, key: &PartitionKey) -> Result<PartitionId, L2Error> {
-        Ok(self.l2.id(key, self.number().await?))
     }
 
     /// Asks L2 for the number. Where L2 has a lower one or none, the number known here is written to it.

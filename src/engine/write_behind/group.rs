@@ -107,7 +107,7 @@ impl Engine {
 
     /// Sends commits in as few round-trips as their size allows.
     async fn commit_group(&self, works: Vec<PartitionWork>) {
-        let works = self.prepare_writes(works).await;
+        let works = self.move_before_writes(works).await;
         let mut all = works;
         let mut works = all.as_mut_slice();
         while !works.is_empty() {

@@ -7,6 +7,7 @@
 
 pub(crate) mod deferred;
 pub(crate) mod drain;
+pub(crate) mod enqueue;
 pub(crate) mod group;
 pub(crate) mod late_heads;
 pub(crate) mod plaintext;

@@ -14,7 +14,7 @@ use crate::store::{Commit, Origin, Outcome};
 use crate::store::{Loaded, Names, PartitionId};
 
 impl Engine {
-    /// Whether a partition can be read as it is, and needs no [preparation](Self::prepare).
+    /// Whether a partition can be read as it is, and needs no [move](Self::move_from_plain_name).
     pub(crate) fn is_ready(&self, partition: &Partition, loaded: &Loaded) -> bool {
         let Some(sealing) = self.l2.codec.sealing() else {
             return true;
@@ -27,9 +27,9 @@ impl Engine {
         ready
     }
 
-    /// Prepares to read a partition: gets unknown keys, and moves a partition that still has its plain name.
-    /// Returns `None` if `loaded` is to be read as it is.
-    pub(crate) async fn prepare(
+    /// Moves a partition that still has its plain name, before it is read, and gets keys that are unknown. A no-op
+    /// without a key ring. Returns `None` if `loaded` is to be read as it is.
+    pub(crate) async fn move_from_plain_name(
         &self,
         key: &PartitionKey,
         under: Number,
@@ -50,13 +50,13 @@ impl Engine {
         Ok(moved)
     }
 
-    /// Prepares to write partitions that were read before encryption began. Under their new names they must
-    /// not begin anew with only the changes written now, nor after a sign-out. Returns those that can be
-    /// written.
-    pub(crate) async fn prepare_writes(&self, works: Vec<PartitionWork>) -> Vec<PartitionWork> {
+    /// Moves partitions that were read before encryption began, before they are written. Under their new names
+    /// they must not begin anew with only the changes written now, nor after a sign-out. A no-op without a key
+    /// ring. Returns those that can be written.
+    pub(crate) async fn move_before_writes(&self, works: Vec<PartitionWork>) -> Vec<PartitionWork> {
         let mut ready = Vec::with_capacity(works.len());
         for mut work in works {
-            match self.prepare_write(&work).await {
+            match self.move_before_write(&work).await {
                 Ok(Some(generation)) if work.is_before(generation) => {
                     self.settle(&work, Outcome::Stale { generation });
                     work.failure = None;
@@ -69,7 +69,7 @@ impl Engine {
     }
 
     /// The generation in L2, if L2 had to be asked.
-    async fn prepare_write(&self, work: &PartitionWork) -> Result<Option<u64>, L2Error> {
+    async fn move_before_write(&self, work: &PartitionWork) -> Result<Option<u64>, L2Error> {
         let (partition, Some(under)) = (&work.partition, work.under) else {
             return Ok(None);
         };
@@ -80,7 +80,9 @@ impl Engine {
         }
         let id = self.l2.id(&partition.key, under);
         let loaded = self.l2.load_one(&id).await?;
-        let moved = self.prepare(&partition.key, under, &id, &loaded).await?;
+        let moved = self
+            .move_from_plain_name(&partition.key, under, &id, &loaded)
+            .await?;
         Ok(Some(moved.unwrap_or(loaded).generation))
     }
 

@@ -24,7 +24,7 @@ impl Engine {
                     let made = CommitReply {
                         version,
                         previous,
-                        life: self.life(life),
+                        life: self.l2.life(life),
                         remaining,
                     };
                     let flushed = state.committed(commit.id, made, now, &self.rules);
