@@ -20,9 +20,9 @@ use crate::engine::partition::observed::Observed;
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Lookup;
+use crate::mutation::{self, Mutation};
 use crate::policy::FailurePolicy;
 use crate::random::{SLIGHTLY, jittered};
-use crate::sabotage::{self, Sabotage};
 use crate::secret::Secret;
 use crate::store::{Commit, Expected, Outcome};
 
@@ -239,10 +239,10 @@ impl Engine {
     ) -> Commit {
         let partition = self.l2.id(key, under);
         let writer = self.l2.codec.writer(&partition, source.generation);
-        let kept = Some(mark).filter(|_| !sabotage::is(Sabotage::TakenWithoutMark));
+        let kept = Some(mark).filter(|_| !mutation::is(Mutation::TakenWithoutMark));
         let change = writer.change(name.as_ref(), kept);
         let expected = Expected::new(change.entry, source.version);
-        let expected = Some(expected).filter(|_| !sabotage::is(Sabotage::TakeWithoutCompareAndSet));
+        let expected = Some(expected).filter(|_| !mutation::is(Mutation::TakeWithoutCompareAndSet));
         let sealed = self.l2.codec.seals();
         let life = source.life.filter(|life| life.sealed == sealed);
         Commit {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::time::Moment;
 
 /// How long a proof of the feed is valid. A feed that is alive gives one every half second.
@@ -163,6 +163,6 @@ impl Known {
     }
 
     fn is_alive(&self, now: Moment) -> bool {
-        now < self.until() || sabotage::is(Sabotage::FeedBelievedForEver)
+        now < self.until() || mutation::is(Mutation::FeedBelievedForEver)
     }
 }

@@ -17,7 +17,7 @@ use crate::engine::partition::refresh::RefreshState;
 use crate::error::{Error, StoreErrorKind};
 use crate::key::PartitionKind;
 use crate::lookup::Durability;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::Expected;
 use crate::token::TokenSet;
 
@@ -61,7 +61,7 @@ impl Flight {
                 entry: replaced,
                 version,
             });
-            let expected = expected.filter(|_| !sabotage::is(Sabotage::LeaseWithoutCompareAndSet));
+            let expected = expected.filter(|_| !mutation::is(Mutation::LeaseWithoutCompareAndSet));
             match self.commit(changes.clone(), expected, seen).await? {
                 Ok(CommitAck::Stored) => {
                     acquired.durability = Some(Durability::Stored);
@@ -113,7 +113,7 @@ impl Flight {
                     expected,
                     ack: Some(ack),
                 };
-                if sabotage::is(Sabotage::AcquiredSeenEarly) {
+                if mutation::is(Mutation::AcquiredSeenEarly) {
                     for (name, change) in batch.changes.iter() {
                         state.apply(name.clone(), change.value.clone(), false);
                     }

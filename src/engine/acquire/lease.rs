@@ -14,9 +14,9 @@ use crate::engine::error::L2Error;
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::sync::until::Until;
 use crate::key::{PartitionKey, TokenKey};
+use crate::mutation::{self, Mutation};
 use crate::race::{Either, race};
 use crate::random;
-use crate::sabotage::{self, Sabotage};
 use crate::store::{Lease, LeaseState, PartitionId};
 
 /// The longest pause between two reads of L2 while another instance holds the lease.
@@ -94,7 +94,7 @@ impl HeldLease {
     pub(crate) async fn take(&mut self) -> Result<Option<Duration>, L2Error> {
         let ttl = self.engine.acquisitions.lease_ttl;
         let asked = Until::now(&self.engine.clock);
-        if sabotage::is(Sabotage::LeaseNotTaken) {
+        if mutation::is(Mutation::LeaseNotTaken) {
             self.until = asked.plus(ttl);
             return Ok(None);
         }
@@ -129,7 +129,7 @@ impl HeldLease {
             let renewal = Box::pin(async {
                 sleep_until(until.at() - ttl * 2 / 3).await;
                 let asked = Until::now(&engine.clock);
-                let renewed = match sabotage::is(Sabotage::LeaseNotRenewed) {
+                let renewed = match mutation::is(Mutation::LeaseNotRenewed) {
                     true => Ok(true),
                     false => engine.l2.renew_lease(&lease, ttl).await,
                 };

@@ -14,7 +14,7 @@ use crate::engine::partition::merge::{DecodedLoad, Loss, Merged, ReadStart};
 use crate::engine::partition::state::{Partition, State};
 use crate::engine::trust::{Era, TRUST};
 use crate::key::{PartitionKey, TokenKey};
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{EntryId, Loaded, PartitionId, Revision};
 use crate::time::{Moment, Now};
 
@@ -195,7 +195,7 @@ impl Engine {
         let asked = (self.now().moment, self.rules.trust.era());
         let (revision, over) = join(self.ask::<Revision>(id), self.are_over(&links)).await;
         let revision = revision?;
-        if sabotage::is(Sabotage::AnswerTakenForProof) {
+        if mutation::is(Mutation::AnswerTakenForProof) {
             let trust = &self.rules.trust;
             trust.believe_until(asked.0.saturating_add(TRUST));
         }

@@ -2,7 +2,7 @@
 
 use crate::engine::limits::RECHECK;
 use crate::engine::partition::state::State;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::time::Now;
 
 /// How a change that the feed announces is handled.
@@ -22,7 +22,7 @@ impl State {
         let is_recent = self.is_writing() || now.moment < self.touched_at.saturating_add(RECHECK);
         let due = std::mem::take(&mut self.own_due);
         if !is_recent || due == 0 {
-            match sabotage::is(Sabotage::HintAdopted) {
+            match mutation::is(Mutation::HintAdopted) {
                 true => self.version += 1,
                 false => self.invalidate(),
             }

@@ -15,7 +15,7 @@ use crate::engine::partition::change::{
 use crate::engine::partition::life::Life;
 use crate::engine::sync::once;
 use crate::key::TokenKey;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{CommitId, Expected};
 use crate::time::Moment;
 
@@ -278,7 +278,7 @@ impl Pending {
         next_id: impl FnOnce() -> CommitId,
     ) -> InFlight {
         if let Some(commit) = &mut self.in_flight {
-            if sabotage::is(Sabotage::FreshCommitIds) {
+            if mutation::is(Mutation::FreshCommitIds) {
                 commit.id = next_id();
             }
             return commit.clone();

@@ -15,7 +15,7 @@ use crate::engine::partition::links::Links;
 use crate::engine::partition::pending::Pending;
 use crate::engine::trust::Era;
 use crate::key::PartitionKey;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::CommitId;
 use crate::time::{Moment, Timestamp};
 
@@ -143,7 +143,7 @@ impl State {
     pub(crate) fn follow_number(&mut self, known: &NamespaceNumber) -> usize {
         let number = known.known();
         let before = std::mem::replace(&mut self.number, number);
-        if before == number || sabotage::is(Sabotage::NumberIgnored) {
+        if before == number || mutation::is(Mutation::NumberIgnored) {
             return 0;
         }
         let began = known.raised_at();
@@ -211,9 +211,9 @@ impl State {
             .is_some_and(|pending| pending.is_active())
     }
 
-    /// Sabotage: whether the partition may be evicted although changes are pending.
+    /// Mutation: whether the partition may be evicted although changes are pending.
     pub(crate) fn is_forgettable(&self) -> bool {
-        sabotage::is(Sabotage::EvictionDropsPending)
+        mutation::is(Mutation::EvictionDropsPending)
             && self.pending.as_ref().is_some_and(|p| p.only_waits())
     }
 }

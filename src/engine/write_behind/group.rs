@@ -15,7 +15,7 @@ use crate::engine::partition::change::{CommitBase, InFlight};
 use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::{Partition, State};
 use crate::error::StoreErrorKind;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{Commit, Outcome, PartitionId, TOMBSTONE};
 
 /// Bytes of values in one round-trip: some milliseconds of work for a store.
@@ -156,7 +156,7 @@ impl Engine {
         let changes = changes.collect();
         let sealed = self.l2.codec.seals();
         let life = commit.life.filter(|life| life.sealed == sealed);
-        let life = life.filter(|_| !sabotage::is(Sabotage::LifeIgnored));
+        let life = life.filter(|_| !mutation::is(Mutation::LifeIgnored));
         // Version 0 is that of a new partition, or it is unknown because L1 has evicted the partition.
         let known = Some(commit.base.version).filter(|at| *at > 0 || commit.life.is_none());
         Some(Commit {
