@@ -359,27 +359,26 @@ impl Tokens {
 
     async fn read(&self, name: &str) -> Result<Lookup<Value>, Error> {
         let session = self.session()?;
-        let policy = self.failure_policy();
-        let hit = {
-            let mut observed = session.lock_observed();
-            let engine = &self.handle.engine;
-            engine.hit(&session.partition, name, policy, &mut observed)
-        };
-        if let Some((value, _)) = hit {
-            self.read_from(CacheLevel::L1);
+        if let Some((value, _)) = self.hit(session, name) {
             return Ok(Lookup::Hit(value));
         }
         // On the heap, so that the future of a hit is small.
-        Box::pin(self.read_further(session, name, policy)).await
+        Box::pin(self.read_further(session, name)).await
+    }
+
+    /// The value if L1 has it and it needs no second look, and the time.
+    fn hit(&self, session: &Session, name: &str) -> Option<(Value, Timestamp)> {
+        let policy = self.failure_policy();
+        let mut observed = session.lock_observed();
+        let engine = &self.handle.engine;
+        let hit = engine.hit(&session.partition, name, policy, &mut observed)?;
+        self.read_from(CacheLevel::L1);
+        Some(hit)
     }
 
     /// The same where L1 alone is not enough.
-    async fn read_further(
-        &self,
-        session: &Session,
-        name: &str,
-        policy: FailurePolicy,
-    ) -> Result<Lookup<Value>, Error> {
+    async fn read_further(&self, session: &Session, name: &str) -> Result<Lookup<Value>, Error> {
+        let policy = self.failure_policy();
         let mut observed = session.observe();
         let answer = self
             .handle
@@ -392,22 +391,11 @@ impl Tokens {
         Ok(lookup)
     }
 
-    /// The token if L1 has it and it needs no second look, and the time.
+    /// The same for a token.
     pub(crate) fn token_in_l1(&self, key: &TokenKey) -> Option<(Token, Timestamp)> {
         let session = self.handle.sessions.latest()?;
-        let policy = self.failure_policy();
-        let mut observed = session.lock_observed();
-        let entry = self.entry(key);
-        let name = entry.as_ref().as_ref();
-        match self
-            .handle
-            .engine
-            .hit(&session.partition, name, policy, &mut observed)?
-        {
-            (Value::Token(token), now) => {
-                self.read_from(CacheLevel::L1);
-                Some((token, now))
-            }
+        match self.hit(session, self.entry(key).as_ref().as_ref())? {
+            (Value::Token(token), now) => Some((token, now)),
             _ => None,
         }
     }

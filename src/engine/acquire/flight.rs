@@ -98,14 +98,15 @@ impl Flight {
         if self.policy == FailurePolicy::Bypass {
             return Box::pin(self.ask(call, &seen, guard)).await;
         }
-        let mut floor = None;
+        // The version that a forced refresh has to surpass.
+        let mut newer_than = None;
         if self.need.force || self.need.replaces.is_some() {
             seen = Box::pin(self.look_or_remember()).await?;
             self.check_signed_out()?;
             if let Some(outcome) = self.answered_by(&seen, None) {
                 return outcome;
             }
-            floor = seen.version(engine.l2.entry_id(self.need.key.as_ref()));
+            newer_than = seen.version(engine.l2.entry_id(self.need.key.as_ref()));
         }
         let mut lease_wait = LeaseWait::new(&engine);
         let changes = engine.coherence.changes(&self.id.partition);
@@ -152,7 +153,7 @@ impl Flight {
                 }
             };
             self.check_signed_out()?;
-            if let Some(outcome) = self.answered_by(&seen, floor) {
+            if let Some(outcome) = self.answered_by(&seen, newer_than) {
                 return outcome;
             }
             let is_known_now = alone && !self.needs_no_lease(&seen);
@@ -248,12 +249,16 @@ impl Flight {
     }
 
     /// The outcome of the flight if the provider need not be asked, or must not be.
-    pub(crate) fn answered_by(&self, seen: &RefreshState, floor: Option<u64>) -> Option<FlightEnd> {
+    pub(crate) fn answered_by(
+        &self,
+        seen: &RefreshState,
+        newer_than: Option<u64>,
+    ) -> Option<FlightEnd> {
         let now = self.engine.clock.now();
         if let Some(token) = seen.token.as_ref().filter(|t| self.need.is_met_by(t, now)) {
             // A forced refresh accepts a token that was acquired while it waited.
             let version = seen.version(self.engine.l2.entry_id(self.need.key.as_ref()));
-            let newer = floor.is_some_and(|floor| version.is_some_and(|version| version > floor));
+            let newer = newer_than.is_some_and(|old| version.is_some_and(|version| version > old));
             if !self.need.force || newer {
                 return Some(Ok(AcquiredToken {
                     token: token.clone(),
