@@ -46,10 +46,10 @@ impl Number {
 
 /// What this process knows of the number. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NamespaceNumber(pub(crate) Arc<Known>);
+pub(crate) struct NamespaceNumber(pub(crate) Arc<KnownNumber>);
 
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct KnownNumber {
     /// 0 while unknown.
     number: AtomicU64,
     /// L2 was asked, and no hint has come since that the number may have changed.
