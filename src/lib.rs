@@ -75,6 +75,9 @@ mod classify;
 mod codec;
 #[cfg(feature = "cookie")]
 pub mod cookie;
+#[cfg(not(feature = "cookie"))]
+#[path = "cookieless.rs"]
+mod cookie;
 mod engine;
 mod error;
 #[cfg(feature = "grants")]

@@ -21,6 +21,7 @@ pub(crate) use self::sessions::Session;
 use self::sessions::Sessions;
 use crate::acquire::Metadata;
 use crate::codec::Value;
+use crate::cookie::Pinned;
 use crate::engine::core::Engine;
 use crate::error::Error;
 use crate::key::{ClientName, PartitionKey, TokenKey, id_token_of, refresh_token_of};
@@ -28,8 +29,6 @@ use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
 use crate::session::Issue;
-#[cfg(feature = "cookie")]
-use crate::store::Pinned;
 use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};
 
@@ -93,7 +92,6 @@ impl Tokens {
     }
 
     /// The same handle, of a session in cookies of at most this size. It has no clones yet.
-    #[cfg(feature = "cookie")]
     pub(crate) fn in_cookies(mut self, slot: &Arc<Pinned>, limit: usize) -> Self {
         if let Some(handle) = Arc::get_mut(&mut self.handle) {
             handle.head.carry(slot.clone(), limit);
