@@ -57,7 +57,7 @@ impl Engine {
         let text = token.access_token().as_bytes();
         let end = &text[text.len().saturating_sub(DISTINCT)..];
         let mut hasher = DefaultHasher::new();
-        (self.flights.jitter(), end).hash(&mut hasher);
+        (self.flights.jitter, end).hash(&mut hasher);
         let hash = hasher.finish() as u32;
         let shift = window.mul_f64(0.2 * f64::from(hash) / f64::from(u32::MAX));
         Some(at.saturating_sub(window / 10).saturating_add(shift))

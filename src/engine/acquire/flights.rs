@@ -66,7 +66,7 @@ pub(crate) struct Flights {
     /// How many flights have not ended.
     count: watch::Sender<usize>,
     /// Makes the refresh times of this instance differ from those of others.
-    jitter: u64,
+    pub(crate) jitter: u64,
 }
 
 #[derive(Default)]
@@ -141,10 +141,6 @@ impl Flights {
             count: watch::Sender::new(0),
             jitter: random::number().unwrap_or_default(),
         }
-    }
-
-    pub(crate) fn jitter(&self) -> u64 {
-        self.jitter
     }
 
     pub(crate) fn lock(&self) -> Locked<'_> {

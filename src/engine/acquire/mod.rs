@@ -5,7 +5,7 @@
 //!   policy is to continue (`commit`).
 //! - Guarantee: *Refreshes once*.
 //! - Imports: `Engine`, its parts `load` and `partition`, and leaves (`budget`, `error`, `limits`, `sync`).
-//! - Read `join` first, then `flight`.
+//! - Read `join` first, then `flight`. `ahead` is for tokens that are still good.
 
 pub(crate) mod ahead;
 pub(crate) mod ask;
