@@ -211,14 +211,14 @@ impl Journal {
 impl Record {
     pub(crate) fn new(
         digest: [u8; 32],
-        prefix: Option<u64>,
+        under: Option<u64>,
         sign_out: CommitId,
         since: crate::time::Timestamp,
     ) -> Self {
         Self {
             user: false,
             digest,
-            prefix,
+            under,
             sign_out,
             since,
         }
