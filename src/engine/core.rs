@@ -60,11 +60,11 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Reads both clocks. If the machine has slept since the last reading, events of the feed may be lost:
-    /// then a new era begins, and memory is compared with L2 before it is used.
+    /// then, where there is a feed, a new era begins, and memory is compared with L2 before it is used.
     #[inline]
     pub(crate) fn now(&self) -> Now {
         let now = self.clock.read();
-        if now.sleeps != self.sleeps.load(Ordering::Relaxed) {
+        if now.sleeps != self.sleeps.load(Ordering::Acquire) {
             self.wake_up(now.sleeps);
         }
         now
@@ -85,9 +85,10 @@ impl Engine {
 
     #[cold]
     fn wake_up(&self, sleeps: u32) {
-        if self.sleeps.swap(sleeps, Ordering::Relaxed) != sleeps {
+        // First, because another thread that sees the new count goes by the era. One era too many does no harm.
+        self.rules.trust.begin_era();
+        if self.sleeps.swap(sleeps, Ordering::AcqRel) != sleeps {
             tracing::info!("the machine has slept, or its clock was set ahead: L2 is asked again");
-            self.rules.trust.begin_era();
         }
     }
 }

@@ -24,12 +24,12 @@
 //!
 //! # A hit
 //!
-//! Five files: `layer/settings.rs` makes the handle, `tokens.rs` asks, and then come [`read`] (`hit`),
+//! Five files: `layer/settings.rs` makes the handle (axum takes it from the extensions by `axum.rs`), `tokens.rs` asks, and then come [`read`] (`hit`),
 //! [`l1::table`] (`hit`) and [`partition::answer`] (`fresh_value`). It takes no await and no I/O, and five looks
 //! elsewhere:
 //!
-//! - at the clocks (`Engine::now` in [`core`]): after a sleep of the machine a new era begins, and memory is compared with L2;
-//! - at the proofs of the feed ([`trust`], `usable_era`);
+//! - at the clocks (`Engine::now` in [`core`]): after a sleep of the machine a new era of the feed begins, and memory is compared with L2;
+//! - at the proofs of the feed, and at hints that the namespace's number may have changed ([`trust`], `usable_era`);
 //! - at the epochs of linked users ([`partition::links`]);
 //! - at what the handle observes, once per handle ([`partition::observed`], `observe`);
 //! - at whether the order of eviction has to record the use ([`l1::eviction`]).
@@ -39,7 +39,10 @@
 //!
 //! # A refresh
 //!
-//! Nine files. Others have a say only where a step fails.
+//! Nine files, after `tokens/acquire.rs`, where `get_or_acquire` looks for a hit first. Four more have a say:
+//! [`partition::refresh`] (what is guarded: the refresh token's entry, or the token's own without one),
+//! [`partition::pending`] (the batch that memory does not show), `Gate` in [`acquire::call`] (stops the call), and
+//! [`acquire::lease_wait`] (what an instance does while another has the lease).
 //!
 //! 1. `acquisition.rs` (`find`): the token in memory or L2 will not do, and the handle asks for one.
 //! 2. [`acquire::join`]: joins the flight that acquires it, or starts one.
@@ -53,7 +56,8 @@
 //! 9. [`partition::acks`] (`committed`): memory shows the tokens, and the flight learns that they are stored. It publishes
 //!    them to all waiters, and releases the lease.
 //!
-//! Other instances hear of it in [`coherence::events`].
+//! Other instances hear of it by the store's feed (Redis: client tracking), in [`coherence::events`]; this one hears of
+//! its own commits, too, and compares memory with L2 in the background.
 //!
 //! # Terms of the engine
 //!

@@ -215,6 +215,7 @@ impl Engine {
                     version: state.version,
                     commit: state.commit,
                     era,
+                    asked_at: now.moment,
                 },
                 observed: state.observe(now),
             })

@@ -17,8 +17,10 @@ pub(crate) struct Era(u32);
 impl Era {
     /// Before a feed has begun.
     pub(crate) const NONE: Self = Self(0);
-    /// That of a stale partition; never equal to the current one.
+    /// That of a stale partition; never equal to one that may be used.
     pub(crate) const STALE: Self = Self(u32::MAX);
+    /// No partition is of this era.
+    const UNPROVEN: Self = Self(u32::MAX - 1);
 }
 
 /// The proofs of the feed. Clones share them.
@@ -66,10 +68,10 @@ impl FeedTrust {
         proofs.map_or(Era::NONE, |proofs| proofs.era())
     }
 
-    /// The era that a partition has to have to be used without asking L2; [`Era::STALE`] where none may.
+    /// The era that a partition has to have to be used without asking L2; that of none where none may.
     pub(crate) fn usable_era(&self, now: Moment) -> Era {
         match &self.0 {
-            Some(proofs) if !proofs.is_alive(now) || proofs.doubts_number() => Era::STALE,
+            Some(proofs) if !proofs.is_alive(now) || proofs.doubts_number() => Era::UNPROVEN,
             Some(proofs) => proofs.era(),
             None => Era::NONE,
         }

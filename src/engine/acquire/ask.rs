@@ -31,7 +31,8 @@ enum CallEnd {
     Abandoned,
     /// No slot was granted in time.
     NoSlot,
-    NoRoom(Error),
+    /// There is no room for an answer, or no lease and a policy that demands one.
+    Refused(Error),
     Answered(Result<TokenSet, BoxError>),
     TimedOut,
 }
@@ -102,7 +103,7 @@ impl Flight {
         let (meaning, error) = match answer {
             Ok(CallEnd::Abandoned) => return Err(AcquireFailure::Overtaken),
             Ok(CallEnd::NoSlot) => return Err(timed_out().into()),
-            Ok(CallEnd::NoRoom(error)) => return Err(error.into()),
+            Ok(CallEnd::Refused(error)) => return Err(error.into()),
             Ok(CallEnd::TimedOut) if at.is_none() => return Err(timed_out().into()),
             Ok(CallEnd::Answered(Ok(set))) if set.size() <= MAX_TOKEN_SET => {
                 engine.counters.acquisitions.add(1);
@@ -113,9 +114,13 @@ impl Flight {
                     reason,
                     in_http,
                     durability: None,
-                    exclusive: guard.lease.is_some(),
+                    exclusive: guard.lease.is_some() && gate.lost_lease().is_none(),
                 };
-                return Box::pin(self.commit_answer(acquired, set, seen, permit)).await;
+                let committed = Box::pin(self.commit_answer(acquired, set, seen, permit));
+                return match &mut guard.lease {
+                    Some(lease) => lease.renew_while(committed).await,
+                    None => committed.await,
+                };
             }
             Ok(CallEnd::Answered(Ok(set))) => {
                 let (size, limit) = (set.size(), MAX_TOKEN_SET);
@@ -166,6 +171,11 @@ impl Flight {
         if timeout_at(self.begin_by, slot.granted()).await.is_err() {
             return CallEnd::NoSlot;
         }
+        if let Some(failure) = gate.lost_lease()
+            && let Err(error) = engine.degrade(self.policy, failure.clone())
+        {
+            return CallEnd::Refused(error);
+        }
         if !engine.flights.begin(&self.id, self.number) {
             return CallEnd::Abandoned;
         }
@@ -174,12 +184,12 @@ impl Flight {
         let has_room = |state: &mut State| state.has_room_for([(name, 0)], now);
         let known = engine.partitions.with_known(&self.id.partition, has_room);
         if let Some(Err(error)) = known {
-            return CallEnd::NoRoom(error);
+            return CallEnd::Refused(error);
         }
         if self.policy != FailurePolicy::Bypass {
             match Box::pin(engine.reserve(ROOM.0, ROOM.1, engine.deadline())).await {
                 Ok((permit, _)) => begun.permit = Some(permit),
-                Err(error) => return CallEnd::NoRoom(error),
+                Err(error) => return CallEnd::Refused(error),
             }
         }
         begun.at = Some(Instant::now());

@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
@@ -15,6 +15,7 @@ use tracing::Instrument;
 use crate::acquire::{AcquireError, AcquireErrorKind, AcquireFuture, Prior};
 use crate::engine::acquire::flights::{FlightId, Place};
 use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
 use crate::engine::sync::until::Until;
 use crate::engine::sync::waits::Waiting;
 
@@ -73,6 +74,8 @@ pub(crate) enum NoAnswer {
 #[derive(Default)]
 pub(crate) struct Gate {
     opening: Mutex<Opening>,
+    /// Why the work goes on without the lease that it had.
+    lost_lease: OnceLock<L2Error>,
     worker: AtomicWaker,
 }
 
@@ -175,6 +178,17 @@ impl Gate {
     pub(crate) fn allow_until(&self, until: Option<Until>) {
         *self.opening.lock() = until.map_or(Opening::ForGood, Opening::Until);
         self.worker.wake();
+    }
+
+    /// Lets the work run without the lease that it had: this failure keeps all instances from having one.
+    pub(crate) fn allow_without_lease(&self, failure: L2Error) {
+        let _ = self.lost_lease.set(failure);
+        self.allow_until(None);
+    }
+
+    /// Why there is no lease any more.
+    pub(crate) fn lost_lease(&self) -> Option<&L2Error> {
+        self.lost_lease.get()
     }
 
     fn poll(&self, work: &mut AcquireFuture, context: &mut Context<'_>) -> Poll<ProviderAnswer> {

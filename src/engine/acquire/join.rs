@@ -91,10 +91,9 @@ impl Engine {
                 Some(Ok(acquired)) => {
                     let asked = acquired.source == TokenSource::IdentityProvider;
                     let now = self.now();
-                    if asked
-                        || started
-                        || (!need.force && need.is_met_by(&acquired.token, now.wall))
-                    {
+                    let token = &acquired.token;
+                    let is_new = asked && !need.rejects(token);
+                    if started || is_new || (!need.force && need.is_met_by(token, now.wall)) {
                         return Ok(acquired);
                     }
                 }

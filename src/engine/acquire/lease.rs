@@ -153,11 +153,36 @@ impl HeldLease {
                     match Box::pin(self.regain(about)).await {
                         Ok(true) => {}
                         Ok(false) => return Guarded::Overtaken,
-                        // No instance can reach L2: this one continues, as it would have begun.
-                        Err(_) => return Guarded::Done(finish(work, gate).await),
+                        // No instance can reach L2: what has begun continues.
+                        Err(failure) => {
+                            gate.allow_without_lease(failure);
+                            return Guarded::Done(run(work).await);
+                        }
                     }
                 }
             }
+        }
+    }
+
+    /// Renews the lease until `work` ends, which continues whatever becomes of the lease.
+    pub(crate) async fn renew_while<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let (engine, ttl) = (&self.engine, self.engine.acquisitions.lease_ttl);
+        let until = &mut self.until;
+        let lease = &self.lease;
+        let renewal = Box::pin(async {
+            loop {
+                sleep_until(until.at() - ttl * 2 / 3).await;
+                let asked = Until::now(&engine.clock);
+                match engine.l2.renew_lease(lease, ttl).await {
+                    Ok(true) => *until = asked.plus(ttl),
+                    Err(_) if !until.is_over() => sleep(ttl / 10).await,
+                    _ => return std::future::pending::<()>().await,
+                }
+            }
+        });
+        match race(renewal, Box::pin(work)).await {
+            Either::First(()) => unreachable!("it is pending"),
+            Either::Second(done) => done,
         }
     }
 
@@ -249,8 +274,12 @@ async fn step<T>(work: &mut GuardedFuture<'_, T>, until: &Until) -> Result<T, Pa
 }
 
 /// Runs work to its end, without a lease.
-pub(crate) async fn finish<T>(mut work: GuardedFuture<'_, T>, gate: &Gate) -> Result<T, Panicked> {
+pub(crate) async fn finish<T>(work: GuardedFuture<'_, T>, gate: &Gate) -> Result<T, Panicked> {
     gate.allow_until(None);
+    run(work).await
+}
+
+async fn run<T>(mut work: GuardedFuture<'_, T>) -> Result<T, Panicked> {
     poll_fn(|context| poll(&mut work, context)).await
 }
 

@@ -30,8 +30,13 @@ impl Need {
         let lasts = token
             .expires_at()
             .is_none_or(|end| now.saturating_add(self.min_remaining) < end);
+        lasts && !self.rejects(token)
+    }
+
+    /// Whether this is the token that is to be replaced.
+    pub(crate) fn rejects(&self, token: &Token) -> bool {
         let replaced = self.replaces.as_ref();
-        lasts && replaced.is_none_or(|old| old.access_token() != token.access_token())
+        replaced.is_some_and(|old| old.access_token() == token.access_token())
     }
 
     /// Whether the token is acquired ahead of time, so that no request waits for it.

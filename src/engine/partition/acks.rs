@@ -64,7 +64,7 @@ impl State {
             && (reply.previous == base.commit || mutation::is(Mutation::VersionsWithoutHistory));
         self.complete &= follows && version >= self.version;
         if self.complete {
-            self.checked_at = now.moment;
+            self.checked_at = base.asked_at;
             // The feed announces what other instances have changed since that era.
             self.era = self.era.max(base.era);
         }

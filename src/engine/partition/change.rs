@@ -73,6 +73,8 @@ pub(crate) struct CommitBase {
     pub(crate) commit: Option<CommitId>,
     /// The feed's era at that time.
     pub(crate) era: Era,
+    /// No later than L2 was asked for the commit.
+    pub(crate) asked_at: Moment,
 }
 
 impl PendingChange {

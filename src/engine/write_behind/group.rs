@@ -84,6 +84,7 @@ impl Engine {
             version: state.version,
             commit: state.commit,
             era: self.rules.trust.era(),
+            asked_at: now,
         };
         let pending = state.pending();
         pending.notify_written();
@@ -100,6 +101,7 @@ impl Engine {
         };
         pending.sending = !matches!(kind, WorkKind::Nothing);
         if !matches!(kind, WorkKind::Nothing | WorkKind::Load) {
+            // The feed announces it to this process, too, which then compares memory with L2 in the background.
             state.expect_own_hint();
         }
         kind

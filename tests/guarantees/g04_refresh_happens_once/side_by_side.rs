@@ -207,3 +207,67 @@ async fn a_call_whose_lease_l2_has_lost_stands_still_until_it_has_one_again() {
     let token = request.await.unwrap().unwrap();
     assert_eq!(token.access_token(), "a1");
 }
+
+/// Lets the clock of a store go on with the paused time of a test.
+fn on_paused_time(clock: Clock) {
+    tokio::spawn(async move {
+        let step = Duration::from_millis(10);
+        loop {
+            tokio::time::sleep(step).await;
+            clock.advance(step);
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_renewed_until_l2_has_the_answer() {
+    let clock = Clock::manual(Timestamp::now());
+    let store = TestStore::new(MemoryStore::new().with_clock(clock.clone()));
+    keep_expired(&cache(store.clone()).tokens(session("s"))).await;
+    on_paused_time(clock);
+    let issuer = Issuer::new();
+    let timeouts = || Timeouts::new().attempt(Duration::from_millis(900));
+    let leases = || Acquisitions::new().lease_ttl(Duration::from_millis(150));
+    let slow = builder(SlowCommits(store.clone())).timeouts(timeouts());
+    let slow = slow.acquisitions(leases()).build().unwrap();
+    let request = held(&slow.tokens(session("s")), &issuer).await;
+    issuer.release();
+    let other = builder(store).acquisitions(leases()).build().unwrap();
+    let found = acquire(&other.tokens(session("s")), &issuer).await.unwrap();
+    assert_eq!(found, "a1");
+    assert_eq!(request.await.unwrap().unwrap(), "a1");
+    assert_eq!((issuer.calls(), issuer.reuses()), (1, 0));
+}
+
+/// Under `Strict` a call must not begin without a lease: what waits for its turn while L2 and the lease are lost is
+/// refused.
+#[tokio::test(start_paused = true)]
+async fn what_loses_its_lease_before_its_call_is_refused_under_strict() {
+    for policy in [FailurePolicy::Strict, FailurePolicy::Degrade] {
+        let store = expired().await;
+        let settings = Acquisitions::new()
+            .max(1)
+            .lease_ttl(Duration::from_millis(500));
+        let cache = builder(store.clone()).acquisitions(settings);
+        let cache = cache.build().unwrap();
+        let (other, first) = own_token(&cache, "first").await;
+        let (tokens, issuer) = (cache.tokens(session("s")), Issuer::new());
+        tokens.set_failure_policy(policy);
+        let request = tokio::spawn({
+            let issuer = issuer.clone();
+            async move { acquire(&tokens, &issuer).await }
+        });
+        let renewals = store.renewals();
+        eventually("it has its lease", async || store.renewals() > renewals + 1).await;
+        store.set_down(true);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        other.release();
+        first.await.unwrap().unwrap();
+        let outcome = request.await.unwrap();
+        match policy {
+            FailurePolicy::Strict => assert!(matches!(outcome, Err(Error::Unavailable(_)))),
+            _ => assert_eq!(outcome.unwrap(), "a1"),
+        }
+        assert_eq!(issuer.calls(), u64::from(policy != FailurePolicy::Strict));
+    }
+}
