@@ -1,7 +1,6 @@
 //! `JwtBearer`.
 
 use super::Client;
-use super::request::GrantType;
 use crate::acquire::{Acquire, AcquireFuture, Prior};
 use crate::secret::Secret;
 
@@ -38,7 +37,7 @@ impl JwtBearer {
 
 impl Acquire for JwtBearer {
     fn acquire(&self, prior: Prior) -> AcquireFuture {
-        let grant = GrantType::Extension("urn:ietf:params:oauth:grant-type:jwt-bearer");
+        let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
         let mut own = vec![("assertion", self.assertion.expose())];
         if self.on_behalf_of {
             own.push(("requested_token_use", "on_behalf_of"));

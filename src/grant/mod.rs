@@ -55,6 +55,7 @@ mod answer;
 mod body;
 mod client;
 mod client_credentials;
+mod http_client;
 mod id_token;
 mod jwt_bearer;
 mod refresh_token;
@@ -62,6 +63,8 @@ mod refusal;
 #[cfg(test)]
 mod refusals_table;
 mod request;
+#[cfg(any(feature = "reqwest-0-12", feature = "reqwest-0-13"))]
+mod reqwest;
 #[cfg(test)]
 mod tests;
 mod token_exchange;
@@ -70,6 +73,7 @@ mod tokens_table;
 
 pub use self::client::{AuthStyle, Client};
 pub use self::client_credentials::ClientCredentials;
+pub use self::http_client::HttpClient;
 pub use self::jwt_bearer::JwtBearer;
 pub use self::refresh_token::RefreshToken;
 pub use self::token_exchange::TokenExchange;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use http::{HeaderMap, Response, header};
-use oauth2::url::form_urlencoded;
+use url::form_urlencoded;
 
 use super::*;
 use crate::acquire::{Acquire, AcquireErrorKind, BoxError, Prior, ProviderError, RefreshReason};
@@ -463,7 +463,7 @@ async fn a_huge_answer_is_not_read() {
     };
     let endpoint = valid(1 << 20).await;
     let error = refusal(&endpoint).await;
-    assert!(text(&error).contains("larger than 1 MiB"));
+    assert!(text(&error).contains("larger than 1048576 bytes"));
     let endpoint = valid((1 << 20) - 64).await;
     ask(ClientCredentials::new(endpoint.client()))
         .await
