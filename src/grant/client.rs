@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
 use url::{Host, Url};
 
 use super::answer;
+use super::assertion::ClientAssertion;
+use super::credentials::{AuthStyle, Credentials, Proof};
 use super::http_client::{Answer, HttpClient, within};
 use super::request::{self, Form};
 use crate::acquire::{AcquireFuture, Prior, ProviderError, UNASKED};
@@ -32,8 +32,7 @@ pub struct Client(Arc<Settings>);
 struct Settings {
     name: Option<Box<str>>,
     client_id: Box<str>,
-    secret: Option<Secret>,
-    auth_style: AuthStyle,
+    credentials: Credentials,
     token_url: Url,
     http: HttpClient,
     timeout: Duration,
@@ -42,18 +41,6 @@ struct Settings {
     resource: Option<Box<str>>,
     resource_of_key: bool,
     params: Vec<(Box<str>, Secret)>,
-}
-
-/// Where the client's name and secret go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum AuthStyle {
-    /// Into the `Authorization` header (`client_secret_basic`), as every provider has to accept
-    /// (RFC 6749 §2.3.1). A client without a secret is named in the form all the same.
-    #[default]
-    Basic,
-    /// Into the form (`client_secret_post`).
-    Body,
 }
 
 impl Client {
@@ -89,8 +76,7 @@ impl Client {
         Ok(Self(Arc::new(Settings {
             name: None,
             client_id: client_id.into(),
-            secret: None,
-            auth_style: AuthStyle::default(),
+            credentials: Credentials::default(),
             token_url,
             http: HttpClient::over_hyper()?,
             timeout: TIMEOUT,
@@ -109,15 +95,22 @@ impl Client {
         self.set(|settings| settings.name = Some(name.into()))
     }
 
-    /// The client's secret. Defaults to none: a public client.
+    /// The client's secret, in place of an [assertion](Self::assertion). Defaults to neither: a public client.
     pub fn secret(self, secret: impl Into<Secret>) -> Self {
         let secret = secret.into();
-        self.set(|settings| settings.secret = Some(secret))
+        self.set(|settings| settings.credentials.proof = Proof::Secret(secret))
     }
 
-    /// Where the client's name and secret go. Defaults to [`AuthStyle::Basic`].
+    /// Proves who the client is by this, in place of a [secret](Self::secret): a JWT that it [signs](super::PrivateKeyJwt),
+    /// one in a [file](super::AssertionFile), or one that a closure gets.
+    pub fn assertion(self, assertion: impl ClientAssertion) -> Self {
+        let assertion = Arc::new(assertion);
+        self.set(|settings| settings.credentials.proof = Proof::Assertion(assertion))
+    }
+
+    /// Where the client's name and secret go. Defaults to [`AuthStyle::Basic`]. Assertions always go into the form.
     pub fn auth_style(self, style: AuthStyle) -> Self {
-        self.set(|settings| settings.auth_style = style)
+        self.set(|settings| settings.credentials.style = style)
     }
 
     /// How long an answer may take, from connecting to its last byte. Defaults to 10 s: far more
@@ -217,37 +210,16 @@ impl Client {
     /// at most [`MAX_ANSWER`], within the client's timeout.
     ///
     /// # Errors
-    /// [`ProviderError::unreachable`] where there is no answer, none in time, or a larger one.
+    /// [`ProviderError::unreachable`] where there is no answer, none in time, or a larger one; and
+    /// `no_client_assertion` where there is no assertion to send.
     pub(super) async fn post(&self, endpoint: &Url, form: Form) -> Result<Answer, ProviderError> {
         let settings = &*self.0;
         within(settings.timeout, async {
-            let request = self.authenticated(form, endpoint)?;
-            settings.http.send(request, MAX_ANSWER).await
+            let credentials = &settings.credentials;
+            let request = credentials.post(&settings.client_id, endpoint, form);
+            settings.http.send(request.await?, MAX_ANSWER).await
         })
         .await
-    }
-
-    /// The request with what the client is known by.
-    fn authenticated(
-        &self,
-        mut form: Form,
-        endpoint: &Url,
-    ) -> Result<Request<Bytes>, ProviderError> {
-        let settings = &*self.0;
-        let client_id = &*settings.client_id;
-        match (&settings.secret, settings.auth_style) {
-            (Some(secret), AuthStyle::Basic) => {
-                let mut request = form.post_to(endpoint)?;
-                request::authorize(&mut request, client_id, secret);
-                return Ok(request);
-            }
-            (Some(secret), AuthStyle::Body) => {
-                form.push("client_id", client_id);
-                form.push("client_secret", secret.expose());
-            }
-            (None, _) => form.push("client_id", client_id),
-        }
-        form.post_to(endpoint)
     }
 
     fn resource_for<'a>(&'a self, prior: &'a Prior) -> Option<&'a str> {

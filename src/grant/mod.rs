@@ -52,12 +52,16 @@
 //! keeps the client secret as a plain string.
 
 mod answer;
+mod assertion;
+mod assertion_file;
 mod body;
 mod client;
 mod client_credentials;
+mod credentials;
 mod http_client;
 mod id_token;
 mod jwt_bearer;
+mod private_key_jwt;
 mod refresh_token;
 mod refusal;
 #[cfg(test)]
@@ -65,15 +69,21 @@ mod refusals_table;
 mod request;
 #[cfg(any(feature = "reqwest-0-12", feature = "reqwest-0-13"))]
 mod reqwest;
+mod signing_key;
 #[cfg(test)]
 mod tests;
 mod token_exchange;
 #[cfg(test)]
 mod tokens_table;
 
-pub use self::client::{AuthStyle, Client};
+pub use self::assertion::ClientAssertion;
+pub use self::assertion_file::{AssertionFile, AssertionFileError, AssertionFileErrorKind};
+pub use self::client::Client;
 pub use self::client_credentials::ClientCredentials;
+pub use self::credentials::AuthStyle;
 pub use self::http_client::HttpClient;
 pub use self::jwt_bearer::JwtBearer;
+pub use self::private_key_jwt::PrivateKeyJwt;
 pub use self::refresh_token::RefreshToken;
+pub use self::signing_key::SigningKey;
 pub use self::token_exchange::TokenExchange;

@@ -2,8 +2,12 @@
 // grant. Whoever comes is signed in as alice without a page.
 //
 // REDIRECT_URI=http://… AT_TTL=seconds node server.mjs      prints "READY <issuer>"
+//
+// PUT /clients registers the client of this metadata (RFC 7591 §2), or replaces it.
 import http from 'node:http';
+import { json } from 'node:stream/consumers';
 import { Provider } from 'oidc-provider';
+import Adapter from 'oidc-provider/lib/adapters/memory_adapter.js';
 
 const lifetime = Number(process.env.AT_TTL);
 const stats = { refreshed: 0, invalid_grant: 0, revoked: 0 };
@@ -36,6 +40,7 @@ function start(issuer) {
       introspection: { enabled: true },
       revocation: { enabled: true },
     },
+    enabledJWA: { clientAuthSigningAlgValues: ['RS256', 'PS256', 'ES256'] },
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
     cookies: { keys: ['of the tests'] },
   });
@@ -61,6 +66,13 @@ async function interact(provider, request, response) {
   await provider.interactionFinished(request, response, result);
 }
 
+// A client that is not in the configuration is looked up for each request.
+async function register(request, response) {
+  const metadata = await json(request);
+  await new Adapter('Client').upsert(metadata.client_id, metadata);
+  response.writeHead(204).end();
+}
+
 const server = http.createServer();
 server.listen(0, '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
@@ -69,6 +81,7 @@ server.listen(0, '127.0.0.1', () => {
   server.on('request', async (request, response) => {
     try {
       if (request.url === '/stats') response.end(JSON.stringify(stats));
+      else if (request.method === 'PUT' && request.url === '/clients') await register(request, response);
       else if (!request.url.startsWith('/interaction/')) await answer(request, response);
       else await interact(provider, request, response);
     } catch (error) {
