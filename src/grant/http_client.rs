@@ -175,3 +175,86 @@ impl fmt::Debug for HttpClient {
         f.debug_struct("HttpClient").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::{Ready, ready};
+    use std::task::{Context, Poll};
+
+    use axum::Router;
+    use axum::body::Body as AxumBody;
+    use tower::util::BoxCloneService;
+
+    use super::*;
+
+    fn request() -> Request<Bytes> {
+        Request::get("http://login.example/")
+            .body(Bytes::from_static(b"sent"))
+            .unwrap()
+    }
+
+    /// Refuses to be called before it has said that it is ready.
+    #[derive(Clone, Default)]
+    struct Polite {
+        asked: bool,
+    }
+
+    impl Service<Request<Bytes>> for Polite {
+        type Response = Response<Full<Bytes>>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            if self.asked {
+                return Poll::Ready(Ok(()));
+            }
+            self.asked = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+
+        fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+            assert!(std::mem::take(&mut self.asked), "it is not ready");
+            ready(Ok(Response::new(Full::new(request.into_body()))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_is_called_once_it_is_ready() {
+        let polite = Polite::default();
+        for client in [
+            HttpClient::new(polite.clone()),
+            HttpClient::new(BoxCloneService::new(polite)),
+        ] {
+            for _ in 0..2 {
+                let answer = client.send(request(), 4).await.unwrap();
+                assert_eq!(answer.body().as_slice(), b"sent");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_any_kind_is_read_to_its_limit_and_no_further() {
+        let app = Router::new().fallback(|| async {
+            let chunk = |size: &usize| Ok::<_, Infallible>(Bytes::from(vec![b'x'; *size]));
+            AxumBody::from_stream(futures_util::stream::iter([3, 0, 4].iter().map(chunk)))
+        });
+        let client = HttpClient::new::<_, AxumBody, _>(app);
+        let answer = client.send(request(), 7).await.unwrap();
+        assert_eq!(answer.body().as_slice(), b"xxxxxxx");
+        let error = client.send(request(), 6).await.err().unwrap();
+        assert_eq!(error.code(), "unreachable");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_timeout_holds_whatever_the_service_does() {
+        let never = tower::service_fn(|_: Request<Bytes>| {
+            std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+        });
+        let client = HttpClient::new(never);
+        let sent = client.send(request(), 1);
+        let error = within(Duration::from_secs(10), sent).await.err().unwrap();
+        assert_eq!(error.code(), "unreachable");
+    }
+}

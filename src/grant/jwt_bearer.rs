@@ -7,8 +7,9 @@ use crate::secret::Secret;
 /// Asks with an assertion (RFC 7523 §2.1), such as the token of the request that is being served.
 ///
 /// Made per request, around a clone of one [`Client`]. Use it with the
-/// [partition](crate::PartitionKey::assertion) of the same assertion, so that nobody gets tokens
-/// that were asked for with another's.
+/// [partition](crate::PartitionKey::assertion) of the same assertion, so that no user gets tokens
+/// that were asked for with another's; or with one for [work](super#long-running-work-on-behalf-of-a-user) that goes on
+/// when the assertion has expired.
 #[derive(Clone, Debug)]
 pub struct JwtBearer {
     client: Client,

@@ -1,5 +1,6 @@
 //! Client assertions, at a provider that checks them.
 
+use std::error::Error as _;
 use std::fs;
 
 use common::client_key::ClientKey;
@@ -11,7 +12,7 @@ use tower_token_cache::grant::{
 };
 use tower_token_cache::{BoxError, MemoryStore};
 
-use super::{NOWHERE, acquire, code, register, source, token_url};
+use super::{NOWHERE, acquire, code, provider_error, register, token_url};
 
 fn client(provider: &OidcProvider, assertion: impl ClientAssertion) -> Client {
     let client = Client::new(token_url(provider), "service").unwrap();
@@ -111,8 +112,10 @@ async fn an_assertion_in_a_file_counts_as_soon_as_it_is_replaced() {
 
     let missing = acquire(&cache, &client, "missing").await.unwrap_err();
     assert_eq!(code(&missing), "no_client_assertion");
-    let error: &AssertionFileError = source(&missing);
-    assert_eq!(error.kind(), AssertionFileErrorKind::Unreadable);
+    let mut chain =
+        std::iter::successors(provider_error(&missing).source(), |&error| error.source());
+    let error = chain.find_map(|error| error.downcast_ref::<AssertionFileError>());
+    assert_eq!(error.unwrap().kind(), AssertionFileErrorKind::Unreadable);
     for round in 1..=3 {
         let assertion = jwt
             .assertion("service", &token_url(&provider))

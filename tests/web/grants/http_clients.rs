@@ -76,9 +76,9 @@ fn hyper() -> Hyper {
 
 /// Once more where no connection could be made.
 #[derive(Clone)]
-struct OnConnect(usize);
+struct Unconnected(usize);
 
-impl<T> Policy<Request<Full<Bytes>>, T, BoxError> for OnConnect {
+impl<T> Policy<Request<Full<Bytes>>, T, BoxError> for Unconnected {
     type Future = std::future::Ready<()>;
 
     fn retry(
@@ -108,7 +108,7 @@ async fn a_stack_of_tower_layers() {
         request
     });
     let stack = ServiceBuilder::new()
-        .retry(OnConnect(2))
+        .retry(Unconnected(2))
         .timeout(Duration::from_secs(5))
         .concurrency_limit(16)
         .service(refusing);

@@ -3,8 +3,8 @@
 mod assertions;
 mod http_clients;
 mod key_rotation;
+mod long_running;
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 
 use common::client_key::ClientKey;
@@ -43,15 +43,14 @@ async fn acquire(cache: &TokenCache, client: &Client, name: &str) -> Result<Acqu
     tokens.acquire("api")?.with_source(source).await
 }
 
-/// What the provider said to it.
-fn code(error: &Error) -> &str {
-    source::<ProviderError>(error).code()
+fn provider_error(error: &Error) -> &ProviderError {
+    match error {
+        Error::Acquire(error) => error.downcast_ref().expect("of a grant"),
+        other => panic!("another error: {other:?}"),
+    }
 }
 
-/// The source of this type.
-fn source<T: StdError + 'static>(error: &Error) -> &T {
-    let first: &(dyn StdError + 'static) = error;
-    let mut chain = std::iter::successors(Some(first), |&error| error.source());
-    let found = chain.find_map(|error| error.downcast_ref());
-    found.unwrap_or_else(|| panic!("another error: {error:?}"))
+/// What the provider said to it.
+fn code(error: &Error) -> &str {
+    provider_error(error).code()
 }
