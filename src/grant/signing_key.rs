@@ -34,7 +34,7 @@ pub struct SigningKey {
 }
 
 enum Pair {
-    Ec(EcdsaKeyPair),
+    Ec(Box<EcdsaKeyPair>),
     Rsa { pair: Box<RsaKeyPair>, pss: bool },
 }
 
@@ -162,7 +162,7 @@ fn part(value: &impl Serialize) -> Result<String, Unspecified> {
 fn ec(pkcs8: &[u8]) -> Option<Pair> {
     let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
     let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &SystemRandom::new());
-    pair.ok().map(Pair::Ec)
+    Some(Pair::Ec(Box::new(pair.ok()?)))
 }
 
 fn rsa(pair: RsaKeyPair) -> Option<Pair> {
