@@ -253,8 +253,10 @@ mod tests {
             std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
         });
         let client = HttpClient::new(never);
+        let begun = tokio::time::Instant::now();
         let sent = client.send(request(), 1);
         let error = within(Duration::from_secs(10), sent).await.err().unwrap();
         assert_eq!(error.code(), "unreachable");
+        assert_eq!(begun.elapsed().as_secs(), 10);
     }
 }
