@@ -188,6 +188,44 @@ async fn a_public_client_is_named_in_the_form() {
 }
 
 #[tokio::test]
+async fn an_assertion_takes_the_place_of_the_secret() {
+    let endpoint = Endpoint::answering(200, TOKENS).await;
+    let client = endpoint.client().secret("hush");
+    let client = client.assertion(async || Ok::<_, BoxError>("a.b.c"));
+    ask(RefreshToken::new(client)).await.unwrap();
+    let asked = endpoint.asked();
+    let jwt_bearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+    let expected = [
+        ("client_assertion", "a.b.c"),
+        ("client_assertion_type", jwt_bearer),
+        ("client_id", "app"),
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "spent"),
+    ];
+    assert_eq!(asked.form(), BTreeMap::from(expected));
+    assert!(!asked.headers.contains_key(header::AUTHORIZATION));
+}
+
+#[tokio::test]
+async fn without_an_assertion_nothing_is_sent() {
+    let endpoint = Endpoint::answering(200, TOKENS).await;
+    let refuses = async || Err::<Secret, _>("the platform has none");
+    let client = endpoint.client().assertion(refuses);
+    let error = ask(RefreshToken::new(client)).await.unwrap_err();
+    assert_eq!(provider_error(&error).code(), "no_client_assertion");
+    assert_eq!(classify(&*error).0, AcquireErrorKind::Failed);
+    assert!(text(&error).contains("the platform has none"));
+
+    let hangs = || std::future::pending::<Result<Secret, BoxError>>();
+    let client = endpoint.client().timeout(Duration::from_millis(50));
+    let asked = ask(RefreshToken::new(client.assertion(hangs)));
+    let ended = tokio::time::timeout(Duration::from_secs(10), asked).await;
+    let error = ended.expect("given up").unwrap_err();
+    assert_eq!(provider_error(&error).code(), "unreachable");
+    assert!(endpoint.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn the_key_decides_on_scopes_and_the_caller_on_claims() {
     let endpoint = Endpoint::answering(200, TOKENS).await;
     let client = endpoint.client().scopes(["own"]).resource("urn:own");

@@ -5,7 +5,7 @@
 mod actix;
 mod cookie;
 mod errors;
-mod grants;
+mod grant_clients;
 mod layer;
 mod login;
 mod outgoing;

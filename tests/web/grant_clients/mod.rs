@@ -1,4 +1,4 @@
-//! The grants at a real OpenID provider: by which HTTP client they ask, and how the client proves who it is.
+//! How the grants ask a real OpenID provider: by which HTTP client, and how the client proves who it is.
 
 mod assertions;
 mod http_clients;
