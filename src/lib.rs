@@ -34,6 +34,7 @@
 //! | `sqlite` | `SqliteStore` (needs Rust 1.94) |
 //! | `oauth2` | conversion from the answers of the `oauth2` and `openidconnect` crates |
 //! | `grants` | ready-made sources of tokens: `grant` |
+//! | `reqwest-0-12`, `reqwest-0-13` | `grants`, and `reqwest::Client` of that version as its HTTP client |
 //! | `reqwest-middleware` | [`outgoing::BearerLayer`] as a middleware of `reqwest-middleware` |
 //! | `metrics` | counters, gauges and durations for the `metrics` crate: [`Stats`] lists them |
 //! | `serde` | `Config`: settings from a file or the environment; [`Stats`] and [`Health`] are `Serialize` |

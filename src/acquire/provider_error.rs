@@ -63,6 +63,14 @@ impl ProviderError {
         error
     }
 
+    /// The client has nothing to prove itself with, so that nothing was sent. That concerns no other instance.
+    #[cfg(feature = "grants")]
+    pub(crate) fn no_assertion(source: BoxError) -> Self {
+        let mut error = Self::refused("no_client_assertion");
+        error.cause.source = Some(source);
+        error
+    }
+
     fn new(code: Box<str>, meaning: Meaning) -> Self {
         let cause = Cause {
             meaning,

@@ -3,62 +3,29 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::header::{HeaderMap, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use oauth2::HttpRequest;
 
+use super::http_client::Answer;
 use super::{body, refusal};
 use crate::acquire::ProviderError;
 use crate::time::Timestamp;
 use crate::token::TokenSet;
-use crate::wipe::Wiped;
 
-/// The largest answer that is read, in bytes: a hundred times what providers send.
-const MAX_ANSWER: usize = 1 << 20;
 /// The longest pause that a provider can ask for: a day. A longer one is a mistake.
 const MAX_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
-/// Sends the request and reads the answer, all within `timeout`.
-pub(super) async fn fetch(
-    http: &reqwest::Client,
-    request: HttpRequest,
-    timeout: Duration,
-) -> Result<TokenSet, ProviderError> {
-    let request = request.map(|form| Bytes::from_owner(Wiped::new(form)));
-    let mut request = reqwest::Request::try_from(request).map_err(unreachable)?;
-    *request.timeout_mut() = Some(timeout);
-    let mut response = http.execute(request).await.map_err(unreachable)?;
-    let status = response.status();
-    let pause = retry_after(response.headers(), SystemTime::now());
-    read(&mut response)
-        .await
-        .and_then(|mut body| parse(status, &mut body, Timestamp::now()))
-        .map_err(|error| match pause {
-            Some(pause) => error.with_retry_after(pause),
-            None => error,
-        })
+/// The tokens of an answer.
+pub(super) fn tokens(answer: Answer) -> Result<TokenSet, ProviderError> {
+    let (head, mut body) = answer.into_parts();
+    let pause = retry_after(&head.headers, SystemTime::now());
+    parse(head.status, &mut body, Timestamp::now()).map_err(|error| match pause {
+        Some(pause) => error.with_retry_after(pause),
+        None => error,
+    })
 }
 
-/// The whole body, in a buffer that is wiped and never grew.
-async fn read(response: &mut reqwest::Response) -> Result<Wiped<Vec<u8>>, ProviderError> {
-    let mut chunks: Vec<Bytes> = Vec::new();
-    let mut size = 0;
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        size += chunk.len();
-        if size > MAX_ANSWER {
-            return Err(ProviderError::unreachable(Unusable::TooLarge));
-        }
-        chunks.push(chunk);
-    }
-    let mut body = Wiped::new(Vec::with_capacity(size));
-    for chunk in chunks {
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// The tokens of an answer. Its bytes may be repaired.
+/// The tokens of a body. Its bytes may be repaired.
 pub(super) fn parse(
     status: StatusCode,
     body: &mut [u8],
@@ -80,7 +47,7 @@ pub(super) fn parse(
     Err(match (refusal::code(&members), status.is_success()) {
         (Some(code), _) => ProviderError::refused(code),
         (None, false) => ProviderError::status(status),
-        (None, true) => ProviderError::unreachable(Unusable::NoToken),
+        (None, true) => ProviderError::unreachable(NoToken),
     })
 }
 
@@ -97,28 +64,17 @@ fn retry_after(headers: &HeaderMap<HeaderValue>, now: SystemTime) -> Option<Dura
     Some(pause.min(MAX_PAUSE))
 }
 
-fn unreachable(error: reqwest::Error) -> ProviderError {
-    // The URL's query may hold secrets.
-    ProviderError::unreachable(error.without_url())
-}
-
-/// Why an answer was thrown away. A parser's error would quote it.
+/// An answer without a token. A parser's error would quote it.
 #[derive(Debug)]
-enum Unusable {
-    TooLarge,
-    NoToken,
-}
+struct NoToken;
 
-impl fmt::Display for Unusable {
+impl fmt::Display for NoToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TooLarge => "the answer is larger than 1 MiB",
-            Self::NoToken => "the answer holds no token",
-        })
+        f.write_str("the answer holds no token")
     }
 }
 
-impl std::error::Error for Unusable {}
+impl std::error::Error for NoToken {}
 
 #[cfg(test)]
 mod tests {

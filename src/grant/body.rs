@@ -1,6 +1,6 @@
 //! The body of an answer as members: a JSON object, or a form.
 
-use oauth2::url::form_urlencoded;
+use url::form_urlencoded;
 
 use crate::answer::Members;
 use crate::secret::Secret;

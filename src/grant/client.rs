@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth2::basic::BasicClient;
-use oauth2::url::{Host, Url};
-use oauth2::{AuthType, ClientId, ClientSecret, TokenUrl};
+use url::{Host, Url};
 
 use super::answer;
-use super::request::{self, Form, GrantType, Provider};
-use crate::acquire::{AcquireFuture, Prior, UNASKED};
+use super::assertion::ClientAssertion;
+use super::credentials::{AuthStyle, Credentials, Proof};
+use super::http_client::{Answer, HttpClient, within};
+use super::request::{self, Form};
+use crate::acquire::{AcquireFuture, Prior, ProviderError, UNASKED};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 use crate::time::setting;
@@ -18,6 +19,8 @@ use crate::time::setting;
 /// How long asking the provider may take by default: far more than a healthy one needs, and less
 /// than the 30 s after which browsers and proxies give up.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest answer that is read, in bytes: a hundred times what providers send.
+const MAX_ANSWER: usize = 1 << 20;
 
 /// An application as its provider knows it, and what it asks for; see the [module](super).
 ///
@@ -28,26 +31,16 @@ pub struct Client(Arc<Settings>);
 #[derive(Clone)]
 struct Settings {
     name: Option<Box<str>>,
-    provider: Provider,
-    http: reqwest::Client,
+    client_id: Box<str>,
+    credentials: Credentials,
+    token_url: Url,
+    http: HttpClient,
     timeout: Duration,
     default_lifetime: Option<Duration>,
     scopes: Vec<Box<str>>,
     resource: Option<Box<str>>,
     resource_of_key: bool,
     params: Vec<(Box<str>, Secret)>,
-}
-
-/// Where the client's name and secret go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum AuthStyle {
-    /// Into the `Authorization` header (`client_secret_basic`), as every provider has to accept
-    /// (RFC 6749 §2.3.1). A client without a secret is named in the form all the same.
-    #[default]
-    Basic,
-    /// Into the form (`client_secret_post`).
-    Body,
 }
 
 impl Client {
@@ -61,7 +54,7 @@ impl Client {
         client_id: impl Into<String>,
     ) -> Result<Self, ConfigError> {
         let token_url = parse(token_url.into())?;
-        if token_url.url().scheme() != "https" && !is_loopback(token_url.url()) {
+        if token_url.scheme() != "https" && !is_loopback(&token_url) {
             return Err(ConfigError::new("token_url", "must be https"));
         }
         Self::over(token_url, client_id.into())
@@ -79,21 +72,13 @@ impl Client {
         Self::over(parse(token_url.into())?, client_id.into())
     }
 
-    fn over(token_url: TokenUrl, client_id: String) -> Result<Self, ConfigError> {
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            // Also not that of the environment: it would see what goes to this machine in the clear.
-            .no_proxy()
-            // Other crates of the application may have turned another implementation on.
-            .use_rustls_tls()
-            .build()
-            .map_err(|error| {
-                ConfigError::new("http_client", "cannot be made").with_source(error)
-            })?;
+    fn over(token_url: Url, client_id: String) -> Result<Self, ConfigError> {
         Ok(Self(Arc::new(Settings {
             name: None,
-            provider: BasicClient::new(ClientId::new(client_id)).set_token_uri(token_url),
-            http,
+            client_id: client_id.into(),
+            credentials: Credentials::default(),
+            token_url,
+            http: HttpClient::over_hyper()?,
             timeout: TIMEOUT,
             default_lifetime: None,
             scopes: Vec::new(),
@@ -110,19 +95,22 @@ impl Client {
         self.set(|settings| settings.name = Some(name.into()))
     }
 
-    /// The client's secret. Defaults to none: a public client.
+    /// The client's secret, in place of an [assertion](Self::assertion). Defaults to neither: a public client.
     pub fn secret(self, secret: impl Into<Secret>) -> Self {
-        let secret = ClientSecret::new(secret.into().expose().into());
-        self.set_provider(|provider| provider.set_client_secret(secret))
+        let secret = secret.into();
+        self.set(|settings| settings.credentials.proof = Proof::Secret(secret))
     }
 
-    /// Where the client's name and secret go. Defaults to [`AuthStyle::Basic`].
+    /// Proves who the client is by this, in place of a [secret](Self::secret): a JWT that it [signs](super::PrivateKeyJwt),
+    /// one in a [file](super::AssertionFile), or one that a closure gets.
+    pub fn assertion(self, assertion: impl ClientAssertion) -> Self {
+        let assertion = Arc::new(assertion);
+        self.set(|settings| settings.credentials.proof = Proof::Assertion(assertion))
+    }
+
+    /// Where the client's name and secret go. Defaults to [`AuthStyle::Basic`]. Assertions always go into the form.
     pub fn auth_style(self, style: AuthStyle) -> Self {
-        let style = match style {
-            AuthStyle::Basic => AuthType::BasicAuth,
-            AuthStyle::Body => AuthType::RequestBody,
-        };
-        self.set_provider(|provider| provider.set_auth_type(style))
+        self.set(|settings| settings.credentials.style = style)
     }
 
     /// How long an answer may take, from connecting to its last byte. Defaults to 10 s: far more
@@ -162,10 +150,11 @@ impl Client {
         self.set(|settings| settings.params.push((name.into(), value.into())))
     }
 
-    /// The HTTP client to ask with: for a proxy, certificates of your own, mutual TLS. It should
-    /// not follow redirects (`redirect::Policy::none()`): they can carry credentials to another
-    /// host. Defaults to one that follows none, uses no proxy and trusts the roots of Mozilla.
-    pub fn http_client(self, http: reqwest::Client) -> Self {
+    /// The HTTP client to ask with: for a proxy, certificates of your own, mutual TLS, or tower's layers. It must not
+    /// follow redirects: they can carry credentials to another host. Defaults to one over hyper and rustls that follows
+    /// none, uses no proxy and trusts the roots of Mozilla.
+    pub fn http_client(self, http: impl Into<HttpClient>) -> Self {
+        let http = http.into();
         self.set(|settings| settings.http = http)
     }
 
@@ -184,40 +173,53 @@ impl Client {
     }
 
     /// Asks for a token by this grant, with these parameters of its own.
-    pub(super) fn ask(
-        &self,
-        prior: &Prior,
-        grant: GrantType<'_>,
-        own: &[(&str, &str)],
-    ) -> AcquireFuture {
+    pub(super) fn ask(&self, prior: &Prior, grant: &str, own: &[(&str, &str)]) -> AcquireFuture {
         let settings = &*self.0;
         if let Err(wrong) = self.check(prior) {
             return Box::pin(async { Err(wrong.into()) });
         }
+        let mut form = Form::new();
+        form.push("grant_type", grant);
         let mut scopes: Vec<&str> = prior.key().scopes().collect();
         if scopes.is_empty() {
             scopes.extend(settings.scopes.iter().map(|scope| &**scope));
         }
-        let mut params = own.to_vec();
-        params.extend(prior.claims().map(|claims| ("claims", claims)));
-        params.extend(self.resource_for(prior).map(|uri| ("resource", uri)));
+        if !scopes.is_empty() {
+            form.push("scope", &scopes.join(" "));
+        }
+        let claims = prior.claims().map(|claims| ("claims", claims));
+        let resource = self.resource_for(prior).map(|uri| ("resource", uri));
         let fixed = settings.params.iter();
-        params.extend(fixed.map(|(name, value)| (&**name, value.expose())));
-        let form = Form {
-            grant,
-            scopes: &scopes,
-            params: &params,
-        };
-        let request = request::build(&settings.provider, &form);
-        let (http, timeout) = (settings.http.clone(), settings.timeout);
-        let default_lifetime = settings.default_lifetime;
+        let fixed = fixed.map(|(name, value)| (&**name, value.expose()));
+        let own = own.iter().copied();
+        for (name, value) in own.chain(claims).chain(resource).chain(fixed) {
+            form.push(name, value);
+        }
+        let client = self.clone();
         Box::pin(async move {
-            let mut set = answer::fetch(&http, request?, timeout).await?;
+            let mut set = answer::tokens(client.post(&client.0.token_url, form).await?)?;
+            let default_lifetime = client.0.default_lifetime;
             if let (None, Some(lifetime)) = (set.access.expires_at(), default_lifetime) {
                 set.access = set.access.with_expires_in(lifetime);
             }
             Ok(set)
         })
+    }
+
+    /// Posts this form to an endpoint of the provider as this client, and reads the whole answer, whatever its status:
+    /// at most [`MAX_ANSWER`], within the client's timeout.
+    ///
+    /// # Errors
+    /// [`ProviderError::unreachable`] where there is no answer, none in time, or a larger one; and
+    /// `no_client_assertion` where there is no assertion to send.
+    pub(super) async fn post(&self, endpoint: &Url, form: Form) -> Result<Answer, ProviderError> {
+        let settings = &*self.0;
+        within(settings.timeout, async {
+            let credentials = &settings.credentials;
+            let request = credentials.post(&settings.client_id, endpoint, form);
+            settings.http.send(request.await?, MAX_ANSWER).await
+        })
+        .await
     }
 
     fn resource_for<'a>(&'a self, prior: &'a Prior) -> Option<&'a str> {
@@ -231,10 +233,6 @@ impl Client {
     fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
-    }
-
-    fn set_provider(self, change: impl FnOnce(Provider) -> Provider) -> Self {
-        self.set(|settings| settings.provider = change(settings.provider.clone()))
     }
 }
 
@@ -254,21 +252,18 @@ impl std::error::Error for WrongClient {
     }
 }
 
-fn parse(token_url: String) -> Result<TokenUrl, ConfigError> {
+fn parse(token_url: String) -> Result<Url, ConfigError> {
+    let wrong = |reason| ConfigError::new("token_url", reason);
     // The parser's error is left out: it says nothing that the reason does not.
-    let parsed = TokenUrl::new(token_url)
-        .map_err(|_| ConfigError::new("token_url", "must be an absolute URL"))?;
-    let url = parsed.url();
+    let url = Url::parse(&token_url).map_err(|_| wrong("must be an absolute URL"))?;
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return Err(ConfigError::new(
-            "token_url",
-            "must have no user name, password or fragment",
-        ));
+        return Err(wrong("must have no user name, password or fragment"));
     }
     if !matches!(url.scheme(), "https" | "http") {
-        return Err(ConfigError::new("token_url", "must be https"));
+        return Err(wrong("must be https"));
     }
-    Ok(parsed)
+    request::uri(&url).map_err(|_| wrong("has characters that must be percent-encoded"))?;
+    Ok(url)
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -284,7 +279,7 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = &*self.0;
         f.debug_struct("Client")
-            .field("client_id", settings.provider.client_id())
+            .field("client_id", &settings.client_id)
             .field("timeout", &settings.timeout)
             .field("scopes", &settings.scopes)
             .finish_non_exhaustive()

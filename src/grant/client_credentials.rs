@@ -1,7 +1,6 @@
 //! `ClientCredentials`.
 
 use super::Client;
-use super::request::GrantType;
 use crate::acquire::{Acquire, AcquireFuture, Prior};
 
 /// Asks for tokens of the application itself (RFC 6749 §4.4), for a
@@ -18,6 +17,6 @@ impl ClientCredentials {
 
 impl Acquire for ClientCredentials {
     fn acquire(&self, prior: Prior) -> AcquireFuture {
-        self.0.ask(&prior, GrantType::ClientCredentials, &[])
+        self.0.ask(&prior, "client_credentials", &[])
     }
 }

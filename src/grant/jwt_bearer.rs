@@ -1,15 +1,15 @@
 //! `JwtBearer`.
 
 use super::Client;
-use super::request::GrantType;
 use crate::acquire::{Acquire, AcquireFuture, Prior};
 use crate::secret::Secret;
 
 /// Asks with an assertion (RFC 7523 §2.1), such as the token of the request that is being served.
 ///
 /// Made per request, around a clone of one [`Client`]. Use it with the
-/// [partition](crate::PartitionKey::assertion) of the same assertion, so that nobody gets tokens
-/// that were asked for with another's.
+/// [partition](crate::PartitionKey::assertion) of the same assertion, so that no user gets tokens
+/// that were asked for with another's; or with one for [work](super#long-running-work-on-behalf-of-a-user) that goes on
+/// when the assertion has expired.
 #[derive(Clone, Debug)]
 pub struct JwtBearer {
     client: Client,
@@ -38,7 +38,7 @@ impl JwtBearer {
 
 impl Acquire for JwtBearer {
     fn acquire(&self, prior: Prior) -> AcquireFuture {
-        let grant = GrantType::Extension("urn:ietf:params:oauth:grant-type:jwt-bearer");
+        let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
         let mut own = vec![("assertion", self.assertion.expose())];
         if self.on_behalf_of {
             own.push(("requested_token_use", "on_behalf_of"));

@@ -1,4 +1,4 @@
-//! Ready-made sources: the grants of OAuth 2.0, over the `oauth2` crate and `reqwest`.
+//! Ready-made sources: the grants of OAuth 2.0, over any HTTP client.
 //!
 //! A [`Client`] says which application asks which provider, and for what. A grant makes a source
 //! of it, for [`Acquisition::with_source`](crate::Acquisition::with_source) and the
@@ -22,6 +22,70 @@
 //! # let _ = (users, app);
 //! # Ok::<(), tower_token_cache::ConfigError>(())
 //! ```
+//!
+//! # By which HTTP client
+//!
+//! By default one over hyper and rustls, which trusts the roots of Mozilla. [`Client::http_client`] takes another: any
+//! tower service of `http` types as an [`HttpClient`], and `reqwest::Client` as it is (0.12 with feature `reqwest-0-12`,
+//! 0.13 with feature `reqwest-0-13`).
+//!
+//! # How the client proves who it is
+//!
+//! | by | with |
+//! |---|---|
+//! | a secret | [`Client::secret`] |
+//! | a JWT that it signs for each request (`private_key_jwt`): ES256, RS256 or PS256, with a key that can be replaced at any time | [`PrivateKeyJwt`] |
+//! | an assertion that the platform keeps in a file (workload identity federation) | [`AssertionFile`] |
+//! | an assertion that comes from elsewhere | a closure, as a [`ClientAssertion`] |
+//! | a certificate of its own (mutual TLS, RFC 8705) | [`Client::http_client`] |
+//!
+//! # Long-running work on behalf of a user
+//!
+//! An API that has been called by a user may have to go on when the user's assertion has expired. Choose a partition for the
+//! work, ask for `offline_access`, and begin with the assertion. The refresh token that comes with the tokens stays in
+//! that partition, and later tokens come by it, for every key, on every instance. (Where there is nothing to go on with,
+//! use the [partition of the assertion](crate::PartitionKey::assertion).)
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tower_token_cache::grant::{Client, JwtBearer, RefreshToken};
+//! use tower_token_cache::{ConfigError, Error, PartitionKey, TokenCache};
+//!
+//! fn client() -> Result<Client, ConfigError> {
+//!     let client = Client::new("https://login.example/token", "api")?.secret("hush");
+//!     Ok(client.scopes(["https://graph.example/.default", "offline_access"]))
+//! }
+//!
+//! /// In the user's request. Keep the id with the work: an unguessable one, as of a session.
+//! async fn begin(cache: &TokenCache, client: Client, work: &str, assertion: &str) -> Result<(), Error> {
+//!     let tokens = cache.tokens(PartitionKey::session(work)?);
+//!     let source = Arc::new(JwtBearer::on_behalf_of(client, assertion));
+//!     tokens.acquire("graph")?.with_source(source).await?;
+//!     Ok(())
+//! }
+//!
+//! /// Hours later, on any instance.
+//! async fn go_on(cache: &TokenCache, client: Client, work: &str) -> Result<(), Error> {
+//!     let tokens = cache.tokens(PartitionKey::session(work)?);
+//!     let source = Arc::new(RefreshToken::new(client));
+//!     let acquired = tokens.acquire("graph")?.with_source(source).await?;
+//!     // … `acquired.token` …
+//! #   let _ = acquired;
+//!     Ok(())
+//! }
+//!
+//! /// At its end.
+//! async fn end(cache: &TokenCache, work: &str) -> Result<(), Error> {
+//!     cache.tokens(PartitionKey::session(work)?).sign_out().await?;
+//!     Ok(())
+//! }
+//! # client().unwrap();
+//! ```
+//!
+//! Work whose refresh token is missing or refused fails with
+//! [`ReauthenticationRequired`](crate::AcquireErrorKind::ReauthenticationRequired): end it, and begin again with the next
+//! assertion of the user. It has to come back within [the lifetime](crate::Lifetimes::after_write) of a partition, which
+//! begins anew with each refresh.
 //!
 //! # What is sent
 //!
@@ -47,29 +111,42 @@
 //!
 //! # Secrets
 //!
-//! Forms and answers are wiped from the buffers of this crate. `oauth2` encodes forms in, and
-//! `reqwest` sends and receives through, buffers of their own which they do not wipe, and `oauth2`
-//! keeps the client secret as a plain string.
+//! Forms and answers are wiped from the buffers of this crate. HTTP clients send and receive through buffers of their own,
+//! and do not wipe them; neither does ring its keys.
 
 mod answer;
+mod assertion;
+mod assertion_file;
 mod body;
 mod client;
 mod client_credentials;
+mod credentials;
+mod http_client;
 mod id_token;
 mod jwt_bearer;
+mod private_key_jwt;
 mod refresh_token;
 mod refusal;
 #[cfg(test)]
 mod refusals_table;
 mod request;
+#[cfg(any(feature = "reqwest-0-12", feature = "reqwest-0-13"))]
+mod reqwest;
+mod signing_key;
 #[cfg(test)]
 mod tests;
 mod token_exchange;
 #[cfg(test)]
 mod tokens_table;
 
-pub use self::client::{AuthStyle, Client};
+pub use self::assertion::ClientAssertion;
+pub use self::assertion_file::{AssertionFile, AssertionFileError, AssertionFileErrorKind};
+pub use self::client::Client;
 pub use self::client_credentials::ClientCredentials;
+pub use self::credentials::AuthStyle;
+pub use self::http_client::HttpClient;
 pub use self::jwt_bearer::JwtBearer;
+pub use self::private_key_jwt::PrivateKeyJwt;
 pub use self::refresh_token::RefreshToken;
+pub use self::signing_key::SigningKey;
 pub use self::token_exchange::TokenExchange;

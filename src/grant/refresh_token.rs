@@ -2,7 +2,6 @@
 
 use super::Client;
 use super::id_token::of_the_same_user;
-use super::request::GrantType;
 use crate::acquire::{Acquire, AcquireFuture, Prior};
 
 /// Redeems the client's refresh token (RFC 6749 §6).
@@ -27,7 +26,8 @@ impl Acquire for RefreshToken {
             Ok(spent) => spent,
             Err(error) => return Box::pin(async { Err(error.into()) }),
         };
-        let answer = self.0.ask(&prior, GrantType::RefreshToken(spent), &[]);
+        let own = [("refresh_token", spent.expose())];
+        let answer = self.0.ask(&prior, "refresh_token", &own);
         let id_token = prior.id_token().cloned();
         Box::pin(async move { Ok(of_the_same_user(answer.await?, id_token.as_ref())?) })
     }

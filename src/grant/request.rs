@@ -1,105 +1,100 @@
-//! What is asked of a token endpoint.
+//! What is sent to an endpoint of the provider.
 
-use std::cell::Cell;
-use std::fmt;
-
-use http::header::AUTHORIZATION;
-use oauth2::basic::BasicClient;
-use oauth2::{EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, Scope, SyncHttpClient};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Request, Uri};
+use url::Url;
+use url::form_urlencoded::byte_serialize;
 
 use crate::acquire::ProviderError;
 use crate::secret::Secret;
 use crate::wipe::Wiped;
 
-/// The `oauth2` crate's client, with a token endpoint and no other.
-pub(super) type Provider =
-    BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
+/// A form in the making. Its buffer is wiped, also where it grows.
+pub(super) struct Form(Wiped<Vec<u8>>);
 
-/// By which grant a token is asked for.
-pub(super) enum GrantType<'a> {
-    ClientCredentials,
-    RefreshToken(&'a Secret),
-    /// One that the `oauth2` crate has no request for.
-    Extension(&'static str),
-}
-
-/// A form for a token endpoint, but for what the client is known by.
-pub(super) struct Form<'a> {
-    pub(super) grant: GrantType<'a>,
-    pub(super) scopes: &'a [&'a str],
-    pub(super) params: &'a [(&'a str, &'a str)],
-}
-
-/// The form as `oauth2` makes a request of it.
-///
-/// Sending it and reading the answer is not left to `oauth2`: it refuses lifetimes that
-/// [`TokenSet`](crate::TokenSet) clamps, keeps bodies in its errors and does not see `Retry-After`.
-pub(super) fn build(provider: &Provider, form: &Form<'_>) -> Result<HttpRequest, ProviderError> {
-    let taken = Take::default();
-    let scopes = form.scopes.iter().map(|scope| Scope::new((*scope).into()));
-    let params = form.params.iter().copied();
-    // Always an error: there is no answer.
-    let _ = match form.grant {
-        GrantType::RefreshToken(spent) => {
-            let spent = oauth2::RefreshToken::new(spent.expose().into());
-            let request = provider.exchange_refresh_token(&spent).add_scopes(scopes);
-            let request = params.fold(request, |request, (n, v)| request.add_extra_param(n, v));
-            let built = request.request(&taken);
-            drop(Wiped::new(spent.into_secret().into_bytes()));
-            built
-        }
-        GrantType::ClientCredentials | GrantType::Extension(_) => {
-            let request = provider.exchange_client_credentials().add_scopes(scopes);
-            let request = params.fold(request, |request, (n, v)| request.add_extra_param(n, v));
-            request.request(&taken)
-        }
-    };
-    let mut request = taken.0.take().ok_or_else(unbuilt)?;
-    if let GrantType::Extension(name) = form.grant {
-        rename_grant(request.body_mut(), name).ok_or_else(unbuilt)?;
+impl Form {
+    /// A form with nothing in it.
+    pub(super) fn new() -> Self {
+        Self(Wiped::new(Vec::with_capacity(1024)))
     }
-    if let Some(credentials) = request.headers_mut().get_mut(AUTHORIZATION) {
+
+    /// Adds a parameter.
+    pub(super) fn push(&mut self, name: &str, value: &str) {
+        // Each byte takes three at most.
+        let added = 3 * (name.len() + value.len()) + 2;
+        if self.0.capacity() - self.0.len() < added {
+            let mut larger = Wiped::new(Vec::with_capacity(2 * self.0.len() + added));
+            larger.extend_from_slice(&self.0);
+            self.0 = larger;
+        }
+        if !self.0.is_empty() {
+            self.0.push(b'&');
+        }
+        encode(name, &mut self.0);
+        self.0.push(b'=');
+        encode(value, &mut self.0);
+    }
+
+    /// The request that posts it.
+    pub(super) fn post_to(self, endpoint: &Url) -> Result<Request<Bytes>, ProviderError> {
+        let json = HeaderValue::from_static("application/json");
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let mut request = Request::post(uri(endpoint).map_err(ProviderError::unreachable)?)
+            .body(Bytes::from_owner(self.0))
+            .map_err(ProviderError::unreachable)?;
+        request.headers_mut().insert(ACCEPT, json);
+        request.headers_mut().insert(CONTENT_TYPE, form);
+        Ok(request)
+    }
+}
+
+/// The URL as requests have it. URLs may have characters that URIs may not.
+pub(super) fn uri(url: &Url) -> Result<Uri, http::uri::InvalidUri> {
+    url.as_str().parse()
+}
+
+/// Sends the client's name and secret in the header (RFC 6749 §2.3.1).
+pub(super) fn authorize(request: &mut Request<Bytes>, client_id: &str, secret: &Secret) {
+    let mut pair = Wiped::new(Vec::with_capacity(3 * (client_id.len() + secret.len()) + 1));
+    encode(client_id, &mut pair);
+    pair.push(b':');
+    encode(secret.expose(), &mut pair);
+    let mut text = String::with_capacity("Basic ".len() + 4 * pair.len().div_ceil(3));
+    text.push_str("Basic ");
+    STANDARD.encode_string(&*pair, &mut text);
+    let text = Wiped::new(text.into_bytes());
+    if let Ok(mut credentials) = HeaderValue::from_bytes(&text) {
         credentials.set_sensitive(true);
-    }
-    Ok(request)
-}
-
-/// Makes the form of a client-credentials request one of another grant.
-fn rename_grant(form: &mut Vec<u8>, name: &str) -> Option<()> {
-    let old = Wiped::new(std::mem::take(form));
-    let rest = old.strip_prefix(b"grant_type=client_credentials")?;
-    let name: String = oauth2::url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
-    form.reserve_exact("grant_type=".len() + name.len() + rest.len());
-    form.extend_from_slice(b"grant_type=");
-    form.extend_from_slice(name.as_bytes());
-    form.extend_from_slice(rest);
-    Some(())
-}
-
-/// `oauth2` gives the request that it has built to an HTTP client only. This one keeps it.
-#[derive(Default)]
-struct Take(Cell<Option<HttpRequest>>);
-
-impl SyncHttpClient for Take {
-    type Error = Unsent;
-
-    fn call(&self, request: HttpRequest) -> Result<HttpResponse, Unsent> {
-        self.0.set(Some(request));
-        Err(Unsent)
+        request.headers_mut().insert(AUTHORIZATION, credentials);
     }
 }
 
-#[derive(Debug)]
-struct Unsent;
-
-impl fmt::Display for Unsent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the request could not be made")
+/// Form-encodes a text.
+fn encode(text: &str, to: &mut Vec<u8>) {
+    for piece in byte_serialize(text.as_bytes()) {
+        to.extend_from_slice(piece.as_bytes());
     }
 }
 
-impl std::error::Error for Unsent {}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn unbuilt() -> ProviderError {
-    ProviderError::unreachable(Unsent)
+    #[test]
+    fn a_form_is_whole_however_long_it_gets() {
+        let mut form = Form::new();
+        let long = "ä&=+ %".repeat(1000);
+        let pairs = [("a", "1"), ("b", &*long), ("c d", ""), ("e", &*long)];
+        for (name, value) in pairs {
+            form.push(name, value);
+        }
+        let url = Url::parse("https://login.example/token?tenant=t").unwrap();
+        let request = form.post_to(&url).unwrap();
+        let read = url::form_urlencoded::parse(request.body());
+        assert!(read.eq(pairs.map(|(n, v)| (n.into(), v.into()))));
+        assert_eq!(request.uri().query(), Some("tenant=t"));
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use http::{HeaderMap, Response, header};
-use oauth2::url::form_urlencoded;
+use url::form_urlencoded;
 
 use super::*;
 use crate::acquire::{Acquire, AcquireErrorKind, BoxError, Prior, ProviderError, RefreshReason};
@@ -185,6 +185,44 @@ async fn a_public_client_is_named_in_the_form() {
     ];
     assert_eq!(asked.form(), BTreeMap::from(expected));
     assert!(!asked.headers.contains_key(header::AUTHORIZATION));
+}
+
+#[tokio::test]
+async fn an_assertion_takes_the_place_of_the_secret() {
+    let endpoint = Endpoint::answering(200, TOKENS).await;
+    let client = endpoint.client().secret("hush");
+    let client = client.assertion(async || Ok::<_, BoxError>("a.b.c"));
+    ask(RefreshToken::new(client)).await.unwrap();
+    let asked = endpoint.asked();
+    let jwt_bearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+    let expected = [
+        ("client_assertion", "a.b.c"),
+        ("client_assertion_type", jwt_bearer),
+        ("client_id", "app"),
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "spent"),
+    ];
+    assert_eq!(asked.form(), BTreeMap::from(expected));
+    assert!(!asked.headers.contains_key(header::AUTHORIZATION));
+}
+
+#[tokio::test]
+async fn without_an_assertion_nothing_is_sent() {
+    let endpoint = Endpoint::answering(200, TOKENS).await;
+    let refuses = async || Err::<Secret, _>("the platform has none");
+    let client = endpoint.client().assertion(refuses);
+    let error = ask(RefreshToken::new(client)).await.unwrap_err();
+    assert_eq!(provider_error(&error).code(), "no_client_assertion");
+    assert_eq!(classify(&*error).0, AcquireErrorKind::Failed);
+    assert!(text(&error).contains("the platform has none"));
+
+    let hangs = || std::future::pending::<Result<Secret, BoxError>>();
+    let client = endpoint.client().timeout(Duration::from_millis(50));
+    let asked = ask(RefreshToken::new(client.assertion(hangs)));
+    let ended = tokio::time::timeout(Duration::from_secs(10), asked).await;
+    let error = ended.expect("given up").unwrap_err();
+    assert_eq!(provider_error(&error).code(), "unreachable");
+    assert!(endpoint.asked.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -450,9 +488,15 @@ async fn errors_show_neither_the_url_nor_what_was_sent() {
     let client = Client::new(url, "app").unwrap();
     let client = client.secret("canary").param("x", "canary");
     assert!(!format!("{client:?}").contains("canary"));
-    let error = ask(JwtBearer::new(client, "canary")).await.unwrap_err();
-    assert_eq!(provider_error(&error).code(), "unreachable");
-    assert!(!text(&error).contains("canary"), "{}", text(&error));
+    for client in [
+        client.clone(),
+        client.clone().http_client(::reqwest::Client::new()),
+        client.http_client(reqwest_0_13::Client::new()),
+    ] {
+        let error = ask(JwtBearer::new(client, "canary")).await.unwrap_err();
+        assert_eq!(provider_error(&error).code(), "unreachable");
+        assert!(!text(&error).contains("canary"), "{}", text(&error));
+    }
 }
 
 #[tokio::test]
@@ -463,7 +507,7 @@ async fn a_huge_answer_is_not_read() {
     };
     let endpoint = valid(1 << 20).await;
     let error = refusal(&endpoint).await;
-    assert!(text(&error).contains("larger than 1 MiB"));
+    assert!(text(&error).contains("larger than 1048576 bytes"));
     let endpoint = valid((1 << 20) - 64).await;
     ask(ClientCredentials::new(endpoint.client()))
         .await

@@ -1,7 +1,6 @@
 //! `TokenExchange`.
 
 use super::Client;
-use super::request::GrantType;
 use crate::acquire::{Acquire, AcquireFuture, Prior};
 use crate::secret::Secret;
 
@@ -74,7 +73,7 @@ impl TokenExchange {
 
 impl Acquire for TokenExchange {
     fn acquire(&self, prior: Prior) -> AcquireFuture {
-        let grant = GrantType::Extension("urn:ietf:params:oauth:grant-type:token-exchange");
+        let grant = "urn:ietf:params:oauth:grant-type:token-exchange";
         let (subject, subject_type) = &self.subject;
         let mut own = vec![
             ("subject_token", subject.expose()),

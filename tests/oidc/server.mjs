@@ -2,8 +2,15 @@
 // grant. Whoever comes is signed in as alice without a page.
 //
 // REDIRECT_URI=http://… AT_TTL=seconds node server.mjs      prints "READY <issuer>"
+//
+// For an access token of its own it gives others on behalf of the same user, with scope offline_access a refresh token,
+// too (RFC 7523 §2.1 as Entra ID has it).
+//
+// PUT /clients registers the client of this metadata (RFC 7591 §2), or replaces it.
 import http from 'node:http';
-import { Provider } from 'oidc-provider';
+import { json } from 'node:stream/consumers';
+import { Provider, errors } from 'oidc-provider';
+import Adapter from 'oidc-provider/lib/adapters/memory_adapter.js';
 
 const lifetime = Number(process.env.AT_TTL);
 const stats = { refreshed: 0, invalid_grant: 0, revoked: 0 };
@@ -36,9 +43,11 @@ function start(issuer) {
       introspection: { enabled: true },
       revocation: { enabled: true },
     },
+    enabledJWA: { clientAuthSigningAlgValues: ['RS256', 'PS256', 'ES256'] },
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
     cookies: { keys: ['of the tests'] },
   });
+  provider.registerGrantType(JWT_BEARER, (context) => onBehalfOf(provider, context), ['assertion', 'requested_token_use', 'scope']);
   provider.on('server_error', (_, error) => console.error(error));
   provider.on('grant.success', (context) => {
     if (context.oidc.params.grant_type === 'refresh_token') stats.refreshed += 1;
@@ -48,6 +57,23 @@ function start(issuer) {
   });
   provider.on('grant.revoked', () => { stats.revoked += 1; });
   return provider;
+}
+
+const JWT_BEARER = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
+
+async function onBehalfOf(provider, context) {
+  const { client, params: { assertion, requested_token_use: use, scope } } = context.oidc;
+  const user = await provider.AccessToken.find(assertion);
+  if (!user?.isValid || use !== 'on_behalf_of') throw new errors.InvalidGrant('the assertion is not valid');
+  const { accountId } = user;
+  const grant = new provider.Grant({ accountId, clientId: client.clientId });
+  grant.addOIDCScope(scope);
+  const common = { accountId, client, grantId: await grant.save(), gty: JWT_BEARER, scope };
+  const token = new provider.AccessToken(common);
+  context.body = { access_token: await token.save(), expires_in: token.expiration, token_type: token.tokenType, scope };
+  if (!scope.split(' ').includes('offline_access')) return;
+  const refreshToken = new provider.RefreshToken({ ...common, authTime: Math.floor(Date.now() / 1000), rotations: 0 });
+  context.body.refresh_token = await refreshToken.save();
 }
 
 // Signs in and consents.
@@ -61,6 +87,13 @@ async function interact(provider, request, response) {
   await provider.interactionFinished(request, response, result);
 }
 
+// A client that is not in the configuration is looked up for each request.
+async function register(request, response) {
+  const metadata = await json(request);
+  await new Adapter('Client').upsert(metadata.client_id, metadata);
+  response.writeHead(204).end();
+}
+
 const server = http.createServer();
 server.listen(0, '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
@@ -69,6 +102,7 @@ server.listen(0, '127.0.0.1', () => {
   server.on('request', async (request, response) => {
     try {
       if (request.url === '/stats') response.end(JSON.stringify(stats));
+      else if (request.method === 'PUT' && request.url === '/clients') await register(request, response);
       else if (!request.url.startsWith('/interaction/')) await answer(request, response);
       else await interact(provider, request, response);
     } catch (error) {

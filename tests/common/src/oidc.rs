@@ -6,9 +6,12 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use oauth2::url::Url;
 use oauth2::url::form_urlencoded::byte_serialize;
-use reqwest::Response;
+use reqwest::{Method, Response};
 use serde_json::Value;
+
+use crate::browser::Browser;
 
 const FILES: [(&str, &str); 3] = [
     ("package.json", include_str!("../../oidc/package.json")),
@@ -20,6 +23,12 @@ const FILES: [(&str, &str); 3] = [
 ];
 
 const MISSING: &str = "is missing: run ./scripts/test, or `apt-get install nodejs npm`";
+
+/// A verifier and its challenge, from RFC 7636 appendix B.
+const PKCE: [&str; 2] = [
+    "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+    "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+];
 
 /// A server on a free loopback port. Killed on drop.
 pub struct OidcProvider {
@@ -78,6 +87,43 @@ impl OidcProvider {
             ("refresh_token", refresh_token),
         ];
         self.ask("/token", client, &form).await.status().as_u16()
+    }
+
+    /// Registers the client of this metadata (RFC 7591 §2), or replaces it.
+    pub async fn register(&self, metadata: &Value) {
+        let request = reqwest::Client::new().put(format!("{}/clients", self.issuer));
+        let answer = request.body(metadata.to_string()).send().await.unwrap();
+        assert_eq!(answer.status(), 204);
+    }
+
+    /// Signs alice in, with a refresh token; the answer of the token endpoint.
+    pub async fn sign_in(&self, client: (&str, &str), redirect_uri: &str) -> String {
+        let [verifier, challenge] = PKCE;
+        let query = [
+            ("client_id", client.0),
+            ("response_type", "code"),
+            ("redirect_uri", redirect_uri),
+            ("scope", "openid offline_access"),
+            ("prompt", "consent"),
+            ("code_challenge", challenge),
+            ("code_challenge_method", "S256"),
+        ];
+        let at = format!("{}/auth", self.issuer);
+        let mut next = Url::parse_with_params(&at, query).unwrap();
+        let mut browser = Browser::new();
+        while !next.as_str().starts_with(redirect_uri) {
+            let (answer, to) = browser.step(Method::GET, next).await;
+            next = to.unwrap_or_else(|| panic!("no redirect: {answer:?}"));
+        }
+        let code = next.query_pairs().find(|(name, _)| name == "code");
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", &code.expect("a code").1),
+            ("redirect_uri", redirect_uri),
+            ("code_verifier", verifier),
+        ];
+        let answer = self.ask("/token", client, &form).await;
+        answer.text().await.unwrap()
     }
 
     async fn ask(&self, path: &str, client: (&str, &str), form: &[(&str, &str)]) -> Response {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tower_token_cache::grant::{
-    AuthStyle, Client, ClientCredentials, JwtBearer, RefreshToken, TokenExchange,
+    AuthStyle, Client, ClientCredentials, JwtBearer, PrivateKeyJwt, RefreshToken, SigningKey,
+    TokenExchange,
 };
 use tower_token_cache::outgoing::{BearerLayer, Origins};
 use tower_token_cache::seal::{KeyRecord, RingKey};
@@ -89,6 +90,16 @@ fn sources(evidence: &Evidence) {
     );
     let exchange = TokenExchange::new(client, ASSERTION, "t").actor(ACCESS, "t");
     evidence.debug("a grant", &exchange);
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/certificates/old_sec1.pem"
+    );
+    let pem = std::fs::read_to_string(path).unwrap();
+    let key = SigningKey::from_pem(&pem).unwrap().kid("k");
+    evidence.debug("a client's key", &key);
+    evidence.debug("a client's assertion", &PrivateKeyJwt::new(key));
+    let broken = SigningKey::from_pem(pem.replace("BEGIN EC", "BEGIN")).unwrap_err();
+    evidence.error("a client's key", &broken);
     let bad = [
         format!("https://user:{PASSWORD}@login.example/token"),
         format!("http://login.example/token?secret={CLIENT_SECRET}"),

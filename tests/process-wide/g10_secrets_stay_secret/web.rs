@@ -129,25 +129,40 @@ pub(crate) async fn ask_a_provider(evidence: &Evidence) {
         (400, r#"{"error":"invalid_grant"}"#.to_owned()),
     ];
     for (status, answer) in answers {
-        for style in [AuthStyle::Basic, AuthStyle::Body] {
+        for known_by in KNOWN_BY {
             let status = StatusCode::from_u16(status).unwrap();
             let answer = answer.clone();
             let handler = async move || (status, answer);
             let app = Router::new().fallback(axum::routing::any(handler));
             let url = format!("{}/token?client_secret={CLIENT_SECRET}", start(app).await);
-            grants(evidence, url, style).await;
+            grants(evidence, url, known_by).await;
         }
     }
     let nobody = format!(
         "http://127.0.0.1:{}/token?x={CLIENT_SECRET}",
         common::free_port()
     );
-    grants(evidence, nobody, AuthStyle::Basic).await;
+    for known_by in KNOWN_BY {
+        grants(evidence, nobody.clone(), known_by).await;
+    }
 }
 
-async fn grants(evidence: &Evidence, url: String, style: AuthStyle) {
-    let client = Client::new(url, "app").unwrap();
-    let client = client.secret(CLIENT_SECRET).auth_style(style);
+/// How a client proves who it is, and by which HTTP client.
+const KNOWN_BY: [fn(Client) -> Client; 4] = [
+    |client| client.secret(CLIENT_SECRET),
+    |client| client.secret(CLIENT_SECRET).auth_style(AuthStyle::Body),
+    |client| {
+        let client = client.http_client(reqwest::Client::new());
+        client.assertion(async || Ok::<_, tower_token_cache::BoxError>(ASSERTION))
+    },
+    |client| {
+        let client = client.http_client(reqwest_0_13::Client::new());
+        client.secret(CLIENT_SECRET)
+    },
+];
+
+async fn grants(evidence: &Evidence, url: String, known_by: fn(Client) -> Client) {
+    let client = known_by(Client::new(url, "app").unwrap());
     let exchange = TokenExchange::new(client.clone(), ASSERTION, "urn:x");
     let sources: [Arc<dyn Acquire>; 4] = [
         Arc::new(RefreshToken::new(client.clone())),
