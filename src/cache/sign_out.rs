@@ -49,7 +49,42 @@ impl TokenCache {
     /// [journal](crate::Builder::journal) could not take it either; it is then in effect in this process, and
     /// is sent to L2 as long as the process lives.
     pub async fn sign_out_user(&self, user: &str) -> Result<Durability, Error> {
-        let user = PartitionKey::epoch_of(user)?;
+        self.raise(PartitionKey::epoch_of(user)?).await
+    }
+
+    /// Signs out every session that was linked to this session of the provider, by
+    /// [`SignIn::provider_session`](crate::session::SignIn::provider_session) or
+    /// [`Tokens::link_provider_session`](crate::Tokens::link_provider_session): what an OpenID provider asks for by a
+    /// logout token with `iss` and `sid` (OpenID Connect Back-Channel Logout 1.0). All that
+    /// [`sign_out_user`](Self::sign_out_user) promises holds here. Check the token before: a forged
+    /// one would end sessions.
+    ///
+    /// # Errors
+    /// As for [`sign_out_user`](Self::sign_out_user).
+    pub async fn sign_out_provider_session(
+        &self,
+        iss: &str,
+        sid: &str,
+    ) -> Result<Durability, Error> {
+        self.raise(PartitionKey::epoch_of_provider_session(iss, sid)?)
+            .await
+    }
+
+    /// Signs out every session that was linked to this user of the provider, by
+    /// [`SignIn::provider_user`](crate::session::SignIn::provider_user) or
+    /// [`Tokens::link_provider_user`](crate::Tokens::link_provider_user): what an OpenID provider asks for by a logout
+    /// token with `iss` and `sub`, and without `sid`. All that [`sign_out_user`](Self::sign_out_user) promises holds
+    /// here.
+    ///
+    /// # Errors
+    /// As for [`sign_out_user`](Self::sign_out_user).
+    pub async fn sign_out_provider_user(&self, iss: &str, sub: &str) -> Result<Durability, Error> {
+        self.raise(PartitionKey::epoch_of_provider_user(iss, sub)?)
+            .await
+    }
+
+    /// Signs out every session that is linked to this epoch.
+    async fn raise(&self, user: PartitionKey) -> Result<Durability, Error> {
         let engine = &self.0;
         if engine.queue.is_closed() {
             return Err(Error::ShutDown);

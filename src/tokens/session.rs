@@ -109,6 +109,28 @@ impl Tokens {
         self.link(PartitionKey::epoch_of(user)?).await
     }
 
+    /// Links this session to a session at the provider, as
+    /// [`SignIn::provider_session`](crate::session::SignIn::provider_session) does, so that
+    /// [`TokenCache::sign_out_provider_session`](crate::TokenCache::sign_out_provider_session) ends it.
+    ///
+    /// # Errors
+    /// As for [`link_user`](Self::link_user).
+    pub async fn link_provider_session(&self, iss: &str, sid: &str) -> Result<(), Error> {
+        self.link(PartitionKey::epoch_of_provider_session(iss, sid)?)
+            .await
+    }
+
+    /// Links this session to a user as the provider knows them, as
+    /// [`SignIn::provider_user`](crate::session::SignIn::provider_user) does, so that
+    /// [`TokenCache::sign_out_provider_user`](crate::TokenCache::sign_out_provider_user) ends it.
+    ///
+    /// # Errors
+    /// As for [`link_user`](Self::link_user).
+    pub async fn link_provider_user(&self, iss: &str, sub: &str) -> Result<(), Error> {
+        self.link(PartitionKey::epoch_of_provider_user(iss, sub)?)
+            .await
+    }
+
     /// Links the session to the user of this epoch.
     pub(super) async fn link(&self, user: PartitionKey) -> Result<(), Error> {
         let session = self.session()?;

@@ -38,7 +38,7 @@ impl Tokens {
     /// | [`Strict`](crate::FailurePolicy::Strict) | [`Error::Unavailable`], and no user is signed in. |
     /// | [`Bypass`](crate::FailurePolicy::Bypass) | The new session is in memory only; the sign-out is as under `Degrade`. |
     ///
-    /// With [a user](SignIn::user) it is [`Error::Unavailable`] whatever the policy: as for
+    /// With [a user](SignIn::user) or another link it is [`Error::Unavailable`] whatever the policy: as for
     /// [`link_user`](Self::link_user), L2 is asked for the user's epoch.
     ///
     /// On an error the browser keeps its cookie, and no user is signed in: the session before is over all the same,
@@ -50,9 +50,9 @@ impl Tokens {
     /// [`Error::ResponseSent`]; [`Error::Randomness`]; [`Error::Unavailable`], as above; and those of
     /// [`insert`](Self::insert) and [`sign_out`](Self::sign_out).
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<Durability, Error> {
-        let SignIn { key, tokens, users } = sign_in;
+        let SignIn { key, tokens, links } = sign_in;
         let entries = Vec::from_iter(self.entries_of(&key?, tokens)?);
-        let users = users.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let users = links.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (handle, policy) = (&*self.handle, self.failure_policy());
         if self.is_in_cookies() {
             let ended = self.sign_out().await?;

@@ -174,6 +174,50 @@ async fn a_session_of_several_users_ends_with_the_first() {
     }
 }
 
+/// A provider names a session of its own, or a user: what it does not name goes on.
+#[tokio::test]
+async fn a_provider_ends_the_session_or_the_user_that_it_names() {
+    let (google, entra) = ("https://google.example", "https://entra.example");
+    let fleet = Fleet::new();
+    let cache = fleet.instance(|it| it);
+    // As by other links: `iss` and `sid`, or `iss` and `sub`, and never the user of the application.
+    let sessions = [
+        ("phone", google, "1", "ada"),
+        ("laptop", google, "2", "ada"),
+        ("bob", google, "3", "1"),
+        ("elsewhere", entra, "1", "ada"),
+    ];
+    for (id, iss, sid, sub) in sessions {
+        sign_in(&cache, id).await;
+        let tokens = cache.tokens(session(id));
+        tokens.link_provider_session(iss, sid).await.unwrap();
+        tokens.link_provider_user(iss, sub).await.unwrap();
+    }
+    let alive = async || {
+        let instance = fleet.instance(|it| it);
+        let mut alive = Vec::new();
+        for (id, ..) in sessions {
+            let found = refresh_token(&instance, id).await;
+            alive.extend(found.is_hit().then_some(id));
+        }
+        alive
+    };
+    let other = fleet.instance(|it| it);
+    for (iss, sid) in [(google, "ada"), ("1", google), (google, "")] {
+        let _ = other.sign_out_provider_session(iss, sid).await;
+    }
+    assert_eq!(alive().await, ["phone", "laptop", "bob", "elsewhere"]);
+    let ended = other.sign_out_provider_session(google, "1").await;
+    assert_stored(ended.unwrap());
+    assert_eq!(alive().await, ["laptop", "bob", "elsewhere"]);
+    let ended = other.sign_out_provider_user(google, "ada").await;
+    assert_stored(ended.unwrap());
+    assert_eq!(alive().await, ["bob", "elsewhere"]);
+    // The instance that had them in memory.
+    cache.tokens(session("laptop")).reload().await.unwrap();
+    assert_eq!(refresh_token(&cache, "laptop").await, Lookup::Absent);
+}
+
 /// While L2 is away it holds here, is told when L2 is back, and a restart of the task is not needed.
 #[tokio::test(start_paused = true)]
 async fn a_dead_l2_is_told_later() {
