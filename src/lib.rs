@@ -34,6 +34,7 @@
 //! | `sqlite` | `SqliteStore` (needs Rust 1.94) |
 //! | `oauth2` | conversion from the answers of the `oauth2` and `openidconnect` crates |
 //! | `grants` | ready-made sources of tokens: `grant` |
+//! | `logout` | back-channel logout by an OpenID provider: `logout` |
 //! | `reqwest-middleware` | [`outgoing::BearerLayer`] as a middleware of `reqwest-middleware` |
 //! | `metrics` | counters, gauges and durations for the `metrics` crate: [`Stats`] lists them |
 //! | `serde` | `Config`: settings from a file or the environment; [`Stats`] and [`Health`] are `Serialize` |
@@ -81,6 +82,8 @@ mod error;
 pub mod grant;
 pub mod key;
 pub mod layer;
+#[cfg(feature = "logout")]
+pub mod logout;
 mod lookup;
 mod memory;
 #[cfg(feature = "oauth2")]

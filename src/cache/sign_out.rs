@@ -5,10 +5,16 @@ use std::time::Duration;
 
 use crate::cache::TokenCache;
 use crate::engine::core::Engine;
+#[cfg(feature = "logout")]
+use crate::engine::error::L2Error;
+#[cfg(feature = "logout")]
+use crate::engine::namespace::Number;
 use crate::engine::sign_out::owed::PATIENCE;
 use crate::error::Error;
 use crate::key::PartitionKey;
 use crate::lookup::Durability;
+#[cfg(feature = "logout")]
+use crate::store::{Raise, Revision};
 
 impl TokenCache {
     /// Signs out every user of this [namespace](crate::Builder::namespace), on all instances: for an
@@ -118,5 +124,41 @@ impl TokenCache {
         let listed = engine.detached(engine.deadline(), looks).await;
         let listed = listed.and_then(|listed| listed);
         listed.map_err(|failure| Error::Unavailable(failure.error))
+    }
+}
+
+/// Logout tokens of providers. One that was obeyed is an epoch of its own: a record that is there or not.
+#[cfg(feature = "logout")]
+impl TokenCache {
+    /// Whether a logout token was obeyed before, on any instance.
+    pub(crate) async fn was_obeyed(&self, token: &PartitionKey) -> Result<bool, Error> {
+        let (engine, token) = (&self.0, token.clone());
+        let asks = |engine: Arc<Engine>| async move {
+            let id = engine.id(&token).await?;
+            let revision = engine.ask::<Revision>(id).await?;
+            Ok::<_, L2Error>(revision.generation > 0)
+        };
+        let asked = engine.detached(engine.deadline(), asks).await;
+        let asked = asked.and_then(|asked| asked);
+        asked.map_err(|failure| Error::Unavailable(failure.error))
+    }
+
+    /// From now on it was, for this long.
+    pub(crate) async fn note_obeyed(
+        &self,
+        token: &PartitionKey,
+        keep: Duration,
+    ) -> Result<(), Error> {
+        let (engine, token) = (&self.0, token.clone());
+        let notes = |engine: Arc<Engine>| async move {
+            let id = engine.id(&token).await?;
+            let begin = Raise::Begin(Number::at(engine.clock.now()).get());
+            engine.l2.raise(&id, begin, Some(keep)).await
+        };
+        let noted = engine.detached(engine.deadline(), notes).await;
+        let noted = noted.and_then(|noted| noted);
+        noted
+            .map(drop)
+            .map_err(|failure| Error::Unavailable(failure.error))
     }
 }

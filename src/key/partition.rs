@@ -141,6 +141,12 @@ impl PartitionKey {
         Ok(Self::from_parts(PartitionKind::User, &text))
     }
 
+    /// What stands for a logout token that was obeyed.
+    #[cfg(feature = "logout")]
+    pub(crate) fn logout_token(iss: &str, jti: &str) -> Result<Self, KeyError> {
+        Self::epoch_at("jti", iss, jti)
+    }
+
     /// The list of the sessions that are linked to an epoch.
     pub(crate) fn list_of(epoch: &[u8; 32]) -> Self {
         let text = format!("{LIST}{}", URL_SAFE_NO_PAD.encode(epoch));
