@@ -57,7 +57,9 @@ impl StdError for LogoutError {
 impl From<Error> for LogoutError {
     fn from(error: Error) -> Self {
         match error {
-            Error::InvalidKey(_) => Self::Invalid("`sub`, `sid` or `jti` is too long"),
+            Error::InvalidKey(_) => {
+                Self::Invalid("`sub`, `sid` or `jti` is too long, or has control characters")
+            }
             error => Self::Store(error),
         }
     }

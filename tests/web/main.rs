@@ -7,6 +7,7 @@ mod cookie;
 mod errors;
 mod layer;
 mod login;
+mod logout;
 mod outgoing;
 mod playground;
 mod session;
