@@ -98,6 +98,7 @@ mod random;
 mod reasons;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rejection;
+mod revoke;
 #[cfg(not(feature = "__tests"))]
 mod sabotage;
 #[cfg(feature = "__tests")]
@@ -141,6 +142,7 @@ pub use crate::policy::{
 };
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub use crate::rejection::TokensRejection;
+pub use crate::revoke::Revoke;
 #[cfg(feature = "seal")]
 pub use crate::seal::KeyRing;
 pub use crate::secret::Secret;

@@ -19,6 +19,7 @@ use crate::engine::l2::questions::Questions;
 use crate::engine::namespace::NamespaceNumber;
 use crate::engine::partition::links::Users;
 use crate::engine::partition::rules::Rules;
+use crate::engine::revocations::Revocations;
 use crate::engine::runtime::operations::Operations;
 use crate::engine::runtime::thread::EngineThread;
 use crate::engine::sign_out::owed_users::UserSignOuts;
@@ -95,12 +96,13 @@ impl Builder {
             queue,
             deferred: crate::engine::write_behind::deferred::Deferred::default(),
             budget: Budget::new(self.max_pending_changes, self.max_pending_bytes),
-            counters,
             sleeps: AtomicU32::new(self.clock.sleeps()),
             clock: self.clock,
             rules,
             flights: Flights::new(self.acquisitions.max),
             operations: Operations::new(),
+            revocations: Revocations::new(self.revokers.into_iter().flatten(), counters.clone()),
+            counters,
             acquisitions: self.acquisitions,
             failure_policy: self.failure_policy,
             write_mode: self.write_mode,
@@ -118,6 +120,8 @@ impl Builder {
 
     /// The settings as text, to compare them with those of another cache of this name.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let revoked = self.revokers.iter().flatten();
+        let revoked = Vec::from_iter(revoked.map(|it| format!("{:?}", it.client)));
         let pending = (self.max_pending_changes, self.max_pending_bytes);
         let settings = [
             (
@@ -131,6 +135,7 @@ impl Builder {
             ("failure_policy", format!("{:?}", self.failure_policy)),
             ("write_mode", format!("{:?}", self.write_mode)),
             ("on_l2_failure", self.hook.is_some().to_string()),
+            ("revoke_with", revoked.join(" ")),
             ("timeouts", format!("{:?}", self.timeouts)),
             ("max_pending", format!("{pending:?}")),
             ("acquisitions", format!("{:?}", self.acquisitions)),
@@ -147,6 +152,15 @@ impl Builder {
                 "namespace",
                 "must be 1 to 64 letters, digits, '.', '_', '-' or ':'",
             ));
+        }
+        for (at, revoker) in self.revokers.iter().enumerate() {
+            let revoker = revoker.as_ref().map_err(|error| {
+                ConfigError::new("revoke_with", "must name a client").with_source(error.clone())
+            })?;
+            let mut earlier = self.revokers[..at].iter().flatten();
+            if earlier.any(|earlier| earlier.client == revoker.client) {
+                return Err(ConfigError::new("revoke_with", "names a client twice"));
+            }
         }
         self.l1.validate()?;
         self.lifetimes.validate()?;

@@ -15,6 +15,7 @@ use crate::engine::l1::table::Partitions;
 use crate::engine::l2::calls::L2;
 use crate::engine::l2::questions::Questions;
 use crate::engine::partition::rules::Rules;
+use crate::engine::revocations::Revocations;
 use crate::engine::runtime::operations::Operations;
 use crate::engine::runtime::thread::EngineThread;
 use crate::engine::sign_out::owed_users::UserSignOuts;
@@ -44,6 +45,7 @@ pub(crate) struct Engine {
     pub(crate) rules: Rules,
     pub(crate) flights: Flights,
     pub(crate) operations: Operations,
+    pub(crate) revocations: Revocations,
     pub(crate) acquisitions: Acquisitions,
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   operations    read   write   take   rename   sessions   sign_in   sign_out   what a handle asks for
-//!                 (beside them: fallback, shutdown, stats, health)
+//!                 (beside them: fallback, shutdown, stats, health, revocations)
 //!                                 |
 //!   work          acquire   write_behind   load   coherence        flights and background tasks
 //!                                 |
@@ -46,6 +46,7 @@ mod overload_tests;
 pub(crate) mod partition;
 pub(crate) mod read;
 pub(crate) mod rename;
+pub(crate) mod revocations;
 pub(crate) mod runtime;
 pub(crate) mod sessions;
 pub(crate) mod shutdown;

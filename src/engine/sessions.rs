@@ -15,6 +15,8 @@ use crate::engine::partition::links::{Link, Links};
 use crate::engine::partition::merge::{DecodedLoad, ReadStart};
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::{Partition, State};
+use crate::engine::revocations::Revocable;
+use crate::engine::write::Revokes;
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
@@ -151,7 +153,8 @@ impl Engine {
                 return None;
             }
             state.generation = state.generation.max(Some(fetched.generation));
-            self.end_session(partition, state);
+            let entries = fetched.entries.iter().map(|(name, value)| (name, value));
+            self.end_session(partition, state, self.revocations.among(entries));
             Some(see(state, self.now()))
         })?;
         self.wake();
@@ -164,7 +167,7 @@ impl Engine {
         let (partition, ended) = self.partitions.with(key, |partition, state| {
             let ended = state.links.are_over().then(|| state.links.clone());
             if ended.is_some() {
-                self.end_session(partition, state);
+                self.end_session(partition, state, Vec::new());
             }
             (partition.clone(), ended)
         });
@@ -175,12 +178,17 @@ impl Engine {
         partition
     }
 
-    fn end_session(&self, partition: &Arc<Partition>, state: &mut State) {
+    /// `in_l2` are refresh tokens of the session that memory may not have.
+    fn end_session(&self, partition: &Arc<Partition>, state: &mut State, in_l2: Vec<Revocable>) {
         if state.is_signing_out() {
             return;
         }
+        state.revoke(&self.revocations);
         let dropped = state.sign_out(self.queue.next_id(), self.now().moment);
         self.counters.signed_out_changes.add(dropped as u64);
+        if let Some(revoke) = &mut state.pending().revoke {
+            revoke.extend(in_l2);
+        }
         // Ends this generation only: the next session may have begun on another instance.
         let is_confirmed = state.generation.is_some();
         state.amend_sign_out(|sign_out| sign_out.is_confirmed = is_confirmed);
@@ -265,7 +273,7 @@ impl Engine {
     pub(crate) fn unlist_all(self: &Arc<Self>, epoch: &[u8; 32]) {
         let list = PartitionKey::list_of(epoch);
         // The list only serves to show sessions, so the write is not waited for.
-        let _ = self.sign_out(&list, &mut None);
+        let _ = self.sign_out(&list, &mut None, Revokes::Nothing);
     }
 
     /// A session that was moved goes on the same lists.
@@ -299,10 +307,17 @@ impl Engine {
         let list = PartitionKey::list_of(id.digest());
         let read = self.fetch(&list, |state, now: Now| state.usable_entries(now));
         let (entries, _) = read.await?;
-        let session = |(_, value): (TokenKey, Value)| match value {
-            Value::Token(listed) => PartitionKey::from_text(listed.access_token()),
+        let sessions = entries.iter().filter_map(|(_, value)| value.as_listed());
+        Ok(sessions.collect())
+    }
+}
+
+impl Value {
+    /// The session that an entry of a list stands for.
+    pub(crate) fn as_listed(&self) -> Option<PartitionKey> {
+        match self {
+            Self::Token(listed) => PartitionKey::from_text(listed.access_token()),
             _ => None,
-        };
-        Ok(entries.into_iter().filter_map(session).collect())
+        }
     }
 }

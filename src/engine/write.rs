@@ -22,6 +22,14 @@ use crate::policy::FailurePolicy;
 /// or have failed.
 pub(crate) type CommitWait = Bounded<oneshot::Receiver<Result<Written, L2Error>>>;
 
+/// What a sign-out has revoked at the provider.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Revokes {
+    RefreshTokens,
+    /// The session's tokens go on elsewhere, or a new session may be of the same grant.
+    Nothing,
+}
+
 impl Engine {
     /// Changes entries; `None` removes one. On return every handle in this process sees them.
     pub(crate) async fn change(
@@ -112,6 +120,7 @@ impl Engine {
         self: &Arc<Self>,
         key: &PartitionKey,
         observed: &mut Option<Observed>,
+        revokes: Revokes,
     ) -> Result<CommitWait, Error> {
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
@@ -119,6 +128,9 @@ impl Engine {
         let (now, id) = (self.now(), self.queue.next_id());
         let (dropped, links) = self.partitions.with(key, |_, state| {
             let links = state.links.clone();
+            if revokes == Revokes::RefreshTokens {
+                state.revoke(&self.revocations);
+            }
             let dropped = state.sign_out(id, now.moment);
             *observed = Some(state.observe(now));
             (dropped, links)

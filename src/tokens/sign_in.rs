@@ -3,6 +3,7 @@
 use futures_util::future::join;
 
 use super::{Session, Tokens};
+use crate::engine::write::Revokes;
 use crate::error::Error;
 use crate::key::PartitionKind;
 use crate::lookup::Durability;
@@ -55,7 +56,7 @@ impl Tokens {
         let users = links.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (handle, policy) = (&*self.handle, self.failure_policy());
         if self.is_in_cookies() {
-            let ended = self.sign_out().await?;
+            let ended = self.sign_out_with(Revokes::Nothing).await?;
             let entries = entries.into_iter();
             let changes = entries.map(|(name, value)| (name, Some(value)));
             self.change(changes.collect(), false).await?;
@@ -70,7 +71,10 @@ impl Tokens {
         // In memory the old session ends now, whatever becomes of the new one.
         let old = self.own_session();
         let ends = old
-            .map(|old| handle.engine.sign_out(&old.partition, &mut None))
+            .map(|old| {
+                let engine = &handle.engine;
+                engine.sign_out(&old.partition, &mut None, Revokes::Nothing)
+            })
             .transpose()?;
         let ends = async {
             match ends {

@@ -30,6 +30,7 @@ mod move_to;
 mod moves_in_steps;
 mod nested;
 mod refresh_token_expiry;
+mod revocation;
 mod session_values;
 mod sessions;
 mod settings;

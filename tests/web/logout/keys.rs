@@ -70,7 +70,7 @@ async fn without_a_name_the_only_key_that_fits_counts() {
     };
     assert_eq!(status(&site.logout, &nameless("a")).await, 200);
     let other = Key::new("2");
-    site.issuer.has(&[&other, &site.key]);
+    site.issuer.has(&[&site.key, &other]);
     let (_, there) = site.instance();
     assert_eq!(status(&there, &nameless("b")).await, 400);
     assert_eq!(status(&there, &site.token("b", "1")).await, 200);
