@@ -78,6 +78,7 @@ mod codec;
 pub mod cookie;
 mod engine;
 mod error;
+mod event;
 #[cfg(feature = "grants")]
 pub mod grant;
 pub mod key;
@@ -134,11 +135,13 @@ pub use crate::cache::{
 #[cfg(feature = "cookie")]
 pub use crate::cookie::CookieStore;
 pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};
+pub use crate::event::{Event, EventKind, SessionEnd, SignedOutBy};
 pub use crate::key::{KeyError, KeyExtractor, PartitionKey, PartitionKind, RequestHead, TokenKey};
 pub use crate::layer::{TokenCacheLayer, TokenCacheService};
 pub use crate::lookup::{CacheLevel, Durability, Lookup};
 pub use crate::policy::{
-    FailurePolicy, InvalidKey, L2Failure, L2Operation, MissingKey, OnFailure, WriteMode,
+    FailurePolicy, InvalidKey, L2Failure, L2Operation, MissingKey, OnFailure, RefusedRefreshToken,
+    WriteMode,
 };
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub use crate::rejection::TokensRejection;

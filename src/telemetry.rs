@@ -78,6 +78,7 @@ pub(crate) struct Counters {
     pub(crate) acquisitions: Counter,
     pub(crate) failed_acquisitions: Counter,
     pub(crate) invalid_keys: Counter,
+    pub(crate) dropped_events: Counter,
     pub(crate) revocations: Counter,
     pub(crate) failed_revocations: Counter,
     pub(crate) feed_told: Counter,
@@ -128,6 +129,10 @@ impl Counters {
             invalid_keys: Counter::new(
                 "invalid_keys",
                 "Requests whose partition key was not accepted.",
+            ),
+            dropped_events: Counter::new(
+                "dropped_events",
+                "Events that the hook for them was not told of.",
             ),
             revocations: Counter::new("revocations", "Refresh tokens that a provider has revoked."),
             failed_revocations: Counter::new(
@@ -194,6 +199,7 @@ impl Counters {
 /// | `tower_token_cache_acquisitions_total` | counter | — | `acquisitions` |
 /// | `tower_token_cache_failed_acquisitions_total` | counter | — | `failed_acquisitions` |
 /// | `tower_token_cache_invalid_keys_total` | counter | — | `invalid_keys` |
+/// | `tower_token_cache_dropped_events_total` | counter | — | `dropped_events` |
 /// | `tower_token_cache_revocations_total` | counter | — | `revocations` |
 /// | `tower_token_cache_failed_revocations_total` | counter | — | `failed_revocations` |
 /// | `tower_token_cache_abandoned_changes_total` | counter | — | `abandoned_changes` |
@@ -305,6 +311,8 @@ pub struct Stats {
     /// Requests whose partition key was not accepted, as two cookies of one name; see
     /// [`InvalidKey`](crate::InvalidKey).
     pub invalid_keys: u64,
+    /// [Events](crate::Builder::on_event) that the hook was not told of, because too many waited for it.
+    pub dropped_events: u64,
     /// Refresh tokens of signed-out sessions that a provider has [revoked](crate::Builder::revoke_with).
     pub revocations: u64,
     /// Those that could not be revoked: they are good until they expire.

@@ -9,6 +9,7 @@ use crate::engine::acquire::flights::Flights;
 use crate::engine::budget::Budget;
 use crate::engine::coherence::Coherence;
 use crate::engine::core::Engine;
+use crate::engine::events::Events;
 use crate::engine::fingerprint::Fingerprint;
 use crate::engine::journal::unacknowledged::SignOuts;
 use crate::engine::journal::writer::Journal;
@@ -34,7 +35,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`ConfigError`] that names the option at fault. `runtime` is at fault when the system gives
-    /// the cache no thread. `journal` is at fault when another process has it, other users than its owner
+    /// the cache no thread, and so is `on_event`. `journal` is at fault when another process has it, other users than its owner
     /// have rights to it, or it is not a journal of this namespace.
     pub fn build(self) -> Result<TokenCache, ConfigError> {
         self.validate()?;
@@ -45,6 +46,9 @@ impl Builder {
                 .map(|(thread, runtime)| (Some(thread), runtime))
                 .map_err(|error| ConfigError::new("runtime", "got no thread").with_source(error))?,
         };
+        let events = Events::start(self.event_hook.clone());
+        let events = events
+            .map_err(|error| ConfigError::new("on_event", "got no thread").with_source(error))?;
         if self.store.is_persistent() && !self.plaintext && !self.is_sealed() {
             tracing::warn!(
                 "tokens are stored in the clear: set a key_ring, or say that it is meant: plaintext()"
@@ -101,10 +105,12 @@ impl Builder {
             rules,
             flights: Flights::new(self.acquisitions.max),
             operations: Operations::new(),
+            events,
             revocations: Revocations::new(self.revokers.into_iter().flatten(), counters.clone()),
             counters,
             acquisitions: self.acquisitions,
             failure_policy: self.failure_policy,
+            refused_refresh_token: self.refused_refresh_token,
             write_mode: self.write_mode,
             fingerprint,
             user_sign_outs: UserSignOuts::default(),
@@ -134,6 +140,11 @@ impl Builder {
             ("lifetimes", self.lifetimes.fingerprint()),
             ("failure_policy", format!("{:?}", self.failure_policy)),
             ("write_mode", format!("{:?}", self.write_mode)),
+            ("on_event", self.event_hook.is_some().to_string()),
+            (
+                "refused_refresh_token",
+                format!("{:?}", self.refused_refresh_token),
+            ),
             ("on_l2_failure", self.hook.is_some().to_string()),
             ("revoke_with", revoked.join(" ")),
             ("timeouts", format!("{:?}", self.timeouts)),

@@ -10,8 +10,11 @@ use crate::cache::encryption::Encryption;
 use crate::cache::l1::L1;
 use crate::cache::lifetimes::Lifetimes;
 use crate::cache::timeouts::Timeouts;
+use crate::event::{Event, EventHook};
 use crate::key::{ClientName, KeyError};
-use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
+use crate::policy::{
+    FailureHook, FailurePolicy, L2Failure, OnFailure, RefusedRefreshToken, WriteMode,
+};
 use crate::revoke::{Revoke, Revoker};
 #[cfg(feature = "seal")]
 use crate::seal::KeyRing;
@@ -49,6 +52,8 @@ pub struct Builder {
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
     pub(crate) hook: Option<FailureHook>,
+    pub(crate) event_hook: Option<EventHook>,
+    pub(crate) refused_refresh_token: RefusedRefreshToken,
     pub(crate) revokers: Vec<Result<Revoker, KeyError>>,
     pub(crate) timeouts: Timeouts,
     pub(crate) max_pending_changes: u32,
@@ -74,6 +79,8 @@ impl Builder {
             failure_policy: FailurePolicy::default(),
             write_mode: WriteMode::default(),
             hook: None,
+            event_hook: None,
+            refused_refresh_token: RefusedRefreshToken::default(),
             revokers: Vec::new(),
             timeouts: Timeouts::new(),
             max_pending_changes: 100_000,
@@ -144,6 +151,38 @@ impl Builder {
         hook: impl Fn(&L2Failure<'_>) -> OnFailure + Send + Sync + 'static,
     ) -> Self {
         self.hook = Some(FailureHook(Arc::new(hook)));
+        self
+    }
+
+    /// Called with what happens to sessions through this instance: for audit logs and alarms. It runs on a thread of
+    /// its own, one event after the other, and later than what has happened: a hook that blocks or panics holds up
+    /// nothing else. 1,024 events wait for it; beyond that they are dropped, and counted as
+    /// [`Stats::dropped_events`](crate::Stats::dropped_events). A shutdown waits until it was told of all. No hook by
+    /// default.
+    ///
+    /// ```
+    /// use tower_token_cache::{Event, EventKind, MemoryStore, TokenCache};
+    ///
+    /// # fn main() -> Result<(), tower_token_cache::ConfigError> {
+    /// let cache = TokenCache::builder(MemoryStore::new())
+    ///     .on_event(|event: &Event| match &event.kind {
+    ///         EventKind::SignedOut(by) => println!("{:?} was signed out by {by:?}", event.partition),
+    ///         kind => println!("{:?}: {kind:?}", event.partition),
+    ///     })
+    ///     .build()?;
+    /// # let _ = cache;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_event(mut self, hook: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.event_hook = Some(EventHook(Arc::new(hook)));
+        self
+    }
+
+    /// What becomes of a session whose refresh token the provider has refused. Defaults to
+    /// [`RefusedRefreshToken::Keep`].
+    pub fn refused_refresh_token(mut self, then: RefusedRefreshToken) -> Self {
+        self.refused_refresh_token = then;
         self
     }
 

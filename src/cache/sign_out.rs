@@ -11,6 +11,7 @@ use crate::engine::error::L2Error;
 use crate::engine::namespace::Number;
 use crate::engine::sign_out::owed::PATIENCE;
 use crate::error::Error;
+use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKey;
 use crate::lookup::Durability;
 #[cfg(feature = "logout")]
@@ -33,7 +34,9 @@ impl TokenCache {
         let revokes = |engine: Arc<Engine>| async move { engine.revoke().await };
         let revoked = engine.detached(engine.deadline(), revokes).await;
         let revoked = revoked.and_then(|revoked| revoked);
-        revoked.map_err(|failure| Error::Unavailable(failure.error))
+        revoked.map_err(|failure| Error::Unavailable(failure.error))?;
+        engine.tell(None, EventKind::SignedOut(SignedOutBy::All));
+        Ok(())
     }
 
     /// Signs out every session that was ever [linked](crate::Tokens::link_user) to this user: "sign out
@@ -55,7 +58,8 @@ impl TokenCache {
     /// [journal](crate::Builder::journal) could not take it either; it is then in effect in this process, and
     /// is sent to L2 as long as the process lives.
     pub async fn sign_out_user(&self, user: &str) -> Result<Durability, Error> {
-        self.raise(PartitionKey::epoch_of(user)?).await
+        self.raise(PartitionKey::epoch_of(user)?, SignedOutBy::User)
+            .await
     }
 
     /// Signs out every session that was linked to this session of the provider, by
@@ -72,8 +76,8 @@ impl TokenCache {
         iss: &str,
         sid: &str,
     ) -> Result<Durability, Error> {
-        self.raise(PartitionKey::epoch_of_provider_session(iss, sid)?)
-            .await
+        let epoch = PartitionKey::epoch_of_provider_session(iss, sid)?;
+        self.raise(epoch, SignedOutBy::Provider).await
     }
 
     /// Signs out every session that was linked to this user of the provider, by
@@ -85,17 +89,18 @@ impl TokenCache {
     /// # Errors
     /// As for [`sign_out_user`](Self::sign_out_user).
     pub async fn sign_out_provider_user(&self, iss: &str, sub: &str) -> Result<Durability, Error> {
-        self.raise(PartitionKey::epoch_of_provider_user(iss, sub)?)
-            .await
+        let epoch = PartitionKey::epoch_of_provider_user(iss, sub)?;
+        self.raise(epoch, SignedOutBy::Provider).await
     }
 
     /// Signs out every session that is linked to this epoch.
-    async fn raise(&self, user: PartitionKey) -> Result<Durability, Error> {
+    async fn raise(&self, user: PartitionKey, by: SignedOutBy) -> Result<Durability, Error> {
         let engine = &self.0;
         if engine.queue.is_closed() {
             return Err(Error::ShutDown);
         }
         let id = engine.begin_to_end(&user);
+        engine.tell(None, EventKind::SignedOut(by));
         let journals = engine
             .journal
             .as_ref()

@@ -8,6 +8,7 @@ use crate::cache::acquisitions::Acquisitions;
 use crate::engine::acquire::flights::Flights;
 use crate::engine::budget::Budget;
 use crate::engine::coherence::Coherence;
+use crate::engine::events::Events;
 use crate::engine::fingerprint::Fingerprint;
 use crate::engine::journal::unacknowledged::SignOuts;
 use crate::engine::journal::writer::Journal;
@@ -21,7 +22,7 @@ use crate::engine::runtime::thread::EngineThread;
 use crate::engine::sign_out::owed_users::UserSignOuts;
 use crate::engine::write_behind::deferred::Deferred;
 use crate::engine::write_behind::queue::Queue;
-use crate::policy::{FailurePolicy, WriteMode};
+use crate::policy::{FailurePolicy, RefusedRefreshToken, WriteMode};
 use crate::store::{Loaded, Revision};
 use crate::telemetry::Counters;
 use crate::time::{Clock, Now};
@@ -46,8 +47,10 @@ pub(crate) struct Engine {
     pub(crate) flights: Flights,
     pub(crate) operations: Operations,
     pub(crate) revocations: Revocations,
+    pub(crate) events: Events,
     pub(crate) acquisitions: Acquisitions,
     pub(crate) failure_policy: FailurePolicy,
+    pub(crate) refused_refresh_token: RefusedRefreshToken,
     pub(crate) write_mode: WriteMode,
     pub(crate) user_sign_outs: UserSignOuts,
     /// The settings, for [`TokenCache::shared`](crate::TokenCache::shared) to compare.

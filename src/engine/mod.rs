@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   operations    read   write   take   rename   sessions   sign_in   sign_out   what a handle asks for
-//!                 (beside them: fallback, shutdown, stats, health, revocations)
+//!                 (beside them: fallback, shutdown, stats, health, revocations, events)
 //!                                 |
 //!   work          acquire   write_behind   load   coherence        flights and background tasks
 //!                                 |
@@ -32,6 +32,7 @@ pub(crate) mod budget;
 pub(crate) mod coherence;
 pub(crate) mod core;
 pub(crate) mod error;
+pub(crate) mod events;
 pub(crate) mod fallback;
 pub(crate) mod fingerprint;
 pub(crate) mod health;

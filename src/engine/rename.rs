@@ -13,7 +13,6 @@ use crate::engine::load::fetch::MAX_READS;
 use crate::engine::namespace::Number;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
-use crate::engine::write::Revokes;
 use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
@@ -243,7 +242,7 @@ impl Engine {
         self.change(to, changes, policy, &mut None).await?;
         self.enqueue(to);
         // The sign-out is queued. L2 is known not to answer, so it is not waited for.
-        drop(self.sign_out(from, observed, Revokes::Nothing)?);
+        drop(self.clear_out(from, observed)?);
         Ok(())
     }
 }

@@ -16,7 +16,6 @@ use crate::engine::partition::merge::{DecodedLoad, ReadStart};
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::{Partition, State};
 use crate::engine::revocations::Revocable;
-use crate::engine::write::Revokes;
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
@@ -273,7 +272,7 @@ impl Engine {
     pub(crate) fn unlist_all(self: &Arc<Self>, epoch: &[u8; 32]) {
         let list = PartitionKey::list_of(epoch);
         // The list only serves to show sessions, so the write is not waited for.
-        let _ = self.sign_out(&list, &mut None, Revokes::Nothing);
+        let _ = self.clear_out(&list, &mut None);
     }
 
     /// A session that was moved goes on the same lists.

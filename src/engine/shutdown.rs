@@ -81,6 +81,7 @@ impl Engine {
         }
         self.sign_outs.all_acknowledged().await;
         self.revocations.all_ended().await;
+        self.events.all_told().await;
         self.coherence.close();
     }
 }

@@ -6,7 +6,6 @@ use futures_util::future::{join_all, try_join_all};
 
 use crate::codec::Value;
 use crate::engine::core::Engine;
-use crate::engine::write::Revokes;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Durability;
@@ -87,6 +86,6 @@ impl Engine {
     /// Signs out a session whose id no browser has. It is not waited for.
     pub(crate) fn forget_session(self: &Arc<Self>, session: &PartitionKey) {
         // After a shutdown nothing is sent any more, and it ends with its lifetime.
-        drop(self.sign_out(session, &mut None, Revokes::Nothing));
+        drop(self.clear_out(session, &mut None));
     }
 }

@@ -25,6 +25,7 @@ impl Engine {
             signed_out_changes: counters.signed_out_changes.get(),
             superseded_changes: counters.superseded_changes.get(),
             invalid_keys: counters.invalid_keys.get(),
+            dropped_events: counters.dropped_events.get(),
             revocations: counters.revocations.get(),
             failed_revocations: counters.failed_revocations.get(),
             pending_revocations: self.revocations.pending() as u64,

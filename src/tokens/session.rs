@@ -1,8 +1,8 @@
 //! What a handle does with its whole session.
 
 use super::Tokens;
-use crate::engine::write::Revokes;
 use crate::error::Error;
+use crate::event::SignedOutBy;
 use crate::key::PartitionKey;
 use crate::lookup::Durability;
 
@@ -30,15 +30,15 @@ impl Tokens {
     /// L2 has not heard of: the partition is then signed out in this process, and L2 will be told as
     /// long as it lives.
     pub async fn sign_out(&self) -> Result<Durability, Error> {
-        self.sign_out_with(Revokes::RefreshTokens).await
+        self.sign_out_by(SignedOutBy::Session).await
     }
 
-    pub(super) async fn sign_out_with(&self, revokes: Revokes) -> Result<Durability, Error> {
+    pub(super) async fn sign_out_by(&self, by: SignedOutBy) -> Result<Durability, Error> {
         let session = self.session()?;
         let engine = &self.handle.engine;
         let mut observed = None;
         let sent = self.handle.head.is_closed();
-        let wait = engine.sign_out(&session.partition, &mut observed, revokes)?;
+        let wait = engine.sign_out(&session.partition, &mut observed, by)?;
         session.keep_new(observed);
         let ended = wait.await;
         if matches!(ended, Ok(Ok(Ok(_)))) {

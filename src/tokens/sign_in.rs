@@ -3,8 +3,8 @@
 use futures_util::future::join;
 
 use super::{Session, Tokens};
-use crate::engine::write::Revokes;
 use crate::error::Error;
+use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKind;
 use crate::lookup::Durability;
 use crate::session::{SignIn, new_session};
@@ -56,13 +56,14 @@ impl Tokens {
         let users = links.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (handle, policy) = (&*self.handle, self.failure_policy());
         if self.is_in_cookies() {
-            let ended = self.sign_out_with(Revokes::Nothing).await?;
+            let ended = self.sign_out_by(SignedOutBy::SignIn).await?;
             let entries = entries.into_iter();
             let changes = entries.map(|(name, value)| (name, Some(value)));
             self.change(changes.collect(), false).await?;
             for user in users {
                 self.link(user).await?;
             }
+            self.tell_signed_in();
             return Ok(ended);
         }
         let issue = handle.issue.as_ref().ok_or(Error::NoSessionId)?;
@@ -73,7 +74,7 @@ impl Tokens {
         let ends = old
             .map(|old| {
                 let engine = &handle.engine;
-                engine.sign_out(&old.partition, &mut None, Revokes::Nothing)
+                engine.sign_out(&old.partition, &mut None, SignedOutBy::SignIn)
             })
             .transpose()?;
         let ends = async {
@@ -94,10 +95,18 @@ impl Tokens {
         }
         handle.sessions.replace(begun.keep());
         head.set();
+        self.tell_signed_in();
         Ok(match ended {
             Durability::Stored => durability,
             Durability::Pending => Durability::Pending,
         })
+    }
+
+    fn tell_signed_in(&self) {
+        let handle = &*self.handle;
+        let session = handle.sessions.latest();
+        let partition = session.map(|session| &session.partition);
+        handle.engine.tell(partition, EventKind::SignedIn);
     }
 
     /// The session that a sign-in ends. What belongs to a user or an assertion is no session.

@@ -9,6 +9,7 @@ mod clients;
 mod clocks;
 mod dropped_anywhere;
 mod each_key_of_redis;
+mod events;
 mod g01_an_l1_hit_costs_no_l2_round_trip;
 mod g02_no_lost_update;
 mod g03_sign_out_is_final;
