@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKey;
 use crate::lookup::Durability;
+use crate::session::SessionInfo;
 #[cfg(feature = "logout")]
 use crate::store::{Raise, Revision};
 
@@ -127,6 +128,33 @@ impl TokenCache {
         let engine = &self.0;
         let looks = |engine: Arc<Engine>| async move { engine.listed(&user).await };
         let listed = engine.detached(engine.deadline(), looks).await;
+        let listed = listed.and_then(|listed| listed);
+        listed.map_err(|failure| Error::Unavailable(failure.error))
+    }
+}
+
+impl TokenCache {
+    /// The sessions of this user with what there is to show of them, newest first: for a page with a button beside each.
+    /// Those that [`sessions_of`](Self::sessions_of) lists are looked up in L2; what L2 no longer has is left out. It
+    /// is one more read for each, in groups: [`sessions_of`](Self::sessions_of) alone is cheaper.
+    ///
+    /// ```
+    /// # async fn page(cache: tower_token_cache::TokenCache) -> Result<(), tower_token_cache::Error> {
+    /// for session in cache.sessions("ada").await? {
+    ///     println!("{:?}, last seen {:?}", session.label, session.last_seen);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`sessions_of`](Self::sessions_of).
+    pub async fn sessions(&self, user: &str) -> Result<Vec<SessionInfo>, Error> {
+        let user = PartitionKey::epoch_of(user)?;
+        let engine = &self.0;
+        let looks = |engine: Arc<Engine>| async move { engine.describe_sessions(&user).await };
+        let deadline = engine.deadline() + engine.l2.timeouts.operation;
+        let listed = engine.detached(deadline, looks).await;
         let listed = listed.and_then(|listed| listed);
         listed.map_err(|failure| Error::Unavailable(failure.error))
     }

@@ -40,6 +40,7 @@ pub(crate) mod journal;
 pub(crate) mod l1;
 pub(crate) mod l2;
 pub(crate) mod limits;
+pub(crate) mod listed;
 pub(crate) mod load;
 pub(crate) mod namespace;
 #[cfg(test)]

@@ -4,6 +4,9 @@ use crate::error::Error;
 use crate::key::{KeyError, PartitionKey, TokenKey};
 use crate::token::TokenSet;
 
+/// The longest label, in bytes.
+const MAX_LABEL: usize = 256;
+
 /// What a session begins with: [`Tokens::sign_in`](crate::Tokens::sign_in) takes it.
 #[derive(Clone, Debug)]
 #[must_use = "no user is signed in until `Tokens::sign_in` has this"]
@@ -11,6 +14,7 @@ pub struct SignIn {
     pub(crate) key: Result<TokenKey, Error>,
     pub(crate) tokens: TokenSet,
     pub(crate) links: Vec<Result<PartitionKey, Error>>,
+    pub(crate) label: Option<Box<str>>,
 }
 
 impl SignIn {
@@ -24,6 +28,7 @@ impl SignIn {
             key: key.try_into().map_err(Error::from),
             tokens: tokens.into(),
             links: Vec::new(),
+            label: None,
         }
     }
 
@@ -47,6 +52,22 @@ impl SignIn {
     pub fn provider_user(self, iss: impl AsRef<str>, sub: impl AsRef<str>) -> Self {
         let epoch = PartitionKey::epoch_of_provider_user(iss.as_ref(), sub.as_ref());
         self.link(epoch)
+    }
+
+    /// What the user knows the session by, such as the browser and its system, for
+    /// [`TokenCache::sessions`](crate::TokenCache::sessions) of the users that are linked. Control characters are left
+    /// out, and 256 bytes are kept: a `User-Agent` header can hold anything, and must not fail a login. Defaults to
+    /// none. A session in cookies has none.
+    pub fn label(mut self, label: impl AsRef<str>) -> Self {
+        let mut text = String::new();
+        for character in label.as_ref().chars().filter(|it| !it.is_control()) {
+            if text.len() + character.len_utf8() > MAX_LABEL {
+                break;
+            }
+            text.push(character);
+        }
+        self.label = Some(text.into()).filter(|text: &Box<str>| !text.is_empty());
+        self
     }
 
     fn link(mut self, epoch: Result<PartitionKey, KeyError>) -> Self {

@@ -3,6 +3,7 @@
 use futures_util::future::join;
 
 use super::{Session, Tokens};
+use crate::engine::listed::About;
 use crate::error::Error;
 use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKind;
@@ -51,7 +52,12 @@ impl Tokens {
     /// [`Error::ResponseSent`]; [`Error::Randomness`]; [`Error::Unavailable`], as above; and those of
     /// [`insert`](Self::insert) and [`sign_out`](Self::sign_out).
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<Durability, Error> {
-        let SignIn { key, tokens, links } = sign_in;
+        let SignIn {
+            key,
+            tokens,
+            links,
+            label,
+        } = sign_in;
         let entries = Vec::from_iter(self.entries_of(&key?, tokens)?);
         let users = links.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (handle, policy) = (&*self.handle, self.failure_policy());
@@ -83,7 +89,11 @@ impl Tokens {
                 None => Ok(Durability::Stored),
             }
         };
-        let begins = handle.engine.begin_session(session, entries, users, policy);
+        let about = About {
+            created: handle.engine.clock.now(),
+            label,
+        };
+        let begins = (handle.engine).begin_session(session, entries, users, about, policy);
         let (ended, begun) = join(ends, begins).await;
         let (ended, (begun, durability)) = (ended?, begun?);
         let head = issue.open()?;

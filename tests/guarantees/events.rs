@@ -224,3 +224,28 @@ async fn a_hook_that_panics_is_told_of_the_next_event() {
     cache.shutdown(Duration::from_secs(5)).await;
     assert_eq!(*count.lock().unwrap(), 3);
 }
+
+#[tokio::test]
+async fn acquired_tokens_that_others_have_overtaken_are_told() {
+    let store = TestStore::default();
+    let (builder_, log) = noting(builder(store.clone()));
+    let cache = builder_.build().unwrap();
+    let tokens = cache.tokens(session("s"));
+    tokens.insert("graph", set("r1")).await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
+    let other = cache_of(store).tokens(session("s"));
+    let redeem = async move |_| {
+        // The user signs in on another instance meanwhile.
+        other.insert("graph", set("r2")).await.unwrap();
+        assert_stored(other.commit().await.unwrap());
+        Ok::<_, ProviderError>(set("r3"))
+    };
+    let mail = tokens.get_or_acquire("mail", redeem).await;
+    assert_eq!(mail.unwrap().access_token(), "secret-t");
+    assert_eq!(told(&log, 1).await, [EventKind::Superseded]);
+    assert_eq!(cache.stats().superseded_changes, 2);
+}
+
+fn cache_of(store: TestStore) -> TokenCache {
+    builder(store).build().unwrap()
+}
