@@ -166,7 +166,7 @@ impl Builder {
         }
         for (at, revoker) in self.revokers.iter().enumerate() {
             let revoker = revoker.as_ref().map_err(|error| {
-                ConfigError::new("revoke_with", "must name a client").with_source(error.clone())
+                ConfigError::new("revoke_with", "must name a client").with_source(*error)
             })?;
             let mut earlier = self.revokers[..at].iter().flatten();
             if earlier.any(|earlier| earlier.client == revoker.client) {

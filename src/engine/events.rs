@@ -9,9 +9,7 @@ use std::thread;
 
 use tokio::sync::watch;
 
-use crate::engine::core::Engine;
-use crate::event::{Event, EventHook, EventKind, SessionEnd};
-use crate::key::PartitionKey;
+use crate::event::{Event, EventHook};
 
 /// Events that wait for the hook. Beyond that they are dropped, and counted.
 const MAX_WAITING: usize = 1024;
@@ -37,6 +35,22 @@ impl Events {
         Ok(Self(Some(Hook { queue, waiting })))
     }
 
+    /// Whether there is a hook.
+    pub(crate) fn are_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Hands an event to the hook's thread, without waiting for it. Returns whether there was room.
+    pub(crate) fn send(&self, event: Event) -> bool {
+        let Some(hook) = &self.0 else { return true };
+        hook.waiting.send_modify(|count| *count += 1);
+        let sent = hook.queue.try_send(event).is_ok();
+        if !sent {
+            hook.waiting.send_modify(|count| *count -= 1);
+        }
+        sent
+    }
+
     /// Waits until the hook has been told of all.
     pub(crate) async fn all_told(&self) {
         if let Some(hook) = &self.0 {
@@ -53,32 +67,5 @@ fn tell(hook: &EventHook, events: &Receiver<Event>, waiting: &watch::Sender<usiz
             tracing::error!(kind = ?event.kind, "the hook for events panicked");
         }
         waiting.send_modify(|count| *count -= 1);
-    }
-}
-
-impl Engine {
-    /// Tells the application, without waiting for it.
-    pub(crate) fn tell(&self, partition: Option<&PartitionKey>, kind: EventKind) {
-        let Some(hook) = &self.events.0 else { return };
-        let number = self.l2.prefix.known();
-        let id = partition.zip(number);
-        let id = id.map(|(partition, number)| self.l2.id(partition, number));
-        let event = Event {
-            kind,
-            partition: id.map(|id| id.encoded().into()),
-            at: self.clock.now(),
-        };
-        hook.waiting.send_modify(|count| *count += 1);
-        if hook.queue.try_send(event).is_err() {
-            hook.waiting.send_modify(|count| *count -= 1);
-            self.counters.dropped_events.add(1);
-        }
-    }
-
-    /// L2 no longer has a partition that memory had.
-    pub(crate) fn tell_of_end(&self, partition: &PartitionKey, end: Option<SessionEnd>) {
-        if let Some(end) = end.filter(|_| !partition.is_list()) {
-            self.tell(Some(partition), EventKind::SessionEnded(end));
-        }
     }
 }

@@ -16,8 +16,7 @@ use tokio::time::timeout;
 use crate::acquire::{AcquireErrorKind, BoxError};
 use crate::classify::classify;
 use crate::codec::Value;
-use crate::engine::core::Engine;
-use crate::key::{ClientName, PartitionKey, TokenKey, refresh_token_of};
+use crate::key::{ClientName, TokenKey, refresh_token_of};
 use crate::random::{SLIGHTLY, jittered};
 use crate::revoke::{DynRevoke, Revoker};
 use crate::secret::Secret;
@@ -25,7 +24,7 @@ use crate::telemetry::Counters;
 use crate::time::Timestamp;
 
 /// Calls to providers at a time.
-const AT_ONCE: usize = 16;
+pub(crate) const AT_ONCE: usize = 16;
 /// Tokens that may wait. Beyond that they are not revoked, which is counted.
 const MAX_WAITING: usize = 10_000;
 /// Attempts at one token. With the pauses between them they take some 15 seconds, or as long as the provider asks for.
@@ -222,29 +221,3 @@ impl fmt::Display for NotRevoked {
 }
 
 impl std::error::Error for NotRevoked {}
-
-impl Engine {
-    /// Tells the providers, in the background.
-    pub(crate) fn start_revocation(&self, begun: Option<Begun>) {
-        if let Some(begun) = begun {
-            self.revocations.start(begun, &self.runtime);
-        }
-    }
-
-    /// A user was signed out: reads the sessions of this list, which ends them and has their refresh tokens revoked.
-    /// Those that are on no list end so when they are next used.
-    pub(crate) async fn end_listed(self: &Arc<Self>, list: &PartitionKey) {
-        use futures_util::stream::{self, StreamExt};
-        let read = self.fetch(list, |state, now| state.usable_entries(now));
-        let Ok((entries, _)) = read.await else {
-            return;
-        };
-        let sessions = entries.iter().filter_map(|(_, value)| value.as_listed());
-        let sessions = Vec::from_iter(sessions);
-        let reads = stream::iter(sessions).for_each_concurrent(AT_ONCE, async |session| {
-            // A failed one is as if it were not listed.
-            let _ = self.fetch(&session, |_, _| ()).await;
-        });
-        reads.await;
-    }
-}

@@ -66,7 +66,7 @@ impl SignIn {
             }
             text.push(character);
         }
-        self.label = Some(text.into()).filter(|text: &Box<str>| !text.is_empty());
+        self.label = (!text.is_empty()).then(|| text.into());
         self
     }
 

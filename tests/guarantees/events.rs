@@ -155,7 +155,7 @@ async fn a_refused_refresh_token_is_told_and_ends_the_session_where_that_is_want
     let cache = builder_.build().unwrap();
     let tokens = refused(&cache, session("s")).await;
     assert!(tokens.get("other").await.unwrap().is_hit(), "it goes on");
-    assert_eq!(told(&log, 1).await, [reauthentication.clone()]);
+    assert_eq!(told(&log, 1).await[0], reauthentication);
     let google = tokens.client("google").unwrap();
     google.insert("graph", set("r2")).await.unwrap();
     let refuse = async |_| Err::<TokenSet, _>(ProviderError::refused("invalid_grant"));

@@ -128,7 +128,7 @@ async fn a_user_who_signs_out_at_the_provider_is_signed_out_here() {
 
     common::eventually("the provider has told the application", async || {
         let found = first.clone().go(Method::GET, me.clone()).await;
-        found.body != Value::from(true)
+        found.body != true
     })
     .await;
     let found = second.go(Method::GET, me).await;
