@@ -35,6 +35,7 @@
 //! | `oauth2` | conversion from the answers of the `oauth2` and `openidconnect` crates |
 //! | `grants` | ready-made sources of tokens: `grant` |
 //! | `reqwest-0-12`, `reqwest-0-13` | `grants`, and `reqwest::Client` of that version as its HTTP client |
+//! | `logout` | back-channel logout by an OpenID provider: `logout` |
 //! | `reqwest-middleware` | [`outgoing::BearerLayer`] as a middleware of `reqwest-middleware` |
 //! | `metrics` | counters, gauges and durations for the `metrics` crate: [`Stats`] lists them |
 //! | `serde` | `Config`: settings from a file or the environment; [`Stats`] and [`Health`] are `Serialize` |
@@ -81,10 +82,13 @@ pub mod cookie;
 mod cookie;
 mod engine;
 mod error;
+mod event;
 #[cfg(feature = "grants")]
 pub mod grant;
 pub mod key;
 pub mod layer;
+#[cfg(feature = "logout")]
+pub mod logout;
 mod lookup;
 mod memory;
 #[cfg(not(feature = "__tests"))]
@@ -104,6 +108,7 @@ mod random;
 mod reasons;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rejection;
+mod revoke;
 #[cfg(feature = "seal")]
 pub mod seal;
 mod secret;
@@ -134,14 +139,17 @@ pub use crate::cache::{
 #[cfg(feature = "cookie")]
 pub use crate::cookie::CookieStore;
 pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};
+pub use crate::event::{Event, EventKind, SessionEnd, SignedOutBy};
 pub use crate::key::{KeyError, KeyExtractor, PartitionKey, PartitionKind, RequestHead, TokenKey};
 pub use crate::layer::{TokenCacheLayer, TokenCacheService};
 pub use crate::lookup::{CacheLevel, Durability, Lookup};
 pub use crate::policy::{
-    FailurePolicy, InvalidKey, L2Failure, L2Operation, MissingKey, OnFailure, WriteMode,
+    FailurePolicy, InvalidKey, L2Failure, L2Operation, MissingKey, OnFailure, RefusedRefreshToken,
+    WriteMode,
 };
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub use crate::rejection::TokensRejection;
+pub use crate::revoke::Revoke;
 #[cfg(feature = "seal")]
 pub use crate::seal::KeyRing;
 pub use crate::secret::Secret;

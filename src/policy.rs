@@ -74,6 +74,19 @@ pub enum InvalidKey {
     Reject,
 }
 
+/// What becomes of a session whose refresh token the provider has refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefusedRefreshToken {
+    /// It goes on: tokens that have not expired still serve, and another client's are not concerned. The default: what
+    /// an application keeps in a session may be worth more than the tokens.
+    #[default]
+    Keep,
+    /// It is signed out, with all that is in it: a provider that ends its sessions ends ours. Partitions of other
+    /// [kinds](crate::PartitionKind) than sessions go on. A session that has another refresh token by then goes on, too.
+    SignOut,
+}
+
 /// Which operation of the L2 store failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -78,6 +78,9 @@ pub(crate) struct Counters {
     pub(crate) acquisitions: Counter,
     pub(crate) failed_acquisitions: Counter,
     pub(crate) invalid_keys: Counter,
+    pub(crate) dropped_events: Counter,
+    pub(crate) revocations: Counter,
+    pub(crate) failed_revocations: Counter,
     pub(crate) feed_told: Counter,
     pub(crate) feed_hints: Counter,
     pub(crate) feed_compares: Counter,
@@ -127,6 +130,15 @@ impl Counters {
                 "invalid_keys",
                 "Requests whose partition key was not accepted.",
             ),
+            dropped_events: Counter::new(
+                "dropped_events",
+                "Events that the hook for them was not told of.",
+            ),
+            revocations: Counter::new("revocations", "Refresh tokens that a provider has revoked."),
+            failed_revocations: Counter::new(
+                "failed_revocations",
+                "Refresh tokens that could not be revoked.",
+            ),
             feed_told: Counter::new("feed_told", "Changes that the store's feed has told of."),
             feed_hints: Counter::new("feed_hints", "Of these, those of partitions in memory."),
             feed_compares: Counter::new(
@@ -165,6 +177,7 @@ impl Counters {
 /// | `tower_token_cache_l1_bytes` | gauge | — | `l1_bytes` |
 /// | `tower_token_cache_pending_changes` | gauge | — | `pending_changes` |
 /// | `tower_token_cache_pending_sign_outs` | gauge | — | `pending_sign_outs` |
+/// | `tower_token_cache_pending_revocations` | gauge | — | `pending_revocations` |
 /// | `tower_token_cache_waiting_acquisitions` | gauge | — | `waiting_acquisitions` |
 /// | `tower_token_cache_l2_state` | gauge | `state`: `closed`, `half_open`, `open` | caches by `l2_state` |
 /// | `tower_token_cache_engine_state` | gauge | `state`: `alive`, `ended` | caches by `engine_alive` |
@@ -186,6 +199,9 @@ impl Counters {
 /// | `tower_token_cache_acquisitions_total` | counter | — | `acquisitions` |
 /// | `tower_token_cache_failed_acquisitions_total` | counter | — | `failed_acquisitions` |
 /// | `tower_token_cache_invalid_keys_total` | counter | — | `invalid_keys` |
+/// | `tower_token_cache_dropped_events_total` | counter | — | `dropped_events` |
+/// | `tower_token_cache_revocations_total` | counter | — | `revocations` |
+/// | `tower_token_cache_failed_revocations_total` | counter | — | `failed_revocations` |
 /// | `tower_token_cache_abandoned_changes_total` | counter | — | `abandoned_changes` |
 /// | `tower_token_cache_abandoned_sign_outs_total` | counter | — | `abandoned_sign_outs` |
 /// | `tower_token_cache_unopenable_total` | counter | `reason`: the fields of [`UnopenableReasons`] | `unopenable`, as the sum |
@@ -295,6 +311,14 @@ pub struct Stats {
     /// Requests whose partition key was not accepted, as two cookies of one name; see
     /// [`InvalidKey`](crate::InvalidKey).
     pub invalid_keys: u64,
+    /// [Events](crate::Builder::on_event) that the hook was not told of, because too many waited for it.
+    pub dropped_events: u64,
+    /// Refresh tokens of signed-out sessions that a provider has [revoked](crate::Builder::revoke_with).
+    pub revocations: u64,
+    /// Those that could not be revoked: they are good until they expire.
+    pub failed_revocations: u64,
+    /// Those that wait to be revoked now, or for the provider's answer.
+    pub pending_revocations: u64,
     /// Calls to the provider that gave tokens.
     pub acquisitions: u64,
     /// Calls to the provider that did not.

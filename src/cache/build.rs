@@ -9,6 +9,7 @@ use crate::engine::acquire::flights::Flights;
 use crate::engine::budget::Budget;
 use crate::engine::coherence::Coherence;
 use crate::engine::core::Engine;
+use crate::engine::events::Events;
 use crate::engine::fingerprint::Fingerprint;
 use crate::engine::journal::unacknowledged::SignOuts;
 use crate::engine::journal::writer::Journal;
@@ -19,6 +20,7 @@ use crate::engine::l2::questions::Questions;
 use crate::engine::namespace::NamespaceNumber;
 use crate::engine::partition::links::Users;
 use crate::engine::partition::rules::Rules;
+use crate::engine::revocations::Revocations;
 use crate::engine::runtime::operations::Operations;
 use crate::engine::runtime::thread::EngineThread;
 use crate::engine::sign_out::owed_users::UserSignOuts;
@@ -33,7 +35,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`ConfigError`] that names the option at fault. `runtime` is at fault when the system gives
-    /// the cache no thread. `journal` is at fault when another process has it, other users than its owner
+    /// the cache no thread, and so is `on_event`. `journal` is at fault when another process has it, other users than its owner
     /// have rights to it, or it is not a journal of this namespace.
     pub fn build(self) -> Result<TokenCache, ConfigError> {
         self.validate()?;
@@ -44,6 +46,9 @@ impl Builder {
                 .map(|(thread, runtime)| (Some(thread), runtime))
                 .map_err(|error| ConfigError::new("runtime", "got no thread").with_source(error))?,
         };
+        let events = Events::start(self.event_hook.clone());
+        let events = events
+            .map_err(|error| ConfigError::new("on_event", "got no thread").with_source(error))?;
         if self.store.is_persistent() && !self.plaintext && !self.is_sealed() {
             tracing::warn!(
                 "tokens are stored in the clear: set a key_ring, or say that it is meant: plaintext()"
@@ -95,14 +100,17 @@ impl Builder {
             queue,
             deferred: crate::engine::write_behind::deferred::Deferred::default(),
             budget: Budget::new(self.max_pending_changes, self.max_pending_bytes),
-            counters,
             sleeps: AtomicU32::new(self.clock.sleeps()),
             clock: self.clock,
             rules,
             flights: Flights::new(self.acquisitions.max),
             operations: Operations::new(),
+            events,
+            revocations: Revocations::new(self.revokers.into_iter().flatten(), counters.clone()),
+            counters,
             acquisitions: self.acquisitions,
             failure_policy: self.failure_policy,
+            refused_refresh_token: self.refused_refresh_token,
             write_mode: self.write_mode,
             fingerprint,
             user_sign_outs: UserSignOuts::default(),
@@ -118,6 +126,8 @@ impl Builder {
 
     /// The settings as text, to compare them with those of another cache of this name.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let revoked = self.revokers.iter().flatten();
+        let revoked = Vec::from_iter(revoked.map(|it| format!("{:?}", it.client)));
         let pending = (self.max_pending_changes, self.max_pending_bytes);
         let settings = [
             (
@@ -130,7 +140,13 @@ impl Builder {
             ("lifetimes", self.lifetimes.fingerprint()),
             ("failure_policy", format!("{:?}", self.failure_policy)),
             ("write_mode", format!("{:?}", self.write_mode)),
+            ("on_event", self.event_hook.is_some().to_string()),
+            (
+                "refused_refresh_token",
+                format!("{:?}", self.refused_refresh_token),
+            ),
             ("on_l2_failure", self.hook.is_some().to_string()),
+            ("revoke_with", revoked.join(" ")),
             ("timeouts", format!("{:?}", self.timeouts)),
             ("max_pending", format!("{pending:?}")),
             ("acquisitions", format!("{:?}", self.acquisitions)),
@@ -147,6 +163,15 @@ impl Builder {
                 "namespace",
                 "must be 1 to 64 letters, digits, '.', '_', '-' or ':'",
             ));
+        }
+        for (at, revoker) in self.revokers.iter().enumerate() {
+            let revoker = revoker.as_ref().map_err(|error| {
+                ConfigError::new("revoke_with", "must name a client").with_source(*error)
+            })?;
+            let mut earlier = self.revokers[..at].iter().flatten();
+            if earlier.any(|earlier| earlier.client == revoker.client) {
+                return Err(ConfigError::new("revoke_with", "names a client twice"));
+            }
         }
         self.l1.validate()?;
         self.lifetimes.validate()?;

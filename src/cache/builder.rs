@@ -10,7 +10,12 @@ use crate::cache::encryption::Encryption;
 use crate::cache::l1::L1;
 use crate::cache::lifetimes::Lifetimes;
 use crate::cache::timeouts::Timeouts;
-use crate::policy::{FailureHook, FailurePolicy, L2Failure, OnFailure, WriteMode};
+use crate::event::{Event, EventHook};
+use crate::key::{ClientName, KeyError};
+use crate::policy::{
+    FailureHook, FailurePolicy, L2Failure, OnFailure, RefusedRefreshToken, WriteMode,
+};
+use crate::revoke::{Revoke, Revoker};
 #[cfg(feature = "seal")]
 use crate::seal::KeyRing;
 use crate::store::{DynStore, TokenStore};
@@ -47,6 +52,9 @@ pub struct Builder {
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) write_mode: WriteMode,
     pub(crate) hook: Option<FailureHook>,
+    pub(crate) event_hook: Option<EventHook>,
+    pub(crate) refused_refresh_token: RefusedRefreshToken,
+    pub(crate) revokers: Vec<Result<Revoker, KeyError>>,
     pub(crate) timeouts: Timeouts,
     pub(crate) max_pending_changes: u32,
     pub(crate) max_pending_bytes: u32,
@@ -71,6 +79,9 @@ impl Builder {
             failure_policy: FailurePolicy::default(),
             write_mode: WriteMode::default(),
             hook: None,
+            event_hook: None,
+            refused_refresh_token: RefusedRefreshToken::default(),
+            revokers: Vec::new(),
             timeouts: Timeouts::new(),
             max_pending_changes: 100_000,
             max_pending_bytes: 64 * 1024 * 1024,
@@ -140,6 +151,79 @@ impl Builder {
         hook: impl Fn(&L2Failure<'_>) -> OnFailure + Send + Sync + 'static,
     ) -> Self {
         self.hook = Some(FailureHook(Arc::new(hook)));
+        self
+    }
+
+    /// Called with what happens to sessions through this instance: for audit logs and alarms. It runs on a thread of
+    /// its own, one event after the other, and later than what has happened: a hook that blocks or panics holds up
+    /// nothing else. 1,024 events wait for it; beyond that they are dropped, and counted as
+    /// [`Stats::dropped_events`](crate::Stats::dropped_events). A shutdown waits until it was told of all. No hook by
+    /// default.
+    ///
+    /// ```
+    /// use tower_token_cache::{Event, EventKind, MemoryStore, TokenCache};
+    ///
+    /// # fn main() -> Result<(), tower_token_cache::ConfigError> {
+    /// let cache = TokenCache::builder(MemoryStore::new())
+    ///     .on_event(|event: &Event| match &event.kind {
+    ///         EventKind::SignedOut(by) => println!("{:?} was signed out by {by:?}", event.partition),
+    ///         kind => println!("{:?}: {kind:?}", event.partition),
+    ///     })
+    ///     .build()?;
+    /// # let _ = cache;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_event(mut self, hook: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.event_hook = Some(EventHook(Arc::new(hook)));
+        self
+    }
+
+    /// What becomes of a session whose refresh token the provider has refused. Defaults to
+    /// [`RefusedRefreshToken::Keep`].
+    pub fn refused_refresh_token(mut self, then: RefusedRefreshToken) -> Self {
+        self.refused_refresh_token = then;
+        self
+    }
+
+    /// Has the refresh tokens of sessions that are signed out revoked at their provider: of this
+    /// [client](crate::Tokens::client), or with `None` of the default one. Call it once for each. Off by default: what
+    /// a provider ends with a token differs.
+    ///
+    /// ```
+    /// # use tower_token_cache::{ConfigError, MemoryStore, Revoke, TokenCache};
+    /// # fn build(google: impl Revoke, ours: impl Revoke) -> Result<TokenCache, ConfigError> {
+    /// let builder = TokenCache::builder(MemoryStore::new()).revoke_with("google", google);
+    /// builder.revoke_with(None, ours).build()
+    /// # }
+    /// ```
+    ///
+    /// It happens once L2 has the sign-out, and delays none: up to five attempts in some 15 seconds, 16 calls at a time.
+    /// [`shutdown`](crate::TokenCache::shutdown) waits for it. [`Stats::revocations`](crate::Stats::revocations) and
+    /// its neighbours count; a token that could not be revoked is logged, without its text.
+    ///
+    /// | sessions that | |
+    /// |---|---|
+    /// | are [signed out](crate::Tokens::sign_out) | The refresh tokens that memory and L2 have are revoked. |
+    /// | end with their [user](crate::TokenCache::sign_out_user), or by the provider | The same, read from L2 in the background: the 1,000 that are [listed](crate::TokenCache::sessions_of) at once, others when they are next used. |
+    /// | end by [`sign_out_all`](crate::TokenCache::sign_out_all) | Nothing is revoked: their records cannot be found any more. |
+    /// | are replaced by [`sign_in`](crate::Tokens::sign_in), or moved | Nothing is revoked. Many providers end all that a user has granted to an application with any of its refresh tokens, the new session's too. |
+    /// | expire | Nothing is revoked. |
+    ///
+    /// For the same reason a sign-out on one device may end access on the user's others, at some providers.
+    ///
+    /// A process that dies in between revokes nothing, nor does a sign-out that only the [journal](Self::journal) has.
+    /// A refresh token that is being redeemed at that moment is revoked as it was before; providers that rotate end its
+    /// successor with it (RFC 9700 §4.14.2).
+    pub fn revoke_with<'a>(
+        mut self,
+        client: impl Into<Option<&'a str>>,
+        provider: impl Revoke,
+    ) -> Self {
+        let client = client.into().map(ClientName::new).transpose();
+        let provider = Arc::new(provider);
+        let revoker = client.map(|client| Revoker { client, provider });
+        self.revokers.push(revoker);
         self
     }
 

@@ -5,10 +5,18 @@ use std::time::Duration;
 
 use crate::cache::TokenCache;
 use crate::engine::core::Engine;
+#[cfg(feature = "logout")]
+use crate::engine::error::L2Error;
+#[cfg(feature = "logout")]
+use crate::engine::namespace::Number;
 use crate::engine::sign_out::owed::PATIENCE;
 use crate::error::Error;
+use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKey;
 use crate::lookup::Durability;
+use crate::session::SessionInfo;
+#[cfg(feature = "logout")]
+use crate::store::{Raise, Revision};
 
 impl TokenCache {
     /// Signs out every user of this [namespace](crate::Builder::namespace), on all instances: for an
@@ -27,7 +35,9 @@ impl TokenCache {
         let revokes = |engine: Arc<Engine>| async move { engine.revoke().await };
         let revoked = engine.detached(engine.deadline(), revokes).await;
         let revoked = revoked.and_then(|revoked| revoked);
-        revoked.map_err(|failure| Error::Unavailable(failure.error))
+        revoked.map_err(|failure| Error::Unavailable(failure.error))?;
+        engine.tell(None, EventKind::SignedOut(SignedOutBy::All));
+        Ok(())
     }
 
     /// Signs out every session that was ever [linked](crate::Tokens::link_user) to this user: "sign out
@@ -49,12 +59,49 @@ impl TokenCache {
     /// [journal](crate::Builder::journal) could not take it either; it is then in effect in this process, and
     /// is sent to L2 as long as the process lives.
     pub async fn sign_out_user(&self, user: &str) -> Result<Durability, Error> {
-        let user = PartitionKey::epoch_of(user)?;
+        self.raise(PartitionKey::epoch_of(user)?, SignedOutBy::User)
+            .await
+    }
+
+    /// Signs out every session that was linked to this session of the provider, by
+    /// [`SignIn::provider_session`](crate::session::SignIn::provider_session) or
+    /// [`Tokens::link_provider_session`](crate::Tokens::link_provider_session): what an OpenID provider asks for by a
+    /// logout token with `iss` and `sid` (OpenID Connect Back-Channel Logout 1.0). All that
+    /// [`sign_out_user`](Self::sign_out_user) promises holds here. Check the token before: a forged
+    /// one would end sessions.
+    ///
+    /// # Errors
+    /// As for [`sign_out_user`](Self::sign_out_user).
+    pub async fn sign_out_provider_session(
+        &self,
+        iss: &str,
+        sid: &str,
+    ) -> Result<Durability, Error> {
+        let epoch = PartitionKey::epoch_of_provider_session(iss, sid)?;
+        self.raise(epoch, SignedOutBy::Provider).await
+    }
+
+    /// Signs out every session that was linked to this user of the provider, by
+    /// [`SignIn::provider_user`](crate::session::SignIn::provider_user) or
+    /// [`Tokens::link_provider_user`](crate::Tokens::link_provider_user): what an OpenID provider asks for by a logout
+    /// token with `iss` and `sub`, and without `sid`. All that [`sign_out_user`](Self::sign_out_user) promises holds
+    /// here.
+    ///
+    /// # Errors
+    /// As for [`sign_out_user`](Self::sign_out_user).
+    pub async fn sign_out_provider_user(&self, iss: &str, sub: &str) -> Result<Durability, Error> {
+        let epoch = PartitionKey::epoch_of_provider_user(iss, sub)?;
+        self.raise(epoch, SignedOutBy::Provider).await
+    }
+
+    /// Signs out every session that is linked to this epoch.
+    async fn raise(&self, user: PartitionKey, by: SignedOutBy) -> Result<Durability, Error> {
         let engine = &self.0;
         if engine.queue.is_closed() {
             return Err(Error::ShutDown);
         }
         let id = engine.begin_to_end(&user);
+        engine.tell(None, EventKind::SignedOut(by));
         let journals = engine
             .journal
             .as_ref()
@@ -83,5 +130,68 @@ impl TokenCache {
         let listed = engine.detached(engine.deadline(), looks).await;
         let listed = listed.and_then(|listed| listed);
         listed.map_err(|failure| Error::Unavailable(failure.error))
+    }
+}
+
+impl TokenCache {
+    /// The sessions of this user with what there is to show of them, newest first: for a page with a button beside each.
+    /// Those that [`sessions_of`](Self::sessions_of) lists are looked up in L2; what L2 no longer has is left out. It
+    /// is one more read for each, in groups: [`sessions_of`](Self::sessions_of) alone is cheaper.
+    ///
+    /// ```
+    /// # async fn page(cache: tower_token_cache::TokenCache) -> Result<(), tower_token_cache::Error> {
+    /// for session in cache.sessions("ada").await? {
+    ///     println!("{:?}, last seen {:?}", session.label, session.last_seen);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`sessions_of`](Self::sessions_of).
+    pub async fn sessions(&self, user: &str) -> Result<Vec<SessionInfo>, Error> {
+        let user = PartitionKey::epoch_of(user)?;
+        let engine = &self.0;
+        let looks = |engine: Arc<Engine>| async move { engine.describe_sessions(&user).await };
+        let deadline = engine.deadline() + engine.l2.timeouts.operation;
+        let listed = engine.detached(deadline, looks).await;
+        let listed = listed.and_then(|listed| listed);
+        listed.map_err(|failure| Error::Unavailable(failure.error))
+    }
+}
+
+/// Logout tokens of providers. One that was obeyed is an epoch of its own: a record that is there or not.
+#[cfg(feature = "logout")]
+impl TokenCache {
+    /// Whether a logout token was obeyed before, on any instance.
+    pub(crate) async fn was_obeyed(&self, token: &PartitionKey) -> Result<bool, Error> {
+        let (engine, token) = (&self.0, token.clone());
+        let asks = |engine: Arc<Engine>| async move {
+            let id = engine.id(&token).await?;
+            let revision = engine.ask::<Revision>(id).await?;
+            Ok::<_, L2Error>(revision.generation > 0)
+        };
+        let asked = engine.detached(engine.deadline(), asks).await;
+        let asked = asked.and_then(|asked| asked);
+        asked.map_err(|failure| Error::Unavailable(failure.error))
+    }
+
+    /// From now on it was, for this long.
+    pub(crate) async fn note_obeyed(
+        &self,
+        token: &PartitionKey,
+        keep: Duration,
+    ) -> Result<(), Error> {
+        let (engine, token) = (&self.0, token.clone());
+        let notes = |engine: Arc<Engine>| async move {
+            let id = engine.id(&token).await?;
+            let begin = Raise::Begin(Number::at(engine.clock.now()).get());
+            engine.l2.raise(&id, begin, Some(keep)).await
+        };
+        let noted = engine.detached(engine.deadline(), notes).await;
+        let noted = noted.and_then(|noted| noted);
+        noted
+            .map(drop)
+            .map_err(|failure| Error::Unavailable(failure.error))
     }
 }

@@ -9,6 +9,7 @@ use crate::engine::acquire::flights::Flights;
 use crate::engine::budget::Budget;
 use crate::engine::coherence::Coherence;
 use crate::engine::error::L2Error;
+use crate::engine::events::Events;
 use crate::engine::fingerprint::Fingerprint;
 use crate::engine::journal::unacknowledged::SignOuts;
 use crate::engine::journal::writer::Journal;
@@ -17,13 +18,14 @@ use crate::engine::l2::calls::L2;
 use crate::engine::l2::questions::Questions;
 use crate::engine::namespace::Number;
 use crate::engine::partition::rules::Rules;
+use crate::engine::revocations::Revocations;
 use crate::engine::runtime::operations::Operations;
 use crate::engine::runtime::thread::EngineThread;
 use crate::engine::sign_out::owed_users::UserSignOuts;
 use crate::engine::write_behind::deferred::Deferred;
 use crate::engine::write_behind::queue::Queue;
 use crate::key::PartitionKey;
-use crate::policy::{FailurePolicy, WriteMode};
+use crate::policy::{FailurePolicy, RefusedRefreshToken, WriteMode};
 use crate::store::{Loaded, PartitionId, Revision};
 use crate::telemetry::Counters;
 use crate::time::{Clock, Now};
@@ -47,8 +49,11 @@ pub(crate) struct Engine {
     pub(crate) rules: Rules,
     pub(crate) flights: Flights,
     pub(crate) operations: Operations,
+    pub(crate) revocations: Revocations,
+    pub(crate) events: Events,
     pub(crate) acquisitions: Acquisitions,
     pub(crate) failure_policy: FailurePolicy,
+    pub(crate) refused_refresh_token: RefusedRefreshToken,
     pub(crate) write_mode: WriteMode,
     pub(crate) user_sign_outs: UserSignOuts,
     /// The settings, for [`TokenCache::shared`](crate::TokenCache::shared) to compare.

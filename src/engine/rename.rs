@@ -242,7 +242,7 @@ impl Engine {
         self.change(to, changes, policy, &mut None).await?;
         self.enqueue(to);
         // The sign-out is queued. L2 is known not to answer, so it is not waited for.
-        drop(self.sign_out(from, observed)?);
+        drop(self.clear_out(from, observed)?);
         Ok(())
     }
 }

@@ -1,31 +1,22 @@
 //! The sessions of a user. The link to the user's [epoch](crate::engine::partition::links) decides whether a
-//! session is signed out; a list of the sessions is kept beside it, to show them.
-//!
-//! A list is the entries of a partition of its own. The epoch's digest names it, so that a session that ends
-//! can be removed without knowing its user.
+//! session is signed out; a [list](crate::engine::listed) of the sessions is kept beside it, to show them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::codec::Value;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
+use crate::engine::listed::About;
 use crate::engine::namespace::Number;
 use crate::engine::partition::links::{Link, Links};
 use crate::engine::partition::merge::{DecodedLoad, ReadStart};
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::{Partition, State};
+use crate::engine::revocations::Revocable;
 use crate::error::{Error, StoreErrorKind};
-use crate::key::{PartitionKey, TokenKey};
+use crate::key::PartitionKey;
 use crate::policy::FailurePolicy;
-use crate::store::{Lifetime, Loaded, PartitionId, Raise, Revision};
+use crate::store::{PartitionId, Raise, Revision};
 use crate::time::Now;
-use crate::token::Token;
-
-/// How long a session is listed, whatever its own lifetime.
-const LISTED_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
-/// Sessions in one list. Beyond that the oldest are removed.
-const MAX_LISTED: usize = 1000;
 
 impl Engine {
     /// Links a session to the user of this epoch. On return L2 has the link, as far as the policy demands.
@@ -74,7 +65,8 @@ impl Engine {
         }
         let _ = self.finish(policy, written)?;
         if policy != FailurePolicy::Bypass {
-            self.list(session, &link).await;
+            let about = About::since(self.clock.now());
+            self.list(session, &link, &about).await;
         }
         Ok(())
     }
@@ -151,7 +143,8 @@ impl Engine {
                 return None;
             }
             state.generation = state.generation.max(Some(fetched.generation));
-            self.end_session(partition, state);
+            let entries = fetched.entries.iter().map(|(name, value)| (name, value));
+            self.end_session(partition, state, self.revocations.among(entries));
             Some(see(state, self.now()))
         })?;
         self.wake();
@@ -164,7 +157,7 @@ impl Engine {
         let (partition, ended) = self.partitions.with(key, |partition, state| {
             let ended = state.links.are_over().then(|| state.links.clone());
             if ended.is_some() {
-                self.end_session(partition, state);
+                self.end_session(partition, state, Vec::new());
             }
             (partition.clone(), ended)
         });
@@ -175,134 +168,20 @@ impl Engine {
         partition
     }
 
-    fn end_session(&self, partition: &Arc<Partition>, state: &mut State) {
+    /// `in_l2` are refresh tokens of the session that memory may not have.
+    fn end_session(&self, partition: &Arc<Partition>, state: &mut State, in_l2: Vec<Revocable>) {
         if state.is_signing_out() {
             return;
         }
+        state.revoke(&self.revocations);
         let dropped = state.sign_out(self.queue.next_id(), self.now().moment);
         self.counters.signed_out_changes.add(dropped as u64);
+        if let Some(revoke) = &mut state.pending().revoke {
+            revoke.extend(in_l2);
+        }
         // Ends this generation only: the next session may have begun on another instance.
         let is_confirmed = state.generation.is_some();
         state.amend_sign_out(|sign_out| sign_out.is_confirmed = is_confirmed);
         self.push(partition, state);
-    }
-
-    /// The lifetime of a partition.
-    pub(crate) fn lifetime_of(&self, key: &PartitionKey) -> Lifetime {
-        match key.is_list() {
-            true => Lifetime {
-                since_write: Some(LISTED_FOR),
-                ..Lifetime::default()
-            },
-            false => self.rules.lifetimes.partition,
-        }
-    }
-
-    /// Adds a session to the user's list. A failure has no effect but that it is not shown.
-    pub(crate) async fn list(self: &Arc<Self>, session: &PartitionKey, link: &Link) {
-        let list = PartitionKey::list_of(&link.epoch.digest);
-        let Ok(name) = self.listed_as(session).await else {
-            return;
-        };
-        let listed = Token::new(session.to_text().expose());
-        let listed = listed.with_expires_at(self.clock.now().saturating_add(LISTED_FOR));
-        let policy = FailurePolicy::Degrade;
-        if self
-            .know_generation(&list, policy, &mut None)
-            .await
-            .is_err()
-        {
-            return;
-        }
-        let oldest = self.partitions.with(&list, |_, state| {
-            let mut listed = state.usable_entries(self.now());
-            listed.sort_unstable_by_key(|(_, value)| value.expires_at());
-            let count = (listed.len() + 1).saturating_sub(MAX_LISTED);
-            listed.truncate(count);
-            listed
-        });
-        let oldest = oldest.into_iter().map(|(name, _)| (name, None));
-        let changes = oldest.chain([(name, Some(Value::Token(listed)))]);
-        let changes = changes.collect();
-        let changed = self.change(&list, changes, policy, &mut None).await;
-        if changed.is_ok() {
-            let _ = self.commit(&list).await;
-        }
-    }
-
-    /// Removes a session from the lists that it is on, in the background.
-    pub(crate) fn unlist(self: &Arc<Self>, session: &PartitionKey, links: &Links) {
-        for link in links.iter() {
-            let list = PartitionKey::list_of(&link.epoch.digest);
-            let session = session.clone();
-            self.in_background(|engine| async move {
-                let Ok(name) = engine.listed_as(&session).await else {
-                    return;
-                };
-                let policy = FailurePolicy::Degrade;
-                let change = vec![(name, None)];
-                let changed = engine.change(&list, change, policy, &mut None).await;
-                if changed.is_ok() {
-                    engine.enqueue(&list);
-                }
-            });
-        }
-    }
-
-    /// The same for a session as it was read from L2.
-    pub(crate) fn unlist_loaded(
-        self: &Arc<Self>,
-        session: &PartitionKey,
-        id: &PartitionId,
-        loaded: &Loaded,
-    ) {
-        let names = self.l2.codec.small_names(id, loaded);
-        let links = Links::among(names.iter(), &self.rules.users);
-        self.unlist(session, &links);
-    }
-
-    /// Empties a list: all sessions on it are signed out.
-    pub(crate) fn unlist_all(self: &Arc<Self>, epoch: &[u8; 32]) {
-        let list = PartitionKey::list_of(epoch);
-        // The list only serves to show sessions, so the write is not waited for.
-        let _ = self.sign_out(&list, &mut None);
-    }
-
-    /// A session that was moved goes on the same lists.
-    pub(crate) fn relist(
-        self: &Arc<Self>,
-        from: &PartitionKey,
-        to: &PartitionKey,
-        entries: &[(TokenKey, Value)],
-    ) {
-        let links = Links::among(entries.iter().map(|(name, _)| name), &self.rules.users);
-        self.unlist(from, &links);
-        for link in links.iter() {
-            let (to, link) = (to.clone(), link.clone());
-            self.in_background(|engine| async move { engine.list(&to, &link).await });
-        }
-    }
-
-    /// The name of a session's entry in a list.
-    async fn listed_as(&self, session: &PartitionKey) -> Result<TokenKey, L2Error> {
-        let name = self.id(session).await?.encoded();
-        Ok(TokenKey::from_canonical(&format!(
-            "\u{1}session\u{1}{name}"
-        )))
-    }
-
-    pub(crate) async fn listed(
-        self: &Arc<Self>,
-        user: &PartitionKey,
-    ) -> Result<Vec<PartitionKey>, L2Error> {
-        let id = self.id(user).await?;
-        let list = PartitionKey::list_of(id.digest());
-        let read = self.fetch(&list, |state, now: Now| state.usable_entries(now));
-        let (entries, _) = read.await?;
-        let session = |(_, value): (TokenKey, Value)| match value {
-            Value::Token(listed) => PartitionKey::from_text(listed.access_token()),
-            _ => None,
-        };
-        Ok(entries.into_iter().filter_map(session).collect())
     }
 }

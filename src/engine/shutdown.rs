@@ -24,6 +24,8 @@ pub struct ShutdownReport {
     pub sign_outs_abandoned: u64,
     /// Sign-outs that L2 did not acknowledge, and that the next process with this journal will send to it.
     pub sign_outs_journaled: u64,
+    /// Refresh tokens that were to be [revoked](crate::Builder::revoke_with), and were not by the deadline.
+    pub revocations_abandoned: u64,
 }
 
 impl Engine {
@@ -65,6 +67,7 @@ impl Engine {
             sign_outs_flushed: self.sign_outs.acknowledged() - acknowledged_before,
             sign_outs_abandoned,
             sign_outs_journaled,
+            revocations_abandoned: self.revocations.pending() as u64,
         }
     }
 
@@ -77,6 +80,8 @@ impl Engine {
             self.budget.drained().await;
         }
         self.sign_outs.all_acknowledged().await;
+        self.revocations.all_ended().await;
+        self.events.all_told().await;
         self.coherence.close();
     }
 }

@@ -6,6 +6,7 @@ use futures_util::future::{join_all, try_join_all};
 
 use crate::codec::Value;
 use crate::engine::core::Engine;
+use crate::engine::listed::About;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Durability;
@@ -40,11 +41,12 @@ impl Engine {
         session: PartitionKey,
         entries: Vec<(TokenKey, Value)>,
         users: Vec<PartitionKey>,
+        about: About,
         policy: FailurePolicy,
     ) -> Result<(Begun, Durability), Error> {
         let begins = |engine: Arc<Self>| async move {
             engine
-                .begin_session_here(session, entries, users, policy)
+                .begin_session_here(session, entries, users, about, policy)
                 .await
         };
         // One wait for L2 before the change, one for the commit.
@@ -58,6 +60,7 @@ impl Engine {
         session: PartitionKey,
         mut entries: Vec<(TokenKey, Value)>,
         users: Vec<PartitionKey>,
+        about: About,
         policy: FailurePolicy,
     ) -> Result<(Begun, Durability), Error> {
         if self.queue.is_closed() {
@@ -78,7 +81,7 @@ impl Engine {
         let written = self.commit(&session).await;
         let durability = self.finish(policy, written)?;
         if policy != FailurePolicy::Bypass {
-            join_all(links.iter().map(|link| self.list(&session, link))).await;
+            join_all(links.iter().map(|link| self.list(&session, link, &about))).await;
         }
         Ok((begun, durability))
     }
@@ -86,6 +89,6 @@ impl Engine {
     /// Signs out a session whose id no browser has. It is not waited for.
     pub(crate) fn forget_session(self: &Arc<Self>, session: &PartitionKey) {
         // After a shutdown nothing is sent any more, and it ends with its lifetime.
-        drop(self.sign_out(session, &mut None));
+        drop(self.clear_out(session, &mut None));
     }
 }

@@ -14,6 +14,7 @@ use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
 use crate::engine::runtime::bounded::Bounded;
 use crate::error::{Error, StoreErrorKind};
+use crate::event::{EventKind, SignedOutBy};
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Durability;
 use crate::policy::FailurePolicy;
@@ -107,29 +108,65 @@ impl Engine {
         Ok((permit, true))
     }
 
-    /// Signs the partition out, in memory at once. `observed` is then of the time after the sign-out.
+    /// Signs a session out, in memory at once. `observed` is then of the time after the sign-out.
     pub(crate) fn sign_out(
         self: &Arc<Self>,
         key: &PartitionKey,
         observed: &mut Option<Observed>,
+        by: SignedOutBy,
     ) -> Result<CommitWait, Error> {
+        let wait = self.sign_out_if(key, observed, Some(by), |_| true)?;
+        wait.ok_or(Error::SignedOut)
+    }
+
+    /// The same for what is no session, or goes on elsewhere: nothing is revoked, and the application is not told.
+    pub(crate) fn clear_out(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        observed: &mut Option<Observed>,
+    ) -> Result<CommitWait, Error> {
+        let wait = self.sign_out_if(key, observed, None, |_| true)?;
+        wait.ok_or(Error::SignedOut)
+    }
+
+    /// The same if the state allows it; else `None`.
+    pub(crate) fn sign_out_if(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        observed: &mut Option<Observed>,
+        by: Option<SignedOutBy>,
+        allows: impl FnOnce(&State) -> bool,
+    ) -> Result<Option<CommitWait>, Error> {
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
         }
         let (now, id) = (self.now(), self.queue.next_id());
-        let (dropped, links) = self.partitions.with(key, |_, state| {
+        let ended = self.partitions.with(key, |_, state| {
+            if !allows(state) {
+                return None;
+            }
+            // A new session may be of the same grant, which many providers end with any of its tokens.
+            if by == Some(SignedOutBy::Session) {
+                state.revoke(&self.revocations);
+            }
             let links = state.links.clone();
             let dropped = state.sign_out(id, now.moment);
             *observed = Some(state.observe(now));
-            (dropped, links)
+            Some((dropped, links))
         });
+        let Some((dropped, links)) = ended else {
+            return Ok(None);
+        };
+        if let Some(by) = by {
+            self.tell(Some(key), EventKind::SignedOut(by));
+        }
         self.unlist(key, &links);
         self.counters.signed_out_changes.add(dropped as u64);
         let wait = self.commit(key);
-        Ok(match &self.journal {
+        Ok(Some(match &self.journal {
             Some(journal) => self.or_journal(journal, key, id, now.wall, wait),
             None => wait,
-        })
+        }))
     }
 
     /// Whether a sign-out has ended changes that were waited for, or has ended the partition after `observed`

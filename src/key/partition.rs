@@ -123,6 +123,30 @@ impl PartitionKey {
         Ok(Self::from_parts(PartitionKind::User, &text))
     }
 
+    /// The same for a session at a provider: the issuer, and its `sid`.
+    pub(crate) fn epoch_of_provider_session(iss: &str, sid: &str) -> Result<Self, KeyError> {
+        Self::epoch_at("sid", iss, sid)
+    }
+
+    /// The same for a user as a provider knows them: the issuer, and its `sub`.
+    pub(crate) fn epoch_of_provider_user(iss: &str, sub: &str) -> Result<Self, KeyError> {
+        Self::epoch_at("sub", iss, sub)
+    }
+
+    fn epoch_at(claim: &str, iss: &str, value: &str) -> Result<Self, KeyError> {
+        check(iss, Self::MAX_LEN)?;
+        check(value, Self::MAX_LEN)?;
+        // A control character cannot occur in a part, so no other parts and no user give this text.
+        let text = format!("\u{1}epoch\u{1}\u{1}{claim}\u{1}{iss}\u{1}{value}");
+        Ok(Self::from_parts(PartitionKind::User, &text))
+    }
+
+    /// What stands for a logout token that was obeyed.
+    #[cfg(feature = "logout")]
+    pub(crate) fn logout_token(iss: &str, jti: &str) -> Result<Self, KeyError> {
+        Self::epoch_at("jti", iss, jti)
+    }
+
     /// The list of the sessions that are linked to an epoch.
     pub(crate) fn list_of(epoch: &[u8; 32]) -> Self {
         let text = format!("{LIST}{}", URL_SAFE_NO_PAD.encode(epoch));
@@ -308,6 +332,29 @@ mod tests {
                 assert_eq!(digest(a, "n") == digest(b, "n"), i == j);
             }
             assert_ne!(digest(a, "n"), digest(a, "other"));
+        }
+    }
+
+    #[test]
+    fn no_two_users_or_provider_sessions_have_one_epoch() {
+        let epochs = [
+            PartitionKey::epoch_of("sid"),
+            PartitionKey::epoch_of("sidab"),
+            PartitionKey::epoch_of_provider_session("a", "b"),
+            PartitionKey::epoch_of_provider_session("ab", "c"),
+            PartitionKey::epoch_of_provider_session("a", "bc"),
+            PartitionKey::epoch_of_provider_user("a", "b"),
+            PartitionKey::epoch_of_provider_user("b", "a"),
+        ];
+        let epochs = epochs.map(Result::unwrap);
+        for (i, a) in epochs.iter().enumerate() {
+            for (j, b) in epochs.iter().enumerate() {
+                assert_eq!(a == b, i == j);
+            }
+        }
+        for (iss, sid) in [("", "b"), ("a", ""), ("a\u{1}", "b"), ("a", "\u{1}b")] {
+            assert!(PartitionKey::epoch_of_provider_session(iss, sid).is_err());
+            assert!(PartitionKey::epoch_of_provider_user(iss, sid).is_err());
         }
     }
 

@@ -114,12 +114,14 @@
 
 mod cookie;
 mod extract;
+mod info;
 mod issue;
 mod same_site;
 mod sign_in;
 
 pub use self::cookie::Cookie;
 pub(crate) use self::cookie::new_session;
+pub use self::info::SessionInfo;
 pub(crate) use self::issue::Issue;
 pub use self::same_site::SameSite;
 pub use self::sign_in::SignIn;

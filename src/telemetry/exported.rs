@@ -45,6 +45,7 @@ pub(super) struct Exported {
     pending_changes: Part,
     waiting_acquisitions: Part,
     pending_sign_outs: Part,
+    pending_revocations: Part,
     l2_states: [(BreakerState, Part); 3],
     engine_states: [(bool, Part); 2],
     feed_states: [(Option<bool>, Part); 3],
@@ -74,6 +75,10 @@ impl Exported {
             pending_changes: count("pending_changes", "Changes that wait to be committed."),
             waiting_acquisitions: count("waiting_acquisitions", "Acquisitions under way."),
             pending_sign_outs: count("pending_sign_outs", "Sign-outs that L2 has not heard of."),
+            pending_revocations: count(
+                "pending_revocations",
+                "Refresh tokens that wait to be revoked.",
+            ),
             l2_states: [
                 l2(BreakerState::Closed),
                 l2(BreakerState::HalfOpen),
@@ -100,6 +105,7 @@ impl Exported {
         self.pending_changes.set(stats.pending_changes);
         self.waiting_acquisitions.set(stats.waiting_acquisitions);
         self.pending_sign_outs.set(stats.pending_sign_outs);
+        self.pending_revocations.set(stats.pending_revocations);
         choose(&self.l2_states, stats.l2_state);
         choose(&self.engine_states, stats.engine_alive);
         choose(&self.feed_states, stats.feed_alive);

@@ -3,7 +3,9 @@
 use futures_util::future::join;
 
 use super::{Session, Tokens};
+use crate::engine::listed::About;
 use crate::error::Error;
+use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKind;
 use crate::lookup::Durability;
 use crate::session::{SignIn, new_session};
@@ -38,7 +40,7 @@ impl Tokens {
     /// | [`Strict`](crate::FailurePolicy::Strict) | [`Error::Unavailable`], and no user is signed in. |
     /// | [`Bypass`](crate::FailurePolicy::Bypass) | The new session is in memory only; the sign-out is as under `Degrade`. |
     ///
-    /// With [a user](SignIn::user) it is [`Error::Unavailable`] whatever the policy: as for
+    /// With [a user](SignIn::user) or another link it is [`Error::Unavailable`] whatever the policy: as for
     /// [`link_user`](Self::link_user), L2 is asked for the user's epoch.
     ///
     /// On an error the browser keeps its cookie, and no user is signed in: the session before is over all the same,
@@ -50,18 +52,24 @@ impl Tokens {
     /// [`Error::ResponseSent`]; [`Error::Randomness`]; [`Error::Unavailable`], as above; and those of
     /// [`insert`](Self::insert) and [`sign_out`](Self::sign_out).
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<Durability, Error> {
-        let SignIn { key, tokens, users } = sign_in;
+        let SignIn {
+            key,
+            tokens,
+            links,
+            label,
+        } = sign_in;
         let entries = Vec::from_iter(self.entries_of(&key?, tokens)?);
-        let users = users.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let users = links.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (handle, policy) = (&*self.handle, self.failure_policy());
         if self.is_in_cookies() {
-            let ended = self.sign_out().await?;
+            let ended = self.sign_out_by(SignedOutBy::SignIn).await?;
             let entries = entries.into_iter();
             let changes = entries.map(|(name, value)| (name, Some(value)));
             self.change(changes.collect(), false).await?;
             for user in users {
                 self.link(user).await?;
             }
+            self.tell_signed_in();
             return Ok(ended);
         }
         let issue = handle.issue.as_ref().ok_or(Error::NoSessionId)?;
@@ -70,7 +78,10 @@ impl Tokens {
         // In memory the old session ends now, whatever becomes of the new one.
         let old = self.own_session();
         let ends = old
-            .map(|old| handle.engine.sign_out(&old.partition, &mut None))
+            .map(|old| {
+                let engine = &handle.engine;
+                engine.sign_out(&old.partition, &mut None, SignedOutBy::SignIn)
+            })
             .transpose()?;
         let ends = async {
             match ends {
@@ -78,7 +89,11 @@ impl Tokens {
                 None => Ok(Durability::Stored),
             }
         };
-        let begins = handle.engine.begin_session(session, entries, users, policy);
+        let about = About {
+            created: handle.engine.clock.now(),
+            label,
+        };
+        let begins = (handle.engine).begin_session(session, entries, users, about, policy);
         let (ended, begun) = join(ends, begins).await;
         let (ended, (begun, durability)) = (ended?, begun?);
         let head = issue.open()?;
@@ -90,10 +105,18 @@ impl Tokens {
         }
         handle.sessions.replace(begun.keep());
         head.set();
+        self.tell_signed_in();
         Ok(match ended {
             Durability::Stored => durability,
             Durability::Pending => Durability::Pending,
         })
+    }
+
+    fn tell_signed_in(&self) {
+        let handle = &*self.handle;
+        let session = handle.sessions.latest();
+        let partition = session.map(|session| &session.partition);
+        handle.engine.tell(partition, EventKind::SignedIn);
     }
 
     /// The session that a sign-in ends. What belongs to a user or an assertion is no session.

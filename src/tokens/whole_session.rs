@@ -2,6 +2,7 @@
 
 use super::Tokens;
 use crate::error::Error;
+use crate::event::SignedOutBy;
 use crate::key::PartitionKey;
 use crate::lookup::Durability;
 
@@ -29,11 +30,15 @@ impl Tokens {
     /// L2 has not heard of: the partition is then signed out in this process, and L2 will be told as
     /// long as it lives.
     pub async fn sign_out(&self) -> Result<Durability, Error> {
+        self.sign_out_by(SignedOutBy::Session).await
+    }
+
+    pub(super) async fn sign_out_by(&self, by: SignedOutBy) -> Result<Durability, Error> {
         let session = self.session()?;
         let engine = &self.handle.engine;
         let mut observed = None;
         let sent = self.handle.head.is_closed();
-        let wait = engine.sign_out(&session.partition, &mut observed)?;
+        let wait = engine.sign_out(&session.partition, &mut observed, by)?;
         session.keep_new(observed);
         let ended = wait.await;
         if matches!(ended, Ok(Ok(Ok(_)))) {
@@ -107,6 +112,28 @@ impl Tokens {
     /// policy; and those of [`insert`](Self::insert).
     pub async fn link_user(&self, user: &str) -> Result<(), Error> {
         self.link(PartitionKey::epoch_of(user)?).await
+    }
+
+    /// Links this session to a session at the provider, as
+    /// [`SignIn::provider_session`](crate::session::SignIn::provider_session) does, so that
+    /// [`TokenCache::sign_out_provider_session`](crate::TokenCache::sign_out_provider_session) ends it.
+    ///
+    /// # Errors
+    /// As for [`link_user`](Self::link_user).
+    pub async fn link_provider_session(&self, iss: &str, sid: &str) -> Result<(), Error> {
+        self.link(PartitionKey::epoch_of_provider_session(iss, sid)?)
+            .await
+    }
+
+    /// Links this session to a user as the provider knows them, as
+    /// [`SignIn::provider_user`](crate::session::SignIn::provider_user) does, so that
+    /// [`TokenCache::sign_out_provider_user`](crate::TokenCache::sign_out_provider_user) ends it.
+    ///
+    /// # Errors
+    /// As for [`link_user`](Self::link_user).
+    pub async fn link_provider_user(&self, iss: &str, sub: &str) -> Result<(), Error> {
+        self.link(PartitionKey::epoch_of_provider_user(iss, sub)?)
+            .await
     }
 
     /// Links the session to the user of this epoch.

@@ -1,10 +1,14 @@
 //! Signing a user out everywhere.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use http::{Request, Response};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_token_cache::session::{Cookie, SignIn};
 use tower_token_cache::{
     Builder, Clock, Durability, Error, FailurePolicy, Lifetimes, Lookup, MemoryStore,
-    PartitionKind, Secret, Timestamp, Token, TokenCache, TokenSet,
+    PartitionKind, Secret, Timestamp, Token, TokenCache, TokenCacheLayer, TokenSet, Tokens,
 };
 
 use common::support::*;
@@ -193,6 +197,50 @@ async fn a_session_of_several_users_ends_with_the_first() {
     }
 }
 
+/// A provider names a session of its own, or a user: what it does not name goes on.
+#[tokio::test]
+async fn a_provider_ends_the_session_or_the_user_that_it_names() {
+    let (google, entra) = ("https://google.example", "https://entra.example");
+    let fleet = Fleet::new();
+    let cache = fleet.instance(|it| it);
+    // As by other links: `iss` and `sid`, or `iss` and `sub`, and never the user of the application.
+    let sessions = [
+        ("phone", google, "1", "ada"),
+        ("laptop", google, "2", "ada"),
+        ("bob", google, "3", "1"),
+        ("elsewhere", entra, "1", "ada"),
+    ];
+    for (id, iss, sid, sub) in sessions {
+        sign_in(&cache, id).await;
+        let tokens = cache.tokens(session(id));
+        tokens.link_provider_session(iss, sid).await.unwrap();
+        tokens.link_provider_user(iss, sub).await.unwrap();
+    }
+    let alive = async || {
+        let instance = fleet.instance(|it| it);
+        let mut alive = Vec::new();
+        for (id, ..) in sessions {
+            let found = refresh_token(&instance, id).await;
+            alive.extend(found.is_hit().then_some(id));
+        }
+        alive
+    };
+    let other = fleet.instance(|it| it);
+    for (iss, sid) in [(google, "ada"), ("1", google), (google, "")] {
+        let _ = other.sign_out_provider_session(iss, sid).await;
+    }
+    assert_eq!(alive().await, ["phone", "laptop", "bob", "elsewhere"]);
+    let ended = other.sign_out_provider_session(google, "1").await;
+    assert_stored(ended.unwrap());
+    assert_eq!(alive().await, ["laptop", "bob", "elsewhere"]);
+    let ended = other.sign_out_provider_user(google, "ada").await;
+    assert_stored(ended.unwrap());
+    assert_eq!(alive().await, ["bob", "elsewhere"]);
+    // The instance that had them in memory.
+    cache.tokens(session("laptop")).reload().await.unwrap();
+    assert_eq!(refresh_token(&cache, "laptop").await, Lookup::Absent);
+}
+
 /// While L2 is away it holds here, is told when L2 is back, and a restart of the task is not needed.
 #[tokio::test(start_paused = true)]
 async fn a_dead_l2_is_told_later() {
@@ -276,4 +324,81 @@ async fn links_cost_a_hit_nothing() {
         assert!(refresh_token(&cache, "s").await.is_hit());
     }
     assert_eq!((fleet.store.loads(), fleet.store.looks()), asked);
+}
+
+/// What a user is shown: newest first, with what the sign-in has said, and none that L2 no longer has.
+#[tokio::test]
+async fn sessions_are_shown_with_when_they_began_and_were_last_used() {
+    let fleet = Fleet::new();
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let sliding: fn(Builder) -> Builder =
+        |it| it.lifetimes(Lifetimes::new().sliding(Duration::from_secs(3600)));
+    let cache = fleet.instance(sliding);
+    let began = fleet.clock.now();
+    let layer = TokenCacheLayer::new(cache.clone(), Cookie::new("sid").unwrap());
+    let long = "é".repeat(200);
+    for label in ["Firefox\r\n on Linux", &long, ""] {
+        let handler = service_fn(async |request: Request<()>| {
+            let tokens = request.extensions().get::<Tokens>().unwrap();
+            let sign_in = SignIn::new("graph", Token::new("t"));
+            let sign_in = sign_in.user("ada").label(label);
+            assert_stored(tokens.sign_in(sign_in).await.unwrap());
+            Ok::<_, Infallible>(Response::new(String::new()))
+        });
+        let request = Request::new(());
+        layer.layer(handler).oneshot(request).await.unwrap();
+        fleet.clock.advance(minutes(10));
+    }
+    let there = fleet.instance(sliding);
+    let sessions = there.sessions("ada").await.unwrap();
+    let labels = Vec::from_iter(sessions.iter().map(|it| it.label.clone()));
+    let short = Some("é".repeat(128));
+    assert_eq!(labels, [None, short, Some("Firefox on Linux".into())]);
+    let created = Vec::from_iter(sessions.iter().map(|it| it.created));
+    let after = |time| began.saturating_add(time);
+    assert_eq!(created, [after(minutes(20)), after(minutes(10)), began]);
+    let seen = Vec::from_iter(sessions.iter().map(|it| it.last_seen.unwrap()));
+    assert_eq!(seen, created, "not used since");
+
+    // One is used, one is moved, and one ends.
+    fleet.clock.advance(minutes(25));
+    let used = cache.tokens(sessions[0].partition.clone());
+    assert!(used.get("graph").await.unwrap().is_hit());
+    let moved = cache.tokens(sessions[1].partition.clone());
+    moved.move_to(session("moved")).await.unwrap();
+    drained(&cache).await;
+    let now = fleet.clock.now();
+    eventually("it is noted", async || {
+        let seen = there.sessions("ada").await.unwrap();
+        seen[0].last_seen == Some(now) && seen[1].partition == session("moved")
+    })
+    .await;
+    fleet.clock.advance(minutes(20));
+    let sessions = there.sessions("ada").await.unwrap();
+    let shown = sessions.iter().map(|it| (it.created, it.label.clone()));
+    let expected = [
+        (after(minutes(20)), None),
+        (after(minutes(10)), labels[1].clone()),
+    ];
+    assert_eq!(Vec::from_iter(shown), expected);
+    assert_eq!(there.sessions_of("ada").await.unwrap().len(), 3);
+    assert!(there.sessions("nobody").await.unwrap().is_empty());
+    assert_stored(there.sign_out_user("ada").await.unwrap());
+    assert!(there.sessions("ada").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn without_a_sliding_lifetime_it_is_not_known_when_a_session_was_last_used() {
+    let fleet = Fleet::new();
+    let cache = fleet.instance(|it| it);
+    sign_in(&cache, "s").await;
+    let sessions = cache.sessions("ada").await.unwrap();
+    let [only] = &sessions[..] else {
+        panic!("{sessions:?}");
+    };
+    assert_eq!((&only.partition, only.last_seen), (&session("s"), None));
+    assert_eq!(only.created, fleet.clock.now());
+    fleet.store.set_down(true);
+    let listed = cache.sessions("ada").await;
+    assert!(matches!(listed, Err(Error::Unavailable(_))));
 }

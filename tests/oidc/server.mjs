@@ -24,6 +24,8 @@ function start(issuer) {
       response_types: ['code'],
       redirect_uris: [process.env.REDIRECT_URI],
       token_endpoint_auth_method: 'client_secret_basic',
+      backchannel_logout_uri: new URL('/backchannel-logout', process.env.REDIRECT_URI).href,
+      backchannel_logout_session_required: true,
     }],
     scopes: ['openid', 'offline_access'],
     claims: { openid: ['sub', 'email'] },
@@ -42,6 +44,9 @@ function start(issuer) {
       clientCredentials: { enabled: true },
       introspection: { enabled: true },
       revocation: { enabled: true },
+      backchannelLogout: { enabled: true },
+      // No page: tests read the form.
+      rpInitiatedLogout: { logoutSource: (context, form) => { context.body = { form }; } },
     },
     enabledJWA: { clientAuthSigningAlgValues: ['RS256', 'PS256', 'ES256'] },
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },

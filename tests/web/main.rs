@@ -8,6 +8,7 @@ mod errors;
 mod grant_clients;
 mod layer;
 mod login;
+mod logout;
 mod outgoing;
 mod playground;
 mod session;

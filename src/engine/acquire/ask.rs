@@ -150,6 +150,10 @@ impl Flight {
         if !(meaning.is_unasked || is_of_another) {
             Box::pin(self.record_failure(failure_record, seen, concerns_all, permit)).await;
         }
+        let is_refused = kind == AcquireErrorKind::ReauthenticationRequired && meaning.is_refusal;
+        if is_refused && seen.refresh_token.is_hit() {
+            self.refresh_token_refused(seen);
+        }
         if let Some(error) = error {
             failure = failure.with_source(error);
         }

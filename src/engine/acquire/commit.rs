@@ -14,10 +14,13 @@ use crate::engine::error::L2Error;
 use crate::engine::partition::by_name::ByName;
 use crate::engine::partition::change::{AcquiredBatch, CommitAck, PendingChange};
 use crate::engine::partition::refresh::RefreshState;
+use crate::engine::partition::state::State;
 use crate::error::{Error, StoreErrorKind};
+use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKind;
 use crate::lookup::Durability;
 use crate::mutation::{self, Mutation};
+use crate::policy::RefusedRefreshToken;
 use crate::store::Expected;
 use crate::token::TokenSet;
 
@@ -179,5 +182,30 @@ impl Flight {
             // Other instances wait for the lease: they must find the record when they get it.
             let _ = engine.commit(&self.id.partition).await;
         }
+    }
+}
+
+impl Flight {
+    /// The provider has refused the refresh token: tells the application, and ends the session if the settings say so.
+    pub(crate) fn refresh_token_refused(&self, seen: &RefreshState) {
+        let (engine, partition) = (&self.engine, &self.id.partition);
+        let client = self.need.key.client().map(Into::into);
+        let required = EventKind::ReauthenticationRequired { client };
+        engine.tell(Some(partition), required);
+        let ends = engine.refused_refresh_token == RefusedRefreshToken::SignOut;
+        if !ends || partition.kind() != PartitionKind::Session {
+            return;
+        }
+        let name = self.need.key.refresh_token();
+        let refused = seen.refresh_token.as_ref().hit();
+        let is_the_one = |state: &State| {
+            let known = state.entries.get(name.as_ref());
+            let known = known.and_then(|entry| entry.value.as_secret());
+            let has_another = known.is_some_and(|known| Some(known) != refused);
+            !(has_another || self.is_over(state) || state.signed_out_since(&seen.observed))
+        };
+        let by = Some(SignedOutBy::RefusedRefreshToken);
+        // After a shutdown nothing ends any more. L2 is not waited for: it is told until it knows.
+        drop(engine.sign_out_if(partition, &mut None, by, is_the_one));
     }
 }

@@ -147,17 +147,19 @@ impl Engine {
         see: impl FnOnce(&mut State, Now) -> R,
     ) -> Option<R> {
         let now = self.now();
-        let (seen, wakes) = self.partitions.with(key, |partition, state| {
+        let (seen, wakes, end) = self.partitions.with(key, |partition, state| {
+            let end = state.end_shown_by(&fetched, now);
             match state.merge(fetched, begun.floor, now, &self.rules) {
                 Merged::Overtaken => None,
                 Merged::Taken { dropped, lost } => {
                     self.counters.signed_out_changes.add(dropped as u64);
                     let wakes = dropped > 0 || !lost.is_empty();
                     self.recover(partition, state, lost);
-                    Some((see(state, now), wakes))
+                    Some((see(state, now), wakes, end))
                 }
             }
         })?;
+        self.tell_of_end(key, end);
         if wakes {
             self.wake();
         }

@@ -7,7 +7,9 @@ use crate::codec::Value;
 use crate::engine::limits::CLOCK_SKEW;
 use crate::engine::partition::change::{CommitBase, InFlight, PendingChange};
 use crate::engine::partition::life::Life;
+use crate::engine::partition::merge::{DecodedLoad, Loss};
 use crate::engine::partition::state::State;
+use crate::event::SessionEnd;
 use crate::key::TokenKey;
 use crate::mutation::{self, Mutation};
 use crate::store::{CommitId, Expected, TOMBSTONE};
@@ -30,6 +32,22 @@ impl State {
             let other = found.is_none_or(|found| found.sealed == known.sealed && found != known);
             other && generation <= self.generation.unwrap_or(0)
         })
+    }
+
+    /// How a life that memory knows has ended, if what was read from L2 shows that it has, and not by a sign-out.
+    pub(crate) fn end_shown_by(&self, fetched: &DecodedLoad, now: Now) -> Option<SessionEnd> {
+        let known = self.life?;
+        let is_gone =
+            fetched.life != Some(known) && !matches!(fetched.loss, Some(Loss::Everything { .. }));
+        if !is_gone || fetched.generation > self.generation.unwrap_or(0) || self.is_signing_out() {
+            return None;
+        }
+        let is_over = |end: Option<Moment>| end.is_some_and(|end| end <= now.moment);
+        match (is_over(self.hard_end), is_over(self.end)) {
+            (true, _) => Some(SessionEnd::Lifetime),
+            (false, true) => Some(SessionEnd::Idle),
+            (false, false) => (fetched.loss == Some(Loss::Alone)).then_some(SessionEnd::Lost),
+        }
     }
 
     /// Ends everything that began here in the life that L2 no longer has. Returns how many changes are

@@ -13,6 +13,7 @@ use crate::engine::partition::change::{
     AcquiredBatch, CommitAck, CommitAckSender, CommitBase, InFlight, PendingChange, Written,
 };
 use crate::engine::partition::life::Life;
+use crate::engine::revocations::Revocable;
 use crate::engine::sync::once;
 use crate::key::TokenKey;
 use crate::mutation::{self, Mutation};
@@ -27,6 +28,8 @@ const MAX_BYTES: usize = 1 << 20;
 #[derive(Default)]
 pub(crate) struct Pending {
     pub(crate) sign_out: Option<PendingSignOut>,
+    /// The refresh tokens to revoke once L2 has the sign-out; `None` where none are.
+    pub(crate) revoke: Option<Vec<Revocable>>,
     /// Counts the sign-out among the unacknowledged ones.
     pub(crate) unacknowledged: Option<Unacknowledged>,
     pub(crate) changes: ByName<PendingChange>,
@@ -131,13 +134,17 @@ impl Pending {
 
     /// All changes, including those that are not visible yet.
     fn all(&self) -> impl Iterator<Item = &PendingChange> {
+        self.all_named().map(|(_, change)| change)
+    }
+
+    /// The same with their names.
+    pub(crate) fn all_named(&self) -> impl Iterator<Item = (&TokenKey, &PendingChange)> {
         let in_flight = self
             .in_flight
             .iter()
             .flat_map(|commit| commit.changes.iter());
         let acquired = self.acquired.iter().flat_map(|batch| batch.changes.iter());
-        let all = in_flight.chain(acquired).chain(self.changes.iter());
-        all.map(|(_, change)| change)
+        in_flight.chain(acquired).chain(self.changes.iter())
     }
 
     /// Drops all changes, and returns how many there were.

@@ -4,6 +4,7 @@
 use crate::engine::limits::CLOCK_SKEW;
 use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::{SignOut, State};
+use crate::engine::revocations::Revocations;
 use crate::store::CommitId;
 use crate::time::{Moment, Now};
 
@@ -25,6 +26,25 @@ impl State {
             is_confirmed: false,
         });
         dropped
+    }
+
+    /// To be called before [`sign_out`](Self::sign_out): the refresh tokens in memory are to be revoked, also those
+    /// that no reader sees yet, and those that L2 has.
+    pub(crate) fn revoke(&mut self, revocations: &Revocations) {
+        if !revocations.are_on() {
+            return;
+        }
+        let entries = self
+            .entries
+            .iter()
+            .map(|(name, entry)| (name, &entry.value));
+        let mut tokens = revocations.among(entries);
+        let pending = self.pending();
+        let acquired = pending
+            .all_named()
+            .filter_map(|(name, change)| Some((name, change.value.as_ref()?)));
+        tokens.extend(revocations.among(acquired));
+        pending.revoke.get_or_insert_default().extend(tokens);
     }
 
     pub(crate) fn pending_sign_out(&self) -> Option<PendingSignOut> {

@@ -10,5 +10,6 @@
 pub(crate) mod all;
 pub(crate) mod owed;
 pub(crate) mod owed_users;
+mod revoke;
 pub(crate) mod session;
 pub(crate) mod user;

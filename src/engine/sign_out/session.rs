@@ -10,9 +10,10 @@ use crate::engine::load::fetch::MAX_READS;
 use crate::engine::namespace::Number;
 use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::State;
+use crate::engine::revocations::Revocable;
 use crate::key::PartitionKey;
 use crate::mutation::{self, Mutation};
-use crate::store::{Change, Cleared, Commit, CommitId, PartitionId};
+use crate::store::{Change, Cleared, Commit, CommitId, Loaded, PartitionId};
 
 impl Engine {
     async fn clear(
@@ -97,6 +98,7 @@ impl Engine {
                     });
                     let dropped = dropped.unwrap_or(0);
                     self.counters.signed_out_changes.add(dropped as u64);
+                    self.gather(key, under, &id, &loaded);
                     self.unlist_loaded(key, &id, &loaded);
                     latest
                 }
@@ -138,7 +140,11 @@ impl Engine {
         let now = self.now();
         // If L2 could not be asked for the generation, memory's has to do.
         let overlaps = generation > ends.or(expected).unwrap_or(0) + 1;
+        let mut revocation = None;
         let dropped = self.partitions.with_under(key, under, |_, state| {
+            // Before it counts as acknowledged: a shutdown waits for both.
+            let tokens = state.pending().revoke.take();
+            revocation = tokens.map(|tokens| self.revocations.begin(tokens));
             state.cleared(sign_out, generation, now);
             // In the same step: a change that begins after it belongs to the next session.
             match overlaps {
@@ -148,6 +154,26 @@ impl Engine {
         });
         let dropped = dropped.unwrap_or(0);
         self.counters.signed_out_changes.add(dropped as u64);
+        self.start_revocation(revocation);
         Ok(())
+    }
+
+    /// Gathers the refresh tokens that L2 has, where the sign-out revokes them.
+    fn gather(&self, key: &PartitionKey, under: Number, id: &PartitionId, loaded: &Loaded) {
+        let with_under = |change: &mut dyn FnMut(&mut Vec<Revocable>)| {
+            self.partitions.with_under(key, under, |_, state| {
+                let pending = state.pending.as_mut();
+                pending.and_then(|it| it.revoke.as_mut()).map(change)
+            })
+        };
+        if with_under(&mut |_| ()).flatten().is_none() {
+            return;
+        }
+        let mut reader = self.l2.codec.reader(id, loaded.generation);
+        let entries = loaded.entries.iter();
+        let entries = Vec::from_iter(entries.filter_map(|stored| reader.decode(stored).ok()));
+        let tokens = entries.iter().map(|(name, value)| (name, value));
+        let mut tokens = self.revocations.among(tokens);
+        with_under(&mut |revoke| revoke.append(&mut tokens));
     }
 }

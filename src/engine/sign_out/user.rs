@@ -157,7 +157,16 @@ impl Engine {
                 return Err(L2Error::of(StoreErrorKind::Refused));
             }
             epoch.signed_out(number);
-            self.unlist_all(id.digest());
+            match self.revocations.are_on() {
+                false => self.unlist_all(id.digest()),
+                true => {
+                    let digest = *id.digest();
+                    self.in_background(|engine| async move {
+                        engine.end_listed(&PartitionKey::list_of(&digest)).await;
+                        engine.unlist_all(&digest);
+                    });
+                }
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::engine::error::L2Error;
 use crate::engine::partition::acks::CommitReply;
 use crate::engine::partition::change::PendingChange;
 use crate::engine::write_behind::group::{PartitionWork, WorkKind};
+use crate::event::EventKind;
 use crate::store::Outcome;
 
 impl Engine {
@@ -37,6 +38,7 @@ impl Engine {
                 Outcome::Conflict => {
                     let dropped = state.conflicted(commit.id);
                     self.counters.superseded_changes.add(dropped as u64);
+                    self.tell(Some(&work.partition.key), EventKind::Superseded);
                 }
                 // Settled by [`settle_lost`](Self::settle_lost), which has to ask L2 again.
                 Outcome::Lost => {}

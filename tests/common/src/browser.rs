@@ -43,14 +43,28 @@ impl Browser {
         answer.0
     }
 
+    /// Sends a form; redirects are not followed.
+    pub async fn submit(&mut self, url: Url, form: &[(&str, &str)]) -> Answer {
+        let request = self.http.post(url.clone()).form(form);
+        self.exchange(request, url).await.0
+    }
+
     /// One request, and where its answer redirects to.
     pub async fn step(&mut self, method: Method, url: Url) -> (Answer, Option<Url>) {
+        let request = self.http.request(method, url.clone());
+        self.exchange(request, url).await
+    }
+
+    async fn exchange(
+        &mut self,
+        request: reqwest::RequestBuilder,
+        url: Url,
+    ) -> (Answer, Option<Url>) {
         let authority = url.authority().to_owned();
         let ours = self.cookies.iter().filter(|((at, _), _)| *at == authority);
         let pairs: Vec<String> = ours
             .map(|((_, name), value)| format!("{name}={value}"))
             .collect();
-        let request = self.http.request(method, url.clone());
         let response = request
             .header("cookie", pairs.join("; "))
             .send()

@@ -100,6 +100,8 @@ async fn all_is_acknowledged_before_the_head_and_in_one_commit() {
     assert_eq!(found.as_deref(), Some("ada"));
 }
 
+const ISS: &str = "https://issuer.example";
+
 #[tokio::test]
 async fn a_user_that_is_signed_out_everywhere_is_signed_out_here() {
     let store = TestStore::default();
@@ -108,14 +110,15 @@ async fn a_user_that_is_signed_out_everywhere_is_signed_out_here() {
     let mut browser = Browser::default();
     browser
         .visit(&layer, async |tokens| {
-            let both = sign_in("ada").user("ada").user("sid 08a5019c");
-            tokens.sign_in(both).await
+            let both = sign_in("ada").user("ada");
+            tokens.sign_in(both.provider_session(ISS, "08a5019c")).await
         })
         .await;
     assert!(browser.api(&layer).await.is_some());
     // By the session at the provider, as a back-channel logout does.
     let there = cache(store);
-    assert_stored(there.sign_out_user("sid 08a5019c").await.unwrap());
+    let ended = there.sign_out_provider_session(ISS, "08a5019c").await;
+    assert_stored(ended.unwrap());
     assert_eq!(browser.api(&issuing(&there)).await, None);
 }
 

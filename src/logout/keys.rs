@@ -1,0 +1,224 @@
+//! The issuer's public keys (JWKS, RFC 7517).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::Value;
+use url::{Host, Url};
+
+use super::LogoutError;
+use super::signature::PublicKey;
+use super::token::Header;
+use crate::engine::core::Engine;
+use crate::error::ConfigError;
+use crate::time::Moment;
+
+/// How long a fetch may take, from connecting to the last byte.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest document that is read, in bytes.
+const MAX_DOCUMENT: usize = 256 * 1024;
+/// How many keys are kept.
+const MAX_KEYS: usize = 100;
+/// From then on keys are fetched again: one that the issuer has withdrawn counts no longer than this.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+/// Between two fetches, whatever tokens come: anyone can send one with an unknown `kid`.
+const PAUSE: Duration = Duration::from_secs(60);
+/// The same after one that has failed.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// The keys of one issuer, as they were fetched last.
+pub(super) struct Keys {
+    url: Url,
+    http: reqwest::Client,
+    known: Mutex<Known>,
+    /// One task fetches; the others find what it got.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    keys: Arc<[PublicKey]>,
+    fetched_at: Option<Moment>,
+    failed: Option<(Moment, LogoutError)>,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Value>,
+}
+
+impl Keys {
+    pub(super) fn new(jwks_uri: &str) -> Result<Self, ConfigError> {
+        let url = Url::parse(jwks_uri);
+        let url = url.map_err(|_| ConfigError::new("jwks_uri", "must be an absolute URL"))?;
+        if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
+            return Err(ConfigError::new("jwks_uri", "must be https"));
+        }
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            // Who answers here can sign logouts: no proxy of the environment comes between.
+            .no_proxy()
+            .use_rustls_tls()
+            .timeout(TIMEOUT)
+            .build();
+        let http = http.map_err(|error| {
+            ConfigError::new("http_client", "cannot be made").with_source(error)
+        })?;
+        Ok(Self {
+            url,
+            http,
+            known: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Checks the signature of a token in compact form.
+    pub(super) async fn verify(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        header: &Header,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), LogoutError> {
+        let keys = self.keys_for(engine, header).await?;
+        let key = find(&keys, header);
+        let key = key.ok_or(LogoutError::Invalid("its key is none of the issuer's"))?;
+        match key.has_signed(&header.alg, message, signature) {
+            true => Ok(()),
+            false => Err(LogoutError::Invalid("its signature is not the issuer's")),
+        }
+    }
+
+    /// The issuer's keys, with the one that has signed if it is to be had.
+    async fn keys_for(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        header: &Header,
+    ) -> Result<Arc<[PublicKey]>, LogoutError> {
+        if let Some(keys) = self.usable(engine.now().moment, header) {
+            return keys;
+        }
+        let (keys, clock) = (self.clone(), engine.clock.clone());
+        // In a task of its own: a sender that hangs up ends no fetch that others wait for.
+        let fetched = engine.runtime.spawn(async move {
+            let _alone = keys.fetching.lock().await;
+            if keys.is_due(clock.read().moment) {
+                let fetched = keys.fetch().await;
+                keys.learn(fetched, clock.read().moment);
+            }
+        });
+        let _ = fetched.await;
+        let known = self.known.lock();
+        match (find(&known.keys, header), &known.failed) {
+            (None, Some((_, error))) => Err(error.clone()),
+            _ => Ok(known.keys.clone()),
+        }
+    }
+
+    /// What is to be used without another fetch.
+    fn usable(
+        &self,
+        now: Moment,
+        header: &Header,
+    ) -> Option<Result<Arc<[PublicKey]>, LogoutError>> {
+        let known = self.known.lock();
+        let is_found = find(&known.keys, header).is_some();
+        let is_young = known.fetched_at.is_some_and(|at| now.since(at) < MAX_AGE);
+        if (is_found && is_young) || !known.is_due(now) {
+            return Some(match &known.failed {
+                Some((_, error)) if !is_found => Err(error.clone()),
+                _ => Ok(known.keys.clone()),
+            });
+        }
+        None
+    }
+
+    fn is_due(&self, now: Moment) -> bool {
+        self.known.lock().is_due(now)
+    }
+
+    fn learn(&self, fetched: Result<Vec<PublicKey>, LogoutError>, now: Moment) {
+        let mut known = self.known.lock();
+        match fetched {
+            Ok(keys) => {
+                *known = Known {
+                    keys: keys.into(),
+                    fetched_at: Some(now),
+                    failed: None,
+                }
+            }
+            // Keys that are known go on.
+            Err(error) => known.failed = Some((now, error)),
+        }
+    }
+
+    async fn fetch(&self) -> Result<Vec<PublicKey>, LogoutError> {
+        let get = self.http.get(self.url.clone()).send().await;
+        let mut response = get
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(LogoutError::keys)?;
+        if !response.status().is_success() {
+            return Err(LogoutError::keys(Unusable));
+        }
+        let mut document = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(LogoutError::keys)? {
+            if document.len() + chunk.len() > MAX_DOCUMENT {
+                return Err(LogoutError::keys(Unusable));
+            }
+            document.extend_from_slice(&chunk);
+        }
+        read(&document).ok_or_else(|| LogoutError::keys(Unusable))
+    }
+}
+
+impl Known {
+    fn is_due(&self, now: Moment) -> bool {
+        let is_over = |at: Moment, pause| now.since(at) >= pause;
+        self.fetched_at.is_none_or(|at| is_over(at, PAUSE))
+            && (self.failed.as_ref()).is_none_or(|(at, _)| is_over(*at, PAUSE_AFTER_FAILURE))
+    }
+}
+
+/// The keys of a document. One that is not understood is left out: it is of another use.
+fn read(document: &[u8]) -> Option<Vec<PublicKey>> {
+    let document: Document = serde_json::from_slice(document).ok()?;
+    let keys = document
+        .keys
+        .into_iter()
+        .filter_map(|jwk| PublicKey::read(&jwk));
+    Some(keys.take(MAX_KEYS).collect())
+}
+
+/// The key that has signed. Without a `kid` it is the only one that fits, so that a token is tried with one key only.
+fn find<'a>(keys: &'a [PublicKey], header: &Header) -> Option<&'a PublicKey> {
+    let mut fitting = keys.iter().filter(|key| {
+        let is_named = header.kid.is_none() || header.kid.as_deref() == key.kid();
+        is_named && key.is_for(&header.alg)
+    });
+    let first = fitting.next()?;
+    (header.kid.is_some() || fitting.next().is_none()).then_some(first)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// The document was thrown away.
+#[derive(Debug)]
+struct Unusable;
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer is no JWKS of at most 256 KiB")
+    }
+}
+
+impl std::error::Error for Unusable {}
