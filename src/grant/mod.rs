@@ -86,6 +86,7 @@
 //! [`ReauthenticationRequired`](crate::AcquireErrorKind::ReauthenticationRequired): end it, and begin again with the next
 //! assertion of the user. It has to come back within [the lifetime](crate::Lifetimes::after_write) of a partition, which
 //! begins anew with each refresh.
+//!
 //! # A login
 //!
 //! A [`Provider`] is discovered, and makes clients that know its other endpoints, too. A user signs in by

@@ -1,5 +1,5 @@
 //! Where an application meets the cache: the middleware of both frameworks, sessions in cookies,
-//! requests that go out with a token, grants at a real provider, the status of errors, and the examples as processes.
+//! requests that go out with a token, grants and logins at a real provider, the status of errors, and the examples as processes.
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod actix;
@@ -8,6 +8,7 @@ mod errors;
 mod grant_clients;
 mod layer;
 mod login;
+mod logins;
 mod outgoing;
 mod playground;
 mod session;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use oauth2::url::Url;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
 /// Keeps cookies, follows redirects.
@@ -45,12 +45,30 @@ impl Browser {
 
     /// One request, and where its answer redirects to.
     pub async fn step(&mut self, method: Method, url: Url) -> (Answer, Option<Url>) {
+        let request = self.http.request(method, url.clone());
+        self.send(request, url).await
+    }
+
+    /// Posts a form, and where its answer redirects to.
+    pub async fn post(&mut self, url: Url, form: &[(&str, &str)]) -> (Answer, Option<Url>) {
+        let request = self.http.post(url.clone()).form(form);
+        self.send(request, url).await
+    }
+
+    /// Posts a form, and follows redirects.
+    pub async fn submit(&mut self, url: Url, form: &[(&str, &str)]) -> Answer {
+        match self.post(url, form).await {
+            (answer, None) => answer,
+            (_, Some(next)) => self.go(Method::GET, next).await,
+        }
+    }
+
+    async fn send(&mut self, request: RequestBuilder, url: Url) -> (Answer, Option<Url>) {
         let authority = url.authority().to_owned();
         let ours = self.cookies.iter().filter(|((at, _), _)| *at == authority);
         let pairs: Vec<String> = ours
             .map(|((_, name), value)| format!("{name}={value}"))
             .collect();
-        let request = self.http.request(method, url.clone());
         let response = request
             .header("cookie", pairs.join("; "))
             .send()
