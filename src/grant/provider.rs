@@ -131,6 +131,14 @@ impl Provider {
         self.with(DEVICE, url.as_ref())
     }
 
+    /// Where the claims of a user are (OpenID Connect Core §5.3).
+    ///
+    /// # Errors
+    /// As for [`with_authorization_endpoint`](Self::with_authorization_endpoint).
+    pub fn with_userinfo_endpoint(self, url: impl AsRef<str>) -> Result<Self, ConfigError> {
+        self.with(USERINFO, url.as_ref())
+    }
+
     /// Where the provider's public keys are (RFC 7517).
     ///
     /// # Errors
