@@ -54,3 +54,11 @@ impl IntoResponse for Error {
         self.status().into_response()
     }
 }
+
+/// The same.
+#[cfg(feature = "grants")]
+impl IntoResponse for crate::grant::LoginError {
+    fn into_response(self) -> Response {
+        self.status().into_response()
+    }
+}

@@ -83,3 +83,15 @@ impl ResponseError for Error {
         HttpResponse::new(self.status_code())
     }
 }
+
+/// The same.
+#[cfg(feature = "grants")]
+impl ResponseError for crate::grant::LoginError {
+    fn status_code(&self) -> StatusCode {
+        status(self.status())
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status_code())
+    }
+}

@@ -59,8 +59,13 @@ pub(super) fn refresh_token_end(members: &Members, now: Timestamp) -> Option<Tim
 
 /// The time so many seconds from `now`: not before `now`, at most ten years later.
 fn after(json: &str, now: Timestamp) -> Option<Timestamp> {
+    Some(now.saturating_add(seconds(json)?))
+}
+
+/// A number of seconds: not negative, at most ten years.
+pub(super) fn seconds(json: &str) -> Option<Duration> {
     let seconds = number(json)?.clamp(0.0, MAX_LIFETIME.as_secs_f64());
-    Some(now.saturating_add(Duration::from_secs_f64(seconds)))
+    Some(Duration::from_secs_f64(seconds))
 }
 
 /// A time, in seconds or milliseconds since the Unix epoch or by RFC 3339; at most ten years from `now`.

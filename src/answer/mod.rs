@@ -6,6 +6,8 @@
 mod lifetime;
 
 use std::fmt;
+#[cfg(feature = "grants")]
+use std::time::Duration;
 
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -57,6 +59,12 @@ impl Members {
     /// The text of the last member of this name that is a string, and not blank.
     pub(crate) fn text(&self, name: &str) -> Option<Secret> {
         self.all(name).find_map(text)
+    }
+
+    /// A duration in seconds, as a number or a string; at most ten years.
+    #[cfg(feature = "grants")]
+    pub(crate) fn seconds(&self, name: &str) -> Option<Duration> {
+        self.all(name).find_map(lifetime::seconds)
     }
 
     /// The tokens, if there is an access token.

@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use super::http_client::Answer;
 use super::{body, refusal};
 use crate::acquire::ProviderError;
+use crate::answer::Members;
 use crate::time::Timestamp;
 use crate::token::TokenSet;
 
@@ -18,11 +19,25 @@ const MAX_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// The tokens of an answer.
 pub(super) fn tokens(answer: Answer) -> Result<TokenSet, ProviderError> {
     let (head, mut body) = answer.into_parts();
-    let pause = retry_after(&head.headers, SystemTime::now());
-    parse(head.status, &mut body, Timestamp::now()).map_err(|error| match pause {
+    let tokens = parse(head.status, &mut body, Timestamp::now());
+    tokens.map_err(|error| delayed(error, &head.headers))
+}
+
+/// The members of an answer, if the endpoint has done what it was asked for.
+pub(super) fn members(answer: Answer) -> Result<Members, ProviderError> {
+    let (head, mut body) = answer.into_parts();
+    let members = body::members(&mut body);
+    match refused(head.status, &members) {
+        Some(error) => Err(delayed(error, &head.headers)),
+        None => Ok(members),
+    }
+}
+
+fn delayed(error: ProviderError, headers: &HeaderMap<HeaderValue>) -> ProviderError {
+    match retry_after(headers, SystemTime::now()) {
         Some(pause) => error.with_retry_after(pause),
         None => error,
-    })
+    }
 }
 
 /// The tokens of a body. Its bytes may be repaired.
@@ -31,24 +46,29 @@ pub(super) fn parse(
     body: &mut [u8],
     now: Timestamp,
 ) -> Result<TokenSet, ProviderError> {
-    if matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-    ) {
-        return Err(ProviderError::status(status));
-    }
     let members = body::members(body);
     if status.is_success()
         && let Some(tokens) = members.tokens(now)
     {
         return Ok(tokens);
     }
-    // Some providers refuse with status 200.
-    Err(match (refusal::code(&members), status.is_success()) {
-        (Some(code), _) => ProviderError::refused(code),
-        (None, false) => ProviderError::status(status),
-        (None, true) => ProviderError::unreachable(NoToken),
-    })
+    let no_token = || ProviderError::unreachable(NoToken);
+    Err(refused(status, &members).unwrap_or_else(no_token))
+}
+
+/// What the provider has refused with, if it has. Some do with status 200.
+fn refused(status: StatusCode, members: &Members) -> Option<ProviderError> {
+    if matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    ) {
+        return Some(ProviderError::status(status));
+    }
+    match (refusal::code(members), status.is_success()) {
+        (Some(code), _) => Some(ProviderError::refused(code)),
+        (None, false) => Some(ProviderError::status(status)),
+        (None, true) => None,
+    }
 }
 
 /// The pause that the headers ask for, in seconds or until a date (RFC 9110 §10.2.3).

@@ -4,17 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::answer;
 use super::assertion::ClientAssertion;
 use super::credentials::{AuthStyle, Credentials, Proof};
+use super::endpoint::is_loopback;
 use super::http_client::{Answer, HttpClient, within};
+use super::provider::Provider;
 use super::request::{self, Form};
 use crate::acquire::{AcquireFuture, Prior, ProviderError, UNASKED};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 use crate::time::setting;
+use crate::token::TokenSet;
 
 /// How long asking the provider may take by default: far more than a healthy one needs, and less
 /// than the 30 s after which browsers and proxies give up.
@@ -34,6 +37,7 @@ struct Settings {
     client_id: Box<str>,
     credentials: Credentials,
     token_url: Url,
+    provider: Option<Provider>,
     http: HttpClient,
     timeout: Duration,
     default_lifetime: Option<Duration>,
@@ -73,19 +77,30 @@ impl Client {
     }
 
     fn over(token_url: Url, client_id: String) -> Result<Self, ConfigError> {
-        Ok(Self(Arc::new(Settings {
+        let http = HttpClient::over_hyper()?;
+        Ok(Self::with(token_url, client_id, http, None))
+    }
+
+    fn with(
+        token_url: Url,
+        client_id: String,
+        http: HttpClient,
+        provider: Option<Provider>,
+    ) -> Self {
+        Self(Arc::new(Settings {
             name: None,
             client_id: client_id.into(),
             credentials: Credentials::default(),
             token_url,
-            http: HttpClient::over_hyper()?,
+            provider,
+            http,
             timeout: TIMEOUT,
             default_lifetime: None,
             scopes: Vec::new(),
             resource: None,
             resource_of_key: false,
             params: Vec::new(),
-        })))
+        }))
     }
 
     /// The name of this client in the application, as [`Tokens::client`](crate::Tokens::client) has it. A
@@ -196,14 +211,51 @@ impl Client {
             form.push(name, value);
         }
         let client = self.clone();
-        Box::pin(async move {
-            let mut set = answer::tokens(client.post(&client.0.token_url, form).await?)?;
-            let default_lifetime = client.0.default_lifetime;
-            if let (None, Some(lifetime)) = (set.access.expires_at(), default_lifetime) {
-                set.access = set.access.with_expires_in(lifetime);
-            }
-            Ok(set)
-        })
+        Box::pin(async move { Ok(client.tokens(form).await?) })
+    }
+
+    /// Asks for a token by a grant that belongs to no session yet, with these parameters of its own.
+    pub(super) async fn redeem(
+        &self,
+        grant: &str,
+        own: &[(&str, &str)],
+    ) -> Result<TokenSet, ProviderError> {
+        let mut form = Form::new();
+        form.push("grant_type", grant);
+        let fixed = self.0.params.iter();
+        let fixed = fixed.map(|(name, value)| (&**name, value.expose()));
+        let resource = self.resource_of_client().map(|uri| ("resource", uri));
+        for (name, value) in own.iter().copied().chain(resource).chain(fixed) {
+            form.push(name, value);
+        }
+        self.tokens(form).await
+    }
+
+    /// What the token endpoint answers to this form.
+    async fn tokens(&self, form: Form) -> Result<TokenSet, ProviderError> {
+        let mut set = answer::tokens(self.post(&self.0.token_url, form).await?)?;
+        if let (None, Some(lifetime)) = (set.access.expires_at(), self.0.default_lifetime) {
+            set.access = set.access.with_expires_in(lifetime);
+        }
+        Ok(set)
+    }
+
+    /// Who the provider is, if that is known.
+    pub(super) fn provider(&self) -> Option<&Provider> {
+        self.0.provider.as_ref()
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.0.client_id
+    }
+
+    /// The scopes that a key without scopes asks for, separated by spaces.
+    pub(super) fn scope(&self) -> String {
+        self.0.scopes.join(" ")
+    }
+
+    pub(super) fn resource_of_client(&self) -> Option<&str> {
+        self.0.resource.as_deref()
     }
 
     /// Posts this form to an endpoint of the provider as this client, and reads the whole answer, whatever its status:
@@ -236,6 +288,14 @@ impl Client {
     }
 }
 
+impl Provider {
+    /// A client without a secret, under the name that the provider knows it by.
+    pub fn client(&self, client_id: impl Into<String>) -> Client {
+        let (url, http) = (self.token_url().clone(), self.http.clone());
+        Client::with(url, client_id.into(), http, Some(self.clone()))
+    }
+}
+
 /// The tokens are not those of the client that the source asks as.
 #[derive(Debug)]
 pub(super) struct WrongClient;
@@ -264,15 +324,6 @@ fn parse(token_url: String) -> Result<Url, ConfigError> {
     }
     request::uri(&url).map_err(|_| wrong("has characters that must be percent-encoded"))?;
     Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 impl fmt::Debug for Client {

@@ -154,7 +154,7 @@ where
 
 /// There was an answer, perhaps, but none to be read.
 #[derive(Debug)]
-enum NoAnswer {
+pub(super) enum NoAnswer {
     InTime,
     AsSmallAs(usize),
 }

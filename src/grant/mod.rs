@@ -87,6 +87,24 @@
 //! assertion of the user. It has to come back within [the lifetime](crate::Lifetimes::after_write) of a partition, which
 //! begins anew with each refresh.
 //!
+//! # A login
+//!
+//! A [`Provider`] is discovered, and makes clients that know its other endpoints, too. A user signs in by
+//! [`AuthorizationCode`], or at another device by [`Client::authorize_device`]. After a sign-out [`Client::revoke`] and
+//! [`Client::end_session`] end what the provider has.
+//!
+//! | what an attacker tries | what stops it |
+//! |---|---|
+//! | a callback in another browser (RFC 9700 §4.7) | the state is a session value: another session does not have it |
+//! | a callback again | the session value is taken by one caller, on all instances together |
+//! | a stolen code in a login of their own (§4.5) | PKCE by `S256`, and the nonce of the id token |
+//! | no PKCE (§4.8.2) | it is sent always, and a provider that says it does not know `S256` is refused |
+//! | another provider's code (§4.4) | `iss` (RFC 9207), and the login remembers where it began |
+//! | a link to the login that leads elsewhere (§4.11) | only a path of this site is returned to |
+//! | a discovery document of another issuer | its issuer is that which was asked for, its endpoints are `https` |
+//!
+//! The callback is a query, by GET: `SameSite=Lax` keeps the session's cookie from a POST that comes from the provider.
+//!
 //! # What is sent
 //!
 //! The scopes of the [token key](crate::TokenKey::scoped) if it has any, else the client's; the
@@ -117,14 +135,24 @@
 mod answer;
 mod assertion;
 mod assertion_file;
+mod authorization_code;
+mod begun;
 mod body;
+mod callback;
+mod claims;
 mod client;
 mod client_credentials;
 mod credentials;
+mod device;
+mod discovery;
+mod end_session;
+mod endpoint;
 mod http_client;
 mod id_token;
 mod jwt_bearer;
+mod login_error;
 mod private_key_jwt;
+mod provider;
 mod refresh_token;
 mod refusal;
 #[cfg(test)]
@@ -132,21 +160,36 @@ mod refusals_table;
 mod request;
 #[cfg(any(feature = "reqwest-0-12", feature = "reqwest-0-13"))]
 mod reqwest;
+mod return_address;
+mod revocation;
+#[cfg(test)]
+mod scripted;
 mod signing_key;
 #[cfg(test)]
 mod tests;
 mod token_exchange;
 #[cfg(test)]
 mod tokens_table;
+#[cfg(test)]
+mod user_tests;
 
 pub use self::assertion::ClientAssertion;
 pub use self::assertion_file::{AssertionFile, AssertionFileError, AssertionFileErrorKind};
+pub use self::authorization_code::{AuthorizationCode, Login};
+pub use self::callback::Callback;
+pub use self::claims::{Claims, IdTokenError};
 pub use self::client::Client;
 pub use self::client_credentials::ClientCredentials;
 pub use self::credentials::AuthStyle;
+pub use self::device::{DeviceAuthorization, DeviceError};
+pub use self::discovery::DiscoveryError;
+pub use self::end_session::EndSession;
 pub use self::http_client::HttpClient;
 pub use self::jwt_bearer::JwtBearer;
+pub use self::login_error::LoginError;
 pub use self::private_key_jwt::PrivateKeyJwt;
+pub use self::provider::Provider;
 pub use self::refresh_token::RefreshToken;
+pub use self::revocation::RevocationError;
 pub use self::signing_key::SigningKey;
 pub use self::token_exchange::TokenExchange;

@@ -24,7 +24,8 @@ impl Tokens {
     /// Visible at once in this process, and in L2 before the response head: the browser may come back to another
     /// instance. Where the layer [issues](crate::session) session ids, an anonymous request gets a session.
     ///
-    /// A login keeps the state and the PKCE verifier (RFC 7636) until the browser comes back from the provider.
+    /// A login keeps the state and the PKCE verifier (RFC 7636) until the browser comes back from the provider;
+    /// `grant::AuthorizationCode` (feature `grants`) is such a login, ready-made.
     /// [`take`](Self::take) gives them to one request, so that an answer of the provider counts once:
     ///
     /// ```

@@ -1,7 +1,8 @@
 // A real OpenID provider for the tests: refresh tokens rotate, and reuse of a spent one ends the
-// grant. Whoever comes is signed in as alice without a page.
+// grant. A browser that comes is signed in as alice without a page, or with the login hint `denied` sent back with an error.
+// The pages for devices and for the end of a session are JSON: what their form has to bring back as `xsrf`.
 //
-// REDIRECT_URI=http://… AT_TTL=seconds node server.mjs      prints "READY <issuer>"
+// REDIRECT_URI=http://… (several with spaces between) AT_TTL=seconds node server.mjs      prints "READY <issuer>"
 //
 // For an access token of its own it gives others on behalf of the same user, with scope offline_access a refresh token,
 // too (RFC 7523 §2.1 as Entra ID has it).
@@ -20,11 +21,14 @@ function start(issuer) {
     clients: [{
       client_id: 'app',
       client_secret: "the app's secret",
-      grant_types: ['authorization_code', 'refresh_token', 'client_credentials'],
+      grant_types: [
+        'authorization_code', 'refresh_token', 'client_credentials', 'urn:ietf:params:oauth:grant-type:device_code',
+      ],
       response_types: ['code'],
-      redirect_uris: [process.env.REDIRECT_URI],
+      redirect_uris: process.env.REDIRECT_URI.split(' '),
+      post_logout_redirect_uris: ['http://127.0.0.1:1/signed-out'],
       token_endpoint_auth_method: 'client_secret_basic',
-      backchannel_logout_uri: new URL('/backchannel-logout', process.env.REDIRECT_URI).href,
+      backchannel_logout_uri: new URL('/backchannel-logout', process.env.REDIRECT_URI.split(' ')[0]).href,
       backchannel_logout_session_required: true,
     }],
     scopes: ['openid', 'offline_access'],
@@ -37,7 +41,7 @@ function start(issuer) {
     rotateRefreshToken: () => true,
     ttl: {
       AccessToken: lifetime, ClientCredentials: lifetime, IdToken: 3600, AuthorizationCode: 60,
-      RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600,
+      RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600, DeviceCode: 600,
     },
     features: {
       devInteractions: { enabled: false },
@@ -45,8 +49,13 @@ function start(issuer) {
       introspection: { enabled: true },
       revocation: { enabled: true },
       backchannelLogout: { enabled: true },
-      // No page: tests read the form.
-      rpInitiatedLogout: { logoutSource: (context, form) => { context.body = { form }; } },
+      deviceFlow: {
+        enabled: true,
+        userCodeInputSource: xsrf,
+        userCodeConfirmSource: xsrf,
+        successSource: (context) => { context.body = { done: true }; },
+      },
+      rpInitiatedLogout: { enabled: true, logoutSource: xsrf },
     },
     enabledJWA: { clientAuthSigningAlgValues: ['RS256', 'PS256', 'ES256'] },
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
@@ -81,9 +90,18 @@ async function onBehalfOf(provider, context) {
   context.body.refresh_token = await refreshToken.save();
 }
 
+// A page that is a form.
+function xsrf(context) {
+  context.body = { xsrf: context.oidc.session.state.secret };
+}
+
 // Signs in and consents.
 async function interact(provider, request, response) {
   const { params, grantId } = await provider.interactionDetails(request, response);
+  if (params.login_hint === 'denied') {
+    await provider.interactionFinished(request, response, { error: 'access_denied' });
+    return;
+  }
   const accountId = 'alice';
   const grant = (grantId && await provider.Grant.find(grantId))
     || new provider.Grant({ accountId, clientId: params.client_id });

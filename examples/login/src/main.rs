@@ -8,40 +8,58 @@
 //!
 //! Also `BASE_URL`, as browsers see it (the provider knows its `/callback`), `LISTEN`, `REDIS_URL`.
 
-mod provider;
-
 use std::{env, io, sync::Arc, time::Duration};
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Result};
 use axum::routing::{Router, get, post};
-use serde::Deserialize;
+use tower_token_cache::grant::{AuthorizationCode, Callback, Provider, RefreshToken};
 use tower_token_cache::session::{Cookie, SignIn};
 use tower_token_cache::{Durability, KeyRing, RedisStore, TokenCache, TokenCacheLayer, Tokens};
 
-use crate::provider::Provider;
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-type App = State<Arc<Provider>>;
+/// What the handlers need.
+#[derive(Clone)]
+struct App {
+    login: AuthorizationCode,
+    /// Asks with the user's refresh token.
+    refresh: Arc<RefreshToken>,
+    /// The API of this example: what the provider says of the user.
+    userinfo: String,
+    http: reqwest::Client,
+}
 
 #[tokio::main]
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(io::stderr).init();
     let required = |name| env::var(name).map_err(|_| format!("{name} is not set"));
     let or = |name, default: &str| env::var(name).unwrap_or_else(|_| default.into());
-    let client = (required("CLIENT_ID")?, required("CLIENT_SECRET")?);
-    let (issuer, base) = (required("ISSUER")?, or("BASE_URL", "http://127.0.0.1:3000"));
+    let base = or("BASE_URL", "http://127.0.0.1:3000");
     let redis = RedisStore::connect(or("REDIS_URL", "redis://127.0.0.1")).await?;
     let ring = KeyRing::from_env("KEYS")?;
     let cache = TokenCache::builder(redis).key_ring(ring).build()?;
-    let provider = Provider::discover(issuer, client, format!("{base}/callback")).await?;
+    let provider = Provider::discover(required("ISSUER")?).await?;
+    let (id, secret) = (required("CLIENT_ID")?, required("CLIENT_SECRET")?);
+    let client = provider
+        .client(id)
+        .secret(secret)
+        .scopes(["openid", "offline_access"]);
+    let login = AuthorizationCode::new(client.clone(), format!("{base}/callback"))?;
+    let app = App {
+        login: login.param("prompt", "consent")?, // which offline access needs
+        refresh: Arc::new(RefreshToken::new(client)),
+        userinfo: provider.userinfo_endpoint().ok_or("no userinfo")?.into(),
+        http: reqwest::Client::builder().timeout(TIMEOUT).build()?,
+    };
     let routes = Router::new()
-        .route("/login", get(login))
-        .route("/callback", get(callback))
+        .route("/login", get(begin))
+        .route("/callback", get(end))
         .route("/api", get(api))
         .route("/logout", post(logout))
         .layer(TokenCacheLayer::new(cache.clone(), Cookie::new("sid")?))
-        .with_state(Arc::new(provider));
+        .with_state(app);
     let listener = tokio::net::TcpListener::bind(or("LISTEN", "127.0.0.1:3000")).await?;
     println!("sign in at {base}/login");
     let server = axum::serve(listener, routes);
@@ -51,39 +69,30 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Sends the browser away. What its answer has to match waits in its session.
-async fn login(State(provider): App, tokens: Tokens) -> Result<Redirect> {
-    let state = oauth2::CsrfToken::new_random_len(32).into_secret();
-    let (url, begun) = provider.authorize(&state);
-    tokens.insert(format!("sign-in {state}"), begun).await?;
-    // While the store is away only this instance knows: the worst is to begin again.
-    let _ = tokens.commit().await?;
-    Ok(Redirect::to(url.as_str()))
-}
-
-#[derive(Deserialize)]
-struct Back {
-    code: String,
-    state: String,
+/// Sends the browser to the provider, from where it comes back to `end`.
+async fn begin(State(app): State<App>, tokens: Tokens) -> Result<Redirect> {
+    Ok(Redirect::to(&app.login.begin(&tokens, "/api").await?))
 }
 
 /// The browser is back: in the session in which it left, once, and in time.
-async fn callback(State(provider): App, tokens: Tokens, back: Query<Back>) -> Result<Redirect> {
-    let begun = tokens.get(format!("sign-in {}", back.state)).await?.hit();
-    let begun = begun.ok_or((StatusCode::BAD_REQUEST, "sign-in did not begin here"))?;
-    let redeemed = provider.redeem(&back.code, &begun).await;
-    let (set, user) = redeemed.map_err(|_| StatusCode::BAD_GATEWAY)?;
+async fn end(State(app): State<App>, tokens: Tokens, query: Query<Callback>) -> Result<Redirect> {
+    let login = app.login.end(&tokens, query.0).await?;
+    let user = login.claims()?.subject().to_owned();
     // A session of a new id: an attacker may know that of the session until now.
-    let _ = tokens.sign_in(SignIn::new("api", set).user(user)).await?;
-    Ok(Redirect::to("/api"))
+    let _ = tokens
+        .sign_in(SignIn::new("api", login.tokens).user(user))
+        .await?;
+    Ok(Redirect::to(&login.return_to))
 }
 
 /// Calls an API with the user's token, which is refreshed when it has to be.
-async fn api(State(provider): App, tokens: Tokens) -> Result<impl IntoResponse> {
-    let acquisition = tokens.acquire("api")?;
-    let acquired = acquisition.with_source(provider.refresh.clone()).await?;
-    let answer = provider.userinfo(&acquired.token).await;
-    let answer = answer.map_err(|_| StatusCode::BAD_GATEWAY)?;
+async fn api(State(app): State<App>, tokens: Tokens) -> Result<impl IntoResponse> {
+    let acquired = tokens.acquire("api")?.with_source(app.refresh).await?;
+    let request = app
+        .http
+        .get(app.userinfo)
+        .bearer_auth(acquired.token.access_token());
+    let answer = request.send().await.map_err(|_| StatusCode::BAD_GATEWAY)?;
     Ok((answer.status(), answer.bytes().await.unwrap_or_default()))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use oauth2::url::Url;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
 /// Keeps cookies, follows redirects.
@@ -43,23 +43,27 @@ impl Browser {
         answer.0
     }
 
-    /// Sends a form; redirects are not followed.
-    pub async fn submit(&mut self, url: Url, form: &[(&str, &str)]) -> Answer {
-        let request = self.http.post(url.clone()).form(form);
-        self.exchange(request, url).await.0
-    }
-
     /// One request, and where its answer redirects to.
     pub async fn step(&mut self, method: Method, url: Url) -> (Answer, Option<Url>) {
         let request = self.http.request(method, url.clone());
-        self.exchange(request, url).await
+        self.send(request, url).await
     }
 
-    async fn exchange(
-        &mut self,
-        request: reqwest::RequestBuilder,
-        url: Url,
-    ) -> (Answer, Option<Url>) {
+    /// Posts a form, and where its answer redirects to.
+    pub async fn post(&mut self, url: Url, form: &[(&str, &str)]) -> (Answer, Option<Url>) {
+        let request = self.http.post(url.clone()).form(form);
+        self.send(request, url).await
+    }
+
+    /// Posts a form, and follows redirects.
+    pub async fn submit(&mut self, url: Url, form: &[(&str, &str)]) -> Answer {
+        match self.post(url, form).await {
+            (answer, None) => answer,
+            (_, Some(next)) => self.go(Method::GET, next).await,
+        }
+    }
+
+    async fn send(&mut self, request: RequestBuilder, url: Url) -> (Answer, Option<Url>) {
         let authority = url.authority().to_owned();
         let ours = self.cookies.iter().filter(|((at, _), _)| *at == authority);
         let pairs: Vec<String> = ours

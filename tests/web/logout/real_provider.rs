@@ -118,12 +118,10 @@ async fn a_user_who_signs_out_at_the_provider_is_signed_out_here() {
     let end = Url::parse_with_params(&format!("{}/session/end", app.issuer), query).unwrap();
     let [first, second] = &mut browsers;
     let asked = first.go(Method::GET, end.clone()).await;
-    let form = asked.body["form"].as_str().expect("a form");
-    let (_, rest) = form.split_once(r#"name="xsrf" value=""#).unwrap();
-    let xsrf = rest.split('"').next().unwrap();
+    let xsrf = asked.body["xsrf"].as_str().expect("of the form");
     let confirm = end.join("/session/end/confirm").unwrap();
     first
-        .submit(confirm, &[("xsrf", xsrf), ("logout", "yes")])
+        .post(confirm, &[("xsrf", xsrf), ("logout", "yes")])
         .await;
 
     common::eventually("the provider has told the application", async || {
