@@ -58,6 +58,8 @@ mod loaded;
 #[cfg(feature = "memcached")]
 mod memcached;
 mod memory;
+mod migrating;
+mod movable;
 mod names;
 mod partition;
 mod raise;
@@ -83,6 +85,8 @@ pub use self::loaded::{Loaded, Remaining, Revision, StoredEntry};
 #[cfg(feature = "memcached")]
 pub use self::memcached::{Memcached, MemcachedStore};
 pub use self::memory::MemoryStore;
+pub use self::migrating::{MigratingStore, Mover, Progress};
+pub use self::movable::{Listed, Listing, Movable, Portable};
 pub(crate) use self::names::Names;
 pub use self::raise::Raise;
 #[cfg(all(feature = "redis", feature = "seal"))]

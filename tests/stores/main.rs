@@ -6,6 +6,7 @@ mod feed;
 mod feed_faults;
 mod log;
 mod memcached;
+mod migration;
 mod redis_resharding;
 mod redis_topologies;
 mod redis_wire;

@@ -14,6 +14,7 @@ mod feed;
 mod keys;
 mod link;
 mod links;
+mod movable;
 mod multiplexed;
 mod pool;
 mod pool_failure;
