@@ -1,6 +1,7 @@
 //! A running site moves from one store to another.
 
 mod engine;
+mod races;
 mod servers;
 
 use std::sync::Arc;
