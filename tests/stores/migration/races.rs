@@ -156,3 +156,47 @@ async fn a_use_that_a_move_overtakes_counts_in_the_new_store() {
     assert_eq!(remaining.idle, Some(Duration::from_secs(60)));
     assert_eq!(load(&new, "ada").await.remaining, remaining);
 }
+
+/// An old store in which a partition changes between the copy and the fence, a few times.
+struct Busy(MemoryStore, AtomicU64);
+
+impl TokenStore for Busy {
+    common::passes_on!(load, commit, touch, clear, raise, relocate, leases);
+}
+
+impl Movable for Busy {
+    async fn export(&self, partition: &PartitionId) -> Result<Option<Portable>, StoreError> {
+        self.0.export(partition).await
+    }
+
+    async fn adopt(&self, partition: &PartitionId, it: &Portable) -> Result<bool, StoreError> {
+        self.0.adopt(partition, it).await
+    }
+
+    async fn withdraw(&self, from: &Origin, id: CommitId) -> Result<bool, StoreError> {
+        let number = self.1.fetch_add(1, Ordering::Relaxed);
+        if number < 3 {
+            put(&self.0, "ada", 100 + number, &format!("meanwhile {number}")).await;
+        }
+        self.0.withdraw(from, id).await
+    }
+}
+
+#[tokio::test]
+async fn a_change_between_the_copy_and_the_fence_is_not_lost() {
+    let (old, new) = (MemoryStore::new(), MemoryStore::new());
+    put(&old, "ada", 1, "first").await;
+    let moving = MigratingStore::moving(Busy(old, AtomicU64::new(0)), new.clone());
+    // It expects nothing, and adds an entry.
+    let mut other = commit("ada", 2, "other");
+    other.changes[0].entry = [2; 16].into();
+    moving.commit(&[other]).await.remove(0).unwrap();
+    let loaded = load(&new, "ada").await;
+    assert_eq!((loaded.version, loaded.entries.len()), (5, 2));
+    let values = loaded.entries.iter().map(|entry| entry.value.to_vec());
+    assert!(
+        values
+            .collect::<Vec<_>>()
+            .contains(&b"meanwhile 2".to_vec())
+    );
+}
