@@ -147,7 +147,7 @@ pub use crate::store::MemcachedStore;
 pub use crate::store::SqliteStore;
 pub use crate::store::{MemoryStore, TokenStore};
 #[cfg(feature = "redis")]
-pub use crate::store::{RedisStore, RedisStoreBuilder};
+pub use crate::store::{RedisCredentials, RedisStore, RedisStoreBuilder};
 pub use crate::telemetry::{Stats, UnopenableReasons};
 pub use crate::time::{Clock, Timestamp};
 pub use crate::token::{Token, TokenSet};

@@ -92,7 +92,7 @@ pub use self::raise::Raise;
 #[cfg(all(feature = "redis", feature = "seal"))]
 pub use self::redis::RedisKeys;
 #[cfg(feature = "redis")]
-pub use self::redis::{RedisStore, RedisStoreBuilder};
+pub use self::redis::{RedisCredentials, RedisStore, RedisStoreBuilder};
 #[cfg(feature = "cookie")]
 pub(crate) use self::row::{ROW_OVERHEAD, Row};
 #[cfg(feature = "cookie")]

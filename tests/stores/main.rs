@@ -7,6 +7,7 @@ mod feed_faults;
 mod log;
 mod memcached;
 mod migration;
+mod redis_credentials;
 mod redis_resharding;
 mod redis_topologies;
 mod redis_wire;

@@ -7,6 +7,7 @@ mod builder;
 mod calls;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+mod credentials;
 mod eviction;
 mod failure;
 mod feed;
@@ -34,6 +35,7 @@ pub(crate) use self::access::Access;
 pub(crate) use self::address::{Address, bad_url};
 use self::answers::{lacks_type, store_error, unexpected};
 pub use self::builder::RedisStoreBuilder;
+pub use self::credentials::RedisCredentials;
 #[cfg(feature = "seal")]
 pub use self::keys::RedisKeys;
 use self::links::Links;
