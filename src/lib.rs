@@ -79,6 +79,8 @@ mod engine;
 mod error;
 #[cfg(feature = "grants")]
 pub mod grant;
+#[cfg(feature = "redis")]
+pub mod import;
 pub mod key;
 pub mod layer;
 mod lookup;

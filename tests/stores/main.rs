@@ -4,6 +4,7 @@
 mod cas;
 mod feed;
 mod feed_faults;
+mod import;
 mod log;
 mod memcached;
 mod migration;

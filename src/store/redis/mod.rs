@@ -11,6 +11,7 @@ mod credentials;
 mod eviction;
 mod failure;
 mod feed;
+mod foreign;
 #[cfg(feature = "seal")]
 mod keys;
 mod link;

@@ -46,7 +46,7 @@ impl Movable for RedisStore {
 /// server. A cursor holds until the server restarts or another becomes the master.
 impl Listed for RedisStore {
     async fn list(&self, namespace: &str, cursor: Option<&[u8]>) -> Result<Listing, StoreError> {
-        if self.links.is_cluster() {
+        if self.is_cluster() {
             return Err(StoreError::new(StoreErrorKind::Refused));
         }
         let mut pipeline = Pipeline::with_capacity(1);
