@@ -77,6 +77,7 @@ mod codec;
 pub mod cookie;
 mod engine;
 mod error;
+mod estimate;
 #[cfg(feature = "grants")]
 pub mod grant;
 #[cfg(feature = "redis")]
@@ -132,6 +133,7 @@ pub use crate::cache::{
 #[cfg(feature = "cookie")]
 pub use crate::cookie::CookieStore;
 pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};
+pub use crate::estimate::Estimate;
 pub use crate::key::{KeyError, KeyExtractor, PartitionKey, PartitionKind, RequestHead, TokenKey};
 pub use crate::layer::{TokenCacheLayer, TokenCacheService};
 pub use crate::lookup::{CacheLevel, Durability, Lookup};

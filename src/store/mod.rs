@@ -45,6 +45,8 @@
 //!
 //! A store that can compare and set bytes under a key needs none of this: [`CasStore`] is a kit for it.
 //!
+//! A running site goes from one store to another by [`MigratingStore`], if both are [`Movable`].
+//!
 //! `conformance` (feature `test-util`) checks any implementation against this page.
 
 mod cas;

@@ -144,3 +144,16 @@ async fn an_import_that_is_not_stored_is_an_error() {
     };
     common::eventually("it is imported", async || again().await.is_ok()).await;
 }
+
+/// The file is what actix-session 0.11 has written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_actix_session_is_read() {
+    let record = include_bytes!("../golden/actix_session.v0_11.json");
+    let server = RedisServer::start();
+    server.command(&[b"SET", b"key", record, b"EX", b"3600"]);
+    let redis = RedisStore::connect(server.url()).await.unwrap();
+    let cache = cache(MemoryStore::new());
+    let done = Import::actix_session(&redis).into_cache(&cache, find).await;
+    assert_eq!(done.unwrap(), report([1, 0, 0, 0]));
+    assert_eq!(value(&cache, "key").await.as_deref(), Some("ada's"));
+}

@@ -14,5 +14,6 @@ mod redis_topologies;
 mod redis_wire;
 mod sealed;
 mod session_values;
+mod sizes;
 mod sqlite;
 mod store_conformance;
