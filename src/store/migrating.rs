@@ -3,8 +3,8 @@
 mod feed;
 mod fence;
 mod mover;
-mod places;
 mod split;
+mod stores;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::mover::{Mover, Progress};
-use self::places::Place;
-use self::split::Split;
+use self::split::{Place, Split};
+use self::stores::{Stores, is_absent};
 use super::{
-    Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Movable, Origin, Outcome,
+    Cleared, Commit, CommitId, Feed, Lease, LeaseState, Listed, Loaded, Movable, Origin, Outcome,
     PartitionId, Raise, Remaining, Revision, TokenStore,
 };
 use crate::error::{StoreError, StoreErrorKind};
@@ -84,11 +84,6 @@ pub struct MigratingStore<O, N> {
     moves: bool,
 }
 
-struct Stores<O, N> {
-    old: O,
-    new: N,
-}
-
 impl<O: Movable, N: Movable> MigratingStore<O, N> {
     /// Works on the old store, and on the new one for what has moved. The first step.
     pub fn following(old: O, new: N) -> Self {
@@ -104,6 +99,15 @@ impl<O: Movable, N: Movable> MigratingStore<O, N> {
             moves,
             ..Self::following(old, new)
         }
+    }
+
+    /// Moves the partitions of this [namespace](crate::Builder::namespace) that no request comes for. All instances must
+    /// be at step 1 by then, and all at step 2 before it can be done.
+    pub fn mover(&self, namespace: impl Into<String>) -> Mover<O, N>
+    where
+        O: Listed,
+    {
+        Mover::new(self.stores.clone(), namespace.into())
     }
 
     fn old(&self) -> &O {
@@ -139,9 +143,8 @@ impl<O: Movable, N: Movable> TokenStore for MigratingStore<O, N> {
 
     async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
         let mut answers = self.new_store().load(group).await;
-        let is_absent =
-            |it: &Result<Loaded, _>| matches!(it, Ok(it) if places::is_absent(&it.revision()));
-        let missing = split::positions(&answers, is_absent);
+        let is_missing = |it: &Result<Loaded, _>| matches!(it, Ok(it) if is_absent(&it.revision()));
+        let missing = split::positions(&answers, is_missing);
         let ids = split::pick(group, &missing);
         let loaded = match ids.is_empty() {
             true => Vec::new(),
@@ -153,7 +156,7 @@ impl<O: Movable, N: Movable> TokenStore for MigratingStore<O, N> {
                     self.stores.load_moved(id).await
                 }
                 // What is damaged in the new store is said where the old one has nothing.
-                Ok(loaded) if places::is_absent(&loaded.revision()) && loaded.damaged == 0 => {
+                Ok(loaded) if is_absent(&loaded.revision()) && loaded.damaged == 0 => {
                     continue;
                 }
                 other => other,

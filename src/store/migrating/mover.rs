@@ -1,6 +1,7 @@
 //! `Mover`: moves the partitions that no request comes for.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -8,9 +9,8 @@ use futures_util::stream::{self, Stream};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep_until};
 
-use super::MigratingStore;
-use super::places::{Place, is_absent};
-use super::split::first;
+use super::split::{Place, first};
+use super::stores::{Stores, is_absent};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::random;
 use crate::store::{Change, Commit, CommitId, EntryId, Listed, Movable, Outcome, PartitionId, Put};
@@ -24,13 +24,14 @@ const POSITION: [u8; 16] = [0; 16];
 const AT_A_TIME: usize = 16;
 
 /// Moves all partitions of a namespace from the old store to the new one, in passes over the list of the old
-/// store, until a pass has found nothing to move. Made by [`MigratingStore::mover`].
+/// store, until a pass has found nothing to move. Made by
+/// [`MigratingStore::mover`](super::MigratingStore::mover).
 ///
 /// Where it is stands in the new store: another mover of the namespace goes on from there, after a crash or on another
 /// machine. Any number may run at once.
 #[must_use = "it moves while its stream is polled"]
 pub struct Mover<O, N> {
-    store: MigratingStore<O, N>,
+    stores: Arc<Stores<O, N>>,
     namespace: String,
     per_second: u32,
 }
@@ -49,19 +50,15 @@ pub struct Progress {
     pub done: bool,
 }
 
-impl<O: Movable + Listed, N: Movable> MigratingStore<O, N> {
-    /// Moves the partitions of this [namespace](crate::Builder::namespace) that no request comes for. All instances must
-    /// be at step 1 by then, and all at step 2 before it can be done.
-    pub fn mover(&self, namespace: impl Into<String>) -> Mover<O, N> {
-        Mover {
-            store: self.clone(),
-            namespace: namespace.into(),
+impl<O: Movable + Listed, N: Movable> Mover<O, N> {
+    pub(super) fn new(stores: Arc<Stores<O, N>>, namespace: String) -> Self {
+        Self {
+            stores,
+            namespace,
             per_second: 500,
         }
     }
-}
 
-impl<O: Movable + Listed, N: Movable> Mover<O, N> {
     /// How many partitions it moves in a second, at most; at least 1. Defaults to 500: some 3,000 round-trips, a
     /// fraction of what a Redis does.
     pub fn per_second(mut self, partitions: u32) -> Self {
@@ -114,9 +111,8 @@ impl<O: Movable + Listed, N: Movable> Run<O, N> {
                 Pass { cursor, is_clean }
             }
         };
-        let (old, namespace) = (self.mover.store.old(), &self.mover.namespace);
-        let page = old.list(namespace, pass.cursor.as_deref()).await?;
-        let stores = &self.mover.store.stores;
+        let (stores, namespace) = (&self.mover.stores, &self.mover.namespace);
+        let page = stores.old.list(namespace, pass.cursor.as_deref()).await?;
         let looks = stores.look(&page.partitions).await;
         let mut waiting = Vec::new();
         for (id, look) in page.partitions.iter().zip(looks) {
@@ -150,7 +146,7 @@ impl<O: Movable + Listed, N: Movable> Run<O, N> {
 
     async fn remembered(&self) -> Result<Option<Vec<u8>>, StoreError> {
         let position = position(&self.mover.namespace);
-        let loaded = self.mover.store.new_store().load(&[position]).await;
+        let loaded = self.mover.stores.new.load(&[position]).await;
         let entries = first(loaded)?.entries;
         let cursor = entries.iter().find(|it| it.entry.as_bytes() == &POSITION);
         let cursor = cursor.map(|it| it.value.to_vec());
@@ -165,7 +161,7 @@ impl<O: Movable + Listed, N: Movable> Run<O, N> {
         let put = Put::new(cursor.unwrap_or_default().to_vec(), None::<Timestamp>);
         commit.changes = vec![Change::new(EntryId::from(POSITION), Some(put))];
         commit.lifetime.since_write = Some(REMEMBERED);
-        match first(self.mover.store.new_store().commit(&[commit]).await)? {
+        match first(self.mover.stores.new.commit(&[commit]).await)? {
             Outcome::Committed { .. } => Ok(()),
             _ => Err(StoreError::new(StoreErrorKind::Refused)),
         }

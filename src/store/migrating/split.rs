@@ -1,7 +1,13 @@
 //! A group of which each part goes to one of two stores, and the answers in the order of the group.
 
-use super::places::Place;
 use crate::error::{StoreError, StoreErrorKind};
+
+/// The store that decides on a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Old,
+    New,
+}
 
 pub(super) struct Split<R> {
     homes: Vec<Option<Place>>,

@@ -30,7 +30,7 @@ pub(super) struct Places {
 }
 
 enum Kind {
-    Server(Client),
+    Server(Box<Client>),
     #[cfg(feature = "redis-sentinel")]
     Sentinels(std::sync::Arc<Sentinels>),
     #[cfg(feature = "redis-cluster")]
@@ -55,7 +55,9 @@ impl Places {
     pub(super) fn new(access: &Access) -> Result<Self, ConfigError> {
         let bad = |error: RedisError| bad_url().with_source(error);
         let kind = match access.address()? {
-            Address::Server(info) => Kind::Server(access.open(with_pushes(*info)).map_err(bad)?),
+            Address::Server(info) => {
+                Kind::Server(access.open(with_pushes(*info)).map_err(bad)?.into())
+            }
             #[cfg(feature = "redis-cluster")]
             Address::Cluster(nodes) => Kind::Cluster(nodes.into_iter().map(with_pushes).collect()),
             #[cfg(feature = "redis-sentinel")]
@@ -92,7 +94,7 @@ impl Places {
     /// The masters, and a client for each.
     pub(super) async fn masters(&self) -> RedisResult<(Masters, Vec<Client>)> {
         match &self.kind {
-            Kind::Server(client) => Ok((Masters::One, vec![client.clone()])),
+            Kind::Server(client) => Ok((Masters::One, vec![Client::clone(client)])),
             #[cfg(feature = "redis-sentinel")]
             Kind::Sentinels(sentinels) => {
                 sentinels.watch();

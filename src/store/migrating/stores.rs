@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::Stores;
 use super::fence::{self, Fence};
-use super::split::{first, pick, positions};
+use super::split::{Place, first, pick, positions};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::{
-    Change, Cleared, Commit, CommitId, Loaded, Movable, PartitionId, Portable, Revision,
+    Change, Cleared, Commit, CommitId, Loaded, Movable, Origin, PartitionId, Portable, Revision,
 };
 
 /// How often a move begins again because the partition was changed meanwhile.
@@ -19,10 +18,9 @@ const AT_A_TIME: usize = 32;
 /// Lifetimes of zero are none: what is to be forgotten lives for this long.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    Old,
-    New,
+pub(super) struct Stores<O, N> {
+    pub(super) old: O,
+    pub(super) new: N,
 }
 
 /// Where a partition is, and as what.
@@ -136,7 +134,7 @@ impl<O: Movable, N: Movable> Stores<O, N> {
             }
             let origin = match is_there {
                 true => found.origin(id.clone()),
-                false => crate::store::Origin::new(id.clone(), 0, 0),
+                false => Origin::new(id.clone(), 0, 0),
             };
             if self.old.withdraw(&origin, fence.id()).await? {
                 if is_there {
