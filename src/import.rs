@@ -80,8 +80,8 @@ impl fmt::Debug for Session {
     }
 }
 
-/// What was found in a session. `Debug` shows no token.
-#[derive(Clone, Debug)]
+/// What was found in a session. `Debug` shows neither a token nor a user.
+#[derive(Clone)]
 pub struct Found {
     partition: PartitionKey,
     tokens: Vec<(String, TokenSet)>,
@@ -108,6 +108,15 @@ impl Found {
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
+    }
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.tokens.iter().map(|(name, _)| name);
+        f.debug_struct("Found")
+            .field("tokens", &names.collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }
 

@@ -77,7 +77,8 @@ use crate::error::{StoreError, StoreErrorKind};
 ///
 /// A read asks the new store, and then the old one for what the new one does not have. A change asks where the partition is,
 /// one round-trip. A move takes six round-trips, once. Each session that begins in step 2 leaves a tombstone of some 400 bytes
-/// in the old store for a day. When either store is away, so is this one: step 1 shows how good the new one is, before anything
+/// in the old store for a day. A copy that a crash leaves aside stays in the new store for as long as its session would have
+/// lived, also past its sign-out: it is under no key that is read, and as sealed as all else. When either store is away, so is this one: step 1 shows how good the new one is, before anything
 /// depends on what is in it. The [feed](TokenStore::feed) needs that of both.
 pub struct MigratingStore<O, N> {
     stores: Arc<Stores<O, N>>,
