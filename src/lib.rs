@@ -82,9 +82,12 @@ pub mod cookie;
 mod cookie;
 mod engine;
 mod error;
+mod estimate;
 mod event;
 #[cfg(feature = "grants")]
 pub mod grant;
+#[cfg(feature = "redis")]
+pub mod import;
 pub mod key;
 pub mod layer;
 #[cfg(feature = "logout")]
@@ -139,6 +142,7 @@ pub use crate::cache::{
 #[cfg(feature = "cookie")]
 pub use crate::cookie::CookieStore;
 pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};
+pub use crate::estimate::Estimate;
 pub use crate::event::{Event, EventKind, SessionEnd, SignedOutBy};
 pub use crate::key::{KeyError, KeyExtractor, PartitionKey, PartitionKind, RequestHead, TokenKey};
 pub use crate::layer::{TokenCacheLayer, TokenCacheService};
@@ -159,7 +163,7 @@ pub use crate::store::MemcachedStore;
 pub use crate::store::SqliteStore;
 pub use crate::store::{MemoryStore, TokenStore};
 #[cfg(feature = "redis")]
-pub use crate::store::{RedisStore, RedisStoreBuilder};
+pub use crate::store::{RedisCredentials, RedisStore, RedisStoreBuilder};
 pub use crate::telemetry::{Stats, UnopenableReasons};
 pub use crate::time::{Clock, Timestamp};
 pub use crate::token::{Token, TokenSet};

@@ -5,6 +5,7 @@ mod adapter;
 mod blob;
 mod keys;
 mod leases;
+mod movable;
 mod retries;
 
 use std::time::Duration;

@@ -27,6 +27,7 @@ mod generations;
 mod harness;
 mod leases;
 mod lifetimes;
+mod movable;
 mod relocations;
 
 pub use self::commits::*;
@@ -37,6 +38,7 @@ pub use self::generations::*;
 pub use self::harness::Harness;
 pub use self::leases::*;
 pub use self::lifetimes::*;
+pub use self::movable::movable;
 pub use self::relocations::*;
 use super::TokenStore;
 

@@ -41,8 +41,8 @@ impl PartitionId {
         }
     }
 
-    /// The id of this digest.
-    pub(crate) fn from_digest(namespace: impl Into<Arc<str>>, digest: [u8; 32]) -> Self {
+    /// The id of this digest, as a [listing](super::Listed) finds it in a store.
+    pub fn from_digest(namespace: impl Into<Arc<str>>, digest: [u8; 32]) -> Self {
         Self {
             namespace: namespace.into(),
             digest,

@@ -2,6 +2,7 @@
 
 mod feed;
 pub(super) mod leases;
+mod movable;
 
 use std::fmt;
 use std::sync::Arc;

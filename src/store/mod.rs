@@ -45,6 +45,8 @@
 //!
 //! A store that can compare and set bytes under a key needs none of this: [`CasStore`] is a kit for it.
 //!
+//! A running site goes from one store to another by [`MigratingStore`], if both are [`Movable`].
+//!
 //! `conformance` (feature `test-util`) checks any implementation against this page.
 
 mod cas;
@@ -58,6 +60,8 @@ mod loaded;
 #[cfg(feature = "memcached")]
 mod memcached;
 mod memory;
+mod migrating;
+mod movable;
 mod names;
 mod partition;
 mod raise;
@@ -83,12 +87,14 @@ pub use self::loaded::{Loaded, Remaining, Revision, StoredEntry};
 #[cfg(feature = "memcached")]
 pub use self::memcached::{Memcached, MemcachedStore};
 pub use self::memory::MemoryStore;
+pub use self::migrating::{MigratingStore, Mover, Progress};
+pub use self::movable::{Listed, Listing, Movable, Portable};
 pub(crate) use self::names::Names;
 pub use self::raise::Raise;
 #[cfg(all(feature = "redis", feature = "seal"))]
 pub use self::redis::RedisKeys;
 #[cfg(feature = "redis")]
-pub use self::redis::{RedisStore, RedisStoreBuilder};
+pub use self::redis::{RedisCredentials, RedisStore, RedisStoreBuilder};
 #[cfg(feature = "cookie")]
 pub(crate) use self::row::{ROW_OVERHEAD, Row};
 #[cfg(feature = "cookie")]

@@ -90,7 +90,7 @@ impl Record {
         Some(CommitId(*before))
     }
 
-    fn remembers(&self, id: CommitId) -> bool {
+    pub(super) fn remembers(&self, id: CommitId) -> bool {
         self.recent.as_chunks().0.contains(&id.0)
     }
 

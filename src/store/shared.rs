@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
-    Raise, Remaining, Revision, TokenStore,
+    Cleared, Commit, CommitId, Feed, Lease, LeaseState, Listed, Listing, Loaded, Movable, Origin,
+    Outcome, PartitionId, Portable, Raise, Remaining, Revision, TokenStore,
 };
 use crate::error::StoreError;
 
@@ -74,5 +74,25 @@ impl<S: TokenStore> TokenStore for Arc<S> {
 
     async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
         (**self).release_lease(lease).await
+    }
+}
+
+impl<S: Movable> Movable for Arc<S> {
+    async fn export(&self, partition: &PartitionId) -> Result<Option<Portable>, StoreError> {
+        (**self).export(partition).await
+    }
+
+    async fn adopt(&self, partition: &PartitionId, it: &Portable) -> Result<bool, StoreError> {
+        (**self).adopt(partition, it).await
+    }
+
+    async fn withdraw(&self, from: &Origin, id: CommitId) -> Result<bool, StoreError> {
+        (**self).withdraw(from, id).await
+    }
+}
+
+impl<S: Listed> Listed for Arc<S> {
+    async fn list(&self, namespace: &str, cursor: Option<&[u8]>) -> Result<Listing, StoreError> {
+        (**self).list(namespace, cursor).await
     }
 }

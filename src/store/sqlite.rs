@@ -6,6 +6,7 @@ mod feed;
 #[cfg(feature = "seal")]
 mod keys;
 mod leases;
+mod movable;
 mod rows;
 mod schema;
 mod scrub;

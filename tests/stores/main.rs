@@ -4,12 +4,16 @@
 mod cas;
 mod feed;
 mod feed_faults;
+mod import;
 mod log;
 mod memcached;
+mod migration;
+mod redis_credentials;
 mod redis_resharding;
 mod redis_topologies;
 mod redis_wire;
 mod sealed;
 mod session_values;
+mod sizes;
 mod sqlite;
 mod store_conformance;

@@ -13,7 +13,8 @@ use common::{eventually, free_port};
 use tower_token_cache::seal::{KeyRecord, KeyRepository};
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::store::{
-    Change, Cleared, Commit, CommitId, EntryId, Expected, Lease, Origin, PartitionId, TokenStore,
+    Change, Cleared, Commit, CommitId, EntryId, Expected, Lease, Listed, Origin, PartitionId,
+    TokenStore,
 };
 use tower_token_cache::{BreakerState, Lookup, RedisStore, StoreError, StoreErrorKind};
 
@@ -259,7 +260,11 @@ async fn the_least_rights_are_enough() {
     let feed = "+hello +client|tracking +role";
     allow(&server, &format!("~conformance-* ~ttc:* {STORE} {feed}"));
     let store = as_allowed(&server).await;
-    conformance::all(&Harness::real_time(store)).await;
+    let harness = Harness::real_time(store);
+    conformance::all(&harness).await;
+    conformance::movable(&harness).await;
+    allow(&server, &format!("~ttc:* {STORE} +scan"));
+    as_allowed(&server).await.list("ttc", None).await.unwrap();
     allow(&server, &format!("~ttc:* {STORE}"));
     exercise(&as_allowed(&server).await).await.unwrap();
     allow(&server, &format!("~ttc:keys {KEYS}"));

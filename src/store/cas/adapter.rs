@@ -91,8 +91,20 @@ impl<C: CasStore> CasAdapter<C> {
         })
     }
 
+    /// A partition, and the time at which it is so.
+    pub(super) async fn read(
+        &self,
+        id: &PartitionId,
+    ) -> Result<Option<(Partition, Timestamp)>, StoreError> {
+        let found = self.store.get(&keys::of_partition(id)).await?;
+        let now = self.clock.now();
+        let partition = found.and_then(|(bytes, _)| blob::read(&bytes));
+        let partition = partition.filter(|partition| !partition.record.is_absent(now));
+        Ok(partition.map(|partition| (partition, now)))
+    }
+
     /// Changes a partition by compare-and-set. `change` may be called several times, of which the last counts.
-    async fn update<R>(
+    pub(super) async fn update<R>(
         &self,
         id: &PartitionId,
         change: impl Fn(&mut Option<Partition>, Timestamp) -> R + Send,

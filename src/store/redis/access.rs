@@ -1,18 +1,27 @@
 //! How the servers are reached: what the store and its feed share.
 
-use bb8_redis::redis::{Client, ConnectionInfo, RedisResult};
+use bb8_redis::redis::aio::MultiplexedConnection;
+use bb8_redis::redis::{AsyncConnectionConfig, Client, ConnectionInfo, RedisResult};
 
 use super::address::Address;
+use super::credentials::{Login, Provider};
 use super::serving::Serving;
 use super::tls::Tls;
 use crate::error::ConfigError;
+
+/// A connection to a server that keeps partitions.
+pub(crate) struct Opened {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) login: Option<Login>,
+}
 
 /// A URL and what it does not hold. Neither is to be shown.
 #[derive(Clone)]
 pub(crate) struct Access {
     url: String,
-    pub(super) tls: Tls,
+    tls: Tls,
     pub(super) serving: Serving,
+    pub(super) credentials: Option<Provider>,
     #[cfg(feature = "redis-sentinel")]
     sentinel_credentials: Option<(String, String)>,
 }
@@ -23,6 +32,7 @@ impl Access {
             url,
             tls: Tls::default(),
             serving: Serving::default(),
+            credentials: None,
             #[cfg(feature = "redis-sentinel")]
             sentinel_credentials: None,
         }
@@ -69,6 +79,24 @@ impl Access {
     /// A client for this server.
     pub(crate) fn open(&self, info: ConnectionInfo) -> RedisResult<Client> {
         self.tls.open(info)
+    }
+
+    /// Connects to a server that keeps partitions, with the credentials of now.
+    pub(super) async fn connect(
+        &self,
+        client: &Client,
+        config: &AsyncConnectionConfig,
+    ) -> RedisResult<Opened> {
+        let (client, login) = match &self.credentials {
+            None => (client.clone(), None),
+            Some(provider) => {
+                let (info, login) = provider.login(client.get_connection_info()).await?;
+                (self.open(info)?, Some(login))
+            }
+        };
+        let connection = client.get_multiplexed_async_connection_with_config(config);
+        let connection = connection.await?;
+        Ok(Opened { connection, login })
     }
 
     /// A client for this sentinel.

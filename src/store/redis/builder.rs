@@ -7,7 +7,9 @@ use tokio::time::{Instant, sleep};
 
 use super::RedisStore;
 use super::access::Access;
+use super::credentials::{Provider, RedisCredentials};
 use super::links::Links;
+use crate::acquire::BoxError;
 use crate::error::{ConfigError, StoreError};
 use crate::time::setting;
 
@@ -38,6 +40,35 @@ impl RedisStoreBuilder {
     /// [`Timeouts::attempt`](crate::Timeouts::attempt), so that a dead connection is noticed.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
+        self
+    }
+
+    /// Names the user and the password of the servers, where they change: a password that is rotated, or a token of a
+    /// cloud provider. It is asked for each new connection, and again when credentials are
+    /// [about to end](RedisCredentials::good_for). What the URL holds is then of no use. Defaults to the URL.
+    ///
+    /// Keep what is valid in memory: an answer that takes longer than the
+    /// [response timeout](Self::response_timeout) keeps requests waiting. An error is one of the connection, and
+    /// is tried again with the next one. Sentinels have
+    /// credentials of their own.
+    ///
+    /// ```no_run
+    /// use tower_token_cache::{RedisCredentials, RedisStore};
+    ///
+    /// # fn store() -> Result<RedisStore, tower_token_cache::ConfigError> {
+    /// let store = RedisStore::builder("rediss://redis.internal").credentials(async || {
+    ///     let password = tokio::fs::read_to_string("/run/secrets/redis").await?;
+    ///     Ok(RedisCredentials::new("tokens", password.trim_end()))
+    /// });
+    /// let store = store.build()?;
+    /// # Ok(store)
+    /// # }
+    /// ```
+    pub fn credentials<F>(mut self, ask: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<RedisCredentials, BoxError>> + Send + 'static,
+    {
+        self.access.credentials = Some(Provider::new(ask));
         self
     }
 

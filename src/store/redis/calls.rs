@@ -116,7 +116,7 @@ impl RedisStore {
         if !record::is_ready(&answer) {
             return record::outcome(answer).ok_or_else(unexpected);
         }
-        let leave = scripts::leave(from, commit);
+        let leave = scripts::leave(from, commit.id);
         if self.run_one(&scripts::LEAVE, leave).await? != Value::Int(1) {
             return Ok(Outcome::Conflict);
         }

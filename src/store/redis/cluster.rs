@@ -25,8 +25,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::nodes::Nodes;
 pub(super) use self::slots::Place;
 use self::slots::{Slots, slot, slot_of};
+use super::access::Access;
 use super::failure::{is_unanswered, no_connection, timed_out};
-use super::tls::Tls;
 use crate::random;
 
 /// How often a command that was sent away, or met a node that fails over, goes out again within
@@ -71,7 +71,7 @@ impl Cluster {
     /// Looks for the slots in the background.
     pub(super) fn new(
         nodes: Vec<ConnectionInfo>,
-        tls: &Tls,
+        access: &Access,
         timeout: Duration,
     ) -> RedisResult<Self> {
         let seeds = nodes.iter().filter_map(place_of).collect();
@@ -81,7 +81,7 @@ impl Cluster {
         })?;
         let cluster = Self(Arc::new(Inner {
             seeds,
-            nodes: Nodes::new(like, tls.clone(), timeout),
+            nodes: Nodes::new(like, access.clone(), timeout),
             timeout,
             slots: Mutex::default(),
             failure: Mutex::default(),

@@ -57,15 +57,11 @@ impl Link {
         Ok(match address {
             Address::Server(info) => {
                 let client = access.open(*info).map_err(bad)?;
-                Self::Server(Pool::new(
-                    Target::Server(Box::new(client)),
-                    access.serving.clone(),
-                    timeout,
-                ))
+                Self::Server(Pool::new(Target::Server(Box::new(client)), access, timeout))
             }
             #[cfg(feature = "redis-cluster")]
             Address::Cluster(nodes) => {
-                Self::Cluster(Cluster::new(nodes, &access.tls, timeout).map_err(bad)?)
+                Self::Cluster(Cluster::new(nodes, access, timeout).map_err(bad)?)
             }
             #[cfg(feature = "redis-sentinel")]
             Address::Sentinel {
@@ -77,7 +73,7 @@ impl Link {
                 let sentinels = Arc::new(sentinels.map_err(bad)?);
                 sentinels.watch();
                 let target = Target::Sentinels(sentinels);
-                Self::Server(Pool::new(target, access.serving.clone(), timeout))
+                Self::Server(Pool::new(target, access, timeout))
             }
         })
     }

@@ -7,13 +7,16 @@ mod builder;
 mod calls;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+mod credentials;
 mod eviction;
 mod failure;
 mod feed;
+mod foreign;
 #[cfg(feature = "seal")]
 mod keys;
 mod link;
 mod links;
+mod movable;
 mod multiplexed;
 mod pool;
 mod pool_failure;
@@ -33,6 +36,7 @@ pub(crate) use self::access::Access;
 pub(crate) use self::address::{Address, bad_url};
 use self::answers::{lacks_type, store_error, unexpected};
 pub use self::builder::RedisStoreBuilder;
+pub use self::credentials::RedisCredentials;
 #[cfg(feature = "seal")]
 pub use self::keys::RedisKeys;
 use self::links::Links;
@@ -89,9 +93,11 @@ use crate::error::{ConfigError, StoreError, StoreErrorKind};
 /// | a [key repository](Self::keys) | `~ttc:keys +hgetall +hsetnx` |
 /// | to be told what changes | `+client\|tracking`; `+role` and `+info`, without which a server that has been replaced, and says that it is a master, may go unnoticed |
 /// | to be warned of eviction | `+info` |
+/// | a [mover](super::MigratingStore::mover) from it | `+scan` |
 ///
 /// A user may have two passwords while a new one is rolled out: `ACL SETUSER tokens >new`, and `<old` once no
-/// instance has the old one. The URL is read once, when the store is built.
+/// instance has the old one. The URL is read once, when the store is built; credentials that change are
+/// [asked for](RedisStoreBuilder::credentials).
 ///
 /// A right that is missing is a [`Refused`](StoreErrorKind::Refused) whose source is what the server
 /// says.

@@ -6,6 +6,8 @@ use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{Pipeline, RedisResult, Value};
 use tokio::sync::watch;
 
+use super::access::Opened;
+use super::credentials::Login;
 use super::failure::was_cut;
 use crate::race::{Either, race};
 
@@ -14,17 +16,24 @@ use crate::race::{Either, race};
 #[derive(Clone)]
 pub(super) struct Multiplexed {
     inner: MultiplexedConnection,
+    login: Option<Login>,
     cut: watch::Sender<bool>,
 }
 
 impl Multiplexed {
-    pub(super) fn new(inner: MultiplexedConnection) -> Self {
-        let cut = watch::Sender::new(false);
-        Self { inner, cut }
+    pub(super) fn new(opened: Opened) -> Self {
+        Self {
+            inner: opened.connection,
+            login: opened.login,
+            cut: watch::Sender::new(false),
+        }
     }
 
     /// Sends all commands of the pipeline in one message. Each has an answer of its own.
     pub(super) async fn send(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        if let Some(login) = &self.login {
+            login.renew(&self.inner);
+        }
         let mut cut = self.cut.subscribe();
         let sending = self.inner.send_packed_commands(pipeline, 0, pipeline.len());
         // The sender lives in this.

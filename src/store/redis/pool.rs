@@ -12,6 +12,7 @@ use bb8_redis::redis::{
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::access::Access;
 use super::eviction::Eviction;
 use super::failure::{is_unanswered, no_connection, timed_out, was_cut};
 use super::multiplexed::Multiplexed;
@@ -60,10 +61,10 @@ pub(super) enum Target {
 /// Makes connections, and tells working ones from others.
 struct Manager {
     target: Target,
+    access: Access,
     timeout: Duration,
     shared: Arc<Shared>,
     eviction: Eviction,
-    serving: Serving,
 }
 
 /// What all connections have in common.
@@ -96,7 +97,7 @@ struct Health {
 
 impl Pool {
     /// Makes the first connection in the background.
-    pub(super) fn new(target: Target, serving: Serving, timeout: Duration) -> Self {
+    pub(super) fn new(target: Target, access: &Access, timeout: Duration) -> Self {
         let shared = Arc::new(Shared {
             started: Instant::now(),
             cut: AtomicU64::new(0),
@@ -104,10 +105,10 @@ impl Pool {
         });
         let manager = Manager {
             target,
+            access: access.clone(),
             timeout,
             shared: shared.clone(),
             eviction: Eviction::default(),
-            serving,
         };
         let (sender, failures) = watch::channel(None);
         let sink = Failures { sender, shared };
@@ -282,31 +283,31 @@ impl bb8::ManageConnection for Manager {
         #[cfg(feature = "redis-sentinel")]
         let mut named_by = None;
         let server = Server::default();
-        let inner = match &self.target {
+        let opened = match &self.target {
             Target::Server(client) => {
-                let connecting = client.get_multiplexed_async_connection_with_config(&config);
-                let inner = connecting.await.map_err(Failure::connect)?;
-                self.eviction.look(String::new, &inner);
-                let (serving, seen) = (self.serving.clone(), server.clone());
-                let mut asked = inner.clone();
+                let connecting = self.access.connect(client, &config);
+                let opened = connecting.await.map_err(Failure::connect)?;
+                self.eviction.look(String::new, &opened.connection);
+                let (serving, seen) = (self.access.serving.clone(), server.clone());
+                let mut asked = opened.connection.clone();
                 tokio::spawn(async move { serving.look(&seen, &mut asked).await });
-                inner
+                opened
             }
             #[cfg(feature = "redis-sentinel")]
             Target::Sentinels(sentinels) => {
                 let master = sentinels.connect().await.map_err(Failure::connect)?;
                 let (host, port) = &master.place;
                 let place = || format!("{host}:{port}");
-                self.eviction.look(place, &master.connection);
+                self.eviction.look(place, &master.opened.connection);
                 named_by = Some((sentinels.clone(), master.place));
-                master.connection
+                master.opened
             }
         };
         let connection = Connection {
-            inner: Multiplexed::new(inner),
+            inner: Multiplexed::new(opened),
             health: Arc::default(),
             shared: self.shared.clone(),
-            serving: self.serving.clone(),
+            serving: self.access.serving.clone(),
             server,
             #[cfg(feature = "redis-sentinel")]
             named_by,

@@ -6,7 +6,8 @@ use bb8_redis::redis::Value;
 use bytes::Bytes;
 
 use crate::store::{
-    Cleared, CommitId, EntryId, LeaseState, Loaded, Outcome, Remaining, Revision, StoredEntry,
+    Cleared, CommitId, EntryId, LeaseState, Loaded, Outcome, Portable, Remaining, Revision,
+    StoredEntry,
 };
 use crate::time::Timestamp;
 use crate::wipe::Wiped;
@@ -48,9 +49,11 @@ pub(super) fn time(answer: Value) -> Option<Timestamp> {
 struct Head<'a> {
     generation: u64,
     version: u64,
+    created_at: Timestamp,
     cleared_at: Option<Timestamp>,
     hard_end: Option<Timestamp>,
     end: Option<Timestamp>,
+    sliding: u64,
     /// Ids of the first commit and of recent ones.
     commits: &'a [u8],
 }
@@ -68,18 +71,21 @@ impl<'a> Head<'a> {
             bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
         });
         let mut exact = || numbers.next().filter(|number| *number < EXACT);
-        let (generation, version, _created) = (exact()?, exact()?, exact()?);
+        let (generation, version, created) = (exact()?, exact()?, exact()?);
         let mut time = || match numbers.next()? {
             u64::MAX => Some(None),
             millis if millis < EXACT => Some(Some(Timestamp::from_millis(millis))),
             _ => None,
         };
+        let (cleared_at, hard_end, end) = (time()?, time()?, time()?);
         Some(Self {
             generation,
             version,
-            cleared_at: time()?,
-            hard_end: time()?,
-            end: time()?,
+            created_at: Timestamp::from_millis(created),
+            cleared_at,
+            hard_end,
+            end,
+            sliding: numbers.next()?,
             commits,
         })
     }
@@ -113,47 +119,78 @@ pub(super) fn pairs(answer: Value) -> Option<Vec<(Value, Value)>> {
     }
 }
 
-/// A partition's hash. Fields that are not as this crate writes them are counted as damaged;
-/// `None` when the answer is no hash at all.
+/// A partition's hash, as it is read by clients.
 pub(super) fn load(answer: Value, now: Timestamp) -> Option<Loaded> {
+    let Whole { portable, damaged } = whole(answer, now)?;
+    Some(Loaded {
+        generation: portable.generation,
+        version: portable.version,
+        commit: portable.recent.last().copied(),
+        life: portable
+            .recent
+            .first()
+            .copied()
+            .filter(|_| !portable.has_ended()),
+        cleared_for: portable.cleared_for,
+        remaining: portable.remaining,
+        entries: portable.entries,
+        damaged,
+    })
+}
+
+/// A partition's hash with all that is in it; the default where there is nothing.
+#[derive(Default)]
+pub(super) struct Whole {
+    pub(super) portable: Portable,
+    pub(super) damaged: usize,
+}
+
+/// Fields that are not as this crate writes them are counted as damaged; `None` when the answer is no hash at all.
+pub(super) fn whole(answer: Value, now: Timestamp) -> Option<Whole> {
     let fields = pairs(answer)?;
     if fields.is_empty() {
-        return Some(Loaded::default());
+        return Some(Whole::default());
     }
     let mut packed = None;
-    let mut loaded = Loaded::default();
+    let (mut entries, mut damaged) = (Vec::new(), 0);
     for field in fields {
         let (Value::BulkString(name), Value::BulkString(value)) = field else {
             return None;
         };
         match name.as_slice() {
             [b'e', id @ ..] if name.len() == ENTRY_FIELD => match entry(id, value) {
-                Some(entry) => loaded.entries.push(entry),
-                None => loaded.damaged += 1,
+                Some(entry) => entries.push(entry),
+                None => damaged += 1,
             },
             name if name == HEAD.as_bytes() => packed = Some(value),
             _ => {}
         }
     }
     let Some(head) = packed.as_deref().and_then(Head::read) else {
-        return Some(Loaded {
-            damaged: 1,
-            ..Loaded::default()
+        let damaged = 1;
+        return Some(Whole {
+            damaged,
+            ..Whole::default()
         });
     };
-    loaded.generation = head.generation;
-    loaded.version = head.version;
-    loaded.cleared_for = head.cleared_at.map(|at| now.since(at));
-    loaded.remaining = Remaining {
-        idle: head.end.map(|end| end.since(now)),
-        hard: head.hard_end.map(|end| end.since(now)),
-    };
-    (loaded.life, loaded.commit) = (first(head.commits), last(head.commits));
     let ended = head.end.is_some_and(|end| end <= now);
     let alive = |entry: &StoredEntry| entry.expires_at.is_none_or(|at| at > now);
-    loaded.entries.retain(|entry| !ended && alive(entry));
-    loaded.life = loaded.life.filter(|_| !ended);
-    Some(loaded)
+    entries.retain(|entry| !ended && alive(entry));
+    let ids = head.commits.as_chunks().0;
+    let portable = Portable {
+        generation: head.generation,
+        version: head.version,
+        age: now.since(head.created_at),
+        cleared_for: head.cleared_at.map(|at| now.since(at)),
+        remaining: Remaining {
+            idle: head.end.map(|end| end.since(now)),
+            hard: head.hard_end.map(|end| end.since(now)),
+        },
+        sliding: (head.sliding > 0).then(|| Duration::from_millis(head.sliding)),
+        recent: ids.iter().map(|id| CommitId(*id)).collect(),
+        entries,
+    };
+    Some(Whole { portable, damaged })
 }
 
 fn entry(id: &[u8], value: Vec<u8>) -> Option<StoredEntry> {

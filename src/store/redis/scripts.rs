@@ -7,7 +7,7 @@ use std::time::Duration;
 use bb8_redis::redis::{Arg, Cmd, RedisWrite, Script, ToRedisArgs, cmd};
 
 use super::record::expiry_to_millis;
-use crate::store::{Commit, CommitId, Lease, Origin, PartitionId, Raise, TOMBSTONE};
+use crate::store::{Commit, CommitId, Lease, Origin, PartitionId, Portable, Raise, TOMBSTONE};
 use crate::time::millis;
 
 pub(super) static COMMIT: LazyLock<Lua> = LazyLock::new(|| {
@@ -58,6 +58,13 @@ pub(super) static LEAVE: LazyLock<Lua> = LazyLock::new(|| {
         include_str!("clear.lua"),
         include_str!("origin.lua"),
         include_str!("leave.lua")
+    ))
+});
+pub(super) static ADOPT: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("read.lua"),
+        include_str!("head.lua"),
+        include_str!("adopt.lua")
     ))
 });
 pub(super) static TOUCH: LazyLock<Lua> = LazyLock::new(|| {
@@ -149,14 +156,48 @@ pub(super) fn check(commit: &Commit) -> Cmd {
     command
 }
 
-/// The first half of a move to another server.
-pub(super) fn leave(from: &Origin, commit: &Commit) -> Cmd {
+/// Signs a partition out that is as it was read: the first half of a move to another server.
+pub(super) fn leave(from: &Origin, id: CommitId) -> Cmd {
     let mut command = LEAVE.on(&[hash_key(&from.partition)]);
     command
         .arg(from.generation)
         .arg(from.version)
-        .arg(&commit.id.0)
+        .arg(&id.0)
         .arg(millis(TOMBSTONE));
+    command
+}
+
+/// Puts a partition where there is none.
+pub(super) fn adopt(id: &PartitionId, portable: &Portable) -> Cmd {
+    let values = portable.entries.iter().map(|entry| entry.value.len());
+    let bytes = 256 + 64 * portable.entries.len() + values.sum::<usize>();
+    let mut command = ADOPT.with_room(&[hash_key(id)], 9 + 3 * portable.entries.len(), bytes);
+    let length = |length: Option<Duration>| length.map_or(-1, |length| exact(length) as i64);
+    command
+        .arg(portable.generation)
+        .arg(portable.version)
+        .arg(exact(portable.age))
+        .arg(length(portable.cleared_for))
+        .arg(length(portable.remaining.hard))
+        .arg(length(portable.remaining.idle))
+        .arg(portable.sliding.map_or(0, exact))
+        .arg(
+            portable
+                .recent
+                .iter()
+                .flat_map(|id| id.0)
+                .collect::<Vec<u8>>(),
+        )
+        .arg(millis(TOMBSTONE));
+    for entry in &portable.entries {
+        let expiry = entry.expires_at.map_or(-1, expiry_to_millis);
+        let laid = Laid {
+            version: entry.version,
+            expiry: expiry.max(0) as u64,
+            value: &entry.value,
+        };
+        command.arg(entry.entry.as_bytes()).arg(expiry).arg(laid);
+    }
     command
 }
 

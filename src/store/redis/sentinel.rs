@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, RedisError, RedisResult, Value, cmd,
 };
 use parking_lot::{Mutex, MutexGuard};
 
-use super::access::Access;
+use super::access::{Access, Opened};
 use super::address::located;
 use super::failure::is_master;
-use super::tls::Tls;
 
 /// How often the sentinels are asked while nothing is wrong. A master that is replaced although it
 /// works may take writes for another ten seconds until it is told, and those are lost.
@@ -28,7 +26,7 @@ pub(crate) struct Sentinels {
     service: String,
     /// How to sign in to the master, wherever it is.
     master: ConnectionInfo,
-    tls: Tls,
+    access: Access,
     config: AsyncConnectionConfig,
     /// The sentinel that answered last: one that is down is not asked first each time.
     preferred: AtomicUsize,
@@ -38,7 +36,7 @@ pub(crate) struct Sentinels {
 
 /// The server that is the master.
 pub(crate) struct Master {
-    pub(crate) connection: MultiplexedConnection,
+    pub(crate) opened: Opened,
     /// For more connections to it.
     pub(crate) client: Client,
     pub(crate) place: Place,
@@ -57,7 +55,7 @@ impl Sentinels {
             sentinels: sentinels.collect::<RedisResult<_>>()?,
             service,
             master,
-            tls: access.tls.clone(),
+            access: access.clone(),
             config: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(timeout))
                 .set_response_timeout(Some(timeout)),
@@ -136,14 +134,13 @@ impl Sentinels {
     async fn master_by(&self, at: usize) -> RedisResult<Master> {
         let place = self.place_by(at).await?;
         let (host, port) = place.clone();
-        let client = self.tls.open(located(&self.master, host, port))?;
-        let mut connection = client
-            .get_multiplexed_async_connection_with_config(&self.config)
-            .await?;
-        let role = cmd("ROLE").query_async::<Value>(&mut connection).await;
+        let client = self.access.open(located(&self.master, host, port))?;
+        let mut opened = self.access.connect(&client, &self.config).await?;
+        let role = cmd("ROLE");
+        let role = role.query_async::<Value>(&mut opened.connection).await;
         match is_master(&role) {
             true => Ok(Master {
-                connection,
+                opened,
                 client,
                 place,
             }),

@@ -6,7 +6,8 @@ use super::rows;
 use crate::store::raise::Keep;
 use crate::store::record::{Admission, Record};
 use crate::store::{
-    Change, Cleared, Commit, CommitId, Expected, Origin, Outcome, PartitionId, Raise, Remaining,
+    Change, Cleared, Commit, CommitId, Expected, Origin, Outcome, PartitionId, Portable, Put,
+    Raise, Remaining,
 };
 use crate::time::Timestamp;
 
@@ -149,4 +150,42 @@ pub(super) async fn relocate(
         clear(connection, &from.partition, ended, target.id, now).await?;
     }
     Ok(outcome)
+}
+
+/// Puts a partition of another store where there is none; whether it did.
+pub(super) async fn adopt(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    portable: &Portable,
+    now: Timestamp,
+) -> sqlx::Result<bool> {
+    if rows::record(connection, id, now).await?.is_some() {
+        return Ok(false);
+    }
+    let record = Record::from_portable(portable, now);
+    rows::put_record(connection, id, &record).await?;
+    rows::remove_entries(connection, id).await?;
+    for stored in &portable.entries {
+        let put = Put::new(stored.value.clone(), stored.expires_at);
+        let change = Change::new(stored.entry, Some(put));
+        rows::apply(connection, id, &change, stored.version).await?;
+    }
+    Ok(true)
+}
+
+/// Signs a partition out that is as it was read; whether it was, now or before.
+pub(super) async fn withdraw(
+    connection: &mut SqliteConnection,
+    from: &Origin,
+    id: CommitId,
+    now: Timestamp,
+) -> sqlx::Result<bool> {
+    let stored = rows::record(connection, &from.partition, now).await?;
+    let is_repeated = stored.as_ref().is_some_and(|record| record.remembers(id));
+    let is_as_read = from.unmoved(stored.as_ref(), now);
+    if is_as_read && !is_repeated {
+        let ending = Some(from.generation);
+        clear(connection, &from.partition, ending, id, now).await?;
+    }
+    Ok(is_as_read || is_repeated)
 }

@@ -22,12 +22,21 @@ impl From<sqlx::Error> for Damaged {
     }
 }
 
+/// A partition with all that is in its rows.
+#[derive(Default)]
+pub(super) struct Whole {
+    /// `None` if it is absent, forgotten or damaged.
+    pub(super) record: Option<Record>,
+    pub(super) entries: Vec<StoredEntry>,
+    pub(super) damaged: usize,
+}
+
 /// Reads a partition with its entries, in one statement and so from one snapshot.
-pub(super) async fn load(
+pub(super) async fn whole(
     connection: &mut SqliteConnection,
     id: &PartitionId,
     now: Timestamp,
-) -> sqlx::Result<Loaded> {
+) -> sqlx::Result<Whole> {
     let query = "SELECT p.generation, p.version, p.created_at, p.cleared_at, p.hard_end, \
                  p.sliding, p.idle_end, p.last_expiry, p.recent, \
                  e.entry_id, e.version AS entry_version, e.expires_at, e.value \
@@ -36,34 +45,46 @@ pub(super) async fn load(
                  WHERE p.id = ?1";
     let query = sqlx::query(query).bind(&id.digest()[..]).bind(time(now));
     let rows = query.fetch_all(connection).await?;
-    let record = match rows.first().map(decode_record) {
-        None => return Ok(Loaded::default()),
-        Some(Ok(record)) if forgotten(&record, now) => return Ok(Loaded::default()),
-        Some(Ok(record)) => record,
-        Some(Err(Damaged)) => {
-            let damaged = 1;
-            return Ok(Loaded {
-                damaged,
-                ..Loaded::default()
-            });
-        }
-    };
-    let mut loaded = Loaded {
-        generation: record.generation,
-        version: record.version,
-        commit: record.last(),
-        life: record.life(now),
-        cleared_for: record.cleared_for(now),
-        remaining: record.remaining(now),
-        ..Loaded::default()
-    };
-    if !record.ended(now) {
+    let mut whole = Whole::default();
+    match rows.first().map(decode_record) {
+        None => {}
+        Some(Ok(record)) if forgotten(&record, now) => {}
+        Some(Ok(record)) => whole.record = Some(record),
+        Some(Err(Damaged)) => whole.damaged = 1,
+    }
+    if whole
+        .record
+        .as_ref()
+        .is_some_and(|record| !record.ended(now))
+    {
         for row in &rows {
             match decode_entry(row) {
-                Ok(entry) => loaded.entries.extend(entry),
-                Err(Damaged) => loaded.damaged += 1,
+                Ok(entry) => whole.entries.extend(entry),
+                Err(Damaged) => whole.damaged += 1,
             }
         }
+    }
+    Ok(whole)
+}
+
+pub(super) async fn load(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    now: Timestamp,
+) -> sqlx::Result<Loaded> {
+    let whole = whole(connection, id, now).await?;
+    let mut loaded = Loaded {
+        entries: whole.entries,
+        damaged: whole.damaged,
+        ..Loaded::default()
+    };
+    if let Some(record) = whole.record {
+        loaded.generation = record.generation;
+        loaded.version = record.version;
+        loaded.commit = record.last();
+        loaded.life = record.life(now);
+        loaded.cleared_for = record.cleared_for(now);
+        loaded.remaining = record.remaining(now);
     }
     Ok(loaded)
 }

@@ -7,13 +7,16 @@ use tower_token_cache::grant::{
     AuthStyle, Client, ClientCredentials, JwtBearer, PrivateKeyJwt, RefreshToken, SigningKey,
     TokenExchange,
 };
+use tower_token_cache::import::Found;
 use tower_token_cache::outgoing::{BearerLayer, Origins};
 use tower_token_cache::seal::{KeyRecord, RingKey};
 use tower_token_cache::session::SignIn;
-use tower_token_cache::store::{Change, Commit, CommitId, Loaded, PartitionId, Put, StoredEntry};
+use tower_token_cache::store::{
+    Change, Commit, CommitId, Loaded, PartitionId, Portable, Put, StoredEntry,
+};
 use tower_token_cache::{
-    KeyExtractor, Lookup, PartitionKey, Prior, ProviderError, Secret, Token, TokenCacheLayer,
-    TokenKey, key,
+    KeyExtractor, Lookup, PartitionKey, Prior, ProviderError, RedisCredentials, RedisStore, Secret,
+    Token, TokenCacheLayer, TokenKey, key,
 };
 
 use super::evidence::{Evidence, Indiscreet};
@@ -71,7 +74,16 @@ fn stored(evidence: &Evidence) {
     commit.changes = vec![Change::new(entry, Some(put))];
     let mut loaded = Loaded::default();
     loaded.entries = vec![StoredEntry::new(entry, 1, None, value)];
-    evidence.debug("what a store sees", &(commit, loaded));
+    let mut portable = Portable::default();
+    portable.entries.clone_from(&loaded.entries);
+    evidence.debug("what a store sees", &(commit, loaded, portable));
+    let credentials = RedisCredentials::new(USER, PASSWORD);
+    evidence.debug("credentials", &credentials);
+    let builder = RedisStore::builder("redis://127.0.0.1");
+    let builder = builder.credentials(move || std::future::ready(Ok(credentials.clone())));
+    evidence.debug("a builder", &builder);
+    let found = Found::new(session(SESSION), "api", tokens()).user(USER);
+    evidence.debug("what is imported", &found);
 }
 
 fn sources(evidence: &Evidence) {

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use super::slots::Place;
 use crate::reasons::Reasons;
+use crate::store::redis::access::Access;
 use crate::store::redis::address::located;
 use crate::store::redis::eviction::Eviction;
 use crate::store::redis::failure::{is_unanswered, not_connected};
 use crate::store::redis::multiplexed::Multiplexed;
-use crate::store::redis::tls::Tls;
 
 /// Nodes that connections are kept to: as many as a cluster can sensibly have.
 const MAX_NODES: usize = 1000;
@@ -25,7 +25,7 @@ const MAX_NODES: usize = 1000;
 pub(super) struct Nodes {
     /// How to sign in. It names some node.
     like: ConnectionInfo,
-    tls: Tls,
+    access: Access,
     timeout: Duration,
     config: AsyncConnectionConfig,
     connections: Mutex<HashMap<Place, Arc<Node>>>,
@@ -38,10 +38,10 @@ pub(super) struct Nodes {
 type Node = OnceCell<Multiplexed>;
 
 impl Nodes {
-    pub(super) fn new(like: ConnectionInfo, tls: Tls, timeout: Duration) -> Self {
+    pub(super) fn new(like: ConnectionInfo, access: Access, timeout: Duration) -> Self {
         Self {
             like,
-            tls,
+            access,
             timeout,
             config: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(timeout))
@@ -87,10 +87,10 @@ impl Nodes {
     async fn connect(&self, place: &Place) -> RedisResult<Multiplexed> {
         let (host, port) = place;
         let info = located(&self.like, host.to_string(), *port);
-        let client = self.tls.open(info)?;
-        let connecting = client.get_multiplexed_async_connection_with_config(&self.config);
+        let client = self.access.open(info)?;
+        let connecting = self.access.connect(&client, &self.config);
         match connecting.await {
-            Ok(connection) => {
+            Ok(opened) => {
                 if self
                     .reasons
                     .lock()
@@ -99,8 +99,9 @@ impl Nodes {
                 {
                     tracing::info!(%host, port, "connected to a node of the Redis cluster again");
                 }
-                self.eviction.look(|| format!("{host}:{port}"), &connection);
-                Ok(Multiplexed::new(connection))
+                let place = || format!("{host}:{port}");
+                self.eviction.look(place, &opened.connection);
+                Ok(Multiplexed::new(opened))
             }
             Err(error) => {
                 let error = not_connected(error);

@@ -12,8 +12,10 @@ use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::places::{Masters, Places, TIMEOUT, another, config, connect};
+use super::places::{Masters, Places, TIMEOUT, another, config};
 use crate::random;
+use crate::store::redis::access::Opened;
+use crate::store::redis::credentials::Login;
 use crate::store::redis::failure::{is_master, no_connection};
 use crate::store::redis::serving::{Server, Serving};
 
@@ -25,6 +27,8 @@ const ROOM: usize = 1024;
 pub(super) struct Ears {
     masters: Masters,
     connections: Vec<MultiplexedConnection>,
+    /// Of each connection that has to sign in again.
+    logins: Vec<Option<Login>>,
     /// Where the name leads, and which server this listens to.
     serving: Serving,
     server: Server,
@@ -50,21 +54,27 @@ impl Ears {
                 sender: sender.clone(),
                 missed: missed.clone(),
             };
-            let mut connection = connect(client, config().set_push_sender(pushes)).await?;
+            let config = config().set_push_sender(pushes);
+            let Opened {
+                mut connection,
+                login,
+            } = places.connect(client, config).await?;
             let mut tracking = cmd("CLIENT");
             tracking.arg("TRACKING").arg("ON").arg("BCAST");
             tracking.arg("PREFIX").arg(prefix);
             tracking.query_async::<()>(&mut connection).await?;
             is_still_master(&mut connection).await?;
-            RedisResult::Ok(connection)
+            RedisResult::Ok((connection, login))
         });
-        let mut connections = try_join_all(opens).await?;
+        let opened = try_join_all(opens).await?;
+        let (mut connections, logins): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
         let server = Server::default();
         if let (Masters::One, [connection]) = (&masters, connections.as_mut_slice()) {
             places.serving().look(&server, connection).await;
         }
         let mut ears = Self {
             connections,
+            logins,
             serving: places.serving().clone(),
             server,
             masters,
@@ -115,6 +125,11 @@ impl Ears {
 
     /// Asks all of them at once. Whatever they told before they answer is here once this is ready.
     pub(super) fn proof(&self) -> impl Future<Output = RedisResult<()>> + Send + use<> {
+        for (login, connection) in self.logins.iter().zip(&self.connections) {
+            if let Some(login) = login {
+                login.renew(connection);
+            }
+        }
         let (masters, connections) = (self.masters.clone(), self.connections.clone());
         let (serving, server) = (self.serving.clone(), self.server.clone());
         async move {

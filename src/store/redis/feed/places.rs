@@ -8,6 +8,7 @@ use bb8_redis::redis::{
 };
 
 use crate::error::ConfigError;
+use crate::store::redis::access::Opened;
 #[cfg(feature = "redis-cluster")]
 use crate::store::redis::address::located;
 #[cfg(feature = "redis-cluster")]
@@ -25,18 +26,15 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 /// The servers of a URL.
 pub(super) struct Places {
     kind: Kind,
-    serving: Serving,
+    access: Access,
 }
 
 enum Kind {
-    Server(Client),
+    Server(Box<Client>),
     #[cfg(feature = "redis-sentinel")]
     Sentinels(std::sync::Arc<Sentinels>),
     #[cfg(feature = "redis-cluster")]
-    Cluster {
-        seeds: Vec<ConnectionInfo>,
-        access: Access,
-    },
+    Cluster(Vec<ConnectionInfo>),
 }
 
 /// The masters that there are now, and what says that they still are.
@@ -57,12 +55,11 @@ impl Places {
     pub(super) fn new(access: &Access) -> Result<Self, ConfigError> {
         let bad = |error: RedisError| bad_url().with_source(error);
         let kind = match access.address()? {
-            Address::Server(info) => Kind::Server(access.open(with_pushes(*info)).map_err(bad)?),
+            Address::Server(info) => {
+                Kind::Server(access.open(with_pushes(*info)).map_err(bad)?.into())
+            }
             #[cfg(feature = "redis-cluster")]
-            Address::Cluster(nodes) => Kind::Cluster {
-                seeds: nodes.into_iter().map(with_pushes).collect(),
-                access: access.clone(),
-            },
+            Address::Cluster(nodes) => Kind::Cluster(nodes.into_iter().map(with_pushes).collect()),
             #[cfg(feature = "redis-sentinel")]
             Address::Sentinel {
                 sentinels,
@@ -76,19 +73,28 @@ impl Places {
         };
         Ok(Self {
             kind,
-            serving: access.serving.clone(),
+            access: access.clone(),
         })
     }
 
     /// Where the store's commands go.
     pub(super) fn serving(&self) -> &Serving {
-        &self.serving
+        &self.access.serving
+    }
+
+    /// Connects to one of them.
+    pub(super) async fn connect(
+        &self,
+        client: &Client,
+        config: AsyncConnectionConfig,
+    ) -> RedisResult<Opened> {
+        self.access.connect(client, &config).await
     }
 
     /// The masters, and a client for each.
     pub(super) async fn masters(&self) -> RedisResult<(Masters, Vec<Client>)> {
         match &self.kind {
-            Kind::Server(client) => Ok((Masters::One, vec![client.clone()])),
+            Kind::Server(client) => Ok((Masters::One, vec![Client::clone(client)])),
             #[cfg(feature = "redis-sentinel")]
             Kind::Sentinels(sentinels) => {
                 sentinels.watch();
@@ -97,7 +103,8 @@ impl Places {
                 Ok((named, vec![master.client]))
             }
             #[cfg(feature = "redis-cluster")]
-            Kind::Cluster { seeds, access } => {
+            Kind::Cluster(seeds) => {
+                let access = &self.access;
                 let (masters, seed) = cluster_masters(seeds, access).await?;
                 let client = |(host, port): &cluster::Place| {
                     access.open(located(&seed, host.to_string(), *port))
@@ -118,8 +125,8 @@ async fn cluster_masters(
     let mut failure = no_connection();
     for seed in seeds {
         let asked = async {
-            let mut connection = connect(&access.open(seed.clone())?, config()).await?;
-            cluster::masters(&mut connection, seed).await
+            let opened = access.connect(&access.open(seed.clone())?, &config()).await;
+            cluster::masters(&mut opened?.connection, seed).await
         };
         match asked.await {
             Ok(masters) => return Ok((masters, seed.clone())),
@@ -160,15 +167,6 @@ pub(super) fn config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(TIMEOUT))
         .set_response_timeout(Some(TIMEOUT))
-}
-
-pub(super) async fn connect(
-    client: &Client,
-    config: AsyncConnectionConfig,
-) -> RedisResult<MultiplexedConnection> {
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
 }
 
 /// What is told comes in RESP3 only.

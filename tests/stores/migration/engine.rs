@@ -1,0 +1,212 @@
+//! Caches on the stores, as a site deploys them: from Redis to a file.
+
+use common::eventually;
+use common::redis::RedisServer;
+use common::support::{builder, session, token};
+use tempfile::TempDir;
+use tower_token_cache::{
+    BoxError, Lookup, Prior, RedisStore, SqliteStore, TokenCache, TokenSet, Tokens,
+};
+
+use super::*;
+
+struct Site {
+    server: RedisServer,
+    directory: TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self {
+            server: RedisServer::start(),
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    async fn old(&self) -> RedisStore {
+        RedisStore::connect(self.server.url()).await.unwrap()
+    }
+
+    async fn new_store(&self) -> SqliteStore {
+        let path = self.directory.path().join("tokens.db");
+        SqliteStore::open(path).await.unwrap()
+    }
+
+    async fn before(&self) -> TokenCache {
+        cache(self.old().await)
+    }
+
+    async fn following(&self) -> TokenCache {
+        cache(MigratingStore::following(
+            self.old().await,
+            self.new_store().await,
+        ))
+    }
+
+    async fn moving(&self) -> TokenCache {
+        cache(MigratingStore::moving(
+            self.old().await,
+            self.new_store().await,
+        ))
+    }
+
+    async fn after(&self) -> TokenCache {
+        cache(self.new_store().await)
+    }
+
+    async fn move_all(&self) {
+        let store = MigratingStore::moving(self.old().await, self.new_store().await);
+        let run = store.mover("site").per_second(1_000_000).run();
+        let progress: Vec<_> = run.try_collect().await.unwrap();
+        assert!(progress.last().unwrap().done);
+    }
+}
+
+fn cache(store: impl TokenStore) -> TokenCache {
+    builder(store).namespace("site").build().unwrap()
+}
+
+async fn read(tokens: &Tokens, name: &str) -> Option<String> {
+    match tokens.get(name).await.unwrap() {
+        Lookup::Hit(token) => Some(token.access_token().to_owned()),
+        Lookup::Absent => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn becomes(cache: &TokenCache, id: &str, name: &str, expected: Option<&str>) {
+    eventually("it is told", async || {
+        read(&cache.tokens(session(id)), name).await.as_deref() == expected
+    })
+    .await;
+}
+
+async fn sign_in(cache: &TokenCache, id: &str, text: &str) {
+    let tokens = cache.tokens(session(id));
+    tokens.insert("graph", token(text)).await.unwrap();
+    common::assert_stored(tokens.commit().await.unwrap());
+}
+
+/// All steps, with two instances at each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_signed_out_by_a_move() {
+    let site = Site::new();
+    let before = site.before().await;
+    sign_in(&before, "ada", "first").await;
+    sign_in(&before, "bob", "bob's").await;
+
+    // Step 1: what either instance does is seen by the other.
+    let following = site.following().await;
+    becomes(&following, "ada", "graph", Some("first")).await;
+    sign_in(&following, "ada", "second").await;
+    becomes(&before, "ada", "graph", Some("second")).await;
+    sign_in(&before, "cyd", "cyd's").await;
+    becomes(&following, "cyd", "graph", Some("cyd's")).await;
+    common::assert_stored(before.tokens(session("cyd")).sign_out().await.unwrap());
+    becomes(&following, "cyd", "graph", None).await;
+    before.shutdown(Duration::from_secs(5)).await;
+
+    // Step 2.
+    let moving = site.moving().await;
+    becomes(&moving, "ada", "graph", Some("second")).await;
+    sign_in(&moving, "ada", "third").await;
+    becomes(&following, "ada", "graph", Some("third")).await;
+    sign_in(&following, "ada", "fourth").await;
+    becomes(&moving, "ada", "graph", Some("fourth")).await;
+    sign_in(&moving, "dan", "dan's").await;
+    becomes(&following, "dan", "graph", Some("dan's")).await;
+    common::assert_stored(following.tokens(session("dan")).sign_out().await.unwrap());
+    becomes(&moving, "dan", "graph", None).await;
+    following.shutdown(Duration::from_secs(5)).await;
+    site.move_all().await;
+
+    // Step 3: the old store is not asked any more.
+    let after = site.after().await;
+    becomes(&after, "ada", "graph", Some("fourth")).await;
+    becomes(&after, "bob", "graph", Some("bob's")).await;
+    sign_in(&after, "ada", "fifth").await;
+    becomes(&moving, "ada", "graph", Some("fifth")).await;
+    moving.shutdown(Duration::from_secs(5)).await;
+    drop(site.server);
+    for signed_out in ["cyd", "dan"] {
+        becomes(&after, signed_out, "graph", None).await;
+    }
+    becomes(&after, "ada", "graph", Some("fifth")).await;
+    after.shutdown(Duration::from_secs(5)).await;
+}
+
+/// Of a user, and of everybody: the numbers move, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn sign_outs_of_many_hold_on_both_sides() {
+    let site = Site::new();
+    let (following, moving) = (site.following().await, site.moving().await);
+    for id in ["ada 1", "ada 2"] {
+        sign_in(&following, id, "ada's").await;
+        let tokens = following.tokens(session(id));
+        tokens.link_user("ada").await.unwrap();
+        common::assert_stored(tokens.commit().await.unwrap());
+    }
+    sign_in(&following, "bob", "bob's").await;
+    // One of them has moved, and the number of the user has not.
+    sign_in(&moving, "ada 2", "moved").await;
+    becomes(&following, "ada 2", "graph", Some("moved")).await;
+    let done = following.sign_out_user("ada").await;
+    common::assert_stored(done.unwrap());
+    for cache in [&following, &moving] {
+        becomes(cache, "ada 1", "graph", None).await;
+        becomes(cache, "ada 2", "graph", None).await;
+        becomes(cache, "bob", "graph", Some("bob's")).await;
+    }
+    moving.sign_out_all().await.unwrap();
+    site.move_all().await;
+    let after = site.after().await;
+    for cache in [&following, &moving, &after] {
+        becomes(cache, "bob", "graph", None).await;
+        becomes(cache, "ada 1", "graph", None).await;
+    }
+    for cache in [following, moving, after] {
+        cache.shutdown(Duration::from_secs(5)).await;
+    }
+}
+
+/// Instances of all steps keep each other from redeeming a refresh token twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_is_redeemed_once_during_a_move() {
+    for pair in 0..3 {
+        let site = Site::new();
+        let first = site.before().await;
+        let tokens = first.tokens(session("ada"));
+        let set = TokenSet::from(token("old")).with_refresh_token("r1");
+        tokens.insert("graph", set).await.unwrap();
+        common::assert_stored(tokens.commit().await.unwrap());
+        let caches = match pair {
+            0 => [first.clone(), site.following().await],
+            1 => [site.following().await, site.moving().await],
+            _ => {
+                site.move_all().await;
+                [site.moving().await, site.after().await]
+            }
+        };
+        let redeemed = Arc::new(AtomicU64::new(0));
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..16 {
+            let tokens = caches[number % 2].tokens(session("ada"));
+            let redeemed = redeemed.clone();
+            tasks.spawn(async move {
+                let acquire = async move |prior: Prior| -> Result<TokenSet, BoxError> {
+                    assert_eq!(prior.require_refresh_token()?.expose(), "r1");
+                    redeemed.fetch_add(1, Ordering::Relaxed);
+                    Ok(TokenSet::from(token("new")).with_refresh_token("r2"))
+                };
+                tokens.get_or_acquire("mail", acquire).await.unwrap()
+            });
+        }
+        for token in tasks.join_all().await {
+            assert_eq!(token.access_token(), "new");
+        }
+        assert_eq!(redeemed.load(Ordering::Relaxed), 1, "pair {pair}");
+        for cache in caches {
+            cache.shutdown(Duration::from_secs(5)).await;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Between real servers and files.
+
+use common::memcached::MemcachedServer;
+use common::redis::RedisServer;
+use tempfile::TempDir;
+use tower_token_cache::{MemcachedStore, RedisStore, SqliteStore};
+
+use super::*;
+
+async fn redis() -> (RedisServer, RedisStore) {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(server.url()).await.unwrap();
+    (server, store)
+}
+
+async fn sqlite() -> (TempDir, SqliteStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("tokens.db")).await;
+    (directory, store.unwrap())
+}
+
+async fn memcached() -> (MemcachedServer, MemcachedStore) {
+    let server = MemcachedServer::start();
+    let store = MemcachedStore::connect(&server.url()).await.unwrap();
+    (server, store)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_movable() {
+    let (_server, store) = redis().await;
+    conformance::movable(&Harness::real_time(store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memcached_is_movable() {
+    let (_server, store) = memcached().await;
+    conformance::movable(&Harness::real_time(store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_between_redis_and_sqlite_conforms() {
+    let ((_server, redis), (_directory, sqlite)) = (redis().await, sqlite().await);
+    conformance::all(&Harness::real_time(Fleet::new(redis, sqlite))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_between_sqlite_and_redis_conforms() {
+    let ((_server, redis), (_directory, sqlite)) = (redis().await, sqlite().await);
+    conformance::all(&Harness::real_time(Fleet::new(sqlite, redis))).await;
+}
+
+async fn moves_everything<O, N>(old: O, new: N)
+where
+    O: Movable + Listed,
+    N: Movable + Clone,
+{
+    for user in 0..1200 {
+        put(
+            &old,
+            &format!("user {user}"),
+            user,
+            &format!("token {user}"),
+        )
+        .await;
+    }
+    old.clear(&id("user 7"), Some(0), CommitId([7; 8]))
+        .await
+        .unwrap();
+    old.raise(&id("epoch"), Raise::Begin(9), None)
+        .await
+        .unwrap();
+    put(&old, "large", 5000, &"x".repeat(300_000)).await;
+    let epoch = load(&old, "epoch").await;
+    let store = MigratingStore::moving(old, new.clone());
+    let progress = move_all(&store).await;
+    assert!(progress.done);
+    assert_eq!(progress.moved, 1202);
+    for user in 0..1200 {
+        let expected = (user != 7).then(|| format!("token {user}"));
+        assert_eq!(value(&new, &format!("user {user}")).await, expected);
+    }
+    assert_eq!(load(&new, "user 7").await.generation, 1);
+    assert_eq!(load(&new, "epoch").await.revision(), epoch.revision());
+    assert_eq!(value(&new, "large").await.map(|it| it.len()), Some(300_000));
+    let again = move_all(&store).await;
+    assert_eq!((again.moved, again.done, again.passes), (0, true, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_moves_from_redis_to_sqlite() {
+    let ((_server, redis), (_directory, sqlite)) = (redis().await, sqlite().await);
+    moves_everything(redis, sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_moves_from_sqlite_to_redis() {
+    let ((_server, redis), (_directory, sqlite)) = (redis().await, sqlite().await);
+    moves_everything(sqlite, redis).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_moves_from_redis_to_memcached() {
+    let ((_server, redis), (_other, memcached)) = (redis().await, memcached().await);
+    let memcached = Arc::new(memcached);
+    moves_everything(redis, memcached).await;
+}
+
+/// Nothing of a namespace that is not asked for is listed, nor a lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_lists_the_partitions_of_a_namespace() {
+    let (server, store) = redis().await;
+    for user in 0..700 {
+        put(&store, &format!("user {user}"), user, "x").await;
+    }
+    let other = PartitionId::for_tests("test:other", "ada");
+    let commit = commit_of(&other, [1; 8], 1, "x".to_owned());
+    store.commit(&[commit]).await.remove(0).unwrap();
+    let lease = Lease::new(id("user 1"), [1; 16].into(), [1; 16]);
+    let ttl = Duration::from_secs(60);
+    store.acquire_lease(&lease, ttl).await.unwrap();
+    server.query::<()>("SET test:{strange} x");
+    let mut found = std::collections::HashSet::new();
+    let mut cursor = None;
+    loop {
+        let page = store.list(NAMESPACE, cursor.as_deref()).await.unwrap();
+        found.extend(page.partitions.into_iter().map(|id| *id.digest()));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found.len(), 700);
+    assert!(found.contains(id("user 699").digest()));
+}
