@@ -5,15 +5,12 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ACCEPT, HeaderValue};
-use http::{Request, StatusCode};
+use http::StatusCode;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::http_client::{HttpClient, NoAnswer, within};
+use super::http_client::{HttpClient, NoAnswer};
 use super::provider::{About, OTHERS, Provider, TOKEN, check_endpoint, check_issuer};
-use super::request::uri;
 use crate::acquire::ProviderError;
 use crate::error::ConfigError;
 
@@ -78,14 +75,8 @@ fn places(issuer: &Url) -> [Url; 2] {
 }
 
 async fn fetch(http: &HttpClient, url: Url) -> Result<Map<String, Value>, DiscoveryError> {
-    let answer = within(TIMEOUT, async {
-        let mut request = Request::new(Bytes::new());
-        *request.uri_mut() = uri(&url).map_err(ProviderError::unreachable)?;
-        let json = HeaderValue::from_static("application/json");
-        request.headers_mut().insert(ACCEPT, json);
-        http.send(request, MAX_DOCUMENT).await
-    });
-    let answer = answer.await.map_err(unread)?;
+    let answer = http.document(&url, MAX_DOCUMENT, TIMEOUT).await;
+    let answer = answer.map_err(unread)?;
     if answer.status() != StatusCode::OK {
         return Err(DiscoveryError::NoDocument(answer.status()));
     }

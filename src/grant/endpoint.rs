@@ -5,7 +5,7 @@ use url::{Host, Url};
 use super::request::uri;
 
 /// An `https` URL, or one on this machine; without user name, password and fragment. The error says what it must be.
-pub(super) fn endpoint(text: &str) -> Result<Url, &'static str> {
+pub(crate) fn endpoint(text: &str) -> Result<Url, &'static str> {
     // The parser's error is left out: it says nothing that the reason does not.
     let url = Url::parse(text).map_err(|_| "must be an absolute URL")?;
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use http::header::{ACCEPT, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
@@ -16,13 +17,15 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 use rustls::crypto::ring;
 use tower_service::Service;
+use url::Url;
 
+use super::request::uri;
 use crate::acquire::{BoxError, ProviderError};
 use crate::error::ConfigError;
 use crate::wipe::Wiped;
 
 /// What an endpoint answers, read to its end.
-pub(super) type Answer = Response<Wiped<Vec<u8>>>;
+pub(crate) type Answer = Response<Wiped<Vec<u8>>>;
 
 /// The answer to one request.
 type Exchange = Pin<Box<dyn Future<Output = Result<Answer, BoxError>> + Send>>;
@@ -93,7 +96,7 @@ impl HttpClient {
 
     /// A client that follows no redirect, uses no proxy (also not that of the environment: it would see what goes to
     /// this machine in the clear), and trusts the roots of Mozilla.
-    pub(super) fn over_hyper() -> Result<Self, ConfigError> {
+    pub(crate) fn over_hyper() -> Result<Self, ConfigError> {
         let tls = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(ring::default_provider())
             .map_err(|error| ConfigError::new("http_client", "has no TLS").with_source(error))?;
@@ -102,6 +105,20 @@ impl HttpClient {
             .pool_timer(TokioTimer::new())
             .build::<_, Full<Bytes>>(connector);
         Ok(Self::new(client))
+    }
+
+    /// The JSON document at this address, of at most so many bytes, with what else the answer has.
+    pub(crate) async fn document(
+        &self,
+        url: &Url,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<Answer, ProviderError> {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = uri(url).map_err(ProviderError::unreachable)?;
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(ACCEPT, json);
+        within(timeout, self.send(request, limit)).await
     }
 
     /// Sends the request, and reads an answer of at most so many bytes. Takes as long as it takes: see [`within`].

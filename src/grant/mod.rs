@@ -146,7 +146,7 @@ mod credentials;
 mod device;
 mod discovery;
 mod end_session;
-mod endpoint;
+pub(crate) mod endpoint;
 mod http_client;
 mod id_token;
 mod jwt_bearer;

@@ -180,6 +180,11 @@ impl Provider {
     }
 
     /// Whether each callback of the provider has its issuer as `iss` (RFC 9207).
+    #[cfg(feature = "logout")]
+    pub(crate) fn http_client(&self) -> &HttpClient {
+        &self.http
+    }
+
     pub(super) fn names_itself(&self) -> bool {
         self.about.names_itself
     }

@@ -7,7 +7,8 @@ use super::Client;
 use super::answer;
 use super::provider::REVOCATION;
 use super::request::Form;
-use crate::acquire::{AcquireErrorKind, ProviderError};
+use crate::acquire::{AcquireErrorKind, BoxError, ProviderError};
+use crate::revoke::Revoke;
 use crate::secret::Secret;
 
 impl Client {
@@ -37,6 +38,13 @@ impl Client {
             Err(error) if may_pass(&error) => Err(RevocationError::Unavailable(error)),
             Err(error) => Err(RevocationError::Refused(error)),
         }
+    }
+}
+
+/// For [`Builder::revoke_with`](crate::Builder::revoke_with).
+impl Revoke for Client {
+    async fn revoke(&self, refresh_token: &Secret) -> Result<(), BoxError> {
+        Ok(Self::revoke(self, refresh_token).await?)
     }
 }
 

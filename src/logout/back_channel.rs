@@ -8,6 +8,7 @@ use super::keys::Keys;
 use super::token::{Compact, Expected, KNOWN_FOR, Logout, Subject};
 use crate::cache::TokenCache;
 use crate::error::{ConfigError, Error};
+use crate::grant::{HttpClient, Provider};
 use crate::key::PartitionKey;
 use crate::lookup::Durability;
 
@@ -37,13 +38,51 @@ impl BackChannelLogout {
         client_id: impl Into<String>,
         jwks_uri: impl AsRef<str>,
     ) -> Result<Self, ConfigError> {
-        let (issuer, client_id) = (issuer.into(), client_id.into());
+        let http = HttpClient::over_hyper()?;
+        Self::over(
+            http,
+            cache,
+            issuer.into(),
+            client_id.into(),
+            jwks_uri.as_ref(),
+        )
+    }
+
+    /// The same for a client of a provider that was [discovered](Provider::discover): its issuer, its keys, its HTTP
+    /// client.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for an empty `client_id`, and where the provider has no `jwks_uri`.
+    pub fn of(
+        cache: TokenCache,
+        provider: &Provider,
+        client_id: impl Into<String>,
+    ) -> Result<Self, ConfigError> {
+        let jwks_uri = provider.jwks_uri();
+        let jwks_uri = jwks_uri.ok_or(ConfigError::new("jwks_uri", "is missing"))?;
+        let http = provider.http_client().clone();
+        Self::over(
+            http,
+            cache,
+            provider.issuer().into(),
+            client_id.into(),
+            jwks_uri,
+        )
+    }
+
+    fn over(
+        http: HttpClient,
+        cache: TokenCache,
+        issuer: String,
+        client_id: String,
+        jwks_uri: &str,
+    ) -> Result<Self, ConfigError> {
         for (option, text) in [("issuer", &issuer), ("client_id", &client_id)] {
             if text.is_empty() {
                 return Err(ConfigError::new(option, "must not be empty"));
             }
         }
-        let keys = Arc::new(Keys::new(jwks_uri.as_ref())?);
+        let keys = Arc::new(Keys::new(http, jwks_uri)?);
         Ok(Self(Arc::new(Inner {
             cache,
             issuer,

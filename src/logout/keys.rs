@@ -4,16 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
-use url::{Host, Url};
+use url::Url;
 
 use super::LogoutError;
 use super::signature::PublicKey;
 use super::token::Header;
 use crate::engine::core::Engine;
 use crate::error::ConfigError;
+use crate::grant::HttpClient;
+use crate::grant::endpoint::endpoint;
 use crate::time::Moment;
 
 /// How long a fetch may take, from connecting to the last byte.
@@ -32,7 +35,7 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// The keys of one issuer, as they were fetched last.
 pub(super) struct Keys {
     url: Url,
-    http: reqwest::Client,
+    http: HttpClient,
     known: Mutex<Known>,
     /// One task fetches; the others find what it got.
     fetching: tokio::sync::Mutex<()>,
@@ -51,22 +54,8 @@ struct Document {
 }
 
 impl Keys {
-    pub(super) fn new(jwks_uri: &str) -> Result<Self, ConfigError> {
-        let url = Url::parse(jwks_uri);
-        let url = url.map_err(|_| ConfigError::new("jwks_uri", "must be an absolute URL"))?;
-        if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
-            return Err(ConfigError::new("jwks_uri", "must be https"));
-        }
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            // Who answers here can sign logouts: no proxy of the environment comes between.
-            .no_proxy()
-            .use_rustls_tls()
-            .timeout(TIMEOUT)
-            .build();
-        let http = http.map_err(|error| {
-            ConfigError::new("http_client", "cannot be made").with_source(error)
-        })?;
+    pub(super) fn new(http: HttpClient, jwks_uri: &str) -> Result<Self, ConfigError> {
+        let url = endpoint(jwks_uri).map_err(|reason| ConfigError::new("jwks_uri", reason))?;
         Ok(Self {
             url,
             http,
@@ -156,21 +145,13 @@ impl Keys {
     }
 
     async fn fetch(&self) -> Result<Vec<PublicKey>, LogoutError> {
-        let get = self.http.get(self.url.clone()).send().await;
-        let mut response = get
-            .and_then(reqwest::Response::error_for_status)
-            .map_err(LogoutError::keys)?;
-        if !response.status().is_success() {
-            return Err(LogoutError::keys(Unusable));
-        }
-        let mut document = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(LogoutError::keys)? {
-            if document.len() + chunk.len() > MAX_DOCUMENT {
-                return Err(LogoutError::keys(Unusable));
-            }
-            document.extend_from_slice(&chunk);
-        }
-        read(&document).ok_or_else(|| LogoutError::keys(Unusable))
+        let answer = self.http.document(&self.url, MAX_DOCUMENT, TIMEOUT).await;
+        let answer = answer.map_err(LogoutError::keys)?;
+        let document = match answer.status() {
+            StatusCode::OK => read(answer.body()),
+            _ => None,
+        };
+        document.ok_or_else(|| LogoutError::keys(Unusable))
     }
 }
 
@@ -200,15 +181,6 @@ fn find<'a>(keys: &'a [PublicKey], header: &Header) -> Option<&'a PublicKey> {
     });
     let first = fitting.next()?;
     (header.kid.is_some() || fitting.next().is_none()).then_some(first)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 /// The document was thrown away.

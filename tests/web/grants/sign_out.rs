@@ -1,6 +1,6 @@
 //! Revocation, and the end of the session at the provider.
 
-use common::support::{TestStore, cache, session};
+use common::support::{TestStore, assert_stored, builder, cache, eventually, session};
 use tower_token_cache::Secret;
 use tower_token_cache::grant::RevocationError;
 
@@ -29,6 +29,24 @@ async fn a_revoked_refresh_token_is_redeemed_no_more() {
         matches!(&refused, RevocationError::Refused(error) if error.code() == "invalid_client")
     );
     assert!(!format!("{refused:?} {refused}").contains(refresh_token.expose()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_signs_out_here_leaves_no_refresh_token_at_the_provider() {
+    let site = Site::start().await;
+    let cache = builder(TestStore::default()).revoke_with(None, site.client.clone());
+    let tokens = cache.build().unwrap().tokens(session("s"));
+    let login = site.login(&tokens, &mut Browser::new()).await.unwrap();
+    let refresh_token = login.tokens.refresh_token().unwrap().expose().to_owned();
+    let access = login.tokens.access().access_token().to_owned();
+    tokens.insert("api", login.tokens).await.unwrap();
+    assert!(site.provider.is_active(CLIENT, &access).await);
+    assert_stored(tokens.sign_out().await.unwrap());
+    eventually("it is revoked", async || {
+        !site.provider.is_active(CLIENT, &access).await
+    })
+    .await;
+    assert_eq!(site.provider.redeem(CLIENT, &refresh_token).await, 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use oauth2::url::Url;
 use reqwest::Method;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tower_token_cache::grant::Provider;
 use tower_token_cache::logout::BackChannelLogout;
 use tower_token_cache::session::{Cookie, SignIn};
 use tower_token_cache::{Error, TokenCacheLayer, TokenSet, Tokens};
@@ -94,8 +95,8 @@ async fn a_user_who_signs_out_at_the_provider_is_signed_out_here() {
         callback: callback_url,
     });
     let cache = cache(TestStore::default());
-    let jwks = format!("{}/jwks", app.issuer);
-    let logout = BackChannelLogout::new(cache.clone(), &app.issuer, CLIENT, jwks).unwrap();
+    let discovered = Provider::discover(&app.issuer).await.unwrap();
+    let logout = BackChannelLogout::of(cache.clone(), &discovered, CLIENT).unwrap();
     let router = Router::new()
         .route("/callback", get(callback))
         .route("/me", get(me))
