@@ -145,6 +145,10 @@ pub use crate::secret::Secret;
 pub use crate::store::MemcachedStore;
 #[cfg(feature = "sqlite")]
 pub use crate::store::SqliteStore;
+#[cfg(feature = "postgres")]
+pub use crate::store::{Postgres, PostgresStore};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use crate::store::{SqlStore, SqlStoreBuilder};
 pub use crate::store::{MemoryStore, TokenStore};
 #[cfg(feature = "redis")]
 pub use crate::store::{RedisStore, RedisStoreBuilder};

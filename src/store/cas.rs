@@ -5,7 +5,6 @@ mod adapter;
 mod blob;
 mod keys;
 mod leases;
-mod retries;
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ pub mod process;
 pub mod provider;
 pub mod proxy;
 pub mod random;
+pub mod postgres;
 pub mod redis;
 pub mod stepping;
 pub mod store;

@@ -1,0 +1,4 @@
+//! The stores in SQL databases, on real servers.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod postgres;
