@@ -145,13 +145,15 @@ pub use crate::secret::Secret;
 pub use crate::store::MemcachedStore;
 #[cfg(feature = "sqlite")]
 pub use crate::store::SqliteStore;
+pub use crate::store::{MemoryStore, TokenStore};
+#[cfg(feature = "mysql")]
+pub use crate::store::{MySql, MySqlStore};
 #[cfg(feature = "postgres")]
 pub use crate::store::{Postgres, PostgresStore};
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-pub use crate::store::{SqlStore, SqlStoreBuilder};
-pub use crate::store::{MemoryStore, TokenStore};
 #[cfg(feature = "redis")]
 pub use crate::store::{RedisStore, RedisStoreBuilder};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use crate::store::{SqlStore, SqlStoreBuilder};
 pub use crate::telemetry::{Stats, UnopenableReasons};
 pub use crate::time::{Clock, Timestamp};
 pub use crate::token::{Token, TokenSet};

@@ -98,6 +98,8 @@ pub use self::redis::{RedisStore, RedisStoreBuilder};
 pub(crate) use self::row::{ROW_OVERHEAD, Row};
 #[cfg(feature = "cookie")]
 pub(crate) use self::slots::{Pinned, Slots, Snapshot};
+#[cfg(feature = "mysql")]
+pub use self::sql::{MySql, MySqlStore};
 #[cfg(feature = "postgres")]
 pub use self::sql::{Postgres, PostgresStore};
 #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -1,4 +1,5 @@
 //! The stores in SQL databases, on real servers.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod mysql;
 mod postgres;

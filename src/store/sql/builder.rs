@@ -18,9 +18,8 @@ use crate::time::setting;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a password source may take is the [response timeout](SqlStoreBuilder::response_timeout).
-pub(super) type Credentials = Arc<
-    dyn Fn() -> Pin<Box<dyn Future<Output = Result<Secret, StoreError>> + Send>> + Send + Sync,
->;
+pub(super) type Credentials =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Secret, StoreError>> + Send>> + Send + Sync>;
 
 /// What a dialect is made of.
 pub(super) struct Settings {

@@ -34,7 +34,8 @@ impl<D: Dialect> SqlStore<D> {
             let named: Vec<_> = round.iter().map(|at| ids[*at]).collect();
             let acted = self.attempt(&mut attempts, &named, false, |partitions, now| {
                 let each = partitions.iter_mut().zip(&round);
-                each.map(|(stored, at)| act(*at, stored, now)).collect::<Vec<_>>()
+                each.map(|(stored, at)| act(*at, stored, now))
+                    .collect::<Vec<_>>()
             });
             match acted.await {
                 Ok((results, stands)) => {
@@ -46,11 +47,19 @@ impl<D: Dialect> SqlStore<D> {
                 Err(error) => break error,
             }
         };
-        let alone = error.kind() == StoreErrorKind::Refused && ids.len() > 1;
-        for (at, answer) in answers.iter_mut().enumerate().filter(|(_, it)| it.is_none()) {
+        let refused = [StoreErrorKind::Refused, StoreErrorKind::TooLarge];
+        let alone = refused.contains(&error.kind()) && ids.len() > 1;
+        for (at, answer) in answers
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, it)| it.is_none())
+        {
             // One of them is refused, perhaps for its size: the others must not suffer.
             *answer = Some(match alone {
-                true => self.change_one(ids[at], |stored, now| act(at, stored, now)).await,
+                true => {
+                    self.change_one(ids[at], |stored, now| act(at, stored, now))
+                        .await
+                }
                 false => Err(error.clone()),
             });
         }

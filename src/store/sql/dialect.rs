@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::Connection;
 
 use super::SqlStore;
-use super::failure::Verdict;
+use super::failure::{Verdict, unfit};
 use super::found::{Depth, Found};
 use super::plan::Plan;
 use super::pool::Pool;
@@ -14,6 +14,19 @@ use crate::time::Timestamp;
 
 /// The version of the tables that this version of the crate works with.
 pub(super) const VERSION: i64 = 1;
+
+/// Whether tables of this version are those that are needed; `None` where there are none.
+pub(super) fn check_version(found: Option<i64>) -> sqlx::Result<()> {
+    Err(unfit(match found {
+        Some(VERSION) => return Ok(()),
+        Some(found) => format!(
+            "the tables are of version {found}, and not {VERSION}: another version of tower-token-cache has made them"
+        ),
+        None => {
+            "there are no tables of that name: call `migrate`, or have its `statements` run".into()
+        }
+    }))
+}
 
 /// Statements and quirks. Each method is a constant number of round-trips, whatever it is about. Times are the
 /// server's.

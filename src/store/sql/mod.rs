@@ -1,4 +1,4 @@
-//! `SqlStore`: an L2 in PostgreSQL.
+//! `SqlStore`: an L2 in PostgreSQL, MySQL or MariaDB.
 //!
 //! A change reads the partitions and their stamps, applies the contract in this process, as `MemoryStore` does, and
 //! writes the difference where the stamps are still the same. So no lock is held while an instance thinks or stands
@@ -9,6 +9,8 @@ mod changes;
 mod dialect;
 mod failure;
 mod found;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod operations;
 mod plan;
 mod pool;
@@ -26,6 +28,8 @@ use std::time::Duration;
 pub use self::builder::SqlStoreBuilder;
 use self::dialect::Dialect;
 use self::found::{Depth, Found};
+#[cfg(feature = "mysql")]
+pub use self::mysql::{MySql, MySqlStore};
 use self::operations::Attempts;
 #[cfg(feature = "postgres")]
 pub use self::postgres::{Postgres, PostgresStore};
@@ -170,7 +174,9 @@ impl<D: Dialect> TokenStore for SqlStore<D> {
         let mut attempts = Attempts::new();
         loop {
             let mut taken = self.take().await?;
-            let asked = self.dialect.acquire_lease(&mut taken.connection, lease, ttl);
+            let asked = self
+                .dialect
+                .acquire_lease(&mut taken.connection, lease, ttl);
             let answer = self.in_time(asked).await?;
             if let Some(answer) = self.settle(&mut attempts, taken, answer).await? {
                 return Ok(answer);

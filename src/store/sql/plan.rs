@@ -30,6 +30,9 @@ pub(super) struct Write {
     /// The stamp from now on.
     pub(super) stamp: i64,
     pub(super) record: Record,
+    /// Whether it is more than a touch. PostgreSQL sees that by itself.
+    #[cfg(feature = "mysql")]
+    pub(super) told: bool,
     pub(super) removed: Vec<Vec<u8>>,
     pub(super) put: Vec<(EntryId, Entry)>,
 }
@@ -70,13 +73,22 @@ impl Write {
             let id = <[u8; 16]>::try_from(&name[..]).map(EntryId::from);
             id.is_ok_and(|id| next.entries.contains_key(&id))
         };
+        #[cfg(feature = "mysql")]
+        let count = |record: &Record| (record.generation, record.version);
         Ok(Some(Self {
             id,
             replaces: found.stamp,
             // Positive, so that no database takes it for anything else.
             stamp: (random::number()? >> 1) as i64,
+            #[cfg(feature = "mysql")]
+            told: record.map(count) != Some(count(&next.record)),
             record: next.record.clone(),
-            removed: found.names.iter().filter(|name| !is_kept(name)).cloned().collect(),
+            removed: found
+                .names
+                .iter()
+                .filter(|name| !is_kept(name))
+                .cloned()
+                .collect(),
             put: put.map(|(id, entry)| (*id, entry.clone())).collect(),
         }))
     }

@@ -6,7 +6,14 @@ use crate::error::ConfigError;
 const PREFIX: &str = "token_cache_";
 
 /// What is in the schema: the tables and a function, without the prefix.
-const TABLES: [&str; 6] = ["partitions", "entries", "leases", "changes", "schema", "tell"];
+const TABLES: [&str; 6] = [
+    "partitions",
+    "entries",
+    "leases",
+    "changes",
+    "schema",
+    "tell",
+];
 
 /// Names that need no care in any dialect.
 #[derive(Clone, Hash)]
@@ -52,6 +59,11 @@ impl Tables {
         })
     }
 
+    #[cfg(feature = "mysql")]
+    pub(super) fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
+    }
+
     /// A name outside of the schema: of a channel or a lock.
     pub(super) fn plain(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
@@ -69,7 +81,5 @@ impl Tables {
 fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte == b'_' || byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let first = name.bytes().next();
-    name.len() <= 32
-        && name.bytes().all(fits)
-        && first.is_some_and(|first| !first.is_ascii_digit())
+    name.len() <= 32 && name.bytes().all(fits) && first.is_some_and(|first| !first.is_ascii_digit())
 }

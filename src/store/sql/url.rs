@@ -20,7 +20,10 @@ pub(super) fn check(
         if !options.contains(&name) {
             return Err(ConfigError::because(
                 "url",
-                format!("has no option of that name: it can have {}", options.join(", ")),
+                format!(
+                    "has no option of that name: it can have {}",
+                    options.join(", ")
+                ),
             ));
         }
     }

@@ -24,7 +24,9 @@ impl PostgresServer {
     /// holds it.
     pub fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut shared = SHARED
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         shared.upgrade().unwrap_or_else(|| {
             let server = Arc::new(Self::start());
             *shared = Arc::downgrade(&server);
@@ -42,7 +44,17 @@ impl PostgresServer {
         hand_over(directory.path());
         let data = directory.path().join("data");
         let mut init = as_user(&binary("initdb"));
-        init.args(["-A", "trust", "-U", "tokens", "--no-sync", "-E", "UTF8", "--no-locale", "-D"]);
+        init.args([
+            "-A",
+            "trust",
+            "-U",
+            "tokens",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "-D",
+        ]);
         assert!(quiet(init.arg(&data)), "initdb has failed");
         let mut started = Self::over(directory, settings);
         started.sql("CREATE DATABASE tokens", "postgres");
@@ -79,8 +91,16 @@ impl PostgresServer {
     }
 
     fn sql(&self, sql: &str, database: &str) -> Vec<String> {
-        let output = self.psql(database).args(["-c", sql]).output().expect(MISSING);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = self
+            .psql(database)
+            .args(["-c", sql])
+            .output()
+            .expect(MISSING);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let text = String::from_utf8(output.stdout).expect("text");
         text.lines().map(String::from).collect()
     }
@@ -88,7 +108,17 @@ impl PostgresServer {
     /// A session that stays: what it reads, it runs.
     pub fn psql(&self, database: &str) -> Command {
         let mut psql = Command::new(binary("psql"));
-        psql.args(["-h", "127.0.0.1", "-U", "tokens", "-d", database, "-qAtX", "-v", "ON_ERROR_STOP=1"]);
+        psql.args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "tokens",
+            "-d",
+            database,
+            "-qAtX",
+            "-v",
+            "ON_ERROR_STOP=1",
+        ]);
         psql.args(["-p", &self.port.to_string()]);
         psql
     }
@@ -114,20 +144,29 @@ impl PostgresServer {
     /// Comes back on the same port with what it had on disk.
     pub fn restart(&mut self) {
         self.process = spawn(self.port, self.directory.path(), &[]);
-        assert!(listens(&mut self.process, self.port), "the port is still ours");
+        assert!(
+            listens(&mut self.process, self.port),
+            "the port is still ours"
+        );
         self.wait();
     }
 
     fn wait(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !quiet(self.psql("tokens").args(["-c", "SELECT 1"])) {
-            assert!(Instant::now() < deadline && self.process.runs(), "it starts");
+            assert!(
+                Instant::now() < deadline && self.process.runs(),
+                "it starts"
+            );
         }
     }
 
     fn signal_children(&self, signal: &str) {
         let id = self.process.id().to_string();
-        let children = Command::new("pgrep").args(["-P", &id]).output().expect("pgrep runs");
+        let children = Command::new("pgrep")
+            .args(["-P", &id])
+            .output()
+            .expect("pgrep runs");
         let children = String::from_utf8(children.stdout).expect("numbers");
         for child in children.split_whitespace() {
             // One may have ended just then.
@@ -165,8 +204,17 @@ fn listens(process: &mut Process, port: u16) -> bool {
 fn spawn(port: u16, directory: &Path, settings: &[&str]) -> Process {
     let mut command = as_user(&binary("postgres"));
     command.arg("-D").arg(directory.join("data"));
-    command.args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
-    command.arg("-c").arg(format!("unix_socket_directories={}", directory.display()));
+    command.args([
+        "-p",
+        &port.to_string(),
+        "-c",
+        "listen_addresses=127.0.0.1",
+        "-c",
+        "fsync=off",
+    ]);
+    command
+        .arg("-c")
+        .arg(format!("unix_socket_directories={}", directory.display()));
     for setting in settings {
         command.args(["-c", setting]);
     }
@@ -175,7 +223,10 @@ fn spawn(port: u16, directory: &Path, settings: &[&str]) -> Process {
 
 /// The newest one that is installed: they are in no folder of PATH.
 fn binary(name: &str) -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut found: Vec<_> = versions
         .map(|version| version.path().join("bin").join(name))
         .filter(|path| path.exists())
@@ -190,17 +241,29 @@ fn as_user(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+        .arg(program);
     command
 }
 
 fn hand_over(directory: &Path) {
     if rustix::process::geteuid().is_root() {
-        assert!(quiet(Command::new("chown").arg("postgres:postgres").arg(directory)), "chown");
+        assert!(
+            quiet(
+                Command::new("chown")
+                    .arg("postgres:postgres")
+                    .arg(directory)
+            ),
+            "chown"
+        );
     }
 }
 
 fn quiet(command: &mut Command) -> bool {
-    let command = command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null());
+    let command = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .stdin(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

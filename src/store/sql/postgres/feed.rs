@@ -163,7 +163,9 @@ impl Ears {
         self.proof += 1;
         let (proof, proofs) = (self.proof.to_string(), self.proofs.as_str());
         let listener = self.listener.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
-        let says = sqlx::query("SELECT pg_notify($1, $2) IS NULL").bind(proofs).bind(&proof);
+        let says = sqlx::query("SELECT pg_notify($1, $2) IS NULL")
+            .bind(proofs)
+            .bind(&proof);
         let said = timeout(PATIENCE, says.execute(&mut *listener)).await;
         said.map_err(|_| sqlx::Error::PoolTimedOut)??;
         let mut all = Vec::new();

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 
 use self::statements::Statements;
 use super::builder::{Credentials, Settings, password};
-use super::dialect::{Dialect, VERSION};
+use super::dialect::{Dialect, check_version};
 use super::failure::{Verdict, unfit};
 use super::found::{Depth, Found};
 use super::plan::Plan;
@@ -182,30 +182,27 @@ impl Dialect for Postgres {
 
     async fn prepare(&self, connection: &mut PgConnection, timeout: Duration) -> sqlx::Result<()> {
         let millis = timeout.as_millis().clamp(1, 1 << 30) as i64;
-        let (in_recovery, tables, server): (bool, bool, i64) = sqlx::query_as(self.statements.prepare())
-            .bind(millis.to_string())
-            .bind(&self.statements.schema_table)
-            .fetch_one(&mut *connection)
-            .await?;
+        let (in_recovery, tables, server): (bool, bool, i64) =
+            sqlx::query_as(self.statements.prepare())
+                .bind(millis.to_string())
+                .bind(&self.statements.schema_table)
+                .fetch_one(&mut *connection)
+                .await?;
         if in_recovery {
-            return Err(unfit("the server is in recovery: it is a standby, and no primary"));
-        }
-        if !tables {
             return Err(unfit(
-                "there are no tables of that name: call `migrate`, or have its `statements` run",
+                "the server is in recovery: it is a standby, and no primary",
             ));
         }
-        let version = sqlx::query_scalar(self.statements.version());
-        match version.fetch_optional(connection).await? {
-            Some(VERSION) => {
-                self.server.store(server, Ordering::Relaxed);
-                Ok(())
+        let version = match tables {
+            true => {
+                let version = sqlx::query_scalar(self.statements.version());
+                Some(version.fetch_optional(connection).await?.unwrap_or(0))
             }
-            found => Err(unfit(format!(
-                "the tables are of version {}, and not {VERSION}: another version of tower-token-cache has made them",
-                found.unwrap_or_default()
-            ))),
-        }
+            false => None,
+        };
+        check_version(version)?;
+        self.server.store(server, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn migrate(&self, connection: &mut PgConnection) -> sqlx::Result<()> {

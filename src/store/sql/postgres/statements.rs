@@ -209,7 +209,9 @@ impl Statements {
         let head = ", e.entry_id, e.version AS entry_version, e.expires_at";
         let schema_table = fill("{schema}");
         let digest = Sha256::digest(schema_table.as_bytes());
-        let lock = digest.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
+        let lock = digest
+            .first_chunk()
+            .map_or(0, |bytes| i64::from_be_bytes(*bytes));
         Self {
             tables: made.chain([fill(&version)]).collect(),
             channel: tables.plain("changes"),

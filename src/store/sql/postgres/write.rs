@@ -38,7 +38,12 @@ pub(super) async fn write(
         )
         .bind(times(|record| record.end))
         .bind(times(|record| record.last_expiry))
-        .bind(writes.iter().map(|it| &it.record.recent[..]).collect::<Vec<_>>())
+        .bind(
+            writes
+                .iter()
+                .map(|it| &it.record.recent[..])
+                .collect::<Vec<_>>(),
+        )
         .bind(
             writes
                 .iter()
@@ -57,14 +62,24 @@ pub(super) async fn write(
         )
         .bind(places(plan, |write| write.put.len()))
         .bind(put().map(|(id, _)| &id.as_bytes()[..]).collect::<Vec<_>>())
-        .bind(put().map(|(_, entry)| entry.expires_at.map(time)).collect::<Vec<_>>())
-        .bind(put().map(|(_, entry)| purge_hour(entry.expires_at)).collect::<Vec<_>>())
+        .bind(
+            put()
+                .map(|(_, entry)| entry.expires_at.map(time))
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            put()
+                .map(|(_, entry)| purge_hour(entry.expires_at))
+                .collect::<Vec<_>>(),
+        )
         .bind(put().map(|(_, entry)| &entry.value[..]).collect::<Vec<_>>());
     let rows = query.fetch_all(connection).await?;
     let place = |row: &sqlx::postgres::PgRow| {
         let place = row.try_get::<i64, _>("place")?;
         // Counted from 1.
-        let place = usize::try_from(place - 1).ok().filter(|at| *at < writes.len());
+        let place = usize::try_from(place - 1)
+            .ok()
+            .filter(|at| *at < writes.len());
         place.ok_or(sqlx::Error::RowNotFound)
     };
     rows.iter().map(place).collect()
