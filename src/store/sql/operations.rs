@@ -66,7 +66,16 @@ impl<D: Dialect> SqlStore<D> {
         };
         let (connection, since) = match place.idle() {
             Some(idle) => idle,
-            None => (self.connect().await?, Instant::now()),
+            None => {
+                let connected = match self.connect().await {
+                    // Cut on the way, as a connection that was idle can be.
+                    Err(error) if error.kind() == StoreErrorKind::Unreachable => {
+                        self.connect().await
+                    }
+                    connected => connected,
+                };
+                (connected?, Instant::now())
+            }
         };
         Ok(Taken {
             connection,

@@ -154,7 +154,7 @@ fn spawn(port: u16, directory: &Path) -> Process {
     command.args([
         "--no-defaults",
         "--bind-address=127.0.0.1",
-        "--innodb-flush-log-at-trx-commit=0",
+        "--innodb-flush-log-at-trx-commit=2",
     ]);
     command.args(["--innodb-buffer-pool-size=64M", "--port", &port.to_string()]);
     for (option, file) in [

@@ -56,6 +56,11 @@ impl PostgresServer {
             "-D",
         ]);
         assert!(quiet(init.arg(&data)), "initdb has failed");
+        // One user has a password, so that it can be wrong.
+        let access = data.join("pg_hba.conf");
+        let trusting = std::fs::read_to_string(&access).expect("it is made");
+        let line = "host all secure 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(&access, format!("{line}{trusting}")).expect("it can be written");
         let mut started = Self::over(directory, settings);
         started.sql("CREATE DATABASE tokens", "postgres");
         started.wait();
@@ -75,6 +80,42 @@ impl PostgresServer {
             }
         }
         panic!("PostgreSQL found no port");
+    }
+
+    /// A standby that has all that this server acknowledges from now on.
+    pub fn standby(&self) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        hand_over(directory.path());
+        let mut copy = as_user(&binary("pg_basebackup"));
+        copy.args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "tokens",
+            "-R",
+            "-c",
+            "fast",
+            "--no-sync",
+        ]);
+        copy.args(["-p", &self.port.to_string(), "-D"]);
+        assert!(
+            quiet(copy.arg(directory.path().join("data"))),
+            "pg_basebackup has failed"
+        );
+        let mut standby = Self::over(directory, &["hot_standby=on"]);
+        standby.wait();
+        self.query("ALTER SYSTEM SET synchronous_standby_names = '*'");
+        self.query("SELECT pg_reload_conf()");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.query("SELECT sync_state FROM pg_stat_replication") != ["sync"] {
+            assert!(Instant::now() < deadline, "the standby follows");
+        }
+        standby
+    }
+
+    /// Makes a primary of a standby.
+    pub fn promote(&self) {
+        assert_eq!(self.query("SELECT pg_promote()"), ["t"]);
     }
 
     pub fn url(&self) -> String {
@@ -177,6 +218,9 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
+        if !self.process.runs() {
+            return;
+        }
         // All processes of the server end with an immediate shutdown, also those that stand still.
         self.wake();
         quiet(Command::new("kill").args(["-QUIT", &self.process.id().to_string()]));

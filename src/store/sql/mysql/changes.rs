@@ -9,8 +9,12 @@ use tokio::time::Instant;
 /// than this was never made.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
-/// More than so many numbers are missing after a restart of the server only, which has ended all that was under way.
-const MOST_MISSING: u64 = 10_000;
+/// Between a number and the next one that is read there are no more than these that may still come: so many
+/// transactions are not under way at a time. More are skipped by a restart of the server.
+const UNDER_WAY: u64 = 1000;
+
+/// With more missing numbers than these the log is of no use.
+const MOST_MISSING: usize = 10_000;
 
 #[derive(Default)]
 pub(super) struct Numbers {
@@ -22,11 +26,16 @@ pub(super) struct Numbers {
 
 impl Numbers {
     /// Everything up to this number has been committed, or never will be.
-    pub(super) fn new(settled: u64) -> Self {
+    pub(super) fn after(settled: u64) -> Self {
         Self {
             last: settled,
             missing: BTreeMap::new(),
         }
+    }
+
+    /// The log begins with this number: what was before it is freed, or still under way.
+    pub(super) fn from(first: u64) -> Self {
+        Self::after(first.saturating_sub(1 + UNDER_WAY))
     }
 
     pub(super) fn last(&self) -> u64 {
@@ -42,10 +51,8 @@ impl Numbers {
         if self.missing.remove(&number).is_some() || number <= self.last {
             return;
         }
-        let skipped = self.last + 1..number;
-        if number - self.last <= MOST_MISSING {
-            self.missing.extend(skipped.map(|number| (number, now)));
-        }
+        let skipped = number.saturating_sub(UNDER_WAY).max(self.last + 1)..number;
+        self.missing.extend(skipped.map(|number| (number, now)));
         self.last = number;
     }
 
@@ -53,7 +60,7 @@ impl Numbers {
     pub(super) fn settle(&mut self, now: Instant) -> bool {
         self.missing
             .retain(|_, since| now.duration_since(*since) < GRACE);
-        self.missing.len() as u64 <= MOST_MISSING
+        self.missing.len() <= MOST_MISSING
     }
 }
 
@@ -63,7 +70,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_number_that_was_skipped_is_asked_for_until_it_can_no_longer_come() {
-        let mut numbers = Numbers::new(4);
+        let mut numbers = Numbers::after(4);
         for number in [5, 8] {
             numbers.read(number, Instant::now());
         }
@@ -80,10 +87,11 @@ mod tests {
     #[tokio::test]
     async fn too_many_missing_numbers_are_noticed() {
         let now = Instant::now();
-        let mut numbers = Numbers::new(0);
-        numbers.read(MOST_MISSING, now);
-        assert!(numbers.settle(now));
-        numbers.read(MOST_MISSING + 3, now);
-        assert!(!numbers.settle(now));
+        let mut numbers = Numbers::after(0);
+        for round in 1..=12 {
+            numbers.read(round * 2000, now);
+            assert_eq!(numbers.missing().len() as u64, round * UNDER_WAY);
+            assert_eq!(numbers.settle(now), round <= 10);
+        }
     }
 }

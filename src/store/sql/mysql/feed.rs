@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::MySql;
 use super::changes::{GRACE, Numbers};
 use super::read_only;
-use super::statements::NOW;
+use super::statements::{KEPT, NOW};
 use crate::store::sql::SqlStore;
 use crate::store::sql::dialect::Dialect;
 use crate::store::{Feed, FeedEvent};
@@ -122,7 +122,7 @@ impl Log {
         Ok(Self {
             connection,
             server: dialect.server.load(Ordering::Relaxed),
-            numbers: Numbers::new(settled.unsigned_abs()),
+            numbers: Numbers::after(settled.unsigned_abs()),
         })
     }
 
@@ -144,9 +144,10 @@ impl Log {
         };
         let mut events = Vec::new();
         let (first, latest) = (number("first")?, number("latest")?);
-        if latest < last || first > last + 1 {
-            // The log is another than it was, or the rest of it was freed.
-            self.numbers = Numbers::new(latest.min(first.saturating_sub(1)));
+        let freed = latest > last + KEPT && first > last + 1;
+        if freed || latest < last {
+            // What follows the last one that was read, or the whole log, is there no more.
+            self.numbers = Numbers::from(first);
             events.push(FeedEvent::Everything);
         }
         let asked = self.numbers.last();

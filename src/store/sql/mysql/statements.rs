@@ -20,8 +20,8 @@ const READ_ONLY: &str =
 pub(super) const BATCH: u64 = 500;
 
 /// How many changes are kept at least, and for how long, in milliseconds.
-const KEPT: &str = "10000";
-const KEPT_FOR: &str = "120000";
+pub(super) const KEPT: u64 = 10_000;
+const KEPT_FOR: u64 = 120_000;
 
 const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS {schema} (version BIGINT PRIMARY KEY) ENGINE = InnoDB",
@@ -151,8 +151,8 @@ impl Statements {
 fn fill(names: &Tables, statement: &str) -> String {
     let statement = statement
         .replace("{now}", NOW)
-        .replace("{kept}", KEPT)
-        .replace("{kept_for}", KEPT_FOR)
+        .replace("{kept}", &KEPT.to_string())
+        .replace("{kept_for}", &KEPT_FOR.to_string())
         .replace("{batch}", &BATCH.to_string());
     names.fill(&statement, '`')
 }
