@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::SqlStore;
 use super::dialect::Dialect;
+use super::handle::SqlStore;
 use super::tables::Tables;
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 use crate::secret::Secret;

@@ -1,8 +1,8 @@
 //! Changes: read, apply the contract, write where nothing has changed meanwhile, or begin again.
 
-use super::SqlStore;
 use super::dialect::Dialect;
 use super::found::Depth;
+use super::handle::SqlStore;
 use super::operations::Attempts;
 use super::plan::{Plan, Write};
 use crate::error::{StoreError, StoreErrorKind};

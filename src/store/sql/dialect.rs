@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use sqlx::Connection;
 
-use super::SqlStore;
 use super::failure::{Verdict, unfit};
 use super::found::{Depth, Found};
+use super::handle::SqlStore;
 use super::plan::Plan;
 use super::pool::Pool;
 use crate::store::{Feed, Lease, LeaseState, PartitionId};

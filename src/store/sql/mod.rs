@@ -9,6 +9,7 @@ mod changes;
 mod dialect;
 mod failure;
 mod found;
+mod handle;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod operations;
@@ -20,20 +21,17 @@ mod sweep;
 mod tables;
 mod url;
 
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use self::builder::SqlStoreBuilder;
 use self::dialect::Dialect;
 use self::found::{Depth, Found};
+pub use self::handle::SqlStore;
 #[cfg(feature = "mysql")]
 pub use self::mysql::{MySql, MySqlStore};
 use self::operations::Attempts;
 #[cfg(feature = "postgres")]
 pub use self::postgres::{Postgres, PostgresStore};
-use self::sweep::Due;
 use super::partition::Partition;
 use super::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
@@ -41,33 +39,6 @@ use super::{
 };
 use crate::error::{StoreError, StoreErrorKind};
 use crate::time::Timestamp;
-
-/// A store in a SQL database, of which `D` is the dialect. Clones share the connections.
-pub struct SqlStore<D> {
-    dialect: Arc<D>,
-    /// How long an answer may take, of the pool, the connecting, and a statement.
-    response_timeout: Duration,
-    sweep: Arc<Due>,
-    /// Whether what connections say is worth a line in the log.
-    fails: Arc<AtomicBool>,
-}
-
-impl<D> Clone for SqlStore<D> {
-    fn clone(&self) -> Self {
-        Self {
-            dialect: self.dialect.clone(),
-            response_timeout: self.response_timeout,
-            sweep: self.sweep.clone(),
-            fails: self.fails.clone(),
-        }
-    }
-}
-
-impl<D> fmt::Debug for SqlStore<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlStore").finish_non_exhaustive()
-    }
-}
 
 impl<D: Dialect> SqlStore<D> {
     /// Makes the tables, if there are none. Instances may do so at the same time.

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, timeout};
 
-use super::SqlStore;
 use super::dialect::Dialect;
 use super::failure::{Verdict, store_error, verdict};
 use super::found::{Depth, Found};
+use super::handle::SqlStore;
 use super::pool::Place;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::PartitionId;

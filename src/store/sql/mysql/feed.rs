@@ -13,8 +13,8 @@ use super::MySql;
 use super::changes::{GRACE, Numbers};
 use super::read_only;
 use super::statements::{KEPT, NOW};
-use crate::store::sql::SqlStore;
 use crate::store::sql::dialect::Dialect;
+use crate::store::sql::handle::SqlStore;
 use crate::store::{Feed, FeedEvent};
 
 /// How often the log is read.

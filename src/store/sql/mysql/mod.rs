@@ -15,13 +15,15 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row};
 
 use self::statements::Statements;
+use super::builder::SqlStoreBuilder;
 use super::builder::{Credentials, Settings, password};
 use super::dialect::{Dialect, check_version};
 use super::failure::{Verdict, unfit};
 use super::found::{Depth, Found};
+use super::handle::SqlStore;
 use super::plan::Plan;
 use super::pool::Pool;
-use super::{SqlStore, SqlStoreBuilder, url};
+use super::url;
 use crate::error::{ConfigError, StoreErrorKind};
 use crate::store::columns::Columns;
 use crate::store::{Feed, Lease, LeaseState, PartitionId};

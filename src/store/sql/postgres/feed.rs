@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Postgres;
 use crate::random;
-use crate::store::sql::SqlStore;
 use crate::store::sql::dialect::Dialect;
+use crate::store::sql::handle::SqlStore;
 use crate::store::{Feed, FeedEvent};
 
 /// How often it is proven that all has been heard.
