@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod faults;
+mod instances;
 mod mysql;
 mod postgres;
 mod server;

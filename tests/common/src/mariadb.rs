@@ -46,9 +46,11 @@ impl MariaDbServer {
             "--datadir={}",
             directory.path().join("data").display()
         ));
+        let made = as_root(&mut install).output().expect(MISSING);
         assert!(
-            quiet(as_root(&mut install)),
-            "mariadb-install-db has failed"
+            made.status.success(),
+            "mariadb-install-db: {}",
+            String::from_utf8_lossy(&made.stderr)
         );
         let (process, port) = (0..20)
             .find_map(|_| {
