@@ -32,6 +32,8 @@
 //! | `redis-tls` | TLS to Redis, by `rediss://`; with rustls and ring |
 //! | `memcached` | `MemcachedStore` |
 //! | `sqlite` | `SqliteStore` (needs Rust 1.94) |
+//! | `postgres` | `PostgresStore`, with TLS by rustls and ring (needs Rust 1.94) |
+//! | `mysql` | `MySqlStore`, for MySQL and MariaDB, with TLS by rustls and ring (needs Rust 1.94) |
 //! | `oauth2` | conversion from the answers of the `oauth2` and `openidconnect` crates |
 //! | `grants` | ready-made sources of tokens: `grant` |
 //! | `reqwest-middleware` | [`outgoing::BearerLayer`] as a middleware of `reqwest-middleware` |

@@ -17,6 +17,7 @@ on_both! {
     a_deadlock_is_resolved
     an_answer_that_is_lost_is_asked_for_again
     a_dropped_operation_leaves_no_answer_behind
+    a_plan_that_is_late_is_not_carried_out
     connections_are_bounded
     what_is_over_is_freed
     damaged_rows_are_passed_over_and_replaced
@@ -208,6 +209,30 @@ async fn a_dropped_operation_leaves_no_answer_behind<S: Server>() {
         load_one(&store, &a).await.unwrap().version,
         19,
         "each of them counts once"
+    );
+}
+
+/// It was made for the time of the reading, and the partition may have ended since.
+async fn a_plan_that_is_late_is_not_carried_out<S: Server>() {
+    let server = S::shared();
+    let (direct, prefix) = server.store(PATIENCE).await;
+    let (proxy, url) = Proxy::before(&server.url()).await;
+    let store = S::build(&url, &prefix, PATIENCE).unwrap();
+    let a = partition("a");
+    assert_eq!(
+        version(send(&store, &commit_of(&a, [1; 8], 1, "value")).await),
+        1
+    );
+    proxy.delay(1100);
+    let late = send(&store, &commit_of(&a, [2; 8], 1, "value"))
+        .await
+        .unwrap_err();
+    assert_eq!(late.kind(), StoreErrorKind::Timeout);
+    assert_eq!(load_one(&direct, &a).await.unwrap().version, 1);
+    proxy.delay(0);
+    assert_eq!(
+        version(send(&store, &commit_of(&a, [2; 8], 1, "value")).await),
+        2
     );
 }
 

@@ -152,7 +152,14 @@ fn listens(process: &mut Process, port: u16) -> bool {
 }
 
 fn spawn(port: u16, directory: &Path) -> Process {
-    let mut command = Command::new("mariadbd");
+    // In a folder that only root has in its PATH.
+    let installed = Path::new("/usr/sbin/mariadbd");
+    let program = if installed.exists() {
+        installed
+    } else {
+        Path::new("mariadbd")
+    };
+    let mut command = Command::new(program);
     command.args([
         "--no-defaults",
         "--bind-address=127.0.0.1",
