@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use common::feed::Listener;
 use common::mariadb::MariaDbServer;
 use common::postgres::PostgresServer;
 use common::store::{commit_of, load_one};
+use common::topologies::Certificates;
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::{
     ConfigError, MySqlStore, PostgresStore, Secret, StoreError, StoreErrorKind, TokenStore,
@@ -261,4 +263,60 @@ async fn works(store: &impl TokenStore) {
         .clear(&name, None, tower_token_cache::store::CommitId([9; 8]))
         .await
         .unwrap();
+}
+
+/// Encrypted, to a server that is known by its certificate, and to no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_is_reached_over_tls() {
+    let (ours, other) = (Certificates::make(), Certificates::make());
+    let server = PostgresServer::start_encrypted(&ours);
+    let url = |authority: &Certificates| {
+        let url = server.url().replace("127.0.0.1", "localhost");
+        let file = authority.path("ca.pem");
+        format!("{url}?sslmode=verify-full&sslrootcert={}", file.display())
+    };
+    let store = PostgresStore::builder(url(&ours)).build().unwrap();
+    store.migrate().await.unwrap();
+    works(&store).await;
+    Listener::on(&store, "test").await;
+    let encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                     WHERE application_name = 'tower-token-cache'";
+    assert_eq!(server.query(encrypted), ["t"]);
+    for url in [url(&other), server.url() + "?sslmode=verify-full"] {
+        let refused = PostgresStore::builder(url)
+            .connect(SECOND)
+            .await
+            .unwrap_err();
+        assert!(
+            reasons(&refused).contains("certificate"),
+            "{}",
+            reasons(&refused)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_is_reached_over_tls() {
+    let (ours, other) = (Certificates::make(), Certificates::make());
+    let server = MariaDbServer::start_encrypted(&ours);
+    server.query_as_root("ALTER USER tokens@'127.0.0.1' REQUIRE SSL");
+    let url = |authority: &Certificates| {
+        let url = server.url().replace("127.0.0.1", "localhost");
+        let file = authority.path("ca.pem");
+        format!("{url}?ssl-mode=verify_identity&ssl-ca={}", file.display())
+    };
+    let store = MySqlStore::builder(url(&ours)).build().unwrap();
+    store.migrate().await.unwrap();
+    works(&store).await;
+    Listener::on(&store, "test").await;
+    for url in [url(&other), server.url() + "?ssl-mode=verify_identity"] {
+        let refused = MySqlStore::builder(url).connect(SECOND).await.unwrap_err();
+        assert!(
+            reasons(&refused).contains("certificate"),
+            "{}",
+            reasons(&refused)
+        );
+    }
+    let plain = MySqlStore::builder(server.url() + "?ssl-mode=disabled");
+    denied(plain.connect(SECOND).await.map(drop));
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::process::Process;
+use super::topologies::Certificates;
 
 const MISSING: &str = "MariaDB is missing: run ./scripts/test, or `apt-get install mariadb-server`";
 
@@ -35,6 +36,20 @@ impl MariaDbServer {
     }
 
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With these certificates, so that connections can be encrypted.
+    pub fn start_encrypted(certificates: &Certificates) -> Self {
+        let option =
+            |option: &str, file| format!("--{option}={}", certificates.path(file).display());
+        Self::start_with(&[
+            option("ssl-cert", "server.pem"),
+            option("ssl-key", "server.key"),
+        ])
+    }
+
+    fn start_with(options: &[String]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary folder");
         let mut install = Command::new("mariadb-install-db");
         install.args([
@@ -55,7 +70,7 @@ impl MariaDbServer {
         let (process, port) = (0..20)
             .find_map(|_| {
                 let port = super::free_port();
-                let mut process = spawn(port, directory.path());
+                let mut process = spawn(port, directory.path(), options);
                 listens(&mut process, port).then_some((process, port))
             })
             .expect("MariaDB found no port");
@@ -106,7 +121,7 @@ impl MariaDbServer {
 
     /// Comes back on the same port with what it had on disk, after [`kill`](Process::kill).
     pub fn restart(&mut self) {
-        self.process = spawn(self.port, self.directory.path());
+        self.process = spawn(self.port, self.directory.path(), &[]);
         assert!(
             listens(&mut self.process, self.port),
             "the port is still ours"
@@ -151,7 +166,7 @@ fn listens(process: &mut Process, port: u16) -> bool {
     false
 }
 
-fn spawn(port: u16, directory: &Path) -> Process {
+fn spawn(port: u16, directory: &Path, options: &[String]) -> Process {
     // In a folder that only root has in its PATH.
     let installed = Path::new("/usr/sbin/mariadbd");
     let program = if installed.exists() {
@@ -173,6 +188,7 @@ fn spawn(port: u16, directory: &Path) -> Process {
     ] {
         command.arg(format!("--{option}={}", directory.join(file).display()));
     }
+    command.args(options);
     Process::spawn(as_root(&mut command).stderr(Stdio::null()), MISSING)
 }
 

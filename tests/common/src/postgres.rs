@@ -1,6 +1,7 @@
 //! A real PostgreSQL server of the test's own.
 
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::process::Process;
+use super::topologies::Certificates;
 
 const MISSING: &str = "PostgreSQL is missing: run ./scripts/test, or `apt-get install postgresql`";
 
@@ -35,11 +37,15 @@ impl PostgresServer {
     }
 
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_with(None)
     }
 
-    /// With settings: `name=value`.
-    pub fn start_with(settings: &[&str]) -> Self {
+    /// With these certificates, so that connections can be encrypted.
+    pub fn start_encrypted(certificates: &Certificates) -> Self {
+        Self::start_with(Some(certificates))
+    }
+
+    fn start_with(certificates: Option<&Certificates>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary folder");
         hand_over(directory.path());
         let data = directory.path().join("data");
@@ -61,7 +67,22 @@ impl PostgresServer {
         let trusting = std::fs::read_to_string(&access).expect("it is made");
         let line = "host all secure 127.0.0.1/32 scram-sha-256\n";
         std::fs::write(&access, format!("{line}{trusting}")).expect("it can be written");
-        let mut started = Self::over(directory, settings);
+        let mut settings = Vec::new();
+        if let Some(certificates) = certificates {
+            settings.extend([
+                "ssl=on",
+                "ssl_cert_file=server.pem",
+                "ssl_key_file=server.key",
+            ]);
+            for name in ["server.pem", "server.key"] {
+                let file = data.join(name);
+                std::fs::write(&file, certificates.read(name)).expect("it can be written");
+                let private = std::fs::Permissions::from_mode(0o600);
+                std::fs::set_permissions(&file, private).expect("it is ours");
+                hand_over(&file);
+            }
+        }
+        let mut started = Self::over(directory, &settings);
         started.sql("CREATE DATABASE tokens", "postgres");
         started.wait();
         started
