@@ -18,6 +18,7 @@ on_both! {
     an_answer_that_is_lost_is_asked_for_again
     a_dropped_operation_leaves_no_answer_behind
     a_plan_that_is_late_is_not_carried_out
+    a_runtime_that_ends_takes_its_connections_along
     connections_are_bounded
     what_is_over_is_freed
     damaged_rows_are_passed_over_and_replaced
@@ -234,6 +235,29 @@ async fn a_plan_that_is_late_is_not_carried_out<S: Server>() {
         version(send(&store, &commit_of(&a, [2; 8], 1, "value")).await),
         2
     );
+}
+
+async fn a_runtime_that_ends_takes_its_connections_along<S: Server>() {
+    let server = S::shared();
+    let (store, _) = server.store(PATIENCE).await;
+    let a = partition("a");
+    let (elsewhere, id) = (store.clone(), a.clone());
+    let ended = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let listener = runtime.block_on(async {
+            let commit = commit_of(&id, [1; 8], 1, "value");
+            assert_eq!(version(send(&elsewhere, &commit).await), 1);
+            Listener::on(&elsewhere, "test").await
+        });
+        drop(runtime);
+        // A feed needs no runtime to end.
+        drop(listener);
+    });
+    tokio::task::spawn_blocking(|| ended.join().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(load_one(&store, &a).await.unwrap().version, 1);
+    Listener::on(&store, "test").await;
 }
 
 async fn connections_are_bounded<S: Server>() {

@@ -123,7 +123,7 @@ async fn write_in_transaction(
 }
 
 /// Begins the transaction, and locks what is there in the order of the ids; the places in the plan of what is as it was
-/// read.
+/// read. What is new needs no lock: where another has begun it, too, it is an error.
 async fn lock(
     statements: &Statements,
     connection: &mut MySqlConnection,
