@@ -61,6 +61,8 @@ impl MariaDbServer {
             "--datadir={}",
             directory.path().join("data").display()
         ));
+        // A server that starts deletes the temporary tables of others in the same folder.
+        install.env("TMPDIR", directory.path());
         let made = as_root(&mut install).output().expect(MISSING);
         assert!(
             made.status.success(),
@@ -188,7 +190,7 @@ fn spawn(port: u16, directory: &Path, options: &[String]) -> Process {
     ] {
         command.arg(format!("--{option}={}", directory.join(file).display()));
     }
-    command.args(options);
+    command.args(options).env("TMPDIR", directory);
     Process::spawn(as_root(&mut command).stderr(Stdio::null()), MISSING)
 }
 
