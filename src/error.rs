@@ -282,7 +282,7 @@ impl ConfigError {
     }
 
     /// An error whose reason holds what was given. It must be fit to be shown.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
     pub(crate) fn because(option: &'static str, reason: String) -> Self {
         Self {
             reason: Cow::Owned(reason),

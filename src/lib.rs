@@ -32,6 +32,8 @@
 //! | `redis-tls` | TLS to Redis, by `rediss://`; with rustls and ring |
 //! | `memcached` | `MemcachedStore` |
 //! | `sqlite` | `SqliteStore` (needs Rust 1.94) |
+//! | `postgres` | `PostgresStore`, with TLS by rustls and ring (needs Rust 1.94) |
+//! | `mysql` | `MySqlStore`, for MySQL and MariaDB, with TLS by rustls and ring (needs Rust 1.94) |
 //! | `oauth2` | conversion from the answers of the `oauth2` and `openidconnect` crates |
 //! | `grants` | ready-made sources of tokens: `grant` |
 //! | `reqwest-0-12`, `reqwest-0-13` | `grants`, and `reqwest::Client` of that version as its HTTP client |
@@ -162,8 +164,14 @@ pub use crate::store::MemcachedStore;
 #[cfg(feature = "sqlite")]
 pub use crate::store::SqliteStore;
 pub use crate::store::{MemoryStore, TokenStore};
+#[cfg(feature = "mysql")]
+pub use crate::store::{MySql, MySqlStore};
+#[cfg(feature = "postgres")]
+pub use crate::store::{Postgres, PostgresStore};
 #[cfg(feature = "redis")]
 pub use crate::store::{RedisCredentials, RedisStore, RedisStoreBuilder};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use crate::store::{SqlStore, SqlStoreBuilder};
 pub use crate::telemetry::{Stats, UnopenableReasons};
 pub use crate::time::{Clock, Timestamp};
 pub use crate::token::{Token, TokenSet};

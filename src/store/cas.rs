@@ -6,7 +6,6 @@ mod blob;
 mod keys;
 mod leases;
 mod movable;
-mod retries;
 
 use std::time::Duration;
 

@@ -50,6 +50,8 @@
 //! `conformance` (feature `test-util`) checks any implementation against this page.
 
 mod cas;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod columns;
 mod commit;
 #[cfg(feature = "test-util")]
 pub mod conformance;
@@ -69,10 +71,13 @@ mod record;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 mod relocation;
+mod retries;
 mod row;
 mod shared;
 #[cfg(feature = "cookie")]
 mod slots;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -99,6 +104,12 @@ pub use self::redis::{RedisCredentials, RedisStore, RedisStoreBuilder};
 pub(crate) use self::row::{ROW_OVERHEAD, Row};
 #[cfg(feature = "cookie")]
 pub(crate) use self::slots::{Pinned, Slots, Snapshot};
+#[cfg(feature = "mysql")]
+pub use self::sql::{MySql, MySqlStore};
+#[cfg(feature = "postgres")]
+pub use self::sql::{Postgres, PostgresStore};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use self::sql::{SqlStore, SqlStoreBuilder};
 #[cfg(all(feature = "sqlite", feature = "seal"))]
 pub use self::sqlite::SqliteKeys;
 #[cfg(feature = "sqlite")]

@@ -22,6 +22,16 @@ pub(super) struct Entry {
     pub(super) value: Bytes,
 }
 
+impl From<StoredEntry> for Entry {
+    fn from(stored: StoredEntry) -> Self {
+        Self {
+            version: stored.version,
+            expires_at: stored.expires_at,
+            value: stored.value,
+        }
+    }
+}
+
 impl Entry {
     pub(super) fn lives(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|at| at > now)

@@ -15,5 +15,6 @@ mod redis_wire;
 mod sealed;
 mod session_values;
 mod sizes;
+mod sql;
 mod sqlite;
 mod store_conformance;

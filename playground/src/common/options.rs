@@ -6,7 +6,8 @@ use std::time::Duration;
 use tower_token_cache::seal::KeyRingError;
 use tower_token_cache::{
     Acquisitions, Builder, ConfigError, CookieStore, FailurePolicy, KeyRing, L1, Lifetimes,
-    MemoryStore, RedisStore, SqliteStore, TokenCache, TokenCacheLayer, WriteMode,
+    MemoryStore, MySqlStore, PostgresStore, RedisStore, SqliteStore, StoreError, TokenCache,
+    TokenCacheLayer, WriteMode,
 };
 use url::Url;
 
@@ -15,7 +16,8 @@ use super::{Provider, Site, session, with_choices};
 const USAGE: &str = "\
   --listen ADDR            where to listen; port 0 takes a free one [127.0.0.1:3000]
   --store STORE            memory, sqlite:PATH, cookie or a URL [memory]: redis://HOST, rediss://HOST,
-                           unix:///PATH, redis+cluster://HOST,..., redis+sentinel://HOST,.../NAME
+                           unix:///PATH, redis+cluster://HOST,..., redis+sentinel://HOST,.../NAME;
+                           postgres://HOST/DATABASE or mysql://HOST/DATABASE, where it makes its tables
   --l1-max-bytes N         memory for L1 [524288000]
   --no-l1                  ask the store every time
   --failure-policy POLICY  degrade, strict or bypass [degrade]
@@ -155,20 +157,33 @@ impl Options {
     }
 
     async fn cache(&self) -> Result<TokenCache, Complaint> {
-        let store = |error: ConfigError| format!("--store: {error}");
+        let explain_store = |error: ConfigError| format!("--store: {error}");
+        let not_made = |error: StoreError| format!("--store: {error}");
         let builder = match self.store.split_once(':') {
             None if self.store == "memory" => TokenCache::builder(MemoryStore::new()),
             Some(("sqlite", path)) => {
-                TokenCache::builder(SqliteStore::open(path).await.map_err(store)?)
+                TokenCache::builder(SqliteStore::open(path).await.map_err(explain_store)?)
+            }
+            Some(("postgres", _)) => {
+                let store = PostgresStore::builder(self.store.as_str()).build();
+                let store = store.map_err(explain_store)?;
+                store.migrate().await.map_err(not_made)?;
+                TokenCache::builder(store)
+            }
+            Some(("mysql", _)) => {
+                let store = MySqlStore::builder(self.store.as_str()).build();
+                let store = store.map_err(explain_store)?;
+                store.migrate().await.map_err(not_made)?;
+                TokenCache::builder(store)
             }
             Some(_) if is_redis(&self.store) => TokenCache::builder(
                 RedisStore::connect(self.store.as_str())
                     .await
-                    .map_err(store)?,
+                    .map_err(explain_store)?,
             ),
             _ => {
                 return Err(
-                    "--store: must be memory, sqlite:PATH, cookie or a URL of Redis".into(),
+                    "--store: must be memory, sqlite:PATH, cookie or a URL of Redis, PostgreSQL or MySQL".into(),
                 );
             }
         };

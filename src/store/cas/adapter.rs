@@ -7,12 +7,13 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::leases::{Leases, Watches};
-use super::retries::Retries;
+
 use super::{CasStore, blob, keys};
 use crate::engine::limits::CLOCK_SKEW;
 use crate::error::StoreError;
 use crate::store::partition::Partition;
 use crate::store::record::Record;
+use crate::store::retries::Retries;
 use crate::store::{
     Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Outcome, PartitionId, Raise, Remaining,
     TOMBSTONE, TokenStore,

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::retries::Retries;
 use super::{CasStore, keys};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::random;
+use crate::store::retries::Retries;
 use crate::store::{Lease, LeaseState};
 use crate::time::{Clock, Now, millis};
 

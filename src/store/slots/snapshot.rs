@@ -39,14 +39,8 @@ impl Partition {
     }
 
     pub(super) fn from_snapshot(snapshot: Snapshot, floor: u64) -> Self {
-        let entries = snapshot.entries.into_iter().map(|stored| {
-            let entry = Entry {
-                version: stored.version,
-                expires_at: stored.expires_at,
-                value: stored.value,
-            };
-            (stored.entry, entry)
-        });
+        let entries = snapshot.entries.into_iter();
+        let entries = entries.map(|stored| (stored.entry, Entry::from(stored)));
         Self {
             entries: entries.collect(),
             record: Record {

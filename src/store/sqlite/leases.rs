@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::SqliteConnection;
 
-use super::rows::integer;
+use crate::store::columns::integer;
 use crate::store::{Lease, LeaseState};
 use crate::time::millis;
 

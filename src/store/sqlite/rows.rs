@@ -1,26 +1,12 @@
 //! Records and entries as rows. A row that does not make sense is damaged, never an error.
 
-use std::time::Duration;
-
-use bytes::Bytes;
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
 
+use crate::store::columns::{Columns, Damaged, integer, time};
 use crate::store::record::Record;
-use crate::store::{
-    Change, EntryId, Loaded, PartitionId, REMEMBERED_COMMITS, Revision, StoredEntry,
-};
+use crate::store::{Change, EntryId, Loaded, PartitionId, Revision, StoredEntry};
 use crate::time::{Timestamp, millis};
-use crate::wipe::Wiped;
-
-/// Why a row was passed over.
-struct Damaged;
-
-impl From<sqlx::Error> for Damaged {
-    fn from(_: sqlx::Error) -> Self {
-        Self
-    }
-}
 
 /// A partition with all that is in its rows.
 #[derive(Default)]
@@ -46,7 +32,7 @@ pub(super) async fn whole(
     let query = sqlx::query(query).bind(&id.digest()[..]).bind(time(now));
     let rows = query.fetch_all(connection).await?;
     let mut whole = Whole::default();
-    match rows.first().map(decode_record) {
+    match rows.first().map(Columns::record) {
         None => {}
         Some(Ok(record)) if forgotten(&record, now) => {}
         Some(Ok(record)) => whole.record = Some(record),
@@ -58,7 +44,7 @@ pub(super) async fn whole(
         .is_some_and(|record| !record.ended(now))
     {
         for row in &rows {
-            match decode_entry(row) {
+            match row.entry() {
                 Ok(entry) => whole.entries.extend(entry),
                 Err(Damaged) => whole.damaged += 1,
             }
@@ -101,7 +87,7 @@ pub(super) async fn record(
         .bind(&id.digest()[..])
         .fetch_optional(connection)
         .await?;
-    let record = row.and_then(|row| decode_record(&row).ok());
+    let record = row.and_then(|row| row.record().ok());
     Ok(record.filter(|record| !forgotten(record, now)))
 }
 
@@ -172,8 +158,7 @@ pub(super) async fn entry(
         .fetch_optional(connection)
         .await?;
     let decode = |row: SqliteRow| -> Result<_, Damaged> {
-        let expires_at = optional(&row, "expires_at")?.map(Timestamp::from_millis);
-        Ok((required(&row, "version")?, expires_at))
+        Ok((row.required("version")?, row.time("expires_at")?))
     };
     Ok(row.and_then(|row| decode(row).ok()))
 }
@@ -238,58 +223,4 @@ pub(super) async fn sweep(
 
 fn forgotten(record: &Record, now: Timestamp) -> bool {
     record.forget_at().is_some_and(|at| at <= now)
-}
-
-fn decode_record(row: &SqliteRow) -> Result<Record, Damaged> {
-    let recent = row.try_get::<Vec<u8>, _>("recent")?;
-    if recent.len() % 8 != 0 || recent.len() > 8 * (1 + REMEMBERED_COMMITS) {
-        return Err(Damaged);
-    }
-    let optional_time = |column| optional(row, column).map(|at| at.map(Timestamp::from_millis));
-    Ok(Record {
-        generation: required(row, "generation")?,
-        version: required(row, "version")?,
-        created_at: Timestamp::from_millis(required(row, "created_at")?),
-        cleared_at: optional_time("cleared_at")?,
-        hard_end: optional_time("hard_end")?,
-        sliding: optional(row, "sliding")?.map(Duration::from_millis),
-        end: optional_time("idle_end")?,
-        last_expiry: optional_time("last_expiry")?,
-        recent,
-    })
-}
-
-/// The entry of a joined row; `None` if the partition has none.
-fn decode_entry(row: &SqliteRow) -> Result<Option<StoredEntry>, Damaged> {
-    let Some(entry) = row.try_get::<Option<Vec<u8>>, _>("entry_id")? else {
-        return Ok(None);
-    };
-    let entry: [u8; 16] = entry.try_into().map_err(|_| Damaged)?;
-    Ok(Some(StoredEntry {
-        entry: EntryId::from(entry),
-        version: required(row, "entry_version")?,
-        expires_at: optional(row, "expires_at")?.map(Timestamp::from_millis),
-        // Without encryption it holds tokens.
-        value: Bytes::from_owner(Wiped::new(row.try_get::<Vec<u8>, _>("value")?)),
-    }))
-}
-
-fn required(row: &SqliteRow, column: &str) -> Result<u64, Damaged> {
-    optional(row, column)?.ok_or(Damaged)
-}
-
-fn optional(row: &SqliteRow, column: &str) -> Result<Option<u64>, Damaged> {
-    let value = row.try_get::<Option<i64>, _>(column)?;
-    value
-        .map(|value| u64::try_from(value).map_err(|_| Damaged))
-        .transpose()
-}
-
-pub(super) fn time(at: Timestamp) -> i64 {
-    integer(at.as_millis())
-}
-
-/// SQLite's integers are signed: beyond their end there is only the end.
-pub(super) fn integer(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

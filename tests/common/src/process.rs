@@ -42,6 +42,17 @@ impl Process {
         Self(command.spawn().expect(missing))
     }
 
+    /// Another server, that may not be ready yet.
+    pub fn spawn(command: &mut Command, missing: &str) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self(command.spawn().expect(missing))
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Whether it has not ended.
     pub fn runs(&mut self) -> bool {
         self.0.try_wait().is_ok_and(|ended| ended.is_none())

@@ -14,13 +14,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The attempts of one operation.
-pub(super) struct Retries {
+pub(in crate::store) struct Retries {
     deadline: Instant,
     pause: Duration,
 }
 
 impl Retries {
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         Self {
             deadline: Instant::now() + PATIENCE,
             pause: FIRST_PAUSE,
@@ -28,7 +28,7 @@ impl Retries {
     }
 
     /// Pauses for a random time. Those who collided then come one after the other.
-    pub(super) async fn pause(&mut self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn pause(&mut self) -> Result<(), StoreError> {
         if Instant::now() >= self.deadline {
             return Err(StoreError::new(StoreErrorKind::Timeout));
         }

@@ -1,0 +1,171 @@
+//! The statements, with the names of the tables in them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::AssertSqlSafe;
+
+use crate::store::sql::dialect::VERSION;
+use crate::store::sql::found::Depth;
+use crate::store::sql::tables::Tables;
+
+/// Milliseconds since the epoch, by the server's clock, and of no time zone.
+pub(super) const NOW: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000";
+
+/// Whether the server may be behind another one.
+const READ_ONLY: &str =
+    "GREATEST(CAST(@@global.read_only AS SIGNED), CAST(@@innodb_read_only AS SIGNED))";
+
+/// How many rows of each table a sweep frees at once, so that none takes long.
+pub(super) const BATCH: u64 = 500;
+
+/// How many changes are kept at least, and for how long, in milliseconds.
+pub(super) const KEPT: u64 = 10_000;
+const KEPT_FOR: u64 = 120_000;
+
+const TABLES: [&str; 5] = [
+    "CREATE TABLE IF NOT EXISTS {schema} (version BIGINT PRIMARY KEY) ENGINE = InnoDB",
+    "CREATE TABLE IF NOT EXISTS {partitions} (
+    id VARBINARY(32) NOT NULL PRIMARY KEY,
+    stamp BIGINT NOT NULL,
+    generation BIGINT NOT NULL,
+    version BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    cleared_at BIGINT,
+    hard_end BIGINT,
+    sliding BIGINT,
+    idle_end BIGINT,
+    last_expiry BIGINT,
+    recent VARBINARY(255) NOT NULL,
+    purge_hour BIGINT,
+    KEY freed (purge_hour)
+) ENGINE = InnoDB",
+    "CREATE TABLE IF NOT EXISTS {entries} (
+    partition_id VARBINARY(32) NOT NULL,
+    entry_id VARBINARY(32) NOT NULL,
+    version BIGINT NOT NULL,
+    expires_at BIGINT,
+    purge_hour BIGINT,
+    value LONGBLOB NOT NULL,
+    PRIMARY KEY (partition_id, entry_id),
+    KEY freed (purge_hour),
+    FOREIGN KEY (partition_id) REFERENCES {partitions} (id) ON DELETE CASCADE
+) ENGINE = InnoDB",
+    "CREATE TABLE IF NOT EXISTS {leases} (
+    partition_id VARBINARY(32) NOT NULL,
+    entry_id VARBINARY(32) NOT NULL,
+    owner VARBINARY(32) NOT NULL,
+    ends_at BIGINT NOT NULL,
+    PRIMARY KEY (partition_id, entry_id),
+    KEY freed (ends_at)
+) ENGINE = InnoDB",
+    "CREATE TABLE IF NOT EXISTS {changes} (
+    number BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    partition_id VARBINARY(32) NOT NULL,
+    at BIGINT NOT NULL DEFAULT ({now})
+) ENGINE = InnoDB",
+];
+
+const RECORD: &str = "p.id, p.stamp, p.generation, p.version, p.created_at, p.cleared_at, \
+    p.hard_end, p.sliding, p.idle_end, p.last_expiry, p.recent";
+
+const PURGE: [&str; 4] = [
+    "DELETE FROM {partitions} WHERE purge_hour <= ({now}) DIV 3600000 ORDER BY purge_hour, id LIMIT {batch}",
+    "DELETE FROM {entries} WHERE purge_hour <= ({now}) DIV 3600000 ORDER BY purge_hour, partition_id, entry_id LIMIT {batch}",
+    "DELETE FROM {leases} WHERE ends_at <= ({now}) ORDER BY ends_at, partition_id, entry_id LIMIT {batch}",
+    "DELETE FROM {changes} WHERE number <= (SELECT * FROM (SELECT MAX(number) - {kept} FROM {changes}) latest) \
+     AND at < ({now}) - {kept_for} ORDER BY number LIMIT {batch}",
+];
+
+pub(super) struct Statements {
+    names: Tables,
+    /// Makes the tables.
+    pub(super) tables: Vec<String>,
+    /// The name of the lock of sweeps.
+    pub(super) lock: String,
+    pub(super) version: Arc<str>,
+    pub(super) purge: Vec<Arc<str>>,
+}
+
+impl Statements {
+    pub(super) fn new(tables: &Tables) -> Self {
+        let names = tables.clone();
+        let fill = |statement: &str| fill(&names, statement);
+        let made = TABLES.iter().map(|statement| fill(statement));
+        let version = fill(&format!("INSERT IGNORE INTO {{schema}} VALUES ({VERSION})"));
+        Self {
+            tables: made.chain([version]).collect(),
+            // Of at most 64 characters, and in all databases of the server the same.
+            lock: tables.plain("sweep"),
+            version: fill("SELECT version FROM {schema} ORDER BY version DESC LIMIT 1").into(),
+            purge: PURGE.iter().map(|purge| fill(purge).into()).collect(),
+            names,
+        }
+    }
+
+    pub(super) fn fill(&self, statement: &str) -> String {
+        fill(&self.names, statement)
+    }
+
+    /// What a connection needs, where it leads to, and whether there are tables.
+    pub(super) fn prepare(&self, timeout: Duration) -> String {
+        let seconds = timeout.as_secs_f64().ceil().clamp(1.0, 1e6);
+        let (millis, exact) = (timeout.as_millis().clamp(1, 1 << 31), timeout.as_secs_f64());
+        let schema = match self.names.schema() {
+            Some(schema) => format!("'{schema}'"),
+            None => "DATABASE()".into(),
+        };
+        let table = self.names.plain("schema");
+        // What a server does not know is in a comment for it: MariaDB reads /*M! and MySQL 8 reads /*!80000, but
+        // MariaDB up to 10 does not read numbers from 50700 on.
+        format!(
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, \
+             innodb_lock_wait_timeout = {seconds} \
+             /*M!100103 , max_statement_time = {exact}, idle_transaction_timeout = {seconds} */ \
+             /*!80000 , max_execution_time = {millis} */; \
+             SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+             SELECT {READ_ONLY} AS read_only, CAST(@@max_allowed_packet AS SIGNED) AS packet, \
+             CAST(CONCAT_WS(':', @@hostname, @@port, @@server_id, @@datadir) AS BINARY) AS server, \
+             (SELECT COUNT(*) FROM information_schema.tables \
+             WHERE table_schema = {schema} AND table_name = '{table}') AS tables"
+        )
+    }
+
+    pub(super) fn read(&self, depth: Depth, places: usize) -> AssertSqlSafe<String> {
+        let head = ", e.entry_id, e.version AS entry_version, e.expires_at";
+        let join = " LEFT JOIN {entries} e ON e.partition_id = p.id";
+        let (columns, join) = match depth {
+            Depth::Record => (String::new(), ""),
+            Depth::Heads => (head.into(), join),
+            Depth::Values => (format!("{head}, e.value"), join),
+        };
+        AssertSqlSafe(self.fill(&format!(
+            "SELECT s.moment, s.read_only, {RECORD}{columns} \
+             FROM (SELECT {NOW} AS moment, {READ_ONLY} AS read_only) s \
+             LEFT JOIN {{partitions}} p ON p.id IN ({}){join}",
+            places_of("?", places)
+        )))
+    }
+}
+
+fn fill(names: &Tables, statement: &str) -> String {
+    let statement = statement
+        .replace("{now}", NOW)
+        .replace("{kept}", &KEPT.to_string())
+        .replace("{kept_for}", &KEPT_FOR.to_string())
+        .replace("{batch}", &BATCH.to_string());
+    names.fill(&statement, '`')
+}
+
+/// So many, with commas between them.
+pub(super) fn places_of(place: &str, number: usize) -> String {
+    let mut places = format!("{place}, ").repeat(number);
+    places.truncate(places.len().saturating_sub(2));
+    places
+}
+
+/// Bytes within a statement.
+pub(super) fn literal(bytes: &[u8]) -> String {
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    format!("x'{}'", digits.collect::<String>())
+}

@@ -1,0 +1,303 @@
+//! PostgreSQL.
+
+mod feed;
+mod leases;
+mod statements;
+mod write;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+
+use self::statements::Statements;
+use super::builder::SqlStoreBuilder;
+use super::builder::{Credentials, Settings, password};
+use super::dialect::{Dialect, check_version};
+use super::failure::{Verdict, unfit};
+use super::found::{Depth, Found};
+use super::handle::SqlStore;
+use super::plan::Plan;
+use super::pool::Pool;
+use super::url;
+use crate::error::{ConfigError, StoreErrorKind};
+use crate::store::columns::Columns;
+use crate::store::{Feed, Lease, LeaseState, PartitionId};
+use crate::time::Timestamp;
+
+/// What a URL can say besides the place, the user and the password.
+const URL_OPTIONS: [&str; 14] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "host",
+    "port",
+    "dbname",
+    "user",
+    "application_name",
+];
+
+/// A store in PostgreSQL 14 or later (tested with 15): three tables, and one statement per group of commits.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tower_token_cache::{PostgresStore, TokenCache};
+///
+/// # async fn open() -> Result<TokenCache, Box<dyn std::error::Error>> {
+/// let url = "postgres://tokens:secret@db.example.com/app?sslmode=verify-full";
+/// PostgresStore::builder(url).build()?.migrate().await?;
+/// let store = PostgresStore::builder(url).connect(Duration::from_secs(10)).await?;
+/// let cache = TokenCache::builder(store).build()?;
+/// # Ok(cache)
+/// # }
+/// ```
+///
+/// # The URL
+///
+/// `postgres://[user[:password]@]host[:port]/database[?option=value&…]`, with user and password encoded as in any URL.
+/// What it does not say is taken from the variables that `psql` reads (`PGHOST`, `PGUSER`, …) and from `.pgpass`.
+/// `host=/var/run/postgresql` is a socket. `sslmode` is `disable`, `allow`, `prefer`, `require`, `verify-ca` or
+/// `verify-full`; **only the last one proves which server it is.** The default, `prefer`, encrypts where the server
+/// can. `sslrootcert` names the file with the certificates to trust instead of those of Mozilla; `sslcert` and `sslkey`
+/// are the client's. TLS is rustls with ring.
+///
+/// # What a change costs
+///
+/// Two round-trips: the partitions are read, and one statement writes those that are as they were, in a transaction of
+/// its own. No lock is held in between, so that an instance that stands still holds nobody up. Where another was first,
+/// it begins again. A group of loads is one query. A lease is one statement.
+///
+/// All times are the server's. Clocks of servers that take over should agree: a session ends early or late by as much as
+/// they differ, and so does a lease.
+///
+/// # The feed
+///
+/// What changes is told with `NOTIFY` in the same transaction, by a trigger, so that changes by hand are told, too. Each cache listens on a connection of its own. That
+/// it hears all of it is proven twice a second. PostgreSQL commits transactions with `NOTIFY` one at a time in each
+/// database, the flush to disk included: instances send groups, so that this bounds how often an instance commits,
+/// and not how much.
+///
+/// # What the server must be
+///
+/// - **The primary.** A connection to a server in recovery is refused, because it does not know of the latest sign-outs.
+/// - **Reached directly**, or over a pooler in session mode. Behind PgBouncer in transaction mode nothing is heard, so
+///   that memory is not believed, and each request asks the database.
+/// - `synchronous_commit = on`, the default, which must not be turned off for the user or the database: an acknowledged
+///   sign-out would be lost with a crash. With asynchronous replication, what was acknowledged just before a failover,
+///   a sign-out included, may be missing after it.
+///
+/// What is deleted stays in dead rows until `VACUUM`, in the write-ahead log, and in backups: seal what is stored
+/// ([`key_ring`](crate::Builder::key_ring)). Rows are updated in place (HOT) where possible: pages have room for that
+/// (`fillfactor`), and no index changes with a use of a session. Where thousands of sessions change each second, let
+/// autovacuum come sooner: `ALTER TABLE token_cache_entries SET (autovacuum_vacuum_scale_factor = 0.02)`, and the same
+/// for `token_cache_partitions`.
+///
+/// # Rights
+///
+/// The least that a user needs, once [`migrate`](SqlStore::migrate) or a DBA has made the tables:
+///
+/// ```sql
+/// GRANT USAGE ON SCHEMA public TO tokens;
+/// GRANT SELECT ON token_cache_schema TO tokens;
+/// GRANT SELECT, INSERT, UPDATE, DELETE ON token_cache_partitions, token_cache_entries, token_cache_leases TO tokens;
+/// ```
+///
+/// To make them, it needs `CREATE` on the schema, and the language `plpgsql`, for the trigger that tells what changes.
+pub type PostgresStore = SqlStore<Postgres>;
+
+/// The dialect of a [`PostgresStore`].
+pub struct Postgres {
+    options: PgConnectOptions,
+    credentials: Option<Credentials>,
+    statements: Statements,
+    pool: Pool<PgConnection>,
+    /// Which server the latest connection leads to.
+    server: AtomicI64,
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres").finish_non_exhaustive()
+    }
+}
+
+impl SqlStore<Postgres> {
+    /// Sets up a store in the database of this URL, `postgres://…`.
+    pub fn builder(url: impl Into<String>) -> SqlStoreBuilder<Postgres> {
+        SqlStoreBuilder::new(url.into(), Postgres::open)
+    }
+}
+
+impl Postgres {
+    fn open(settings: Settings) -> Result<Self, ConfigError> {
+        let scheme = "must begin with `postgres://` or `postgresql://`";
+        let schemes = ["postgres", "postgresql"];
+        url::check(&settings.url, &schemes, scheme, &URL_OPTIONS)?;
+        let options: PgConnectOptions = settings.url.parse().map_err(url::unreadable)?;
+        let named = options.get_application_name().is_some();
+        let options = match named {
+            true => options,
+            false => options.application_name("tower-token-cache"),
+        };
+        Ok(Self {
+            options: options.disable_statement_logging(),
+            credentials: settings.credentials,
+            statements: Statements::new(&settings.tables),
+            pool: Pool::new(settings.connections),
+            server: AtomicI64::default(),
+        })
+    }
+
+    /// Where to connect to, with the password of now.
+    async fn options(&self) -> sqlx::Result<PgConnectOptions> {
+        let options = self.options.clone();
+        Ok(match password(self.credentials.as_ref()).await? {
+            Some(password) => options.password(password.expose()),
+            None => options,
+        })
+    }
+}
+
+impl Dialect for Postgres {
+    type Connection = PgConnection;
+
+    fn pool(&self) -> &Pool<PgConnection> {
+        &self.pool
+    }
+
+    fn statements(&self) -> Vec<String> {
+        self.statements.tables.clone()
+    }
+
+    async fn connect(&self) -> sqlx::Result<PgConnection> {
+        self.options().await?.connect().await
+    }
+
+    async fn prepare(&self, connection: &mut PgConnection, timeout: Duration) -> sqlx::Result<()> {
+        let millis = timeout.as_millis().clamp(1, 1 << 30) as i64;
+        let (in_recovery, tables, server): (bool, bool, i64) =
+            sqlx::query_as(self.statements.prepare())
+                .bind(millis.to_string())
+                .bind(&self.statements.schema_table)
+                .fetch_one(&mut *connection)
+                .await?;
+        if in_recovery {
+            return Err(unfit(
+                "the server is in recovery: it is a standby, and no primary",
+            ));
+        }
+        let version = match tables {
+            true => {
+                let version = sqlx::query_scalar(self.statements.version());
+                Some(version.fetch_optional(connection).await?.unwrap_or(0))
+            }
+            false => None,
+        };
+        check_version(version)?;
+        self.server.store(server, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn migrate(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+        let mut transaction = connection.begin().await?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1) IS NULL")
+            .bind(self.statements.lock)
+            .execute(&mut *transaction)
+            .await?;
+        for statement in &self.statements.tables {
+            let statement = sqlx::raw_sql(AssertSqlSafe(statement.clone()));
+            statement.execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
+    }
+
+    async fn read(
+        &self,
+        connection: &mut PgConnection,
+        ids: &[&PartitionId],
+        depth: Depth,
+    ) -> sqlx::Result<(Timestamp, Vec<Found>)> {
+        let digests: Vec<&[u8]> = ids.iter().map(|id| &id.digest()[..]).collect();
+        let rows = sqlx::query(self.statements.read(depth))
+            .bind(digests)
+            .fetch_all(connection)
+            .await?;
+        let now = rows.first().and_then(|row| row.time("now").ok().flatten());
+        let now = now.ok_or(sqlx::Error::RowNotFound)?;
+        Ok((now, Found::all(ids, &rows, depth, now)))
+    }
+
+    async fn write(&self, connection: &mut PgConnection, plan: &Plan) -> sqlx::Result<Vec<usize>> {
+        write::write(&self.statements, connection, plan).await
+    }
+
+    async fn acquire_lease(
+        &self,
+        connection: &mut PgConnection,
+        lease: &Lease,
+        ttl: Duration,
+    ) -> sqlx::Result<LeaseState> {
+        leases::acquire(&self.statements, connection, lease, ttl).await
+    }
+
+    async fn renew_lease(
+        &self,
+        connection: &mut PgConnection,
+        lease: &Lease,
+        ttl: Duration,
+    ) -> sqlx::Result<bool> {
+        leases::renew(&self.statements, connection, lease, ttl).await
+    }
+
+    async fn release_lease(
+        &self,
+        connection: &mut PgConnection,
+        lease: &Lease,
+    ) -> sqlx::Result<bool> {
+        leases::release(&self.statements, connection, lease).await
+    }
+
+    async fn purge(&self, connection: &mut PgConnection) -> sqlx::Result<bool> {
+        let purge = sqlx::query_scalar(self.statements.purge()).bind(self.statements.lock);
+        purge.fetch_one(connection).await
+    }
+
+    fn verdict(error: &dyn DatabaseError) -> Verdict {
+        let code = error.code().unwrap_or_default();
+        match &*code {
+            // Serialization failure, deadlock, a partition that another has begun at the same time, and one that was
+            // freed at that moment.
+            "40001" | "40P01" | "23505" | "23503" => Verdict::Again,
+            // A statement of another connection, behind a pooler, or of the time before a change of the tables.
+            "26000" | "42P05" | "0A000" => Verdict::Cut,
+            // Shut down by an administrator, after a crash, or not yet up.
+            "57P01" | "57P02" | "57P05" => Verdict::Cut,
+            // Cancelled, or a lock that is not to be had.
+            "57014" | "55P03" => Verdict::Final(StoreErrorKind::Timeout),
+            "57P03" | "53300" => Verdict::Final(StoreErrorKind::Unreachable),
+            code if code.starts_with("08") => Verdict::Cut,
+            _ => Verdict::Final(StoreErrorKind::Refused),
+        }
+    }
+
+    fn feed(store: SqlStore<Self>) -> Feed {
+        feed::feed(store)
+    }
+
+    fn identity(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let options = &self.options;
+        (options.get_host(), options.get_port(), options.get_socket()).hash(&mut hasher);
+        (options.get_database(), &self.statements.schema_table).hash(&mut hasher);
+        hasher.finish()
+    }
+}

@@ -1,0 +1,271 @@
+//! The statements, with the names of the tables in them.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use sqlx::AssertSqlSafe;
+
+use crate::store::sql::dialect::VERSION;
+use crate::store::sql::found::Depth;
+use crate::store::sql::tables::Tables;
+
+/// Milliseconds since the epoch, by the server's clock.
+const NOW: &str = "(SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint)";
+
+/// How many rows of each table a sweep frees at once, so that none takes long.
+const BATCH: u32 = 500;
+
+/// Values do not shrink: they are sealed, or tokens, which are random.
+const TABLES: [&str; 12] = [
+    "CREATE TABLE IF NOT EXISTS {schema} (version bigint PRIMARY KEY)",
+    "CREATE TABLE IF NOT EXISTS {partitions} (
+    id bytea PRIMARY KEY,
+    stamp bigint NOT NULL,
+    generation bigint NOT NULL,
+    version bigint NOT NULL,
+    created_at bigint NOT NULL,
+    cleared_at bigint,
+    hard_end bigint,
+    sliding bigint,
+    idle_end bigint,
+    last_expiry bigint,
+    recent bytea NOT NULL,
+    purge_hour bigint
+) WITH (fillfactor = 80)",
+    "CREATE INDEX IF NOT EXISTS {prefix}partitions_purge ON {partitions} (purge_hour) WHERE purge_hour IS NOT NULL",
+    "CREATE TABLE IF NOT EXISTS {entries} (
+    partition_id bytea NOT NULL REFERENCES {partitions} (id) ON DELETE CASCADE,
+    entry_id bytea NOT NULL,
+    version bigint NOT NULL,
+    expires_at bigint,
+    purge_hour bigint,
+    value bytea NOT NULL,
+    PRIMARY KEY (partition_id, entry_id)
+) WITH (fillfactor = 80)",
+    "CREATE INDEX IF NOT EXISTS {prefix}entries_purge ON {entries} (purge_hour) WHERE purge_hour IS NOT NULL",
+    "ALTER TABLE {entries} ALTER COLUMN value SET STORAGE EXTERNAL",
+    "CREATE TABLE IF NOT EXISTS {leases} (
+    partition_id bytea NOT NULL,
+    entry_id bytea NOT NULL,
+    owner bytea NOT NULL,
+    ends_at bigint NOT NULL,
+    PRIMARY KEY (partition_id, entry_id)
+) WITH (fillfactor = 80)",
+    TELL,
+    "CREATE OR REPLACE TRIGGER {prefix}tell_insert AFTER INSERT ON {partitions}
+    REFERENCING NEW TABLE AS later FOR EACH STATEMENT EXECUTE FUNCTION {tell}('{prefix}changes')",
+    "CREATE OR REPLACE TRIGGER {prefix}tell_update AFTER UPDATE ON {partitions}
+    REFERENCING OLD TABLE AS earlier NEW TABLE AS later FOR EACH STATEMENT EXECUTE FUNCTION {tell}('{prefix}changes')",
+    "CREATE OR REPLACE TRIGGER {prefix}tell_delete AFTER DELETE ON {partitions}
+    REFERENCING OLD TABLE AS earlier FOR EACH STATEMENT EXECUTE FUNCTION {tell}('{prefix}changes')",
+    "CREATE OR REPLACE TRIGGER {prefix}tell_truncate AFTER TRUNCATE ON {partitions}
+    FOR EACH STATEMENT EXECUTE FUNCTION {tell}('{prefix}changes')",
+];
+
+/// Tells which partitions have changed, whoever has changed them; a touch is no change. 170 names of 44 characters fit
+/// into a payload of 8,000 bytes.
+const TELL: &str = "CREATE OR REPLACE FUNCTION {tell}() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    ids bytea[];
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        PERFORM pg_notify(TG_ARGV[0], '*');
+        RETURN NULL;
+    ELSIF TG_OP = 'INSERT' THEN
+        ids := ARRAY(SELECT id FROM later);
+    ELSIF TG_OP = 'DELETE' THEN
+        ids := ARRAY(SELECT id FROM earlier);
+    ELSE
+        ids := ARRAY(SELECT l.id FROM later l LEFT JOIN earlier e ON e.id = l.id
+            AND e.generation = l.generation AND e.version = l.version WHERE e.id IS NULL);
+    END IF;
+    IF cardinality(ids) > 10000 THEN
+        PERFORM pg_notify(TG_ARGV[0], '*');
+    ELSE
+        PERFORM pg_notify(TG_ARGV[0], string_agg(encode(id, 'base64'), ' '))
+            FROM unnest(ids) WITH ORDINALITY AS changed(id, place) GROUP BY (place - 1) / 170;
+    END IF;
+    RETURN NULL;
+END
+$$";
+
+const RECORD: &str = "p.id, p.stamp, p.generation, p.version, p.created_at, p.cleared_at, \
+    p.hard_end, p.sliding, p.idle_end, p.last_expiry, p.recent";
+
+/// Each partition is there if its stamp is the one that was read. The rows are locked in the order of their ids, and
+/// looked at again where that had to wait. All parts of a statement see the tables as they were before it: an entry is
+/// either removed or put.
+const WRITE: &str = "
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bytea[], $13::bigint[])
+        WITH ORDINALITY AS i(id, replaces, stamp, generation, version, created_at, cleared_at, hard_end, sliding,
+        idle_end, last_expiry, recent, purge_hour, place)
+    WHERE {now} <= $14
+), held AS MATERIALIZED (
+    SELECT p.id FROM {partitions} p JOIN input i ON p.id = i.id AND p.stamp = i.replaces ORDER BY p.id FOR UPDATE OF p
+), due AS MATERIALIZED (
+    SELECT i.* FROM input i LEFT JOIN held h ON h.id = i.id
+    WHERE (h.id IS NOT NULL OR i.replaces IS NULL)
+    AND (NOT $15 OR (SELECT count(*) FROM held) = (SELECT count(replaces) FROM input))
+), changed AS (
+    UPDATE {partitions} p SET stamp = i.stamp, generation = i.generation, version = i.version,
+        created_at = i.created_at, cleared_at = i.cleared_at, hard_end = i.hard_end, sliding = i.sliding,
+        idle_end = i.idle_end, last_expiry = i.last_expiry, recent = i.recent, purge_hour = i.purge_hour
+    FROM due i WHERE p.id = i.id AND p.stamp = i.replaces
+    RETURNING i.place
+), begun AS (
+    INSERT INTO {partitions} (id, stamp, generation, version, created_at, cleared_at, hard_end, sliding, idle_end,
+        last_expiry, recent, purge_hour)
+    SELECT id, stamp, generation, version, created_at, cleared_at, hard_end, sliding, idle_end, last_expiry, recent,
+        purge_hour FROM due WHERE replaces IS NULL ORDER BY id
+), removed AS (
+    DELETE FROM {entries} e USING due i, unnest($16::bigint[], $17::bytea[]) d(place, entry_id)
+    WHERE i.place = d.place AND e.partition_id = i.id AND e.entry_id = d.entry_id
+), put AS (
+    INSERT INTO {entries} (partition_id, entry_id, version, expires_at, purge_hour, value)
+    SELECT i.id, v.entry_id, i.version, v.expires_at, v.purge_hour, v.value
+    FROM unnest($18::bigint[], $19::bytea[], $20::bigint[], $21::bigint[], $22::bytea[])
+        v(place, entry_id, expires_at, purge_hour, value) JOIN due i ON i.place = v.place
+    ON CONFLICT (partition_id, entry_id) DO UPDATE SET version = excluded.version, expires_at = excluded.expires_at,
+        purge_hour = excluded.purge_hour, value = excluded.value
+)
+SELECT place FROM due";
+
+const ACQUIRE: &str = "
+WITH taken AS (
+    INSERT INTO {leases} AS l (partition_id, entry_id, owner, ends_at)
+    VALUES ($1, $2, $3, {now} + $4)
+    ON CONFLICT (partition_id, entry_id) DO UPDATE SET owner = excluded.owner, ends_at = excluded.ends_at
+    WHERE l.owner = excluded.owner OR l.ends_at <= {now}
+    RETURNING l.owner
+)
+SELECT NULL::bigint AS remaining FROM taken
+UNION ALL SELECT greatest(ends_at - {now}, 0) FROM {leases}
+WHERE partition_id = $1 AND entry_id = $2 AND NOT EXISTS (SELECT FROM taken)";
+
+const RENEW: &str = "UPDATE {leases} SET ends_at = {now} + $4 \
+    WHERE partition_id = $1 AND entry_id = $2 AND owner = $3 AND ends_at > {now}";
+
+const RELEASE: &str = "DELETE FROM {leases} \
+    WHERE partition_id = $1 AND entry_id = $2 AND owner = $3 AND ends_at > {now}";
+
+/// Rows that are in use just then are left to the next sweep.
+const PURGE: &str = "
+WITH claim AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine, {now} AS now),
+partitions AS (
+    DELETE FROM {partitions} WHERE id = ANY (ARRAY(SELECT p.id FROM {partitions} p, claim
+        WHERE mine AND purge_hour <= now / 3600000 LIMIT {batch} FOR UPDATE OF p SKIP LOCKED))
+    AND purge_hour <= (SELECT now / 3600000 FROM claim) RETURNING 1
+), entries AS (
+    DELETE FROM {entries} WHERE (partition_id, entry_id) IN (SELECT partition_id, entry_id FROM {entries}, claim
+        WHERE mine AND purge_hour <= now / 3600000 LIMIT {batch})
+    AND purge_hour <= (SELECT now / 3600000 FROM claim) RETURNING 1
+), leases AS (
+    DELETE FROM {leases} WHERE (partition_id, entry_id) IN (SELECT partition_id, entry_id FROM {leases}, claim
+        WHERE mine AND ends_at <= now LIMIT {batch})
+    AND ends_at <= (SELECT now FROM claim) RETURNING 1
+)
+SELECT greatest((SELECT count(*) FROM partitions), (SELECT count(*) FROM entries), (SELECT count(*) FROM leases)) >= {batch}";
+
+pub(super) struct Statements {
+    /// Makes the tables.
+    pub(super) tables: Vec<String>,
+    /// The name of the table that has the version, as `to_regclass` takes it.
+    pub(super) schema_table: String,
+    /// On which changes are told.
+    pub(super) channel: String,
+    /// What the channels of proofs begin with.
+    pub(super) proofs: String,
+    /// The advisory lock of sweeps and migrations.
+    pub(super) lock: i64,
+    version: Arc<str>,
+    read: [Arc<str>; 3],
+    write: Arc<str>,
+    acquire: Arc<str>,
+    renew: Arc<str>,
+    release: Arc<str>,
+    purge: Arc<str>,
+}
+
+impl Statements {
+    pub(super) fn new(tables: &Tables) -> Self {
+        let fill = |statement: &str| -> String {
+            let statement = statement
+                .replace("{now}", NOW)
+                .replace("{batch}", &BATCH.to_string());
+            tables.fill(&statement, '"')
+        };
+        let made = TABLES.iter().map(|statement| fill(statement));
+        let version = format!("INSERT INTO {{schema}} VALUES ({VERSION}) ON CONFLICT DO NOTHING");
+        let read = |columns: &str, join: &str| -> Arc<str> {
+            let query = format!(
+                "SELECT {{now}} AS now, {RECORD}{columns} \
+                 FROM unnest($1::bytea[]) i(id) LEFT JOIN {{partitions}} p ON p.id = i.id{join}"
+            );
+            fill(&query).into()
+        };
+        let entries = " LEFT JOIN {entries} e ON e.partition_id = p.id";
+        let head = ", e.entry_id, e.version AS entry_version, e.expires_at";
+        let schema_table = fill("{schema}");
+        let digest = Sha256::digest(schema_table.as_bytes());
+        let lock = digest
+            .first_chunk()
+            .map_or(0, |bytes| i64::from_be_bytes(*bytes));
+        Self {
+            tables: made.chain([fill(&version)]).collect(),
+            channel: tables.plain("changes"),
+            proofs: tables.plain("proof_"),
+            lock,
+            version: fill("SELECT version FROM {schema} ORDER BY version DESC LIMIT 1").into(),
+            read: [
+                read("", ""),
+                read(head, entries),
+                read(&format!("{head}, e.value"), entries),
+            ],
+            write: fill(WRITE).into(),
+            acquire: fill(ACQUIRE).into(),
+            renew: fill(RENEW).into(),
+            release: fill(RELEASE).into(),
+            purge: fill(PURGE).into(),
+            schema_table,
+        }
+    }
+
+    /// Settings of the session, whether it is a standby, whether there are tables, and which server it is: since when
+    /// it runs.
+    pub(super) fn prepare(&self) -> &'static str {
+        "SELECT pg_is_in_recovery(), to_regclass($2) IS NOT NULL, \
+         (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint \
+         FROM (SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false), \
+         set_config('default_transaction_isolation', 'read committed', false)) AS settings"
+    }
+
+    pub(super) fn version(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.version.clone())
+    }
+
+    pub(super) fn read(&self, depth: Depth) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.read[depth as usize].clone())
+    }
+
+    pub(super) fn write(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.write.clone())
+    }
+
+    pub(super) fn acquire(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.acquire.clone())
+    }
+
+    pub(super) fn renew(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.renew.clone())
+    }
+
+    pub(super) fn release(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.release.clone())
+    }
+
+    pub(super) fn purge(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.purge.clone())
+    }
+}
