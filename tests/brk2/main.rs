@@ -1,0 +1,12 @@
+//! Attacks on what the documentation promises, in ways that the other tests do not try. A test that fails shows a
+//! promise that is broken.
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
+
+#[path = "../web/session/browser.rs"]
+#[allow(dead_code, reason = "another binary uses the rest")]
+mod browser;
+mod cookie_store;
+mod cookies;
+mod memcached;
+mod sqlite;
+mod values;
