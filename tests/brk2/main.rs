@@ -8,5 +8,7 @@ mod browser;
 mod cookie_store;
 mod cookies;
 mod memcached;
+mod races;
 mod sqlite;
 mod values;
+mod waits;
