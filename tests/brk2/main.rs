@@ -7,6 +7,7 @@
 mod browser;
 mod cookie_store;
 mod cookies;
+mod health;
 mod memcached;
 mod races;
 mod sqlite;
