@@ -107,12 +107,17 @@ async fn what_a_server_has_lost_is_written_back() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Guarantee 13: "L2 may be far away and shared"; README: "250 ms an attempt". Each answer takes 90 ms. Redis is here to
-/// compare with.
+/// Guarantee 13: "L2 may be far away and shared"; README: "250 ms an attempt". Each answer comes well within that time.
+/// Redis is here to compare with.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_answers_in_time_is_reached() {
     let mut reached = Vec::new();
-    for name in ["redis", "memcached"] {
+    for (name, millis, connected) in [
+        ("redis", 90, false),
+        ("redis", 130, true),
+        ("memcached", 90, false),
+        ("memcached", 130, true),
+    ] {
         let (redis, memcached) = (RedisServer::start(), MemcachedServer::start());
         let url = match name {
             "redis" => redis.url(),
@@ -123,16 +128,87 @@ async fn a_server_that_answers_in_time_is_reached() {
             "redis" => cache(tower_token_cache::RedisStore::connect(&url).await.unwrap()),
             _ => cache(MemcachedStore::connect(&url).await.unwrap()),
         };
-        proxy.delay(90);
         let tokens = one.tokens(session("s"));
+        if connected {
+            tokens.insert("api", token("t")).await.unwrap();
+            assert_stored(tokens.commit().await.unwrap());
+        }
+        proxy.delay(millis);
         let mut stored = false;
         let began = std::time::Instant::now();
-        while !stored && began.elapsed() < Duration::from_secs(8) {
+        while !stored && began.elapsed() < Duration::from_secs(5) {
             let _ = tokens.insert("api", token("t")).await;
             stored = tokens.commit().await.is_ok_and(|it| it == Durability::Stored);
         }
-        reached.push((name, stored, began.elapsed(), proxy.accepted()));
+        reached.push((name, millis, connected, stored, began.elapsed()));
     }
-    println!("{reached:?}");
-    assert!(reached.iter().all(|(_, stored, ..)| *stored), "{reached:?}");
+    assert!(reached.iter().all(|it| it.3), "{reached:#?}");
+}
+
+/// README: `CasAdapter` "keeps every guarantee"; move_to: "moves everything to this partition, and signs the old one out, in
+/// one step of the store". Each answer takes this long, which is well within an attempt; the move is tried three times.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_over_a_long_line_loses_no_session() {
+    let mut lost = Vec::new();
+    for (millis, clients) in [(20, 0), (20, 40), (45, 0), (60, 0), (80, 0)] {
+        let server = MemcachedServer::start();
+        let (proxy, url) = Proxy::before(&server.url()).await;
+        let one = cache(MemcachedStore::connect(&url).await.unwrap());
+        let tokens = one.tokens(session("old"));
+        let set = || TokenSet::from(token("t")).with_refresh_token("r");
+        tokens.insert("api", set()).await.unwrap();
+        for client in 0..clients {
+            let client = tokens.client(format!("client {client}")).unwrap();
+            client.insert("api", set()).await.unwrap();
+        }
+        assert_stored(tokens.commit().await.unwrap());
+        proxy.delay(millis);
+        let began = std::time::Instant::now();
+        let mut outcomes = Vec::new();
+        for _ in 0..3 {
+            let moved = tokens.move_to(session("new")).await;
+            outcomes.push(moved.as_ref().err().map(ToString::to_string));
+            if moved.is_ok() {
+                break;
+            }
+        }
+        let took = began.elapsed();
+        proxy.delay(0);
+        let two = cache(MemcachedStore::connect(&server.url()).await.unwrap());
+        let old = access(&two.tokens(session("old")), "api").await;
+        let new = access(&two.tokens(session("new")), "api").await;
+        println!("{millis} ms, {clients} clients: {outcomes:?} in {took:?}; old {old:?}, new {new:?}");
+        if old.is_none() && new.is_none() {
+            lost.push((millis, clients));
+        }
+    }
+    assert!(lost.is_empty(), "neither id has the tokens: {lost:?}");
+}
+
+/// move_to: "in one step of the store"; README: "Loses nothing". What is moved has no room beside what the new session has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_does_not_fit_leaves_the_old_session() {
+    let server = MemcachedServer::start();
+    let one = cache(MemcachedStore::connect(&server.url()).await.unwrap());
+    let large = "x".repeat(60 << 10);
+    let fill = async |name: &str| {
+        let tokens = one.tokens(session(name));
+        tokens.insert("api", token(name)).await.unwrap();
+        for number in 0..10 {
+            let value = format!("{name}{number}");
+            tokens.put(value, &large, Duration::from_secs(3600)).await.unwrap();
+        }
+        assert_stored(tokens.commit().await.unwrap());
+        tokens
+    };
+    let old = fill("old").await;
+    fill("new").await;
+    let moved = old.move_to(session("new")).await.map(drop);
+    let two = cache(MemcachedStore::connect(&server.url()).await.unwrap());
+    let old = two.tokens(session("old")).value::<String>("old1").await.unwrap();
+    let new = two.tokens(session("new")).value::<String>("old1").await.unwrap();
+    assert!(
+        old.is_hit() || new.is_hit(),
+        "neither has the value; moved: {moved:?}"
+    );
 }
