@@ -9,6 +9,7 @@ mod cookie_store;
 mod cookies;
 mod health;
 mod memcached;
+mod outages;
 mod races;
 mod sqlite;
 mod values;

@@ -202,3 +202,40 @@ async fn what_is_signed_out_leaves_the_files() {
     }
     assert!(left.is_empty(), "a day after {left:?} its tokens are in a file");
 }
+
+/// SqliteStore::open: the file of this name is the file that is used.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_name_of_a_file_is_a_name() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let mut wrong = Vec::new();
+    for name in [
+        &b"a?mode=memory"[..], b"a#b", b"a%41b", b"a b", b":memory:", b"file:x", "ä".as_bytes(), b"a\nb", b"\xff\xfe",
+        b"a'b\"c", b"-wal", b"x?cache=shared&vfs=none",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(OsStr::from_bytes(name));
+        let store = match SqliteStore::open(&path).await {
+            Ok(store) => store,
+            Err(error) => {
+                println!("{}: {error:?}", String::from_utf8_lossy(name));
+                continue;
+            }
+        };
+        let one = cache(store);
+        let tokens = one.tokens(session("s"));
+        tokens.insert("api", token("t")).await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
+        one.shutdown(Duration::from_secs(5)).await;
+        drop((tokens, one));
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        let files = Vec::from_iter(files.map(|file| file.unwrap().file_name()));
+        let again = cache(open(&path).await);
+        let found = access(&again.tokens(session("s")), "api").await;
+        let size = std::fs::metadata(&path).unwrap().len();
+        if found.is_none() || size == 0 {
+            wrong.push((String::from_utf8_lossy(name).into_owned(), found, size, files));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
