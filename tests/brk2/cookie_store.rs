@@ -133,3 +133,33 @@ async fn with_a_layer_within_a_layer_the_user_can_sign_in() {
     let last = lines.last().unwrap();
     assert!(!last.contains("Max-Age=0"), "{lines:?}");
 }
+
+/// max_age: "Copied ones that are not used are good for as long; those that are used are set anew, up to
+/// `MAX_SESSION_AGE`." A session that is read every day, and never changed.
+#[tokio::test]
+async fn cookies_that_are_used_are_set_anew() {
+    use std::time::Duration;
+    use tower_token_cache::{Clock, Lifetimes, Timestamp};
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let clock = Clock::manual(Timestamp::now());
+    let store = builder().clock(clock.clone()).build().unwrap();
+    let forever = Lifetimes::new().after_write(None);
+    let layer = store.layer_with(|builder| builder.lifetimes(forever)).unwrap();
+    let (lines, inserted) = visit(&layer, "", async |tokens: Tokens| {
+        tokens.insert("api", Token::new("t")).await
+    })
+    .await;
+    inserted.unwrap();
+    let mut cookies = sent(&lines);
+    for day in 1..20 {
+        clock.advance(DAY);
+        let (lines, found) = visit(&layer, &cookies, async |tokens: Tokens| {
+            tokens.get("api").await.unwrap().is_hit()
+        })
+        .await;
+        assert!(found, "used every day, and gone on day {day}");
+        if !lines.is_empty() {
+            cookies = sent(&lines);
+        }
+    }
+}

@@ -270,3 +270,53 @@ async fn a_broken_cookie_is_counted_whatever_the_key_was() {
     let removed = response.headers().contains_key(SET_COOKIE);
     assert_eq!((removed, cache.stats().invalid_keys), (true, 1));
 }
+
+/// insert: "Where the layer issues session ids, an anonymous request gets a session." README: "Loses nothing". A
+/// middleware and a handler each keep something, within a layer within a layer.
+#[tokio::test]
+async fn a_request_within_a_layer_within_a_layer_has_one_session() {
+    let (layer, ..) = site(sid());
+    let inner = layer.layer(service_fn(async |request: Request<()>| {
+        handle(&request).insert("inner", token("i")).await.unwrap();
+        ok(request).await
+    }));
+    let middle = service_fn(|request: Request<()>| {
+        let inner = inner.clone();
+        async move {
+            handle(&request).insert("outer", token("o")).await.unwrap();
+            inner.oneshot(request).await
+        }
+    });
+    let (_, lines) = answer_of(layer.layer(middle), "other=1").await;
+    let mut browser = Browser::with(kept(&lines).unwrap());
+    let keys = browser.visit(&layer, async |tokens: Tokens| tokens.keys().await).await;
+    assert_eq!(keys.result.unwrap().len(), 2, "{lines:?}");
+}
+
+/// FailurePolicy::Strict: "Changes are committed before the response head, and a commit that fails turns the response into
+/// 503". The change is to a user's partition, and then the request signs in.
+#[tokio::test]
+async fn strict_holds_for_what_was_changed_before_a_sign_in() {
+    let store = common::store::TestStore::default();
+    let cache = cache(store.clone());
+    let either = key::header("x-user").user().or(sid());
+    let layer = TokenCacheLayer::new(cache, either);
+    let layer = layer.failure_policy(tower_token_cache::FailurePolicy::Strict);
+    let inner = service_fn(async |request: Request<()>| {
+        let tokens = handle(&request);
+        tokens.insert("api", token("t")).await.unwrap();
+        let signed_in = tokens.sign_in(sign_in("ada")).await;
+        assert!(signed_in.is_ok());
+        store.set_refusing_commits(true);
+        ok(request).await
+    });
+    let before = store.commits();
+    let request = Request::post("/").header("x-user", "service").body(()).unwrap();
+    let response = layer.layer(inner).oneshot(request).await.unwrap();
+    let commits = store.commits() - before;
+    assert!(
+        response.status() == StatusCode::SERVICE_UNAVAILABLE || commits == 2,
+        "{} after {commits} commits",
+        response.status()
+    );
+}
