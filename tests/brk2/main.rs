@@ -8,6 +8,7 @@ mod browser;
 mod cookie_store;
 mod cookies;
 mod health;
+mod killed;
 mod memcached;
 mod outages;
 mod races;
