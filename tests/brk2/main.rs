@@ -7,6 +7,7 @@
 mod browser;
 mod cookie_store;
 mod cookies;
+mod dropped;
 mod health;
 mod killed;
 mod memcached;
