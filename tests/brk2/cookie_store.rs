@@ -80,7 +80,10 @@ async fn the_limit_is_that_of_what_browsers_send() {
                         cookies = sent(&lines);
                         size += step;
                         let added = "Cookie: ".len() + cookies.len() + 2;
-                        assert!(added <= max_size + "Cookie: ".len(), "{added} of {max_size}");
+                        assert!(
+                            added <= max_size + "Cookie: ".len(),
+                            "{added} of {max_size}"
+                        );
                         largest = added;
                     }
                     Err(Error::TooLarge { limit, .. }) => {
@@ -109,7 +112,10 @@ async fn what_is_too_large_is_not_superseded() {
         tokens.insert("api", token).await
     })
     .await;
-    assert!(matches!(inserted, Err(Error::TooLarge { .. })), "{inserted:?}");
+    assert!(
+        matches!(inserted, Err(Error::TooLarge { .. })),
+        "{inserted:?}"
+    );
     let stats = layer.cache().stats();
     assert_eq!(stats.superseded_changes, 0, "{stats:?}");
 }
@@ -144,7 +150,9 @@ async fn cookies_that_are_used_are_set_anew() {
     let clock = Clock::manual(Timestamp::now());
     let store = builder().clock(clock.clone()).build().unwrap();
     let forever = Lifetimes::new().after_write(None);
-    let layer = store.layer_with(|builder| builder.lifetimes(forever)).unwrap();
+    let layer = store
+        .layer_with(|builder| builder.lifetimes(forever))
+        .unwrap();
     let (lines, inserted) = visit(&layer, "", async |tokens: Tokens| {
         tokens.insert("api", Token::new("t")).await
     })

@@ -11,8 +11,8 @@ use http_body_util::Empty;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_token_cache::session::Cookie;
 use tower_token_cache::{
-    Clock, Error, InvalidKey, KeyExtractor, MemoryStore, MissingKey, Timestamp, TokenCache, TokenCacheLayer,
-    Tokens, key,
+    Clock, Error, InvalidKey, KeyExtractor, MemoryStore, MissingKey, Timestamp, TokenCache,
+    TokenCacheLayer, Tokens, key,
 };
 
 use crate::browser::*;
@@ -71,7 +71,11 @@ async fn a_broken_cookie_is_removed_by_a_refusal_too() {
     let rejecting = layer.invalid_key(InvalidKey::Reject);
     let (status, lines) = answer_of(rejecting.layer(service_fn(ok)), &broken).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert_eq!((missing, lines.len()), (1, 1), "lines that remove the cookie");
+    assert_eq!(
+        (missing, lines.len()),
+        (1, 1),
+        "lines that remove the cookie"
+    );
 }
 
 /// Cookie::rolling: "it is set anew by responses to requests that find a token, once a quarter of this time has
@@ -84,7 +88,12 @@ async fn a_request_that_finds_a_token_renews_whatever_it_asks_after() {
     browser.sign_in(&layer, "ada").await;
     clock.advance(HOUR / 2);
     let mut renewed = Vec::new();
-    for last in ["nothing", "keys", "a token that is absent", "a value that is absent"] {
+    for last in [
+        "nothing",
+        "keys",
+        "a token that is absent",
+        "a value that is absent",
+    ] {
         let mut browser = browser.clone();
         let visit = browser
             .visit(&layer, async |tokens: Tokens| {
@@ -111,7 +120,9 @@ async fn a_session_that_is_used_otherwise_is_renewed() {
     browser.sign_in(&layer, "ada").await;
     clock.advance(HOUR / 2);
     let mut renewed = Vec::new();
-    for how in ["insert", "put", "value", "take", "keys", "acquire", "commit"] {
+    for how in [
+        "insert", "put", "value", "take", "keys", "acquire", "commit",
+    ] {
         let mut browser = browser.clone();
         let visit = browser
             .visit(&layer, async |tokens: Tokens| {
@@ -183,6 +194,7 @@ async fn a_sign_out_whose_caller_stops_waiting_leaves_no_cookie() {
     let mut browser = Browser::default();
     browser.sign_in(&layer, "ada").await;
     let mut copied = browser.clone();
+    assert!(copied.session().is_some());
     store.hang();
     let visit = browser
         .visit(&layer, async |tokens: Tokens| {
@@ -256,6 +268,7 @@ async fn a_first_change_that_fails_begins_no_session() {
         .await;
     assert!(matches!(visit.result, Err(Error::ShutDown)), "{visit:?}");
     assert!(visit.set_cookie.is_empty(), "{visit:?}");
+    assert!(visit.cache_control.is_none(), "{visit:?}");
 }
 
 /// README: "A cookie that is broken, or two that differ, are removed, and counted (`Stats::invalid_keys`)". The key comes
@@ -289,7 +302,9 @@ async fn a_request_within_a_layer_within_a_layer_has_one_session() {
     });
     let (_, lines) = answer_of(layer.layer(middle), "other=1").await;
     let mut browser = Browser::with(kept(&lines).unwrap());
-    let keys = browser.visit(&layer, async |tokens: Tokens| tokens.keys().await).await;
+    let keys = browser
+        .visit(&layer, async |tokens: Tokens| tokens.keys().await)
+        .await;
     assert_eq!(keys.result.unwrap().len(), 2, "{lines:?}");
 }
 
@@ -311,7 +326,10 @@ async fn strict_holds_for_what_was_changed_before_a_sign_in() {
         ok(request).await
     });
     let before = store.commits();
-    let request = Request::post("/").header("x-user", "service").body(()).unwrap();
+    let request = Request::post("/")
+        .header("x-user", "service")
+        .body(())
+        .unwrap();
     let response = layer.layer(inner).oneshot(request).await.unwrap();
     let commits = store.commits() - before;
     assert!(

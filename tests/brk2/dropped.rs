@@ -33,13 +33,12 @@ async fn a_sign_in_that_is_dropped_leaves_one_session_at_most() {
             let cache = cache(store.clone());
             let layer = issuing(&cache);
             let mut before = Browser::default();
-            before
+            let visit = before
                 .visit(&layer, async |tokens: Tokens| {
                     tokens.sign_in(sign_in("bob").user("bob")).await
                 })
-                .await
-                .result
-                .unwrap();
+                .await;
+            assert_stored(visit.result.unwrap());
             settled(&cache).await;
             let inner = service_fn(async |request: Request<()>| {
                 let tokens = handle(&request);
@@ -55,7 +54,8 @@ async fn a_sign_in_that_is_dropped_leaves_one_session_at_most() {
                 true => poll_times(answers, steps).await,
                 false => Some(answers.await),
             };
-            let lines = answer.map(|answer| answer.unwrap().headers().get_all(SET_COOKIE).iter().count());
+            let lines =
+                answer.map(|answer| answer.unwrap().headers().get_all(SET_COOKIE).iter().count());
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             settled(&cache).await;
             let has_cookie = lines == Some(1);
@@ -67,10 +67,16 @@ async fn a_sign_in_that_is_dropped_leaves_one_session_at_most() {
             })
             .await;
             for session in there.sessions_of("ada").await.unwrap() {
-                assert!(matches!(there.tokens(session).get("api").await.unwrap(), Lookup::Hit(_)));
+                assert!(matches!(
+                    there.tokens(session).get("api").await.unwrap(),
+                    Lookup::Hit(_)
+                ));
             }
             let old = before.api(&issuing(&there)).await;
-            assert!(!(has_cookie && old.is_some()), "whole {whole}, {steps}: both sessions are there");
+            assert!(
+                !(has_cookie && old.is_some()),
+                "whole {whole}, {steps}: both sessions are there"
+            );
             // Whoever was dropped can sign in again.
             before.sign_in(&layer, "ada").await;
             done = has_cookie;
@@ -98,11 +104,16 @@ async fn a_request_that_is_dropped_leaves_its_value_or_nothing() {
         let request = Browser::default().request();
         let answer = poll_times(layer.layer(inner).oneshot(request), steps).await;
         if let Some(answer) = answer {
-            let line = answer.unwrap().headers()[SET_COOKIE].to_str().unwrap().to_owned();
+            let line = answer.unwrap().headers()[SET_COOKIE]
+                .to_str()
+                .unwrap()
+                .to_owned();
             let mut browser = Browser::with(line.split(';').next().unwrap());
             let there = issuing(&common::support::cache(store.clone()));
             let visit = browser
-                .visit(&there, async |tokens: Tokens| tokens.take::<String>("login").await)
+                .visit(&there, async |tokens: Tokens| {
+                    tokens.take::<String>("login").await
+                })
                 .await;
             assert!(visit.result.unwrap().is_hit(), "in L2 before the head");
             break;

@@ -18,11 +18,18 @@ async fn the_longest_and_the_shortest_time_panic_nowhere() {
         let built = TokenCache::builder(MemoryStore::new())
             .timeouts(Timeouts::new().attempt(time).operation(time))
             .acquisitions(
-                Acquisitions::new().refresh_before(time).timeout(time).lease_ttl(time),
+                Acquisitions::new()
+                    .refresh_before(time)
+                    .timeout(time)
+                    .lease_ttl(time),
             )
             .l1(L1::new().revalidate_every(time).max_staleness(time))
             .lifetimes(
-                Lifetimes::new().after_write(time).sliding(time).absolute(time).negative_entry(time),
+                Lifetimes::new()
+                    .after_write(time)
+                    .sliding(time)
+                    .absolute(time)
+                    .negative_entry(time),
             )
             .build();
         println!("{time:?}: {:?}", built.as_ref().err());
@@ -46,7 +53,9 @@ async fn the_longest_and_the_shortest_time_panic_nowhere() {
         cache.tokens(session("o")).insert("api", odd).await.unwrap();
     }
     let server = RedisServer::start();
-    let store = RedisStore::builder(server.url()).connect(Duration::MAX).await;
+    let store = RedisStore::builder(server.url())
+        .connect(Duration::MAX)
+        .await;
     assert!(store.is_ok());
 }
 
@@ -67,7 +76,10 @@ fn a_null_is_an_error_or_none() {
             ignored.push(json);
         }
     }
-    assert!(ignored.is_empty(), "read as if it was not named: {ignored:?}");
+    assert!(
+        ignored.is_empty(),
+        "read as if it was not named: {ignored:?}"
+    );
 }
 
 /// README: "a value that is not allowed is the error of `build()`".
@@ -92,7 +104,11 @@ fn odd_settings_are_errors() {
         r#"{"lifetimes":{"sliding":"0s"}}"#,
     ] {
         let config: Config = serde_json::from_str(json).unwrap();
-        if TokenCache::builder(MemoryStore::new()).config(config).build().is_ok() {
+        if TokenCache::builder(MemoryStore::new())
+            .config(config)
+            .build()
+            .is_ok()
+        {
             taken.push(json);
         }
     }
@@ -131,5 +147,8 @@ fn a_runtime_that_is_gone_is_told() {
     let health = other.block_on(cache.check(Duration::from_millis(300)));
     assert!(began.elapsed() < Duration::from_millis(600));
     assert!(!health.is_ready(), "{health:?}");
-    assert_eq!(health.store.unwrap_err().kind(), StoreErrorKind::Unreachable);
+    assert_eq!(
+        health.store.unwrap_err().kind(),
+        StoreErrorKind::Unreachable
+    );
 }

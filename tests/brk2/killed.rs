@@ -29,7 +29,7 @@ async fn process_that_is_killed() {
     for number in 1.. {
         let name = format!("s{}", draw.draw() % SESSIONS);
         let tokens = one.tokens(session(&name));
-        if draw.draw() % 10 == 0 {
+        if draw.draw().is_multiple_of(10) {
             println!("\nends {name}");
             if matches!(tokens.sign_out().await, Ok(Durability::Stored)) {
                 println!("\nended {name}");
@@ -60,13 +60,20 @@ fn follow(line: &str, may_hold: &mut HashMap<String, Vec<Option<String>>>) {
 
 fn run(path: &Path, seed: u64, may_hold: &mut HashMap<String, Vec<Option<String>>>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "killed::process_that_is_killed", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "killed::process_that_is_killed",
+            "--ignored",
+            "--nocapture",
+        ])
         .env(CHILD, format!("{seed} {}", path.display()))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
     assert!(lines.any(|line| line == "ready"));
     let mut draw = SplitMix64::new(seed);
     let pause = Duration::from_micros(20_000 + draw.draw() % 300_000);
@@ -99,7 +106,10 @@ async fn what_was_acknowledged_survives_kills() {
                 let mut done = 0;
                 loop {
                     let tokens = here.tokens(session("here"));
-                    tokens.insert("api", token(&format!("{done}"))).await.unwrap();
+                    tokens
+                        .insert("api", token(&format!("{done}")))
+                        .await
+                        .unwrap();
                     if tokens.commit().await.is_ok() {
                         done += 1;
                     }
@@ -115,11 +125,18 @@ async fn what_was_acknowledged_survives_kills() {
         .unwrap();
         busy.abort();
         tokio::time::sleep(Duration::from_millis(600)).await;
-        let fresh = cache(SqliteStore::open(folder.path().join("tokens.db")).await.unwrap());
+        let fresh = cache(
+            SqliteStore::open(folder.path().join("tokens.db"))
+                .await
+                .unwrap(),
+        );
         for (name, may) in &mut may_hold {
             written += may.len();
             let stored = access(&fresh.tokens(session(name)), "api").await;
-            assert!(may.contains(&stored), "{seed}: {name} has {stored:?}, may {may:?}");
+            assert!(
+                may.contains(&stored),
+                "{seed}: {name} has {stored:?}, may {may:?}"
+            );
             let seen = access(&here.tokens(session(name)), "api").await;
             assert_eq!(seen, stored, "{seed}: {name} as the other process sees it");
             *may = vec![stored];

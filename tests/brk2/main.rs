@@ -3,8 +3,8 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 #[path = "../web/session/browser.rs"]
-#[allow(dead_code, reason = "another binary uses the rest")]
 mod browser;
+mod clients;
 mod cookie_store;
 mod cookies;
 mod dropped;

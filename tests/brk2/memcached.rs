@@ -40,7 +40,10 @@ async fn a_revision_of_an_earlier_server_is_no_revision() {
     let one = MemcachedStore::connect(&url).await.unwrap();
     let two = MemcachedStore::connect(&server.url()).await.unwrap();
     let begun = commit_of(&partition(), *b"begun000", 1, &b"token"[..]);
-    two.commit(std::slice::from_ref(&begun)).await.remove(0).unwrap();
+    two.commit(std::slice::from_ref(&begun))
+        .await
+        .remove(0)
+        .unwrap();
     let before = revision(&server);
     // The connection is there.
     load_one(&one, &partition()).await.unwrap();
@@ -55,7 +58,10 @@ async fn a_revision_of_an_earlier_server_is_no_revision() {
     server.kill();
     server.restart_with(&STRICT);
     let id = partition();
-    let cleared = two.clear(&id, Some(0), CommitId(*b"sign-out")).await.unwrap();
+    let cleared = two
+        .clear(&id, Some(0), CommitId(*b"sign-out"))
+        .await
+        .unwrap();
     assert_eq!(cleared.generation, 1);
     assert_eq!(revision(&server), before, "the first of each server");
     proxy.set(Mode::Pass);
@@ -138,7 +144,10 @@ async fn a_server_that_answers_in_time_is_reached() {
         let began = std::time::Instant::now();
         while !stored && began.elapsed() < Duration::from_secs(5) {
             let _ = tokens.insert("api", token("t")).await;
-            stored = tokens.commit().await.is_ok_and(|it| it == Durability::Stored);
+            stored = tokens
+                .commit()
+                .await
+                .is_ok_and(|it| it == Durability::Stored);
         }
         reached.push((name, millis, connected, stored, began.elapsed()));
     }
@@ -177,7 +186,9 @@ async fn a_move_over_a_long_line_loses_no_session() {
         let two = cache(MemcachedStore::connect(&server.url()).await.unwrap());
         let old = access(&two.tokens(session("old")), "api").await;
         let new = access(&two.tokens(session("new")), "api").await;
-        println!("{millis} ms, {clients} clients: {outcomes:?} in {took:?}; old {old:?}, new {new:?}");
+        println!(
+            "{millis} ms, {clients} clients: {outcomes:?} in {took:?}; old {old:?}, new {new:?}"
+        );
         if old.is_none() && new.is_none() {
             lost.push((millis, clients));
         }
@@ -196,7 +207,10 @@ async fn a_move_that_does_not_fit_leaves_the_old_session() {
         tokens.insert("api", token(name)).await.unwrap();
         for number in 0..10 {
             let value = format!("{name}{number}");
-            tokens.put(value, &large, Duration::from_secs(3600)).await.unwrap();
+            tokens
+                .put(value, &large, Duration::from_secs(3600))
+                .await
+                .unwrap();
         }
         assert_stored(tokens.commit().await.unwrap());
         tokens
@@ -205,10 +219,67 @@ async fn a_move_that_does_not_fit_leaves_the_old_session() {
     fill("new").await;
     let moved = old.move_to(session("new")).await.map(drop);
     let two = cache(MemcachedStore::connect(&server.url()).await.unwrap());
-    let old = two.tokens(session("old")).value::<String>("old1").await.unwrap();
-    let new = two.tokens(session("new")).value::<String>("old1").await.unwrap();
+    let old = two
+        .tokens(session("old"))
+        .value::<String>("old1")
+        .await
+        .unwrap();
+    let new = two
+        .tokens(session("new"))
+        .value::<String>("old1")
+        .await
+        .unwrap();
     assert!(
         old.is_hit() || new.is_hit(),
         "neither has the value; moved: {moved:?}"
     );
+}
+
+/// README: "After five reads, or five writes, in a row without an answer, a circuit breaker keeps requests from that
+/// server"; "A refusal is an answer, and opens no breaker." The server answers each time, in 15 ms; but many instances
+/// change one partition (an application's, or the list of one user's sessions), and each finds that another was faster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_many_change_keeps_nobody_from_the_server() {
+    let server = MemcachedServer::start();
+    let mut outcomes = Vec::new();
+    for instances in [4, 12, 24] {
+        let mut proxies = Vec::new();
+        let mut caches = Vec::new();
+        for _ in 0..instances {
+            let (proxy, url) = Proxy::before(&server.url()).await;
+            let one = cache(MemcachedStore::connect(&url).await.unwrap());
+            let own = one.tokens(session(&format!("own{}", caches.len())));
+            own.insert("api", token("t")).await.unwrap();
+            assert_stored(own.commit().await.unwrap());
+            proxy.delay(15);
+            proxies.push(proxy);
+            caches.push(one);
+        }
+        let ends = std::time::Instant::now() + Duration::from_secs(5);
+        let work = caches.iter().cloned().enumerate().map(|(number, one)| {
+            tokio::spawn(async move {
+                let (mut stored, mut pending, mut open) = (0, 0, false);
+                while std::time::Instant::now() < ends {
+                    let tokens = one.tokens(session("hot"));
+                    let _ = tokens.insert(format!("k{number}"), token("t")).await;
+                    match tokens.commit().await {
+                        Ok(Durability::Stored) => stored += 1,
+                        _ => pending += 1,
+                    }
+                    open |= one.stats().l2_state != tower_token_cache::BreakerState::Closed;
+                }
+                (stored, pending, open)
+            })
+        });
+        let (mut stored, mut pending, mut open) = (0, 0, 0);
+        for done in Vec::from_iter(work) {
+            let done = done.await.unwrap();
+            stored += done.0;
+            pending += done.1;
+            open += usize::from(done.2);
+        }
+        outcomes.push((instances, stored, pending, open));
+    }
+    println!("instances, stored, pending, instances with an open breaker: {outcomes:?}");
+    assert!(outcomes.iter().all(|it| it.3 == 0), "{outcomes:?}");
 }

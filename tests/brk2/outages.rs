@@ -30,14 +30,20 @@ impl Seen {
 /// take: "of any number of callers, on any instance, exactly one gets it"; "if this future is dropped" it may be gone.
 async fn round(one: &TokenCache, two: &TokenCache, number: usize, mut draw: SplitMix64) -> String {
     let mut up_to = |millis: u64| Duration::from_micros(draw.draw() % (millis * 1000));
-    let (old, new) = (session(&format!("old{number}")), session(&format!("new{number}")));
+    let (old, new) = (
+        session(&format!("old{number}")),
+        session(&format!("new{number}")),
+    );
     let putter = one.tokens(old.clone());
     putter.insert("api", token("t")).await.unwrap();
     putter.put("login", "state", HOUR).await.unwrap();
     assert_stored(putter.commit().await.unwrap());
     let how = number % 4;
-    let drops = number % 3 == 0;
-    let mut seen = Seen { given: 0, may_be_gone: false };
+    let drops = number.is_multiple_of(3);
+    let mut seen = Seen {
+        given: 0,
+        may_be_gone: false,
+    };
     let (waits, patience) = (up_to(40), up_to(60));
     let ending = async {
         tokio::time::sleep(waits).await;
@@ -46,7 +52,9 @@ async fn round(one: &TokenCache, two: &TokenCache, number: usize, mut draw: Spli
                 let mover = if how == 0 { one } else { two };
                 let mover = mover.tokens(old.clone());
                 match drops {
-                    true => timeout(patience, mover.move_to(new.clone())).await.is_ok_and(|it| it.is_ok()),
+                    true => timeout(patience, mover.move_to(new.clone()))
+                        .await
+                        .is_ok_and(|it| it.is_ok()),
                     false => mover.move_to(new.clone()).await.is_ok(),
                 }
             }
@@ -104,7 +112,9 @@ async fn a_value_is_given_once_while_its_session_moves() {
     while began.elapsed() < Duration::from_secs(40) && wrong.is_empty() {
         let group = (rounds..rounds + 24).map(|number| {
             let (one, two) = (one.clone(), two.clone());
-            tokio::spawn(async move { round(&one, &two, number, SplitMix64::new(number as u64)).await })
+            tokio::spawn(
+                async move { round(&one, &two, number, SplitMix64::new(number as u64)).await },
+            )
         });
         for done in Vec::from_iter(group) {
             let said = done.await.unwrap();

@@ -27,7 +27,9 @@ fn a_session_that_begins_beside_the_head_is_in_it_or_is_refused() {
     let other = {
         let turn = turn.clone();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             let runtime = runtime.unwrap();
             while let Ok((tokens, round, pause)) = receiver.recv() {
                 let inserts = tokens.insert("state", token("s"));
@@ -42,7 +44,9 @@ fn a_session_that_begins_beside_the_head_is_in_it_or_is_refused() {
             }
         })
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.unwrap();
     let (mut carried, mut refused, mut lost) = (0, 0, 0);
     let began = std::time::Instant::now();
@@ -60,7 +64,9 @@ fn a_session_that_begins_beside_the_head_is_in_it_or_is_refused() {
             std::future::ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())))
         });
         let request = Browser::default().request();
-        let response = runtime.block_on(layer.layer(inner).oneshot(request)).unwrap();
+        let response = runtime
+            .block_on(layer.layer(inner).oneshot(request))
+            .unwrap();
         let has_cookie = response.headers().contains_key(SET_COOKIE);
         match (answered.recv().unwrap().0, has_cookie) {
             (Ok(()), true) => carried += 1,
@@ -72,5 +78,8 @@ fn a_session_that_begins_beside_the_head_is_in_it_or_is_refused() {
     drop(sender);
     other.join().unwrap();
     println!("{round} rounds: {carried} carried, {refused} refused");
-    assert_eq!(lost, 0, "kept in a session that no browser has, after {round} rounds");
+    assert_eq!(
+        lost, 0,
+        "kept in a session that no browser has, after {round} rounds"
+    );
 }

@@ -19,7 +19,9 @@ impl Small {
             .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
             .arg(&path)
             .status();
-        mounted.is_ok_and(|it| it.success()).then_some(Self(path, folder))
+        mounted
+            .is_ok_and(|it| it.success())
+            .then_some(Self(path, folder))
     }
 
     /// Fills what is left.
@@ -68,7 +70,10 @@ async fn a_full_disk_is_survived() {
     let mut outcome = Vec::new();
     for number in 0..200 {
         let tokens = one.tokens(session(&format!("n{number}")));
-        tokens.insert("api", token(&"x".repeat(3000))).await.unwrap();
+        tokens
+            .insert("api", token(&"x".repeat(3000)))
+            .await
+            .unwrap();
         match tokens.commit().await {
             Ok(Durability::Stored) => stored += 1,
             other => {
@@ -79,12 +84,23 @@ async fn a_full_disk_is_survived() {
             }
         }
     }
-    println!("stored {stored}, then {outcome:?}; {:?}", one.check(Duration::from_secs(1)).await);
+    println!(
+        "stored {stored}, then {outcome:?}; {:?}",
+        one.check(Duration::from_secs(1)).await
+    );
     // Reads go on.
     let two = cache(open(&file).await);
-    assert_eq!(access(&two.tokens(session("other")), "api").await.as_deref(), Some("kept"));
+    assert_eq!(
+        access(&two.tokens(session("other")), "api")
+            .await
+            .as_deref(),
+        Some("kept")
+    );
     let out = tokens.sign_out().await;
-    println!("sign-out: {out:?}, pending {}", one.stats().pending_sign_outs);
+    println!(
+        "sign-out: {out:?}, pending {}",
+        one.stats().pending_sign_outs
+    );
     let seen = access(&two.tokens(session("s")), "api").await;
     match &out {
         Ok(Durability::Stored) => assert_eq!(seen, None, "signed out"),
@@ -119,7 +135,10 @@ async fn a_file_system_that_is_only_read_is_a_typed_error() {
     tokens.insert("api", token("t")).await.unwrap();
     assert_stored(tokens.commit().await.unwrap());
     let remount = |how: &str| {
-        let done = Command::new("mount").args(["-o", how]).arg(&disk.0).status();
+        let done = Command::new("mount")
+            .args(["-o", how])
+            .arg(&disk.0)
+            .status();
         done.is_ok_and(|it| it.success())
     };
     first.shutdown(Duration::from_secs(1)).await;
@@ -200,7 +219,10 @@ async fn what_is_signed_out_leaves_the_files() {
             left.push(how);
         }
     }
-    assert!(left.is_empty(), "a day after {left:?} its tokens are in a file");
+    assert!(
+        left.is_empty(),
+        "a day after {left:?} its tokens are in a file"
+    );
 }
 
 /// SqliteStore::open: the file of this name is the file that is used.
@@ -210,8 +232,18 @@ async fn every_name_of_a_file_is_a_name() {
     use std::os::unix::ffi::OsStrExt;
     let mut wrong = Vec::new();
     for name in [
-        &b"a?mode=memory"[..], b"a#b", b"a%41b", b"a b", b":memory:", b"file:x", "ä".as_bytes(), b"a\nb", b"\xff\xfe",
-        b"a'b\"c", b"-wal", b"x?cache=shared&vfs=none",
+        &b"a?mode=memory"[..],
+        b"a#b",
+        b"a%41b",
+        b"a b",
+        b":memory:",
+        b"file:x",
+        "ä".as_bytes(),
+        b"a\nb",
+        b"\xff\xfe",
+        b"a'b\"c",
+        b"-wal",
+        b"x?cache=shared&vfs=none",
     ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(OsStr::from_bytes(name));
@@ -234,7 +266,12 @@ async fn every_name_of_a_file_is_a_name() {
         let found = access(&again.tokens(session("s")), "api").await;
         let size = std::fs::metadata(&path).unwrap().len();
         if found.is_none() || size == 0 {
-            wrong.push((String::from_utf8_lossy(name).into_owned(), found, size, files));
+            wrong.push((
+                String::from_utf8_lossy(name).into_owned(),
+                found,
+                size,
+                files,
+            ));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

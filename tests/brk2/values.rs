@@ -88,7 +88,10 @@ async fn over_compare_and_set_a_move_gives_no_value_twice_and_loses_no_token() {
     store.reached.notified().await;
     let taken = take(&two.tokens(session("old"))).await;
     let other = two.tokens(session("old"));
-    other.insert("api", token("from the other instance")).await.unwrap();
+    other
+        .insert("api", token("from the other instance"))
+        .await
+        .unwrap();
     let stored = other.commit().await;
     store.opened.notify_one();
     let moved = moving.await.unwrap();
@@ -138,7 +141,12 @@ async fn strict_holds_for_the_handle_of_a_move() {
 #[tokio::test]
 async fn a_change_by_the_handle_of_a_move_is_in_l2_before_the_head() {
     let mut missing = Vec::new();
-    for (moves, how) in [(false, "put"), (true, "put"), (true, "remove"), (true, "insert")] {
+    for (moves, how) in [
+        (false, "put"),
+        (true, "put"),
+        (true, "remove"),
+        (true, "insert"),
+    ] {
         let store = TestStore::default();
         let cache = cache(store.clone());
         let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
@@ -236,11 +244,25 @@ async fn what_was_put_is_read() {
         }
     }
     tokens.put("max", &u64::MAX, Duration::MAX).await.unwrap();
-    assert_eq!(tokens.take::<u64>("max").await.unwrap().hit(), Some(u64::MAX));
+    assert_eq!(
+        tokens.take::<u64>("max").await.unwrap().hit(),
+        Some(u64::MAX)
+    );
     tokens.put("none", &None::<u8>, HOUR).await.unwrap();
-    assert_eq!(tokens.take::<Option<u8>>("none").await.unwrap().hit(), Some(None));
+    assert_eq!(
+        tokens.take::<Option<u8>>("none").await.unwrap().hit(),
+        Some(None)
+    );
     tokens.put("empty", "", HOUR).await.unwrap();
-    assert_eq!(tokens.take::<String>("empty").await.unwrap().hit().as_deref(), Some(""));
+    assert_eq!(
+        tokens
+            .take::<String>("empty")
+            .await
+            .unwrap()
+            .hit()
+            .as_deref(),
+        Some("")
+    );
     tokens.put("zero", "", Duration::ZERO).await.unwrap();
     assert!(!tokens.take::<String>("zero").await.unwrap().is_hit());
     let long = "n".repeat(256);
@@ -309,5 +331,9 @@ async fn a_move_makes_no_partition_too_large() {
     let old = fill("a").await;
     fill("b").await;
     let moved = old.move_to(session("b")).await;
-    assert!(matches!(moved, Err(Error::TooLarge { .. })), "{:?}", moved.map(drop));
+    assert!(
+        matches!(moved, Err(Error::TooLarge { .. })),
+        "{:?}",
+        moved.map(drop)
+    );
 }

@@ -23,9 +23,23 @@ async fn no_request_waits_longer_than_a_second() {
         (FailurePolicy::Strict, "commits"),
     ] {
         for how in [
-            "get", "absent", "insert", "put", "take", "sign_in", "sign_in of a user", "sign_out", "move_to",
-            "remove and get", "insert and take", "sign_out and insert", "link_user", "acquire", "commit",
-            "two values", "keys and put",
+            "get",
+            "absent",
+            "insert",
+            "put",
+            "take",
+            "sign_in",
+            "sign_in of a user",
+            "sign_out",
+            "move_to",
+            "remove and get",
+            "insert and take",
+            "sign_out and insert",
+            "link_user",
+            "acquire",
+            "commit",
+            "two values",
+            "keys and put",
         ] {
             let store = TestStore::default();
             let cache = cache(store.clone());
@@ -43,49 +57,50 @@ async fn no_request_waits_longer_than_a_second() {
             }
             let began = Instant::now();
             let visit = browser
-                .visit(&layer, async |tokens: Tokens| {
-                    match how {
-                        "get" => drop(tokens.get("api").await),
-                        "absent" => drop(tokens.get("absent").await),
-                        "insert" => drop(tokens.insert("api", token("n")).await),
-                        "put" => drop(tokens.put("v", "x", HOUR).await),
-                        "take" => drop(tokens.take::<String>("login").await),
-                        "sign_in" => drop(tokens.sign_in(sign_in("bob")).await),
-                        "sign_in of a user" => drop(tokens.sign_in(sign_in("bob").user("bob")).await),
-                        "sign_out" => drop(tokens.sign_out().await),
-                        "move_to" => drop(tokens.move_to(session("new")).await),
-                        "remove and get" => {
-                            drop(tokens.remove("api").await);
-                            drop(tokens.get("api").await);
-                        }
-                        "insert and take" => {
-                            drop(tokens.insert("api", token("n")).await);
-                            drop(tokens.take::<String>("login").await);
-                        }
-                        "sign_out and insert" => {
-                            drop(tokens.sign_out().await);
-                            drop(tokens.insert("api", token("n")).await);
-                        }
-                        "link_user" => drop(tokens.link_user("ada").await),
-                        "acquire" => {
-                            let acquire = async |_| Ok::<_, std::io::Error>(answer("x"));
-                            drop(tokens.get_or_acquire("other", acquire).await);
-                        }
-                        "two values" => {
-                            drop(tokens.value::<String>("a").await);
-                            drop(tokens.value::<String>("b").await);
-                        }
-                        "keys and put" => {
-                            drop(tokens.keys().await);
-                            drop(tokens.put("v", "x", HOUR).await);
-                        }
-                        _ => drop(tokens.commit().await),
+                .visit(&layer, async |tokens: Tokens| match how {
+                    "get" => drop(tokens.get("api").await),
+                    "absent" => drop(tokens.get("absent").await),
+                    "insert" => drop(tokens.insert("api", token("n")).await),
+                    "put" => drop(tokens.put("v", "x", HOUR).await),
+                    "take" => drop(tokens.take::<String>("login").await),
+                    "sign_in" => drop(tokens.sign_in(sign_in("bob")).await),
+                    "sign_in of a user" => drop(tokens.sign_in(sign_in("bob").user("bob")).await),
+                    "sign_out" => drop(tokens.sign_out().await),
+                    "move_to" => drop(tokens.move_to(session("new")).await),
+                    "remove and get" => {
+                        drop(tokens.remove("api").await);
+                        drop(tokens.get("api").await);
                     }
+                    "insert and take" => {
+                        drop(tokens.insert("api", token("n")).await);
+                        drop(tokens.take::<String>("login").await);
+                    }
+                    "sign_out and insert" => {
+                        drop(tokens.sign_out().await);
+                        drop(tokens.insert("api", token("n")).await);
+                    }
+                    "link_user" => drop(tokens.link_user("ada").await),
+                    "acquire" => {
+                        let acquire = async |_| Ok::<_, std::io::Error>(answer("x"));
+                        drop(tokens.get_or_acquire("other", acquire).await);
+                    }
+                    "two values" => {
+                        drop(tokens.value::<String>("a").await);
+                        drop(tokens.value::<String>("b").await);
+                    }
+                    "keys and put" => {
+                        drop(tokens.keys().await);
+                        drop(tokens.put("v", "x", HOUR).await);
+                    }
+                    _ => drop(tokens.commit().await),
                 })
                 .await;
             let waited = began.elapsed();
             if waited > Duration::from_millis(1050) {
-                slow.push(format!("{policy:?}, {hangs} hang, {how}: {waited:?}, {}", visit.status));
+                slow.push(format!(
+                    "{policy:?}, {hangs} hang, {how}: {waited:?}, {}",
+                    visit.status
+                ));
             }
             store.wake();
             store.release_group();
