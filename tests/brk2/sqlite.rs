@@ -276,3 +276,43 @@ async fn every_name_of_a_file_is_a_name() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// SqliteStore: "shared by all processes of one machine that open the same file". By two names of it, as a hard link has
+/// them, each with a log of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_names_of_one_file_are_one_store_or_an_error() {
+    use common::store::{commit_of, load_one};
+    use tower_token_cache::TokenStore;
+    use tower_token_cache::store::PartitionId;
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a.db"), folder.path().join("b.db"));
+    let one = open(&a).await;
+    std::fs::hard_link(&a, &b).unwrap();
+    let Ok(two) = SqliteStore::open(&b).await else {
+        return;
+    };
+    let id = |number: u8| PartitionId::for_tests("t", &number.to_string());
+    let (mut acknowledged, mut failed) = (Vec::new(), Vec::new());
+    for number in 0..40_u8 {
+        let store = if number.is_multiple_of(2) { &one } else { &two };
+        let commit = commit_of(&id(number), [number; 8], 1, vec![7; 2000]);
+        match store.commit(&[commit]).await.remove(0) {
+            Ok(_) => acknowledged.push(number),
+            Err(error) => failed.push(format!("{number}: {error:?}")),
+        }
+    }
+    drop((one, two));
+    let again = open(&a).await;
+    let mut lost = Vec::new();
+    for number in acknowledged {
+        let loaded = load_one(&again, &id(number)).await;
+        if !loaded.as_ref().is_ok_and(|it| it.entries.len() == 1) {
+            lost.push((number, loaded.map(|it| it.entries.len())));
+        }
+    }
+
+    assert!(
+        lost.is_empty(),
+        "acknowledged and lost: {lost:?}; failed: {failed:?}"
+    );
+}

@@ -337,3 +337,37 @@ async fn a_move_makes_no_partition_too_large() {
         moved.map(drop)
     );
 }
+
+/// README: "A session id that the store does not have … leaves nothing behind". Asked for a value, for its keys, to remove
+/// what is not there.
+#[tokio::test]
+async fn an_invented_id_leaves_nothing_behind() {
+    let server = RedisServer::start();
+    let cache = redis_cache(&server).await;
+    // The namespace has a record of its own.
+    assert!(
+        cache
+            .tokens(session("first"))
+            .keys()
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let before: u64 = server.query("DBSIZE");
+    for number in 0..20 {
+        let tokens = cache.tokens(session(&format!("invented{number}")));
+        assert!(!take(&tokens).await.is_hit());
+        assert!(!tokens.value::<String>("login").await.unwrap().is_hit());
+        assert!(tokens.keys().await.unwrap().is_empty());
+        assert!(tokens.reload().await.unwrap());
+        assert_stored(tokens.commit().await.unwrap());
+    }
+    let read: u64 = server.query("DBSIZE");
+    for number in 0..20 {
+        let tokens = cache.tokens(session(&format!("invented{number}")));
+        tokens.remove("api").await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
+    }
+    let removed: u64 = server.query("DBSIZE");
+    assert_eq!((read - before, removed - read), (0, 0), "read, and removed");
+}
