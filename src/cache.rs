@@ -79,14 +79,14 @@ impl TokenCache {
     /// The same where requests bring their partitions: by the number that is known now, without asking L2.
     #[cfg(feature = "cookie")]
     pub(crate) fn brought_id(&self, partition: &PartitionKey) -> PartitionId {
-        let under = self.0.l2.prefix.known().unwrap_or(Number::FIRST);
+        let under = self.0.l2.number.known().unwrap_or(Number::FIRST);
         self.0.l2.id(partition, under)
     }
 
     /// Whether a session that was issued at this time is from before the last `sign_out_all`.
     #[cfg(feature = "cookie")]
     pub(crate) fn has_revoked(&self, issued_at: Timestamp) -> bool {
-        let number = self.0.l2.prefix.known();
+        let number = self.0.l2.number.known();
         number.is_some_and(|number| number > Number::FIRST && issued_at <= number.began())
     }
 

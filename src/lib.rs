@@ -75,6 +75,9 @@ mod classify;
 mod codec;
 #[cfg(feature = "cookie")]
 pub mod cookie;
+#[cfg(not(feature = "cookie"))]
+#[path = "cookieless.rs"]
+mod cookie;
 mod engine;
 mod error;
 #[cfg(feature = "grants")]
@@ -83,6 +86,11 @@ pub mod key;
 pub mod layer;
 mod lookup;
 mod memory;
+#[cfg(not(feature = "__tests"))]
+mod mutation;
+#[cfg(feature = "__tests")]
+#[doc(hidden)]
+pub mod mutation;
 #[cfg(feature = "oauth2")]
 mod oauth2;
 pub mod outgoing;
@@ -95,11 +103,6 @@ mod random;
 mod reasons;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rejection;
-#[cfg(not(feature = "__tests"))]
-mod sabotage;
-#[cfg(feature = "__tests")]
-#[doc(hidden)]
-pub mod sabotage;
 #[cfg(feature = "seal")]
 pub mod seal;
 mod secret;

@@ -1,5 +1,7 @@
 //! Access tokens and the answers of a token endpoint.
 
+mod entries;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;

@@ -4,10 +4,10 @@ mod acquire;
 mod client;
 mod head;
 mod request;
-mod session;
 mod sessions;
 mod sign_in;
 mod values;
+mod whole_session;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ pub(crate) use self::sessions::Session;
 use self::sessions::Sessions;
 use crate::acquire::Metadata;
 use crate::codec::Value;
+use crate::cookie::Pinned;
 use crate::engine::core::Engine;
 use crate::error::Error;
 use crate::key::{ClientName, PartitionKey, TokenKey, id_token_of, refresh_token_of};
@@ -28,8 +29,6 @@ use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
 use crate::session::Issue;
-#[cfg(feature = "cookie")]
-use crate::store::Pinned;
 use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};
 
@@ -93,7 +92,6 @@ impl Tokens {
     }
 
     /// The same handle, of a session in cookies of at most this size. It has no clones yet.
-    #[cfg(feature = "cookie")]
     pub(crate) fn in_cookies(mut self, slot: &Arc<Pinned>, limit: usize) -> Self {
         if let Some(handle) = Arc::get_mut(&mut self.handle) {
             handle.head.carry(slot.clone(), limit);
@@ -359,27 +357,26 @@ impl Tokens {
 
     async fn read(&self, name: &str) -> Result<Lookup<Value>, Error> {
         let session = self.session()?;
-        let policy = self.failure_policy();
-        let hit = {
-            let mut observed = session.lock_observed();
-            let engine = &self.handle.engine;
-            engine.hit(&session.partition, name, policy, &mut observed)
-        };
-        if let Some((value, _)) = hit {
-            self.read_from(CacheLevel::L1);
+        if let Some((value, _)) = self.hit(session, name) {
             return Ok(Lookup::Hit(value));
         }
         // On the heap, so that the future of a hit is small.
-        Box::pin(self.read_further(session, name, policy)).await
+        Box::pin(self.read_further(session, name)).await
+    }
+
+    /// The value if L1 has it and it needs no second look, and the time.
+    fn hit(&self, session: &Session, name: &str) -> Option<(Value, Timestamp)> {
+        let policy = self.failure_policy();
+        let mut observed = session.lock_observed();
+        let engine = &self.handle.engine;
+        let hit = engine.hit(&session.partition, name, policy, &mut observed)?;
+        self.read_from(CacheLevel::L1);
+        Some(hit)
     }
 
     /// The same where L1 alone is not enough.
-    async fn read_further(
-        &self,
-        session: &Session,
-        name: &str,
-        policy: FailurePolicy,
-    ) -> Result<Lookup<Value>, Error> {
+    async fn read_further(&self, session: &Session, name: &str) -> Result<Lookup<Value>, Error> {
+        let policy = self.failure_policy();
         let mut observed = session.observe();
         let answer = self
             .handle
@@ -392,22 +389,11 @@ impl Tokens {
         Ok(lookup)
     }
 
-    /// The token if L1 has it and it needs no second look, and the time.
+    /// The same for a token.
     pub(crate) fn token_in_l1(&self, key: &TokenKey) -> Option<(Token, Timestamp)> {
         let session = self.handle.sessions.latest()?;
-        let policy = self.failure_policy();
-        let mut observed = session.lock_observed();
-        let entry = self.entry(key);
-        let name = entry.as_ref().as_ref();
-        match self
-            .handle
-            .engine
-            .hit(&session.partition, name, policy, &mut observed)?
-        {
-            (Value::Token(token), now) => {
-                self.read_from(CacheLevel::L1);
-                Some((token, now))
-            }
+        match self.hit(session, self.entry(key).as_ref().as_ref())? {
+            (Value::Token(token), now) => Some((token, now)),
             _ => None,
         }
     }

@@ -78,6 +78,12 @@ impl Cause {
     }
 }
 
+impl From<Meaning> for Cause {
+    fn from(meaning: Meaning) -> Self {
+        Self::of(meaning)
+    }
+}
+
 impl fmt::Debug for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cause")

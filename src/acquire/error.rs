@@ -79,10 +79,9 @@ impl fmt::Display for AcquireError {
 
 impl StdError for AcquireError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        let cause = Cause::of_kind(self.kind);
-        match &self.source {
+        match self.source.as_deref() {
             Some(source) => Some(source as _),
-            None => cause.map(|cause| cause as _),
+            None => Cause::of_kind(self.kind).map(|cause| cause as _),
         }
     }
 }

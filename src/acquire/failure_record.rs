@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::{AcquireError, AcquireErrorKind};
+use super::{AcquireError, AcquireErrorKind, Cause, Meaning};
 use crate::engine::limits::CLOCK_SKEW;
 use crate::key::TokenKey;
 use crate::lookup::Lookup;
@@ -101,10 +101,17 @@ impl FailureRecord {
     /// set by a different clock (another instance's, or this one's before it was adjusted), and does not
     /// count.
     pub(crate) fn error(&self, now: Timestamp) -> Option<AcquireError> {
-        let error = AcquireError::new(self.kind).with_retry_at(Some(self.retry_at));
         let left = self.retry_at.since(now);
-        let lasts = now < self.retry_at && left <= self.pause.saturating_add(CLOCK_SKEW);
-        lasts.then_some(error)
+        if now >= self.retry_at || left > self.pause.saturating_add(CLOCK_SKEW) {
+            return None;
+        }
+        let error = AcquireError::new(self.kind).with_retry_at(Some(self.retry_at));
+        // What a wrapper of the error shows of it is its source.
+        let cause = Cause::from(Meaning {
+            retry_after: Some(left),
+            ..Meaning::of(self.kind)
+        });
+        Some(error.with_source(cause.into()))
     }
 
     /// When it is forgotten.

@@ -60,7 +60,7 @@ impl Builder {
             },
             users: Users::default(),
         };
-        let prefix = match self.brought {
+        let number = match self.brought {
             Some(_) => NamespaceNumber::assumed(),
             None => NamespaceNumber::default(),
         };
@@ -73,7 +73,7 @@ impl Builder {
         let encryption = self.encryption.start(&self.clock, &runtime);
         let (queue, wakeups) = Queue::new();
         let engine = Arc::new(Engine {
-            partitions: Partitions::new(rules.clone(), prefix.clone(), sign_outs.clone()),
+            partitions: Partitions::new(rules.clone(), number.clone(), sign_outs.clone()),
             sign_outs,
             journal,
             coherence: Coherence::new(feed.is_some()),
@@ -81,12 +81,12 @@ impl Builder {
             confirmations: Questions::default(),
             l2: L2 {
                 store: self.store,
-                protection: EntryCodec {
+                codec: EntryCodec {
                     namespace: self.namespace.into(),
                     counters: counters.clone(),
                     encryption,
                 },
-                prefix,
+                number,
                 shards: crate::engine::l2::shards::Shards::default(),
                 hook: self.hook,
                 timeouts: self.timeouts,

@@ -1,5 +1,6 @@
 //! `Timeouts`: how long the store may take.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::ConfigError;
@@ -18,7 +19,7 @@ const ATTEMPT: Duration = Duration::from_millis(250);
 ///     .operation(Duration::from_secs(2));
 /// # let _ = far_away;
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "it has no effect until it is given to `Builder::timeouts`"]
 pub struct Timeouts {
     attempt: Option<Duration>,
@@ -69,6 +70,15 @@ impl Timeouts {
             ));
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Timeouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timeouts")
+            .field("attempt", &self.attempt_time())
+            .field("operation", &self.operation)
+            .finish()
     }
 }
 

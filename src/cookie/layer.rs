@@ -30,6 +30,6 @@ impl CookieStore {
             .brought_by_requests(Self::MAX_SESSION_AGE);
         let cache = adjust(builder).l1(L1::disabled()).build()?;
         cache.keep_fresh(self.0.sealer.ring());
-        Ok(TokenCacheLayer::with_cookies(cache, self.clone()))
+        Ok(TokenCacheLayer::from_source(cache, self.clone().into()))
     }
 }

@@ -109,3 +109,4 @@ pub(crate) use self::fuzz::read_anything;
 pub use self::settings::CookieStoreBuilder;
 pub use self::store::CookieStore;
 pub use crate::session::SameSite;
+pub(crate) use crate::store::Pinned;

@@ -8,20 +8,23 @@ use crate::cache::acquisitions::Acquisitions;
 use crate::engine::acquire::flights::Flights;
 use crate::engine::budget::Budget;
 use crate::engine::coherence::Coherence;
+use crate::engine::error::L2Error;
 use crate::engine::fingerprint::Fingerprint;
 use crate::engine::journal::unacknowledged::SignOuts;
 use crate::engine::journal::writer::Journal;
 use crate::engine::l1::table::Partitions;
 use crate::engine::l2::calls::L2;
 use crate::engine::l2::questions::Questions;
+use crate::engine::namespace::Number;
 use crate::engine::partition::rules::Rules;
 use crate::engine::runtime::operations::Operations;
 use crate::engine::runtime::thread::EngineThread;
 use crate::engine::sign_out::owed_users::UserSignOuts;
 use crate::engine::write_behind::deferred::Deferred;
 use crate::engine::write_behind::queue::Queue;
+use crate::key::PartitionKey;
 use crate::policy::{FailurePolicy, WriteMode};
-use crate::store::{Loaded, Revision};
+use crate::store::{Loaded, PartitionId, Revision};
 use crate::telemetry::Counters;
 use crate::time::{Clock, Now};
 
@@ -65,6 +68,19 @@ impl Engine {
             self.wake_up(now.sleeps);
         }
         now
+    }
+
+    /// The namespace's number. L2 is asked if it is not known.
+    pub(crate) async fn number(&self) -> Result<Number, L2Error> {
+        match self.l2.number.settled() {
+            Some(number) => Ok(number),
+            None => self.look_up_number().await,
+        }
+    }
+
+    /// The partition's present id in the store.
+    pub(crate) async fn id(&self, key: &PartitionKey) -> Result<PartitionId, L2Error> {
+        Ok(self.l2.id(key, self.number().await?))
     }
 
     #[cold]

@@ -87,7 +87,7 @@ impl Engine {
 
     #[cfg(feature = "seal")]
     async fn check_ring(&self, timeout: Duration) -> Option<Result<(), KeyRingError>> {
-        let ring = self.l2.protection.encryption.as_ref()?.ring.clone();
+        let ring = self.l2.codec.encryption.as_ref()?.ring.clone();
         let read = self.asked(timeout, async move { ring.refresh().await });
         let unreachable =
             |no_answer: L2Error| KeyRingErrorKind::Unreachable.because(no_answer.error);

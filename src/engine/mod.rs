@@ -22,10 +22,56 @@
 //! count of sign-outs (`journal::unacknowledged`), which import no other part; `runtime::{detached, bounded}` are
 //! methods of `Engine`.
 //!
-//! A hit is understood from five files: `layer/settings.rs` makes the handle, `tokens.rs` asks, and then come
-//! [`read`] (`hit`), [`l1::table`] (`hit`) and [`partition::answer`] (`fresh_value`). It takes no await and no
-//! I/O, and three looks elsewhere: at the proofs of the feed ([`trust`], `usable_era`), at the epochs of linked users
-//! ([`partition::links`]), and at whether the order of eviction has to record the use ([`l1::eviction`]).
+//! # A hit
+//!
+//! Five files: `layer/settings.rs` makes the handle, `tokens.rs` asks, and then come [`read`] (`hit`),
+//! [`l1::table`] (`hit`) and [`partition::answer`] (`fresh_value`). It takes no await and no I/O, and five looks
+//! elsewhere:
+//!
+//! - at the clocks (`Engine::now` in [`core`]): after a sleep of the machine a new era begins, and memory is compared with L2;
+//! - at the proofs of the feed ([`trust`], `usable_era`);
+//! - at the epochs of linked users ([`partition::links`]);
+//! - at what the handle observes, once per handle ([`partition::observed`], `observe`);
+//! - at whether the order of eviction has to record the use ([`l1::eviction`]).
+//!
+//! Where `fresh_value` has nothing and the policy is [`Degrade`](crate::FailurePolicy::Degrade), a value that would have to
+//! be compared is served all the same while L2 does not answer (`stale_value`, and `short_circuits` in [`fallback`]).
+//!
+//! # A refresh
+//!
+//! Nine files. Others have a say only where a step fails.
+//!
+//! 1. `acquisition.rs` (`find`): the token in memory or L2 will not do, and the handle asks for one.
+//! 2. [`acquire::join`]: joins the flight that acquires it, or starts one.
+//! 3. [`acquire::flight`] (`acquire`): takes the lock and the lease, and reads L2 again (`look`), which writes pending
+//!    changes of these tokens first.
+//! 4. [`acquire::lease`] (`guard`): the lease is renewed while the call runs; the call runs only while it is held.
+//! 5. [`acquire::ask`]: waits for a call slot, reserves room, and asks the provider.
+//! 6. [`acquire::commit`]: queues the answer as an acquired batch, which memory does not show yet, and waits for L2.
+//! 7. [`write_behind::group`] (`take_work`, `commit_group`): sends it, with the work of other partitions.
+//! 8. [`write_behind::settle`]: hands L2's answer to the partition.
+//! 9. [`partition::acks`] (`committed`): memory shows the tokens, and the flight learns that they are stored. It publishes
+//!    them to all waiters, and releases the lease.
+//!
+//! Other instances hear of it in [`coherence::events`].
+//!
+//! # Terms of the engine
+//!
+//! Those of users are in the crate's glossary.
+//!
+//! | term | meaning |
+//! |---|---|
+//! | life | a partition in L2, from its first commit to its end; a change continues the life in which it was made, or is dropped: [`partition::life`] |
+//! | loss | L2 has no longer a life that should not have ended: it has lost this partition alone, or everything: [`partition::loss`] |
+//! | marker | the record of the namespace's number in L2; if it is gone or another, L2 has lost everything |
+//! | epoch | a record in L2 that has a number and no entries; to raise it signs out all that depends on it: [`partition::links`] has those of users |
+//! | number | the namespace's epoch, and a part of every partition's name in L2: [`namespace`]; `under` is the number at the time of some work |
+//! | era | counts the times when changes may have gone unheard; what memory has of an earlier era is compared with L2: [`trust`] |
+//! | hint | an announcement of the feed: a partition, an epoch or the number may have changed: [`partition::hints`] |
+//! | floor | what was known of a partition when a read of L2 began; if that has changed at the end, the read is overtaken: [`partition::merge`] |
+//! | observed | what a handle saw at its first use of a partition; a sign-out since refuses its changes: [`partition::observed`] |
+//! | flight | one acquisition in progress, which all requests that need the token wait for: [`acquire::flight`] |
+//! | acquired batch | the tokens of one acquisition, committed together and on a condition: [`partition::change`] |
 
 pub(crate) mod acquire;
 pub(crate) mod budget;

@@ -46,10 +46,10 @@ impl Number {
 
 /// What this process knows of the number. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NamespaceNumber(pub(crate) Arc<Known>);
+pub(crate) struct NamespaceNumber(pub(crate) Arc<KnownNumber>);
 
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct KnownNumber {
     /// 0 while unknown.
     number: AtomicU64,
     /// L2 was asked, and no hint has come since that the number may have changed.
@@ -68,10 +68,10 @@ impl NamespaceNumber {
     /// Begins with the first number before L2 was asked: for partitions that are brought by requests, and
     /// named before anything can be awaited.
     pub(crate) fn assumed() -> Self {
-        let prefix = Self::default();
+        let number = Self::default();
         let first = Number::FIRST.get();
-        prefix.0.number.store(first, Ordering::Release);
-        prefix
+        number.0.number.store(first, Ordering::Release);
+        number
     }
 
     pub(crate) fn known(&self) -> Option<Number> {

@@ -11,8 +11,8 @@ use crate::engine::trust::FeedState;
 use crate::error::Error;
 use crate::key::{ClientName, PartitionKey, TokenKey};
 use crate::lookup::{CacheLevel, Lookup};
+use crate::mutation::{self, Mutation};
 use crate::policy::FailurePolicy;
-use crate::sabotage::{self, Sabotage};
 use crate::time::Timestamp;
 use crate::token::Token;
 
@@ -122,7 +122,7 @@ impl Engine {
             Ok(()) => (CacheLevel::L2, Lookup::Absent),
             Err(failure) => {
                 self.degrade(policy, failure)?;
-                let otherwise = match sabotage::is(Sabotage::AbsentWhenUnavailable) {
+                let otherwise = match mutation::is(Mutation::AbsentWhenUnavailable) {
                     true => Lookup::Absent,
                     false => Lookup::Unavailable,
                 };

@@ -181,7 +181,7 @@ impl Engine {
         self.flush(key).await?;
         let (whole, _) = self
             .fetch(key, |state, now| Whole {
-                under: state.prefix,
+                under: state.number,
                 generation: state.generation.unwrap_or(0),
                 // A partition that has ended is as good as absent.
                 version: if state.ended(now) { 0 } else { state.version },
@@ -199,7 +199,7 @@ impl Engine {
         generation: u64,
         entries: &[(TokenKey, Value)],
     ) -> Commit {
-        let writer = self.l2.protection.writer(&partition, generation);
+        let writer = self.l2.codec.writer(&partition, generation);
         let changes = entries.iter();
         let changes = changes.map(|(name, value)| writer.change(name.as_ref(), Some(value)));
         let changes = changes.collect();

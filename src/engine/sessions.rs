@@ -104,7 +104,7 @@ impl Engine {
     /// Whether a session with these links is signed out. L2 is asked for the epoch of each link.
     pub(crate) async fn are_over(self: &Arc<Self>, links: &Links) -> Result<bool, L2Error> {
         let asked = links.iter().map(async |link| {
-            let namespace = &self.l2.protection.namespace;
+            let namespace = &self.l2.codec.namespace;
             let id = PartitionId::from_digest(namespace.clone(), link.epoch.digest);
             let hints = link.epoch.hints();
             let revision = self.ask::<Revision>(id).await?;
@@ -126,7 +126,7 @@ impl Engine {
         });
         let is_believed = links.is_some();
         for link in links.iter().flat_map(Links::iter) {
-            let namespace = &self.l2.protection.namespace;
+            let namespace = &self.l2.codec.namespace;
             let id = PartitionId::from_digest(namespace.clone(), link.epoch.digest);
             let hints = link.epoch.hints();
             let begin = Raise::Begin(link.number);
@@ -256,7 +256,7 @@ impl Engine {
         id: &PartitionId,
         loaded: &Loaded,
     ) {
-        let names = self.l2.protection.small_names(id, loaded);
+        let names = self.l2.codec.small_names(id, loaded);
         let links = Links::among(names.iter(), &self.rules.users);
         self.unlist(session, &links);
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::engine::core::Engine;
+use crate::mutation::{self, Mutation};
 use crate::race::{Either, race};
-use crate::sabotage::{self, Sabotage};
 
 /// The result of [`TokenCache::shutdown`](crate::TokenCache::shutdown).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Engine {
             }
         });
         let in_time = matches!(self.bounded(deadline, drained).await, Ok(Ok(())));
-        let abandoned = match sabotage::is(Sabotage::ShutdownWithoutDrain) {
+        let abandoned = match mutation::is(Mutation::ShutdownWithoutDrain) {
             true => 0,
             false => self.budget.pending(),
         };
@@ -73,7 +73,7 @@ impl Engine {
         self.operations.ended().await;
         // A flight that has spent a refresh token has its successor to write.
         self.flights.all_ended().await;
-        if !sabotage::is(Sabotage::ShutdownWithoutDrain) {
+        if !mutation::is(Mutation::ShutdownWithoutDrain) {
             self.budget.drained().await;
         }
         self.sign_outs.all_acknowledged().await;

@@ -20,9 +20,9 @@ use crate::engine::partition::observed::Observed;
 use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Lookup;
+use crate::mutation::{self, Mutation};
 use crate::policy::FailurePolicy;
 use crate::random::{SLIGHTLY, jittered};
-use crate::sabotage::{self, Sabotage};
 use crate::secret::Secret;
 use crate::store::{Commit, Expected, Outcome};
 
@@ -170,7 +170,7 @@ impl Engine {
                 } => CommitReply {
                     version,
                     previous,
-                    life: self.life(life),
+                    life: self.l2.life(life),
                     remaining,
                 },
                 Outcome::Stale { .. } => return Ok(Err(SignedOut)),
@@ -208,7 +208,7 @@ impl Engine {
                 value: state.answer_as_read(name.as_ref(), now),
                 version: 0,
                 waits: state.waits(name.as_ref()),
-                under: state.prefix,
+                under: state.number,
                 generation: state.generation.unwrap_or(0),
                 life: state.life_at(now.moment),
                 base: CommitBase {
@@ -238,12 +238,12 @@ impl Engine {
         under: Number,
     ) -> Commit {
         let partition = self.l2.id(key, under);
-        let writer = self.l2.protection.writer(&partition, source.generation);
-        let kept = Some(mark).filter(|_| !sabotage::is(Sabotage::TakenWithoutMark));
+        let writer = self.l2.codec.writer(&partition, source.generation);
+        let kept = Some(mark).filter(|_| !mutation::is(Mutation::TakenWithoutMark));
         let change = writer.change(name.as_ref(), kept);
         let expected = Expected::new(change.entry, source.version);
-        let expected = Some(expected).filter(|_| !sabotage::is(Sabotage::TakeWithoutCompareAndSet));
-        let sealed = self.l2.protection.seals();
+        let expected = Some(expected).filter(|_| !mutation::is(Mutation::TakeWithoutCompareAndSet));
+        let sealed = self.l2.codec.seals();
         let life = source.life.filter(|life| life.sealed == sealed);
         Commit {
             id: self.queue.next_id(),

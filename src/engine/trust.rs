@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::time::Moment;
 
 /// How long a proof of the feed is valid. A feed that is alive gives one every half second.
@@ -23,10 +23,10 @@ impl Era {
 
 /// The proofs of the feed. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FeedTrust(Option<Arc<Known>>);
+pub(crate) struct FeedTrust(Option<Arc<Proofs>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct Proofs {
     /// Grows whenever any partition may have changed. What memory has of another era is compared with L2
     /// before it is used. 0 until the feed begins.
     era: AtomicU32,
@@ -62,15 +62,15 @@ impl FeedTrust {
 
     /// The era in which a read begins.
     pub(crate) fn era(&self) -> Era {
-        let known = self.0.as_ref();
-        known.map_or(Era::NONE, |known| known.era())
+        let proofs = self.0.as_ref();
+        proofs.map_or(Era::NONE, |proofs| proofs.era())
     }
 
     /// The era that a partition has to have to be used without asking L2; [`Era::STALE`] where none may.
     pub(crate) fn usable_era(&self, now: Moment) -> Era {
         match &self.0 {
-            Some(known) if !known.is_alive(now) || known.doubts_number() => Era::STALE,
-            Some(known) => known.era(),
+            Some(proofs) if !proofs.is_alive(now) || proofs.doubts_number() => Era::STALE,
+            Some(proofs) => proofs.era(),
             None => Era::NONE,
         }
     }
@@ -78,39 +78,39 @@ impl FeedTrust {
     pub(crate) fn feed_state(&self, now: Moment) -> FeedState {
         match &self.0 {
             None => FeedState::None,
-            Some(known) if known.is_alive(now) => FeedState::Alive,
+            Some(proofs) if proofs.is_alive(now) => FeedState::Alive,
             Some(_) => FeedState::Lost,
         }
     }
 
     /// Until when no change is missing from the events that were received.
     pub(crate) fn until(&self) -> Moment {
-        let known = self.0.as_ref();
-        known.map_or(Moment::default(), |known| known.until())
+        let proofs = self.0.as_ref();
+        proofs.map_or(Moment::default(), |proofs| proofs.until())
     }
 
     /// Whether the namespace's number may have changed since L2 was last asked: all partitions may be signed
     /// out.
     pub(crate) fn doubts_number(&self) -> bool {
-        self.0.as_ref().is_some_and(|known| known.doubts_number())
+        self.0.as_ref().is_some_and(|proofs| proofs.doubts_number())
     }
 
     /// The number of hints. To be read before L2 is asked for the number.
     pub(crate) fn number_hints(&self) -> u32 {
-        let known = self.0.as_ref();
-        known.map_or(0, |known| known.number_hints.load(Ordering::Acquire))
+        let proofs = self.0.as_ref();
+        proofs.map_or(0, |proofs| proofs.number_hints.load(Ordering::Acquire))
     }
 
     /// L2 was asked for the number when there had been this many hints.
     pub(crate) fn number_is_known(&self, hints: u32) {
-        if let Some(known) = &self.0 {
-            known.number_answered.fetch_max(hints, Ordering::AcqRel);
+        if let Some(proofs) = &self.0 {
+            proofs.number_answered.fetch_max(hints, Ordering::AcqRel);
         }
     }
 
     pub(crate) fn hear_number(&self) {
-        if let Some(known) = &self.0 {
-            known.number_hints.fetch_add(1, Ordering::AcqRel);
+        if let Some(proofs) = &self.0 {
+            proofs.number_hints.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -121,24 +121,24 @@ impl FeedTrust {
 
     /// Any partition may have changed.
     pub(crate) fn begin_era(&self) {
-        let Some(known) = &self.0 else { return };
+        let Some(proofs) = &self.0 else { return };
         // Wraps long before it reaches [`Era::STALE`].
         let next = |era: u32| Some((era % (1 << 31)) + 1);
-        let _ = known
+        let _ = proofs
             .era
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
     pub(crate) fn believe_until(&self, moment: Moment) {
-        if let Some(known) = &self.0 {
-            known.until.store(moment.as_millis(), Ordering::Release);
+        if let Some(proofs) = &self.0 {
+            proofs.until.store(moment.as_millis(), Ordering::Release);
         }
     }
 
     /// The last proof is no longer valid.
     pub(crate) fn lapse(&self, now: Moment) {
-        if let Some(known) = &self.0 {
-            known.until.fetch_min(now.as_millis(), Ordering::AcqRel);
+        if let Some(proofs) = &self.0 {
+            proofs.until.fetch_min(now.as_millis(), Ordering::AcqRel);
         }
     }
 
@@ -148,7 +148,7 @@ impl FeedTrust {
     }
 }
 
-impl Known {
+impl Proofs {
     fn era(&self) -> Era {
         Era(self.era.load(Ordering::Acquire))
     }
@@ -163,6 +163,6 @@ impl Known {
     }
 
     fn is_alive(&self, now: Moment) -> bool {
-        now < self.until() || sabotage::is(Sabotage::FeedBelievedForEver)
+        now < self.until() || mutation::is(Mutation::FeedBelievedForEver)
     }
 }

@@ -2,21 +2,18 @@
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE};
 
+use crate::cookie;
 use crate::tokens::Tokens;
 
 /// One request and its response.
 #[derive(Default)]
-pub(crate) struct Exchange(
-    #[cfg(feature = "cookie")] pub(super) Option<crate::cookie::Exchange>,
-    #[cfg(not(feature = "cookie"))] (),
-);
+pub(crate) struct Exchange(pub(super) Option<cookie::Exchange>);
 
 impl Exchange {
     /// The values of the `Set-Cookie` lines that the response to the request of this handle needs. Later changes
     /// are too late.
     #[inline]
     pub(crate) fn finish(self, tokens: &Tokens) -> Vec<String> {
-        #[cfg(feature = "cookie")]
         if let Some(exchange) = self.0 {
             return exchange.finish();
         }

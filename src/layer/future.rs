@@ -30,11 +30,11 @@ pin_project! {
             guard: Option<(RequestGuard, Exchange)>,
         },
         /// The response is up to this layer.
-        Own { answer: Answer<B> },
+        Own { answer: OwnAnswer<B> },
     }
 }
 
-enum Answer<B> {
+enum OwnAnswer<B> {
     /// The response waits for its changes. Few do: the others carry no room for it.
     Committing(Pin<Box<Committing<B>>>),
     Refused(Refusal),
@@ -61,7 +61,7 @@ impl<F, B> ResponseFuture<F, B> {
     pub(super) fn refused(refusal: Refusal) -> Self {
         Self {
             state: State::Own {
-                answer: Answer::Refused(refusal),
+                answer: OwnAnswer::Refused(refusal),
             },
         }
     }
@@ -84,7 +84,7 @@ where
                 let Some(commit) = guard.0.commit_before_head() else {
                     return Poll::Ready(outcome.map(|response| guarded(response, guard, exchange)));
                 };
-                let mut answer = Answer::committing(commit, outcome?, guard, exchange);
+                let mut answer = OwnAnswer::committing(commit, outcome?, guard, exchange);
                 let response = answer.poll(cx);
                 if response.is_pending() {
                     state.set(State::Own { answer });
@@ -96,7 +96,7 @@ where
     }
 }
 
-impl<B: Body> Answer<B> {
+impl<B: Body> OwnAnswer<B> {
     #[cold]
     fn committing(
         commit: CommitWait,

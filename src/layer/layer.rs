@@ -1,4 +1,4 @@
-//! `TokenCacheLayer`.
+//! `TokenCacheLayer`: its settings. What it does with a request is in `service.rs`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,8 +8,6 @@ use tower_layer::Layer;
 use super::TokenCacheService;
 use super::settings::{Settings, Source};
 use crate::cache::TokenCache;
-#[cfg(feature = "cookie")]
-use crate::cookie::CookieStore;
 use crate::key::{KeyExtractor, RequestHead};
 use crate::policy::{FailurePolicy, InvalidKey, MissingKey, WriteMode};
 
@@ -46,16 +44,10 @@ impl TokenCacheLayer {
         Self::from_source(cache, Source::Key(Arc::new(key)))
     }
 
-    /// A layer over sessions in cookies, and the cache that works on them.
-    #[cfg(feature = "cookie")]
-    pub(crate) fn with_cookies(cache: TokenCache, store: CookieStore) -> Self {
-        Self::from_source(cache, Source::Cookies(store))
-    }
-
-    fn from_source(cache: TokenCache, key: Source) -> Self {
+    /// A layer over this cache, for the requests of this source.
+    pub(crate) fn from_source(cache: TokenCache, key: Source) -> Self {
         let issues = match &key {
             Source::Key(key) => key.issues().cloned(),
-            #[cfg(feature = "cookie")]
             Source::Cookies(_) => None,
         };
         let invalid_key = match issues {

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::Exchange;
 use crate::cache::TokenCache;
-#[cfg(feature = "cookie")]
-use crate::cookie::CookieStore;
+use crate::cookie::{self, CookieStore};
 use crate::key::{KeyError, KeyExtractor, PartitionKey, RequestHead};
 use crate::policy::{FailurePolicy, InvalidKey, MissingKey, WriteMode};
 use crate::session::{self, Issue};
@@ -30,11 +29,16 @@ pub(crate) struct Settings {
 
 /// Where the partition of a request comes from.
 #[derive(Clone)]
-pub(super) enum Source {
+pub(crate) enum Source {
     Key(Arc<dyn KeyExtractor>),
     /// The request brings it along.
-    #[cfg(feature = "cookie")]
     Cookies(CookieStore),
+}
+
+impl From<CookieStore> for Source {
+    fn from(store: CookieStore) -> Self {
+        Self::Cookies(store)
+    }
 }
 
 /// Why a request does not reach the inner service.
@@ -53,15 +57,10 @@ impl Settings {
         &self,
         head: &RequestHead<'_>,
     ) -> Result<(RequestGuard, Exchange), Refusal> {
-        #[cfg_attr(
-            not(feature = "cookie"),
-            expect(clippy::infallible_destructuring_match, reason = "one of two")
-        )]
         let extractor = match &self.key {
             Source::Key(key) => key,
-            #[cfg(feature = "cookie")]
             Source::Cookies(store) => {
-                let (exchange, key) = crate::cookie::Exchange::begin(store, &self.cache, head);
+                let (exchange, key) = cookie::Exchange::begin(store, &self.cache, head);
                 let tokens = self
                     .tokens(Some(key), head)
                     .in_cookies(exchange.pinned(), exchange.limit());

@@ -13,10 +13,10 @@ pub(crate) struct Issue {
     cookie: Cookie,
     /// The session that the cookie of the request names, and when that was issued.
     had: Option<Found>,
-    state: Mutex<State>,
+    state: Mutex<LineState>,
 }
 
-struct State {
+struct LineState {
     line: Line,
     /// The head is on its way, or there will be none.
     is_closed: bool,
@@ -30,7 +30,7 @@ enum Line {
 }
 
 /// A response head that has not gone out.
-pub(crate) struct Open<'a>(MutexGuard<'a, State>);
+pub(crate) struct Open<'a>(MutexGuard<'a, LineState>);
 
 impl Open<'_> {
     /// The handle has a new session: the head gives the browser its cookie.
@@ -54,7 +54,7 @@ impl Issue {
         Self {
             cookie,
             had: found.ok().flatten(),
-            state: Mutex::new(State {
+            state: Mutex::new(LineState {
                 line,
                 is_closed: false,
             }),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Moment, Timestamp, millis};
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 
 /// By how much the two clocks may move apart before that is a step or a sleep.
 const STEP: i64 = 1000;
@@ -109,7 +109,7 @@ impl Sleep {
         let (wall, ran) = read();
         let now = ahead(wall, ran);
         let step = now - self.ahead.load(Ordering::Relaxed);
-        if step > STEP && !sabotage::is(Sabotage::SleepUnnoticed) {
+        if step > STEP && !mutation::is(Mutation::SleepUnnoticed) {
             self.total.fetch_add(step.unsigned_abs(), Ordering::Relaxed);
             self.count.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,22 +1,18 @@
 //! Changes that the response head carries, where sessions live in cookies.
 
-#[cfg(feature = "cookie")]
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::cookie::Pinned;
 use crate::error::Error;
-#[cfg(feature = "cookie")]
-use crate::store::Pinned;
 
 /// A handle's relation to the response head: none, unless its session lives in cookies.
 #[derive(Default)]
 pub(super) struct Head {
-    #[cfg(feature = "cookie")]
     pinned: Option<InCookies>,
     sent: AtomicBool,
 }
 
-#[cfg(feature = "cookie")]
 struct InCookies {
     slot: Arc<Pinned>,
     limit: usize,
@@ -25,13 +21,11 @@ struct InCookies {
 /// What has to be compared after a change.
 #[must_use]
 pub(crate) struct Before {
-    #[cfg_attr(not(feature = "cookie"), expect(dead_code))]
     refusals: u64,
 }
 
 impl Head {
     /// The session is in cookies of at most this size.
-    #[cfg(feature = "cookie")]
     pub(super) fn carry(&mut self, slot: Arc<Pinned>, limit: usize) {
         self.pinned = Some(InCookies { slot, limit });
     }
@@ -39,10 +33,7 @@ impl Head {
     /// Whether the response head carries what changes.
     #[inline]
     pub(super) fn carries(&self) -> bool {
-        #[cfg(feature = "cookie")]
-        return self.pinned.is_some();
-        #[cfg(not(feature = "cookie"))]
-        false
+        self.pinned.is_some()
     }
 
     /// The response head is on its way.
@@ -63,7 +54,6 @@ impl Head {
         if self.is_closed() {
             return Err(Error::ResponseSent);
         }
-        #[cfg(feature = "cookie")]
         if let Some(cookies) = &self.pinned {
             let (refusals, _) = cookies.slot.refusals();
             return Ok(Some(Before { refusals }));
@@ -73,7 +63,6 @@ impl Head {
 
     /// Called after a change that the store has been told of: whether the head will carry it.
     pub(super) fn after_change(&self, before: Option<Before>) -> Result<(), Error> {
-        #[cfg(feature = "cookie")]
         if let (Some(before), Some(cookies)) = (&before, &self.pinned) {
             let (refusals, size) = cookies.slot.refusals();
             let limit = cookies.limit;

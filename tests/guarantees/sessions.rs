@@ -35,6 +35,25 @@ async fn every_session_of_a_user_is_signed_out_and_no_other() {
     assert_eq!(other.sessions_of("bob").await.unwrap().len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_while_it_is_linked_is_not_linked() {
+    let store = seeded().await;
+    let (one, other) = (cache(store.clone()), cache(store.clone()));
+    let tokens = one.tokens(session("s"));
+    assert!(access(&tokens, "graph").await.is_some());
+    store.hold_group(1);
+    let groups = store.groups();
+    let linking = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.link_user("ada").await }
+    });
+    eventually("the link is on its way", async || store.groups() > groups).await;
+    assert_stored(other.tokens(session("s")).sign_out().await.unwrap());
+    store.release_group();
+    assert!(matches!(linking.await.unwrap(), Err(Error::SignedOut)));
+    assert!(other.sessions_of("ada").await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn a_user_without_sessions_is_no_error_and_a_dead_l2_is_one() {
     let store = TestStore::default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
-use tower_token_cache::sabotage::{self, Sabotage};
+use tower_token_cache::mutation::{self, Mutation};
 use tower_token_cache::{
     Error, FailurePolicy, Lookup, MemoryStore, RedisStore, TokenCache, TokenStore, Tokens,
 };
@@ -58,7 +58,7 @@ async fn one_of_fifty_takers_gets_it() {
 async fn without_compare_and_set_several_get_it() {
     let store = SteppingStore::default();
     let caches = [cache(store.clone()), cache(store)];
-    sabotage::choose(Some(Sabotage::TakeWithoutCompareAndSet));
+    mutation::choose(Some(Mutation::TakeWithoutCompareAndSet));
     assert!(takers(&caches, "s").await > 1);
 }
 
@@ -286,7 +286,7 @@ async fn a_put_that_is_repeated_does_not_bring_the_value_back() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_mark_a_repeated_put_brings_it_back() {
-    sabotage::choose(Some(Sabotage::TakenWithoutMark));
+    mutation::choose(Some(Mutation::TakenWithoutMark));
     assert_eq!(given_after_a_repeated_put().await, 2);
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
-use tower_token_cache::sabotage::{self, Sabotage};
+use tower_token_cache::mutation::{self, Mutation};
 use tower_token_cache::{Lookup, RedisStore, SqliteStore, TokenCache};
 
 use common::assert_stored;
@@ -86,7 +86,7 @@ async fn taker() {
         return;
     };
     if std::env::var_os(BROKEN).is_some() {
-        sabotage::choose_for_all(Sabotage::TakeWithoutCompareAndSet);
+        mutation::choose_for_all(Mutation::TakeWithoutCompareAndSet);
     }
     let cache = cache(&store).await;
     // The first use of a store takes longer.

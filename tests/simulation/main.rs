@@ -55,7 +55,7 @@ mod verdict;
 mod world;
 
 use run::{Outcome, run};
-use tower_token_cache::sabotage::Sabotage;
+use tower_token_cache::mutation::Mutation;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -63,7 +63,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// Runs the seeds on two threads; the first that fails, and why. With `SIM_ALL` it goes on and
 /// prints them all.
-fn search(seeds: u64, sabotage: Option<Sabotage>) -> Option<(u64, String)> {
+fn search(seeds: u64, mutation: Option<Mutation>) -> Option<(u64, String)> {
     let all = number("SIM_ALL").is_some();
     let begin = number("SIM_FIRST").unwrap_or(0);
     names::names();
@@ -77,7 +77,7 @@ fn search(seeds: u64, sabotage: Option<Sabotage>) -> Option<(u64, String)> {
                     redemptions: more,
                     time: longer,
                     ..
-                } = run(seed, false, sabotage);
+                } = run(seed, false, mutation);
                 redemptions += more;
                 time += longer;
                 if let Some(violation) = violation {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tower_token_cache::sabotage::{self, Sabotage};
+use tower_token_cache::mutation::{self, Mutation};
 use tower_token_cache::{Acquisitions, BreakerState, L1, PartitionKey, TokenCache};
 
 use super::client::Client;
@@ -84,18 +84,18 @@ struct Run {
 }
 
 /// One run of an engine that may be broken on purpose.
-pub fn run(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Outcome {
+pub fn run(seed: u64, verbose: bool, mutation: Option<Mutation>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime");
     tower_token_cache::seed_randomness(Some(seed));
-    sabotage::choose(sabotage);
+    mutation::choose(mutation);
     let outcome = runtime.block_on(async {
         let world = World::new(seed, verbose);
         let keeper = tokio::spawn(world.clone().keep_time());
-        let mut run = Run::new(world.clone(), seed, sabotage);
+        let mut run = Run::new(world.clone(), seed, mutation);
         run.go().await;
         keeper.abort();
         let mut state = world.lock();
@@ -108,7 +108,7 @@ pub fn run(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Outcome {
         }
     });
     tower_token_cache::seed_randomness(None);
-    sabotage::choose(None);
+    mutation::choose(None);
     outcome
 }
 
@@ -117,7 +117,7 @@ async fn pause(millis: u64) {
 }
 
 impl Run {
-    fn new(world: World, seed: u64, sabotage: Option<Sabotage>) -> Self {
+    fn new(world: World, seed: u64, mutation: Option<Mutation>) -> Self {
         let mut state = world.lock();
         let rng = &mut state.rng;
         let l1 = match rng.below(6) {
@@ -144,7 +144,7 @@ impl Run {
                 _ => Lost::Nothing,
             },
             // An engine that is broken elsewhere is looked for without them.
-            values: sabotage.is_none() && seed % 4 == 3,
+            values: mutation.is_none() && seed % 4 == 3,
         }
         .consistent();
         if profile.line_fails {
@@ -155,11 +155,11 @@ impl Run {
         }
         drop(state);
         // What is rare is looked for where it can happen.
-        let profile = match sabotage {
+        let profile = match mutation {
             _ if std::env::var("SIM_FOCUS").is_ok()
                 || matches!(
-                    sabotage,
-                    Some(Sabotage::RecoveryAfterSignOut | Sabotage::VersionsWithoutHistory)
+                    mutation,
+                    Some(Mutation::RecoveryAfterSignOut | Mutation::VersionsWithoutHistory)
                 ) =>
             {
                 Profile {
@@ -172,14 +172,14 @@ impl Run {
                     ..profile
                 }
             }
-            Some(Sabotage::LinksIgnored) => Profile {
+            Some(Mutation::LinksIgnored) => Profile {
                 users: true,
                 keys: Lost::Nothing,
                 loses_data: false,
                 moves: false,
                 ..profile
             },
-            Some(Sabotage::NumberIgnored) => Profile {
+            Some(Mutation::NumberIgnored) => Profile {
                 keys: Lost::Marker,
                 users: false,
                 loses_data: false,
@@ -187,14 +187,14 @@ impl Run {
                 crashes: true,
                 ..profile
             },
-            Some(Sabotage::LifeIgnored) => Profile {
+            Some(Mutation::LifeIgnored) => Profile {
                 keys: Lost::Session,
                 users: false,
                 loses_data: false,
                 moves: false,
                 ..profile
             },
-            Some(Sabotage::TakeWithoutCompareAndSet) => Profile {
+            Some(Mutation::TakeWithoutCompareAndSet) => Profile {
                 values: true,
                 ..profile
             },

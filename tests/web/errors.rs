@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use http::StatusCode;
@@ -168,17 +169,43 @@ async fn an_error_of_oauth2_has_one_status_in_each_wrapper() {
     }
 }
 
+const PAUSE: Duration = Duration::from_secs(1000);
+
+async fn assert_paused(wrapper: &str, error: BoxError) {
+    let Error::Acquire(error) = failure(&tokens(), error).await else {
+        panic!("{wrapper}")
+    };
+    let now = tower_token_cache::Timestamp::now();
+    let left = error.retry_at().expect("a pause").since(now).as_secs();
+    assert!((900..=1000).contains(&left), "{wrapper}: {left}");
+}
+
 #[tokio::test]
 async fn a_pause_is_kept_in_each_wrapper() {
-    let pause = std::time::Duration::from_secs(1000);
-    let make = || ProviderError::refused("slow_down").with_retry_after(pause);
+    let make = || ProviderError::refused("slow_down").with_retry_after(PAUSE);
     for (wrapper, error) in wrapped(make) {
-        let Error::Acquire(error) = failure(&tokens(), error).await else {
-            panic!("{wrapper}")
+        assert_paused(wrapper, error).await;
+    }
+}
+
+#[tokio::test]
+async fn the_pause_of_a_failure_that_is_remembered_is_kept_in_each_wrapper() {
+    let cases = [
+        || ProviderError::refused("slow_down").with_retry_after(PAUSE),
+        || ProviderError::status(StatusCode::BAD_GATEWAY).with_retry_after(PAUSE),
+    ];
+    for case in cases {
+        let tokens = tokens();
+        failure(&tokens, case().into()).await;
+        let Error::Acquire(remembered) = failure(&tokens, "not asked".into()).await else {
+            panic!("it is remembered")
         };
-        let now = tower_token_cache::Timestamp::now();
-        let left = error.retry_at().expect("a pause").since(now).as_secs();
-        assert!((900..=1000).contains(&left), "{wrapper}: {left}");
+        for (wrapper, error) in wrapped(|| remembered.clone()) {
+            assert_paused(wrapper, error).await;
+        }
+        for (wrapper, error) in wrapped(|| Error::Acquire(remembered.clone())) {
+            assert_paused(wrapper, error).await;
+        }
     }
 }
 

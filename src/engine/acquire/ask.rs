@@ -14,7 +14,7 @@ use crate::engine::acquire::call::{Call, Gate, NoAnswer, Within};
 use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::lease::{About, Guarded, GuardedFuture, Panicked, finish};
 use crate::engine::acquire::lease_wait::RedemptionGuard;
-use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Outcome, timed_out};
+use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, FlightEnd, timed_out};
 use crate::engine::budget::Permit;
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::partition::state::State;
@@ -63,7 +63,7 @@ impl Flight {
         call: Call,
         seen: &RefreshState,
         guard: &mut RedemptionGuard,
-    ) -> Outcome {
+    ) -> FlightEnd {
         let engine = &self.engine;
         let reason = self.reason(seen);
         let prior = Prior {

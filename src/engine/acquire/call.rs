@@ -21,7 +21,7 @@ use crate::engine::sync::waits::Waiting;
 type Function = Box<dyn FnOnce(Prior) -> AcquireFuture + Send>;
 
 /// The output of an acquire function.
-pub(crate) type Answer = <AcquireFuture as Future>::Output;
+pub(crate) type ProviderAnswer = <AcquireFuture as Future>::Output;
 
 /// The acquire function of the request that starts a flight, and the runtime of that request.
 pub(crate) struct Call {
@@ -57,7 +57,7 @@ fn waits_for_itself() -> AcquireError {
 
 /// A call in progress; it is stopped on drop.
 pub(crate) struct RunningCall {
-    task: JoinHandle<Answer>,
+    task: JoinHandle<ProviderAnswer>,
     pub(crate) within: Arc<Within>,
 }
 
@@ -177,7 +177,7 @@ impl Gate {
         self.worker.wake();
     }
 
-    fn poll(&self, work: &mut AcquireFuture, context: &mut Context<'_>) -> Poll<Answer> {
+    fn poll(&self, work: &mut AcquireFuture, context: &mut Context<'_>) -> Poll<ProviderAnswer> {
         // Registered before the gate is checked, so that no opening is missed in between.
         self.worker.register(context.waker());
         let is_open = match &*self.opening.lock() {
@@ -193,7 +193,7 @@ impl Gate {
 }
 
 impl Future for RunningCall {
-    type Output = Result<Answer, NoAnswer>;
+    type Output = Result<ProviderAnswer, NoAnswer>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.task)

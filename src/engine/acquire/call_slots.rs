@@ -27,7 +27,7 @@ pub(crate) struct CallSlots {
     all: Limit,
     ahead: Limit,
     share: usize,
-    state: Mutex<State>,
+    state: Mutex<SlotTable>,
 }
 
 /// A place in the queue, and then a call slot. Given back on drop.
@@ -59,7 +59,7 @@ enum Class {
 }
 
 #[derive(Default)]
-struct State {
+struct SlotTable {
     all: Calls,
     ahead: Calls,
     running: HashMap<u64, Call>,
@@ -180,7 +180,7 @@ impl CallSlots {
     }
 
     /// Puts this partition into the round-robin order, or takes it out, after a change of its queue.
-    fn reschedule(&self, state: &mut State, partition: &PartitionKey) {
+    fn reschedule(&self, state: &mut SlotTable, partition: &PartitionKey) {
         let Some(queue) = state.queues.get_mut(partition) else {
             return;
         };
@@ -212,7 +212,7 @@ impl CallSlots {
         }
     }
 
-    fn grant(&self, state: &mut State) {
+    fn grant(&self, state: &mut SlotTable) {
         for class in [Class::Awaited, Class::Ahead] {
             while self.has_room(state, class)
                 && let Some((_, partition)) = state.turns[class as usize].pop_first()
@@ -223,7 +223,7 @@ impl CallSlots {
         }
     }
 
-    fn has_room(&self, state: &State, class: Class) -> bool {
+    fn has_room(&self, state: &SlotTable, class: Class) -> bool {
         let among_all = self.all.has_room(state.all);
         match class {
             Class::Awaited => among_all,
@@ -232,7 +232,7 @@ impl CallSlots {
     }
 }
 
-impl State {
+impl SlotTable {
     fn next(&mut self) -> u64 {
         self.count += 1;
         self.count

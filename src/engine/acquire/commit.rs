@@ -8,16 +8,16 @@ use tokio::time::timeout;
 use crate::acquire::{FailureRecord, UnstoredFailure};
 use crate::codec::Value;
 use crate::engine::acquire::flight::Flight;
-use crate::engine::acquire::outcome::{AcquiredToken, Outcome};
+use crate::engine::acquire::outcome::{AcquiredToken, FlightEnd};
 use crate::engine::budget::Permit;
 use crate::engine::error::L2Error;
-use crate::engine::partition::change::{Batch, CommitAck, PendingChange};
-use crate::engine::partition::entries::ByName;
+use crate::engine::partition::by_name::ByName;
+use crate::engine::partition::change::{AcquiredBatch, CommitAck, PendingChange};
 use crate::engine::partition::refresh::RefreshState;
 use crate::error::{Error, StoreErrorKind};
-use crate::key::{PartitionKind, TokenKey};
+use crate::key::PartitionKind;
 use crate::lookup::Durability;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::Expected;
 use crate::token::TokenSet;
 
@@ -32,7 +32,7 @@ impl Flight {
         set: TokenSet,
         seen: &RefreshState,
         permit: Option<Permit>,
-    ) -> Outcome {
+    ) -> FlightEnd {
         let engine = &self.engine;
         // A user's sign-out may have ended the session meanwhile: then this signs the session out.
         engine.find(&self.id.partition);
@@ -61,7 +61,7 @@ impl Flight {
                 entry: replaced,
                 version,
             });
-            let expected = expected.filter(|_| !sabotage::is(Sabotage::LeaseWithoutCompareAndSet));
+            let expected = expected.filter(|_| !mutation::is(Mutation::LeaseWithoutCompareAndSet));
             match self.commit(changes.clone(), expected, seen).await? {
                 Ok(CommitAck::Stored) => {
                     acquired.durability = Some(Durability::Stored);
@@ -115,12 +115,12 @@ impl Flight {
                 }
                 let now = engine.now();
                 state.adopt(&seen.observed, now);
-                let batch = Batch {
+                let batch = AcquiredBatch {
                     changes,
                     expected,
                     ack: Some(ack),
                 };
-                if sabotage::is(Sabotage::AcquiredSeenEarly) {
+                if mutation::is(Mutation::AcquiredSeenEarly) {
                     for (name, change) in batch.changes.iter() {
                         state.apply(name.clone(), change.value.clone(), false);
                     }
@@ -179,24 +179,5 @@ impl Flight {
             // Other instances wait for the lease: they must find the record when they get it.
             let _ = engine.commit(&self.id.partition).await;
         }
-    }
-}
-
-impl TokenSet {
-    /// The entries that this answer changes.
-    pub(crate) fn into_changes(self, key: TokenKey) -> impl Iterator<Item = (TokenKey, Value)> {
-        let refresh_token = self.refresh_token.map(|token| {
-            let value = Value::secret(token, self.refresh_token_expires_at);
-            (key.refresh_token(), value)
-        });
-        let id_token = self.id_token;
-        let id_token = id_token.map(|token| (key.id_token(), Value::Secret(token)));
-        [
-            Some((key, Value::Token(self.access))),
-            refresh_token,
-            id_token,
-        ]
-        .into_iter()
-        .flatten()
     }
 }

@@ -1,5 +1,5 @@
-//! One flight: takes the lock and the lease, reads L2 again, asks the provider, commits the answer, and
-//! publishes the outcome to all waiters.
+//! One flight: takes the process-wide redemption lock, then the lease in L2, reads L2 again, asks the provider,
+//! commits the answer, and publishes the outcome to all waiters.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::engine::acquire::call::Call;
 use crate::engine::acquire::flights::{FlightId, Joined};
 use crate::engine::acquire::lease::{HeldLease, owner};
 use crate::engine::acquire::lease_wait::{LeaseWait, RedemptionGuard};
-use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Need, Outcome, timed_out};
+use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, FlightEnd, Need, timed_out};
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::load::fetch::Reading;
+use crate::engine::load::fetch::{MAX_READS, Reading};
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::partition::state::State;
 use crate::engine::sync::once;
 use crate::error::Error;
-use crate::key::PartitionKind;
+use crate::key::{PartitionKey, PartitionKind, TokenKey};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
 use crate::race::{Either, race};
@@ -35,8 +35,8 @@ pub(crate) struct Flight {
     pub(crate) need: Need,
     /// What the request that started it observed.
     observed: Observed,
-    done: once::Sender<Outcome>,
-    outcome: Outcome,
+    done: once::Sender<FlightEnd>,
+    outcome: FlightEnd,
     is_published: bool,
     /// Notified when no request waits for this any more, and its call has not begun.
     abandoned: Arc<Notify>,
@@ -91,21 +91,22 @@ impl Flight {
         Box::pin(guard.end_when_written(id.partition, id.name)).await;
     }
 
-    async fn acquire(&self, call: Call, guard: &mut RedemptionGuard) -> Outcome {
+    async fn acquire(&self, call: Call, guard: &mut RedemptionGuard) -> FlightEnd {
         let engine = self.engine.clone();
         let _held = Reading::hold(&engine, &self.id.partition);
         let mut seen = self.remembered();
         if self.policy == FailurePolicy::Bypass {
             return Box::pin(self.ask(call, &seen, guard)).await;
         }
-        let mut floor = None;
+        // The version that a forced refresh has to surpass.
+        let mut newer_than = None;
         if self.need.force || self.need.replaces.is_some() {
             seen = Box::pin(self.look_or_remember()).await?;
             self.check_signed_out()?;
             if let Some(outcome) = self.answered_by(&seen, None) {
                 return outcome;
             }
-            floor = seen.version(engine.l2.entry_id(self.need.key.as_ref()));
+            newer_than = seen.version(engine.l2.entry_id(self.need.key.as_ref()));
         }
         let mut lease_wait = LeaseWait::new(&engine);
         let changes = engine.coherence.changes(&self.id.partition);
@@ -131,7 +132,9 @@ impl Flight {
             let looked = match taken {
                 Ok(None) => Box::pin(self.look()).await.map(|seen| (seen, true)),
                 Ok(Some(remaining)) => {
-                    lease_wait.is_held(remaining, changed.as_mut()).await;
+                    lease_wait
+                        .pause_while_held(remaining, changed.as_mut())
+                        .await;
                     Box::pin(self.look()).await.map(|seen| (seen, false))
                 }
                 Err(failure) => Err(failure),
@@ -150,7 +153,7 @@ impl Flight {
                 }
             };
             self.check_signed_out()?;
-            if let Some(outcome) = self.answered_by(&seen, floor) {
+            if let Some(outcome) = self.answered_by(&seen, newer_than) {
                 return outcome;
             }
             let is_known_now = alone && !self.needs_no_lease(&seen);
@@ -246,12 +249,16 @@ impl Flight {
     }
 
     /// The outcome of the flight if the provider need not be asked, or must not be.
-    pub(crate) fn answered_by(&self, seen: &RefreshState, floor: Option<u64>) -> Option<Outcome> {
+    pub(crate) fn answered_by(
+        &self,
+        seen: &RefreshState,
+        newer_than: Option<u64>,
+    ) -> Option<FlightEnd> {
         let now = self.engine.clock.now();
         if let Some(token) = seen.token.as_ref().filter(|t| self.need.is_met_by(t, now)) {
             // A forced refresh accepts a token that was acquired while it waited.
             let version = seen.version(self.engine.l2.entry_id(self.need.key.as_ref()));
-            let newer = floor.is_some_and(|floor| version.is_some_and(|version| version > floor));
+            let newer = newer_than.is_some_and(|old| version.is_some_and(|version| version > old));
             if !self.need.force || newer {
                 return Some(Ok(AcquiredToken {
                     token: token.clone(),
@@ -276,6 +283,27 @@ impl Flight {
             self.engine.flights.remove(&self.id, self.number);
             self.done.send(self.outcome.clone());
         }
+    }
+}
+
+impl Engine {
+    /// What L2 has now of the token `name` and of what may replace it. Pending changes of this process are
+    /// included. They are written first, because L2 must have what other instances must not overtake.
+    pub(crate) async fn look(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        name: &TokenKey,
+    ) -> Result<RefreshState, L2Error> {
+        for _ in 0..MAX_READS {
+            let (seen, versions) = self
+                .fetch(key, |state, now| state.refresh_state(name, now))
+                .await?;
+            if !seen.waits {
+                return Ok(seen.with_versions(versions));
+            }
+            self.flush(key).await?;
+        }
+        Err(L2Error::lost())
     }
 }
 

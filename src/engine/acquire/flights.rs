@@ -12,7 +12,7 @@ use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio::time::timeout;
 
 use crate::engine::acquire::call_slots::{CallSlot, CallSlots};
-use crate::engine::acquire::outcome::Outcome;
+use crate::engine::acquire::outcome::FlightEnd;
 use crate::engine::limits::RECHECK;
 use crate::engine::partition::observed::Observed;
 use crate::engine::sync::in_use::{InUse, Use};
@@ -66,7 +66,7 @@ pub(crate) struct Flights {
     /// How many flights have not ended.
     count: watch::Sender<usize>,
     /// Makes the refresh times of this instance differ from those of others.
-    jitter: u64,
+    pub(crate) jitter: u64,
 }
 
 #[derive(Default)]
@@ -79,7 +79,7 @@ struct Table {
 /// A flight that can be joined.
 struct Entry {
     number: u64,
-    outcome: once::Receiver<Outcome>,
+    outcome: once::Receiver<FlightEnd>,
     /// What was observed when it was started. A request that began after a sign-out does not wait for a
     /// flight that the sign-out has ended.
     observed: Observed,
@@ -103,7 +103,7 @@ pub(crate) struct Locked<'a> {
 
 /// A flight's own handles on its entry.
 pub(crate) struct Joined {
-    pub(crate) done: once::Sender<Outcome>,
+    pub(crate) done: once::Sender<FlightEnd>,
     /// Notified when the flight is to end, because no request waits for it any more.
     pub(crate) abandoned: Arc<Notify>,
 }
@@ -115,7 +115,7 @@ pub(crate) struct Waiter<'a> {
     number: u64,
     /// What was observed when the flight was started.
     observed: Observed,
-    outcome: once::Receiver<Outcome>,
+    outcome: once::Receiver<FlightEnd>,
 }
 
 /// The right to redeem a refresh token, within this process. Released on drop.
@@ -141,10 +141,6 @@ impl Flights {
             count: watch::Sender::new(0),
             jitter: random::number().unwrap_or_default(),
         }
-    }
-
-    pub(crate) fn jitter(&self) -> u64 {
-        self.jitter
     }
 
     pub(crate) fn lock(&self) -> Locked<'_> {
@@ -369,7 +365,7 @@ impl Waiter<'_> {
         observed.is_before(&self.observed)
     }
 
-    pub(crate) async fn outcome(&self) -> Option<Outcome> {
+    pub(crate) async fn outcome(&self) -> Option<FlightEnd> {
         self.outcome.outcome().await
     }
 }

@@ -121,6 +121,6 @@ async fn taken(
         if Instant::now() >= by {
             return Ok(None);
         }
-        lease_wait.is_held(remaining, changed).await;
+        lease_wait.pause_while_held(remaining, changed).await;
     }
 }

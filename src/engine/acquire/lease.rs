@@ -9,16 +9,14 @@ use std::time::Duration;
 use tokio::time::{sleep, sleep_until};
 
 use crate::engine::acquire::call::Gate;
-use crate::engine::acquire::flights::Lock;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::partition::observed::Observed;
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::sync::until::Until;
 use crate::key::{PartitionKey, TokenKey};
+use crate::mutation::{self, Mutation};
 use crate::race::{Either, race};
 use crate::random;
-use crate::sabotage::{self, Sabotage};
 use crate::store::{Lease, LeaseState, PartitionId};
 
 /// The longest pause between two reads of L2 while another instance holds the lease.
@@ -32,7 +30,7 @@ const LONGEST_KEEP: Duration = Duration::from_secs(1);
 
 /// A lease in the store, released on drop.
 pub(crate) struct HeldLease {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     lease: Lease,
     /// Until then this process holds it, whatever has happened to the process meanwhile.
     until: Until,
@@ -55,10 +53,10 @@ pub(crate) enum Guarded<T> {
     Overtaken,
 }
 
-/// GuardedFuture that can be guarded.
+/// Work that can be guarded.
 pub(crate) type GuardedFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// GuardedFuture that panicked.
+/// The work panicked.
 pub(crate) struct Panicked;
 
 impl HeldLease {
@@ -96,7 +94,7 @@ impl HeldLease {
     pub(crate) async fn take(&mut self) -> Result<Option<Duration>, L2Error> {
         let ttl = self.engine.acquisitions.lease_ttl;
         let asked = Until::now(&self.engine.clock);
-        if sabotage::is(Sabotage::LeaseNotTaken) {
+        if mutation::is(Mutation::LeaseNotTaken) {
             self.until = asked.plus(ttl);
             return Ok(None);
         }
@@ -131,7 +129,7 @@ impl HeldLease {
             let renewal = Box::pin(async {
                 sleep_until(until.at() - ttl * 2 / 3).await;
                 let asked = Until::now(&engine.clock);
-                let renewed = match sabotage::is(Sabotage::LeaseNotRenewed) {
+                let renewed = match mutation::is(Mutation::LeaseNotRenewed) {
                     true => Ok(true),
                     false => engine.l2.renew_lease(&lease, ttl).await,
                 };
@@ -195,11 +193,6 @@ impl HeldLease {
         Ok(now.version(entry) <= about.seen.version(entry))
     }
 
-    /// Whether L2 has all known changes of these tokens, or will never get them.
-    pub(crate) fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
-        self.engine.has_written(partition, name)
-    }
-
     /// Holds the lease until L2 has the new tokens, so that no other instance redeems the spent refresh
     /// token. Holds only a `Weak` engine meanwhile.
     pub(crate) async fn keep_until_written(mut self, partition: PartitionKey, name: TokenKey) {
@@ -225,30 +218,6 @@ impl HeldLease {
         self.held = false;
         // A lease that cannot be released expires.
         let _ = self.engine.l2.release_lease(&self.lease).await;
-    }
-}
-
-impl Engine {
-    /// Acquires the right to redeem this refresh token of the partition, within this process.
-    pub(crate) async fn lock_redemption(
-        self: &Arc<Self>,
-        key: &PartitionKey,
-        refresh_token: &TokenKey,
-        observed: Observed,
-    ) -> Lock {
-        let over = |holder: &Observed| self.find(key).lock().signed_out_since(holder);
-        let lock = self
-            .flights
-            .lock_redemption(key, refresh_token, observed, over);
-        lock.await
-    }
-
-    /// Whether L2 has all known changes of these tokens, or will never get them.
-    fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
-        let waits = self.partitions.with_known(partition, |state| {
-            state.waits(name.refresh_token().as_ref()) || state.waits(name.as_ref())
-        });
-        !waits.unwrap_or(false) || self.queue.is_closed()
     }
 }
 
@@ -289,7 +258,7 @@ fn poll<T>(
     work: &mut GuardedFuture<'_, T>,
     context: &mut std::task::Context<'_>,
 ) -> Poll<Result<T, Panicked>> {
-    // GuardedFuture that panicked is not polled again.
+    // Work that panicked is not polled again.
     match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(answer)) => Poll::Ready(Ok(answer)),

@@ -2,6 +2,7 @@
 //! does.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::futures::Notified;
@@ -11,6 +12,7 @@ use crate::engine::acquire::flights::Lock;
 use crate::engine::acquire::lease::{HeldLease, LAST_POLL};
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
+use crate::engine::partition::observed::Observed;
 use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
 use crate::random::{SLIGHTLY, jittered};
@@ -29,7 +31,7 @@ impl RedemptionGuard {
     /// Keeps other instances excluded until L2 has the acquired tokens.
     pub(crate) async fn end_when_written(mut self, partition: PartitionKey, name: TokenKey) {
         match self.lease.take() {
-            Some(lease) if !lease.has_written(&partition, &name) => {
+            Some(lease) if !lease.engine.has_written(&partition, &name) => {
                 self.lock = None;
                 lease.keep_until_written(partition, name).await;
             }
@@ -43,6 +45,30 @@ impl RedemptionGuard {
             lease.release().await;
         }
         self.lock = None;
+    }
+}
+
+impl Engine {
+    /// Acquires the right to redeem this refresh token of the partition, within this process.
+    pub(crate) async fn lock_redemption(
+        self: &Arc<Self>,
+        key: &PartitionKey,
+        refresh_token: &TokenKey,
+        observed: Observed,
+    ) -> Lock {
+        let over = |holder: &Observed| self.find(key).lock().signed_out_since(holder);
+        let lock = self
+            .flights
+            .lock_redemption(key, refresh_token, observed, over);
+        lock.await
+    }
+
+    /// Whether L2 has all known changes of these tokens, or will never get them.
+    pub(crate) fn has_written(&self, partition: &PartitionKey, name: &TokenKey) -> bool {
+        let waits = self.partitions.with_known(partition, |state| {
+            state.waits(name.refresh_token().as_ref()) || state.waits(name.as_ref())
+        });
+        !waits.unwrap_or(false) || self.queue.is_closed()
     }
 }
 
@@ -74,7 +100,11 @@ impl LeaseWait {
     }
 
     /// Pauses because another owner has the lease for `remaining`.
-    pub(crate) async fn is_held(&mut self, remaining: Duration, changed: Pin<&mut Notified<'_>>) {
+    pub(crate) async fn pause_while_held(
+        &mut self,
+        remaining: Duration,
+        changed: Pin<&mut Notified<'_>>,
+    ) {
         self.held_until = Some(Instant::now() + remaining);
         self.pause = self.pause.min(remaining.max(FIRST_POLL));
         self.pause(changed).await;

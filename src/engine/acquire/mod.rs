@@ -5,8 +5,9 @@
 //!   policy is to continue (`commit`).
 //! - Guarantee: *Refreshes once*.
 //! - Imports: `Engine`, its parts `load` and `partition`, and leaves (`budget`, `error`, `limits`, `sync`).
-//! - Read `join` first, then `flight`.
+//! - Read `join` first, then `flight`. `ahead` is for tokens that are still good.
 
+pub(crate) mod ahead;
 pub(crate) mod ask;
 pub(crate) mod call;
 pub(crate) mod call_slots;
@@ -17,5 +18,4 @@ pub(crate) mod held_still;
 pub(crate) mod join;
 pub(crate) mod lease;
 pub(crate) mod lease_wait;
-pub(crate) mod look;
 pub(crate) mod outcome;

@@ -62,7 +62,7 @@ pub(crate) enum AcquireFailure {
     Overtaken,
 }
 
-pub(crate) type Outcome = Result<AcquiredToken, AcquireFailure>;
+pub(crate) type FlightEnd = Result<AcquiredToken, AcquireFailure>;
 
 impl From<Error> for AcquireFailure {
     fn from(error: Error) -> Self {

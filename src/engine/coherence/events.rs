@@ -14,7 +14,7 @@ use crate::engine::partition::hints::Hint;
 use crate::engine::partition::state::State;
 use crate::engine::trust::{Era, FeedState, TRUST};
 use crate::key::PartitionKey;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{Feed, FeedEvent};
 
 /// Changes that this process has written are compared this much later, together, in one question.
@@ -101,7 +101,7 @@ impl Engine {
             self.counters.feed_hints.add(1);
             let key = &partition.key;
             let hint = self.partitions.with_known(key, |state| state.hint(now));
-            if hint == Some(Hint::Own) && !sabotage::is(Sabotage::OwnChangeNotCompared) {
+            if hint == Some(Hint::Own) && !mutation::is(Mutation::OwnChangeNotCompared) {
                 own.push(key.clone());
             }
             if let Some(waiting) = self.coherence.waiting.get(key) {

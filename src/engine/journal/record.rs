@@ -23,7 +23,7 @@ pub(crate) struct Record {
     /// The digest of the partition, or of the user's epoch, without the namespace's number.
     pub(crate) digest: [u8; 32],
     /// The namespace's number at the time, if it was known.
-    pub(crate) prefix: Option<u64>,
+    pub(crate) under: Option<u64>,
     pub(crate) sign_out: CommitId,
     pub(crate) since: Timestamp,
 }
@@ -51,8 +51,8 @@ impl Line {
                 file.extend(number.to_le_bytes());
                 file.extend(record.digest);
                 // The number plus one; 0 is unknown.
-                let prefix = record.prefix.map_or(0, |prefix| prefix.saturating_add(1));
-                file.extend(prefix.to_le_bytes());
+                let under = record.under.map_or(0, |under| under.saturating_add(1));
+                file.extend(under.to_le_bytes());
                 file.extend(record.sign_out.0);
                 file.extend(record.since.as_millis().to_le_bytes());
             }
@@ -81,13 +81,13 @@ impl Line {
             OWED | OWED_USER => {
                 let (number, content) = number(content)?;
                 let (digest, content) = content.split_first_chunk()?;
-                let (prefix, content) = self::number(content)?;
+                let (under, content) = self::number(content)?;
                 let (sign_out, content) = content.split_first_chunk()?;
                 let (since, _) = self::number(content)?;
                 let record = Record {
                     user: kind == OWED_USER,
                     digest: *digest,
-                    prefix: prefix.checked_sub(1),
+                    under: under.checked_sub(1),
                     sign_out: CommitId(*sign_out),
                     since: Timestamp::from_millis(since),
                 };
@@ -113,7 +113,7 @@ mod tests {
         Record {
             user: number == 2,
             digest: [number; 32],
-            prefix: (number > 1).then_some(u64::from(number)),
+            under: (number > 1).then_some(u64::from(number)),
             sign_out: CommitId([number; 8]),
             since: Timestamp::from_millis(7),
         }

@@ -211,14 +211,14 @@ impl Journal {
 impl Record {
     pub(crate) fn new(
         digest: [u8; 32],
-        prefix: Option<u64>,
+        under: Option<u64>,
         sign_out: CommitId,
         since: crate::time::Timestamp,
     ) -> Self {
         Self {
             user: false,
             digest,
-            prefix,
+            under,
             sign_out,
             since,
         }
@@ -240,6 +240,21 @@ mod tests {
     fn open(path: &Path) -> Result<Journal, ConfigError> {
         let runtime = tokio::runtime::Handle::current();
         Journal::open(path, "ttc", &SignOuts::default(), runtime)
+    }
+
+    /// The journal of the next process: the last writer releases the lock in a thread of its own.
+    async fn reopened(path: &Path) -> Journal {
+        let opened = async {
+            loop {
+                match open(path) {
+                    Ok(journal) => return journal,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let limit = std::time::Duration::from_secs(10);
+        let opened = tokio::time::timeout(limit, opened).await;
+        opened.expect("no longer in use")
     }
 
     /// How many records a process that starts now finds.
@@ -264,18 +279,7 @@ mod tests {
         assert!(last.is_ok());
         assert_eq!(left(&path), 11);
         drop((journal, all, last));
-        // The last writer releases the lock in a thread of its own.
-        let reopened = async {
-            loop {
-                match open(&path) {
-                    Ok(journal) => return journal,
-                    Err(_) => tokio::task::yield_now().await,
-                }
-            }
-        };
-        let limit = std::time::Duration::from_secs(10);
-        let reopened = tokio::time::timeout(limit, reopened).await;
-        let journal = reopened.expect("no longer in use");
+        let journal = reopened(&path).await;
         assert!(journal.owes());
         assert_eq!(journal.some_owed(1000).len(), 11);
     }
@@ -289,11 +293,11 @@ mod tests {
             let kept = journal.add(vec![record(number)]).await;
             assert!(kept.is_ok());
         }
-        drop(journal);
         let whole = std::fs::read(&path).expect("readable");
+        drop(journal);
         for cut in 1..=RECORD as usize {
             std::fs::write(&path, &whole[..whole.len() - cut]).expect("written");
-            let journal = open(&path).expect("a journal");
+            let journal = reopened(&path).await;
             assert_eq!(journal.some_owed(9).len(), 2, "{cut} bytes cut off");
         }
     }

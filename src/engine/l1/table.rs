@@ -28,7 +28,7 @@ pub(crate) struct Partitions {
     empty_limit: EmptyLimit,
     hasher: RandomState,
     rules: Rules,
-    prefix: NamespaceNumber,
+    number: NamespaceNumber,
     sign_outs: SignOuts,
 }
 
@@ -48,7 +48,7 @@ const EMPTY_PART: u64 = 16;
 const MAX_EMPTY_BYTES: u64 = 10 << 20;
 
 impl Partitions {
-    pub(crate) fn new(rules: Rules, prefix: NamespaceNumber, sign_outs: SignOuts) -> Self {
+    pub(crate) fn new(rules: Rules, number: NamespaceNumber, sign_outs: SignOuts) -> Self {
         let max_bytes = rules.l1.max_bytes;
         let limit = max_bytes.unwrap_or_default();
         let of_empty = (limit / EMPTY_PART).min(MAX_EMPTY_BYTES);
@@ -61,7 +61,7 @@ impl Partitions {
             },
             hasher: RandomState::new(),
             rules,
-            prefix,
+            number,
             sign_outs,
         }
     }
@@ -71,7 +71,7 @@ impl Partitions {
         self.forget_idle();
         let mut dropped = 0;
         for key in self.active() {
-            let follow = |state: &mut State| state.follow_prefix(&self.prefix);
+            let follow = |state: &mut State| state.follow_number(&self.number);
             dropped += self.with_known(&key, follow).unwrap_or(0);
         }
         // Partitions that became idle, and so were kept, meanwhile.
@@ -141,10 +141,10 @@ impl Partitions {
         let partition = known
             .or_else(|| stripe.kept.get(hash, key).cloned())
             .or_else(|| stripe.empty.get(hash, key).cloned())
-            .unwrap_or_else(|| Partition::new(key.clone(), &self.prefix));
+            .unwrap_or_else(|| Partition::new(key.clone(), &self.number));
         let mut state = partition.lock();
         // The namespace's number may have changed since the partition was last used.
-        state.follow_prefix(&self.prefix);
+        state.follow_number(&self.number);
         let result = act(&partition, &mut state);
         if let Some(pending) = &mut state.pending {
             pending.count_sign_out(&self.sign_outs);
@@ -255,7 +255,7 @@ impl Partitions {
         act: impl FnOnce(&Arc<Partition>, &mut State) -> R,
     ) -> Option<R> {
         self.with(key, |partition, state| {
-            (state.prefix == Some(under)).then(|| act(partition, state))
+            (state.number == Some(under)).then(|| act(partition, state))
         })
     }
 

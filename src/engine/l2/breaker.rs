@@ -44,10 +44,10 @@ impl BreakerState {
 /// Closed: every request may ask the store. Open: none may. Half-open: one probe may, and its outcome
 /// decides.
 #[derive(Debug, Default)]
-pub(crate) struct Breaker(Mutex<State>);
+pub(crate) struct Breaker(Mutex<Circuit>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Circuit {
     failures: u32,
     open: Option<Open>,
 }
@@ -126,7 +126,7 @@ impl Breaker {
         let mut state = self.lock();
         let due = |open: &Open| !open.probing && Instant::now() >= open.until;
         if state.open.as_ref().is_some_and(due) {
-            *state = State {
+            *state = Circuit {
                 failures: THRESHOLD - 1,
                 open: None,
             };
@@ -135,10 +135,10 @@ impl Breaker {
 
     /// Closes the breaker.
     pub(crate) fn reset(&self) {
-        *self.lock() = State::default();
+        *self.lock() = Circuit::default();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Circuit> {
         self.0.lock()
     }
 }

@@ -8,6 +8,7 @@ use crate::engine::error::L2Error;
 use crate::engine::l2::entries::EntryCodec;
 use crate::engine::l2::shards::{Shard, Shards};
 use crate::engine::namespace::{NamespaceNumber, Number};
+use crate::engine::partition::life::Life;
 use crate::error::StoreError;
 use crate::key::PartitionKey;
 use crate::policy::{FailureHook, L2Operation};
@@ -19,8 +20,8 @@ use crate::telemetry::Counters;
 
 pub(crate) struct L2 {
     pub(crate) store: Arc<dyn DynStore>,
-    pub(crate) protection: EntryCodec,
-    pub(crate) prefix: NamespaceNumber,
+    pub(crate) codec: EntryCodec,
+    pub(crate) number: NamespaceNumber,
     pub(crate) shards: Shards,
     pub(crate) hook: Option<FailureHook>,
     pub(crate) timeouts: Timeouts,
@@ -30,18 +31,24 @@ pub(crate) struct L2 {
 impl L2 {
     /// The partition's id in the store, under this number of the namespace.
     pub(crate) fn id(&self, key: &PartitionKey, under: Number) -> PartitionId {
-        self.named(&self.protection.names(), key, under)
+        self.named(&self.codec.names(), key, under)
     }
 
     /// The same, named in this way: see [`EntryCodec::names`].
     pub(crate) fn named(&self, names: &Names, key: &PartitionKey, under: Number) -> PartitionId {
-        let id = names.partition(&self.protection.namespace, key);
+        let id = names.partition(&self.codec.namespace, key);
         id.under(under.get())
+    }
+
+    /// A life that L2 has reported.
+    pub(crate) fn life(&self, id: Option<CommitId>) -> Option<Life> {
+        let sealed = self.codec.seals();
+        id.map(|id| Life { id, sealed })
     }
 
     /// The entry's id in the store.
     pub(crate) fn entry_id(&self, name: &str) -> EntryId {
-        self.protection.entry(name)
+        self.codec.entry(name)
     }
 
     /// Loads a group of one [shard](Self::by_shard) in one round-trip. Fails as a whole when every load in it
@@ -185,7 +192,7 @@ impl L2 {
 
     /// The same for a partition whose name in the store may not be known yet.
     pub(crate) fn shard_of(&self, key: &PartitionKey) -> Arc<Shard> {
-        match self.prefix.known() {
+        match self.number.known() {
             Some(under) => self.shard(&self.id(key, under)),
             None => self.shards.get(0),
         }

@@ -34,11 +34,11 @@ struct Waiting<A> {
 
 pub(crate) struct Question<A> {
     pub(crate) partition: PartitionId,
-    pub(crate) answer: Answer<A>,
+    pub(crate) answer: Reply<A>,
 }
 
 /// Takes the answer. Dropped unused if the asking task ends without one.
-type Answer<A> = Box<dyn FnOnce(Result<A, L2Error>) + Send>;
+type Reply<A> = Box<dyn FnOnce(Result<A, L2Error>) + Send>;
 
 /// A question that L2 answers for a group of partitions.
 pub(crate) trait Asked: Send + Sized + 'static {

@@ -14,7 +14,7 @@ use crate::engine::partition::merge::{DecodedLoad, Loss, Merged, ReadStart};
 use crate::engine::partition::state::{Partition, State};
 use crate::engine::trust::{Era, TRUST};
 use crate::key::{PartitionKey, TokenKey};
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{EntryId, Loaded, PartitionId, Revision};
 use crate::time::{Moment, Now};
 
@@ -81,11 +81,11 @@ impl Engine {
                 era: self.rules.trust.era(),
                 at: self.now().moment,
             };
-            if begun.floor.prefix != Some(number) {
+            if begun.floor.number != Some(number) {
                 continue;
             }
             let loaded = self.ask::<Loaded>(id.clone()).await?;
-            let loaded = match self.prepare(key, number, &id, &loaded).await? {
+            let loaded = match self.move_from_plain_name(key, number, &id, &loaded).await? {
                 Some(moved) => moved,
                 None => loaded,
             };
@@ -195,7 +195,7 @@ impl Engine {
         let asked = (self.now().moment, self.rules.trust.era());
         let (revision, over) = join(self.ask::<Revision>(id), self.are_over(&links)).await;
         let revision = revision?;
-        if sabotage::is(Sabotage::AnswerTakenForProof) {
+        if mutation::is(Mutation::AnswerTakenForProof) {
             let trust = &self.rules.trust;
             trust.believe_until(asked.0.saturating_add(TRUST));
         }
@@ -216,14 +216,14 @@ impl Engine {
         let mut unopenable = Vec::new();
         let mut entries = Vec::with_capacity(loaded.entries.len());
         // `loaded` is dropped as a whole, so that the next read finds the same room free.
-        let mut reader = self.l2.protection.reader(id, loaded.generation);
+        let mut reader = self.l2.codec.reader(id, loaded.generation);
         for stored in &loaded.entries {
             match reader.read(stored) {
                 Ok((name, value)) => entries.push((name, value)),
                 Err(_) => unopenable.push(stored.entry),
             }
         }
-        let names = || self.l2.protection.names();
+        let names = || self.l2.codec.names();
         if !unopenable.is_empty() && unopenable.iter().any(|it| names().is_link(it)) {
             // It cannot be known to which user the session is linked, nor whether that user was signed out
             // since.
@@ -245,11 +245,11 @@ impl Engine {
             generation: loaded.generation,
             version: loaded.version,
             commit: loaded.commit,
-            life: self.life(loaded.life),
+            life: self.l2.life(loaded.life),
             cleared_for: loaded.cleared_for,
             remaining: loaded.remaining,
             entries,
-            unopenable: Unopened::new(unopenable, || self.l2.protection.names()),
+            unopenable: Unopened::new(unopenable, || self.l2.codec.names()),
             asked_at: begun.at,
             era: begun.era,
             loss: None,

@@ -8,14 +8,13 @@ use tokio::time::Instant;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::load::fetch::FetchStart;
-use crate::engine::partition::life::Life;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::merge::{DecodedLoad, ReadStart};
 use crate::engine::partition::state::{Partition, State};
 use crate::engine::sync::once;
 use crate::error::StoreErrorKind;
 use crate::key::PartitionKey;
-use crate::store::{CommitId, Loaded, PartitionId};
+use crate::store::{Loaded, PartitionId};
 
 /// Receives the result of a load in progress.
 type Loading = once::Receiver<Result<(), L2Error>>;
@@ -54,7 +53,7 @@ impl Engine {
     ) -> (Arc<Partition>, Loading) {
         self.resume_sign_out(key);
         let now = self.now();
-        let number = self.l2.prefix.settled();
+        let number = self.l2.number.settled();
         let id = number.map(|number| self.l2.id(key, number));
         let (partition, loading, begun) = self.partitions.with(key, |partition, state| {
             let compares = !thorough && state.is_comparable(now);
@@ -83,17 +82,12 @@ impl Engine {
             };
             // A partition that is not under the known number may just have been superseded, which `fetch`
             // handles.
-            match id.filter(|_| !compares && floor.prefix == number) {
+            match id.filter(|_| !compares && floor.number == number) {
                 Some(id) => loader.ask(id, floor),
                 None => drop(self.runtime.spawn(loader.run(compares))),
             }
         }
         (partition, loading)
-    }
-
-    pub(crate) fn life(&self, id: Option<CommitId>) -> Option<Life> {
-        let sealed = self.l2.protection.seals();
-        id.map(|id| Life { id, sealed })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::engine::partition::life::Life;
 use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::State;
 use crate::key::TokenKey;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{CommitId, Remaining};
 use crate::time::{Moment, Now};
 
@@ -61,7 +61,7 @@ impl State {
         // The commit directly follows what memory had when it was sent: no other commit came between. If a
         // load has brought later commits of other instances since, memory has those beneath these changes.
         let follows = version == base.version + 1
-            && (reply.previous == base.commit || sabotage::is(Sabotage::VersionsWithoutHistory));
+            && (reply.previous == base.commit || mutation::is(Mutation::VersionsWithoutHistory));
         self.complete &= follows && version >= self.version;
         if self.complete {
             self.checked_at = now.moment;
@@ -99,7 +99,7 @@ impl State {
         if in_flight.as_ref().is_none_or(|commit| commit.id != id) {
             return 0;
         }
-        if sabotage::is(Sabotage::ReplayAcrossSignOut) {
+        if mutation::is(Mutation::ReplayAcrossSignOut) {
             self.generation = Some(generation);
             return 0;
         }
@@ -145,9 +145,9 @@ impl State {
         self.fresh_until = at(remaining.idle.filter(|_| limited).map(fresh));
     }
 
-    /// Sabotage: the entries that are kept because the clock says that they are newer.
+    /// Mutation: the entries that are kept because the clock says that they are newer.
     pub(crate) fn latest_to_expire(&self, now: Now) -> Vec<(TokenKey, Value)> {
-        match sabotage::is(Sabotage::WallClockOrdering) {
+        match mutation::is(Mutation::WallClockOrdering) {
             true => self.usable_entries(now),
             false => Vec::new(),
         }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::codec::Value;
 use crate::engine::budget::Permit;
 use crate::engine::error::L2Error;
-use crate::engine::partition::entries::ByName;
+use crate::engine::partition::by_name::ByName;
 use crate::engine::partition::life::Life;
 use crate::engine::trust::Era;
 use crate::key::TokenKey;
@@ -33,14 +33,14 @@ pub(crate) struct PendingChange {
 }
 
 /// Acquired tokens, which are committed together and on a condition.
-pub(crate) struct Batch {
+pub(crate) struct AcquiredBatch {
     pub(crate) changes: Arc<ByName<PendingChange>>,
     pub(crate) expected: Option<Expected>,
     /// The acquisition that waits. The changes are not visible while it does.
     pub(crate) ack: Option<CommitAckSender>,
 }
 
-/// The outcome of a [`Batch`]. There is none for a batch that was dropped because of a sign-out: its sender
+/// The outcome of an [`AcquiredBatch`]. There is none for a batch that was dropped because of a sign-out: its sender
 /// is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommitAck {

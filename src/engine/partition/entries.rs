@@ -1,182 +1,197 @@
-//! The entries of a partition by token key.
-//!
-//! Most partitions have an access, a refresh and an id token: up to three entries are stored inline, next to
-//! the fields that a read checks first. A partition with many entries (an application's tokens for a thousand
-//! tenants) uses a tree.
+//! The entries of a partition: changing, listing and pruning them, and their size.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
-use smallvec::SmallVec;
+use crate::codec::Value;
+use crate::engine::budget::Permit;
+use crate::engine::l1::digests::FOOTPRINT;
+use crate::engine::partition::by_name::ByName;
+use crate::engine::partition::change::PendingChange;
+use crate::engine::partition::entry::{Entry, Unopened};
+use crate::engine::partition::links::Links;
+use crate::engine::partition::state::{Partition, State};
+use crate::error::Error;
+use crate::key::{ClientName, PartitionKey, TokenKey};
+use crate::time::{Now, Timestamp};
 
-use crate::key::TokenKey;
-use crate::memory::ALLOCATION;
+/// Bytes that a partition takes besides itself and what its entries own: its share of L1's index and of the
+/// allocator. Measured; see `benches/peers/benches/memory.rs`.
+const INDEX_FOOTPRINT: usize = 480;
 
-/// The most entries that are searched one by one.
-const FEW: usize = 16;
+/// The most bytes that a partition takes: 2,000 tokens of 4 KB. It is read as a whole, within the time that
+/// L2 has for an answer.
+const MAX_PARTITION: usize = 8 << 20;
 
-pub(crate) enum ByName<V> {
-    Few(SmallVec<[(TokenKey, V); 3]>),
-    Many(BTreeMap<TokenKey, V>),
-}
+/// What each entry counts for besides its own bytes.
+const EACH: usize = 256;
 
-impl<V> ByName<V> {
-    pub(crate) fn get(&self, name: &str) -> Option<&V> {
-        match self {
-            Self::Few(entries) => {
-                let found = entries
-                    .iter()
-                    .find(|(key, _)| key.as_bytes() == name.as_bytes())?;
-                Some(&found.1)
+/// The least time that an expired entry is kept: an acquisition passes the token that it replaces on to the
+/// acquire function.
+const EXPIRED_KEPT: Duration = Duration::from_secs(60);
+
+impl State {
+    /// The keys of the client's usable tokens, sorted.
+    pub(crate) fn keys(&self, client: Option<&ClientName>, now: Now) -> Vec<TokenKey> {
+        let usable = |name: &TokenKey, entry: &Entry| {
+            let lives = entry.local || !self.ended(now) || self.waits(name.as_ref());
+            lives && entry.is_usable(now.wall) && name.is_token_of(client)
+        };
+        let entries = self.entries.iter();
+        let usable = entries.filter(|(name, entry)| usable(name, entry));
+        let mut keys: Vec<_> = usable.map(|(name, _)| name.without_client()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// All usable entries.
+    pub(crate) fn usable_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
+        let usable =
+            |(_, entry): &(&TokenKey, &Entry)| !self.ended(now) && entry.is_usable(now.wall);
+        let usable = self.entries.iter().filter(usable);
+        usable
+            .map(|(name, entry)| (name.clone(), entry.value.clone()))
+            .collect()
+    }
+
+    /// The entries that are written again to an L2 that has lost them. A session value is not: another instance
+    /// may have taken it.
+    pub(crate) fn recoverable_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
+        let local = |name: &TokenKey| {
+            let found = self.entries.get(name.as_ref());
+            found.is_some_and(|entry| entry.local)
+        };
+        let mut entries = self.usable_entries(now);
+        entries.retain(|(name, _)| !(local(name) || name.is_session_value()));
+        entries
+    }
+
+    /// Applies changes to the entries and, if room for them was reserved, queues them for L2.
+    pub(crate) fn change(
+        &mut self,
+        changes: impl IntoIterator<Item = (TokenKey, Option<Value>)>,
+        mut reserved: Option<Permit>,
+        now: Now,
+    ) {
+        if self.ended(now) && !self.is_active() {
+            self.forget_entries();
+            // L2 may have deleted it since, and count generations from the start again.
+            if self.has_outlived_generation(now) {
+                self.generation = None;
             }
-            Self::Many(entries) => entries.get(name),
+            self.forget_life();
+        }
+        self.prune(now.wall);
+        for (name, value) in changes {
+            self.apply(name.clone(), value.clone(), reserved.is_none());
+            if let Some(reserved) = &mut reserved {
+                let change = PendingChange::new(&name, value, now, reserved);
+                self.pending().changes.insert(name, change);
+            }
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Few(entries) => entries.len(),
-            Self::Many(entries) => entries.len(),
+    /// Whether values of these sizes fit. A partition is read as a whole: if it were too large for that,
+    /// every read of it would fail.
+    pub(crate) fn has_room_for<'a>(
+        &mut self,
+        values: impl IntoIterator<Item = (&'a TokenKey, usize)>,
+        now: Now,
+    ) -> Result<(), Error> {
+        if self.ended(now) {
+            // The next change discards the entries.
+            return Ok(());
         }
+        self.prune(now.wall);
+        let mut size = self.bytes + self.entries.len() * EACH;
+        let mut grows = false;
+        for (name, bytes) in values {
+            let known = self.entries.get(name.as_ref());
+            let known = known.map(|entry| entry.value.footprint());
+            grows |= known.is_none_or(|known| known < bytes);
+            size += bytes + known.map_or(name.footprint() + EACH, |_| 0);
+            size -= known.unwrap_or(0);
+        }
+        match grows && size > MAX_PARTITION {
+            true => Err(Error::TooLarge {
+                size,
+                limit: MAX_PARTITION,
+            }),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn apply(&mut self, name: TokenKey, value: Option<Value>, local: bool) {
+        let own = name.footprint();
+        self.relinked |= Links::is_link(&name);
+        let replaced = match value {
+            Some(value) => {
+                self.bytes += own + value.footprint();
+                let end = value.expires_at();
+                let end = end.map(|at| at.saturating_add(EXPIRED_KEPT));
+                self.prune_at = [self.prune_at, end].into_iter().flatten().min();
+                self.entries.insert(name, Entry::new(value, local))
+            }
+            None => self.entries.remove(name.as_ref()),
+        };
+        self.bytes -= replaced.map_or(0, |entry| own + entry.value.footprint());
+    }
+
+    /// Removes the entries that L2 has, too; local ones stay.
+    pub(crate) fn forget_loaded_entries(&mut self) {
+        self.relinked |= !self.links.is_empty();
+        self.retain(|entry| entry.local);
+    }
+
+    pub(crate) fn is_to_be_pruned(&self, now: Timestamp) -> bool {
+        self.prune_at.is_some_and(|at| at <= now)
+    }
+
+    /// Frees expired entries, but only when that is due, because it scans all entries.
+    pub(crate) fn prune(&mut self, now: Timestamp) {
+        if self.is_to_be_pruned(now) {
+            self.retain(|entry| entry.is_usable(now));
+            let next = now.saturating_add(EXPIRED_KEPT);
+            self.prune_at = self.prune_at.map(|at| at.max(next));
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
+        self.entries.retain(keep);
+        self.bytes = 0;
+        self.prune_at = None;
+        for (name, entry) in self.entries.iter() {
+            self.bytes += name.footprint() + entry.value.footprint();
+            let end = entry.value.expires_at();
+            let end = end.map(|at| at.saturating_add(EXPIRED_KEPT));
+            self.prune_at = [self.prune_at, end].into_iter().flatten().min();
+        }
+    }
+
+    pub(crate) fn forget_entries(&mut self) {
+        self.entries = ByName::default();
+        self.links = Links::default();
+        self.unopenable = Unopened::default();
+        self.unstored_failure = None;
+        self.bytes = 0;
+        self.prune_at = None;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.entries.is_empty()
     }
 
-    /// Inserts an entry, and returns the one that had its name.
-    pub(crate) fn insert(&mut self, name: TokenKey, entry: V) -> Option<V> {
-        if let Self::Few(entries) = self {
-            if let Some((_, old)) = entries.iter_mut().find(|(key, _)| *key == name) {
-                return Some(std::mem::replace(old, entry));
-            }
-            if entries.len() < FEW {
-                entries.push((name, entry));
-                return None;
-            }
-            *self = Self::Many(std::mem::take(entries).into_iter().collect());
-        }
-        match self {
-            Self::Many(entries) => entries.insert(name, entry),
-            Self::Few(_) => None,
-        }
+    /// Whether nothing is in progress and no entry is usable.
+    pub(crate) fn is_over(&self, now: Now) -> bool {
+        let used = |(_, entry): (&TokenKey, &Entry)| entry.is_usable(now.wall);
+        !self.is_active() && (self.ended(now) || !self.entries.iter().any(used))
     }
 
-    pub(crate) fn remove(&mut self, name: &str) -> Option<V> {
-        match self {
-            Self::Few(entries) => {
-                let at = entries.iter().position(|(key, _)| key.as_ref() == name)?;
-                Some(entries.swap_remove(at).1)
-            }
-            Self::Many(entries) => entries.remove(name),
-        }
-    }
-
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
-        match self {
-            Self::Few(entries) => entries.retain(|(_, entry)| keep(entry)),
-            Self::Many(entries) => entries.retain(|_, entry| keep(entry)),
-        }
-    }
-
-    /// Keeps `at` of the entries, and returns the others.
-    pub(crate) fn split_off(&mut self, at: usize) -> Self {
-        match self {
-            Self::Few(entries) => Self::Few(entries.drain(at.min(entries.len())..).collect()),
-            Self::Many(entries) => match entries.keys().nth(at).cloned() {
-                Some(first) => Self::Many(entries.split_off(&first)),
-                None => Self::default(),
-            },
-        }
-    }
-
-    /// Bytes of the list or tree, without what the entries own.
-    pub(crate) fn footprint(&self) -> usize {
-        let entry = std::mem::size_of::<(TokenKey, V)>();
-        match self {
-            Self::Few(entries) if !entries.spilled() => 0,
-            Self::Few(entries) => entries.capacity() * entry + ALLOCATION,
-            // Nodes are two thirds full on average, and contain links.
-            Self::Many(entries) => entries.len() * (entry * 3 / 2 + ALLOCATION),
-        }
-    }
-
-    /// The entries, in no particular order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&TokenKey, &V)> {
-        let (few, many) = match self {
-            Self::Few(entries) => (Some(entries), None),
-            Self::Many(entries) => (None, Some(entries)),
-        };
-        let few = few.into_iter().flatten().map(|(name, entry)| (name, entry));
-        few.chain(many.into_iter().flatten())
-    }
-}
-
-impl<V> ByName<V> {
-    /// The entries, in no particular order.
-    pub(crate) fn into_entries(self) -> impl Iterator<Item = (TokenKey, V)> {
-        let (few, many) = match self {
-            Self::Few(entries) => (Some(entries), None),
-            Self::Many(entries) => (None, Some(entries)),
-        };
-        let few = few.into_iter().flatten();
-        few.chain(many.into_iter().flatten())
-    }
-}
-
-impl<V> Default for ByName<V> {
-    fn default() -> Self {
-        Self::Few(SmallVec::new())
-    }
-}
-
-impl<V> FromIterator<(TokenKey, V)> for ByName<V> {
-    fn from_iter<I: IntoIterator<Item = (TokenKey, V)>>(entries: I) -> Self {
-        let mut all = Self::default();
-        for (name, entry) in entries {
-            all.insert(name, entry);
-        }
-        all
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name(number: usize) -> TokenKey {
-        TokenKey::from_canonical(&format!("name-{number}"))
-    }
-
-    #[test]
-    fn few_and_many_behave_alike() {
-        let mut entries = ByName::default();
-        for number in 0..3 * FEW {
-            assert!(entries.insert(name(number), "old").is_none());
-            assert_eq!(entries.insert(name(number), "new"), Some("old"));
-            assert_eq!(entries.iter().count(), number + 1);
-            assert_eq!(entries.len(), number + 1);
-        }
-        for number in 0..3 * FEW {
-            assert_eq!(entries.get(name(number).as_ref()), Some(&"new"));
-        }
-        assert!(entries.remove("name-0").is_some());
-        assert!(entries.remove("name-0").is_none());
-        entries.retain(|_| false);
-        assert!(entries.is_empty());
-    }
-
-    #[test]
-    fn few_and_many_split_alike() {
-        for count in [1, 3, FEW, 3 * FEW] {
-            for at in [0, 1, count - 1, count, count + 1] {
-                let mut entries: ByName<_> = (0..count).map(|it| (name(it), it)).collect();
-                let rest = entries.split_off(at);
-                assert_eq!(entries.len(), at.min(count), "{count} at {at}");
-                let both = entries.iter().chain(rest.iter());
-                let mut all: Vec<_> = both.map(|(_, number)| *number).collect();
-                all.sort_unstable();
-                assert_eq!(all, Vec::from_iter(0..count), "{count} at {at}");
-            }
-        }
+    /// Bytes of the partition in total.
+    pub(crate) fn footprint(&self, key: &PartitionKey) -> u32 {
+        // The key is stored here and in L1's index.
+        let listed = self.listed.as_ref().map_or(0, |_| FOOTPRINT);
+        let own = INDEX_FOOTPRINT + std::mem::size_of::<Partition>() + 2 * key.footprint() + listed;
+        let bytes = own + self.entries.footprint() + self.links.footprint() + self.bytes;
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::engine::limits::RECHECK;
 use crate::engine::partition::state::State;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::time::Now;
 
 /// How a change that the feed announces is handled.
@@ -22,7 +22,7 @@ impl State {
         let is_recent = self.is_writing() || now.moment < self.touched_at.saturating_add(RECHECK);
         let due = std::mem::take(&mut self.own_due);
         if !is_recent || due == 0 {
-            match sabotage::is(Sabotage::HintAdopted) {
+            match mutation::is(Mutation::HintAdopted) {
                 true => self.version += 1,
                 false => self.invalidate(),
             }
@@ -43,12 +43,5 @@ impl State {
     /// there may be one announcement fewer than expected.
     pub(crate) fn expect_own_hint(&mut self) {
         self.own_due = self.own_due.saturating_add(1);
-    }
-}
-
-impl State {
-    pub(crate) fn is_deferred(&self, ticket: u64) -> bool {
-        let pending = self.pending.as_ref();
-        pending.is_some_and(|pending| pending.deferred == Some(ticket))
     }
 }

@@ -21,10 +21,10 @@ pub(crate) struct Life {
 
 /// How often L2 is known to have lost everything. Clones share the count.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Losses(Arc<Mutex<Known>>);
+pub(crate) struct Losses(Arc<Mutex<KnownLosses>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownLosses {
     count: u32,
     /// The namespace's marker as it was last seen.
     marker: Option<Revision>,

@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 
 use crate::codec::Value;
 use crate::engine::namespace::Number;
-use crate::engine::partition::entries::ByName;
+use crate::engine::partition::by_name::ByName;
 use crate::engine::partition::entry::Entry;
 use crate::key::{LINK, TokenKey};
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::time::Timestamp;
 
 /// Set while other instances may have raised the epoch, and L2 was not asked since.
@@ -206,7 +206,7 @@ impl Links {
     }
 
     pub(crate) fn among<'a>(names: impl Iterator<Item = &'a TokenKey>, users: &Users) -> Self {
-        let names = names.filter(|_| !sabotage::is(Sabotage::LinksIgnored));
+        let names = names.filter(|_| !mutation::is(Mutation::LinksIgnored));
         let links = names.filter_map(|name| Link::read(name, users));
         let links = links.collect::<Box<[_]>>();
         Self((!links.is_empty()).then_some(links))

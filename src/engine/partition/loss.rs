@@ -9,7 +9,7 @@ use crate::engine::partition::change::{CommitBase, InFlight, PendingChange};
 use crate::engine::partition::life::Life;
 use crate::engine::partition::state::State;
 use crate::key::TokenKey;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{CommitId, Expected, TOMBSTONE};
 use crate::time::{Moment, Now};
 
@@ -25,7 +25,7 @@ impl State {
     /// Whether L2 no longer has the life that memory knows, although that life should not have ended.
     pub(crate) fn has_lost_life(&self, generation: u64, found: Option<Life>, now: Now) -> bool {
         let known = self.life_at(now.moment.saturating_add(SEEN_LATER));
-        let known = known.filter(|_| !sabotage::is(Sabotage::LifeIgnored));
+        let known = known.filter(|_| !mutation::is(Mutation::LifeIgnored));
         known.is_some_and(|known| {
             let other = found.is_none_or(|found| found.sealed == known.sealed && found != known);
             other && generation <= self.generation.unwrap_or(0)

@@ -11,7 +11,7 @@ use crate::engine::partition::rules::Rules;
 use crate::engine::partition::state::{SignOut, State};
 use crate::engine::trust::Era;
 use crate::key::TokenKey;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{CommitId, Remaining, Revision};
 use crate::time::{Moment, Now};
 
@@ -44,7 +44,7 @@ pub(crate) enum Loss {
 /// What was known of a partition when a read of L2 began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReadStart {
-    pub(crate) prefix: Option<Number>,
+    pub(crate) number: Option<Number>,
     sign_out: SignOut,
     invalidations: u32,
     // Includes the commit, because the next life of a partition counts its versions from 1 again.
@@ -68,7 +68,7 @@ pub(crate) enum Merged {
 impl State {
     pub(crate) fn floor(&self) -> ReadStart {
         ReadStart {
-            prefix: self.prefix,
+            number: self.number,
             sign_out: self.sign_out,
             invalidations: self.invalidations,
             revision: self.revision(),
@@ -84,7 +84,7 @@ impl State {
         now: Now,
         rules: &Rules,
     ) -> Merged {
-        if self.is_signing_out() && self.prefix == floor.prefix {
+        if self.is_signing_out() && self.number == floor.number {
             return Merged::Taken {
                 dropped: 0,
                 lost: Vec::new(),
@@ -105,10 +105,10 @@ impl State {
         // If this contradicts what was known before the read began, the store has lost data, and what it has
         // now counts. If it contradicts what became known since, the read was overtaken.
         let contradicts = older || gone;
-        let overtaken = known.prefix != floor.prefix
+        let overtaken = known.number != floor.number
             || known.sign_out != floor.sign_out
             || (contradicts && known != floor);
-        if overtaken && !sabotage::is(Sabotage::BackFillUnchecked) {
+        if overtaken && !mutation::is(Mutation::BackFillUnchecked) {
             return Merged::Overtaken;
         }
         if gone && fetched.loss.is_none() {
@@ -134,7 +134,7 @@ impl State {
             Some(known) => fetched.generation > known,
             None => since.is_some_and(|since| self.cleared_since(since)),
         };
-        let replayed = sabotage::is(Sabotage::ReplayAcrossSignOut);
+        let replayed = mutation::is(Mutation::ReplayAcrossSignOut);
         let dropped = match signed_out && !replayed {
             true => self.drop_changes(),
             false => 0,
@@ -182,7 +182,7 @@ impl State {
         (asked_at, era): (Moment, Era),
     ) -> bool {
         let known = self.revision();
-        let same = match sabotage::is(Sabotage::VersionsWithoutHistory) {
+        let same = match mutation::is(Mutation::VersionsWithoutHistory) {
             true => (revision.generation, revision.version) == (known.generation, known.version),
             false => revision == known,
         };
@@ -224,7 +224,7 @@ impl State {
     pub(crate) fn heard(&self, rules: &Rules) -> bool {
         let changed = self.is_hinted() || self.links.are_announced() || self.links.are_over();
         let heard = rules.trust.was_heard_in(self.era) && !changed;
-        heard || sabotage::is(Sabotage::RecoveryAfterSignOut)
+        heard || mutation::is(Mutation::RecoveryAfterSignOut)
     }
 
     /// The entries that memory has and L2 has lost, because it had a later version than this one. There are

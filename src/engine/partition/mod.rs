@@ -10,8 +10,8 @@
 
 pub(crate) mod acks;
 pub(crate) mod answer;
+pub(crate) mod by_name;
 pub(crate) mod change;
-pub(crate) mod contents;
 pub(crate) mod entries;
 pub(crate) mod entry;
 pub(crate) mod hints;

@@ -15,7 +15,7 @@ use crate::time::{Moment, Now};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observed {
     generation: Option<Count>,
-    prefix: Option<Number>,
+    number: Option<Number>,
     /// The life that the handle observed, or that its first change began.
     life: Option<Life>,
     /// When that life expires, as far as is known.
@@ -66,7 +66,7 @@ impl Observed {
             if self.life.is_none() || self.life == state.life {
                 self.see_life(state.life, state);
             }
-            self.prefix = self.prefix.or(state.prefix);
+            self.number = self.number.or(state.number);
         }
     }
 
@@ -136,7 +136,7 @@ impl State {
         };
         Observed {
             generation: generation.map(Count::from),
-            prefix: self.prefix,
+            number: self.number,
             life: self.life_at(now.moment),
             life_ends: self.end.unwrap_or(Moment::MAX),
             sign_out: self.sign_out,
@@ -154,10 +154,10 @@ impl State {
             (None, Some(_)) => self.cleared_since(observed.since),
             _ => false,
         };
-        let revoked = match observed.prefix {
-            Some(seen) => self.prefix > Some(seen),
+        let revoked = match observed.number {
+            Some(seen) => self.number > Some(seen),
             // The observation may be from before all users were signed out.
-            None => self.prefix.is_some() && observed.since < self.began,
+            None => self.number.is_some() && observed.since < self.began,
         };
         ended || revoked || self.sign_out > observed.sign_out
     }

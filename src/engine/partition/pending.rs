@@ -8,14 +8,14 @@ use tokio::sync::oneshot;
 use crate::codec::Value;
 use crate::engine::error::L2Error;
 use crate::engine::journal::unacknowledged::{SignOuts, Unacknowledged};
+use crate::engine::partition::by_name::ByName;
 use crate::engine::partition::change::{
-    Batch, CommitAck, CommitAckSender, CommitBase, InFlight, PendingChange, Written,
+    AcquiredBatch, CommitAck, CommitAckSender, CommitBase, InFlight, PendingChange, Written,
 };
-use crate::engine::partition::entries::ByName;
 use crate::engine::partition::life::Life;
 use crate::engine::sync::once;
 use crate::key::TokenKey;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{CommitId, Expected};
 use crate::time::Moment;
 
@@ -31,7 +31,7 @@ pub(crate) struct Pending {
     pub(crate) unacknowledged: Option<Unacknowledged>,
     pub(crate) changes: ByName<PendingChange>,
     /// Acquired tokens; they are sent before `changes`.
-    pub(crate) acquired: VecDeque<Batch>,
+    pub(crate) acquired: VecDeque<AcquiredBatch>,
     /// The commit that was sent, and whose reply is awaited or was lost.
     pub(crate) in_flight: Option<InFlight>,
     /// A task is sending this partition's work.
@@ -92,7 +92,7 @@ impl Pending {
             .chain(self.changes.iter())
     }
 
-    fn seen_batches(&self) -> impl Iterator<Item = &Batch> {
+    fn seen_batches(&self) -> impl Iterator<Item = &AcquiredBatch> {
         self.acquired.iter().filter(|batch| batch.ack.is_none())
     }
 
@@ -278,7 +278,7 @@ impl Pending {
         next_id: impl FnOnce() -> CommitId,
     ) -> InFlight {
         if let Some(commit) = &mut self.in_flight {
-            if sabotage::is(Sabotage::FreshCommitIds) {
+            if mutation::is(Mutation::FreshCommitIds) {
                 commit.id = next_id();
             }
             return commit.clone();

@@ -2,7 +2,7 @@
 
 use crate::acquire::FailureRecord;
 use crate::codec::Value;
-use crate::engine::partition::change::Batch;
+use crate::engine::partition::change::AcquiredBatch;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
 use crate::key::TokenKey;
@@ -121,7 +121,7 @@ impl State {
     /// because they had expired; newer changes stay, and are sent after them.
     pub(crate) fn take_acquired(
         &mut self,
-        batch: Batch,
+        batch: AcquiredBatch,
         key: &TokenKey,
         seen: &RefreshState,
         now: Now,

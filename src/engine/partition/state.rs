@@ -8,14 +8,14 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::acquire::UnstoredFailure;
 use crate::engine::l1::digests::Listed;
 use crate::engine::namespace::{NamespaceNumber, Number};
-use crate::engine::partition::entries::ByName;
+use crate::engine::partition::by_name::ByName;
 use crate::engine::partition::entry::{Entry, Unopened};
 use crate::engine::partition::life::Life;
 use crate::engine::partition::links::Links;
 use crate::engine::partition::pending::Pending;
 use crate::engine::trust::Era;
 use crate::key::PartitionKey;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::CommitId;
 use crate::time::{Moment, Timestamp};
 
@@ -46,10 +46,10 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(key: PartitionKey, prefix: &NamespaceNumber) -> Arc<Self> {
+    pub(crate) fn new(key: PartitionKey, number: &NamespaceNumber) -> Arc<Self> {
         let state = State {
-            prefix: prefix.known(),
-            began: prefix.raised_at(),
+            number: number.known(),
+            began: number.raised_at(),
             ..State::default()
         };
         Arc::new(Self {
@@ -86,7 +86,7 @@ pub(crate) struct State {
     /// `None` until L2 was asked for it.
     pub(crate) generation: Option<u64>,
     /// The namespace's number to which all of this belongs; `None` until it is known.
-    pub(crate) prefix: Option<Number>,
+    pub(crate) number: Option<Number>,
     /// The users that the session belongs to.
     pub(crate) links: Links,
     // Most hits read up to the first entry, and nothing after it.
@@ -140,10 +140,10 @@ pub(crate) struct State {
 impl State {
     /// Resets the state if the namespace's number has changed, because everything in it belongs to the old
     /// number. Returns how many changes are dropped.
-    pub(crate) fn follow_prefix(&mut self, known: &NamespaceNumber) -> usize {
-        let prefix = known.known();
-        let before = std::mem::replace(&mut self.prefix, prefix);
-        if before == prefix || sabotage::is(Sabotage::NumberIgnored) {
+    pub(crate) fn follow_number(&mut self, known: &NamespaceNumber) -> usize {
+        let number = known.known();
+        let before = std::mem::replace(&mut self.number, number);
+        if before == number || mutation::is(Mutation::NumberIgnored) {
             return 0;
         }
         let began = known.raised_at();
@@ -165,7 +165,7 @@ impl State {
             }
         }
         *self = Self {
-            prefix,
+            number,
             began,
             pending,
             ..Self::default()
@@ -191,6 +191,12 @@ impl State {
         self.pending.as_deref().is_some_and(waits)
     }
 
+    /// Whether changes wait, by this ticket, for the head of a response.
+    pub(crate) fn is_deferred(&self, ticket: u64) -> bool {
+        let pending = self.pending.as_ref();
+        pending.is_some_and(|pending| pending.deferred == Some(ticket))
+    }
+
     /// Whether this process is sending something of the partition to L2, or is about to.
     pub(crate) fn is_writing(&self) -> bool {
         self.pending
@@ -205,9 +211,9 @@ impl State {
             .is_some_and(|pending| pending.is_active())
     }
 
-    /// Sabotage: whether the partition may be evicted although changes are pending.
+    /// Mutation: whether the partition may be evicted although changes are pending.
     pub(crate) fn is_forgettable(&self) -> bool {
-        sabotage::is(Sabotage::EvictionDropsPending)
+        mutation::is(Mutation::EvictionDropsPending)
             && self.pending.as_ref().is_some_and(|p| p.only_waits())
     }
 }

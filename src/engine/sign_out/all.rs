@@ -18,7 +18,6 @@ use crate::engine::namespace::Number;
 use crate::engine::runtime::step::step;
 use crate::engine::trust::FeedState;
 use crate::error::StoreErrorKind;
-use crate::key::PartitionKey;
 use crate::store::{Names, PartitionId, Raise, Revision};
 use crate::time::Moment;
 
@@ -29,33 +28,20 @@ const LOOK_EVERY_LOST: Duration = Duration::from_secs(1);
 const LOOK_EVERY_ALIVE: Duration = Duration::from_secs(60);
 
 impl Engine {
-    /// The namespace's number. L2 is asked if it is not known.
-    pub(crate) async fn number(&self) -> Result<Number, L2Error> {
-        match self.l2.prefix.settled() {
-            Some(number) => Ok(number),
-            None => self.look_up_prefix().await,
-        }
-    }
-
     /// Whether L2 has lost everything, and not this partition alone, since there had been `losses` losses. On
     /// return its marker exists again.
     pub(crate) async fn l2_has_lost_everything(&self, losses: u32) -> Result<bool, L2Error> {
-        self.look_up_prefix().await?;
+        self.look_up_number().await?;
         Ok(self.rules.losses.count() != losses)
     }
 
-    /// The partition's present id in the store.
-    pub(crate) async fn id(&self, key: &PartitionKey) -> Result<PartitionId, L2Error> {
-        Ok(self.l2.id(key, self.number().await?))
-    }
-
     /// Asks L2 for the number. Where L2 has a lower one or none, the number known here is written to it.
-    pub(crate) async fn look_up_prefix(&self) -> Result<Number, L2Error> {
+    pub(crate) async fn look_up_number(&self) -> Result<Number, L2Error> {
         let epoch = self.namespace_epoch();
         let hints = self.rules.trust.number_hints();
-        let known = self.l2.prefix.known();
+        let known = self.l2.number.known();
         let mine = || Number::at(self.clock.now());
-        let begin = known.unwrap_or_else(|| *self.l2.prefix.0.mine.get_or_init(mine));
+        let begin = known.unwrap_or_else(|| *self.l2.number.0.mine.get_or_init(mine));
         let revision = self.marker(&epoch).await?;
         let mut number = match Number::new(revision.generation) {
             Some(stored) => {
@@ -76,16 +62,16 @@ impl Engine {
             tracing::warn!("L2 has lost the number of the namespace: everybody is signed out");
             let next = Raise::Beyond(begin.get() + 1);
             number = self.raise_number(&epoch, next).await?;
-            self.learn_prefix(number, self.now().moment);
+            self.learn_number(number, self.now().moment);
         } else if number == begin {
             // Not a raise: the number was known, or begins here.
-            self.learn_prefix(number, Moment::default());
+            self.learn_number(number, Moment::default());
         } else {
             // One task asks; the others find the answer.
-            let _asks = self.l2.prefix.0.asks.lock().await;
-            if self.l2.prefix.known() < Some(number) {
+            let _asks = self.l2.number.0.asks.lock().await;
+            if self.l2.number.known() < Some(number) {
                 let age = self.l2.load_one(&epoch).await?.cleared_for;
-                self.learn_prefix(number, self.now().ago(age.unwrap_or_default()));
+                self.learn_number(number, self.now().ago(age.unwrap_or_default()));
             }
         }
         self.rules.trust.number_is_known(hints);
@@ -93,8 +79,8 @@ impl Engine {
     }
 
     /// Takes over the number. A raise drops everything in memory.
-    fn learn_prefix(&self, number: Number, raised_at: Moment) {
-        let learn = || self.l2.prefix.learn(number, raised_at);
+    fn learn_number(&self, number: Number, raised_at: Moment) {
+        let learn = || self.l2.number.learn(number, raised_at);
         if self.hold_signed_out(number, learn) {
             tracing::warn!("everybody was signed out");
             let dropped = self.partitions.forget_all();
@@ -105,25 +91,25 @@ impl Engine {
     /// Whether this is the digest of the number's record.
     pub(crate) fn is_namespace_epoch(&self, digest: &[u8; 32]) -> bool {
         let digest_of_mine = || *self.namespace_epoch().digest();
-        self.l2.prefix.0.digest.get_or_init(digest_of_mine) == digest
+        self.l2.number.0.digest.get_or_init(digest_of_mine) == digest
     }
 
     /// There may be a later number: L2 is asked for it before anything else is read.
     pub(crate) fn ask_for_number(self: &Arc<Self>) {
-        self.l2.prefix.0.asked.store(false, Ordering::Release);
+        self.l2.number.0.asked.store(false, Ordering::Release);
         let engine = self.clone();
         self.runtime.spawn(async move {
             // If this fails, the next use of L2 asks again.
-            let _ = engine.look_up_prefix().await;
+            let _ = engine.look_up_number().await;
         });
     }
 
     pub(crate) async fn revoke(&self) -> Result<(), L2Error> {
-        let known = self.l2.prefix.known().map_or(0, Number::get);
+        let known = self.l2.number.known().map_or(0, Number::get);
         let now = Number::at(self.clock.now()).get();
         let raise = Raise::Beyond(now.max(known + 1));
         let number = self.raise_number(&self.namespace_epoch(), raise).await?;
-        self.learn_prefix(number, self.now().moment);
+        self.learn_number(number, self.now().moment);
         Ok(())
     }
 
@@ -144,11 +130,11 @@ impl Engine {
 
     /// The record of the namespace's number.
     pub(crate) fn namespace_epoch(&self) -> PartitionId {
-        Names::namespace_epoch(&self.l2.protection.namespace)
+        Names::namespace_epoch(&self.l2.codec.namespace)
     }
 
     /// Looks for a new number at intervals.
-    pub(crate) fn watch_prefix(self: &Arc<Self>) {
+    pub(crate) fn watch_number(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
             loop {
@@ -156,15 +142,15 @@ impl Engine {
                 let pause = match engine.rules.trust.feed_state(engine.now().moment) {
                     FeedState::None => LOOK_EVERY,
                     FeedState::Lost => LOOK_EVERY_LOST,
-                    FeedState::Alive if engine.l2.prefix.settled().is_none() => LOOK_EVERY_LOST,
+                    FeedState::Alive if engine.l2.number.settled().is_none() => LOOK_EVERY_LOST,
                     FeedState::Alive => LOOK_EVERY_ALIVE,
                 };
                 drop(engine);
                 tokio::time::sleep(pause).await;
                 let Some(engine) = weak.upgrade() else { return };
-                if engine.l2.prefix.known().is_some() && !engine.queue.is_closed() {
+                if engine.l2.number.known().is_some() && !engine.queue.is_closed() {
                     // A failure is ignored: nothing can raise the number while L2 is away.
-                    let _ = step("prefix", engine.look_up_prefix()).await;
+                    let _ = step("number", engine.look_up_number()).await;
                 }
             }
         });

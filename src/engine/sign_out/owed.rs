@@ -118,18 +118,18 @@ impl Engine {
     }
 
     fn records(&self, key: &PartitionKey, sign_out: CommitId, since: Timestamp) -> Vec<Record> {
-        let prefix = self.l2.prefix.known().map(Number::get);
+        let number = self.l2.number.known().map(Number::get);
         let digests = self.digests(key).into_iter();
         digests
-            .map(|digest| Record::new(digest, prefix, sign_out, since))
+            .map(|digest| Record::new(digest, number, sign_out, since))
             .collect()
     }
 
     fn digests(&self, key: &PartitionKey) -> Vec<[u8; 32]> {
-        let protection = &self.l2.protection;
-        let names = protection.possible_names().into_iter();
+        let codec = &self.l2.codec;
+        let names = codec.possible_names().into_iter();
         names
-            .map(|names| *names.partition(&protection.namespace, key).digest())
+            .map(|names| *names.partition(&codec.namespace, key).digest())
             .collect()
     }
 
@@ -203,11 +203,11 @@ impl Engine {
     /// Whether all users were signed out since the record was made. A later number of the namespace alone
     /// does not say so: a process that had not learned of the number may have made the record.
     pub(crate) fn is_moot(&self, record: &Record) -> bool {
-        let known = self.l2.prefix.known();
+        let known = self.l2.number.known();
         let since = record.since.saturating_add(CLOCK_SKEW);
-        let is_later = known.is_some_and(|number| Some(number.get()) > record.prefix);
-        let raised_at = self.now().wall_at(self.l2.prefix.raised_at());
-        record.prefix.is_some() && is_later && raised_at >= since
+        let is_later = known.is_some_and(|number| Some(number.get()) > record.under);
+        let raised_at = self.now().wall_at(self.l2.number.raised_at());
+        record.under.is_some() && is_later && raised_at >= since
     }
 
     /// Sends the sign-outs of an earlier process to L2, also those of sessions that make no request.
@@ -251,7 +251,7 @@ impl Engine {
     }
 
     async fn sign_out_in_l2(&self, record: &Record, under: Number) -> Result<(), L2Error> {
-        let namespace = self.l2.protection.namespace.clone();
+        let namespace = self.l2.codec.namespace.clone();
         let id = PartitionId::from_digest(namespace, record.digest);
         let id = id.under(under.get());
         let loaded = self.l2.load_one(&id).await?;

@@ -11,7 +11,7 @@ use crate::engine::namespace::Number;
 use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::State;
 use crate::key::PartitionKey;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{Change, Cleared, Commit, CommitId, PartitionId};
 
 impl Engine {
@@ -21,7 +21,7 @@ impl Engine {
         expected: Option<u64>,
         id: CommitId,
     ) -> Result<Cleared, L2Error> {
-        if !sabotage::is(Sabotage::SignOutWithoutTombstone) {
+        if !mutation::is(Mutation::SignOutWithoutTombstone) {
             return self.l2.clear(partition, expected, id).await;
         }
         let loaded = self.l2.load_one(partition).await?;
@@ -77,7 +77,7 @@ impl Engine {
         let (number, loaded) = match confirmed {
             true => (Ok(under), None),
             false => {
-                let (number, loaded) = join(self.look_up_prefix(), self.l2.load_one(&id)).await;
+                let (number, loaded) = join(self.look_up_number(), self.l2.load_one(&id)).await;
                 (number, Some(loaded))
             }
         };

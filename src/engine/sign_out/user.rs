@@ -40,14 +40,14 @@ impl Engine {
     /// Signs the user out in this process, and begins the sign-out in L2.
     pub(crate) fn begin_to_end(&self, user: &PartitionKey) -> CommitId {
         let id = self.queue.next_id();
-        let protection = &self.l2.protection;
-        let names = protection.all_names().into_iter();
-        let digests = names.map(|names| *names.partition(&protection.namespace, user).digest());
-        let prefix = self.l2.prefix.known().map(Number::get);
+        let codec = &self.l2.codec;
+        let names = codec.all_names().into_iter();
+        let digests = names.map(|names| *names.partition(&codec.namespace, user).digest());
+        let number = self.l2.number.known().map(Number::get);
         let since = self.clock.now();
         let record = |digest| Record {
             user: true,
-            ..Record::new(digest, prefix, id, since)
+            ..Record::new(digest, number, id, since)
         };
         let records = digests.map(record);
         self.wait_to_end(Waiting::new(id, records.collect(), self.sign_outs.begin()));
@@ -56,8 +56,8 @@ impl Engine {
 
     fn wait_to_end(&self, new: Waiting) {
         self.user_sign_outs.add(new, |new| {
-            if let Some(under) = self.l2.prefix.known() {
-                new.hold(&self.l2.protection.namespace, under, &self.rules.users);
+            if let Some(under) = self.l2.number.known() {
+                new.hold(&self.l2.codec.namespace, under, &self.rules.users);
             }
         });
     }
@@ -66,9 +66,9 @@ impl Engine {
     /// out under that number before anything is read under it.
     pub(crate) fn hold_signed_out<R>(&self, number: Number, learn: impl FnOnce() -> R) -> R {
         self.user_sign_outs.with_waiting(|waiting| {
-            if self.l2.prefix.known() != Some(number) {
+            if self.l2.number.known() != Some(number) {
                 for waiting in waiting {
-                    waiting.hold(&self.l2.protection.namespace, number, &self.rules.users);
+                    waiting.hold(&self.l2.codec.namespace, number, &self.rules.users);
                 }
             }
             learn()
@@ -141,12 +141,12 @@ impl Engine {
     /// Raises the user's epoch in L2, so that every session linked so far is over.
     async fn raise_user(self: &Arc<Self>, records: &[Record]) -> Result<(), L2Error> {
         // Not the number that is known: sessions may have begun on other instances under a later one.
-        let under = self.look_up_prefix().await?;
+        let under = self.look_up_number().await?;
         for record in records {
             if self.is_moot(record) {
                 continue;
             }
-            let namespace = self.l2.protection.namespace.clone();
+            let namespace = self.l2.codec.namespace.clone();
             let id = PartitionId::from_digest(namespace, record.digest).under(under.get());
             let epoch = self.rules.users.get(id.digest());
             let least = epoch.next(self.clock.now());

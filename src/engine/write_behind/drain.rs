@@ -6,17 +6,13 @@ use std::sync::{Arc, Weak};
 use futures_util::future::select;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use crate::engine::core::Engine;
-#[cfg(feature = "__tests")]
-use crate::engine::namespace::Number;
-use crate::engine::partition::state::{Partition, State};
+use crate::engine::partition::state::Partition;
 use crate::engine::runtime::step::step;
 use crate::engine::write_behind::queue::{
     FIRST_RETRY, LAST_RETRY, MAX_GROUP, MAX_GROUPS, SWEEP_EVERY,
 };
-use crate::key::PartitionKey;
 use crate::random::{SLIGHTLY, jittered};
 
 impl Engine {
@@ -30,7 +26,7 @@ impl Engine {
                 }
             }
         });
-        self.watch_prefix();
+        self.watch_number();
         self.send_owed_sign_outs();
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
@@ -47,61 +43,11 @@ impl Engine {
         });
     }
 
-    /// Queues the pending work of this partition.
-    pub(crate) fn enqueue(self: &Arc<Self>, key: &PartitionKey) {
-        self.partitions
-            .with(key, |partition, state| self.push(partition, state));
-        self.wake();
-    }
-
-    /// Queues the pending work of every partition, also for requests that still run: they may end too late.
-    /// Visits all active partitions.
-    fn queue_all(self: &Arc<Self>) {
-        let keys = self.partitions.active();
-        // A repeated simulation needs the same order.
-        #[cfg(feature = "__tests")]
-        let keys = {
-            let mut keys = keys;
-            let under = self.l2.prefix.known().unwrap_or(Number::FIRST);
-            keys.sort_by_key(|key| *self.l2.id(key, under).digest());
-            keys
-        };
-        for key in keys {
-            self.partitions
-                .with(&key, |partition, state| self.push(partition, state));
-        }
-        self.wake();
-    }
-
     /// Refuses further changes. Pending work is written without further pauses.
     pub(crate) fn close(self: &Arc<Self>) {
         self.queue.closed.store(true, Ordering::SeqCst);
         self.l2.shards.reset();
         self.queue_all();
-    }
-
-    pub(crate) fn push(&self, partition: &Arc<Partition>, state: &mut State) {
-        #[cfg(test)]
-        self.queue.pushes.fetch_add(1, Ordering::Relaxed);
-        let pending = state.pending();
-        pending.deferred = None;
-        if !pending.queued && !pending.sending {
-            pending.queued = true;
-            self.queue.ready.lock().push_back(partition.clone());
-        }
-    }
-
-    pub(crate) fn wake(self: &Arc<Self>) {
-        // If it is full, a wake-up is under way already.
-        if let Err(TrySendError::Closed(_)) = self.queue.wake.try_send(self.clone())
-            && !self.queue.ended.swap(true, Ordering::Relaxed)
-        {
-            self.counters.l2_errors.add(1);
-            tracing::error!(
-                pending = self.budget.pending(),
-                "the runtime of the token cache has ended: nothing is read from L2 or written to it any more"
-            );
-        }
     }
 
     /// Writes until nothing is queued. All groups share one task, so that writing takes at most one core and

@@ -17,7 +17,7 @@ impl Engine {
     /// Notes that a change waits for the head of its response.
     pub(crate) fn defer(&self, partition: &Arc<Partition>, state: &mut State) {
         let pending = state.pending();
-        // PartitionWork that is queued, under way or to be retried takes all changes along.
+        // Work that is queued, under way or to be retried takes all changes along.
         if pending.queued || pending.sending || pending.stalled || pending.deferred.is_some() {
             return;
         }

@@ -8,15 +8,15 @@ use crate::engine::error::L2Error;
 use crate::engine::l2::sealing::Sealing;
 use crate::engine::namespace::Number;
 use crate::engine::partition::state::Partition;
-use crate::engine::write_behind::batch::PartitionWork;
+use crate::engine::write_behind::group::PartitionWork;
 use crate::key::PartitionKey;
 use crate::store::{Commit, Origin, Outcome};
 use crate::store::{Loaded, Names, PartitionId};
 
 impl Engine {
-    /// Whether a partition can be read as it is, and needs no [preparation](Self::prepare).
+    /// Whether a partition can be read as it is, and needs no [move](Self::move_from_plain_name).
     pub(crate) fn is_ready(&self, partition: &Partition, loaded: &Loaded) -> bool {
-        let Some(sealing) = self.l2.protection.sealing() else {
+        let Some(sealing) = self.l2.codec.sealing() else {
             return true;
         };
         let moves = is_absent(loaded) && sealing.accepts_plaintext();
@@ -27,16 +27,16 @@ impl Engine {
         ready
     }
 
-    /// Prepares to read a partition: gets unknown keys, and moves a partition that still has its plain name.
-    /// Returns `None` if `loaded` is to be read as it is.
-    pub(crate) async fn prepare(
+    /// Moves a partition that still has its plain name, before it is read, and gets keys that are unknown. A no-op
+    /// without a key ring. Returns `None` if `loaded` is to be read as it is.
+    pub(crate) async fn move_from_plain_name(
         &self,
         key: &PartitionKey,
         under: Number,
         id: &PartitionId,
         loaded: &Loaded,
     ) -> Result<Option<Loaded>, L2Error> {
-        let Some(sealing) = self.l2.protection.sealing() else {
+        let Some(sealing) = self.l2.codec.sealing() else {
             return Ok(None);
         };
         sealing.learn_keys(loaded).await;
@@ -50,13 +50,13 @@ impl Engine {
         Ok(moved)
     }
 
-    /// Prepares to write partitions that were read before encryption began. Under their new names they must
-    /// not begin anew with only the changes written now, nor after a sign-out. Returns those that can be
-    /// written.
-    pub(crate) async fn prepare_writes(&self, works: Vec<PartitionWork>) -> Vec<PartitionWork> {
+    /// Moves partitions that were read before encryption began, before they are written. Under their new names
+    /// they must not begin anew with only the changes written now, nor after a sign-out. A no-op without a key
+    /// ring. Returns those that can be written.
+    pub(crate) async fn move_before_writes(&self, works: Vec<PartitionWork>) -> Vec<PartitionWork> {
         let mut ready = Vec::with_capacity(works.len());
         for mut work in works {
-            match self.prepare_write(&work).await {
+            match self.move_before_write(&work).await {
                 Ok(Some(generation)) if work.is_before(generation) => {
                     self.settle(&work, Outcome::Stale { generation });
                     work.failure = None;
@@ -69,18 +69,20 @@ impl Engine {
     }
 
     /// The generation in L2, if L2 had to be asked.
-    async fn prepare_write(&self, work: &PartitionWork) -> Result<Option<u64>, L2Error> {
+    async fn move_before_write(&self, work: &PartitionWork) -> Result<Option<u64>, L2Error> {
         let (partition, Some(under)) = (&work.partition, work.under) else {
             return Ok(None);
         };
-        let protection = &self.l2.protection;
-        let accepts = protection.sealing().is_some_and(Sealing::accepts_plaintext);
+        let codec = &self.l2.codec;
+        let accepts = codec.sealing().is_some_and(Sealing::accepts_plaintext);
         if !accepts || partition.moved.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let id = self.l2.id(&partition.key, under);
         let loaded = self.l2.load_one(&id).await?;
-        let moved = self.prepare(&partition.key, under, &id, &loaded).await?;
+        let moved = self
+            .move_from_plain_name(&partition.key, under, &id, &loaded)
+            .await?;
         Ok(Some(moved.unwrap_or(loaded).generation))
     }
 
@@ -93,7 +95,7 @@ impl Engine {
         under: Number,
         id: &PartitionId,
     ) -> Result<Option<Loaded>, L2Error> {
-        let protection = &self.l2.protection;
+        let codec = &self.l2.codec;
         let plain = Names::default();
         let from = self.l2.named(&plain, key, under);
         let found = self.l2.load_one(&from).await?;
@@ -102,8 +104,8 @@ impl Engine {
         }
         let generation = found.generation;
         let mut changes = Vec::with_capacity(found.entries.len());
-        let writer = protection.writer(id, generation);
-        let mut reader = protection.reader_by(plain.clone(), &from, generation);
+        let writer = codec.writer(id, generation);
+        let mut reader = codec.reader_by(plain.clone(), &from, generation);
         for stored in &found.entries {
             // An entry that cannot be read is left behind.
             match reader.decode(stored) {
@@ -115,7 +117,7 @@ impl Engine {
                     changes.push(change);
                 }
                 Err(reason) => {
-                    protection.counters.unopenable(reason as usize);
+                    codec.counters.unopenable(reason as usize);
                     if plain.is_link(&stored.entry) {
                         // Without its link to a user the session must not go on.
                         return Ok(None);
@@ -174,7 +176,7 @@ impl Engine {
     pub(crate) fn plain_id(&self, key: &PartitionKey, under: Number) -> Option<PartitionId> {
         let accepts = self
             .l2
-            .protection
+            .codec
             .sealing()
             .is_some_and(Sealing::accepts_plaintext);
         accepts.then(|| self.l2.named(&Names::default(), key, under))

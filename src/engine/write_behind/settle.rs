@@ -4,7 +4,7 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::partition::acks::CommitReply;
 use crate::engine::partition::change::PendingChange;
-use crate::engine::write_behind::batch::{PartitionWork, WorkKind};
+use crate::engine::write_behind::group::{PartitionWork, WorkKind};
 use crate::store::Outcome;
 
 impl Engine {
@@ -24,7 +24,7 @@ impl Engine {
                     let made = CommitReply {
                         version,
                         previous,
-                        life: self.life(life),
+                        life: self.l2.life(life),
                         remaining,
                     };
                     let flushed = state.committed(commit.id, made, now, &self.rules);

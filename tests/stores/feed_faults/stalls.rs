@@ -6,7 +6,7 @@ use common::feed::Listener;
 use common::proxy::{Mode, Proxy};
 use common::support::*;
 use common::topologies::{Certificates, Node};
-use tower_token_cache::sabotage::{self, Sabotage};
+use tower_token_cache::mutation::{self, Mutation};
 use tower_token_cache::{Durability, RedisStore};
 
 use super::{ATTEMPTS, Admin, Fleet, RECHECK, TRUST};
@@ -113,7 +113,7 @@ async fn a_feed_that_stalls_alone_is_not_believed() {
 #[tokio::test]
 #[should_panic(expected = "too long")]
 async fn an_answer_of_another_connection_that_is_taken_for_a_proof_is_noticed() {
-    sabotage::choose(Some(Sabotage::AnswerTakenForProof));
+    mutation::choose(Some(Mutation::AnswerTakenForProof));
     stalls_alone().await;
 }
 

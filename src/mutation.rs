@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 /// One way to break it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
+pub enum Mutation {
     /// Changes from before a sign-out are replayed under the generation after it.
     ReplayAcrossSignOut,
     /// A load that a commit, a sign-out or an announcement has overtaken enters memory.
@@ -40,7 +40,7 @@ pub enum Sabotage {
     AcquiredSeenEarly,
     /// What L2 has lost is written to it again, whatever was missed meanwhile.
     RecoveryAfterSignOut,
-    /// What nobody knows is said to be absent.
+    /// What is not known is said to be absent.
     AbsentWhenUnavailable,
     /// Memory takes the same version for the same state, also when L2 has lost data and counts again.
     VersionsWithoutHistory,
@@ -62,39 +62,39 @@ pub enum Sabotage {
 
 #[cfg(feature = "__tests")]
 thread_local! {
-    static CHOSEN: Cell<Option<Sabotage>> = const { Cell::new(None) };
+    static CHOSEN: Cell<Option<Mutation>> = const { Cell::new(None) };
 }
 
 /// Breaks all engines that run on this thread, or none.
 #[cfg(feature = "__tests")]
-pub fn choose(sabotage: Option<Sabotage>) {
-    CHOSEN.set(sabotage);
+pub fn choose(mutation: Option<Mutation>) {
+    CHOSEN.set(mutation);
 }
 
 #[cfg(feature = "__tests")]
-static CHOSEN_FOR_ALL: OnceLock<Sabotage> = OnceLock::new();
+static CHOSEN_FOR_ALL: OnceLock<Mutation> = OnceLock::new();
 
 /// Breaks all engines of this process until it ends. The first choice counts.
 #[cfg(feature = "__tests")]
-pub fn choose_for_all(sabotage: Sabotage) {
-    // Whoever was first has chosen.
-    let _ = CHOSEN_FOR_ALL.set(sabotage);
+pub fn choose_for_all(mutation: Mutation) {
+    // A later choice has no effect.
+    let _ = CHOSEN_FOR_ALL.set(mutation);
 }
 
 /// How the engines of this thread are broken.
 #[cfg(feature = "__tests")]
-pub fn chosen() -> Option<Sabotage> {
+pub fn chosen() -> Option<Mutation> {
     CHOSEN.get()
 }
 
 /// Whether the engine is to be broken in this way.
 #[cfg(feature = "__tests")]
-pub(crate) fn is(sabotage: Sabotage) -> bool {
-    CHOSEN.get() == Some(sabotage) || CHOSEN_FOR_ALL.get() == Some(&sabotage)
+pub(crate) fn is(mutation: Mutation) -> bool {
+    CHOSEN.get() == Some(mutation) || CHOSEN_FOR_ALL.get() == Some(&mutation)
 }
 
 /// Never.
 #[cfg(not(feature = "__tests"))]
-pub(crate) const fn is(_: Sabotage) -> bool {
+pub(crate) const fn is(_: Mutation) -> bool {
     false
 }

@@ -15,7 +15,7 @@ use crate::engine::partition::change::{CommitBase, InFlight};
 use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::{Partition, State};
 use crate::error::StoreErrorKind;
-use crate::sabotage::{self, Sabotage};
+use crate::mutation::{self, Mutation};
 use crate::store::{Commit, Outcome, PartitionId, TOMBSTONE};
 
 /// Bytes of values in one round-trip: some milliseconds of work for a store.
@@ -26,7 +26,7 @@ impl Engine {
         let mut works = Vec::with_capacity(group.len());
         for partition in group {
             let (under, work) = self.partitions.with(&partition.key, |_, state| {
-                (state.prefix, self.take_work(state))
+                (state.number, self.take_work(state))
             });
             works.push(PartitionWork {
                 engine: self.clone(),
@@ -77,7 +77,7 @@ impl Engine {
             );
         }
         // A partition has no name in L2 while the namespace's number is unknown.
-        let is_named = state.prefix.is_some();
+        let is_named = state.number.is_some();
         let generation = state.generation.filter(|_| is_named);
         let life = state.life_at(now);
         let base = CommitBase {
@@ -107,7 +107,7 @@ impl Engine {
 
     /// Sends commits in as few round-trips as their size allows.
     async fn commit_group(&self, works: Vec<PartitionWork>) {
-        let works = self.prepare_writes(works).await;
+        let works = self.move_before_writes(works).await;
         let mut all = works;
         let mut works = all.as_mut_slice();
         while !works.is_empty() {
@@ -149,14 +149,14 @@ impl Engine {
             return None;
         };
         let partition = self.l2.id(&work.partition.key, work.under?);
-        let writer = self.l2.protection.writer(&partition, *generation);
+        let writer = self.l2.codec.writer(&partition, *generation);
         let changes = commit.changes.iter().chain(commit.again.iter());
         let changes =
             changes.map(|(name, change)| writer.change(name.as_ref(), change.value.as_ref()));
         let changes = changes.collect();
-        let sealed = self.l2.protection.seals();
+        let sealed = self.l2.codec.seals();
         let life = commit.life.filter(|life| life.sealed == sealed);
-        let life = life.filter(|_| !sabotage::is(Sabotage::LifeIgnored));
+        let life = life.filter(|_| !mutation::is(Mutation::LifeIgnored));
         // Version 0 is that of a new partition, or it is unknown because L1 has evicted the partition.
         let known = Some(commit.base.version).filter(|at| *at > 0 || commit.life.is_none());
         Some(Commit {
