@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::cache::acquisitions::Acquisitions;
 use crate::cache::builder::Builder;
@@ -51,7 +51,7 @@ use crate::policy::{FailurePolicy, WriteMode};
 /// ```
 ///
 /// A duration is a whole number with `ms`, `s`, `m`, `h` or `d` behind it; a size is one of bytes, or has `KiB`,
-/// `MiB` or `GiB`. `"none"` is `None`. What is not named has its default.
+/// `MiB` or `GiB`. `"none"` is `None`. What is not named has its default; `null` is an error.
 ///
 /// Any format of serde will do that says of what type a value is. A loader for the environment (`figment`, `config`)
 /// has to be told to read numbers as numbers.
@@ -67,56 +67,89 @@ use crate::policy::{FailurePolicy, WriteMode};
 /// # }
 /// ```
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 #[must_use = "it has no effect until it is given to `Builder::config`"]
 pub struct Config {
+    #[serde(deserialize_with = "named")]
     namespace: Option<Box<str>>,
+    #[serde(deserialize_with = "named")]
     failure_policy: Option<FailurePolicy>,
+    #[serde(deserialize_with = "named")]
     write_mode: Option<WriteMode>,
+    #[serde(deserialize_with = "named")]
     max_pending_changes: Option<u32>,
+    #[serde(deserialize_with = "named")]
     max_pending_bytes: Option<Human<FewBytes>>,
+    #[serde(deserialize_with = "named")]
     journal: Option<PathBuf>,
+    #[serde(deserialize_with = "named")]
     l1: Option<InL1>,
+    #[serde(deserialize_with = "named")]
     lifetimes: Option<InLifetimes>,
+    #[serde(deserialize_with = "named")]
     timeouts: Option<InTimeouts>,
+    #[serde(deserialize_with = "named")]
     acquisitions: Option<InAcquisitions>,
 }
 
 type Time = Option<Human<Duration>>;
 type Limit = Option<Human<Option<Duration>>>;
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct InL1 {
+    #[serde(deserialize_with = "named")]
     max_bytes: Option<Human<Option<Bytes>>>,
+    #[serde(deserialize_with = "named")]
     expiration_ratio: Option<f64>,
+    #[serde(deserialize_with = "named")]
     revalidate_every: Limit,
+    #[serde(deserialize_with = "named")]
     max_staleness: Limit,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct InLifetimes {
+    #[serde(deserialize_with = "named")]
     after_write: Limit,
+    #[serde(deserialize_with = "named")]
     sliding: Limit,
+    #[serde(deserialize_with = "named")]
     absolute: Limit,
+    #[serde(deserialize_with = "named")]
     negative_entry: Time,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct InTimeouts {
+    #[serde(deserialize_with = "named")]
     attempt: Time,
+    #[serde(deserialize_with = "named")]
     operation: Time,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct InAcquisitions {
+    #[serde(deserialize_with = "named")]
     refresh_before: Time,
+    #[serde(deserialize_with = "named")]
     timeout: Time,
+    #[serde(deserialize_with = "named")]
     lease_ttl: Time,
+    #[serde(deserialize_with = "named")]
     max: Option<u32>,
+}
+
+/// A setting that is named. What is not named has no value: `null` is none.
+fn named<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 /// `to` with the setting, if there is one.

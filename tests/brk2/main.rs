@@ -10,7 +10,6 @@ mod cookies;
 mod dropped;
 mod health;
 mod killed;
-mod memcached;
 mod outages;
 mod races;
 mod sqlite;

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod cas;
+mod cas_moves;
 mod feed;
 mod feed_faults;
 mod log;
 mod memcached;
+mod memcached_servers;
 mod redis_resharding;
 mod redis_topologies;
 mod redis_wire;
