@@ -103,23 +103,6 @@ async fn the_limit_is_that_of_what_browsers_send() {
     }
 }
 
-/// Stats::superseded_changes: "Acquired tokens dropped because others had replaced what they were to replace."
-#[tokio::test]
-async fn what_is_too_large_is_not_superseded() {
-    let layer = builder().max_size(1024).build().unwrap().layer().unwrap();
-    let token = Token::new(text(4000, 3));
-    let (_, inserted) = visit(&layer, "", async |tokens: Tokens| {
-        tokens.insert("api", token).await
-    })
-    .await;
-    assert!(
-        matches!(inserted, Err(Error::TooLarge { .. })),
-        "{inserted:?}"
-    );
-    let stats = layer.cache().stats();
-    assert_eq!(stats.superseded_changes, 0, "{stats:?}");
-}
-
 /// sign_in: "With a `CookieStore`, whose sessions have no ids, the same is done in the cookies." Within a layer of the
 /// same store, as where two routers are nested, after cookies that are of no more use.
 #[tokio::test]
@@ -138,36 +121,4 @@ async fn with_a_layer_within_a_layer_the_user_can_sign_in() {
     let lines = Vec::from_iter(lines.map(|line| line.to_str().unwrap()));
     let last = lines.last().unwrap();
     assert!(!last.contains("Max-Age=0"), "{lines:?}");
-}
-
-/// max_age: "Copied ones that are not used are good for as long; those that are used are set anew, up to
-/// `MAX_SESSION_AGE`." A session that is read every day, and never changed.
-#[tokio::test]
-async fn cookies_that_are_used_are_set_anew() {
-    use std::time::Duration;
-    use tower_token_cache::{Clock, Lifetimes, Timestamp};
-    const DAY: Duration = Duration::from_secs(24 * 3600);
-    let clock = Clock::manual(Timestamp::now());
-    let store = builder().clock(clock.clone()).build().unwrap();
-    let forever = Lifetimes::new().after_write(None);
-    let layer = store
-        .layer_with(|builder| builder.lifetimes(forever))
-        .unwrap();
-    let (lines, inserted) = visit(&layer, "", async |tokens: Tokens| {
-        tokens.insert("api", Token::new("t")).await
-    })
-    .await;
-    inserted.unwrap();
-    let mut cookies = sent(&lines);
-    for day in 1..20 {
-        clock.advance(DAY);
-        let (lines, found) = visit(&layer, &cookies, async |tokens: Tokens| {
-            tokens.get("api").await.unwrap().is_hit()
-        })
-        .await;
-        assert!(found, "used every day, and gone on day {day}");
-        if !lines.is_empty() {
-            cookies = sent(&lines);
-        }
-    }
 }

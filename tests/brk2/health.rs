@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use common::store::TestStore;
 use common::support::*;
 use tower_token_cache::{
-    Acquisitions, Config, Error, L1, Lifetimes, MemoryStore, RedisStore, Stats, StoreErrorKind,
-    Timeouts, Token, TokenCache, TokenSet, session::Cookie,
+    Acquisitions, Config, Error, L1, Lifetimes, MemoryStore, RedisStore, StoreErrorKind, Timeouts,
+    Token, TokenCache, TokenSet, session::Cookie,
 };
-
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// CONTRIBUTING and rustdoc: configuration never panics. The longest and the shortest time everywhere.
 #[tokio::test(flavor = "multi_thread")]
@@ -59,29 +56,6 @@ async fn the_longest_and_the_shortest_time_panic_nowhere() {
     assert!(store.is_ok());
 }
 
-/// Config: "`"none"` is `None`. What is not named has its default." README: "a value that is not allowed is the error of
-/// `build()`". What is named and is `null` is neither.
-#[test]
-fn a_null_is_an_error_or_none() {
-    let mut ignored = Vec::new();
-    for json in [
-        r#"{"lifetimes":{"after_write":null}}"#,
-        r#"{"l1":{"max_bytes":null}}"#,
-        r#"{"l1":{"max_staleness":null}}"#,
-        r#"{"timeouts":{"operation":null}}"#,
-        r#"{"l1":null}"#,
-        r#"{"failure_policy":null}"#,
-    ] {
-        if serde_json::from_str::<Config>(json).is_ok() {
-            ignored.push(json);
-        }
-    }
-    assert!(
-        ignored.is_empty(),
-        "read as if it was not named: {ignored:?}"
-    );
-}
-
 /// README: "a value that is not allowed is the error of `build()`".
 #[test]
 fn odd_settings_are_errors() {
@@ -113,25 +87,6 @@ fn odd_settings_are_errors() {
         }
     }
     assert!(taken.is_empty(), "{taken:#?}");
-}
-
-/// Stats::l1_misses: "Reads that had to ask L2." Stats::flushed_changes: "Changes that L2 has taken."
-#[tokio::test]
-async fn each_number_counts_what_it_says() {
-    let store = TestStore::default();
-    let cache = cache(store.clone());
-    let tokens = cache.tokens(session("s"));
-    tokens.put("v", "x", HOUR).await.unwrap();
-    assert_stored(tokens.commit().await.unwrap());
-    let before = cache.stats();
-    assert!(tokens.take::<String>("v").await.unwrap().is_hit());
-    let flushed = cache.stats().flushed_changes - before.flushed_changes;
-    let other = common::support::cache(store.clone());
-    let tokens = other.tokens(session("s"));
-    let _ = tokens.keys().await.unwrap();
-    let stats: Stats = other.stats();
-    assert!(stats.l2_reads > 0);
-    assert_eq!((flushed, stats.l1_misses), (1, 1), "by `take`, by `keys`");
 }
 
 /// check: "The answer comes after `timeout` at the latest, whatever they and the engine do." The runtime that the cache

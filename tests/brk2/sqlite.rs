@@ -182,49 +182,6 @@ async fn what_a_full_disk_refuses_is_told() {
     assert!(common::store::load_one(&store, &id).await.is_ok());
 }
 
-/// README: "its files are for one user alone, and what is signed out leaves them". SqliteStore: "when a sign-out returns,
-/// no file holds a byte of the session's tokens". Signed out are one session, a user, and all users.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_signed_out_leaves_the_files() {
-    use tower_token_cache::{Clock, Timestamp};
-    let mut left = Vec::new();
-    for how in ["sign_out", "sign_out_user", "sign_out_all"] {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::manual(Timestamp::now());
-        let store = open(&folder.path().join("tokens.db")).await;
-        let one = builder(store.with_clock(clock.clone())).clock(clock.clone());
-        let one = one.build().unwrap();
-        let tokens = one.tokens(session("s"));
-        let secret = tower_token_cache::Token::new("SECRET-".repeat(50));
-        tokens.insert("api", secret).await.unwrap();
-        tokens.link_user("ada").await.unwrap();
-        assert_stored(tokens.commit().await.unwrap());
-        match how {
-            "sign_out" => assert_stored(tokens.sign_out().await.unwrap()),
-            "sign_out_user" => assert_stored(one.sign_out_user("ada").await.unwrap()),
-            _ => one.sign_out_all().await.unwrap(),
-        }
-        // Sweeps run with commits, a minute apart; and a day goes by.
-        for hour in 0..25 {
-            clock.advance(Duration::from_secs(3600));
-            let other = one.tokens(session(&format!("other{hour}")));
-            other.insert("api", token("t")).await.unwrap();
-            assert_stored(other.commit().await.unwrap());
-        }
-        let holds = |entry: std::io::Result<std::fs::DirEntry>| {
-            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-            bytes.windows(7).any(|window| window == b"SECRET-")
-        };
-        if std::fs::read_dir(folder.path()).unwrap().any(holds) {
-            left.push(how);
-        }
-    }
-    assert!(
-        left.is_empty(),
-        "a day after {left:?} its tokens are in a file"
-    );
-}
-
 /// SqliteStore::open: the file of this name is the file that is used.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_name_of_a_file_is_a_name() {

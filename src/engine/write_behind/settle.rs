@@ -36,7 +36,10 @@ impl Engine {
                 }
                 Outcome::Conflict => {
                     let dropped = state.conflicted(commit.id);
-                    self.counters.superseded_changes.add(dropped as u64);
+                    // What expects nothing was replaced by nothing: it did not fit into cookies.
+                    if commit.expected.is_some() {
+                        self.counters.superseded_changes.add(dropped as u64);
+                    }
                 }
                 // Settled by [`settle_lost`](Self::settle_lost), which has to ask L2 again.
                 Outcome::Lost => {}
