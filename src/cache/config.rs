@@ -67,79 +67,79 @@ use crate::policy::{FailurePolicy, WriteMode};
 /// # }
 /// ```
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[must_use = "it has no effect until it is given to `Builder::config`"]
 pub struct Config {
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     namespace: Option<Box<str>>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     failure_policy: Option<FailurePolicy>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     write_mode: Option<WriteMode>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     max_pending_changes: Option<u32>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     max_pending_bytes: Option<Human<FewBytes>>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     journal: Option<PathBuf>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     l1: Option<InL1>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     lifetimes: Option<InLifetimes>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     timeouts: Option<InTimeouts>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     acquisitions: Option<InAcquisitions>,
 }
 
 type Time = Option<Human<Duration>>;
 type Limit = Option<Human<Option<Duration>>>;
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct InL1 {
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     max_bytes: Option<Human<Option<Bytes>>>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     expiration_ratio: Option<f64>,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     revalidate_every: Limit,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     max_staleness: Limit,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct InLifetimes {
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     after_write: Limit,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     sliding: Limit,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     absolute: Limit,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     negative_entry: Time,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct InTimeouts {
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     attempt: Time,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     operation: Time,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct InAcquisitions {
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     refresh_before: Time,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     timeout: Time,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     lease_ttl: Time,
-    #[serde(deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named")]
     max: Option<u32>,
 }
 
