@@ -1,6 +1,8 @@
 //! Waiting for an answer for so long, where this process may be the one that is late.
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -11,21 +13,57 @@ use crate::race::{Either, race};
 /// each: a process that is busy, or was stopped, does not take its own delay for the server's.
 pub(crate) const STEPS: u32 = 5;
 
-/// The output, if it comes within `limit`, or somewhat later where this process was late: at `last` at
-/// the latest.
+tokio::task_local! {
+    /// The answers that have come to an operation of several round-trips.
+    static ANSWERS: Arc<AtomicU32>;
+}
+
+/// The server has answered one of the round-trips of this operation: the limit begins anew.
+pub(crate) fn answered() {
+    // Direct callers of a store have no limit.
+    let _ = ANSWERS.try_with(|answers| answers.fetch_add(1, Ordering::Relaxed));
+}
+
+/// How the wait for an output has ended without one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// Nothing has come for the whole limit.
+    Silent,
+    /// Answers have come, up to the last moment, and there would have been more.
+    Answering,
+}
+
+/// The output, if it comes within `limit` from the start or from the last [answer](answered), or somewhat
+/// later where this process was late: at `last` at the latest.
 pub(crate) async fn within<F: Future>(
     limit: Duration,
     last: Instant,
     future: F,
-) -> Option<F::Output> {
-    let mut future = pin!(future);
-    for _ in 0..STEPS {
+) -> Result<F::Output, Late> {
+    let answers = Arc::<AtomicU32>::default();
+    let mut future = pin!(ANSWERS.scope(answers.clone(), future));
+    let (mut silent, mut seen, mut lately) = (0, 0, false);
+    while silent < STEPS {
+        let over = Instant::now() >= last;
         let step = sleep_until(last.min(Instant::now() + limit / STEPS));
         if let Either::First(output) = race(future.as_mut(), step).await {
-            return Some(output);
+            return Ok(output);
+        }
+        let before = std::mem::replace(&mut seen, answers.load(Ordering::Relaxed));
+        silent = if seen != before && !over {
+            0
+        } else {
+            silent + 1
+        };
+        if !over {
+            lately = seen > 0 && silent < STEPS;
         }
     }
-    None
+    Err(if lately {
+        Late::Answering
+    } else {
+        Late::Silent
+    })
 }
 
 #[cfg(test)]
@@ -36,11 +74,42 @@ mod tests {
     async fn a_limit_is_kept_to_the_millisecond_where_nothing_is_late() {
         let (begun, limit) = (Instant::now(), Duration::from_millis(250));
         let never = std::future::pending::<()>();
-        assert!(within(limit, begun + limit * 4, never).await.is_none());
+        assert_eq!(
+            within(limit, begun + limit * 4, never).await,
+            Err(Late::Silent)
+        );
         assert_eq!(begun.elapsed(), limit);
         let never = std::future::pending::<()>();
-        assert!(within(limit, begun + limit * 3 / 2, never).await.is_none());
+        assert_eq!(
+            within(limit, begun + limit * 3 / 2, never).await,
+            Err(Late::Silent)
+        );
         assert_eq!(begun.elapsed(), limit * 3 / 2, "not past the last moment");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_answer_begins_the_limit_anew() {
+        let (begun, limit) = (Instant::now(), Duration::from_millis(250));
+        let last = begun + limit * 4;
+        let answers = async |times: u32| {
+            for _ in 0..times {
+                tokio::time::sleep(limit * 3 / 4).await;
+                answered();
+            }
+        };
+        assert_eq!(within(limit, last, answers(5)).await, Ok(()));
+        let begun = Instant::now();
+        let endless = within(limit, begun + limit * 4, answers(100)).await;
+        assert_eq!(
+            (endless, begun.elapsed()),
+            (Err(Late::Answering), limit * 4)
+        );
+        let hangs = async {
+            answers(2).await;
+            std::future::pending::<()>().await;
+        };
+        let last = Instant::now() + limit * 8;
+        assert_eq!(within(limit, last, hangs).await, Err(Late::Silent));
     }
 
     #[tokio::test]
@@ -53,6 +122,6 @@ mod tests {
             std::thread::sleep(limit * 3);
             tokio::spawn(async move { answer.send(()) });
         });
-        assert!(within(limit, last, answered).await.is_some());
+        assert!(within(limit, last, answered).await.is_ok());
     }
 }

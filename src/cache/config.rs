@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::cache::acquisitions::Acquisitions;
 use crate::cache::builder::Builder;
@@ -51,7 +51,7 @@ use crate::policy::{FailurePolicy, WriteMode};
 /// ```
 ///
 /// A duration is a whole number with `ms`, `s`, `m`, `h` or `d` behind it; a size is one of bytes, or has `KiB`,
-/// `MiB` or `GiB`. `"none"` is `None`. What is not named has its default.
+/// `MiB` or `GiB`. `"none"` is `None`. What is not named has its default; `null` is an error.
 ///
 /// Any format of serde will do that says of what type a value is. A loader for the environment (`figment`, `config`)
 /// has to be told to read numbers as numbers.
@@ -70,15 +70,25 @@ use crate::policy::{FailurePolicy, WriteMode};
 #[serde(deny_unknown_fields)]
 #[must_use = "it has no effect until it is given to `Builder::config`"]
 pub struct Config {
+    #[serde(default, deserialize_with = "named")]
     namespace: Option<Box<str>>,
+    #[serde(default, deserialize_with = "named")]
     failure_policy: Option<FailurePolicy>,
+    #[serde(default, deserialize_with = "named")]
     write_mode: Option<WriteMode>,
+    #[serde(default, deserialize_with = "named")]
     max_pending_changes: Option<u32>,
+    #[serde(default, deserialize_with = "named")]
     max_pending_bytes: Option<Human<FewBytes>>,
+    #[serde(default, deserialize_with = "named")]
     journal: Option<PathBuf>,
+    #[serde(default, deserialize_with = "named")]
     l1: Option<InL1>,
+    #[serde(default, deserialize_with = "named")]
     lifetimes: Option<InLifetimes>,
+    #[serde(default, deserialize_with = "named")]
     timeouts: Option<InTimeouts>,
+    #[serde(default, deserialize_with = "named")]
     acquisitions: Option<InAcquisitions>,
 }
 
@@ -88,35 +98,58 @@ type Limit = Option<Human<Option<Duration>>>;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InL1 {
+    #[serde(default, deserialize_with = "named")]
     max_bytes: Option<Human<Option<Bytes>>>,
+    #[serde(default, deserialize_with = "named")]
     expiration_ratio: Option<f64>,
+    #[serde(default, deserialize_with = "named")]
     revalidate_every: Limit,
+    #[serde(default, deserialize_with = "named")]
     max_staleness: Limit,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InLifetimes {
+    #[serde(default, deserialize_with = "named")]
     after_write: Limit,
+    #[serde(default, deserialize_with = "named")]
     sliding: Limit,
+    #[serde(default, deserialize_with = "named")]
     absolute: Limit,
+    #[serde(default, deserialize_with = "named")]
     negative_entry: Time,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InTimeouts {
+    #[serde(default, deserialize_with = "named")]
     attempt: Time,
+    #[serde(default, deserialize_with = "named")]
     operation: Time,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InAcquisitions {
+    #[serde(default, deserialize_with = "named")]
     refresh_before: Time,
+    #[serde(default, deserialize_with = "named")]
     timeout: Time,
+    #[serde(default, deserialize_with = "named")]
     lease_ttl: Time,
+    #[serde(default, deserialize_with = "named")]
     max: Option<u32>,
+}
+
+/// A setting that is named. What is not named has no value: `null` is none.
+fn named<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 /// `to` with the setting, if there is one.

@@ -187,3 +187,23 @@ fn what_is_wrong_is_said() {
         "Acquisitions::max"
     );
 }
+
+/// Else it would be taken for a setting that is not named.
+#[test]
+fn null_is_no_value() {
+    for json in [
+        json!({"namespace": null}),
+        json!({"journal": null}),
+        json!({"failure_policy": null}),
+        json!({"max_pending_bytes": null}),
+        json!({"l1": null}),
+        json!({"l1": {"max_bytes": null}}),
+        json!({"l1": {"max_staleness": null}}),
+        json!({"lifetimes": {"after_write": null}}),
+        json!({"timeouts": {"operation": null}}),
+        json!({"acquisitions": {"max": null}}),
+    ] {
+        let told = json.to_string();
+        assert!(read(json).is_err(), "{told}");
+    }
+}

@@ -54,8 +54,9 @@ impl Lifetimes {
         self
     }
 
-    /// How long a partition lives after it was created, whatever happens to it: at least 1 ms. Defaults to
-    /// `None`: when a user has to sign in again is for the application to say. Sessions in cookies default to
+    /// How long a partition lives after it was created, whatever happens to it: at least 1 ms. What
+    /// [`move_to`](crate::Tokens::move_to) moves is in another partition: the time begins anew, as the move belongs to a
+    /// sign-in. Defaults to `None`: when a user has to sign in again is for the application to say. Sessions in cookies default to
     /// `CookieStore::MAX_SESSION_AGE`.
     pub fn absolute(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.partition.since_creation = limit.into().map(setting);

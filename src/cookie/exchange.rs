@@ -24,12 +24,17 @@ pub(crate) struct Exchange {
     present: u32,
     /// What is in them, if that is to be left there.
     had: Option<Had>,
+    /// They are to be sealed anew if this request uses the session.
+    is_old: bool,
     /// They could not be opened, but another time they may.
     spared: bool,
     /// When the request came. Cookies that it sets count as set then: what it knows of sign-outs
     /// is from later.
     began: Timestamp,
 }
+
+/// Cookies that are used are sealed anew once this part of their age has gone.
+const RENEWED_AFTER: u32 = 4;
 
 /// What tells one state of a session from another.
 #[derive(PartialEq)]
@@ -48,9 +53,11 @@ impl Exchange {
     ) -> (Self, PartitionKey) {
         let inner = &store.0;
         let brought = inner.chunks.read(head, inner.max_size);
+        let now = inner.clock.now();
         let text = brought.text;
         let opened = text.map(|text| text.and_then(|text| inner.sealer.open(&text)));
         let mut spared = false;
+        let mut is_old = false;
         let opened = match opened {
             Some(Err(reason)) => {
                 // Anybody can send such cookies: they are counted, and logged where that is wanted.
@@ -62,10 +69,12 @@ impl Exchange {
                 spared = reason == Unopenable::UnknownKey;
                 None
             }
-            Some(Ok(opened)) => Some(opened),
+            Some(Ok(opened)) => {
+                is_old = now.since(opened.issued_at) >= inner.max_age / RENEWED_AFTER;
+                Some(opened)
+            }
             None => None,
         };
-        let now = inner.clock.now();
         let resumed = opened.and_then(|opened| resume(store, cache, opened, now));
         let (session, key, pinned, had) = resumed.unwrap_or_else(|| {
             let session = new_session();
@@ -79,6 +88,7 @@ impl Exchange {
             pinned,
             present: brought.present,
             had,
+            is_old,
             spared,
             began: now,
         };
@@ -109,7 +119,8 @@ impl Exchange {
                     changed_at: snapshot.changed_at,
                     key: inner.sealer.ring().active(),
                 };
-                if self.had.as_ref() == Some(&has) || !self.pinned.was_checked() {
+                let stays = !self.is_old && self.had.as_ref() == Some(&has);
+                if stays || !self.pinned.was_checked() {
                     return Vec::new();
                 }
                 let Some(text) = inner.sealer.seal(&self.session, &snapshot, self.began) else {

@@ -86,7 +86,7 @@ impl CookieStoreBuilder {
 
     /// How old cookies may be: since they were last set, whatever the browser says. Defaults to 14
     /// days, the life of a partition. Copied ones that are not used are good for as long; those that
-    /// are used are set anew, up to [`CookieStore::MAX_SESSION_AGE`].
+    /// are used are set anew with each change, and once a quarter of this time has gone, up to [`CookieStore::MAX_SESSION_AGE`].
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self

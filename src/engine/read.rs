@@ -164,7 +164,10 @@ impl Engine {
         };
         let (partition, outcome) = match known || policy == FailurePolicy::Bypass {
             true => (partition, Ok(())),
-            false => self.load_once(key, policy, observed, has).await,
+            false => {
+                self.counters.l1_misses.add(1);
+                self.load_once(key, policy, observed, has).await
+            }
         };
         let now = self.now();
         let state = partition.lock();

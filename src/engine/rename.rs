@@ -3,6 +3,7 @@
 //! A refresh token does not move while it is being redeemed: the moved one would be spent, and its successor
 //! would be refused with the old session. So a move takes the same locks and leases as redemptions.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::codec::Value;
@@ -11,6 +12,7 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::load::fetch::MAX_READS;
 use crate::engine::namespace::Number;
+use crate::engine::partition::entries::{check_size, size_of_entry};
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
 use crate::error::{Error, StoreError, StoreErrorKind};
@@ -30,6 +32,16 @@ struct Whole {
 impl Whole {
     fn refresh_tokens(&self) -> Vec<TokenKey> {
         refresh_tokens(&self.entries)
+    }
+
+    /// An error if these and the entries of `target` are too much for one partition.
+    fn fits_into(&self, target: &Self) -> Result<(), Error> {
+        let names: HashSet<_> = self.entries.iter().map(|(name, _)| name).collect();
+        let left = target.entries.iter();
+        let left = left.filter(|(name, _)| !names.contains(name));
+        let all = self.entries.iter().chain(left);
+        let size = all.map(|(name, value)| size_of_entry(name, value)).sum();
+        check_size(if self.entries.is_empty() { 0 } else { size })
     }
 }
 
@@ -109,6 +121,7 @@ impl Engine {
             {
                 return Err(Error::SignedOut);
             }
+            source.fits_into(&target)?;
             let (Some(under), true) = (source.under, source.under == target.under) else {
                 continue;
             };

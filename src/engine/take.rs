@@ -177,6 +177,7 @@ impl Engine {
                 // Another caller was faster, or L2 no longer has what was read.
                 Outcome::Conflict | Outcome::Lost => continue,
             };
+            self.counters.flushed_changes.add(1);
             let now = self.now();
             let applied = self.partitions.with_under(key, under, |_, state| {
                 let ended = state.signed_out_since(&source.observed);

@@ -6,6 +6,8 @@ mod blob;
 mod keys;
 mod leases;
 mod movable;
+mod moves;
+mod timed;
 
 use std::time::Duration;
 
@@ -24,7 +26,8 @@ use crate::error::StoreError;
 /// - A change that is acknowledged is in every [`get`](Self::get) that begins later, from any instance.
 ///   Reads from a replica that lags behind break every guarantee.
 /// - [`put`](Self::put) and [`delete`](Self::delete) compare and change in one atomic step.
-/// - Equal revisions of a key stand for equal bytes. A counter, an `ETag` or a digest of the bytes will do.
+/// - Equal revisions of a key stand for equal bytes, also after a restart. A counter that is stored, an `ETag` or a digest
+///   of the bytes will do; one that begins anew needs the server's start beside it.
 ///
 /// An operation may be dropped at any await: what has been sent may then be applied or not. An error says the same.
 /// [`Refused`](crate::StoreErrorKind::Refused) is for a server that works and does not do this.
@@ -110,6 +113,17 @@ pub trait CasStore: Send + Sync + 'static {
         key: &str,
         expected: &Self::Revision,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Whether a value of this length has room under this key, as far as that can be known without writing it. A move
+    /// asks before it ends the old session. Defaults to yes: for a store without a limit below 8 MiB.
+    fn takes(
+        &self,
+        key: &str,
+        length: usize,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        let _ = (key, length);
+        std::future::ready(Ok(true))
+    }
 
     /// As [`TokenStore::identity`](super::TokenStore::identity). Defaults to 0: all of a type are the same.
     fn identity(&self) -> u64 {

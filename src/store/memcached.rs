@@ -45,8 +45,9 @@ use crate::error::{ConfigError, StoreError, StoreErrorKind};
 ///
 /// # What it does not do
 ///
-/// - **A restart loses everything**, sign-outs included. Instances write back what they have in memory, except for
-///   sessions that they know to be signed out.
+/// - **A restart loses everything**, sign-outs included, and so does `flush_all`. Instances do not write back what they
+///   have in memory: without a change feed they cannot know which sessions were signed out elsewhere. All sessions end;
+///   a later change begins its session anew.
 /// - **A partition takes 1 MiB at most**, or what the server's `-I` says, instead of 8 MiB. A larger one is
 ///   [`StoreErrorKind::TooLarge`] before anything is sent. The change waits in its instance, and is lost with it, until
 ///   tokens are removed or the session is signed out.
@@ -133,9 +134,10 @@ impl Memcached {
 }
 
 impl CasStore for Memcached {
-    type Revision = u64;
+    /// When the server was started, and its number of the value.
+    type Revision = (u64, u64);
 
-    async fn get(&self, key: &str) -> Result<Option<(Bytes, u64)>, StoreError> {
+    async fn get(&self, key: &str) -> Result<Option<(Bytes, Self::Revision)>, StoreError> {
         match self.pool.ask(&Command::Get { key }).await? {
             Answer::Found(bytes, revision) => Ok(Some((bytes, revision))),
             Answer::Absent => Ok(None),
@@ -147,7 +149,7 @@ impl CasStore for Memcached {
         &self,
         key: &str,
         value: Bytes,
-        expected: Option<&u64>,
+        expected: Option<&Self::Revision>,
         keep: Option<Duration>,
     ) -> Result<bool, StoreError> {
         let command = Command::Put {
@@ -159,9 +161,13 @@ impl CasStore for Memcached {
         self.change(&command).await
     }
 
-    async fn delete(&self, key: &str, expected: &u64) -> Result<bool, StoreError> {
+    async fn delete(&self, key: &str, expected: &Self::Revision) -> Result<bool, StoreError> {
         let expected = *expected;
         self.change(&Command::Delete { key, expected }).await
+    }
+
+    async fn takes(&self, key: &str, length: usize) -> Result<bool, StoreError> {
+        self.pool.takes(key, length).await
     }
 
     fn identity(&self) -> u64 {

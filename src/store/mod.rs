@@ -324,8 +324,8 @@ pub trait TokenStore: Send + Sync + 'static {
     /// commit it is idempotent: a repeated one is answered as the first time.
     ///
     /// The default takes four round-trips: it checks both partitions, signs `from` out, and commits. It is for
-    /// stores that cannot change two partitions in one transaction. A failure in between ends the old session,
-    /// and the move can be repeated until it is done. A commit to `from` that another instance makes
+    /// stores that cannot change two partitions in one transaction. A failure in between ends the old session, as where
+    /// the new one has no room, and the move can be repeated until it is done. A commit to `from` that another instance makes
     /// between the check and the sign-out is lost with the old session: where that commit has
     /// [taken](crate::Tokens::take) a session value, the value moves all the same, and can be taken again.
     fn relocate(

@@ -59,7 +59,8 @@ const SWEEP_LIMIT: u32 = 100;
 /// The file and its side files (`-wal`, `-shm`) are for the user of this process alone. What is
 /// deleted is overwritten: when a sign-out returns, no file holds a byte of the session's tokens,
 /// unless another process reads an older state just then; the next sign-out, or the sweep after
-/// at most a minute of use, makes up for it. (Copies that a file system or a disk keeps of blocks
+/// at most a minute of use, makes up for it. What [`sign_out_user`](crate::TokenCache::sign_out_user) and
+/// [`sign_out_all`](crate::TokenCache::sign_out_all) end is refused, and stays in the file until its lifetime is over. (Copies that a file system or a disk keeps of blocks
 /// are beyond it: seal what is stored.) A file that is deleted or replaced while it is open is an
 /// error of every operation from then on, until it is back or the process has opened the new one:
 /// nothing is written to a file that has no name any more.

@@ -15,11 +15,17 @@ use crate::secret::Secret;
 /// The largest session value, in bytes of JSON. A session is read as a whole, with its tokens.
 const MAX_SESSION_VALUE: usize = 64 << 10;
 
+/// How deep arrays and objects may stand in one another: `serde_json` reads no deeper ones.
+const MAX_DEPTH: usize = 127;
+
 /// Session values: small things that a session needs for a while, such as the state of a login. They are sealed
 /// and stored as the tokens are, are in no list of [`keys`](Tokens::keys), belong to the session and to no
 /// [client](Tokens::client), move with [`move_to`](Tokens::move_to), and end with [`sign_out`](Tokens::sign_out).
 impl Tokens {
-    /// Keeps a value under this name for this long, as JSON of at most 64 KiB. It replaces an earlier one.
+    /// Keeps a value under this name for this long, as JSON of at most 64 KiB. It replaces an earlier one. The value
+    /// ends with its session, if that is earlier: [`Lifetimes`](crate::Lifetimes).
+    ///
+    /// JSON has no word for a float that is infinite or not a number: as `serde_json` does, it is written as `null`.
     ///
     /// Visible at once in this process, and in L2 before the response head: the browser may come back to another
     /// instance. Where the layer [issues](crate::session) session ids, an anonymous request gets a session.
@@ -64,8 +70,8 @@ impl Tokens {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidValue`] where the value cannot be written as JSON, [`Error::TooLarge`],
-    /// [`Error::InvalidKey`], and those of [`insert`](Self::insert).
+    /// [`Error::InvalidValue`] where the value cannot be written as JSON, or has more than 127 arrays and objects in one
+    /// another, so that it could not be read; [`Error::TooLarge`], [`Error::InvalidKey`], and those of [`insert`](Self::insert).
     pub async fn put<T>(
         &self,
         name: impl AsRef<str>,
@@ -80,6 +86,9 @@ impl Tokens {
         let (size, limit) = (text.len(), MAX_SESSION_VALUE);
         if size > limit {
             return Err(Error::TooLarge { size, limit });
+        }
+        if depth(text.expose()) > MAX_DEPTH {
+            return Err(Error::InvalidValue);
         }
         let expires_at = self.engine().clock.now().saturating_add(lifetime);
         let value = Value::secret(text, Some(expires_at));
@@ -144,6 +153,25 @@ impl Tokens {
 /// The entry of the session value of this name.
 fn entry(name: impl AsRef<str>) -> Result<TokenKey, Error> {
     Ok(TokenKey::new(name.as_ref())?.session_value())
+}
+
+/// How many arrays and objects stand in one another, at most, in this JSON.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// The error of the parser quotes the text, and is left out.

@@ -69,6 +69,9 @@ impl Tokens {
     /// refresh token that is under way on any instance ends first, so that its successor moves; within an
     /// acquire function of this session a move waits for itself.
     ///
+    /// A store that cannot do it in one step [does it in steps](crate::TokenStore::relocate). The new partition is as young as
+    /// any: [`Lifetimes::absolute`](crate::Lifetimes::absolute) begins anew.
+    ///
     /// # Errors
     /// As for [`insert`](Self::insert), [`Error::Unavailable`] when it is not known whether L2 did
     /// it, and when such a redemption takes longer than the

@@ -36,6 +36,7 @@ mod session_values;
 mod sessions;
 mod settings;
 mod sign_out_all;
+mod size_of_a_partition;
 mod skewed_clocks;
 mod spans;
 mod told;

@@ -170,3 +170,25 @@ fn each_field_of_stats_is_exported() {
         Some(1.0)
     );
 }
+
+/// `l1_misses` are reads that had to ask L2, `flushed_changes` are changes that L2 has taken; however they are made.
+#[tokio::test]
+async fn keys_and_takes_are_counted() {
+    let store = TestStore::default();
+    let cache = common::support::cache(store.clone());
+    let tokens = cache.tokens(session("s"));
+    tokens
+        .put("v", "x", std::time::Duration::from_secs(3600))
+        .await
+        .unwrap();
+    common::assert_stored(tokens.commit().await.unwrap());
+    let before = cache.stats();
+    assert!(tokens.take::<String>("v").await.unwrap().is_hit());
+    let flushed = cache.stats().flushed_changes - before.flushed_changes;
+    let other = common::support::cache(store.clone());
+    let tokens = other.tokens(session("s"));
+    let _ = tokens.keys().await.unwrap();
+    let stats: Stats = other.stats();
+    assert!(stats.l2_reads > 0);
+    assert_eq!((flushed, stats.l1_misses), (1, 1), "by `take`, by `keys`");
+}

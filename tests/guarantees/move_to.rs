@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tower_token_cache::{
-    Durability, Error, FailurePolicy, Lookup, Timestamp, Token, TokenCache, TokenSet,
+    Clock, Durability, Error, FailurePolicy, Lifetimes, Lookup, MemoryStore, Timestamp, Token,
+    TokenCache, TokenSet,
 };
 
 use common::issuer::Issuer;
@@ -208,4 +209,25 @@ async fn what_takes_too_long_to_be_redeemed_stays_where_it_is() {
             Some("a1")
         );
     }
+}
+
+/// A limit of `Lifetimes::absolute`: a store has no way to carry the age along.
+#[tokio::test]
+async fn a_session_that_is_moved_has_its_absolute_lifetime_anew() {
+    let hour = Duration::from_secs(3600);
+    let clock = Clock::manual(Timestamp::now());
+    let cache = builder(MemoryStore::new().with_clock(clock.clone()))
+        .clock(clock.clone())
+        .lifetimes(Lifetimes::new().absolute(hour));
+    let cache = cache.build().unwrap();
+    let old = cache.tokens(session("old"));
+    let endless = Token::new("t");
+    old.insert("api", endless).await.unwrap();
+    assert_stored(old.commit().await.unwrap());
+    clock.advance(hour / 2);
+    let new = old.move_to(session("new")).await.unwrap();
+    clock.advance(hour / 2 + Duration::from_secs(60));
+    assert!(access(&new, "api").await.is_some());
+    clock.advance(hour / 2);
+    assert_eq!(access(&new, "api").await, None, "an hour after the move");
 }

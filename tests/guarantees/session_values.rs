@@ -232,3 +232,66 @@ async fn tokens_beside_a_value_that_is_taken_stay_in_memory() {
     assert_eq!(value(&here, "login").await, Lookup::Absent);
     assert_eq!((store.loads(), store.looks()), asked);
 }
+
+#[tokio::test]
+async fn what_was_put_is_read() {
+    let tokens = cache(MemoryStore::new()).tokens(session("s"));
+    let nested = |depth| (0..depth).fold(serde_json::json!("[{"), |it, _| serde_json::json!([it]));
+    tokens.put("deep", &nested(127), MINUTE).await.unwrap();
+    let deep = tokens.take::<serde_json::Value>("deep").await.unwrap();
+    assert_eq!(deep.hit(), Some(nested(127)));
+    let put = tokens.put("deep", &nested(128), MINUTE).await;
+    assert!(matches!(put, Err(Error::InvalidValue)), "{put:?}");
+    // JSON has no word for it.
+    tokens.put("nan", &f64::NAN, MINUTE).await.unwrap();
+    assert_eq!(
+        tokens.value::<Option<f64>>("nan").await.unwrap().hit(),
+        Some(None)
+    );
+    for seed in 0..2000_u64 {
+        let number = f64::from_bits(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2);
+        if number.is_finite() {
+            tokens.put("f", &number, 60 * MINUTE).await.unwrap();
+            let read = tokens.value::<f64>("f").await.unwrap().hit();
+            assert_eq!(read, Some(number));
+        }
+    }
+    tokens.put("max", &u64::MAX, Duration::MAX).await.unwrap();
+    assert_eq!(
+        tokens.take::<u64>("max").await.unwrap().hit(),
+        Some(u64::MAX)
+    );
+    tokens.put("none", &None::<u8>, 60 * MINUTE).await.unwrap();
+    assert_eq!(
+        tokens.take::<Option<u8>>("none").await.unwrap().hit(),
+        Some(None)
+    );
+    tokens.put("empty", "", 60 * MINUTE).await.unwrap();
+    assert_eq!(
+        tokens
+            .take::<String>("empty")
+            .await
+            .unwrap()
+            .hit()
+            .as_deref(),
+        Some("")
+    );
+    tokens.put("zero", "", Duration::ZERO).await.unwrap();
+    assert!(!tokens.take::<String>("zero").await.unwrap().is_hit());
+    let long = "n".repeat(256);
+    tokens.put(&long, "x", 60 * MINUTE).await.unwrap();
+    assert!(tokens.take::<String>(&long).await.unwrap().is_hit());
+}
+
+#[tokio::test]
+async fn a_value_ends_with_its_session() {
+    let day = 24 * 60 * MINUTE;
+    let clock = Clock::manual(Timestamp::now());
+    let cache = builder(MemoryStore::new().with_clock(clock.clone())).clock(clock.clone());
+    let cache = cache.build().unwrap();
+    let tokens = cache.tokens(session("s"));
+    tokens.put("login", "state", 30 * day).await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
+    clock.advance(15 * day);
+    assert_eq!(value(&tokens, "login").await, Lookup::Absent);
+}

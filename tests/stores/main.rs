@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod cas;
+mod cas_moves;
 mod feed;
 mod feed_faults;
 mod import;
 mod log;
 mod memcached;
+mod memcached_servers;
 mod migration;
 mod redis_credentials;
 mod redis_resharding;

@@ -798,4 +798,34 @@ mod remains {
         drop((session, cache));
         assert_eq!(files_with(directory.path(), "CANARY"), [""; 0]);
     }
+
+    /// A limit: those raise one number, and touch no session.
+    #[tokio::test]
+    async fn what_all_or_a_user_were_signed_out_of_stays_until_its_lifetime_is_over() {
+        for all in [false, true] {
+            let (directory, path) = file();
+            let clock = Clock::manual(Timestamp::now());
+            let store = SqliteStore::open(&path).await.unwrap();
+            let cache = TokenCache::builder(store.with_clock(clock.clone())).clock(clock.clone());
+            let cache = cache.build().unwrap();
+            let commit = async |name: &str, token: &str| {
+                let session = cache.tokens(PartitionKey::session(name).unwrap());
+                session.insert("graph", Token::new(token)).await.unwrap();
+                session.link_user("ada").await.unwrap();
+                let stored = session.commit().await.unwrap();
+                assert_eq!(stored, tower_token_cache::Durability::Stored);
+            };
+            commit("s", "CANARY").await;
+            match all {
+                true => cache.sign_out_all().await.unwrap(),
+                false => drop(cache.sign_out_user("ada").await.unwrap()),
+            }
+            clock.advance(24 * 60 * MINUTE);
+            commit("a day later", "t").await;
+            assert_ne!(files_with(directory.path(), "CANARY"), [""; 0]);
+            clock.advance(14 * 24 * 60 * MINUTE);
+            commit("its lifetime is over", "t").await;
+            assert_eq!(files_with(directory.path(), "CANARY"), [""; 0]);
+        }
+    }
 }

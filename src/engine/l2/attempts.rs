@@ -10,7 +10,7 @@ use crate::engine::error::L2Error;
 use crate::engine::l2::calls::L2;
 use crate::engine::l2::shards::{Shard, Way, reads};
 use crate::error::{StoreError, StoreErrorKind};
-use crate::patience::within;
+use crate::patience::{Late, within};
 use crate::policy::{L2Failure, L2Operation, OnFailure};
 use crate::random::{SLIGHTLY, jittered};
 use crate::store::PartitionId;
@@ -102,16 +102,17 @@ impl L2 {
             let question = reads(operation).then(|| shard.pace.ask());
             let asked = Instant::now();
             let answer = within(limit, deadline, ask()).await;
-            let answer = answer.unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Timeout)));
+            let answering = matches!(answer, Err(Late::Answering));
+            let answer = answer.unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Timeout)));
             self.counters
                 .l2(operation, outcome(answer.as_ref()), asked.elapsed());
-            // A refusal is an answer.
+            // A refusal is an answer, and so is that another was faster.
             let answered = match &answer {
                 Ok(_) => true,
-                Err(error) => matches!(
-                    error.kind(),
-                    StoreErrorKind::Refused | StoreErrorKind::TooLarge
-                ),
+                Err(error) => {
+                    let kind = error.kind();
+                    answering || matches!(kind, StoreErrorKind::Refused | StoreErrorKind::TooLarge)
+                }
             };
             if answered {
                 if let Some(question) = question {

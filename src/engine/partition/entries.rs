@@ -22,6 +22,20 @@ const INDEX_FOOTPRINT: usize = 480;
 /// L2 has for an answer.
 const MAX_PARTITION: usize = 8 << 20;
 
+/// An error for a partition of this size, if it is too large.
+pub(crate) fn check_size(size: usize) -> Result<(), Error> {
+    let limit = MAX_PARTITION;
+    match size > limit {
+        true => Err(Error::TooLarge { size, limit }),
+        false => Ok(()),
+    }
+}
+
+/// What an entry counts for in its partition.
+pub(crate) fn size_of_entry(name: &TokenKey, value: &Value) -> usize {
+    EACH + name.footprint() + value.footprint()
+}
+
 /// What each entry counts for besides its own bytes.
 const EACH: usize = 256;
 
@@ -111,13 +125,7 @@ impl State {
             size += bytes + known.map_or(name.footprint() + EACH, |_| 0);
             size -= known.unwrap_or(0);
         }
-        match grows && size > MAX_PARTITION {
-            true => Err(Error::TooLarge {
-                size,
-                limit: MAX_PARTITION,
-            }),
-            false => Ok(()),
-        }
+        check_size(if grows { size } else { 0 })
     }
 
     pub(crate) fn apply(&mut self, name: TokenKey, value: Option<Value>, local: bool) {

@@ -37,8 +37,11 @@ impl Engine {
                 }
                 Outcome::Conflict => {
                     let dropped = state.conflicted(commit.id);
-                    self.counters.superseded_changes.add(dropped as u64);
-                    self.tell(Some(&work.partition.key), EventKind::Superseded);
+                    // What expects nothing was replaced by nothing: it did not fit into cookies.
+                    if commit.expected.is_some() {
+                        self.counters.superseded_changes.add(dropped as u64);
+                        self.tell(Some(&work.partition.key), EventKind::Superseded);
+                    }
                 }
                 // Settled by [`settle_lost`](Self::settle_lost), which has to ask L2 again.
                 Outcome::Lost => {}

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::leases::{Leases, Watches};
-
+use super::moves::Move;
+use super::timed::Timed;
 use super::{CasStore, blob, keys};
 use crate::engine::limits::CLOCK_SKEW;
 use crate::error::StoreError;
@@ -15,8 +16,8 @@ use crate::store::partition::Partition;
 use crate::store::record::Record;
 use crate::store::retries::Retries;
 use crate::store::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Outcome, PartitionId, Raise, Remaining,
-    TOMBSTONE, TokenStore,
+    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId, Raise,
+    Remaining, TOMBSTONE, TokenStore,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -28,9 +29,11 @@ const AT_A_TIME: usize = 32;
 /// change begins again, after a short random pause.
 ///
 /// What it costs: a read is one round-trip, and a change is two, both of the whole partition. A group is so many
-/// round-trips at the same time, 32 at most. A move is made [in steps](TokenStore::relocate). There is no
+/// round-trips at the same time, 32 at most. A move is three: both are read, the old one is signed out if it is still as it
+/// was read, and the new one is written. A failure before the last ends the old session, and the move can be repeated until
+/// it is done. The new one is looked at before: a move that has no [room](CasStore::takes) leaves the old one. There is no
 /// [feed](TokenStore::feed): other instances see a change within
-/// [`L1::max_staleness`](crate::L1::max_staleness).
+/// [`L1::max_staleness`](crate::L1::max_staleness), and what the store has lost is not written back from memory.
 ///
 /// # Whose clock counts
 ///
@@ -43,7 +46,7 @@ const AT_A_TIME: usize = 32;
 /// Leases go by a monotonic clock: an instance takes a lease over only when it has itself seen the lease unchanged for
 /// the whole of its time. So a lease whose owner has died is free that long after another instance first asks for it.
 pub struct CasAdapter<C> {
-    store: C,
+    store: Timed<C>,
     clock: Clock,
     watches: Watches,
 }
@@ -52,7 +55,7 @@ impl<C: CasStore> CasAdapter<C> {
     /// Partitions and leases in this store.
     pub fn new(store: C) -> Self {
         Self {
-            store,
+            store: Timed(store),
             clock: Clock::system(),
             watches: Watches::default(),
         }
@@ -66,10 +69,10 @@ impl<C: CasStore> CasAdapter<C> {
 
     /// The store beneath.
     pub fn inner(&self) -> &C {
-        &self.store
+        &self.store.0
     }
 
-    fn leases(&self) -> Leases<'_, C> {
+    fn leases(&self) -> Leases<'_, Timed<C>> {
         Leases {
             store: &self.store,
             clock: &self.clock,
@@ -143,13 +146,13 @@ impl<C: CasStore> CasAdapter<C> {
 impl Record {
     /// Whether nothing of it counts any more. A tombstone counts for as long as the store has it: a clock that is
     /// ahead must not forget a sign-out.
-    fn is_absent(&self, now: Timestamp) -> bool {
+    pub(super) fn is_absent(&self, now: Timestamp) -> bool {
         self.cleared_at.is_none() && self.ended(now)
     }
 
     /// How long the store has to keep it. The time of a sign-out may be by a clock that is behind, so the tombstone's
     /// time begins anew with each change.
-    fn keep(&self, now: Timestamp) -> Option<Duration> {
+    pub(super) fn keep(&self, now: Timestamp) -> Option<Duration> {
         let tombstone = self.cleared_at.map_or(Duration::ZERO, |_| TOMBSTONE);
         let keep = self.end?.since(now).max(tombstone);
         Some(keep.saturating_add(CLOCK_SKEW))
@@ -214,6 +217,11 @@ impl<C: CasStore> TokenStore for CasAdapter<C> {
         let raise =
             |stored: &mut Option<Partition>, now| Partition::raise(stored, raise, keep, now);
         self.update(partition, raise).await
+    }
+
+    async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
+        let (store, clock) = (&self.store, &self.clock);
+        Move { store, clock }.make(from, commit).await
     }
 
     async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {

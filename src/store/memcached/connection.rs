@@ -21,6 +21,9 @@ const MAX_STATS: usize = 1000;
 /// The largest value that a server can be told to take (`-I`).
 const MAX_VALUE: usize = 1 << 30;
 
+/// When the server was started, and its number of the value. Numbers begin anew with each start.
+pub(super) type Revision = (u64, u64);
+
 /// What a server is asked for.
 pub(super) enum Command<'a> {
     Get {
@@ -29,19 +32,19 @@ pub(super) enum Command<'a> {
     Put {
         key: &'a str,
         value: &'a [u8],
-        expected: Option<u64>,
+        expected: Option<Revision>,
         keep: Option<Duration>,
     },
     Delete {
         key: &'a str,
-        expected: u64,
+        expected: Revision,
     },
 }
 
 /// What it answers.
 pub(super) enum Answer {
     Absent,
-    Found(Bytes, u64),
+    Found(Bytes, Revision),
     Stored,
     /// Another change was faster.
     Differs,
@@ -88,8 +91,10 @@ impl Connection {
             stream: BufReader::new(stream),
             server: Server::read(&[]),
         };
-        let mut stats = connection.stats("stats settings\r\n").await?;
-        stats.extend(connection.stats("stats\r\n").await?);
+        // One round-trip for both.
+        connection.send("stats settings\r\nstats\r\n", None).await?;
+        let mut stats = connection.stats().await?;
+        stats.extend(connection.stats().await?);
         connection.server = Server::read(&stats);
         Ok(connection)
     }
@@ -105,6 +110,14 @@ impl Connection {
                 Ok(Answer::TooLarge)
             }
             Command::Put {
+                expected: Some((started, _)),
+                ..
+            }
+            | Command::Delete {
+                expected: (started, _),
+                ..
+            } if started != self.server.started => Ok(Answer::Differs),
+            Command::Put {
                 key,
                 value,
                 expected,
@@ -113,14 +126,15 @@ impl Connection {
                 let (ends, length) = (self.server.exptime(keep), value.len());
                 let head = match expected {
                     None => format!("add {key} 0 {ends} {length}\r\n"),
-                    Some(revision) => format!("cas {key} 0 {ends} {length} {revision}\r\n"),
+                    Some((_, number)) => format!("cas {key} 0 {ends} {length} {number}\r\n"),
                 };
                 self.send(&head, Some(value)).await?;
                 self.changed().await
             }
             Command::Delete { key, expected } => {
                 // `delete` compares nothing. An item that has expired when it is stored is as good as deleted.
-                let head = format!("cas {key} 0 -1 0 {expected}\r\n");
+                let (_, number) = expected;
+                let head = format!("cas {key} 0 -1 0 {number}\r\n");
                 self.send(&head, Some(b"")).await?;
                 self.changed().await
             }
@@ -154,7 +168,7 @@ impl Connection {
             return Ok(Answer::Refused(line));
         };
         let mut numbers = head.split(' ').skip(2).map(str::parse::<u64>);
-        let (Some(Ok(length)), Some(Ok(revision))) = (numbers.next(), numbers.next()) else {
+        let (Some(Ok(length)), Some(Ok(number))) = (numbers.next(), numbers.next()) else {
             return Err(garbled());
         };
         let room = usize::try_from(length).unwrap_or(usize::MAX);
@@ -168,12 +182,12 @@ impl Connection {
         if end != (String::new(), "END".into()) {
             return Err(garbled());
         }
+        let revision = (self.server.started, number);
         Ok(Answer::Found(Bytes::from_owner(value), revision))
     }
 
     /// What it says of itself; nothing where it does not want to, as a proxy.
-    async fn stats(&mut self, command: &str) -> io::Result<Vec<(String, String)>> {
-        self.send(command, None).await?;
+    async fn stats(&mut self) -> io::Result<Vec<(String, String)>> {
         let mut stats = Vec::new();
         while let Some(stat) = self.line().await?.strip_prefix("STAT ") {
             let (name, value) = stat.split_once(' ').unwrap_or((stat, ""));

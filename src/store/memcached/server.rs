@@ -16,6 +16,8 @@ pub(super) struct Server {
     pub(super) evicts: Option<&'static str>,
     /// What an item takes at most, with its key.
     item_size_max: usize,
+    /// Tells its starts apart: its process and the second. 0 where it does not say.
+    pub(super) started: u64,
     /// Its clock, in seconds since the Unix epoch, and when it was read here.
     time: (u64, Instant),
 }
@@ -29,8 +31,12 @@ impl Server {
         };
         let on_disk = stats.iter().any(|(name, _)| name.starts_with("extstore_"));
         let moves = stat("slab_reassign") != Some("no") && stat("slab_automove") != Some("0");
-        let number = |name| stat(name).and_then(|value| value.parse().ok());
+        let number = |name| stat(name).and_then(|value| value.parse::<u32>().ok());
+        let seconds = |name| number(name).map_or(0, u64::from);
+        let process = seconds("pid");
         Self {
+            // The difference of the two does not change while it runs.
+            started: (process << 40) | seconds("time").saturating_sub(seconds("uptime")),
             evicts: match () {
                 () if stat("evictions") != Some("off") => {
                     Some("it evicts what is old when it is full (no -M)")
@@ -39,8 +45,8 @@ impl Server {
                 () if on_disk => Some("it evicts what is on disk when that is full (ext_path)"),
                 () => None,
             },
-            item_size_max: number("item_size_max").map_or(1 << 20, |size: u32| size as usize),
-            time: (number("time").map_or(0, u64::from), Instant::now()),
+            item_size_max: number("item_size_max").map_or(1 << 20, |size| size as usize),
+            time: (seconds("time"), Instant::now()),
         }
     }
 
@@ -105,6 +111,17 @@ mod tests {
             stats.push(other);
             assert!(server(&stats).evicts.is_some(), "{other:?}");
         }
+    }
+
+    #[test]
+    fn starts_are_told_apart() {
+        let started =
+            |pid, time, uptime| server(&[("pid", pid), ("time", time), ("uptime", uptime)]).started;
+        let first = started("1", "1800000000", "0");
+        assert_eq!(started("1", "1800000070", "70"), first, "it runs");
+        assert_ne!(started("1", "1800000070", "0"), first, "in a container");
+        assert_ne!(started("2", "1800000000", "0"), first, "in the same second");
+        assert_eq!(server(&[]).started, 0);
     }
 
     #[test]

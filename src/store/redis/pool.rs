@@ -162,7 +162,7 @@ impl Pool {
             connection.send(pipeline),
         )
         .await;
-        answers.unwrap_or_else(|| {
+        answers.unwrap_or_else(|_| {
             let error = timed_out();
             connection.failed(&error);
             Err(error)

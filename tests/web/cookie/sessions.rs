@@ -425,3 +425,34 @@ async fn other_lifetimes_leave_the_month_as_it_is() {
         assert_eq!(answer.body, found);
     }
 }
+
+#[tokio::test]
+async fn cookies_that_are_read_are_set_anew() {
+    let clock = Clock::manual(Timestamp::now());
+    let store = builder().clock(clock.clone()).max_age(HOUR / 3);
+    let server = Server::new(store).await;
+    let mut jar = Jar::default();
+    jar.post(server.address, "/tokens/a", "t").await;
+    let mut set = Vec::new();
+    for minute in (2..=50).step_by(2) {
+        clock.advance(HOUR / 30);
+        let page = jar.get(server.address, "/page").await;
+        assert_eq!(page.lines.len(), 0, "it does not use the session");
+        let answer = jar.get(server.address, "/tokens/a").await;
+        assert_eq!(answer.body, "t", "{minute}");
+        if !answer.lines.is_empty() {
+            set.push(minute);
+        }
+    }
+    assert_eq!(set, [6, 12, 18, 24, 30, 36, 42, 48], "a quarter of its age");
+}
+
+#[tokio::test]
+async fn what_is_too_large_was_superseded_by_nothing() {
+    let server = Server::new(builder().max_size(1024)).await;
+    let answer = Jar::default()
+        .post(server.address, "/tokens/a", &text(4000))
+        .await;
+    assert!(answer.body.contains("TooLarge"), "{answer:?}");
+    assert_eq!(server.cache.stats().superseded_changes, 0);
+}
