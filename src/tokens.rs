@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use tokio::time::Instant;
 
 use self::head::{Before, Head};
-pub(crate) use self::request::RequestGuard;
+pub(crate) use self::request::{CommitsBeforeHead, RequestGuard};
 pub(crate) use self::sessions::Session;
 use self::sessions::Sessions;
 use crate::acquire::Metadata;
@@ -54,10 +54,6 @@ struct Handle {
     failure_policy: AtomicU8,
     write_mode: AtomicU8,
     last_read: AtomicU8,
-    /// Something was changed.
-    changed: AtomicBool,
-    /// Something was changed that must reach L2 before the response head.
-    urgent: AtomicBool,
     /// The response is over, or there never was a request.
     ended: AtomicBool,
     head: Head,
@@ -75,12 +71,10 @@ impl Tokens {
     ) -> Self {
         let handle = Handle {
             engine,
-            sessions: Sessions::new(partition),
+            sessions: Sessions::new(partition.map(Session::new)),
             failure_policy: AtomicU8::new(failure_policy as u8),
             write_mode: AtomicU8::new(write_mode as u8),
             last_read: AtomicU8::new(CacheLevel::None as u8),
-            changed: AtomicBool::new(false),
-            urgent: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             head: Head::default(),
             issue: None,
@@ -205,7 +199,11 @@ impl Tokens {
             )
             .await;
         session.keep(observed);
-        keys?.ok_or_else(Error::unavailable)
+        let keys = keys?.ok_or_else(Error::unavailable)?;
+        if !keys.is_empty() {
+            session.note_use();
+        }
+        Ok(keys)
     }
 
     /// Keeps a token, or a token endpoint's whole answer, under this key.
@@ -228,8 +226,7 @@ impl Tokens {
         let key = key.try_into()?;
         let changes = self.entries_of(&key, tokens.into())?;
         let changes = changes.map(|(name, value)| (name, Some(value)));
-        self.begin_if_anonymous()?;
-        self.change(changes.collect(), false).await
+        self.keep(changes.collect(), false).await
     }
 
     /// What this client has after an answer, by entry.
@@ -258,7 +255,8 @@ impl Tokens {
         Error: From<K::Error>,
     {
         let entry = self.entry(&key.try_into()?).into_owned();
-        self.change(vec![(entry, None)], true).await
+        self.change(self.session()?, vec![(entry, None)], true)
+            .await
     }
 
     /// The token under this key with the metadata of the read.
@@ -298,11 +296,11 @@ impl Tokens {
     pub async fn commit(&self) -> Result<Durability, Error> {
         let (engine, session) = (&self.handle.engine, self.session()?);
         let ended = engine.commit(&session.partition).await;
-        let changed = self.handle.changed.load(Ordering::Acquire);
-        let observed = session.observe().filter(|_| changed);
+        let observed = session.observe().filter(|_| session.is_changed());
         if observed.is_some_and(|observed| engine.is_over(&session.partition, &observed, &ended)) {
             return Err(Error::SignedOut);
         }
+        session.note_use();
         engine.finish(self.failure_policy(), ended)
     }
 
@@ -370,6 +368,7 @@ impl Tokens {
         let mut observed = session.lock_observed();
         let engine = &self.handle.engine;
         let hit = engine.hit(&session.partition, name, policy, &mut observed)?;
+        session.note_use();
         self.read_from(CacheLevel::L1);
         Some(hit)
     }
@@ -385,6 +384,9 @@ impl Tokens {
             .await;
         session.keep(observed);
         let (lookup, level) = answer.inspect_err(|_| self.read_from(CacheLevel::Unavailable))?;
+        if lookup.is_hit() {
+            session.note_use();
+        }
         self.read_from(level);
         Ok(lookup)
     }
@@ -411,12 +413,28 @@ impl Tokens {
         Ok(lookup.filter_map(|value| value.as_secret().cloned()))
     }
 
-    async fn change(
+    /// Keeps something in the session, or in a new one where the request is anonymous and the layer issues ids.
+    async fn keep(
         &self,
         changes: Vec<(TokenKey, Option<Value>)>,
         urgent: bool,
     ) -> Result<(), Error> {
-        let session = self.session()?;
+        match (self.session(), &self.handle.issue) {
+            (Err(_), Some(issue)) => {
+                let session = self.begin(issue)?;
+                self.change(&session, changes, urgent).await?;
+                self.enter(issue, session)
+            }
+            (session, _) => self.change(session?, changes, urgent).await,
+        }
+    }
+
+    async fn change(
+        &self,
+        session: &Session,
+        changes: Vec<(TokenKey, Option<Value>)>,
+        urgent: bool,
+    ) -> Result<(), Error> {
         let (handle, partition) = (&*self.handle, &session.partition);
         let before = self.before_change()?;
         let mut observed = session.observe();
@@ -427,6 +445,12 @@ impl Tokens {
             .await;
         session.keep(observed);
         made?;
+        if session.is_left() {
+            // By a clone, perhaps before this handle had observed the session.
+            handle.engine.forget_session(partition);
+            return Err(Error::SignedOut);
+        }
+        session.note_use();
         if policy == FailurePolicy::Bypass {
             return Ok(());
         }
@@ -439,8 +463,7 @@ impl Tokens {
                 Durability::Pending => Err(Error::unavailable()),
             };
         }
-        handle.urgent.fetch_or(urgent, Ordering::Release);
-        handle.changed.store(true, Ordering::SeqCst);
+        session.note_change(urgent);
         if handle.ended.load(Ordering::SeqCst) {
             handle.engine.enqueue(partition);
         }

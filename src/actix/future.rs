@@ -11,10 +11,9 @@ use pin_project_lite::pin_project;
 
 use super::cookies::set_cookies;
 use super::{ResponseBody, status};
-use crate::engine::write::CommitWait;
 use crate::error::Error;
 use crate::layer::{Exchange, Refusal};
-use crate::tokens::RequestGuard;
+use crate::tokens::{CommitsBeforeHead, RequestGuard};
 
 type Outcome<B> = Result<ServiceResponse<B>, actix_web::Error>;
 
@@ -46,7 +45,7 @@ pin_project! {
     /// be written first.
     struct Committing<B> {
         #[pin]
-        commit: CommitWait,
+        commits: CommitsBeforeHead,
         outcome: Option<(Outcome<B>, RequestGuard, Exchange)>,
     }
 }
@@ -81,11 +80,11 @@ where
                 StateProj::Inner { future, guard } => {
                     let outcome = ready!(future.poll(cx));
                     let (guard, exchange) = guard.take().expect("polled after completion");
-                    let Some(commit) = guard.0.commit_before_head() else {
+                    let Some(commits) = guard.0.commits_before_head() else {
                         return Poll::Ready(guarded(outcome, guard, exchange));
                     };
                     let outcome = Some((outcome, guard, exchange));
-                    let response = Box::pin(Committing { commit, outcome });
+                    let response = Box::pin(Committing { commits, outcome });
                     state.set(State::Committing { response });
                 }
                 StateProj::Committing { response } => return response.as_mut().poll(cx),
@@ -104,7 +103,7 @@ impl<B: MessageBody> Future for Committing<B> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let ended = ready!(this.commit.poll(cx));
+        let ended = ready!(this.commits.poll(cx));
         let outcome = this.outcome.take();
         let (outcome, guard, exchange) = outcome.expect("polled after completion");
         Poll::Ready(match guard.0.may_respond(ended) {

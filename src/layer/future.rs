@@ -9,8 +9,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{Exchange, Refusal, ResponseBody};
-use crate::engine::write::CommitWait;
-use crate::tokens::RequestGuard;
+use crate::tokens::{CommitsBeforeHead, RequestGuard};
 
 pin_project! {
     /// The response future of [`TokenCacheService`](super::TokenCacheService).
@@ -44,7 +43,7 @@ pin_project! {
     /// A response that is ready but for its changes, which have to be written first.
     struct Committing<B> {
         #[pin]
-        commit: CommitWait,
+        commits: CommitsBeforeHead,
         response: Option<(Response<B>, RequestGuard, Exchange)>,
     }
 }
@@ -81,10 +80,10 @@ where
             StateProj::Inner { future, guard } => {
                 let outcome = ready!(future.poll(cx));
                 let (guard, exchange) = guard.take().expect("polled after completion");
-                let Some(commit) = guard.0.commit_before_head() else {
+                let Some(commits) = guard.0.commits_before_head() else {
                     return Poll::Ready(outcome.map(|response| guarded(response, guard, exchange)));
                 };
-                let mut answer = OwnAnswer::committing(commit, outcome?, guard, exchange);
+                let mut answer = OwnAnswer::committing(commits, outcome?, guard, exchange);
                 let response = answer.poll(cx);
                 if response.is_pending() {
                     state.set(State::Own { answer });
@@ -99,13 +98,13 @@ where
 impl<B: Body> OwnAnswer<B> {
     #[cold]
     fn committing(
-        commit: CommitWait,
+        commits: CommitsBeforeHead,
         response: Response<B>,
         guard: RequestGuard,
         exchange: Exchange,
     ) -> Self {
         let response = Some((response, guard, exchange));
-        Self::Committing(Box::pin(Committing { commit, response }))
+        Self::Committing(Box::pin(Committing { commits, response }))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<ResponseBody<B>>> {
@@ -121,7 +120,7 @@ impl<B: Body> Future for Committing<B> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let ended = ready!(this.commit.poll(cx));
+        let ended = ready!(this.commits.poll(cx));
         let response = this.response.take();
         let (response, guard, exchange) = response.expect("polled after completion");
         Poll::Ready(match guard.0.may_respond(ended) {

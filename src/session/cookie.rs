@@ -117,6 +117,12 @@ impl Cookie {
         found.map(read).transpose()
     }
 
+    /// Whether a cookie can carry this partition's id.
+    pub(super) fn fits(session: &PartitionKey) -> bool {
+        session.kind() == PartitionKind::Session
+            && read(session.value()).is_ok_and(|found| found.session == *session)
+    }
+
     /// Whether a cookie of this age should be set anew.
     pub(super) fn is_due(&self, issued_at: Option<Timestamp>, now: Timestamp) -> bool {
         // A time to come is that of a clock that was wrong, or was made up.

@@ -120,6 +120,6 @@ mod sign_in;
 
 pub use self::cookie::Cookie;
 pub(crate) use self::cookie::new_session;
-pub(crate) use self::issue::Issue;
+pub(crate) use self::issue::{Issue, ResponseHead};
 pub use self::same_site::SameSite;
 pub use self::sign_in::SignIn;

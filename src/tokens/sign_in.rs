@@ -1,12 +1,15 @@
 //! New sessions, where the layer issues their ids.
 
-use futures_util::future::join;
+use std::sync::atomic::Ordering;
 
-use super::{Session, Tokens};
+use futures_util::future::{join, join_all};
+
+use super::{Handle, Session, Tokens};
+use crate::engine::write::CommitWait;
 use crate::error::Error;
 use crate::key::PartitionKind;
 use crate::lookup::Durability;
-use crate::session::{SignIn, new_session};
+use crate::session::{Issue, ResponseHead, SignIn, new_session};
 
 impl Tokens {
     /// Signs a user in: the last step of a login, in one call. The browser gets a session of a new id, which begins
@@ -58,37 +61,29 @@ impl Tokens {
             let ended = self.sign_out().await?;
             let entries = entries.into_iter();
             let changes = entries.map(|(name, value)| (name, Some(value)));
-            self.change(changes.collect(), false).await?;
+            let session = self.session()?;
+            self.change(session, changes.collect(), false).await?;
             for user in users {
                 self.link(user).await?;
             }
             return Ok(ended);
         }
         let issue = handle.issue.as_ref().ok_or(Error::NoSessionId)?;
-        drop(issue.open()?);
         let session = new_session().ok_or(Error::Randomness)?;
         // In memory the old session ends now, whatever becomes of the new one.
-        let old = self.own_session();
-        let ends = old
-            .map(|old| handle.engine.sign_out(&old.partition, &mut None))
-            .transpose()?;
-        let ends = async {
-            match ends {
-                Some(ends) => handle.engine.finish(policy, ends.await),
-                None => Ok(Durability::Stored),
-            }
+        let ends = {
+            let mut head = issue.head();
+            head.check_open()?;
+            self.leave(&mut head, self.own_session())?
         };
         let begins = handle.engine.begin_session(session, entries, users, policy);
-        let (ended, begun) = join(ends, begins).await;
+        let (ended, begun) = join(self.ended(ends), begins).await;
         let (ended, (begun, durability)) = (ended?, begun?);
-        let head = issue.open()?;
+        let mut head = issue.head();
+        head.check_open()?;
         // A clone may have begun another one meanwhile, whose id no browser has.
-        if let Some(other) = self.own_session()
-            && !old.is_some_and(|old| std::ptr::eq(old, other))
-        {
-            handle.engine.forget_session(&other.partition);
-        }
-        handle.sessions.replace(begun.keep());
+        drop(self.leave(&mut head, self.own_session())?);
+        handle.sessions.replace(begun.keep().map(Session::new));
         head.set();
         Ok(match ended {
             Durability::Stored => durability,
@@ -108,19 +103,76 @@ impl Tokens {
         self.handle.issue.is_some()
     }
 
-    /// Gives an anonymous request a session, where the layer issues ids: something is to be kept.
-    pub(super) fn begin_if_anonymous(&self) -> Result<(), Error> {
-        let handle = &*self.handle;
-        let Some(issue) = handle.issue.as_ref().filter(|_| self.is_anonymous()) else {
-            return Ok(());
-        };
-        let session = new_session().ok_or(Error::Randomness)?;
-        let head = issue.open()?;
-        // A clone may have been first.
-        if self.is_anonymous() {
-            handle.sessions.replace(Some(session));
-            head.set();
+    /// Ends `session`, the latest one, in memory, as well as the one that the cookie of the request names, and leaves
+    /// them in the same step: what is kept from now on is kept under another id. Returns how to learn that L2 knows.
+    pub(super) fn leave(
+        &self,
+        head: &mut ResponseHead<'_>,
+        session: Option<&Session>,
+    ) -> Result<Vec<CommitWait>, Error> {
+        let Handle {
+            engine, sessions, ..
+        } = &*self.handle;
+        let mut ends = Vec::new();
+        if let Some(session) = session {
+            // First, for a change that is under way.
+            session.set_left(true);
+            let end = engine.sign_out(&session.partition, &mut None);
+            ends.push(end.inspect_err(|_| session.set_left(false))?);
+            session.forget_changes();
+            sessions.replace(None);
         }
-        Ok(())
+        let left = session.map(|session| &session.partition);
+        if let Some(had) = head.leave().filter(|had| left != Some(had)) {
+            ends.push(engine.sign_out(&had, &mut None)?);
+        }
+        Ok(ends)
+    }
+
+    /// Waits until L2 knows that these sessions are over.
+    pub(super) async fn ended(&self, ends: Vec<CommitWait>) -> Result<Durability, Error> {
+        let (engine, policy) = (&self.handle.engine, self.failure_policy());
+        let mut durability = Durability::Stored;
+        for ended in join_all(ends).await {
+            if engine.finish(policy, ended)? == Durability::Pending {
+                durability = Durability::Pending;
+            }
+        }
+        Ok(durability)
+    }
+
+    /// The session of an anonymous request that keeps something. The handle [enters](Self::enter) it when that is done.
+    pub(super) fn begin(&self, issue: &Issue) -> Result<Session, Error> {
+        let mut head = issue.head();
+        head.check_open()?;
+        head.begin().map(Session::new)
+    }
+
+    /// The handle has this session, which something was kept in, if the head can still carry its id.
+    pub(super) fn enter(&self, issue: &Issue, session: Session) -> Result<(), Error> {
+        let handle = &*self.handle;
+        let mut head = issue.head();
+        let latest = handle.sessions.latest();
+        let entered = match latest {
+            // A clone was first.
+            Some(latest) if latest.partition == session.partition => {
+                latest.follow(&session);
+                if handle.ended.load(Ordering::SeqCst) {
+                    handle.engine.enqueue(&latest.partition);
+                }
+                return Ok(());
+            }
+            None if head.has_begun(&session.partition) => head.check_open(),
+            _ => Err(Error::SignedOut),
+        };
+        match entered {
+            Ok(()) => {
+                handle.sessions.replace(Some(session));
+                head.set();
+            }
+            // No browser gets its id.
+            Err(_) => handle.engine.forget_session(&session.partition),
+        }
+        entered
     }
 }

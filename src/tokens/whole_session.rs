@@ -1,6 +1,6 @@
 //! What a handle does with its whole session.
 
-use super::Tokens;
+use super::{Session, Tokens};
 use crate::error::Error;
 use crate::key::PartitionKey;
 use crate::lookup::Durability;
@@ -30,6 +30,15 @@ impl Tokens {
     /// long as it lives.
     pub async fn sign_out(&self) -> Result<Durability, Error> {
         let session = self.session()?;
+        if let Some(issue) = &self.handle.issue {
+            let ends = {
+                let mut head = issue.head();
+                let ends = self.leave(&mut head, Some(self.session()?))?;
+                head.remove();
+                ends
+            };
+            return self.ended(ends).await;
+        }
         let engine = &self.handle.engine;
         let mut observed = None;
         let sent = self.handle.head.is_closed();
@@ -41,14 +50,6 @@ impl Tokens {
             session.keep_new(None);
         }
         let durability = engine.finish(self.failure_policy(), ended)?;
-        if let Some(issue) = &self.handle.issue
-            && let Ok(head) = issue.open()
-            && self.handle.sessions.is_latest(session)
-        {
-            // An id that was signed out is not used again.
-            self.handle.sessions.replace(None);
-            head.remove();
-        }
         match sent {
             true => Err(Error::ResponseSent),
             false => Ok(durability),
@@ -83,10 +84,23 @@ impl Tokens {
             .await;
         session.keep(observed);
         moved?;
-        let mut tokens = Self::detached(self.handle.engine.clone(), partition);
-        tokens.client = self.client.clone();
-        tokens.set_failure_policy(policy);
-        Ok(tokens)
+        if session.partition != partition {
+            self.go_over(session, partition)?;
+        }
+        Ok(self.clone())
+    }
+
+    /// The handle is of the partition that its session was moved to.
+    fn go_over(&self, from: &Session, to: PartitionKey) -> Result<(), Error> {
+        let handle = &*self.handle;
+        let _head = handle.issue.as_ref().map(|issue| issue.head());
+        if !handle.sessions.is_latest(from) {
+            // A clone has signed in or out meanwhile.
+            return Err(Error::SignedOut);
+        }
+        handle.sessions.replace(Some(from.moved(to)));
+        from.forget_changes();
+        Ok(())
     }
 
     /// Links this session to a user, so that
@@ -123,6 +137,8 @@ impl Tokens {
             )
             .await;
         session.keep(observed);
-        linked
+        linked?;
+        session.note_use();
+        Ok(())
     }
 }
