@@ -1,6 +1,7 @@
 //! `Tokens`: the request-scoped handle.
 
 mod acquire;
+mod change;
 mod client;
 mod head;
 mod request;
@@ -28,7 +29,7 @@ use crate::key::{ClientName, PartitionKey, TokenKey, id_token_of, refresh_token_
 use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
-use crate::session::Issue;
+use crate::session::{Cookie, Issue};
 use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};
 
@@ -99,6 +100,18 @@ impl Tokens {
             handle.issue = Some(Box::new(issue));
         }
         self
+    }
+
+    /// Whether it is a handle of a request, whose response head carries session ids in this cookie.
+    pub(crate) fn is_issued(&self, cookie: &Cookie) -> bool {
+        let issue = self.handle.issue.as_ref();
+        issue.is_some_and(|issue| issue.is_of(cookie))
+    }
+
+    /// Whether its request had this key.
+    pub(crate) fn came_with(&self, key: Option<&PartitionKey>) -> bool {
+        let first = self.handle.sessions.first();
+        first.map(|session| &session.partition) == key
     }
 
     /// Whether the response head carries what changes.
@@ -411,63 +424,6 @@ impl Tokens {
     async fn secret(&self, entry: TokenKey) -> Result<Lookup<Secret>, Error> {
         let lookup = self.read(entry.as_ref()).await?;
         Ok(lookup.filter_map(|value| value.as_secret().cloned()))
-    }
-
-    /// Keeps something in the session, or in a new one where the request is anonymous and the layer issues ids.
-    async fn keep(
-        &self,
-        changes: Vec<(TokenKey, Option<Value>)>,
-        urgent: bool,
-    ) -> Result<(), Error> {
-        match (self.session(), &self.handle.issue) {
-            (Err(_), Some(issue)) => {
-                let session = self.begin(issue)?;
-                self.change(&session, changes, urgent).await?;
-                self.enter(issue, session)
-            }
-            (session, _) => self.change(session?, changes, urgent).await,
-        }
-    }
-
-    async fn change(
-        &self,
-        session: &Session,
-        changes: Vec<(TokenKey, Option<Value>)>,
-        urgent: bool,
-    ) -> Result<(), Error> {
-        let (handle, partition) = (&*self.handle, &session.partition);
-        let before = self.before_change()?;
-        let mut observed = session.observe();
-        let policy = self.failure_policy();
-        let made = handle
-            .engine
-            .change(partition, changes, policy, &mut observed)
-            .await;
-        session.keep(observed);
-        made?;
-        if session.is_left() {
-            // By a clone, perhaps before this handle had observed the session.
-            handle.engine.forget_session(partition);
-            return Err(Error::SignedOut);
-        }
-        session.note_use();
-        if policy == FailurePolicy::Bypass {
-            return Ok(());
-        }
-        if before.is_some() {
-            let ended = handle.engine.commit(partition).await;
-            self.after_change(before)?;
-            return match handle.engine.finish(policy, ended)? {
-                Durability::Stored => Ok(()),
-                // It may be written later, when no head carries it.
-                Durability::Pending => Err(Error::unavailable()),
-            };
-        }
-        session.note_change(urgent);
-        if handle.ended.load(Ordering::SeqCst) {
-            handle.engine.enqueue(partition);
-        }
-        Ok(())
     }
 
     /// The session now. An operation works on one session from its beginning to its end, even if another takes

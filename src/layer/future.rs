@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
+use super::exchange::set_cookies;
 use super::{Exchange, Refusal, ResponseBody};
 use crate::tokens::{CommitsBeforeHead, RequestGuard};
 
@@ -26,7 +27,8 @@ pin_project! {
         Inner {
             #[pin]
             future: F,
-            guard: Option<(RequestGuard, Exchange)>,
+            // `None` where a layer around this one ends the request.
+            owned: Option<(RequestGuard, Exchange)>,
         },
         /// The response is up to this layer.
         Own { answer: OwnAnswer<B> },
@@ -36,7 +38,7 @@ pin_project! {
 enum OwnAnswer<B> {
     /// The response waits for its changes. Few do: the others carry no room for it.
     Committing(Pin<Box<Committing<B>>>),
-    Refused(Refusal),
+    Refused(Option<Refusal>),
 }
 
 pin_project! {
@@ -50,17 +52,16 @@ pin_project! {
 
 impl<F, B> ResponseFuture<F, B> {
     #[inline]
-    pub(super) fn inner(future: F, guard: RequestGuard, exchange: Exchange) -> Self {
-        let guard = Some((guard, exchange));
+    pub(super) fn inner(future: F, owned: Option<(RequestGuard, Exchange)>) -> Self {
         Self {
-            state: State::Inner { future, guard },
+            state: State::Inner { future, owned },
         }
     }
 
     pub(super) fn refused(refusal: Refusal) -> Self {
         Self {
             state: State::Own {
-                answer: OwnAnswer::Refused(refusal),
+                answer: OwnAnswer::Refused(Some(refusal)),
             },
         }
     }
@@ -77,9 +78,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         match state.as_mut().project() {
-            StateProj::Inner { future, guard } => {
+            StateProj::Inner { future, owned } => {
                 let outcome = ready!(future.poll(cx));
-                let (guard, exchange) = guard.take().expect("polled after completion");
+                let Some((guard, exchange)) = owned.take() else {
+                    return Poll::Ready(outcome.map(|response| response.map(ResponseBody::new)));
+                };
                 let Some(commits) = guard.0.commits_before_head() else {
                     return Poll::Ready(outcome.map(|response| guarded(response, guard, exchange)));
                 };
@@ -110,7 +113,12 @@ impl<B: Body> OwnAnswer<B> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<ResponseBody<B>>> {
         match self {
             Self::Committing(response) => response.as_mut().poll(cx),
-            Self::Refused(refusal) => Poll::Ready(empty(refusal.status())),
+            Self::Refused(refusal) => {
+                let refusal = refusal.take().expect("polled after completion");
+                let mut response = empty(refusal.status());
+                set_cookies(refusal.into_lines(), response.headers_mut());
+                Poll::Ready(response)
+            }
         }
     }
 }

@@ -148,6 +148,17 @@ impl Issue {
         }
     }
 
+    /// The `Set-Cookie` line of a response in place of the handler's: a broken cookie is removed.
+    pub(crate) fn of_refusal(&self) -> Option<String> {
+        let line = self.state.lock().line;
+        (line == Line::Remove).then(|| self.cookie.removal())
+    }
+
+    /// Whether it issues ids in this cookie.
+    pub(crate) fn is_of(&self, cookie: &Cookie) -> bool {
+        self.cookie.has_name_of(cookie)
+    }
+
     /// There will be no head. Returns whether a new session was begun, whose id no browser gets to know.
     pub(crate) fn abandon(&self) -> bool {
         let mut state = self.state.lock();

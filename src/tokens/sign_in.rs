@@ -1,7 +1,5 @@
 //! New sessions, where the layer issues their ids.
 
-use std::sync::atomic::Ordering;
-
 use futures_util::future::{join, join_all};
 
 use super::{Handle, Session, Tokens};
@@ -9,7 +7,7 @@ use crate::engine::write::CommitWait;
 use crate::error::Error;
 use crate::key::PartitionKind;
 use crate::lookup::Durability;
-use crate::session::{Issue, ResponseHead, SignIn, new_session};
+use crate::session::{ResponseHead, SignIn, new_session};
 
 impl Tokens {
     /// Signs a user in: the last step of a login, in one call. The browser gets a session of a new id, which begins
@@ -45,7 +43,8 @@ impl Tokens {
     /// [`link_user`](Self::link_user), L2 is asked for the user's epoch.
     ///
     /// On an error the browser keeps its cookie, and no user is signed in: the session before is over all the same,
-    /// unless the error is one of the arguments, [`Error::NoSessionId`] or [`Error::Randomness`]. Where this future is
+    /// unless the error is one of the arguments, [`Error::NoSessionId`] or [`Error::Randomness`], and this handle is
+    /// anonymous. It is so as well while this waits: what a clone keeps then is lost if no error comes. Where this future is
     /// dropped, or the request ends without a head, the new session is signed out: no browser has its id.
     ///
     /// # Errors
@@ -139,40 +138,5 @@ impl Tokens {
             }
         }
         Ok(durability)
-    }
-
-    /// The session of an anonymous request that keeps something. The handle [enters](Self::enter) it when that is done.
-    pub(super) fn begin(&self, issue: &Issue) -> Result<Session, Error> {
-        let mut head = issue.head();
-        head.check_open()?;
-        head.begin().map(Session::new)
-    }
-
-    /// The handle has this session, which something was kept in, if the head can still carry its id.
-    pub(super) fn enter(&self, issue: &Issue, session: Session) -> Result<(), Error> {
-        let handle = &*self.handle;
-        let mut head = issue.head();
-        let latest = handle.sessions.latest();
-        let entered = match latest {
-            // A clone was first.
-            Some(latest) if latest.partition == session.partition => {
-                latest.follow(&session);
-                if handle.ended.load(Ordering::SeqCst) {
-                    handle.engine.enqueue(&latest.partition);
-                }
-                return Ok(());
-            }
-            None if head.has_begun(&session.partition) => head.check_open(),
-            _ => Err(Error::SignedOut),
-        };
-        match entered {
-            Ok(()) => {
-                handle.sessions.replace(Some(session));
-                head.set();
-            }
-            // No browser gets its id.
-            Err(_) => handle.engine.forget_session(&session.partition),
-        }
-        entered
     }
 }

@@ -10,8 +10,10 @@ impl Tokens {
     /// one back, on any instance. On return L2 has it, whatever the failure policy, unless the
     /// answer is [`Durability::Pending`].
     ///
-    /// Where the layer [issues](crate::session) session ids, the head removes the cookie, and the handle is
-    /// anonymous from now on.
+    /// Where the layer [issues](crate::session) session ids, the head removes the cookie, and this handle and its clones
+    /// are anonymous from the first poll on, whether this future is awaited to its end or not, and also if it fails: an
+    /// id that was signed out is not used again. The session that the cookie names ends too where the request's key is
+    /// another.
     ///
     /// While L2 cannot be asked, it holds in this process at once, and L2 is told as soon as it is
     /// back; until then other instances go on with the session: answer 202, and say so. If the process
@@ -61,7 +63,8 @@ impl Tokens {
     /// (OWASP: session fixation). What was planted *in* the session moves along, as do another user's tokens: at
     /// the end of a login use [`sign_in`](Self::sign_in), which leaves nothing of before.
     ///
-    /// Returns the handle of the new partition; this one is of the past. A redemption of the session's
+    /// This handle and its clones are of the new partition from then on, as after a sign-in, and so is the handle that
+    /// is returned. A cookie that the layer has [issued](crate::session) stays as it is. A redemption of the session's
     /// refresh token that is under way on any instance ends first, so that its successor moves; within an
     /// acquire function of this session a move waits for itself.
     ///

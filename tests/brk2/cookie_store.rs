@@ -120,26 +120,6 @@ async fn what_is_too_large_is_not_superseded() {
     assert_eq!(stats.superseded_changes, 0, "{stats:?}");
 }
 
-/// sign_in: "With a `CookieStore`, whose sessions have no ids, the same is done in the cookies." Within a layer of the
-/// same store, as where two routers are nested, after cookies that are of no more use.
-#[tokio::test]
-async fn with_a_layer_within_a_layer_the_user_can_sign_in() {
-    let layer = builder().build().unwrap().layer().unwrap();
-    let inner = service_fn(async |request: Request<()>| {
-        let tokens = request.extensions().get::<Tokens>().unwrap().clone();
-        let sign_in = tower_token_cache::session::SignIn::new("api", Token::new("ada"));
-        assert!(tokens.sign_in(sign_in).await.is_ok());
-        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
-    });
-    let request = Request::post("/").header(COOKIE, "__Host-tokens.0=1.broken");
-    let nested = layer.layer(layer.layer(inner));
-    let response = nested.oneshot(request.body(()).unwrap()).await.unwrap();
-    let lines = response.headers().get_all(SET_COOKIE).iter();
-    let lines = Vec::from_iter(lines.map(|line| line.to_str().unwrap()));
-    let last = lines.last().unwrap();
-    assert!(!last.contains("Max-Age=0"), "{lines:?}");
-}
-
 /// max_age: "Copied ones that are not used are good for as long; those that are used are set anew, up to
 /// `MAX_SESSION_AGE`." A session that is read every day, and never changed.
 #[tokio::test]

@@ -3,16 +3,14 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 #[path = "../web/session/browser.rs"]
+#[expect(dead_code, reason = "of the binary that it belongs to")]
 mod browser;
 mod clients;
 mod cookie_store;
-mod cookies;
-mod dropped;
 mod health;
 mod killed;
 mod memcached;
 mod outages;
-mod races;
 mod sqlite;
 mod values;
 mod waits;

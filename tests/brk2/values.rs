@@ -1,21 +1,15 @@
 //! Session values, and moves.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use common::cas::Cells;
-use common::store::TestStore;
 use common::support::*;
-use http::{Request, Response, StatusCode};
-use http_body_util::Empty;
 use tokio::sync::Notify;
-use tower::{Layer, ServiceExt, service_fn};
 use tower_token_cache::store::{CasAdapter, CasStore};
 use tower_token_cache::{
-    Clock, Error, FailurePolicy, Lifetimes, Lookup, MemoryStore, StoreError, Timestamp,
-    TokenCacheLayer, Tokens, WriteMode, key,
+    Clock, Error, Lifetimes, Lookup, MemoryStore, StoreError, Timestamp, Tokens,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -104,77 +98,6 @@ async fn over_compare_and_set_a_move_gives_no_value_twice_and_loses_no_token() {
         (1, true),
         "taken {taken:?}, again {again:?}, stored {stored:?}, moved {moved:?}"
     );
-}
-
-/// FailurePolicy::Strict: "Changes are committed before the response head, and a commit that fails turns the response
-/// into 503". The change is made by the handle that `move_to` has returned.
-#[tokio::test]
-async fn strict_holds_for_the_handle_of_a_move() {
-    let mut statuses = Vec::new();
-    for moves in [false, true] {
-        let store = TestStore::default();
-        let cache = cache(store.clone());
-        let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
-        let layer = layer.failure_policy(FailurePolicy::Strict);
-        let begun = cache.tokens(session("old"));
-        begun.insert("api", token("t")).await.unwrap();
-        assert_stored(begun.commit().await.unwrap());
-        let inner = service_fn(async |request: Request<()>| {
-            let mut tokens = request.extensions().get::<Tokens>().unwrap().clone();
-            if moves {
-                tokens = tokens.move_to(session("new")).await.unwrap();
-            }
-            tokens.insert("more", token("m")).await.unwrap();
-            store.set_refusing_commits(true);
-            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
-        });
-        let request = Request::post("/").header("cookie", "sid=old").body(());
-        let response = layer.layer(inner).oneshot(request.unwrap()).await.unwrap();
-        statuses.push(response.status());
-    }
-    let refused = StatusCode::SERVICE_UNAVAILABLE;
-    assert_eq!(statuses, [refused, refused], "as it came, and moved");
-}
-
-/// put: "in L2 before the response head: the browser may come back to another instance"; remove: "before the response
-/// head is sent"; and WriteMode::BeforeResponse. With the handle that `move_to` has returned.
-#[tokio::test]
-async fn a_change_by_the_handle_of_a_move_is_in_l2_before_the_head() {
-    let mut missing = Vec::new();
-    for (moves, how) in [
-        (false, "put"),
-        (true, "put"),
-        (true, "remove"),
-        (true, "insert"),
-    ] {
-        let store = TestStore::default();
-        let cache = cache(store.clone());
-        let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
-        let layer = layer.write_mode(WriteMode::BeforeResponse);
-        let begun = cache.tokens(session("old"));
-        begun.insert("api", token("t")).await.unwrap();
-        assert_stored(begun.commit().await.unwrap());
-        let inner = service_fn(async |request: Request<()>| {
-            let mut tokens = request.extensions().get::<Tokens>().unwrap().clone();
-            if moves {
-                tokens = tokens.move_to(session("new")).await.unwrap();
-            }
-            match how {
-                "put" => tokens.put("login", "state", HOUR).await.unwrap(),
-                "insert" => tokens.insert("more", token("m")).await.unwrap(),
-                _ => tokens.remove("api").await.unwrap(),
-            }
-            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
-        });
-        let request = Request::post("/").header("cookie", "sid=old").body(());
-        let before = store.commits();
-        let response = layer.layer(inner).oneshot(request.unwrap()).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        if store.commits() == before {
-            missing.push((moves, how));
-        }
-    }
-    assert!(missing.is_empty(), "not in L2 with the head: {missing:?}");
 }
 
 /// Lifetimes::absolute: "How long a partition lives after it was created, whatever happens to it"; README: `move_to`
