@@ -87,3 +87,18 @@ async fn a_broken_cookie_is_counted_and_removed() {
     let removed = response.headers().contains_key(SET_COOKIE);
     assert_eq!((removed, cache.stats().invalid_keys), (true, 1));
 }
+
+/// A cookie has ids of this layer; what else a session is moved to stays on the server.
+#[tokio::test]
+async fn a_session_that_is_moved_to_a_user_sets_no_cookie() {
+    let layer = issuing(&cache(TestStore::default()));
+    let visit = Browser::default()
+        .visit(&layer, async |tokens: Tokens| {
+            tokens.insert("api", token("t")).await?;
+            let ada = PartitionKey::user("ada; Domain=example.com")?;
+            tokens.move_to(ada).await.map(drop)
+        })
+        .await;
+    assert!(visit.result.is_ok(), "{visit:?}");
+    assert!(visit.set_cookie.is_empty(), "{visit:?}");
+}
