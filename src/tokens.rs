@@ -5,6 +5,8 @@ mod change;
 mod client;
 mod head;
 mod request;
+#[cfg(test)]
+mod request_tests;
 mod sessions;
 mod sign_in;
 mod values;
