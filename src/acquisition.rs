@@ -183,6 +183,7 @@ impl<'a> Acquisition<'a> {
         session.keep(observed);
         let acquired = acquired?;
         self.tokens.after_change(before)?;
+        session.note_use();
         self.tokens.read_from(acquired.level);
         Ok(acquired)
     }

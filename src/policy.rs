@@ -69,8 +69,9 @@ pub enum InvalidKey {
     /// [`session::Cookie`](crate::session::Cookie): a user whose browser sends a broken cookie can sign in again,
     /// and the response removes it.
     Anonymous,
-    /// The service answers 400 and the inner service is not called. The default over other extractors: no response
-    /// of the layer can put the key right.
+    /// The service answers 400 and the inner service is not called; over a [`session::Cookie`](crate::session::Cookie)
+    /// the answer removes a broken cookie. The default over other extractors: no response of the layer can put the key
+    /// right.
     Reject,
 }
 

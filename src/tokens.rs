@@ -1,9 +1,12 @@
 //! `Tokens`: the request-scoped handle.
 
 mod acquire;
+mod change;
 mod client;
 mod head;
 mod request;
+#[cfg(test)]
+mod request_tests;
 mod sessions;
 mod sign_in;
 mod values;
@@ -16,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use tokio::time::Instant;
 
 use self::head::{Before, Head};
-pub(crate) use self::request::RequestGuard;
+pub(crate) use self::request::{CommitsBeforeHead, RequestGuard};
 pub(crate) use self::sessions::Session;
 use self::sessions::Sessions;
 use crate::acquire::Metadata;
@@ -28,7 +31,7 @@ use crate::key::{ClientName, PartitionKey, TokenKey, id_token_of, refresh_token_
 use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
-use crate::session::Issue;
+use crate::session::{Cookie, Issue};
 use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};
 
@@ -54,10 +57,6 @@ struct Handle {
     failure_policy: AtomicU8,
     write_mode: AtomicU8,
     last_read: AtomicU8,
-    /// Something was changed.
-    changed: AtomicBool,
-    /// Something was changed that must reach L2 before the response head.
-    urgent: AtomicBool,
     /// The response is over, or there never was a request.
     ended: AtomicBool,
     head: Head,
@@ -75,12 +74,10 @@ impl Tokens {
     ) -> Self {
         let handle = Handle {
             engine,
-            sessions: Sessions::new(partition),
+            sessions: Sessions::new(partition.map(Session::new)),
             failure_policy: AtomicU8::new(failure_policy as u8),
             write_mode: AtomicU8::new(write_mode as u8),
             last_read: AtomicU8::new(CacheLevel::None as u8),
-            changed: AtomicBool::new(false),
-            urgent: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             head: Head::default(),
             issue: None,
@@ -105,6 +102,18 @@ impl Tokens {
             handle.issue = Some(Box::new(issue));
         }
         self
+    }
+
+    /// Whether it is a handle of a request, whose response head carries session ids in this cookie.
+    pub(crate) fn is_issued(&self, cookie: &Cookie) -> bool {
+        let issue = self.handle.issue.as_ref();
+        issue.is_some_and(|issue| issue.is_of(cookie))
+    }
+
+    /// Whether its request had this key.
+    pub(crate) fn came_with(&self, key: Option<&PartitionKey>) -> bool {
+        let first = self.handle.sessions.first();
+        first.map(|session| &session.partition) == key
     }
 
     /// Whether the response head carries what changes.
@@ -205,7 +214,11 @@ impl Tokens {
             )
             .await;
         session.keep(observed);
-        keys?.ok_or_else(Error::unavailable)
+        let keys = keys?.ok_or_else(Error::unavailable)?;
+        if !keys.is_empty() {
+            session.note_use();
+        }
+        Ok(keys)
     }
 
     /// Keeps a token, or a token endpoint's whole answer, under this key.
@@ -228,8 +241,7 @@ impl Tokens {
         let key = key.try_into()?;
         let changes = self.entries_of(&key, tokens.into())?;
         let changes = changes.map(|(name, value)| (name, Some(value)));
-        self.begin_if_anonymous()?;
-        self.change(changes.collect(), false).await
+        self.keep(changes.collect(), false).await
     }
 
     /// What this client has after an answer, by entry.
@@ -258,7 +270,8 @@ impl Tokens {
         Error: From<K::Error>,
     {
         let entry = self.entry(&key.try_into()?).into_owned();
-        self.change(vec![(entry, None)], true).await
+        self.change(self.session()?, vec![(entry, None)], true)
+            .await
     }
 
     /// The token under this key with the metadata of the read.
@@ -298,11 +311,11 @@ impl Tokens {
     pub async fn commit(&self) -> Result<Durability, Error> {
         let (engine, session) = (&self.handle.engine, self.session()?);
         let ended = engine.commit(&session.partition).await;
-        let changed = self.handle.changed.load(Ordering::Acquire);
-        let observed = session.observe().filter(|_| changed);
+        let observed = session.observe().filter(|_| session.is_changed());
         if observed.is_some_and(|observed| engine.is_over(&session.partition, &observed, &ended)) {
             return Err(Error::SignedOut);
         }
+        session.note_use();
         engine.finish(self.failure_policy(), ended)
     }
 
@@ -370,6 +383,7 @@ impl Tokens {
         let mut observed = session.lock_observed();
         let engine = &self.handle.engine;
         let hit = engine.hit(&session.partition, name, policy, &mut observed)?;
+        session.note_use();
         self.read_from(CacheLevel::L1);
         Some(hit)
     }
@@ -385,6 +399,9 @@ impl Tokens {
             .await;
         session.keep(observed);
         let (lookup, level) = answer.inspect_err(|_| self.read_from(CacheLevel::Unavailable))?;
+        if lookup.is_hit() {
+            session.note_use();
+        }
         self.read_from(level);
         Ok(lookup)
     }
@@ -409,42 +426,6 @@ impl Tokens {
     async fn secret(&self, entry: TokenKey) -> Result<Lookup<Secret>, Error> {
         let lookup = self.read(entry.as_ref()).await?;
         Ok(lookup.filter_map(|value| value.as_secret().cloned()))
-    }
-
-    async fn change(
-        &self,
-        changes: Vec<(TokenKey, Option<Value>)>,
-        urgent: bool,
-    ) -> Result<(), Error> {
-        let session = self.session()?;
-        let (handle, partition) = (&*self.handle, &session.partition);
-        let before = self.before_change()?;
-        let mut observed = session.observe();
-        let policy = self.failure_policy();
-        let made = handle
-            .engine
-            .change(partition, changes, policy, &mut observed)
-            .await;
-        session.keep(observed);
-        made?;
-        if policy == FailurePolicy::Bypass {
-            return Ok(());
-        }
-        if before.is_some() {
-            let ended = handle.engine.commit(partition).await;
-            self.after_change(before)?;
-            return match handle.engine.finish(policy, ended)? {
-                Durability::Stored => Ok(()),
-                // It may be written later, when no head carries it.
-                Durability::Pending => Err(Error::unavailable()),
-            };
-        }
-        handle.urgent.fetch_or(urgent, Ordering::Release);
-        handle.changed.store(true, Ordering::SeqCst);
-        if handle.ended.load(Ordering::SeqCst) {
-            handle.engine.enqueue(partition);
-        }
-        Ok(())
     }
 
     /// The session now. An operation works on one session from its beginning to its end, even if another takes

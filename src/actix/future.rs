@@ -11,10 +11,9 @@ use pin_project_lite::pin_project;
 
 use super::cookies::set_cookies;
 use super::{ResponseBody, status};
-use crate::engine::write::CommitWait;
 use crate::error::Error;
 use crate::layer::{Exchange, Refusal};
-use crate::tokens::RequestGuard;
+use crate::tokens::{CommitsBeforeHead, RequestGuard};
 
 type Outcome<B> = Result<ServiceResponse<B>, actix_web::Error>;
 
@@ -33,11 +32,12 @@ pin_project! {
         Inner {
             #[pin]
             future: F,
-            guard: Option<(RequestGuard, Exchange)>,
+            // `None` where a layer around this one ends the request.
+            owned: Option<(RequestGuard, Exchange)>,
         },
         /// The response waits for its changes. Few do: the others carry no room for it.
         Committing { response: Pin<Box<Committing<B>>> },
-        Refused { refusal: Refusal, request: Option<HttpRequest> },
+        Refused { refused: Option<(Refusal, HttpRequest)> },
     }
 }
 
@@ -46,23 +46,22 @@ pin_project! {
     /// be written first.
     struct Committing<B> {
         #[pin]
-        commit: CommitWait,
+        commits: CommitsBeforeHead,
         outcome: Option<(Outcome<B>, RequestGuard, Exchange)>,
     }
 }
 
 impl<F, B> ResponseFuture<F, B> {
-    pub(super) fn inner(future: F, guard: RequestGuard, exchange: Exchange) -> Self {
-        let guard = Some((guard, exchange));
+    pub(super) fn inner(future: F, owned: Option<(RequestGuard, Exchange)>) -> Self {
         Self {
-            state: State::Inner { future, guard },
+            state: State::Inner { future, owned },
         }
     }
 
     pub(super) fn refused(refusal: Refusal, request: HttpRequest) -> Self {
-        let request = Some(request);
+        let refused = Some((refusal, request));
         Self {
-            state: State::Refused { refusal, request },
+            state: State::Refused { refused },
         }
     }
 }
@@ -78,21 +77,23 @@ where
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
-                StateProj::Inner { future, guard } => {
+                StateProj::Inner { future, owned } => {
                     let outcome = ready!(future.poll(cx));
-                    let (guard, exchange) = guard.take().expect("polled after completion");
-                    let Some(commit) = guard.0.commit_before_head() else {
+                    let Some((guard, exchange)) = owned.take() else {
+                        return Poll::Ready(outcome.map(with_body));
+                    };
+                    let Some(commits) = guard.0.commits_before_head() else {
                         return Poll::Ready(guarded(outcome, guard, exchange));
                     };
                     let outcome = Some((outcome, guard, exchange));
-                    let response = Box::pin(Committing { commit, outcome });
+                    let response = Box::pin(Committing { commits, outcome });
                     state.set(State::Committing { response });
                 }
                 StateProj::Committing { response } => return response.as_mut().poll(cx),
-                StateProj::Refused { refusal, request } => {
-                    let request = request.take().expect("polled after completion");
-                    let response = empty(refusal.status());
-                    return Poll::Ready(Ok(ServiceResponse::new(request, response)));
+                StateProj::Refused { refused } => {
+                    let (refusal, request) = refused.take().expect("polled after completion");
+                    let response = ServiceResponse::new(request, empty(refusal.status()));
+                    return Poll::Ready(set_cookies(Ok(response), refusal.into_lines()));
                 }
             }
         }
@@ -104,7 +105,7 @@ impl<B: MessageBody> Future for Committing<B> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let ended = ready!(this.commit.poll(cx));
+        let ended = ready!(this.commits.poll(cx));
         let outcome = this.outcome.take();
         let (outcome, guard, exchange) = outcome.expect("polled after completion");
         Poll::Ready(match guard.0.may_respond(ended) {
@@ -122,7 +123,11 @@ fn guarded<B: MessageBody>(
     guard.0.close();
     let outcome = set_cookies(outcome, exchange.finish(&guard.0));
     drop(guard);
-    outcome.map(|response| response.map_body(|_, body| ResponseBody::new(body)))
+    outcome.map(with_body)
+}
+
+fn with_body<B: MessageBody>(response: ServiceResponse<B>) -> ServiceResponse<ResponseBody<B>> {
+    response.map_body(|_, body| ResponseBody::new(body))
 }
 
 /// 503 in place of what the handler has answered.

@@ -10,7 +10,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forwar
 
 use super::{ResponseBody, ResponseFuture};
 use crate::key::RequestHead;
-use crate::layer::{Settings, TokenCacheLayer};
+use crate::layer::{Begun, Settings, TokenCacheLayer};
 
 /// Gives every request of `S` a [`Tokens`](crate::Tokens) handle; see the [module](super).
 pub struct TokenCacheMiddleware<S> {
@@ -48,9 +48,9 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         match self.settings.begin(&RequestHead::actix(request.request())) {
-            Ok((guard, exchange)) => {
-                request.extensions_mut().insert(guard.0.clone());
-                ResponseFuture::inner(self.inner.call(request), guard, exchange)
+            Ok(Begun { tokens, owned }) => {
+                request.extensions_mut().insert(tokens);
+                ResponseFuture::inner(self.inner.call(request), owned)
             }
             Err(refusal) => ResponseFuture::refused(refusal, request.into_parts().0),
         }

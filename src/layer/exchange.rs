@@ -24,9 +24,15 @@ impl Exchange {
     #[inline]
     pub(super) fn set(self, tokens: &Tokens, headers: &mut HeaderMap) {
         let lines = self.finish(tokens);
-        if !lines.is_empty() {
-            add(lines, headers);
-        }
+        set_cookies(lines, headers);
+    }
+}
+
+/// Adds the lines to the head of a response.
+#[inline]
+pub(super) fn set_cookies(lines: Vec<String>, headers: &mut HeaderMap) {
+    if !lines.is_empty() {
+        add(lines, headers);
     }
 }
 

@@ -8,9 +8,9 @@ use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
+use super::exchange::set_cookies;
 use super::{Exchange, Refusal, ResponseBody};
-use crate::engine::write::CommitWait;
-use crate::tokens::RequestGuard;
+use crate::tokens::{CommitsBeforeHead, RequestGuard};
 
 pin_project! {
     /// The response future of [`TokenCacheService`](super::TokenCacheService).
@@ -27,7 +27,8 @@ pin_project! {
         Inner {
             #[pin]
             future: F,
-            guard: Option<(RequestGuard, Exchange)>,
+            // `None` where a layer around this one ends the request.
+            owned: Option<(RequestGuard, Exchange)>,
         },
         /// The response is up to this layer.
         Own { answer: OwnAnswer<B> },
@@ -37,31 +38,30 @@ pin_project! {
 enum OwnAnswer<B> {
     /// The response waits for its changes. Few do: the others carry no room for it.
     Committing(Pin<Box<Committing<B>>>),
-    Refused(Refusal),
+    Refused(Option<Refusal>),
 }
 
 pin_project! {
     /// A response that is ready but for its changes, which have to be written first.
     struct Committing<B> {
         #[pin]
-        commit: CommitWait,
+        commits: CommitsBeforeHead,
         response: Option<(Response<B>, RequestGuard, Exchange)>,
     }
 }
 
 impl<F, B> ResponseFuture<F, B> {
     #[inline]
-    pub(super) fn inner(future: F, guard: RequestGuard, exchange: Exchange) -> Self {
-        let guard = Some((guard, exchange));
+    pub(super) fn inner(future: F, owned: Option<(RequestGuard, Exchange)>) -> Self {
         Self {
-            state: State::Inner { future, guard },
+            state: State::Inner { future, owned },
         }
     }
 
     pub(super) fn refused(refusal: Refusal) -> Self {
         Self {
             state: State::Own {
-                answer: OwnAnswer::Refused(refusal),
+                answer: OwnAnswer::Refused(Some(refusal)),
             },
         }
     }
@@ -78,13 +78,15 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         match state.as_mut().project() {
-            StateProj::Inner { future, guard } => {
+            StateProj::Inner { future, owned } => {
                 let outcome = ready!(future.poll(cx));
-                let (guard, exchange) = guard.take().expect("polled after completion");
-                let Some(commit) = guard.0.commit_before_head() else {
+                let Some((guard, exchange)) = owned.take() else {
+                    return Poll::Ready(outcome.map(|response| response.map(ResponseBody::new)));
+                };
+                let Some(commits) = guard.0.commits_before_head() else {
                     return Poll::Ready(outcome.map(|response| guarded(response, guard, exchange)));
                 };
-                let mut answer = OwnAnswer::committing(commit, outcome?, guard, exchange);
+                let mut answer = OwnAnswer::committing(commits, outcome?, guard, exchange);
                 let response = answer.poll(cx);
                 if response.is_pending() {
                     state.set(State::Own { answer });
@@ -99,19 +101,24 @@ where
 impl<B: Body> OwnAnswer<B> {
     #[cold]
     fn committing(
-        commit: CommitWait,
+        commits: CommitsBeforeHead,
         response: Response<B>,
         guard: RequestGuard,
         exchange: Exchange,
     ) -> Self {
         let response = Some((response, guard, exchange));
-        Self::Committing(Box::pin(Committing { commit, response }))
+        Self::Committing(Box::pin(Committing { commits, response }))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<ResponseBody<B>>> {
         match self {
             Self::Committing(response) => response.as_mut().poll(cx),
-            Self::Refused(refusal) => Poll::Ready(empty(refusal.status())),
+            Self::Refused(refusal) => {
+                let refusal = refusal.take().expect("polled after completion");
+                let mut response = empty(refusal.status());
+                set_cookies(refusal.into_lines(), response.headers_mut());
+                Poll::Ready(response)
+            }
         }
     }
 }
@@ -121,7 +128,7 @@ impl<B: Body> Future for Committing<B> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let ended = ready!(this.commit.poll(cx));
+        let ended = ready!(this.commits.poll(cx));
         let response = this.response.take();
         let (response, guard, exchange) = response.expect("polled after completion");
         Poll::Ready(match guard.0.may_respond(ended) {

@@ -14,6 +14,13 @@
 //!
 //! Put this layer inside of whatever makes the key (a session or authentication middleware), and
 //! outside of timeouts that end a handler early: a change is kept either way.
+//!
+//! # A layer within a layer
+//!
+//! Where a router with this layer is nested in another, and both issue session ids in the same cookie of the same cache,
+//! or keep sessions in cookies by the same [`CookieStore`](crate::CookieStore), a request has one handle, and the outer
+//! layer answers for it. Of two policies the inner layer's holds, from there on. A layer over another cache, another
+//! cookie or another key makes a handle of its own.
 
 mod body;
 mod exchange;
@@ -35,4 +42,4 @@ pub use self::layer::TokenCacheLayer;
 pub use self::service::TokenCacheService;
 pub(crate) use self::settings::Refusal;
 #[cfg(feature = "actix")]
-pub(crate) use self::settings::Settings;
+pub(crate) use self::settings::{Begun, Settings};

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::settings::Settings;
+use super::settings::{Begun, Settings};
 use super::{ResponseBody, ResponseFuture};
 use crate::key::RequestHead;
 
@@ -53,12 +53,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let (guard, exchange) = match self.settings.begin(&RequestHead::from(&request)) {
-            Ok(begun) => begun,
-            Err(refusal) => return ResponseFuture::refused(refusal),
-        };
-        request.extensions_mut().insert(guard.0.clone());
-        ResponseFuture::inner(self.inner.call(request), guard, exchange)
+        match self.settings.begin(&RequestHead::from(&request)) {
+            Ok(Begun { tokens, owned }) => {
+                request.extensions_mut().insert(tokens);
+                ResponseFuture::inner(self.inner.call(request), owned)
+            }
+            Err(refusal) => ResponseFuture::refused(refusal),
+        }
     }
 }
 

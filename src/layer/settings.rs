@@ -41,62 +41,160 @@ impl From<CookieStore> for Source {
     }
 }
 
+/// A request that goes on to the inner service.
+pub(crate) struct Begun {
+    pub(crate) tokens: Tokens,
+    /// What ends the request, and what it owes to its cookies. `None` within a layer that has begun the same one.
+    pub(crate) owned: Option<(RequestGuard, Exchange)>,
+}
+
 /// Why a request does not reach the inner service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+enum Reason {
     /// No key, where one is required: 401.
     Missing,
     /// A key that cannot be accepted: 400.
     Invalid,
 }
 
+/// The answer to a request that does not reach the inner service.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    reason: Reason,
+    /// The `Set-Cookie` line, which removes a broken cookie.
+    line: Option<String>,
+}
+
 impl Settings {
     /// The handle of this request, the guard that ends it, and what it owes to its cookies.
     #[inline]
-    pub(crate) fn begin(
-        &self,
-        head: &RequestHead<'_>,
-    ) -> Result<(RequestGuard, Exchange), Refusal> {
+    pub(crate) fn begin(&self, head: &RequestHead<'_>) -> Result<Begun, Refusal> {
         let extractor = match &self.key {
             Source::Key(key) => key,
             Source::Cookies(store) => {
+                if let Some(outer) = self.outer(head, Tokens::is_in_cookies) {
+                    return Ok(self.within(outer, head));
+                }
                 let (exchange, key) = cookie::Exchange::begin(store, &self.cache, head);
                 let tokens = self
                     .tokens(Some(key), head)
                     .in_cookies(exchange.pinned(), exchange.limit());
-                return Ok((RequestGuard(tokens), Exchange(Some(exchange))));
+                return Ok(Begun::own(tokens, Exchange(Some(exchange))));
             }
         };
-        let key = match extractor.extract(head) {
-            Ok(key) => key,
-            Err(error) => self.without_key(error)?,
+        let key = extractor.extract(head);
+        let Some(cookie) = &self.issues else {
+            let key = key.or_else(|error| self.without_key(error));
+            let key = key.and_then(|key| self.or_refused(key));
+            let key = key.map_err(|reason| Refusal { reason, line: None })?;
+            return Ok(Begun::own(self.tokens(key, head), Exchange::default()));
         };
-        if key.is_none() && self.missing_key == MissingKey::Reject {
-            return Err(Refusal::Missing);
+        let came_with = key.as_ref().ok().and_then(Option::as_ref);
+        let is_same = |outer: &Tokens| outer.is_issued(cookie) && outer.came_with(came_with);
+        if let Some(outer) = self.outer(head, is_same) {
+            // The layer around this one has counted an invalid key, and removes a broken cookie.
+            let reason = match key {
+                Err(_) if self.invalid_key == InvalidKey::Reject => Some(Reason::Invalid),
+                _ if self.missing_key == MissingKey::Reject && outer.is_anonymous() => {
+                    Some(Reason::Missing)
+                }
+                _ => None,
+            };
+            return match reason {
+                Some(reason) => Err(Refusal { reason, line: None }),
+                None => Ok(self.within(outer, head)),
+            };
         }
-        let mut tokens = self.tokens(key, head);
-        if let Some(cookie) = &self.issues {
-            tokens = tokens.issuing(Issue::new(cookie.clone(), cookie.find(head)));
+        let found = cookie.find(head);
+        if let (Ok(_), Err(error)) = (&key, &found) {
+            self.count_invalid(error);
         }
-        Ok((RequestGuard(tokens), Exchange::default()))
+        let issue = Issue::new(cookie.clone(), found);
+        let key = key.or_else(|error| self.without_key(error));
+        match key.and_then(|key| self.or_refused(key)) {
+            Ok(key) => {
+                let tokens = self.tokens(key, head).issuing(issue);
+                Ok(Begun::own(tokens, Exchange::default()))
+            }
+            Err(reason) => Err(Refusal {
+                reason,
+                line: issue.of_refusal(),
+            }),
+        }
+    }
+
+    /// The handle that a layer around this one has made, if it is of the same cache and `is_same`.
+    fn outer(
+        &self,
+        head: &RequestHead<'_>,
+        is_same: impl FnOnce(&Tokens) -> bool,
+    ) -> Option<Tokens> {
+        let of_this_cache = |outer: &Tokens| Arc::ptr_eq(outer.engine(), &self.cache.0);
+        let found =
+            |outer: &Tokens| (of_this_cache(outer) && is_same(outer)).then(|| outer.clone());
+        head.extension(found).flatten()
+    }
+
+    /// The request goes on with the handle that it has: two of them would begin two sessions, and set the cookie twice.
+    #[cold]
+    fn within(&self, outer: Tokens, head: &RequestHead<'_>) -> Begun {
+        outer.set_failure_policy(self.failure_policy_of(head));
+        outer.set_write_mode(self.write_mode_of(head));
+        Begun {
+            tokens: outer.of_default_client(),
+            owned: None,
+        }
     }
 
     /// What a request with an invalid key goes on with.
     #[cold]
-    fn without_key(&self, error: KeyError) -> Result<Option<PartitionKey>, Refusal> {
-        tracing::debug!(%error, "a request has an invalid partition key");
-        self.cache.0.counters.invalid_keys.add(1);
+    fn without_key(&self, error: KeyError) -> Result<Option<PartitionKey>, Reason> {
+        self.count_invalid(&error);
         match self.invalid_key {
             InvalidKey::Anonymous => Ok(None),
-            InvalidKey::Reject => Err(Refusal::Invalid),
+            InvalidKey::Reject => Err(Reason::Invalid),
+        }
+    }
+
+    #[cold]
+    fn count_invalid(&self, error: &KeyError) {
+        tracing::debug!(%error, "a request has an invalid partition key");
+        self.cache.0.counters.invalid_keys.add(1);
+    }
+
+    /// The key, unless it is missing and required.
+    #[inline]
+    fn or_refused(&self, key: Option<PartitionKey>) -> Result<Option<PartitionKey>, Reason> {
+        match key.is_none() && self.missing_key == MissingKey::Reject {
+            true => Err(Reason::Missing),
+            false => Ok(key),
         }
     }
 
     #[inline]
     fn tokens(&self, key: Option<PartitionKey>, head: &RequestHead<'_>) -> Tokens {
-        let policy = chosen(&self.failure_policy_for, head, self.failure_policy);
-        let mode = chosen(&self.write_mode_for, head, self.write_mode);
-        Tokens::new(self.cache.0.clone(), key, policy, mode)
+        let policy = self.failure_policy_of(head);
+        Tokens::new(self.cache.0.clone(), key, policy, self.write_mode_of(head))
+    }
+
+    #[inline]
+    fn failure_policy_of(&self, head: &RequestHead<'_>) -> FailurePolicy {
+        chosen(&self.failure_policy_for, head, self.failure_policy)
+    }
+
+    #[inline]
+    fn write_mode_of(&self, head: &RequestHead<'_>) -> WriteMode {
+        chosen(&self.write_mode_for, head, self.write_mode)
+    }
+}
+
+impl Begun {
+    #[inline]
+    fn own(tokens: Tokens, exchange: Exchange) -> Self {
+        Self {
+            tokens: tokens.clone(),
+            owned: Some((RequestGuard(tokens), exchange)),
+        }
     }
 }
 
@@ -110,10 +208,15 @@ fn chosen<T>(choice: &Option<Choice<T>>, head: &RequestHead<'_>, default: T) -> 
 }
 
 impl Refusal {
-    pub(crate) fn status(self) -> http::StatusCode {
-        match self {
-            Self::Missing => http::StatusCode::UNAUTHORIZED,
-            Self::Invalid => http::StatusCode::BAD_REQUEST,
+    pub(crate) fn status(&self) -> http::StatusCode {
+        match self.reason {
+            Reason::Missing => http::StatusCode::UNAUTHORIZED,
+            Reason::Invalid => http::StatusCode::BAD_REQUEST,
         }
+    }
+
+    /// The values of its `Set-Cookie` lines.
+    pub(crate) fn into_lines(self) -> Vec<String> {
+        Vec::from_iter(self.line)
     }
 }

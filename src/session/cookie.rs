@@ -85,8 +85,8 @@ impl Cookie {
     }
 
     /// The browser keeps the cookie for this long after it was last used: it is set anew by responses to requests
-    /// that find a token, once a quarter of this time has gone. At least a second; browsers keep no cookie for
-    /// more than 400 days. The default, with 14 days: as long as a partition lives after its last change.
+    /// that find something in the session, or change it, once a quarter of this time has gone. At least a second;
+    /// browsers keep no cookie for more than 400 days. The default, with 14 days: as long as a partition lives after its last change.
     pub fn rolling(self, age: Duration) -> Self {
         self.set(|settings| (settings.age, settings.rolls) = (limited(age), true))
     }
@@ -115,6 +115,16 @@ impl Cookie {
             }
         })?;
         found.map(read).transpose()
+    }
+
+    pub(super) fn has_name_of(&self, other: &Self) -> bool {
+        (&self.0.name, self.0.secure) == (&other.0.name, other.0.secure)
+    }
+
+    /// Whether a cookie can carry this partition's id.
+    pub(super) fn fits(session: &PartitionKey) -> bool {
+        session.kind() == PartitionKind::Session
+            && read(session.value()).is_ok_and(|found| found.session == *session)
     }
 
     /// Whether a cookie of this age should be set anew.

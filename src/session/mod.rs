@@ -50,8 +50,8 @@
 //! |---|---|
 //! | without the cookie | Anonymous, but handlers that take [`Tokens`](crate::Tokens) get a handle. Reads are [`Error::NoPartition`](crate::Error::NoPartition). The first [`insert`](crate::Tokens::insert) begins a session, as a login that has to remember its `state` does. |
 //! | that [signs in](crate::Tokens::sign_in) | A new id, whatever the request brings. Nothing of the session before is left, and its id is worth nothing. |
-//! | that [signs out](crate::Tokens::sign_out) | The cookie is removed. What is kept after that is kept under another id. |
-//! | with a cookie that is broken, or two that differ | As [`InvalidKey`](crate::InvalidKey) says: as without one, by default. The response removes the cookie. |
+//! | that [signs out](crate::Tokens::sign_out) | The cookie is removed. What is kept from then on, also while the sign-out waits for the store, is kept under another id. |
+//! | with a cookie that is broken, or two that differ | As [`InvalidKey`](crate::InvalidKey) says: as without one, by default. The response removes the cookie, also where it is a refusal. |
 //! | that goes on with a session | Its cookie is set anew once a quarter of its age has gone ([`Cookie::rolling`]), or never ([`Cookie::fixed`]). |
 //!
 //! The age is that of the cookie. How long the tokens live in the store is up to [`Lifetimes`](crate::Lifetimes).
@@ -122,6 +122,6 @@ mod sign_in;
 pub use self::cookie::Cookie;
 pub(crate) use self::cookie::new_session;
 pub use self::info::SessionInfo;
-pub(crate) use self::issue::Issue;
+pub(crate) use self::issue::{Issue, ResponseHead};
 pub use self::same_site::SameSite;
 pub use self::sign_in::SignIn;

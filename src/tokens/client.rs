@@ -44,6 +44,13 @@ impl Tokens {
         }
     }
 
+    pub(crate) fn of_default_client(self) -> Self {
+        Self {
+            client: None,
+            ..self
+        }
+    }
+
     pub(super) fn client_name(&self) -> Option<&ClientName> {
         self.client.as_ref()
     }

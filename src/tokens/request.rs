@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use super::Tokens;
+use futures_util::future::{JoinAll, join_all};
+
+use super::{Session, Tokens};
 use crate::engine::write::CommitWait;
-use crate::lookup::CacheLevel;
 use crate::policy::{FailurePolicy, WriteMode};
+
+/// What a response head waits for.
+pub(crate) type CommitsBeforeHead = JoinAll<CommitWait>;
 
 impl Tokens {
     /// Whether no clone is left. What they did is then seen.
@@ -32,57 +36,55 @@ impl Tokens {
         {
             self.handle.engine.forget_session(&session.partition);
         }
-        if self.handle.changed.load(Ordering::SeqCst)
-            && let Some(session) = self.handle.sessions.latest()
-        {
+        for session in self.handle.sessions.iter().filter(|it| it.is_changed()) {
             self.handle.engine.enqueue(&session.partition);
         }
     }
 
-    /// The commit for which the response head has to wait, if any.
+    /// The commits for which the response head has to wait, if any: of each session that was changed.
     #[inline]
-    pub(crate) fn commit_before_head(&self) -> Option<CommitWait> {
-        match self.handle.changed.load(Ordering::Acquire) {
-            true => self.commit_if_due(),
+    pub(crate) fn commits_before_head(&self) -> Option<CommitsBeforeHead> {
+        let mut sessions = self.handle.sessions.iter();
+        match sessions.any(Session::is_changed) {
+            true => self.commits_that_are_due(),
             false => None,
         }
     }
 
-    fn commit_if_due(&self) -> Option<CommitWait> {
+    fn commits_that_are_due(&self) -> Option<CommitsBeforeHead> {
         let handle = &*self.handle;
-        let due = handle.urgent.load(Ordering::Acquire)
-            || handle.write_mode.load(Ordering::Relaxed) == WriteMode::BeforeResponse as u8
+        let all = handle.write_mode.load(Ordering::Relaxed) == WriteMode::BeforeResponse as u8
             || self.failure_policy() == FailurePolicy::Strict;
-        let session = handle.sessions.latest().filter(|_| due)?;
-        Some(handle.engine.commit(&session.partition))
+        let changed = handle.sessions.iter().filter(|it| it.is_changed());
+        let due = changed.filter(|session| all || session.is_urgent());
+        let commits = Vec::from_iter(due.map(|session| handle.engine.commit(&session.partition)));
+        (!commits.is_empty()).then(|| join_all(commits))
     }
 
     /// The `Set-Cookie` line of the response head, where the layer issues session ids. A cookie is renewed only
-    /// where this request has found a token, and the session has not ended since, as far as this process knows: a
+    /// where this request has used the session, and it has not ended since, as far as this process knows: a
     /// late response must not put it in the place of the next one.
     pub(crate) fn session_cookie(&self) -> Option<String> {
         let handle = &*self.handle;
         let issue = handle.issue.as_ref()?;
-        let session = handle.sessions.latest();
+        let session = issue.close(|| handle.sessions.latest());
         let goes_on = || {
-            let found = matches!(self.last_read(), CacheLevel::L1 | CacheLevel::L2);
-            let ended = session.is_some_and(|session| {
+            session.is_some_and(|session| {
                 let observed = session.observe();
-                observed
-                    .is_some_and(|observed| handle.engine.has_ended(&session.partition, &observed))
-            });
-            found && !ended
+                let ended = observed
+                    .is_some_and(|observed| handle.engine.has_ended(&session.partition, &observed));
+                session.is_used() && !ended
+            })
         };
         let partition = session.map(|session| &session.partition);
-        issue.finish(partition, handle.engine.clock.now(), goes_on)
+        issue.line(partition, handle.engine.clock.now(), goes_on)
     }
 
-    /// Whether the response may go out after this end of a commit.
-    pub(crate) fn may_respond(&self, ended: <CommitWait as Future>::Output) -> bool {
-        self.handle
-            .engine
-            .finish(self.failure_policy(), ended)
-            .is_ok()
+    /// Whether the response may go out after these ends of commits.
+    pub(crate) fn may_respond(&self, ended: <CommitsBeforeHead as Future>::Output) -> bool {
+        let (engine, policy) = (&self.handle.engine, self.failure_policy());
+        let mut ended = ended.into_iter();
+        ended.all(|ended| engine.finish(policy, ended).is_ok())
     }
 }
 

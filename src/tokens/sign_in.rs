@@ -1,14 +1,15 @@
 //! New sessions, where the layer issues their ids.
 
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 
-use super::{Session, Tokens};
+use super::{Handle, Session, Tokens};
 use crate::engine::listed::About;
+use crate::engine::write::CommitWait;
 use crate::error::Error;
 use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKind;
 use crate::lookup::Durability;
-use crate::session::{SignIn, new_session};
+use crate::session::{ResponseHead, SignIn, new_session};
 
 impl Tokens {
     /// Signs a user in: the last step of a login, in one call. The browser gets a session of a new id, which begins
@@ -44,7 +45,8 @@ impl Tokens {
     /// [`link_user`](Self::link_user), L2 is asked for the user's epoch.
     ///
     /// On an error the browser keeps its cookie, and no user is signed in: the session before is over all the same,
-    /// unless the error is one of the arguments, [`Error::NoSessionId`] or [`Error::Randomness`]. Where this future is
+    /// unless the error is one of the arguments, [`Error::NoSessionId`] or [`Error::Randomness`], and this handle is
+    /// anonymous. It is so as well while this waits: what a clone keeps then is lost if no error comes. Where this future is
     /// dropped, or the request ends without a head, the new session is signed out: no browser has its id.
     ///
     /// # Errors
@@ -65,7 +67,8 @@ impl Tokens {
             let ended = self.sign_out_by(SignedOutBy::SignIn).await?;
             let entries = entries.into_iter();
             let changes = entries.map(|(name, value)| (name, Some(value)));
-            self.change(changes.collect(), false).await?;
+            let session = self.session()?;
+            self.change(session, changes.collect(), false).await?;
             for user in users {
                 self.link(user).await?;
             }
@@ -73,37 +76,25 @@ impl Tokens {
             return Ok(ended);
         }
         let issue = handle.issue.as_ref().ok_or(Error::NoSessionId)?;
-        drop(issue.open()?);
         let session = new_session().ok_or(Error::Randomness)?;
         // In memory the old session ends now, whatever becomes of the new one.
-        let old = self.own_session();
-        let ends = old
-            .map(|old| {
-                let engine = &handle.engine;
-                engine.sign_out(&old.partition, &mut None, SignedOutBy::SignIn)
-            })
-            .transpose()?;
-        let ends = async {
-            match ends {
-                Some(ends) => handle.engine.finish(policy, ends.await),
-                None => Ok(Durability::Stored),
-            }
+        let ends = {
+            let mut head = issue.head();
+            head.check_open()?;
+            self.leave(&mut head, self.own_session(), SignedOutBy::SignIn)?
         };
         let about = About {
             created: handle.engine.clock.now(),
             label,
         };
         let begins = (handle.engine).begin_session(session, entries, users, about, policy);
-        let (ended, begun) = join(ends, begins).await;
+        let (ended, begun) = join(self.ended(ends), begins).await;
         let (ended, (begun, durability)) = (ended?, begun?);
-        let head = issue.open()?;
+        let mut head = issue.head();
+        head.check_open()?;
         // A clone may have begun another one meanwhile, whose id no browser has.
-        if let Some(other) = self.own_session()
-            && !old.is_some_and(|old| std::ptr::eq(old, other))
-        {
-            handle.engine.forget_session(&other.partition);
-        }
-        handle.sessions.replace(begun.keep());
+        drop(self.leave(&mut head, self.own_session(), SignedOutBy::SignIn)?);
+        handle.sessions.replace(begun.keep().map(Session::new));
         head.set();
         self.tell_signed_in();
         Ok(match ended {
@@ -131,19 +122,42 @@ impl Tokens {
         self.handle.issue.is_some()
     }
 
-    /// Gives an anonymous request a session, where the layer issues ids: something is to be kept.
-    pub(super) fn begin_if_anonymous(&self) -> Result<(), Error> {
-        let handle = &*self.handle;
-        let Some(issue) = handle.issue.as_ref().filter(|_| self.is_anonymous()) else {
-            return Ok(());
-        };
-        let session = new_session().ok_or(Error::Randomness)?;
-        let head = issue.open()?;
-        // A clone may have been first.
-        if self.is_anonymous() {
-            handle.sessions.replace(Some(session));
-            head.set();
+    /// Ends `session`, the latest one, in memory, as well as the one that the cookie of the request names, and leaves
+    /// them in the same step: what is kept from now on is kept under another id. Returns how to learn that L2 knows.
+    pub(super) fn leave(
+        &self,
+        head: &mut ResponseHead<'_>,
+        session: Option<&Session>,
+        by: SignedOutBy,
+    ) -> Result<Vec<CommitWait>, Error> {
+        let Handle {
+            engine, sessions, ..
+        } = &*self.handle;
+        let mut ends = Vec::new();
+        if let Some(session) = session {
+            // First, for a change that is under way.
+            session.set_left(true);
+            let end = engine.sign_out(&session.partition, &mut None, by);
+            ends.push(end.inspect_err(|_| session.set_left(false))?);
+            session.forget_changes();
+            sessions.replace(None);
         }
-        Ok(())
+        let left = session.map(|session| &session.partition);
+        if let Some(had) = head.leave().filter(|had| left != Some(had)) {
+            ends.push(engine.sign_out(&had, &mut None, by)?);
+        }
+        Ok(ends)
+    }
+
+    /// Waits until L2 knows that these sessions are over.
+    pub(super) async fn ended(&self, ends: Vec<CommitWait>) -> Result<Durability, Error> {
+        let (engine, policy) = (&self.handle.engine, self.failure_policy());
+        let mut durability = Durability::Stored;
+        for ended in join_all(ends).await {
+            if engine.finish(policy, ended)? == Durability::Pending {
+                durability = Durability::Pending;
+            }
+        }
+        Ok(durability)
     }
 }

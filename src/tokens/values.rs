@@ -92,8 +92,7 @@ impl Tokens {
         }
         let expires_at = self.engine().clock.now().saturating_add(lifetime);
         let value = Value::secret(text, Some(expires_at));
-        self.begin_if_anonymous()?;
-        self.change(vec![(entry, Some(value))], true).await
+        self.keep(vec![(entry, Some(value))], true).await
     }
 
     /// The value under this name, which stays where it is. One that another instance has just
@@ -146,7 +145,11 @@ impl Tokens {
             )
             .await;
         session.keep(observed);
-        parse(taken?)
+        let taken = taken?;
+        if taken.is_hit() {
+            session.note_use();
+        }
+        parse(taken)
     }
 }
 

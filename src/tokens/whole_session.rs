@@ -1,6 +1,6 @@
 //! What a handle does with its whole session.
 
-use super::Tokens;
+use super::{Session, Tokens};
 use crate::error::Error;
 use crate::event::SignedOutBy;
 use crate::key::PartitionKey;
@@ -11,8 +11,10 @@ impl Tokens {
     /// one back, on any instance. On return L2 has it, whatever the failure policy, unless the
     /// answer is [`Durability::Pending`].
     ///
-    /// Where the layer [issues](crate::session) session ids, the head removes the cookie, and the handle is
-    /// anonymous from now on.
+    /// Where the layer [issues](crate::session) session ids, the head removes the cookie, and this handle and its clones
+    /// are anonymous from the first poll on, whether this future is awaited to its end or not, and also if it fails: an
+    /// id that was signed out is not used again. The session that the cookie names ends too where the request's key is
+    /// another.
     ///
     /// While L2 cannot be asked, it holds in this process at once, and L2 is told as soon as it is
     /// back; until then other instances go on with the session: answer 202, and say so. If the process
@@ -35,6 +37,15 @@ impl Tokens {
 
     pub(super) async fn sign_out_by(&self, by: SignedOutBy) -> Result<Durability, Error> {
         let session = self.session()?;
+        if let Some(issue) = &self.handle.issue {
+            let ends = {
+                let mut head = issue.head();
+                let ends = self.leave(&mut head, Some(session), by)?;
+                head.remove();
+                ends
+            };
+            return self.ended(ends).await;
+        }
         let engine = &self.handle.engine;
         let mut observed = None;
         let sent = self.handle.head.is_closed();
@@ -46,14 +57,6 @@ impl Tokens {
             session.keep_new(None);
         }
         let durability = engine.finish(self.failure_policy(), ended)?;
-        if let Some(issue) = &self.handle.issue
-            && let Ok(head) = issue.open()
-            && self.handle.sessions.is_latest(session)
-        {
-            // An id that was signed out is not used again.
-            self.handle.sessions.replace(None);
-            head.remove();
-        }
         match sent {
             true => Err(Error::ResponseSent),
             false => Ok(durability),
@@ -65,7 +68,8 @@ impl Tokens {
     /// (OWASP: session fixation). What was planted *in* the session moves along, as do another user's tokens: at
     /// the end of a login use [`sign_in`](Self::sign_in), which leaves nothing of before.
     ///
-    /// Returns the handle of the new partition; this one is of the past. A redemption of the session's
+    /// This handle and its clones are of the new partition from then on, as after a sign-in, and so is the handle that
+    /// is returned. A cookie that the layer has [issued](crate::session) stays as it is. A redemption of the session's
     /// refresh token that is under way on any instance ends first, so that its successor moves; within an
     /// acquire function of this session a move waits for itself.
     ///
@@ -91,10 +95,23 @@ impl Tokens {
             .await;
         session.keep(observed);
         moved?;
-        let mut tokens = Self::detached(self.handle.engine.clone(), partition);
-        tokens.client = self.client.clone();
-        tokens.set_failure_policy(policy);
-        Ok(tokens)
+        if session.partition != partition {
+            self.go_over(session, partition)?;
+        }
+        Ok(self.clone())
+    }
+
+    /// The handle is of the partition that its session was moved to.
+    fn go_over(&self, from: &Session, to: PartitionKey) -> Result<(), Error> {
+        let handle = &*self.handle;
+        let _head = handle.issue.as_ref().map(|issue| issue.head());
+        if !handle.sessions.is_latest(from) {
+            // A clone has signed in or out meanwhile.
+            return Err(Error::SignedOut);
+        }
+        handle.sessions.replace(Some(from.moved(to)));
+        from.forget_changes();
+        Ok(())
     }
 
     /// Links this session to a user, so that
@@ -153,6 +170,8 @@ impl Tokens {
             )
             .await;
         session.keep(observed);
-        linked
+        linked?;
+        session.note_use();
+        Ok(())
     }
 }

@@ -1,11 +1,16 @@
 //! A session's new id at sign-in: everything moves, in one step, and the old id is worth nothing.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
 use tokio::task::JoinHandle;
+use tower::{Layer, ServiceExt, service_fn};
 use tower_token_cache::{
     Clock, Durability, Error, FailurePolicy, Lifetimes, Lookup, MemoryStore, Timestamp, Token,
-    TokenCache, TokenSet,
+    TokenCache, TokenCacheLayer, TokenSet, Tokens, WriteMode, key,
 };
 
 use common::issuer::Issuer;
@@ -23,6 +28,8 @@ async fn everything_moves_and_the_old_session_is_signed_out() {
     let here = cache(store.clone());
     let old = here.tokens(session("old"));
     old.insert("graph", signed_in()).await.unwrap();
+    let late = here.tokens(session("old"));
+    assert!(late.refresh_token().await.unwrap().is_hit());
     let new = old.move_to(session("new")).await.unwrap();
     for tokens in [new, cache(store.clone()).tokens(session("new"))] {
         assert_eq!(access(&tokens, "graph").await.as_deref(), Some("a"));
@@ -37,8 +44,10 @@ async fn everything_moves_and_the_old_session_is_signed_out() {
         assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Absent);
         assert_eq!(tokens.refresh_token().await.unwrap(), Lookup::Absent);
     }
-    let late = old.insert("graph", token("late")).await;
+    let late = late.insert("graph", token("late")).await;
     assert!(matches!(late, Err(Error::SignedOut)));
+    // The handle is of the new partition, as the one that it has returned.
+    assert_eq!(access(&old, "graph").await.as_deref(), Some("a"));
 }
 
 #[tokio::test]
@@ -230,4 +239,69 @@ async fn a_session_that_is_moved_has_its_absolute_lifetime_anew() {
     assert!(access(&new, "api").await.is_some());
     clock.advance(hour / 2);
     assert_eq!(access(&new, "api").await, None, "an hour after the move");
+}
+
+/// The status of the response to a request of the session `old`.
+async fn respond(layer: &TokenCacheLayer, handler: impl AsyncFnOnce(&Tokens)) -> StatusCode {
+    let mut handler = Some(handler);
+    let inner = service_fn(|request: Request<()>| {
+        let handler = handler.take().expect("one request");
+        async move {
+            handler(request.extensions().get::<Tokens>().unwrap()).await;
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    let request = Request::post("/").header("cookie", "sid=old").body(());
+    let response = layer.layer(inner).oneshot(request.unwrap()).await.unwrap();
+    response.status()
+}
+
+/// A store with the session `old`, and a layer for it.
+async fn site() -> (TestStore, TokenCacheLayer) {
+    let store = TestStore::default();
+    let cache = cache(store.clone());
+    let old = cache.tokens(session("old"));
+    old.insert("graph", signed_in()).await.unwrap();
+    assert_stored(old.commit().await.unwrap());
+    (store, TokenCacheLayer::new(cache, key::cookie("sid")))
+}
+
+#[tokio::test]
+async fn strict_holds_for_the_handle_of_the_new_partition() {
+    for returned in [true, false] {
+        let (store, layer) = site().await;
+        let layer = layer.failure_policy(FailurePolicy::Strict);
+        let handler = async |tokens: &Tokens| {
+            let new = tokens.move_to(session("new")).await.unwrap();
+            let tokens = if returned { &new } else { tokens };
+            tokens.insert("more", token("m")).await.unwrap();
+            store.set_refusing_commits(true);
+        };
+        let status = respond(&layer, handler).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
+#[tokio::test]
+async fn a_change_to_the_new_partition_is_in_l2_before_the_head() {
+    let minute = Duration::from_secs(60);
+    for how in ["put", "remove", "insert", "insert by the old handle"] {
+        let (store, layer) = site().await;
+        let layer = match how {
+            "put" | "remove" => layer,
+            _ => layer.write_mode(WriteMode::BeforeResponse),
+        };
+        let before = store.commits();
+        let handler = async |old: &Tokens| {
+            let new = old.move_to(session("new")).await.unwrap();
+            match how {
+                "put" => new.put("login", "state", minute).await.unwrap(),
+                "remove" => new.remove("graph").await.unwrap(),
+                "insert" => new.insert("more", token("m")).await.unwrap(),
+                _ => old.insert("more", token("m")).await.unwrap(),
+            }
+        };
+        assert_eq!(respond(&layer, handler).await, StatusCode::OK);
+        assert!(store.commits() > before, "{how}");
+    }
 }

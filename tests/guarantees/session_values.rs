@@ -108,11 +108,13 @@ async fn values_move_with_the_session_and_end_with_it() {
     put(&old, "login").await;
     put(&old, "taken").await;
     assert_eq!(take(&old, "taken").await, hit("taken"));
+    let late = here.tokens(session("old"));
+    assert_eq!(value(&late, "login").await, hit("login"));
     let new = old.move_to(session("new")).await.unwrap();
     let left = cache(store.clone()).tokens(session("old"));
     assert_eq!(take(&left, "login").await, Lookup::Absent);
     assert!(matches!(
-        old.take::<String>("login").await,
+        late.take::<String>("login").await,
         Err(Error::SignedOut) | Ok(Lookup::Absent)
     ));
     assert_eq!(take(&new, "taken").await, Lookup::Absent);

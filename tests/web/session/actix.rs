@@ -6,20 +6,39 @@ use actix_web::web::{self, Path};
 use actix_web::{App, HttpResponse, HttpServer};
 use common::support::TestStore;
 use reqwest::{Client, Method};
-use tower_token_cache::{Error, TokenCache, TokenCacheLayer, Tokens};
+use tower_token_cache::{Error, InvalidKey, MissingKey, TokenCache, TokenCacheLayer, Tokens};
 
 use super::browser::{Browser, SID, api, sid, sign_in};
 
+/// The site, under `/all`, with a layer in a layer under `/all/nested`; and two that refuse.
 async fn start() -> (SocketAddr, TokenCache) {
     let cache = TokenCache::builder(TestStore::default()).build().unwrap();
     let layer = TokenCacheLayer::new(cache.clone(), sid());
+    let rejecting = layer.clone().invalid_key(InvalidKey::Reject);
+    let demanding = layer.clone().missing_key(MissingKey::Reject);
+    let nested = layer.clone();
     let server = HttpServer::new(move || {
-        App::new()
+        let nested = web::scope("/nested")
+            .route("/me", web::get().to(me))
+            .route("/sign-in/{user}", web::post().to(login))
+            .wrap(nested.clone());
+        let apart = [("/rejecting", &rejecting), ("/demanding", &demanding)];
+        let apart = apart.map(|(path, layer)| {
+            let routes = web::scope(path).route("/me", web::get().to(me));
+            routes.wrap(layer.clone())
+        });
+        let all = web::scope("/all")
             .route("/me", web::get().to(me))
             .route("/sign-in/{user}", web::post().to(login))
             .route("/sign-in-and-fail/{user}", web::post().to(login_and_fail))
             .route("/sign-out", web::post().to(logout))
-            .wrap(layer.clone())
+            .service(nested)
+            .wrap(layer.clone());
+        let [rejecting, demanding] = apart;
+        App::new()
+            .service(rejecting)
+            .service(demanding)
+            .service(all)
     });
     let server = server.workers(2).disable_signals();
     let server = server.bind("127.0.0.1:0").unwrap();
@@ -85,24 +104,36 @@ impl Browser {
 async fn sign_in_sign_in_as_another_user_and_sign_out() {
     let (server, cache) = start().await;
     let mut browser = Browser::default();
-    assert_eq!(browser.send(server, Method::GET, "/me").await.status, 401);
-    let response = browser.send(server, Method::POST, "/sign-in/ada").await;
+    assert_eq!(
+        browser.send(server, Method::GET, "/all/me").await.status,
+        401
+    );
+    let response = browser.send(server, Method::POST, "/all/sign-in/ada").await;
     assert_eq!(response.status, 204);
     let line = response.set_cookie.unwrap();
     let rest = "; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=1209600";
     assert!(line.starts_with(SID) && line.ends_with(rest), "{line}");
     assert_eq!(response.cache_control.as_deref(), Some("private, no-store"));
-    assert_eq!(browser.send(server, Method::GET, "/me").await.body, "ada");
+    assert_eq!(
+        browser.send(server, Method::GET, "/all/me").await.body,
+        "ada"
+    );
     let mut ada = browser.clone();
 
-    browser.send(server, Method::POST, "/sign-in/bob").await;
-    assert_eq!(browser.send(server, Method::GET, "/me").await.body, "bob");
-    assert_eq!(ada.send(server, Method::GET, "/me").await.body, "");
+    browser.send(server, Method::POST, "/all/sign-in/bob").await;
+    assert_eq!(
+        browser.send(server, Method::GET, "/all/me").await.body,
+        "bob"
+    );
+    assert_eq!(ada.send(server, Method::GET, "/all/me").await.body, "");
 
-    let response = browser.send(server, Method::POST, "/sign-out").await;
+    let response = browser.send(server, Method::POST, "/all/sign-out").await;
     assert_eq!(response.status, 204);
     assert!(browser.cookie.is_none());
-    assert_eq!(browser.send(server, Method::GET, "/me").await.status, 401);
+    assert_eq!(
+        browser.send(server, Method::GET, "/all/me").await.status,
+        401
+    );
     assert_eq!(cache.stats().invalid_keys, 0);
 }
 
@@ -111,17 +142,44 @@ async fn an_error_after_the_sign_in_carries_the_cookie() {
     let (server, _) = start().await;
     let mut browser = Browser::default();
     let response = browser
-        .send(server, Method::POST, "/sign-in-and-fail/ada")
+        .send(server, Method::POST, "/all/sign-in-and-fail/ada")
         .await;
     assert_eq!(response.status, 503);
-    assert_eq!(browser.send(server, Method::GET, "/me").await.body, "ada");
+    assert_eq!(
+        browser.send(server, Method::GET, "/all/me").await.body,
+        "ada"
+    );
 }
 
 #[actix_web::test]
 async fn a_broken_cookie_is_removed() {
     let (server, cache) = start().await;
     let mut browser = Browser::with(format!("{SID}x"));
-    assert_eq!(browser.send(server, Method::GET, "/me").await.status, 401);
+    assert_eq!(
+        browser.send(server, Method::GET, "/all/me").await.status,
+        401
+    );
     assert!(browser.cookie.is_none());
+    assert_eq!(cache.stats().invalid_keys, 1);
+    // By a refusal as well.
+    for (path, status) in [("/rejecting/me", 400), ("/demanding/me", 401)] {
+        let mut browser = Browser::with(format!("{SID}x"));
+        let answer = browser.send(server, Method::GET, path).await;
+        assert_eq!(answer.status, status);
+        assert!(browser.cookie.is_none());
+    }
+    assert_eq!(cache.stats().invalid_keys, 3);
+}
+
+#[actix_web::test]
+async fn within_a_layer_within_a_layer_the_user_can_sign_in() {
+    let (server, cache) = start().await;
+    let mut browser = Browser::with(format!("{SID}x"));
+    browser
+        .send(server, Method::POST, "/all/nested/sign-in/ada")
+        .await;
+    for path in ["/all/me", "/all/nested/me"] {
+        assert_eq!(browser.send(server, Method::GET, path).await.body, "ada");
+    }
     assert_eq!(cache.stats().invalid_keys, 1);
 }

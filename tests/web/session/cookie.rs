@@ -92,6 +92,22 @@ async fn who_keeps_nothing_gets_no_cookie() {
 }
 
 #[tokio::test]
+async fn a_first_change_that_fails_begins_no_session() {
+    let (layer, cache, _) = site(sid());
+    cache.shutdown(Duration::from_secs(1)).await;
+    let visit = Browser::default()
+        .visit(&layer, async |tokens| {
+            let kept = tokens.insert("state", token("s")).await;
+            assert!(tokens.is_anonymous());
+            kept
+        })
+        .await;
+    assert!(matches!(visit.result, Err(Error::ShutDown)), "{visit:?}");
+    assert!(visit.set_cookie.is_empty(), "{visit:?}");
+    assert!(visit.cache_control.is_none(), "{visit:?}");
+}
+
+#[tokio::test]
 async fn the_first_value_begins_a_session_and_a_sign_in_ends_it() {
     let store = TestStore::default();
     let layer = issuing(&cache(store.clone()));
@@ -246,10 +262,13 @@ async fn a_broken_cookie_is_counted_and_removed_and_the_user_can_sign_in_again()
         let expected = "Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=0";
         assert_eq!((value, attributes), ("", expected));
         Browser::with(&cookie).sign_in(&layer, "ada").await;
+        // A refusal removes it as well.
         let rejecting = layer.clone().invalid_key(InvalidKey::Reject);
-        assert_eq!(refusal(&rejecting, &cookie).await, StatusCode::BAD_REQUEST);
+        let refused = refusal(&rejecting, &cookie).await;
+        assert_eq!(refused, (StatusCode::BAD_REQUEST, 1));
         let demanding = layer.clone().missing_key(MissingKey::Reject);
-        assert_eq!(refusal(&demanding, &cookie).await, StatusCode::UNAUTHORIZED);
+        let refused = refusal(&demanding, &cookie).await;
+        assert_eq!(refused, (StatusCode::UNAUTHORIZED, 1));
         assert_eq!(cache.stats().invalid_keys, before + 4);
     }
     // The same one twice is one.
@@ -257,8 +276,8 @@ async fn a_broken_cookie_is_counted_and_removed_and_the_user_can_sign_in_again()
     assert_eq!(browser.api(&layer).await.as_deref(), Some("ada"));
 }
 
-/// The status of a request that reaches no handler.
-async fn refusal(layer: &TokenCacheLayer, cookie: &str) -> StatusCode {
+/// The status of a request that reaches no handler, and how many lines set cookies.
+async fn refusal(layer: &TokenCacheLayer, cookie: &str) -> (StatusCode, usize) {
     let inner = service_fn(|_: Request<()>| async {
         unreachable!("the request was refused");
         #[expect(unreachable_code, reason = "says what the answer would be")]
@@ -266,7 +285,8 @@ async fn refusal(layer: &TokenCacheLayer, cookie: &str) -> StatusCode {
     });
     let request = Browser::with(cookie).request();
     let response = layer.layer(inner).oneshot(request).await.unwrap();
-    response.status()
+    let lines = response.headers().get_all(http::header::SET_COOKIE);
+    (response.status(), lines.iter().count())
 }
 
 #[tokio::test]
@@ -274,14 +294,15 @@ async fn other_extractors_refuse_invalid_keys_unless_they_are_told() {
     let cache = cache(TestStore::default());
     let layer = TokenCacheLayer::new(cache.clone(), key::cookie("sid"));
     let twice = "sid=a; sid=b";
-    assert_eq!(refusal(&layer, twice).await, StatusCode::BAD_REQUEST);
+    // It sets no cookie, so it removes none.
+    assert_eq!(refusal(&layer, twice).await, (StatusCode::BAD_REQUEST, 0));
     let lenient = layer.invalid_key(InvalidKey::Anonymous);
     let mut browser = Browser::with(twice);
     let visit = browser
         .visit(&lenient, async |tokens| tokens.keys().await)
         .await;
     assert_eq!(visit.status, StatusCode::UNAUTHORIZED);
-    // It sets no cookie, so it removes none, and signs no user in.
+    // It signs no user in either.
     assert!(visit.set_cookie.is_empty());
     let visit = browser
         .visit(&lenient, async |tokens| {

@@ -2,7 +2,13 @@
 
 mod actix;
 mod beside;
+mod beside_the_head;
 mod browser;
 mod cookie;
+mod dropped;
 mod faults;
+mod left;
+mod nested;
+mod other_keys;
+mod renewal;
 mod sign_in;

@@ -1,0 +1,105 @@
+//! What a handle changes in its session, and the session that begins with the first change.
+
+use std::sync::atomic::Ordering;
+
+use super::{Session, Tokens};
+use crate::codec::Value;
+use crate::error::Error;
+use crate::key::TokenKey;
+use crate::lookup::Durability;
+use crate::policy::FailurePolicy;
+use crate::session::Issue;
+
+impl Tokens {
+    /// Keeps something in the session, or in a new one where the request is anonymous and the layer issues ids.
+    pub(super) async fn keep(
+        &self,
+        changes: Vec<(TokenKey, Option<Value>)>,
+        urgent: bool,
+    ) -> Result<(), Error> {
+        match (self.session(), &self.handle.issue) {
+            (Err(_), Some(issue)) => {
+                let session = self.begin(issue)?;
+                self.change(&session, changes, urgent).await?;
+                self.enter(issue, session)
+            }
+            (session, _) => self.change(session?, changes, urgent).await,
+        }
+    }
+
+    pub(super) async fn change(
+        &self,
+        session: &Session,
+        changes: Vec<(TokenKey, Option<Value>)>,
+        urgent: bool,
+    ) -> Result<(), Error> {
+        let (handle, partition) = (&*self.handle, &session.partition);
+        let before = self.before_change()?;
+        let mut observed = session.observe();
+        let policy = self.failure_policy();
+        let made = handle
+            .engine
+            .change(partition, changes, policy, &mut observed)
+            .await;
+        session.keep(observed);
+        made?;
+        if session.is_left() {
+            // By a clone, perhaps before this handle had observed the session.
+            handle.engine.forget_session(partition);
+            return Err(Error::SignedOut);
+        }
+        session.note_use();
+        if policy == FailurePolicy::Bypass {
+            return Ok(());
+        }
+        if before.is_some() {
+            let ended = handle.engine.commit(partition).await;
+            self.after_change(before)?;
+            return match handle.engine.finish(policy, ended)? {
+                Durability::Stored => Ok(()),
+                // It may be written later, when no head carries it.
+                Durability::Pending => Err(Error::unavailable()),
+            };
+        }
+        session.note_change(urgent);
+        if handle.ended.load(Ordering::SeqCst) {
+            handle.engine.enqueue(partition);
+        }
+        Ok(())
+    }
+
+    /// The session of an anonymous request that keeps something. The handle [enters](Self::enter) it when that is done.
+    fn begin(&self, issue: &Issue) -> Result<Session, Error> {
+        let mut head = issue.head();
+        head.check_open()?;
+        head.begin().map(Session::new)
+    }
+
+    /// The handle has this session, which something was kept in, if the head can still carry its id.
+    fn enter(&self, issue: &Issue, session: Session) -> Result<(), Error> {
+        let handle = &*self.handle;
+        let mut head = issue.head();
+        let latest = handle.sessions.latest();
+        let entered = match latest {
+            // A clone was first.
+            Some(latest) if latest.partition == session.partition => {
+                latest.follow(&session);
+                if handle.ended.load(Ordering::SeqCst) {
+                    handle.engine.enqueue(&latest.partition);
+                }
+                return Ok(());
+            }
+            None if head.has_begun(&session.partition) => head.check_open(),
+            _ => Err(Error::SignedOut),
+        };
+        match entered {
+            Ok(()) => {
+                handle.sessions.replace(Some(session));
+                head.set();
+            }
+            // No browser gets its id.
+            Err(_) => handle.engine.forget_session(&session.partition),
+        }
+        entered
+    }
+}
