@@ -17,6 +17,7 @@ use std::convert::Infallible;
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
+use http::header::RETRY_AFTER;
 use http::request::Parts;
 
 use crate::error::Error;
@@ -48,10 +49,16 @@ impl<S: Sync> OptionalFromRequestParts<S> for Tokens {
     }
 }
 
-/// The status that says what a client can do about it; the body tells it nothing more.
+/// The [status](Error::status) that says what a client can do about it, [`Retry-After`](Error::retry_after), and the
+/// message as the body: no message of this type has anything of a token or a provider's answer.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        self.status().into_response()
+        let mut response = (self.status(), self.to_string()).into_response();
+        if let Some(after) = self.retry_after() {
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, after.as_secs().into());
+        }
+        response
     }
 }
 

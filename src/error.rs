@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::acquire::{AcquireError, AcquireErrorKind, LATER, SIGN_IN};
 use crate::key::KeyError;
+use crate::time::Timestamp;
 
 type Source = Arc<dyn StdError + Send + Sync>;
 
@@ -85,6 +87,21 @@ impl Error {
                 AcquireErrorKind::TimedOut => http::StatusCode::GATEWAY_TIMEOUT,
                 _ => http::StatusCode::BAD_GATEWAY,
             },
+        }
+    }
+
+    /// After which time the same request may succeed, in whole seconds from 1 on: the header `Retry-After` (RFC 9110
+    /// §10.2.3) of the response. What a provider has asked for, or the pause until it is asked again; a second where the
+    /// store or this process is busy. `None` where waiting does not help: the user has to sign in, or the request is wrong.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let second = Duration::from_secs(1);
+        match self {
+            Self::Unavailable(_) | Self::Overloaded | Self::ShutDown => Some(second),
+            Self::Acquire(error) if error.kind() != AcquireErrorKind::ReauthenticationRequired => {
+                let left = error.retry_at()?.since(Timestamp::now());
+                Some(Duration::from_secs(left.as_secs().max(1)))
+            }
+            _ => None,
         }
     }
 

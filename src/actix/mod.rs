@@ -47,6 +47,7 @@ use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
+use actix_web::http::header::RETRY_AFTER;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError};
 
 use crate::error::Error;
@@ -73,14 +74,21 @@ impl ResponseError for TokensRejection {
     }
 }
 
-/// The status that says what a client can do about it; the body tells it nothing more.
+/// The [status](Error::status) that says what a client can do about it, [`Retry-After`](Error::retry_after), and the
+/// message as the body: no message of this type has anything of a token or a provider's answer.
 impl ResponseError for Error {
     fn status_code(&self) -> StatusCode {
         status(self.status())
     }
 
     fn error_response(&self) -> HttpResponse {
-        HttpResponse::new(self.status_code())
+        let mut response = HttpResponse::build(self.status_code());
+        if let Some(after) = self.retry_after() {
+            response.insert_header((RETRY_AFTER, after.as_secs()));
+        }
+        response
+            .content_type("text/plain; charset=utf-8")
+            .body(self.to_string())
     }
 }
 

@@ -18,8 +18,10 @@ use super::provider::{AUTHORIZATION, Provider};
 use super::return_address::is_path_of_this_site;
 use crate::acquire::ProviderError;
 use crate::error::{ConfigError, Error};
+use crate::key::TokenKey;
 use crate::lookup::Lookup;
 use crate::random;
+use crate::session::SignIn;
 use crate::time::setting;
 use crate::token::TokenSet;
 use crate::tokens::Tokens;
@@ -81,7 +83,7 @@ pub struct AuthorizationCode {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Login {
-    /// The answer of the token endpoint, for [`SignIn::new`](crate::session::SignIn::new).
+    /// The answer of the token endpoint.
     pub tokens: TokenSet,
     /// Where the browser goes now: what [`begin`](AuthorizationCode::begin) was given.
     pub return_to: String,
@@ -96,6 +98,25 @@ impl Login {
     pub fn claims(&self) -> Result<&Claims, LoginError> {
         let claims = self.claims.as_ref();
         claims.ok_or(LoginError::IdToken(IdTokenError::Missing))
+    }
+
+    /// The session that begins: the tokens under this key, and links to the user and to the session at the provider (the
+    /// claims `iss`, `sub` and `sid`), so that a [back-channel logout](crate::TokenCache::sign_out_provider_session) ends
+    /// it. Without an id token it has no links.
+    pub fn sign_in<K>(&self, key: K) -> SignIn
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+    {
+        let sign_in = SignIn::new(key, self.tokens.clone());
+        let Some(claims) = &self.claims else {
+            return sign_in;
+        };
+        let sign_in = sign_in.provider_user(claims.issuer(), claims.subject());
+        match claims.session_id() {
+            Some(sid) => sign_in.provider_session(claims.issuer(), sid),
+            None => sign_in,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a handle changes in its session, and the session that begins with the first change.
+//! `insert`, `remove`, and what a handle changes in its session, and the session that begins with the first change.
 
 use std::sync::atomic::Ordering;
 
@@ -9,8 +9,65 @@ use crate::key::TokenKey;
 use crate::lookup::Durability;
 use crate::policy::FailurePolicy;
 use crate::session::Issue;
+use crate::token::TokenSet;
+
+/// The largest token set, in bytes of text: a hundred times what providers issue.
+pub(crate) const MAX_TOKEN_SET: usize = 1 << 20;
 
 impl Tokens {
+    /// Keeps a token, or a token endpoint's whole answer, under this key.
+    ///
+    /// Visible at once to this handle and to every request of this process. A set without a
+    /// refresh or id token leaves the [client](Self::client)'s as it is: at the end of a login use
+    /// [`sign_in`](Self::sign_in). Where the layer [issues](crate::session) session ids, an anonymous request gets a
+    /// session.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`], [`Error::TooLarge`], [`Error::SignedOut`], [`Error::Overloaded`],
+    /// [`Error::ResponseSent`], [`Error::Randomness`], and those of [`get`](Self::get). On an error nothing is changed, with one exception: under
+    /// [`FailurePolicy::Strict`] and [`Overloaded`](crate::Builder::max_pending_changes) queues,
+    /// the change may be kept and replayed although its commit failed.
+    pub async fn insert<K>(&self, key: K, tokens: impl Into<TokenSet>) -> Result<(), Error>
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+    {
+        let key = key.try_into()?;
+        let changes = self.entries_of(&key, tokens.into())?;
+        let changes = changes.map(|(name, value)| (name, Some(value)));
+        self.keep(changes.collect(), false).await
+    }
+
+    /// What this client has after an answer, by entry.
+    pub(super) fn entries_of(
+        &self,
+        key: &TokenKey,
+        set: TokenSet,
+    ) -> Result<impl Iterator<Item = (TokenKey, Value)> + use<>, Error> {
+        let size = set.size();
+        if size > MAX_TOKEN_SET {
+            return Err(Error::TooLarge {
+                size,
+                limit: MAX_TOKEN_SET,
+            });
+        }
+        Ok(set.into_changes(self.entry(key).into_owned()))
+    }
+
+    /// Removes the token under this key, before the response head is sent.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert).
+    pub async fn remove<K>(&self, key: K) -> Result<(), Error>
+    where
+        K: TryInto<TokenKey>,
+        Error: From<K::Error>,
+    {
+        let entry = self.entry(&key.try_into()?).into_owned();
+        self.change(self.session()?, vec![(entry, None)], true)
+            .await
+    }
+
     /// Keeps something in the session, or in a new one where the request is anonymous and the layer issues ids.
     pub(super) async fn keep(
         &self,

@@ -340,24 +340,26 @@ async fn strict_turns_a_failed_commit_into_503_and_keeps_the_change() {
         setup.answer("GET", "/tokens/a").await;
         setup.store.set_refusing_commits(true);
         let response = setup.answer("PUT", path).await;
-        assert_eq!(
-            (response.status, response.body.as_str()),
-            (503, ""),
-            "{path}"
-        );
+        assert_eq!(response.status, 503, "{path}");
         setup.store.set_refusing_commits(false);
         setup.eventually_stored("a").await;
     }
 }
 
 #[actix_web::test]
-async fn errors_tell_the_client_their_status_only() {
+async fn errors_tell_the_client_their_status_and_a_few_words() {
     let setup = Setup::with(|layer| layer.failure_policy(FailurePolicy::Strict)).await;
     setup.store.set_down(true);
     let response = setup.answer("GET", "/tokens/a").await;
-    assert_eq!((response.status, response.body.as_str()), (503, ""));
+    assert_eq!(
+        (response.status, response.body.as_str()),
+        (503, "the token store is unavailable")
+    );
     let response = setup.answer("PUT", "/tokens/%01").await;
-    assert_eq!((response.status, response.body.as_str()), (400, ""));
+    assert_eq!(
+        (response.status, response.body.as_str()),
+        (400, "the token key is not valid")
+    );
 }
 
 #[actix_web::test]

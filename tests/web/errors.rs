@@ -223,3 +223,47 @@ async fn a_required_refresh_token_that_is_absent_is_a_sign_in() {
     let error = tokens.get_or_acquire("graph", call).await.unwrap_err();
     assert_eq!(error.status(), StatusCode::UNAUTHORIZED);
 }
+
+/// The status, `Retry-After` in seconds, and the body that a browser gets of an error, by both frameworks.
+async fn answered(error: Error) -> (u16, Option<u64>, String) {
+    use actix_web::ResponseError;
+    use axum::response::IntoResponse;
+    use http_body_util::BodyExt;
+    let seconds = |value: &[u8]| std::str::from_utf8(value).unwrap().parse::<u64>().unwrap();
+    let by_actix = error.error_response();
+    let status = by_actix.status().as_u16();
+    let after = by_actix.headers().get("retry-after");
+    let after = after.map(|value| seconds(value.as_bytes()));
+    let body = actix_web::body::to_bytes(by_actix.into_body()).await;
+    let of_actix = (status, after, body.unwrap().to_vec());
+
+    let response = error.into_response();
+    let status = response.status().as_u16();
+    let after = response.headers().get("retry-after");
+    let after = after.map(|value| seconds(value.as_bytes()));
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!((status, after, body.to_vec()), of_actix);
+    (status, after, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn an_answer_says_in_a_few_words_what_is_wrong_and_when_to_come_again() {
+    let paused = ProviderError::refused("slow_down").with_retry_after(PAUSE);
+    let (status, after, body) = answered(failure(&tokens(), paused.into()).await).await;
+    assert_eq!((status, &*body), (503, "acquiring a token failed"));
+    assert!((900..=1000).contains(&after.unwrap()), "{after:?}");
+
+    let secret = "eyJhbGciOi of the answer";
+    let (status, after, body) = answered(failure(&tokens(), secret.into()).await).await;
+    assert_eq!((status, &*body), (502, "acquiring a token failed"));
+    assert_eq!(after, Some(1));
+
+    let refused = ProviderError::refused("invalid_grant");
+    let (status, after, _) = answered(failure(&tokens(), refused.into()).await).await;
+    assert_eq!((status, after), (401, None), "to wait does not help");
+
+    let away = Error::Unavailable(StoreError::new(StoreErrorKind::Timeout));
+    let expected = (503, Some(1), "the token store is unavailable".to_owned());
+    assert_eq!(answered(away).await, expected);
+    assert_eq!(answered(Error::SignedOut).await.1, None);
+}

@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Result};
 use axum::routing::{Router, get, post};
 use tower_token_cache::grant::{AuthorizationCode, Callback, Provider, RefreshToken};
-use tower_token_cache::session::{Cookie, SignIn};
+use tower_token_cache::session::Cookie;
 use tower_token_cache::{Durability, KeyRing, RedisStore, TokenCache, TokenCacheLayer, Tokens};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,11 +77,8 @@ async fn begin(State(app): State<App>, tokens: Tokens) -> Result<Redirect> {
 /// The browser is back: in the session in which it left, once, and in time.
 async fn end(State(app): State<App>, tokens: Tokens, query: Query<Callback>) -> Result<Redirect> {
     let login = app.login.end(&tokens, query.0).await?;
-    let user = login.claims()?.subject().to_owned();
     // A session of a new id: an attacker may know that of the session until now.
-    let _ = tokens
-        .sign_in(SignIn::new("api", login.tokens).user(user))
-        .await?;
+    let _ = tokens.sign_in(login.sign_in("api")).await?;
     Ok(Redirect::to(&login.return_to))
 }
 
