@@ -156,10 +156,23 @@ impl Pending {
         let acquired: usize = acquired.iter().map(|batch| batch.changes.len()).sum();
         let dropped = dropped + acquired + std::mem::take(&mut self.changes).len();
         if dropped > 0 {
-            let waiters = self.commit_waiters.iter_mut().chain(&mut self.waiters);
-            waiters.for_each(|waiter| waiter.ended = true);
+            self.end_waiters();
         }
         dropped
+    }
+
+    /// Drops what a sign-out at `limit` has ended, and returns how many changes there were.
+    pub(crate) fn end_older_than(&mut self, limit: Moment) -> usize {
+        let dropped = self.drop_older_than(limit);
+        if dropped > 0 {
+            self.end_waiters();
+        }
+        dropped
+    }
+
+    fn end_waiters(&mut self) {
+        let waiters = self.commit_waiters.iter_mut().chain(&mut self.waiters);
+        waiters.for_each(|waiter| waiter.ended = true);
     }
 
     /// Drops the changes that were made before `limit`, and batches with such a change. Returns how many

@@ -147,15 +147,17 @@ impl State {
             return 0;
         }
         let began = known.raised_at();
-        if before.is_none() {
-            self.began = began;
-            let since = self.pending.as_ref().and_then(|pending| pending.since());
-            if since.is_none_or(|since| since >= began) {
-                return 0;
-            }
-        }
         let mut pending = self.pending.take();
-        let dropped = pending.as_mut().map_or(0, |pending| pending.drop_changes());
+        let dropped = match &mut pending {
+            // The number was not known: what was made since it was raised belongs to it.
+            Some(pending) if before.is_none() => pending.end_older_than(began),
+            Some(pending) => pending.drop_changes(),
+            None => 0,
+        };
+        if before.is_none() && dropped == 0 {
+            (self.pending, self.began) = (pending, began);
+            return 0;
+        }
         if let Some(pending) = &mut pending {
             // A sign-out whose generation is not confirmed may be meant for a session under the new number,
             // which other instances knew earlier: it is kept.
@@ -170,6 +172,7 @@ impl State {
             pending,
             ..Self::default()
         };
+        self.overlay_pending();
         dropped
     }
 
