@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use common::passes_on;
 use common::store::commit_of;
 use futures_util::{StreamExt, TryStreamExt};
 use tower_token_cache::store::conformance::{self, Harness};
@@ -336,21 +337,17 @@ async fn no_change_is_lost_while_partitions_move() {
 
 /// A store whose calls fail from the n-th on.
 #[derive(Clone)]
-struct Failing<S> {
-    inner: S,
-    left: Arc<AtomicU64>,
-}
+struct Failing<S>(S, Arc<AtomicU64>);
 
 impl<S> Failing<S> {
     fn new(inner: S, calls: &Arc<AtomicU64>) -> Self {
-        let left = calls.clone();
-        Self { inner, left }
+        Self(inner, calls.clone())
     }
 
     fn check(&self) -> Result<(), StoreError> {
         let less = |left: u64| left.checked_sub(1);
         let left = self
-            .left
+            .1
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         left.map(drop)
             .map_err(|_| StoreError::new(StoreErrorKind::Unreachable))
@@ -358,22 +355,20 @@ impl<S> Failing<S> {
 }
 
 impl<S: TokenStore> TokenStore for Failing<S> {
+    passes_on!(touch, leases);
+
     async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
         match self.check() {
-            Ok(()) => self.inner.load(group).await,
+            Ok(()) => self.0.load(group).await,
             Err(error) => vec![Err(error); group.len()],
         }
     }
 
     async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
         match self.check() {
-            Ok(()) => self.inner.commit(group).await,
+            Ok(()) => self.0.commit(group).await,
             Err(error) => vec![Err(error); group.len()],
         }
-    }
-
-    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
-        self.inner.touch(group).await
     }
 
     async fn clear(
@@ -383,7 +378,7 @@ impl<S: TokenStore> TokenStore for Failing<S> {
         id: CommitId,
     ) -> Result<Cleared, StoreError> {
         self.check()?;
-        self.inner.clear(partition, expected, id).await
+        self.0.clear(partition, expected, id).await
     }
 
     async fn raise(
@@ -393,43 +388,31 @@ impl<S: TokenStore> TokenStore for Failing<S> {
         keep: Option<Duration>,
     ) -> Result<u64, StoreError> {
         self.check()?;
-        self.inner.raise(partition, raise, keep).await
-    }
-
-    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
-        self.inner.acquire_lease(lease, ttl).await
-    }
-
-    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        self.inner.renew_lease(lease, ttl).await
-    }
-
-    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
-        self.inner.release_lease(lease).await
+        self.0.raise(partition, raise, keep).await
     }
 }
 
 impl<S: Movable> Movable for Failing<S> {
     async fn export(&self, partition: &PartitionId) -> Result<Option<Portable>, StoreError> {
         self.check()?;
-        self.inner.export(partition).await
+        self.0.export(partition).await
     }
 
     async fn adopt(&self, partition: &PartitionId, it: &Portable) -> Result<bool, StoreError> {
         self.check()?;
-        self.inner.adopt(partition, it).await
+        self.0.adopt(partition, it).await
     }
 
     async fn withdraw(&self, from: &Origin, id: CommitId) -> Result<bool, StoreError> {
         self.check()?;
-        self.inner.withdraw(from, id).await
+        self.0.withdraw(from, id).await
     }
 }
 
 impl<S: Listed> Listed for Failing<S> {
     async fn list(&self, namespace: &str, cursor: Option<&[u8]>) -> Result<Listing, StoreError> {
         self.check()?;
-        self.inner.list(namespace, cursor).await
+        self.0.list(namespace, cursor).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, Weak};
 
 /// Ends with the value.
 pub struct Process(Child);
@@ -85,4 +86,14 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The one that others hold, or another one that starts. It ends with the last one that holds it.
+pub(crate) fn shared<S>(held: &Mutex<Weak<S>>, start: impl FnOnce() -> S) -> Arc<S> {
+    let mut held = held.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    held.upgrade().unwrap_or_else(|| {
+        let started = Arc::new(start());
+        *held = Arc::downgrade(&started);
+        started
+    })
 }

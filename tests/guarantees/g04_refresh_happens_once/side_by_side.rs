@@ -4,9 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use common::passes_on;
 use tokio::sync::Semaphore;
-use tower_token_cache::store::{
-    Cleared, Commit, CommitId, Lease, LeaseState, Loaded, Outcome, PartitionId, Raise, Remaining,
-};
+use tower_token_cache::store::{Commit, Lease, LeaseState, Loaded, Outcome, PartitionId};
 use tower_token_cache::{PartitionKey, StoreError, StoreErrorKind, Timeouts, TokenStore};
 
 use super::*;
@@ -119,71 +117,44 @@ async fn a_conflict_that_cannot_be_looked_into_overwrites_nothing() {
 
 /// Has lost each lease that is to be renewed. Who asks for one from then on waits.
 #[derive(Clone)]
-struct LosesLeases {
-    inner: TestStore,
-    lost: Arc<AtomicBool>,
-    asked: Arc<Semaphore>,
-    answers: Arc<Semaphore>,
+struct LosesLeases(TestStore, Arc<Losing>);
+
+struct Losing {
+    lost: AtomicBool,
+    asked: Semaphore,
+    answers: Semaphore,
 }
 
 impl TokenStore for LosesLeases {
-    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
-        self.inner.load(group).await
-    }
-
-    async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
-        self.inner.commit(group).await
-    }
-
-    async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
-        self.inner.touch(group).await
-    }
-
-    async fn clear(
-        &self,
-        partition: &PartitionId,
-        expected: Option<u64>,
-        id: CommitId,
-    ) -> Result<Cleared, StoreError> {
-        self.inner.clear(partition, expected, id).await
-    }
-
-    async fn raise(
-        &self,
-        partition: &PartitionId,
-        raise: Raise,
-        keep: Option<Duration>,
-    ) -> Result<u64, StoreError> {
-        self.inner.raise(partition, raise, keep).await
-    }
+    passes_on!(load, commit, touch, clear, raise);
 
     async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
-        if self.lost.load(Ordering::SeqCst) {
-            self.asked.add_permits(1);
-            self.answers.acquire().await.unwrap().forget();
+        if self.1.lost.load(Ordering::SeqCst) {
+            self.1.asked.add_permits(1);
+            self.1.answers.acquire().await.unwrap().forget();
         }
-        self.inner.acquire_lease(lease, ttl).await
+        self.0.acquire_lease(lease, ttl).await
     }
 
     async fn renew_lease(&self, _: &Lease, _: Duration) -> Result<bool, StoreError> {
-        self.lost.store(true, Ordering::SeqCst);
+        self.1.lost.store(true, Ordering::SeqCst);
         Ok(false)
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
-        self.inner.release_lease(lease).await
+        self.0.release_lease(lease).await
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_lease_l2_has_lost_stands_still_until_it_has_one_again() {
-    let store = LosesLeases {
-        inner: expired().await,
-        lost: Arc::default(),
-        asked: Arc::new(Semaphore::new(0)),
-        answers: Arc::new(Semaphore::new(0)),
-    };
-    let tokens = cache(store.clone()).tokens(session("s"));
+    let losing = Arc::new(Losing {
+        lost: AtomicBool::new(false),
+        asked: Semaphore::new(0),
+        answers: Semaphore::new(0),
+    });
+    let store = LosesLeases(expired().await, losing.clone());
+    let tokens = cache(store).tokens(session("s"));
     let go_on = Arc::new(Semaphore::new(0));
     let went_on = Arc::new(AtomicBool::new(false));
     let request = tokio::spawn({
@@ -197,13 +168,13 @@ async fn a_call_whose_lease_l2_has_lost_stands_still_until_it_has_one_again() {
             tokens.get_or_acquire("graph", call).await
         }
     });
-    store.asked.acquire().await.unwrap().forget();
+    losing.asked.acquire().await.unwrap().forget();
     go_on.add_permits(1);
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
     assert!(!went_on.load(Ordering::SeqCst));
-    store.answers.add_permits(1);
+    losing.answers.add_permits(1);
     let token = request.await.unwrap().unwrap();
     assert_eq!(token.access_token(), "a1");
 }

@@ -3,30 +3,25 @@
 use super::*;
 
 /// An old store whose partitions move just before they are changed.
-struct Overtaken {
-    inner: MemoryStore,
-    mover: MigratingStore<MemoryStore, MemoryStore>,
-}
+struct Overtaken(MemoryStore, MigratingStore<MemoryStore, MemoryStore>);
 
 impl Overtaken {
     fn between(old: &MemoryStore, new: &MemoryStore) -> MigratingStore<Self, MemoryStore> {
-        let overtaken = Self {
-            inner: old.clone(),
-            mover: MigratingStore::moving(old.clone(), new.clone()),
-        };
+        let overtaken = Self(
+            old.clone(),
+            MigratingStore::moving(old.clone(), new.clone()),
+        );
         MigratingStore::following(overtaken, new.clone())
     }
 
     async fn inner(&self) -> &MemoryStore {
-        move_all(&self.mover).await;
-        &self.inner
+        move_all(&self.1).await;
+        &self.0
     }
 }
 
 impl TokenStore for Overtaken {
-    async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
-        self.inner.load(group).await
-    }
+    passes_on!(load, leases);
 
     async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
         self.inner().await.commit(group).await
@@ -57,27 +52,15 @@ impl TokenStore for Overtaken {
     async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
         self.inner().await.relocate(from, commit).await
     }
-
-    async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
-        self.inner.acquire_lease(lease, ttl).await
-    }
-
-    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        self.inner.renew_lease(lease, ttl).await
-    }
-
-    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
-        self.inner.release_lease(lease).await
-    }
 }
 
 impl Movable for Overtaken {
     async fn export(&self, partition: &PartitionId) -> Result<Option<Portable>, StoreError> {
-        self.inner.export(partition).await
+        self.0.export(partition).await
     }
 
     async fn adopt(&self, partition: &PartitionId, it: &Portable) -> Result<bool, StoreError> {
-        self.inner.adopt(partition, it).await
+        self.0.adopt(partition, it).await
     }
 
     async fn withdraw(&self, from: &Origin, id: CommitId) -> Result<bool, StoreError> {

@@ -3,16 +3,22 @@
 use std::time::Duration;
 
 use common::support::*;
-use tower_token_cache::{Error, Tokens};
+use tower_token_cache::{Error, TokenCacheLayer, Tokens};
 
 use super::browser::*;
 
-#[tokio::test]
-async fn by_a_handler_that_stops_waiting_for_the_sign_out() {
+/// A browser that is signed in.
+async fn signed_in() -> (TestStore, TokenCacheLayer, Browser) {
     let store = TestStore::default();
     let layer = issuing(&cache(store.clone()));
     let mut browser = Browser::default();
     browser.sign_in(&layer, "ada").await;
+    (store, layer, browser)
+}
+
+#[tokio::test]
+async fn by_a_handler_that_stops_waiting_for_the_sign_out() {
+    let (store, layer, mut browser) = signed_in().await;
     let mut copied = browser.clone();
     store.hang();
     let visit = browser
@@ -32,10 +38,7 @@ async fn by_a_handler_that_stops_waiting_for_the_sign_out() {
 
 #[tokio::test]
 async fn by_a_handler_that_only_stops_waiting() {
-    let store = TestStore::default();
-    let layer = issuing(&cache(store.clone()));
-    let mut browser = Browser::default();
-    browser.sign_in(&layer, "ada").await;
+    let (store, layer, mut browser) = signed_in().await;
     store.hang();
     let visit = browser
         .visit(&layer, async |tokens: Tokens| {
@@ -50,10 +53,7 @@ async fn by_a_handler_that_only_stops_waiting() {
 
 #[tokio::test]
 async fn by_another_task_while_the_sign_out_waits() {
-    let store = TestStore::default();
-    let layer = issuing(&cache(store.clone()));
-    let mut browser = Browser::default();
-    browser.sign_in(&layer, "ada").await;
+    let (store, layer, mut browser) = signed_in().await;
     let mut copied = browser.clone();
     let visit = browser
         .visit(&layer, async |tokens: Tokens| {
@@ -75,10 +75,7 @@ async fn by_another_task_while_the_sign_out_waits() {
 
 #[tokio::test]
 async fn by_another_task_while_the_sign_in_waits() {
-    let store = TestStore::default();
-    let layer = issuing(&cache(store.clone()));
-    let mut browser = Browser::default();
-    browser.sign_in(&layer, "ada").await;
+    let (store, layer, mut browser) = signed_in().await;
     let mut copied = browser.clone();
     let visit = browser
         .visit(&layer, async |tokens: Tokens| {
@@ -100,10 +97,7 @@ async fn by_another_task_while_the_sign_in_waits() {
 /// Before the sign-out this handle has not used the session.
 #[tokio::test]
 async fn by_a_change_that_is_under_way() {
-    let store = TestStore::default();
-    let layer = issuing(&cache(store.clone()));
-    let mut browser = Browser::default();
-    browser.sign_in(&layer, "ada").await;
+    let (store, _, mut browser) = signed_in().await;
     let mut copied = browser.clone();
     // An instance that has to ask for the session.
     let layer = issuing(&cache(store.clone()));
@@ -127,9 +121,7 @@ async fn by_a_change_that_is_under_way() {
 /// As a streaming body does.
 #[tokio::test]
 async fn by_a_handle_that_outlives_the_head() {
-    let layer = issuing(&cache(TestStore::default()));
-    let mut browser = Browser::default();
-    browser.sign_in(&layer, "ada").await;
+    let (_, layer, mut browser) = signed_in().await;
     let (sender, receiver) = std::sync::mpsc::channel();
     browser
         .visit(&layer, async |tokens| sender.send(tokens).unwrap())

@@ -153,6 +153,17 @@ impl MySql {
             packet: AtomicU64::new(1 << 20),
         })
     }
+
+    /// Frees one batch of each kind; whether one was full.
+    async fn purge_rows(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
+        let mut full = false;
+        for purge in &self.statements.purge {
+            let purge = sqlx::query(AssertSqlSafe(purge.clone()));
+            let freed = purge.execute(&mut *connection).await?.rows_affected();
+            full |= freed >= statements::BATCH;
+        }
+        Ok(full)
+    }
 }
 
 impl Dialect for MySql {
@@ -277,15 +288,11 @@ impl Dialect for MySql {
         if locked != Some(1) {
             return Ok(false);
         }
-        let mut full = false;
-        for purge in &self.statements.purge {
-            let purge = sqlx::query(AssertSqlSafe(purge.clone()));
-            let freed = purge.execute(&mut *connection).await?.rows_affected();
-            full |= freed >= statements::BATCH;
-        }
+        let purged = self.purge_rows(&mut *connection).await;
+        // Also after a failure: the connection goes back to the pool, and the lock is the connection's.
         let release = sqlx::query("DO RELEASE_LOCK(?)").bind(&self.statements.lock);
         release.execute(connection).await?;
-        Ok(full)
+        purged
     }
 
     fn verdict(error: &dyn DatabaseError) -> Verdict {
