@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use peers::redis::Redis;
 use peers::report::{bar, median};
 use peers::users::{ACCESS, ID, REFRESH};
@@ -19,15 +20,44 @@ const SCRIPT: &str = concat!(
 const INSTANCES: [usize; 3] = [2, 20, 100];
 const ROUNDS: usize = 7;
 const COMMITS: usize = 2_560;
-/// Requests that change something one after the other, groups as a busy engine sends them, and groups that
-/// the server reads in one turn of its loop.
-const CASES: [(usize, Values); 3] = [
-    (1, [ACCESS, REFRESH, ID]),
-    (64, [ACCESS, REFRESH, ID]),
-    (64, [32; 3]),
+/// Requests that change something one after the other, groups as one busy engine sends them, groups that the
+/// server reads in one turn of its loop, and a fleet each of whose instances changes something.
+const CASES: [Case; 5] = [
+    Case::new(1, 1, [ACCESS, REFRESH, ID]),
+    Case::new(1, 64, [ACCESS, REFRESH, ID]),
+    Case::new(1, 64, [32; 3]),
+    Case::new(100, 1, [ACCESS, REFRESH, ID]),
+    Case::new(100, 1, [32; 3]),
 ];
 
-type Values = [usize; 3];
+/// How commits come.
+#[derive(Clone, Copy)]
+struct Case {
+    /// So many write at the same time, each on a connection of its own.
+    writers: usize,
+    /// So many commits each of them sends before it waits.
+    group: usize,
+    values: [usize; 3],
+}
+
+impl Case {
+    const fn new(writers: usize, group: usize, values: [usize; 3]) -> Self {
+        Self {
+            writers,
+            group,
+            values,
+        }
+    }
+
+    fn name(self) -> String {
+        let (bytes, group) = (self.values.iter().sum::<usize>(), self.group);
+        match self.writers {
+            1 => format!("{bytes} bytes, {group} at a time"),
+            writers => format!("{bytes} bytes, of {writers} writers"),
+        }
+    }
+}
+
 /// A partition's name, its revision and who has written it.
 const MESSAGE: usize = 72;
 
@@ -37,6 +67,8 @@ type Listeners = Vec<Box<dyn std::any::Any>>;
 struct Writer {
     redis: Redis,
     plain: MultiplexedConnection,
+    /// One of each writer.
+    writers: Vec<MultiplexedConnection>,
     /// The one of a commit, and the same with a message.
     scripts: Vec<String>,
     ids: Vec<String>,
@@ -57,6 +89,10 @@ impl Writer {
         let redis = Redis::start();
         let client = redis::Client::open(redis.url()).unwrap();
         let mut plain = client.get_multiplexed_async_connection().await.unwrap();
+        let mut writers = Vec::new();
+        for _ in 0..CASES.map(|case| case.writers).into_iter().max().unwrap() {
+            writers.push(client.get_multiplexed_async_connection().await.unwrap());
+        }
         let mut scripts = Vec::new();
         let message = "x".repeat(MESSAGE);
         for tells in [
@@ -72,6 +108,7 @@ impl Writer {
         let name = |number: usize| format!("ttc:{{session{number:-<36}}}");
         Self {
             plain,
+            writers,
             scripts,
             ids: (0..COMMITS).map(name).collect(),
             redis,
@@ -118,32 +155,25 @@ impl Writer {
         }
     }
 
-    /// Commits to all partitions, so many in one message; the script tells of each where `publishes`.
-    async fn round(&mut self, (group, values): (usize, Values), publishes: bool) -> Cost {
-        // Laid out as entries are.
-        let values = values.map(|bytes| vec![b'x'; bytes + 16]);
+    /// Commits to all partitions; the script tells of each where `publishes`.
+    async fn round(&mut self, case: Case, publishes: bool) -> Cost {
         let before = self.usage().await;
-        for ids in self.ids.chunks(group) {
-            let mut pipe = redis::pipe();
-            for id in ids {
-                self.count += 1;
-                let script = &self.scripts[usize::from(publishes)];
-                let commit = pipe.cmd("EVALSHA").arg(script).arg(1).arg(id);
-                // Its id, the generation and the lifetimes; what it expects; the version of its values.
-                commit.arg(&self.count.to_be_bytes()).arg(0);
-                commit.arg(1_209_600_000).arg(0).arg(0).arg(86_400_000);
-                commit.arg("").arg(0).arg("").arg("");
-                commit.arg((self.count - 1) / self.ids.len() as u64 + 1);
-                for (at, value) in values.iter().enumerate() {
-                    commit
-                        .arg(format!("entry----------{at}"))
-                        .arg(-1)
-                        .arg(value);
-                }
-                commit.ignore();
+        let count = self.count;
+        self.count += self.ids.len() as u64;
+        let script = self.scripts[usize::from(publishes)].as_str();
+        let version = count / self.ids.len() as u64 + 1;
+        let numbered: Vec<_> = (count + 1..)
+            .zip(self.ids.iter().map(String::as_str))
+            .collect();
+        let shares = numbered.chunks(self.ids.len().div_ceil(case.writers));
+        let writers = self.writers.iter().zip(shares);
+        join_all(writers.map(|(connection, share)| async move {
+            for group in share.chunks(case.group) {
+                let commits = group_of(script, group, version, case.values);
+                commits.exec_async(&mut connection.clone()).await.unwrap();
             }
-            pipe.exec_async(&mut self.plain.clone()).await.unwrap();
-        }
+        }))
+        .await;
         let after = self.usage().await;
         let commits = self.ids.len() as f64;
         Cost {
@@ -153,13 +183,35 @@ impl Writer {
     }
 }
 
+/// Commits that are sent together.
+fn group_of(
+    script: &str,
+    ids: &[(u64, &str)],
+    version: u64,
+    values: [usize; 3],
+) -> redis::Pipeline {
+    // Laid out as entries are.
+    let values = values.map(|bytes| vec![b'x'; bytes + 16]);
+    let mut pipe = redis::pipe();
+    for (number, id) in ids {
+        let commit = pipe.cmd("EVALSHA").arg(script).arg(1).arg(*id);
+        // Its id, the generation and the lifetimes; what it expects; the version of its values.
+        commit.arg(&number.to_be_bytes()).arg(0);
+        commit.arg(1_209_600_000).arg(0).arg(0).arg(86_400_000);
+        commit.arg("").arg(0).arg("").arg("").arg(version);
+        for (at, value) in values.iter().enumerate() {
+            commit
+                .arg(format!("entry----------{at}"))
+                .arg(-1)
+                .arg(value);
+        }
+        commit.ignore();
+    }
+    pipe
+}
+
 /// What telling adds to a commit: medians over the rounds.
-async fn added(
-    writer: &mut Writer,
-    case: (usize, Values),
-    instances: usize,
-    feeds: bool,
-) -> (Cost, Cost) {
+async fn added(writer: &mut Writer, case: Case, instances: usize, feeds: bool) -> (Cost, Cost) {
     let (mut alone, mut told, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let base = writer.round(case, false).await;
@@ -188,10 +240,9 @@ async fn main() {
     println!("{ROUNDS} rounds of {COMMITS} commits; medians");
     let mut holds = true;
     for case in CASES {
-        let (group, bytes) = (case.0, case.1.iter().sum::<usize>());
         println!(
             "\n{:<24} {:>10} {:>14} {:>14} {:>12} {:>14}",
-            format!("{bytes} bytes, {group} at a time"),
+            case.name(),
             "commit µs",
             "feed adds µs",
             "PUBLISH µs",
@@ -220,8 +271,7 @@ async fn main() {
             at_1000(few.1, many.1),
             at_1000(few.2, many.2)
         );
-        let what =
-            format!("what 100 instances add to {bytes} bytes, {group} at a time, feed / PUBLISH");
+        let what = format!("what 100 instances add to {}, feed / PUBLISH", case.name());
         holds &= bar(&what, many.1 / many.2, 0.4, false);
     }
     std::process::exit(i32::from(!holds));

@@ -25,6 +25,7 @@ pub mod store;
 pub mod support;
 pub mod topologies;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tower_token_cache::Durability;
@@ -47,10 +48,20 @@ pub fn many_connections() {
     setrlimit(Resource::Nofile, limit).expect("up to the maximum it is allowed");
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago. This process is given it once, and the system gives it to no connection: a
+/// server that comes back finds it free.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-    listener.local_addr().expect("an address").port()
+    /// Below the ports of connections; a node of a Redis cluster takes the one 10,000 above, too.
+    const PORTS: std::ops::Range<u16> = 10_000..20_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Processes begin far from each other.
+    let begin = std::process::id().wrapping_mul(2_654_435_761) >> 8;
+    let count = u32::from(PORTS.end - PORTS.start);
+    (0..count)
+        .map(|_| GIVEN.fetch_add(1, Ordering::Relaxed))
+        .map(|given| PORTS.start + (begin.wrapping_add(given) % count) as u16)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// What was done is in the store.
