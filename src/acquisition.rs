@@ -11,6 +11,7 @@ use tracing::field::Empty;
 use crate::acquire::{Acquire, Acquired, BoxError, Metadata, Prior, RefreshReason, TokenSource};
 use crate::engine::acquire::call::Call;
 use crate::engine::acquire::outcome::{AcquiredToken, Need};
+use crate::engine::sync::allowance::Allowance;
 use crate::error::Error;
 use crate::key::TokenKey;
 use crate::lookup::{CacheLevel, Lookup};
@@ -150,13 +151,14 @@ impl<'a> Acquisition<'a> {
             stale: None,
         };
         need.stale = engine.known_token(partition, &need.key);
-        if !insists && let Some((token, level)) = self.cached(&need).await? {
+        let allowance = Arc::new(engine.allowance());
+        if !insists && let Some((token, level)) = self.cached(&need, &allowance).await? {
             let due = engine.is_refresh_due(&token, engine.clock.now());
             if due && in_cookies {
                 need.replaces = Some(token.clone());
                 need.reason = Some(RefreshReason::ProactivelyRefreshed);
                 // The token is still good.
-                let acquired = self.join(session, need, call).await;
+                let acquired = self.join(session, need, &allowance, call).await;
                 return Ok(acquired.unwrap_or_else(|_| AcquiredToken::cached(token, level)));
             }
             if due {
@@ -164,7 +166,7 @@ impl<'a> Acquisition<'a> {
             }
             return Ok(AcquiredToken::cached(token, level));
         }
-        self.join(session, need, call).await
+        self.join(session, need, &allowance, call).await
     }
 
     /// Joins or starts what gets the token, and waits for it.
@@ -172,13 +174,21 @@ impl<'a> Acquisition<'a> {
         &self,
         session: &Session,
         need: Need,
+        allowance: &Arc<Allowance>,
         call: Call,
     ) -> Result<AcquiredToken, Error> {
         let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
         let before = self.tokens.before_change()?;
         let mut observed = session.observe();
         let acquired = engine
-            .acquire(&session.partition, &need, policy, &mut observed, call)
+            .acquire(
+                &session.partition,
+                &need,
+                policy,
+                &mut observed,
+                allowance,
+                call,
+            )
             .await;
         session.keep(observed);
         let acquired = acquired?;
@@ -189,8 +199,18 @@ impl<'a> Acquisition<'a> {
     }
 
     /// The cache's token if it will do, and the level that has it.
-    async fn cached(&self, need: &Need) -> Result<Option<(Token, CacheLevel)>, Error> {
-        let Lookup::Hit(token) = self.tokens.get(&self.key).await? else {
+    async fn cached(
+        &self,
+        need: &Need,
+        allowance: &Allowance,
+    ) -> Result<Option<(Token, CacheLevel)>, Error> {
+        let engine = self.tokens.engine();
+        let found = engine.wait_for_l2(allowance, self.tokens.get(&self.key));
+        let found = found.await.unwrap_or_else(|failure| {
+            let goes_on = engine.degrade(self.tokens.failure_policy(), failure);
+            goes_on.map(|()| Lookup::Unavailable)
+        });
+        let Lookup::Hit(token) = found? else {
             return Ok(None);
         };
         let will_do = need.is_met_by(&token, self.tokens.engine().clock.now());

@@ -81,7 +81,7 @@ async fn acquire(
     Path(name): Path<String>,
     Query(demand): Query<Demand>,
 ) -> Result<Answer, Error> {
-    common::acquire(&tokens, site.provider, name, demand).await
+    common::acquire(tokens, &site.providers, name, demand).await
 }
 
 async fn sessions(State(site): State<Site>, Path(user): Path<String>) -> Result<Answer, Error> {

@@ -103,8 +103,8 @@ async fn acquire(
     name: Path<String>,
     demand: Query<Demand>,
 ) -> Result<Answer, Error> {
-    let provider = site.provider.clone();
-    common::acquire(&tokens, provider, name.into_inner(), demand.into_inner()).await
+    let (name, demand) = (name.into_inner(), demand.into_inner());
+    common::acquire(tokens, &site.providers, name, demand).await
 }
 
 async fn sessions(site: Data<Site>, user: Path<String>) -> Result<Answer, Error> {

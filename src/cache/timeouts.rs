@@ -47,10 +47,11 @@ impl Timeouts {
 
     /// How long a call waits for L2, all attempts included: every call of [`Tokens`](crate::Tokens) and
     /// [`TokenCache`](crate::TokenCache) ends some 50 ms after it at the latest, also one of several steps.
-    /// Such a call goes on in the background, and its answer is that the outcome is not known. An acquisition
-    /// takes longer: its [call](crate::Acquisitions::timeout), and before that another instance's
-    /// [lease](crate::Acquisitions::lease_ttl). Defaults to 1 s: room for retries,
-    /// and no longer than a user waits.
+    /// Such a call goes on in the background, and its answer is that the outcome is not known. All steps of an acquisition
+    /// share this time: a read, the lease, a read under it, and the commit. Once it is used up, what is left is done without
+    /// L2, or fails, as the [policy](crate::FailurePolicy) says. On top come its [call](crate::Acquisitions::timeout), and before
+    /// that another instance's [lease](crate::Acquisitions::lease_ttl). Defaults to 1 s: four attempts, and no longer than a
+    /// user waits. Where L2 is farther away, set it to four attempts or more.
     pub fn operation(mut self, timeout: Duration) -> Self {
         self.operation = setting(timeout);
         self

@@ -43,7 +43,8 @@
 //! Nine files, after `tokens/acquire.rs`, where `get_or_acquire` looks for a hit first. Four more have a say:
 //! [`partition::refresh`] (what is guarded: the refresh token's entry, or the token's own without one),
 //! [`partition::pending`] (the batch that memory does not show), `Gate` in [`acquire::call`] (stops the call), and
-//! [`acquire::lease_wait`] (what an instance does while another has the lease).
+//! [`acquire::lease_wait`] (what an instance does while another has the lease). All waits for L2 share one
+//! allowance ([`runtime::bounded`], `wait_for_l2`).
 //!
 //! 1. `acquisition.rs` (`find`): the token in memory or L2 will not do, and the handle asks for one.
 //! 2. [`acquire::join`]: joins the flight that acquires it, or starts one.
@@ -76,6 +77,7 @@
 //! | floor | what was known of a partition when a read of L2 began; if that has changed at the end, the read is overtaken: [`partition::merge`] |
 //! | observed | what a handle saw at its first use of a partition; a sign-out since refuses its changes: [`partition::observed`] |
 //! | flight | one acquisition in progress, which all requests that need the token wait for: [`acquire::flight`] |
+//! | allowance | how much longer an acquisition waits for L2, in all its steps together: [`sync::allowance`] |
 //! | acquired batch | the tokens of one acquisition, committed together and on a condition: [`partition::change`] |
 
 pub(crate) mod acquire;

@@ -109,8 +109,29 @@
 //! ```
 //!
 //! The request that logs in has no handle then: its handler takes one with
-//! [`TokenCache::tokens`](crate::TokenCache::tokens). With actix-session do as with tower-sessions: `Session::purge` is its
-//! `flush`.
+//! [`TokenCache::tokens`](crate::TokenCache::tokens).
+//!
+//! With actix-session, where a session that was purged takes nothing more in the same request:
+//!
+//! ```
+//! use actix_session::Session;
+//! use tower_token_cache::session::SignIn;
+//! use tower_token_cache::{TokenSet, Tokens};
+//!
+//! async fn callback(session: Session, tokens: Tokens, answer: TokenSet) -> actix_web::Result<()> {
+//!     let _ = tokens.sign_in(SignIn::new("graph", answer)).await?;
+//!     session.clear(); // nothing of the session before
+//!     session.renew(); // nor its id
+//!     session.insert("name", "Ada")?;
+//!     Ok(())
+//! }
+//!
+//! async fn logout(session: Session, tokens: Tokens) -> actix_web::Result<()> {
+//!     let _ = tokens.sign_out().await?;
+//!     session.purge();
+//!     Ok(())
+//! }
+//! ```
 
 mod cookie;
 mod extract;

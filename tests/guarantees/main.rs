@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod acquired_meanwhile;
+mod acquisitions_wait_for_l2_no_longer;
 mod acquisitions_wait_their_turn;
 mod attacks;
 mod clients;

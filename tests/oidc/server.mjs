@@ -1,5 +1,6 @@
 // A real OpenID provider for the tests: refresh tokens rotate, and reuse of a spent one ends the
-// grant. A browser that comes is signed in as alice without a page, or with the login hint `denied` sent back with an error.
+// grant. A browser that comes is signed in without a page, as alice or as the login hint says, or with the hint `denied` sent
+// back with an error.
 // The pages for devices and for the end of a session are JSON: what their form has to bring back as `xsrf`.
 //
 // REDIRECT_URI=http://… (several with spaces between) AT_TTL=seconds node server.mjs      prints "READY <issuer>"
@@ -7,13 +8,14 @@
 // For an access token of its own it gives others on behalf of the same user, with scope offline_access a refresh token,
 // too (RFC 7523 §2.1 as Entra ID has it).
 //
-// PUT /clients registers the client of this metadata (RFC 7591 §2), or replaces it.
+// PUT /clients registers the client of this metadata (RFC 7591 §2), or replaces it. PUT /lifetime sets how many seconds
+// access tokens last from then on.
 import http from 'node:http';
 import { json } from 'node:stream/consumers';
 import { Provider, errors } from 'oidc-provider';
 import Adapter from 'oidc-provider/lib/adapters/memory_adapter.js';
 
-const lifetime = Number(process.env.AT_TTL);
+let lifetime = Number(process.env.AT_TTL);
 const stats = { refreshed: 0, invalid_grant: 0, revoked: 0 };
 
 function start(issuer) {
@@ -40,7 +42,7 @@ function start(issuer) {
     }),
     rotateRefreshToken: () => true,
     ttl: {
-      AccessToken: lifetime, ClientCredentials: lifetime, IdToken: 3600, AuthorizationCode: 60,
+      AccessToken: () => lifetime, ClientCredentials: () => lifetime, IdToken: 3600, AuthorizationCode: 60,
       RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600, DeviceCode: 600,
     },
     features: {
@@ -102,7 +104,7 @@ async function interact(provider, request, response) {
     await provider.interactionFinished(request, response, { error: 'access_denied' });
     return;
   }
-  const accountId = 'alice';
+  const accountId = params.login_hint ?? 'alice';
   const grant = (grantId && await provider.Grant.find(grantId))
     || new provider.Grant({ accountId, clientId: params.client_id });
   grant.addOIDCScope(params.scope);
@@ -126,6 +128,10 @@ server.listen(0, '127.0.0.1', () => {
     try {
       if (request.url === '/stats') response.end(JSON.stringify(stats));
       else if (request.method === 'PUT' && request.url === '/clients') await register(request, response);
+      else if (request.method === 'PUT' && request.url === '/lifetime') {
+        lifetime = await json(request);
+        response.writeHead(204).end();
+      }
       else if (!request.url.startsWith('/interaction/')) await answer(request, response);
       else await interact(provider, request, response);
     } catch (error) {

@@ -13,3 +13,4 @@ mod logout;
 mod outgoing;
 mod playground;
 mod session;
+mod two_providers;

@@ -1,6 +1,5 @@
 //! `POST /acquire/{name}`: asks the provider of `--issuer`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -15,7 +14,7 @@ use tower_token_cache::{
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::Answer;
+use super::{Answer, Providers, of_client};
 
 /// What an acquisition demands besides a token: the query of its URL.
 #[derive(Deserialize)]
@@ -24,18 +23,22 @@ pub(crate) struct Demand {
     force: Option<u8>,
     /// It has to last this many seconds yet.
     min_remaining: Option<u64>,
+    /// Which client's it is.
+    #[serde(default)]
+    client: String,
 }
 
 /// `POST /acquire/{name}`
 pub(crate) async fn acquire(
-    tokens: &Tokens,
-    provider: Option<Arc<Provider>>,
+    tokens: Tokens,
+    providers: &Providers,
     name: String,
     demand: Demand,
 ) -> Result<Answer, Error> {
-    let Some(provider) = provider else {
+    let Some(provider) = providers.get(&demand.client).cloned() else {
         return Ok(Answer::error(501, "no_issuer"));
     };
+    let tokens = of_client(tokens, &demand.client)?;
     let mut acquisition = tokens.acquire(name)?;
     if demand.force.unwrap_or(0) != 0 {
         acquisition = acquisition.force_refresh();

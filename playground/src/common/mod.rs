@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `PUT /tokens/{name}`, a token endpoint's answer as JSON | 204; [`Trial`] says what else it can do |
+//! | `PUT /tokens/{name}`, a token endpoint's answer as JSON | 204; [`Trial`] says whose it is, and what else it can do |
 //! | `GET /tokens/{name}` | the token as JSON, and where it was found; 404; 503 under `strict` |
 //! | `GET /tokens` | the names, a JSON array |
 //! | `DELETE /tokens/{name}` | 204 |
@@ -55,6 +55,7 @@ mod acquire;
 mod options;
 mod put;
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::Write;
 use std::sync::Arc;
@@ -85,8 +86,11 @@ pub(crate) struct Site {
     pub(crate) cache: TokenCache,
     /// The layer of the token routes.
     pub(crate) layer: TokenCacheLayer,
-    pub(crate) provider: Option<Arc<Provider>>,
+    pub(crate) providers: Providers,
 }
+
+/// By client; that of the default client has an empty name.
+pub(crate) type Providers = Arc<HashMap<String, Arc<Provider>>>;
 
 /// A response, for either framework.
 pub(crate) struct Answer {
@@ -126,6 +130,14 @@ impl Answer {
     fn with(mut self, header: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((header, value.into()));
         self
+    }
+}
+
+/// The tokens of this client, or of the default one.
+fn of_client(tokens: Tokens, client: &str) -> Result<Tokens, Error> {
+    match client {
+        "" => Ok(tokens),
+        name => tokens.client(name),
     }
 }
 

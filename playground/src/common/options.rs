@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const USAGE: &str = "\
   --prefix NAME            namespace in the store [ttc]
   --encrypt DIR            seals what is stored, with the keys in this folder [off]
   --encrypt-env [VAR]      the same, with the keys in this environment variable [TTC_KEYS]
-  --issuer URL             OpenID provider for /acquire [none]
+  --issuer [CLIENT=]URL    OpenID provider for /acquire, of the default client or of this one [none]
   --client-id ID           this application's id at the provider
   --client-secret SECRET   this application's secret at the provider
   --lease SECS             how long one process may keep others from the provider [30]";
@@ -42,7 +43,8 @@ pub(crate) struct Options {
     sliding: Option<Duration>,
     prefix: Option<String>,
     key_ring: Option<KeyRing>,
-    issuer: Option<Url>,
+    /// By client; that of the default client has an empty name.
+    issuers: Vec<(String, Url)>,
     client_id: Option<String>,
     client_secret: Option<String>,
     lease: Option<Duration>,
@@ -72,7 +74,7 @@ impl Options {
             sliding: None,
             prefix: None,
             key_ring: None,
-            issuer: None,
+            issuers: Vec::new(),
             client_id: None,
             client_secret: None,
             lease: None,
@@ -109,7 +111,7 @@ impl Options {
                     let keys = KeyRing::from_env(variable.as_deref().unwrap_or("TTC_KEYS"));
                     options.key_ring = Some(ring(name, keys)?);
                 }
-                "--issuer" => options.issuer = Some(issuer(name, &value()?)?),
+                "--issuer" => options.issuers.push(issuer(name, &value()?)?),
                 "--client-id" => options.client_id = Some(value()?),
                 "--client-secret" => options.client_secret = Some(value()?),
                 "--lease" => options.lease = Some(seconds(name, &value()?)?),
@@ -126,7 +128,7 @@ impl Options {
     /// The cache and the provider that these options ask for. Ends the process with code 2 when it cannot be had.
     pub(crate) async fn site(&self) -> Site {
         let site = async {
-            let provider = self.provider()?.map(Arc::new);
+            let providers = Arc::new(self.providers()?);
             let layer = match self.store.as_str() {
                 "cookie" => self.cookies()?,
                 _ => TokenCacheLayer::new(self.cache().await?, session()),
@@ -134,22 +136,26 @@ impl Options {
             Ok(Site {
                 cache: layer.cache().clone(),
                 layer: with_choices(layer),
-                provider,
+                providers,
             })
         };
         site.await
             .unwrap_or_else(|complaint: Complaint| complain(&complaint))
     }
 
-    fn provider(&self) -> Result<Option<Provider>, Complaint> {
-        let given = (&self.issuer, &self.client_id, &self.client_secret);
+    fn providers(&self) -> Result<HashMap<String, Arc<Provider>>, Complaint> {
+        let given = (&*self.issuers, &self.client_id, &self.client_secret);
         let missing = match given {
-            (None, None, None) => return Ok(None),
-            (Some(issuer), Some(id), Some(secret)) => {
-                let provider = Provider::new(issuer.clone(), id.clone(), secret.clone());
-                return Ok(Some(provider));
+            ([], None, None) => return Ok(HashMap::new()),
+            ([_, ..], Some(id), Some(secret)) => {
+                let issuers = self.issuers.iter().cloned();
+                let providers = issuers.map(|(client, issuer)| {
+                    let provider = Provider::new(issuer, id.clone(), secret.clone());
+                    (client, Arc::new(provider))
+                });
+                return Ok(providers.collect());
             }
-            (None, ..) => "--issuer",
+            ([], ..) => "--issuer",
             (_, None, _) => "--client-id",
             (_, _, None) => "--client-secret",
         };
@@ -290,10 +296,17 @@ fn ring(name: &str, opened: Result<KeyRing, KeyRingError>) -> Result<KeyRing, Co
     opened.map_err(|error| format!("{name}: {error}"))
 }
 
-fn issuer(name: &str, value: &str) -> Result<Url, Complaint> {
-    let url = Url::parse(value).ok();
-    url.filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(|| format!("{name}: must be an http or https URL"))
+/// A client, or the default one, and its issuer.
+fn issuer(name: &str, value: &str) -> Result<(String, Url), Complaint> {
+    // A URL may hold such a sign, too.
+    let named = value
+        .split_once('=')
+        .filter(|(client, _)| !client.contains(':'));
+    let (client, url) = named.unwrap_or(("", value));
+    let url = Url::parse(url).ok();
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+    let url = url.ok_or_else(|| format!("{name}: must be an http or https URL"))?;
+    Ok((client.to_owned(), url))
 }
 
 fn seconds(name: &str, value: &str) -> Result<Duration, Complaint> {

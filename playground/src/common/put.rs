@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 use tower_token_cache::{Error, TokenSet, Tokens};
 
-use super::{Answer, Content};
+use super::{Answer, Content, of_client};
 
 /// What a `PUT` does besides keeping the token: the query of its URL.
 #[derive(Deserialize)]
@@ -23,6 +23,9 @@ pub(crate) struct Trial {
     /// 1: does all of it while the body streams. As a 204 has none, the status is 200, and the
     /// body is the line `changing`, then `changed`. It breaks off when the change fails.
     stream: Option<u8>,
+    /// Which client's the token is.
+    #[serde(default)]
+    client: String,
 }
 
 /// `PUT /tokens/{name}`
@@ -36,6 +39,7 @@ pub(crate) async fn put(
     if let Some(user) = user {
         tokens.link_user(user).await?;
     }
+    let tokens = of_client(tokens, &trial.client)?;
     let (Ok(set), Some(status)) = (serde_json::from_slice(&body), trial.status()) else {
         return Ok(Answer::empty(400));
     };

@@ -45,8 +45,16 @@ impl Engine {
             reason: Some(RefreshReason::ProactivelyRefreshed),
             stale: None,
         };
+        let allowance = Arc::new(self.allowance());
         // If this is refused, by a shutdown or an overload, the token is still valid.
-        let _ = self.join(partition, &need, policy, seen.observed, &mut Some(call));
+        let _ = self.join(
+            partition,
+            &need,
+            policy,
+            seen.observed,
+            &allowance,
+            &mut Some(call),
+        );
     }
 
     /// When a successor of this token is acquired, ahead of its expiry: a little earlier or later on each

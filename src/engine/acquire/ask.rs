@@ -81,6 +81,7 @@ impl Flight {
             partition: &self.id.partition,
             name: &self.need.key,
             seen,
+            allowance: &self.allowance,
         };
         // The lease is renewed while the call waits for its slot.
         let gate = Arc::<Gate>::default();
@@ -191,7 +192,9 @@ impl Flight {
             return CallEnd::Refused(error);
         }
         if self.policy != FailurePolicy::Bypass {
-            match Box::pin(engine.reserve(ROOM.0, ROOM.1, engine.deadline())).await {
+            let room = engine.reserve(ROOM.0, ROOM.1, engine.deadline());
+            let room = Box::pin(engine.wait_for_l2(&self.allowance, room)).await;
+            match room.unwrap_or(Err(Error::Overloaded)) {
                 Ok((permit, _)) => begun.permit = Some(permit),
                 Err(error) => return CallEnd::Refused(error),
             }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::acquire::{FailureRecord, UnstoredFailure};
 use crate::codec::Value;
@@ -15,7 +14,7 @@ use crate::engine::partition::by_name::ByName;
 use crate::engine::partition::change::{AcquiredBatch, CommitAck, PendingChange};
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::partition::state::State;
-use crate::error::{Error, StoreErrorKind};
+use crate::error::Error;
 use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKind;
 use crate::lookup::Durability;
@@ -133,15 +132,15 @@ impl Flight {
                 Ok(())
             })?;
         engine.wake();
-        match timeout(engine.l2.timeouts.operation, acknowledged).await {
+        match engine.wait_for_l2(&self.allowance, acknowledged).await {
             Ok(Ok(ack)) => Ok(ack),
             // The sender was dropped, because the partition was signed out.
             Ok(Err(_)) => Err(Error::SignedOut),
-            Err(_) => {
+            Err(failure) => {
                 engine
                     .partitions
                     .with(&self.id.partition, |_, state| state.reveal());
-                Ok(Err(L2Error::of(StoreErrorKind::Timeout)))
+                Ok(Err(failure))
             }
         }
     }
@@ -180,7 +179,8 @@ impl Flight {
         });
         if shared {
             // Other instances wait for the lease: they must find the record when they get it.
-            let _ = engine.commit(&self.id.partition).await;
+            let written = engine.commit(&self.id.partition);
+            let _ = engine.wait_for_l2(&self.allowance, written).await;
         }
     }
 }

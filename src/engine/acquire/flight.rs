@@ -20,8 +20,9 @@ use crate::engine::load::fetch::{MAX_READS, Reading};
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::partition::state::State;
+use crate::engine::sync::allowance::Allowance;
 use crate::engine::sync::once;
-use crate::error::Error;
+use crate::error::{Error, StoreErrorKind};
 use crate::key::{PartitionKey, PartitionKind, TokenKey};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
@@ -35,6 +36,8 @@ pub(crate) struct Flight {
     pub(crate) need: Need,
     /// What the request that started it observed.
     observed: Observed,
+    /// How long it may wait for L2.
+    pub(crate) allowance: Arc<Allowance>,
     done: once::Sender<FlightEnd>,
     outcome: FlightEnd,
     is_published: bool,
@@ -64,6 +67,7 @@ impl Flight {
             policy,
             need,
             observed,
+            allowance: joined.allowance,
             done: joined.done,
             abandoned: joined.abandoned,
             // The outcome if it never runs, because the engine's runtime has ended.
@@ -144,8 +148,10 @@ impl Flight {
                 Ok(looked) => looked,
                 Err(failure) => {
                     engine.degrade(self.policy, failure.clone())?;
-                    if lease_wait.waits_for_l2(&failure) {
-                        lease_wait.pause(changed.as_mut()).await;
+                    if self.waits_for_l2(&failure) {
+                        let pause = lease_wait.pause(changed.as_mut());
+                        // Where the time is up, the next question is the last one.
+                        let _ = engine.wait_for_l2(&self.allowance, pause).await;
                         continue;
                     }
                     guard.lease = None;
@@ -160,7 +166,8 @@ impl Flight {
             let is_another = seen.observed.generation() != life;
             if ours && (seen.refresh_token.is_hit() != refreshes || is_known_now || is_another) {
                 // Another lease is needed.
-                Box::pin(guard.end()).await;
+                let _ = Box::pin(engine.wait_for_l2(&self.allowance, guard.end())).await;
+                guard.lock = None;
             } else if ours {
                 seen.token = seen.token.or_else(|| self.need.stale.clone());
                 let Some(call) = call.take() else {
@@ -199,11 +206,16 @@ impl Flight {
         let mut held = match guard.lease.take() {
             Some(held) => held,
             None => {
-                let partition = self.engine.id(&self.id.partition).await?;
+                let partition = self
+                    .within_allowance(self.engine.id(&self.id.partition))
+                    .await?;
                 HeldLease::new(&self.engine, partition, &name, generation, self.owner)
             }
         };
-        let answer = held.take().await;
+        let answer = self.within_allowance(held.take()).await;
+        if let Ok(remaining) = &answer {
+            self.allowance.pause(remaining.unwrap_or_default());
+        }
         // A lease that may have been granted is asked for again, by the same owner.
         if !matches!(answer, Ok(Some(_))) {
             guard.lease = Some(held);
@@ -212,7 +224,22 @@ impl Flight {
     }
 
     pub(crate) async fn look(&self) -> Result<RefreshState, L2Error> {
-        self.engine.look(&self.id.partition, &self.need.key).await
+        let look = self.engine.look(&self.id.partition, &self.need.key);
+        self.within_allowance(look).await
+    }
+
+    async fn within_allowance<T>(
+        &self,
+        work: impl Future<Output = Result<T, L2Error>>,
+    ) -> Result<T, L2Error> {
+        self.engine.wait_for_l2(&self.allowance, work).await?
+    }
+
+    /// Whether to wait for a failing L2, which may only be restarting, rather than to continue without it: while another
+    /// instance is known to hold the lease, and while the allowance lasts.
+    fn waits_for_l2(&self, failure: &L2Error) -> bool {
+        let known_down = failure.error.kind() == StoreErrorKind::CircuitOpen;
+        self.allowance.is_paused() || (self.allowance.lasts() && !known_down)
     }
 
     /// The state in L2, or in memory if L2 cannot be asked and the policy is to continue without it.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
@@ -15,6 +16,7 @@ use crate::engine::acquire::call_slots::{CallSlot, CallSlots};
 use crate::engine::acquire::outcome::FlightEnd;
 use crate::engine::limits::RECHECK;
 use crate::engine::partition::observed::Observed;
+use crate::engine::sync::allowance::Allowance;
 use crate::engine::sync::in_use::{InUse, Use};
 use crate::engine::sync::once;
 use crate::engine::sync::waits::Waits;
@@ -83,6 +85,8 @@ struct Entry {
     /// What was observed when it was started. A request that began after a sign-out does not wait for a
     /// flight that the sign-out has ended.
     observed: Observed,
+    /// How long it may wait for L2.
+    allowance: Arc<Allowance>,
     waiters: usize,
     /// It refreshes ahead of time: it needs no waiter.
     is_ahead: bool,
@@ -106,6 +110,7 @@ pub(crate) struct Joined {
     pub(crate) done: once::Sender<FlightEnd>,
     /// Notified when the flight is to end, because no request waits for it any more.
     pub(crate) abandoned: Arc<Notify>,
+    pub(crate) allowance: Arc<Allowance>,
 }
 
 /// A request that waits for a flight, until this is dropped.
@@ -115,6 +120,7 @@ pub(crate) struct Waiter<'a> {
     number: u64,
     /// What was observed when the flight was started.
     observed: Observed,
+    allowance: Arc<Allowance>,
     outcome: once::Receiver<FlightEnd>,
 }
 
@@ -243,11 +249,13 @@ impl Flights {
 }
 
 impl<'a> Locked<'a> {
-    /// Joins the flight of this id, unless its session is `over`.
+    /// Joins the flight of this id, unless its session is `over`. It waits for L2 no longer than this request would,
+    /// which has so much `left`.
     pub(crate) fn join(
         &mut self,
         id: &FlightId,
         is_ahead: bool,
+        left: Duration,
         over: impl FnOnce(&Observed) -> bool,
     ) -> Option<Waiter<'a>> {
         let flight = self.table.flights.get_mut(id)?;
@@ -255,6 +263,7 @@ impl<'a> Locked<'a> {
             return None;
         }
         flight.waiters += 1;
+        flight.allowance.limit(left);
         if !is_ahead && !std::mem::replace(&mut flight.is_awaited, true) {
             let waits = flight.ticket.into_iter();
             waits.for_each(|ticket| self.flights.call_slots.promote(&id.partition, ticket));
@@ -264,6 +273,7 @@ impl<'a> Locked<'a> {
             id: id.clone(),
             number: flight.number,
             observed: flight.observed,
+            allowance: flight.allowance.clone(),
             outcome: flight.outcome.clone(),
         })
     }
@@ -275,6 +285,7 @@ impl<'a> Locked<'a> {
         number: u64,
         is_ahead: bool,
         observed: Observed,
+        allowance: Arc<Allowance>,
     ) -> Result<(Joined, Waiter<'a>), Error> {
         if !self.has_room(&id.partition, is_ahead) {
             return Err(Error::Overloaded);
@@ -286,12 +297,14 @@ impl<'a> Locked<'a> {
             id: id.clone(),
             number,
             observed,
+            allowance: allowance.clone(),
             outcome: outcome.clone(),
         };
         let entry = Entry {
             number,
             outcome,
             observed,
+            allowance: allowance.clone(),
             waiters: 1,
             is_ahead,
             is_awaited: !is_ahead,
@@ -300,7 +313,12 @@ impl<'a> Locked<'a> {
         };
         self.table.insert(id, entry);
         self.flights.count.send_modify(|count| *count += 1);
-        Ok((Joined { done, abandoned }, waiter))
+        let joined = Joined {
+            done,
+            abandoned,
+            allowance,
+        };
+        Ok((joined, waiter))
     }
 
     fn has_room(&self, partition: &PartitionKey, is_ahead: bool) -> bool {
@@ -363,6 +381,11 @@ impl Waiter<'_> {
     /// Whether the flight is for a session that began after that of this observation was signed out.
     pub(crate) fn is_after(&self, observed: &Observed) -> bool {
         observed.is_before(&self.observed)
+    }
+
+    /// How much longer the flight waits for L2.
+    pub(crate) fn left(&self) -> Duration {
+        self.allowance.left()
     }
 
     pub(crate) async fn outcome(&self) -> Option<FlightEnd> {

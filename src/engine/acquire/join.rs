@@ -17,6 +17,7 @@ use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Need};
 use crate::engine::core::Engine;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
+use crate::engine::sync::allowance::Allowance;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::policy::FailurePolicy;
@@ -39,12 +40,13 @@ impl Engine {
         need: &Need,
         policy: FailurePolicy,
         observed: &mut Option<Observed>,
+        allowance: &Arc<Allowance>,
         call: Call,
     ) -> Result<AcquiredToken, Error> {
         let within = call.within();
         let _waiting = call.wait_within(self, || FlightId::of(partition, need))?;
         let acquired = self
-            .acquire_by(partition, need, policy, observed, call)
+            .acquire_by(partition, need, policy, observed, allowance, call)
             .await;
         if let (Some(within), Err(Error::Acquire(error))) = (within, &acquired) {
             within.has_failed(error.kind());
@@ -58,12 +60,15 @@ impl Engine {
         need: &Need,
         policy: FailurePolicy,
         observed: &mut Option<Observed>,
+        allowance: &Arc<Allowance>,
         call: Call,
     ) -> Result<AcquiredToken, Error> {
         let mut call = Some(call);
         if observed.is_none() && policy != FailurePolicy::Bypass {
             // A request that insists on a new token has not read anything yet.
-            self.know_generation(partition, policy, observed).await?;
+            let known = self.know_generation(partition, policy, observed);
+            let known = self.wait_for_l2(allowance, known).await;
+            known.unwrap_or_else(|failure| self.degrade(policy, failure))?;
         }
         loop {
             let now = self.now();
@@ -77,9 +82,10 @@ impl Engine {
                 return Err(error.into());
             }
             // A call that has begun continues if this caller stops waiting.
-            let flight = self.join(partition, need, policy, seen, &mut call)?;
+            let flight = self.join(partition, need, policy, seen, allowance, &mut call)?;
             let outcome = self.awaited(self.latest_end(), flight.outcome()).await;
             let is_of_another = flight.is_after(&seen);
+            allowance.limit(flight.left());
             drop(flight);
             let Ok(outcome) = outcome else {
                 return Err(AcquireError::new(AcquireErrorKind::TimedOut).into());
@@ -132,13 +138,14 @@ impl Engine {
         need: &Need,
         policy: FailurePolicy,
         observed: Observed,
+        allowance: &Arc<Allowance>,
         call: &mut Option<Call>,
     ) -> Result<Waiter<'_>, Error> {
         let id = FlightId::of(partition, need);
         let is_ahead = need.is_ahead();
         let mut flights = self.flights.lock();
         let over = |observed: &Observed| self.find(partition).lock().signed_out_since(observed);
-        if let Some(flight) = flights.join(&id, is_ahead, over) {
+        if let Some(flight) = flights.join(&id, is_ahead, allowance.left(), over) {
             return Ok(flight);
         }
         if self.queue.is_closed() {
@@ -148,7 +155,8 @@ impl Engine {
             return Err(crate::engine::acquire::outcome::overtaken());
         }
         let number = u64::from_be_bytes(self.queue.next_id().0);
-        let (joined, flight) = flights.start(id.clone(), number, is_ahead, observed)?;
+        let (joined, flight) =
+            flights.start(id.clone(), number, is_ahead, observed, allowance.clone())?;
         drop(flights);
         if let Some(call) = call.take() {
             let policy = match policy {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::engine::acquire::call::Gate;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::partition::refresh::RefreshState;
+use crate::engine::sync::allowance::Allowance;
 use crate::engine::sync::until::Until;
 use crate::key::{PartitionKey, TokenKey};
 use crate::mutation::{self, Mutation};
@@ -21,9 +22,6 @@ use crate::store::{Lease, LeaseState, PartitionId};
 
 /// The longest pause between two reads of L2 while another instance holds the lease.
 pub(crate) const LAST_POLL: Duration = Duration::from_millis(250);
-
-/// The most attempts to reach L2 with an expired lease, before its holder continues without one.
-const LAST_ATTEMPTS: u32 = 3;
 
 /// The longest time that a lease is kept beyond its need.
 const LONGEST_KEEP: Duration = Duration::from_secs(1);
@@ -44,6 +42,7 @@ pub(crate) struct About<'a> {
     pub(crate) partition: &'a PartitionKey,
     pub(crate) name: &'a TokenKey,
     pub(crate) seen: &'a RefreshState,
+    pub(crate) allowance: &'a Allowance,
 }
 
 /// How guarded work has ended.
@@ -129,11 +128,12 @@ impl HeldLease {
             let renewal = Box::pin(async {
                 sleep_until(until.at() - ttl * 2 / 3).await;
                 let asked = Until::now(&engine.clock);
+                // Past its end the lease is taken again, and the work stands still until then.
                 let renewed = match mutation::is(Mutation::LeaseNotRenewed) {
-                    true => Ok(true),
-                    false => engine.l2.renew_lease(&lease, ttl).await,
+                    true => Ok(Ok(true)),
+                    false => timeout_at(until.at(), engine.l2.renew_lease(&lease, ttl)).await,
                 };
-                (asked, renewed)
+                (asked, renewed.unwrap_or_else(|_| Err(L2Error::lost())))
             });
             let (asked, renewed) = match race(renewal, step(&mut work, &until)).await {
                 Either::First(renewal) => renewal,
@@ -142,7 +142,7 @@ impl HeldLease {
             match renewed {
                 Ok(true) => self.until = asked.plus(ttl),
                 Err(_) if !until.is_over() => {
-                    let pause = sleep(ttl / 10);
+                    let pause = sleep_until(until.at().min(Instant::now() + ttl / 10));
                     if let Either::Second(done) = race(pause, step(&mut work, &until)).await {
                         return Guarded::Done(done);
                     }
@@ -190,21 +190,26 @@ impl HeldLease {
     /// lease, this waits: if that owner fails, the tokens that the provider has given here may be the only
     /// ones left.
     async fn regain(&mut self, about: About<'_>) -> Result<bool, L2Error> {
-        let pause = self.engine.acquisitions.lease_ttl / 10;
-        let mut attempt = 1;
+        let (engine, allowance) = (self.engine.clone(), about.allowance);
+        let pause = (engine.acquisitions.lease_ttl / 10).min(LAST_POLL);
         loop {
-            let taken = self.take().await;
-            let untouched = match &taken {
-                Ok(_) => self.is_untouched(about).await,
-                Err(failure) => Err(failure.clone()),
+            let asked = async {
+                let taken = self.take().await?;
+                Ok::<_, L2Error>((taken, self.is_untouched(about).await?))
             };
-            match (taken, untouched) {
-                (Ok(Some(remaining)), Ok(true)) => sleep(remaining.min(LAST_POLL)).await,
-                (_, Err(_)) if attempt < LAST_ATTEMPTS => {
-                    attempt += 1;
-                    sleep(pause).await;
+            let answer = engine.wait_for_l2(allowance, asked).await;
+            let answer = answer.and_then(|answer| answer);
+            if let Ok((remaining, _)) = &answer {
+                allowance.pause(remaining.unwrap_or_default());
+            }
+            match answer {
+                Ok((Some(remaining), true)) => sleep(remaining.min(LAST_POLL)).await,
+                Ok((_, untouched)) => return Ok(untouched),
+                Err(_) if allowance.lasts() => {
+                    // Where the time is up, the next question is the last one.
+                    let _ = engine.wait_for_l2(allowance, sleep(pause)).await;
                 }
-                (_, outcome) => return outcome,
+                Err(failure) => return Err(failure),
             }
         }
     }

@@ -11,9 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::engine::acquire::flights::Lock;
 use crate::engine::acquire::lease::{HeldLease, LAST_POLL};
 use crate::engine::core::Engine;
-use crate::engine::error::L2Error;
 use crate::engine::partition::observed::Observed;
-use crate::error::StoreErrorKind;
 use crate::key::{PartitionKey, TokenKey};
 use crate::random::{SLIGHTLY, jittered};
 
@@ -75,10 +73,6 @@ impl Engine {
 /// How long a flight waits for the lease.
 pub(crate) struct LeaseWait {
     pause: Duration,
-    /// Until then another instance may hold the lease.
-    held_until: Option<Instant>,
-    /// Until then a failing L2 may only be restarting.
-    patience: Instant,
     over: Instant,
 }
 
@@ -87,8 +81,6 @@ impl LeaseWait {
         let now = Instant::now();
         Self {
             pause: FIRST_POLL,
-            held_until: None,
-            patience: now + engine.l2.timeouts.operation,
             over: now + engine.acquisitions.timeout + engine.acquisitions.lease_ttl,
         }
     }
@@ -105,17 +97,8 @@ impl LeaseWait {
         remaining: Duration,
         changed: Pin<&mut Notified<'_>>,
     ) {
-        self.held_until = Some(Instant::now() + remaining);
         self.pause = self.pause.min(remaining.max(FIRST_POLL));
         self.pause(changed).await;
-    }
-
-    /// Whether to wait for a failing L2 rather than to continue without it: while another instance is known
-    /// to hold the lease, and for as long as any request waits for L2.
-    pub(crate) fn waits_for_l2(&self, failure: &L2Error) -> bool {
-        let now = Instant::now();
-        let known_down = failure.error.kind() == StoreErrorKind::CircuitOpen;
-        self.held_until.is_some_and(|until| now < until) || (now < self.patience && !known_down)
     }
 
     pub(crate) fn is_over(&self) -> bool {

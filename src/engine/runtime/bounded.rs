@@ -1,7 +1,7 @@
 //! The limit on how long a caller waits, whatever the engine does meanwhile.
 
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +11,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
+use crate::engine::sync::allowance::Allowance;
+use crate::error::StoreErrorKind;
 use crate::race::race;
 
 /// Callers wait this much longer than the engine takes at most: the engine's answer says more than a timeout.
@@ -56,6 +59,30 @@ impl Engine {
     pub(crate) fn awaited<F: Future>(&self, deadline: Instant, future: F) -> Bounded<F> {
         let left = deadline.saturating_duration_since(Instant::now());
         self.bounded(left.saturating_add(MARGIN), future)
+    }
+
+    /// How long an acquisition that begins now waits for L2.
+    pub(crate) fn allowance(&self) -> Allowance {
+        Allowance::new(self.l2.timeouts.operation)
+    }
+
+    /// Waits for `work` of L2 while the allowance lasts. What needs no waiting is done in any case.
+    pub(crate) async fn wait_for_l2<F: Future>(
+        &self,
+        allowance: &Allowance,
+        work: F,
+    ) -> Result<F::Output, L2Error> {
+        let mut work = pin!(work);
+        loop {
+            let (began, step) = (Instant::now(), allowance.step());
+            let ended = self.bounded(step, work.as_mut()).await;
+            allowance.spend(began.elapsed().min(step));
+            match ended {
+                Ok(output) => return Ok(output),
+                Err(Elapsed) if allowance.lasts() => {}
+                Err(Elapsed) => return Err(L2Error::of(StoreErrorKind::Timeout)),
+            }
+        }
     }
 
     /// Waits for `future` for at most `limit`.

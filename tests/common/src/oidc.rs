@@ -73,11 +73,21 @@ impl OidcProvider {
 
     /// Whether the provider takes this access token.
     pub async fn is_active(&self, client: (&str, &str), access_token: &str) -> bool {
+        let answer = self.introspect(client, access_token).await;
+        answer["active"].as_bool().expect("RFC 7662")
+    }
+
+    /// The user whose access token this is; `None` if the provider does not take it.
+    pub async fn user_of(&self, client: (&str, &str), access_token: &str) -> Option<String> {
+        let answer = self.introspect(client, access_token).await;
+        answer["sub"].as_str().map(str::to_owned)
+    }
+
+    async fn introspect(&self, client: (&str, &str), access_token: &str) -> Value {
         let form = [("token", access_token)];
         let answer = self.ask("/token/introspection", client, &form).await;
         let body = answer.bytes().await.unwrap();
-        let answer: Value = serde_json::from_slice(&body).unwrap();
-        answer["active"].as_bool().expect("RFC 7662")
+        serde_json::from_slice(&body).unwrap()
     }
 
     /// Redeems a refresh token behind everybody's back; the status.
@@ -91,13 +101,27 @@ impl OidcProvider {
 
     /// Registers the client of this metadata (RFC 7591 §2), or replaces it.
     pub async fn register(&self, metadata: &Value) {
-        let request = reqwest::Client::new().put(format!("{}/clients", self.issuer));
-        let answer = request.body(metadata.to_string()).send().await.unwrap();
+        self.put("/clients", metadata.to_string()).await;
+    }
+
+    /// Access tokens last so many seconds from now on.
+    pub async fn set_lifetime(&self, seconds: u64) {
+        self.put("/lifetime", seconds.to_string()).await;
+    }
+
+    async fn put(&self, path: &str, body: String) {
+        let request = reqwest::Client::new().put(format!("{}{path}", self.issuer));
+        let answer = request.body(body).send().await.unwrap();
         assert_eq!(answer.status(), 204);
     }
 
     /// Signs alice in, with a refresh token; the answer of the token endpoint.
     pub async fn sign_in(&self, client: (&str, &str), redirect_uri: &str) -> String {
+        self.sign_in_as("alice", client, redirect_uri).await
+    }
+
+    /// The same for another user.
+    pub async fn sign_in_as(&self, user: &str, client: (&str, &str), redirect_uri: &str) -> String {
         let [verifier, challenge] = PKCE;
         let query = [
             ("client_id", client.0),
@@ -105,6 +129,7 @@ impl OidcProvider {
             ("redirect_uri", redirect_uri),
             ("scope", "openid offline_access"),
             ("prompt", "consent"),
+            ("login_hint", user),
             ("code_challenge", challenge),
             ("code_challenge_method", "S256"),
         ];

@@ -133,6 +133,8 @@ struct State {
     leases: AtomicU64,
     renewals: AtomicU64,
     releases: AtomicU64,
+    /// How many more operations are answered.
+    answers_left: AtomicU64,
     /// Each operation takes a permit and gives it back; none are left while the store hangs.
     gate: Semaphore,
     /// The same for loads only, after they have their answer.
@@ -189,6 +191,7 @@ impl Default for State {
             leases: AtomicU64::default(),
             renewals: AtomicU64::default(),
             releases: AtomicU64::default(),
+            answers_left: AtomicU64::new(u64::MAX),
             gate: Semaphore::new(OPEN),
             load_gate: Semaphore::new(OPEN),
             load_groups: AtomicU64::default(),
@@ -341,6 +344,11 @@ impl TestStore {
         self.state.gate.add_permits(OPEN);
     }
 
+    /// So many more operations are answered, and none after them.
+    pub fn hang_after(&self, operations: u64) {
+        self.state.answers_left.store(operations, Ordering::SeqCst);
+    }
+
     /// Loads that begin from now on have their answer, and wait with it.
     pub fn hang_loads(&self) {
         let permits = self.state.load_gate.try_acquire_many(OPEN as u32);
@@ -455,6 +463,14 @@ impl TestStore {
 
     async fn pass(&self, counter: &AtomicU64, count: u64) -> Result<(), StoreError> {
         counter.fetch_add(count, Ordering::SeqCst);
+        let left = &self.state.answers_left;
+        let next = |left: u64| left.checked_sub(1);
+        if left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, next)
+            .is_err()
+        {
+            std::future::pending().await
+        }
         let _permit = self.state.gate.acquire().await.expect("never closed");
         match self.state.down.load(Ordering::SeqCst) {
             true => Err(StoreError::new(StoreErrorKind::Unreachable)),

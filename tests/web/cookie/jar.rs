@@ -81,7 +81,7 @@ impl Jar {
             assert!(line.len() < 4096, "a line of {} bytes", line.len());
             let (name, rest) = line.split_once('=').unwrap();
             let value = rest.split(';').next().unwrap();
-            match line.ends_with("; Max-Age=0") {
+            match line.contains("; Max-Age=0") {
                 true => self.0.remove(name),
                 false => self.0.insert(name.into(), value.into()),
             };

@@ -4,7 +4,7 @@ mod actix;
 mod attacks;
 mod conformance;
 mod golden;
-mod jar;
+pub mod jar;
 mod playgrounds;
 mod server;
 mod sessions;

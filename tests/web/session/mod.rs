@@ -2,6 +2,7 @@
 
 mod actix;
 mod beside;
+mod beside_actix;
 mod beside_the_head;
 mod browser;
 mod cookie;
