@@ -2,7 +2,8 @@
 
 mod faults;
 mod instances;
+mod keys;
 mod mysql;
 mod postgres;
-mod server;
+pub(crate) mod server;
 mod settings;

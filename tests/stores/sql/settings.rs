@@ -48,7 +48,7 @@ async fn tables_must_be_there_and_of_this_version<S: Server>() {
         .err()
         .unwrap();
     assert!(
-        reasons(&other).contains("of version 7, and not 1"),
+        reasons(&other).contains("of version 7, and not 2"),
         "{}",
         reasons(&other)
     );

@@ -99,7 +99,7 @@ async fn write_in_transaction(
             query
                 .bind(&write.id[..])
                 .bind(&id.as_bytes()[..])
-                .bind(integer(write.record.version))
+                .bind(integer(entry.version))
                 .bind(entry.expires_at.map(time))
                 .bind(purge_hour(entry.expires_at))
                 .bind(&entry.value[..])
