@@ -74,7 +74,7 @@ async fn a_record_is_added_once_whatever_is_lost<S: Server>() {
     };
     keys.list().await.unwrap();
     for number in 10..50 {
-        let cut = Mode::CutAnswerAfter(8 * usize::from(number));
+        let cut = Mode::CutAnswerAfter(4 * usize::from(number) - 39);
         proxy.set(cut);
         assert!(keys.add(&record(number, "first")).await.unwrap());
         proxy.set(cut);
