@@ -206,8 +206,8 @@ pub enum StoreErrorKind {
     Unreachable,
     /// No answer within the timeout. A write may have been applied.
     Timeout,
-    /// The store answered with an error (read-only replica, out of memory, loading, a right that is
-    /// missing, …). It opens no circuit breaker.
+    /// The store answered with an error (read-only replica, out of memory, a full disk, loading, a right that
+    /// is missing, …). It opens no circuit breaker.
     Refused,
     /// The partition would become larger than the store takes, and nothing was changed. It opens no circuit
     /// breaker. Changes are kept, and written once later ones have made the partition smaller.

@@ -24,9 +24,9 @@ pub struct KeyRingBuilder {
 }
 
 impl KeyRing {
-    /// A ring in the store that holds what it seals (`RedisStore::keys`, `SqliteStore::keys`), for
-    /// all instances: of any number that start at once, all get the same first keys. `protector`
-    /// wraps them: keys that lie in the clear beside what they seal protect nothing.
+    /// A ring in the store that holds what it seals (`RedisStore::keys`, `SqlStore::keys`,
+    /// `SqliteStore::keys`), for all instances: of any number that start at once, all get the same first
+    /// keys. `protector` wraps them: keys that lie in the clear beside what they seal protect nothing.
     ///
     /// # Errors
     /// [`KeyRingError`] when the store cannot be asked, or a key in it cannot be unwrapped.
@@ -58,7 +58,7 @@ impl KeyRingBuilder {
     /// that one kind of protection can be replaced by another. Keys in the clear are refused.
     ///
     /// None by default: the repository then has to keep the keys secret by itself. One that keeps
-    /// them beside what they seal (`RedisStore::keys`, `SqliteStore::keys`) cannot, and needs one.
+    /// them beside what they seal, in the same store, cannot, and needs one.
     pub fn protector(mut self, protector: impl KeyProtector) -> Self {
         self.protectors.push(Arc::new(protector));
         self

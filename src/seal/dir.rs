@@ -14,7 +14,7 @@ use crate::private_file;
 
 const EXTENSION: &str = "key";
 /// More files than any ring has.
-pub(super) const MAX_RECORDS: usize = 1000;
+pub(crate) const MAX_RECORDS: usize = 1000;
 
 /// Keys as files of mode 0600, one each, in a folder of mode 0700. It needs a file system with hard
 /// links, because those are made only where there is no file of the name.

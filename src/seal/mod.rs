@@ -46,7 +46,7 @@
 //! | [`KeyRing::generate`] | memory | tests |
 //! | [`KeyRing::from_keys`], [`KeyRing::from_env`] | what the application has | a secret store that rotates by itself |
 //! | [`KeyRing::open_dir`] | files of mode 0600 | all processes of one machine, or a shared mount |
-//! | [`KeyRing::open_in_store`] | Redis, SQLite | a fleet, without another service |
+//! | [`KeyRing::open_in_store`] | Redis, PostgreSQL, MySQL, MariaDB, SQLite | a fleet, without another service |
 //! | [`KeyRing::builder`] | any [`KeyRepository`] | everything else |
 //!
 //! A ring in a repository rotates by itself:
@@ -122,6 +122,7 @@ pub use self::builder::KeyRingBuilder;
 #[cfg(feature = "protect-certificate")]
 pub use self::certificate::CertificateProtector;
 pub use self::dir::DirRepository;
+pub(crate) use self::dir::MAX_RECORDS;
 pub use self::error::{KeyRingError, KeyRingErrorKind};
 pub use self::key::{KeyId, RingKey};
 #[cfg(feature = "protect-passphrase")]

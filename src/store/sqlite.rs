@@ -54,7 +54,8 @@ const SWEEP_LIMIT: u32 = 100;
 ///
 /// The file is in WAL mode with `synchronous = NORMAL`: a commit survives the end of the process;
 /// after a power failure the file is intact, but the latest commits and sign-outs may be missing.
-/// Keep the file on a local disk; WAL does not work over network file systems.
+/// Keep the file on a local disk; WAL does not work over network file systems. While the disk is full, changes are
+/// [`Refused`](StoreErrorKind::Refused), and reads go on.
 ///
 /// The file and its side files (`-wal`, `-shm`) are for the user of this process alone. What is
 /// deleted is overwritten: when a sign-out returns, no file holds a byte of the session's tokens,

@@ -9,18 +9,26 @@ use super::found::{Depth, Found};
 use super::handle::SqlStore;
 use super::plan::Plan;
 use super::pool::Pool;
+#[cfg(feature = "seal")]
+use crate::seal::KeyRecord;
 use crate::store::{Feed, Lease, LeaseState, PartitionId};
 use crate::time::Timestamp;
 
 /// The version of the tables that this version of the crate works with.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
+
+/// Partitions on a page of a listing.
+pub(super) const PAGE: usize = 500;
 
 /// Whether tables of this version are those that are needed; `None` where there are none.
 pub(super) fn check_version(found: Option<i64>) -> sqlx::Result<()> {
     Err(unfit(match found {
         Some(VERSION) => return Ok(()),
+        Some(found @ ..VERSION) => format!(
+            "the tables are of version {found}, and {VERSION} is needed: call `migrate`, or have its `statements` run"
+        ),
         Some(found) => format!(
-            "the tables are of version {found}, and not {VERSION}: another version of tower-token-cache has made them"
+            "the tables are of version {found}, and not {VERSION}: a later version of tower-token-cache has made them"
         ),
         None => {
             "there are no tables of that name: call `migrate`, or have its `statements` run".into()
@@ -35,7 +43,7 @@ pub trait Dialect: Send + Sync + Sized + 'static {
 
     fn pool(&self) -> &Pool<Self::Connection>;
 
-    /// Makes the tables and their version. What is there stays.
+    /// Makes the tables and their version, also over those of an earlier version. What is there stays.
     fn statements(&self) -> Vec<String>;
 
     /// A connection that has nothing set up.
@@ -90,6 +98,30 @@ pub trait Dialect: Send + Sync + Sized + 'static {
         &self,
         connection: &mut Self::Connection,
         lease: &Lease,
+    ) -> impl Future<Output = sqlx::Result<bool>> + Send;
+
+    /// The ids of the partitions after this one, in their order: at most [`PAGE`].
+    fn list(
+        &self,
+        connection: &mut Self::Connection,
+        after: &[u8],
+    ) -> impl Future<Output = sqlx::Result<Vec<Vec<u8>>>> + Send;
+
+    /// The records of a key ring.
+    #[cfg(feature = "seal")]
+    fn list_keys(
+        &self,
+        connection: &mut Self::Connection,
+        namespace: &str,
+    ) -> impl Future<Output = sqlx::Result<Vec<KeyRecord>>> + Send;
+
+    /// Adds a record to a key ring; whether there was none of its name.
+    #[cfg(feature = "seal")]
+    fn add_key(
+        &self,
+        connection: &mut Self::Connection,
+        namespace: &str,
+        record: &KeyRecord,
     ) -> impl Future<Output = sqlx::Result<bool>> + Send;
 
     /// Frees some of what is over, unless another instance is at it; whether there may be more.

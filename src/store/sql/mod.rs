@@ -10,6 +10,9 @@ mod dialect;
 mod failure;
 mod found;
 mod handle;
+#[cfg(feature = "seal")]
+mod keys;
+mod movable;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod operations;
@@ -27,6 +30,8 @@ pub use self::builder::SqlStoreBuilder;
 use self::dialect::Dialect;
 use self::found::{Depth, Found};
 pub use self::handle::SqlStore;
+#[cfg(feature = "seal")]
+pub use self::keys::SqlKeys;
 #[cfg(feature = "mysql")]
 pub use self::mysql::{MySql, MySqlStore};
 use self::operations::Attempts;
@@ -41,7 +46,8 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::time::Timestamp;
 
 impl<D: Dialect> SqlStore<D> {
-    /// Makes the tables, if there are none. Instances may do so at the same time.
+    /// Makes the tables, or brings those of an earlier version up to date; what is in them stays. Instances may do so
+    /// at the same time. An instance of the earlier version makes no connection after that.
     ///
     /// It needs the right to create tables. Where only a DBA has that, [`statements`](Self::statements) are for
     /// them, and this is not called.

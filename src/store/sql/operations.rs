@@ -17,7 +17,8 @@ use crate::time::Timestamp;
 /// The attempts of one operation.
 pub(super) struct Attempts {
     retries: Retries,
-    was_cut: bool,
+    /// An answer was lost: what was asked for may have been done.
+    pub(super) was_cut: bool,
 }
 
 impl Attempts {

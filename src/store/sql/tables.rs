@@ -6,11 +6,12 @@ use crate::error::ConfigError;
 const PREFIX: &str = "token_cache_";
 
 /// What is in the schema: the tables and a function, without the prefix.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "partitions",
     "entries",
     "leases",
     "changes",
+    "keys",
     "schema",
     "tell",
 ];

@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod cas;
 pub mod client_key;
+pub mod disk;
 pub mod dropped;
 pub mod far;
 pub mod feed;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::disk::SmallDisk;
 use super::process::Process;
 use super::topologies::Certificates;
 
@@ -18,6 +19,7 @@ pub struct MariaDbServer {
     process: Process,
     port: u16,
     directory: TempDir,
+    options: Vec<String>,
 }
 
 impl MariaDbServer {
@@ -29,21 +31,31 @@ impl MariaDbServer {
     }
 
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_in(tempfile::tempdir().expect("a temporary folder"), Vec::new())
+    }
+
+    /// With all that it stores on this disk, of which it takes some 50 MiB.
+    pub fn start_on(disk: &SmallDisk) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        let data = disk.path().join("data");
+        std::fs::create_dir(&data).expect("the disk is ours");
+        std::os::unix::fs::symlink(data, directory.path().join("data"))
+            .expect("the folder is ours");
+        Self::start_in(directory, vec!["--innodb-log-file-size=8M".into()])
     }
 
     /// With these certificates, so that connections can be encrypted.
     pub fn start_encrypted(certificates: &Certificates) -> Self {
         let option =
             |option: &str, file| format!("--{option}={}", certificates.path(file).display());
-        Self::start_with(&[
+        let options = vec![
             option("ssl-cert", "server.pem"),
             option("ssl-key", "server.key"),
-        ])
+        ];
+        Self::start_in(tempfile::tempdir().expect("a temporary folder"), options)
     }
 
-    fn start_with(options: &[String]) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary folder");
+    fn start_in(directory: TempDir, options: Vec<String>) -> Self {
         let mut install = Command::new("mariadb-install-db");
         install.args([
             "--no-defaults",
@@ -54,6 +66,7 @@ impl MariaDbServer {
             "--datadir={}",
             directory.path().join("data").display()
         ));
+        install.args(options.iter().filter(|option| option.contains("innodb")));
         // A server that starts deletes the temporary tables of others in the same folder.
         install.env("TMPDIR", directory.path());
         let made = as_root(&mut install).output().expect(MISSING);
@@ -65,7 +78,7 @@ impl MariaDbServer {
         let (process, port) = (0..20)
             .find_map(|_| {
                 let port = super::free_port();
-                let mut process = spawn(port, directory.path(), options);
+                let mut process = spawn(port, directory.path(), &options);
                 listens(&mut process, port).then_some((process, port))
             })
             .expect("MariaDB found no port");
@@ -73,6 +86,7 @@ impl MariaDbServer {
             process,
             port,
             directory,
+            options,
         };
         server.query_as_root(
             "CREATE DATABASE tokens; CREATE USER tokens@'127.0.0.1' IDENTIFIED BY 'local'; \
@@ -116,7 +130,7 @@ impl MariaDbServer {
 
     /// Comes back on the same port with what it had on disk, after [`kill`](Process::kill).
     pub fn restart(&mut self) {
-        self.process = spawn(self.port, self.directory.path(), &[]);
+        self.process = spawn(self.port, self.directory.path(), &self.options);
         assert!(
             listens(&mut self.process, self.port),
             "the port is still ours"

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::disk::SmallDisk;
 use super::process::Process;
 use super::topologies::Certificates;
 
@@ -30,17 +31,34 @@ impl PostgresServer {
     }
 
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_in(folder(), None)
+    }
+
+    /// With its tables on this disk, of which it takes some 40 MiB, and its log elsewhere.
+    pub fn start_on(disk: &SmallDisk) -> Self {
+        Self::start_partly_on(disk, "data")
+    }
+
+    /// With its log on this disk, and its tables elsewhere.
+    pub fn start_with_log_on(disk: &SmallDisk) -> Self {
+        Self::start_partly_on(disk, "log")
+    }
+
+    fn start_partly_on(disk: &SmallDisk, part: &str) -> Self {
+        let directory = folder();
+        let there = disk.path().join(part);
+        std::fs::create_dir(&there).expect("the disk is ours");
+        hand_over(&there);
+        std::os::unix::fs::symlink(there, directory.path().join(part)).expect("the folder is ours");
+        Self::start_in(directory, None)
     }
 
     /// With these certificates, so that connections can be encrypted.
     pub fn start_encrypted(certificates: &Certificates) -> Self {
-        Self::start_with(Some(certificates))
+        Self::start_in(folder(), Some(certificates))
     }
 
-    fn start_with(certificates: Option<&Certificates>) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary folder");
-        hand_over(directory.path());
+    fn start_in(directory: TempDir, certificates: Option<&Certificates>) -> Self {
         let data = directory.path().join("data");
         let mut init = as_user(&binary("initdb"));
         init.args([
@@ -52,8 +70,9 @@ impl PostgresServer {
             "-E",
             "UTF8",
             "--no-locale",
-            "-D",
+            "-X",
         ]);
+        init.arg(directory.path().join("log")).arg("-D");
         assert!(quiet(init.arg(&data)), "initdb has failed");
         // One user has a password, so that it can be wrong.
         let access = data.join("pg_hba.conf");
@@ -98,8 +117,7 @@ impl PostgresServer {
 
     /// A standby that has all that this server acknowledges from now on.
     pub fn standby(&self) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary folder");
-        hand_over(directory.path());
+        let directory = folder();
         let mut copy = as_user(&binary("pg_basebackup"));
         copy.args([
             "-h",
@@ -303,6 +321,12 @@ fn as_user(program: &Path) -> Command {
         .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
         .arg(program);
     command
+}
+
+fn folder() -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    hand_over(directory.path());
+    directory
 }
 
 fn hand_over(directory: &Path) {

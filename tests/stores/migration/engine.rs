@@ -1,4 +1,4 @@
-//! Caches on the stores, as a site deploys them: from Redis to a file.
+//! Caches on the stores, as a site deploys them: from Redis to a file, or to a SQL database.
 
 use common::eventually;
 use common::redis::RedisServer;
@@ -9,17 +9,59 @@ use tower_token_cache::{
 };
 
 use super::*;
+use crate::sql::server::{PATIENCE, Server, on_both};
 
-struct Site {
-    server: RedisServer,
-    directory: TempDir,
+on_both! {
+    nobody_is_signed_out_by_a_move_to_it
+    sign_outs_of_many_hold_in_both
+    a_refresh_token_is_redeemed_once_during_a_move_to_it
 }
 
-impl Site {
-    fn new() -> Self {
+/// Where a site moves to.
+trait Target: Sized {
+    async fn new() -> Self;
+    /// The store, as another instance opens it.
+    async fn open(&self) -> impl Movable;
+}
+
+struct File(TempDir);
+
+impl Target for File {
+    async fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    async fn open(&self) -> impl Movable {
+        let path = self.0.path().join("tokens.db");
+        SqliteStore::open(path).await.unwrap()
+    }
+}
+
+struct Tables<S>(Arc<S>, String);
+
+impl<S: Server> Target for Tables<S> {
+    async fn new() -> Self {
+        let server = S::shared();
+        let (_, prefix) = server.store(PATIENCE).await;
+        Self(server, prefix)
+    }
+
+    async fn open(&self) -> impl Movable {
+        S::build(&self.0.url(), &self.1, PATIENCE).unwrap()
+    }
+}
+
+/// A site in a Redis, which moves.
+struct Site<T> {
+    server: RedisServer,
+    target: T,
+}
+
+impl<T: Target> Site<T> {
+    async fn new() -> Self {
         Self {
             server: RedisServer::start(),
-            directory: tempfile::tempdir().unwrap(),
+            target: T::new().await,
         }
     }
 
@@ -27,9 +69,8 @@ impl Site {
         RedisStore::connect(self.server.url()).await.unwrap()
     }
 
-    async fn new_store(&self) -> SqliteStore {
-        let path = self.directory.path().join("tokens.db");
-        SqliteStore::open(path).await.unwrap()
+    async fn new_store(&self) -> impl Movable {
+        self.target.open().await
     }
 
     async fn before(&self) -> TokenCache {
@@ -87,10 +128,18 @@ async fn sign_in(cache: &TokenCache, id: &str, text: &str) {
     common::assert_stored(tokens.commit().await.unwrap());
 }
 
-/// All steps, with two instances at each time.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_signed_out_by_a_move() {
-    let site = Site::new();
+    moves_in_steps::<File>().await;
+}
+
+async fn nobody_is_signed_out_by_a_move_to_it<S: Server>() {
+    moves_in_steps::<Tables<S>>().await;
+}
+
+/// All steps, with two instances at each time.
+async fn moves_in_steps<T: Target>() {
+    let site = Site::<T>::new().await;
     let before = site.before().await;
     sign_in(&before, "ada", "first").await;
     sign_in(&before, "bob", "bob's").await;
@@ -135,10 +184,18 @@ async fn nobody_is_signed_out_by_a_move() {
     after.shutdown(Duration::from_secs(5)).await;
 }
 
-/// Of a user, and of everybody: the numbers move, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn sign_outs_of_many_hold_on_both_sides() {
-    let site = Site::new();
+    signs_many_out::<File>().await;
+}
+
+async fn sign_outs_of_many_hold_in_both<S: Server>() {
+    signs_many_out::<Tables<S>>().await;
+}
+
+/// Of a user, and of everybody: the numbers move, too.
+async fn signs_many_out<T: Target>() {
+    let site = Site::<T>::new().await;
     let (following, moving) = (site.following().await, site.moving().await);
     for id in ["ada 1", "ada 2"] {
         sign_in(&following, id, "ada's").await;
@@ -169,11 +226,19 @@ async fn sign_outs_of_many_hold_on_both_sides() {
     }
 }
 
-/// Instances of all steps keep each other from redeeming a refresh token twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_token_is_redeemed_once_during_a_move() {
+    redeems_once::<File>().await;
+}
+
+async fn a_refresh_token_is_redeemed_once_during_a_move_to_it<S: Server>() {
+    redeems_once::<Tables<S>>().await;
+}
+
+/// Instances of all steps keep each other from redeeming a refresh token twice.
+async fn redeems_once<T: Target>() {
     for pair in 0..3 {
-        let site = Site::new();
+        let site = Site::<T>::new().await;
         let first = site.before().await;
         let tokens = first.tokens(session("ada"));
         let set = TokenSet::from(token("old")).with_refresh_token("r1");

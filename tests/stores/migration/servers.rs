@@ -6,6 +6,15 @@ use tempfile::TempDir;
 use tower_token_cache::{MemcachedStore, RedisStore, SqliteStore};
 
 use super::*;
+use crate::sql::server::{PATIENCE, Server, on_both};
+
+on_both! {
+    it_is_movable
+    a_fleet_between_redis_and_it_conforms
+    a_fleet_between_it_and_redis_conforms
+    everything_moves_from_redis_to_it
+    everything_moves_from_it_to_sqlite
+}
 
 async fn redis() -> (RedisServer, RedisStore) {
     let server = RedisServer::start();
@@ -35,6 +44,24 @@ async fn redis_is_movable() {
 async fn memcached_is_movable() {
     let (_server, store) = memcached().await;
     conformance::movable(&Harness::real_time(store)).await;
+}
+
+async fn it_is_movable<S: Server>() {
+    let server = S::shared();
+    let (store, _) = server.store(PATIENCE).await;
+    conformance::movable(&Harness::real_time(store)).await;
+}
+
+async fn a_fleet_between_redis_and_it_conforms<S: Server>() {
+    let (server, (_redis, redis)) = (S::shared(), redis().await);
+    let (store, _) = server.store(PATIENCE).await;
+    conformance::all(&Harness::real_time(Fleet::new(redis, store))).await;
+}
+
+async fn a_fleet_between_it_and_redis_conforms<S: Server>() {
+    let (server, (_redis, redis)) = (S::shared(), redis().await);
+    let (store, _) = server.store(PATIENCE).await;
+    conformance::all(&Harness::real_time(Fleet::new(store, redis))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,6 +111,29 @@ where
     assert_eq!(value(&new, "large").await.map(|it| it.len()), Some(300_000));
     let again = move_all(&store).await;
     assert_eq!((again.moved, again.done, again.passes), (0, true, 1));
+}
+
+async fn everything_moves_from_redis_to_it<S: Server>() {
+    let (server, (_redis, redis)) = (S::shared(), redis().await);
+    let (store, _) = server.store(PATIENCE).await;
+    moves_everything(redis, store).await;
+}
+
+async fn everything_moves_from_it_to_sqlite<S: Server>() {
+    let (server, (_directory, sqlite)) = (S::shared(), sqlite().await);
+    let (store, _) = server.store(PATIENCE).await;
+    moves_everything(store, sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_moves_from_postgres_to_mariadb() {
+    let (old, new) = (
+        common::postgres::PostgresServer::shared(),
+        common::mariadb::MariaDbServer::shared(),
+    );
+    let (old, _) = Server::store(&*old, PATIENCE).await;
+    let (new, _) = Server::store(&*new, PATIENCE).await;
+    moves_everything(old, new).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ mod canary;
 mod migration;
 mod plaintext;
 mod protection_of_keys;
-mod repositories;
+pub(crate) mod repositories;
 mod rotation;
 
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ async fn store_token(cache: &TokenCache, key: &PartitionKey, name: &str, text: &
     assert_stored(tokens.commit().await.unwrap());
 }
 
-fn key(byte: u8) -> RingKey {
+pub(crate) fn key(byte: u8) -> RingKey {
     RingKey::from_bytes([byte; 32])
 }
 

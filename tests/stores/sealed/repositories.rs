@@ -15,7 +15,7 @@ use super::*;
 const INSTANCES: usize = 20;
 
 /// What a ring calls a partition, under the namespace's number 1.
-async fn name(ring: &KeyRing) -> PartitionId {
+pub(crate) async fn name(ring: &KeyRing) -> PartitionId {
     let store = TestStore::default();
     sealed(store.clone(), ring)
         .partition_id(&user("ada"))
@@ -30,7 +30,7 @@ async fn name(ring: &KeyRing) -> PartitionId {
 }
 
 /// All have the same keys, active and names.
-async fn assert_agree(rings: &[KeyRing]) {
+pub(crate) async fn assert_agree(rings: &[KeyRing]) {
     let active: HashSet<KeyId> = rings.iter().map(KeyRing::active).collect();
     assert_eq!((rings.len(), active.len()), (INSTANCES, 1));
     let mut names = HashSet::new();
@@ -41,7 +41,7 @@ async fn assert_agree(rings: &[KeyRing]) {
     assert!(rings.iter().all(|ring| ring.keys().len() == 1));
 }
 
-async fn opened(repository: impl KeyRepository + Clone) -> Vec<KeyRing> {
+pub(crate) async fn opened(repository: impl KeyRepository + Clone) -> Vec<KeyRing> {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..INSTANCES {
         let repository = repository.clone();

@@ -87,8 +87,25 @@ async fn a_row_that_another_holds_costs_its_own_partition_alone<S: Server>() {
             .await
             .unwrap();
     }
+    let others: Vec<_> = (0..12)
+        .map(|number| partition(&format!("free {number}")))
+        .collect();
+    let group = |id, is_put: bool| -> Vec<_> {
+        let each = others.iter().map(|partition| {
+            let mut commit = commit_of(partition, [id; 8], 1, "value");
+            commit.changes[0].put.take_if(|_| !is_put);
+            commit
+        });
+        each.collect()
+    };
+    for outcome in store.commit(&group(1, true)).await {
+        version(outcome);
+    }
     let id = hex(&held, &server.url());
-    let holds = format!("BEGIN; SELECT 1 FROM {prefix}partitions WHERE id = {id} FOR UPDATE");
+    let holds = format!(
+        "BEGIN; SELECT 1 FROM {prefix}partitions WHERE id = {id} FOR UPDATE; \
+         SELECT 1 FROM {prefix}entries WHERE partition_id = {id} FOR UPDATE"
+    );
     let foreign = Foreign::after(&*server, &holds);
     let asked = Instant::now();
     let late = send(&store, &commit_of(&held, [2; 8], 1, "value"))
@@ -100,6 +117,12 @@ async fn a_row_that_another_holds_costs_its_own_partition_alone<S: Server>() {
         version(send(&store, &commit_of(&free, [2; 8], 1, "value")).await),
         2
     );
+    // What is removed is found by its key, also in small tables.
+    for outcome in store.commit(&group(2, false)).await {
+        assert_eq!(version(outcome), 2);
+    }
+    let ended = store.clear(&free, None, CommitId([3; 8])).await.unwrap();
+    assert!(ended.ended);
     assert_eq!(
         load_one(&store, &held).await.unwrap().version,
         1,

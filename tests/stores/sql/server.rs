@@ -6,19 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use common::disk::SmallDisk;
 use common::mariadb::MariaDbServer;
 use common::postgres::PostgresServer;
 use common::process::Process;
-use tower_token_cache::store::{Commit, Outcome, PartitionId};
-use tower_token_cache::{ConfigError, MySqlStore, PostgresStore, StoreError, TokenStore};
+use tower_token_cache::seal::KeyRepository;
+use tower_token_cache::store::{Commit, Listed, Movable, Outcome, PartitionId, SqlKeys};
+use tower_token_cache::{
+    ConfigError, MySql, MySqlStore, Postgres, PostgresStore, StoreError, TokenStore,
+};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server and the stores in it.
 pub(crate) trait Server: Send + Sync + Sized + 'static {
-    type Store: TokenStore + Clone;
+    type Store: Movable + Listed + Clone;
+    type Keys: KeyRepository + Clone;
 
     fn start() -> Self;
+    /// With its tables on this disk.
+    fn start_on(disk: &SmallDisk) -> Self;
     fn shared() -> Arc<Self>;
     fn url(&self) -> String;
     fn query(&self, sql: &str) -> Vec<String>;
@@ -37,6 +44,7 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
     ) -> impl Future<Output = Result<Self::Store, ConfigError>> + Send;
     fn migrate(store: &Self::Store) -> impl Future<Output = Result<(), StoreError>> + Send;
     fn statements(store: &Self::Store) -> Vec<String>;
+    fn keys(store: &Self::Store, namespace: &str) -> Self::Keys;
 
     /// A store with tables of its own; their prefix.
     fn store(&self, timeout: Duration) -> impl Future<Output = (Self::Store, String)> + Send {
@@ -56,12 +64,17 @@ pub(crate) fn new_prefix() -> String {
 }
 
 macro_rules! server {
-    ($server:ty, $store:ident, $client:expr, $hang:expr, $wake:expr, $kill:expr) => {
+    ($server:ty, $store:ident, $dialect:ident, $client:expr, $hang:expr, $wake:expr, $kill:expr) => {
         impl Server for $server {
             type Store = $store;
+            type Keys = SqlKeys<$dialect>;
 
             fn start() -> Self {
                 Self::start()
+            }
+
+            fn start_on(disk: &SmallDisk) -> Self {
+                Self::start_on(disk)
             }
 
             fn shared() -> Arc<Self> {
@@ -117,6 +130,10 @@ macro_rules! server {
             fn statements(store: &$store) -> Vec<String> {
                 store.statements()
             }
+
+            fn keys(store: &$store, namespace: &str) -> SqlKeys<$dialect> {
+                store.keys(namespace)
+            }
         }
     };
 }
@@ -124,6 +141,7 @@ macro_rules! server {
 server!(
     MariaDbServer,
     MySqlStore,
+    MySql,
     MariaDbServer::session,
     |server: &MariaDbServer| Process::hang(server),
     |server: &MariaDbServer| Process::wake(server),
@@ -132,6 +150,7 @@ server!(
 server!(
     PostgresServer,
     PostgresStore,
+    Postgres,
     |server: &PostgresServer| server.psql("tokens"),
     PostgresServer::hang,
     PostgresServer::wake,

@@ -8,10 +8,13 @@ use common::mariadb::MariaDbServer;
 use common::postgres::PostgresServer;
 use common::store::{commit_of, load_one};
 use common::topologies::Certificates;
+use tower_token_cache::seal::KeyRepository;
 use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::{
-    ConfigError, MySqlStore, PostgresStore, Secret, StoreError, StoreErrorKind, TokenStore,
+    ConfigError, KeyRing, MySqlStore, PostgresStore, Secret, StoreError, StoreErrorKind, TokenStore,
 };
+
+use crate::sealed::key;
 
 use super::server::{PATIENCE, Server, new_prefix, on_both, partition, reasons, send, version};
 
@@ -48,7 +51,7 @@ async fn tables_must_be_there_and_of_this_version<S: Server>() {
         .err()
         .unwrap();
     assert!(
-        reasons(&other).contains("of version 7, and not 1"),
+        reasons(&other).contains("of version 7, and not 2"),
         "{}",
         reasons(&other)
     );
@@ -156,7 +159,7 @@ async fn postgres_needs_no_more_rights_than_those() {
     server.query(
         "GRANT USAGE ON SCHEMA auth TO secure; GRANT SELECT ON auth.token_cache_schema TO secure; \
          GRANT SELECT, INSERT, UPDATE, DELETE ON auth.token_cache_partitions, auth.token_cache_entries, \
-         auth.token_cache_leases TO secure",
+         auth.token_cache_leases TO secure; GRANT SELECT, INSERT ON auth.token_cache_keys TO secure",
     );
     let url = server.url().replace("tokens@", "secure:wrong@");
     let wrong = PostgresStore::builder(&url)
@@ -173,6 +176,7 @@ async fn postgres_needs_no_more_rights_than_those() {
     let builder = PostgresStore::builder(&url).schema("auth").connections(1);
     let store = builder.credentials(source).build().unwrap();
     conformance::values_come_back_as_they_were(&Harness::real_time(store.clone())).await;
+    keeps_keys(store.keys("ttc")).await;
     server.query("ALTER ROLE secure PASSWORD 'second'");
     server.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'secure'");
     works(&store).await;
@@ -201,6 +205,7 @@ async fn mariadb_needs_no_more_rights_than_those() {
         ("SELECT, INSERT, UPDATE, DELETE", "entries"),
         ("SELECT, INSERT, UPDATE, DELETE", "leases"),
         ("SELECT, INSERT, DELETE", "changes"),
+        ("SELECT, INSERT", "keys"),
     ] {
         grants += &format!("GRANT {rights} ON tokens.token_cache_{table} TO secure@'127.0.0.1';");
     }
@@ -221,6 +226,7 @@ async fn mariadb_needs_no_more_rights_than_those() {
     let builder = MySqlStore::builder(url("wrong")).connections(1);
     let store = builder.credentials(source).build().unwrap();
     works(&store).await;
+    keeps_keys(store.keys("ttc")).await;
     server.query_as_root("ALTER USER secure@'127.0.0.1' IDENTIFIED BY 'second'");
     let sessions = "SELECT id FROM information_schema.processlist WHERE user = 'secure'";
     let end_all = async || {
@@ -263,6 +269,13 @@ async fn works(store: &impl TokenStore) {
         .clear(&name, None, tower_token_cache::store::CommitId([9; 8]))
         .await
         .unwrap();
+}
+
+async fn keeps_keys(repository: impl KeyRepository) {
+    let ring = KeyRing::open_in_store(repository, key(1)).await.unwrap();
+    ring.rotate().await.unwrap();
+    ring.refresh().await.unwrap();
+    assert_eq!(ring.keys().len(), 2);
 }
 
 /// Encrypted, to a server that is known by its certificate, and to no other.

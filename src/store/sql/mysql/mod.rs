@@ -3,6 +3,7 @@
 mod changes;
 mod feed;
 mod leases;
+mod purge;
 mod statements;
 mod write;
 
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
-use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError};
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row};
 
 use self::statements::Statements;
@@ -25,6 +26,8 @@ use super::plan::Plan;
 use super::pool::Pool;
 use super::url;
 use crate::error::{ConfigError, StoreErrorKind};
+#[cfg(feature = "seal")]
+use crate::seal::{KeyRecord, MAX_RECORDS};
 use crate::store::columns::Columns;
 use crate::store::{Feed, Lease, LeaseState, PartitionId};
 use crate::time::Timestamp;
@@ -34,7 +37,7 @@ const URL_OPTIONS: [&str; 9] = [
     "sslmode", "ssl-mode", "sslca", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key", "socket",
 ];
 
-/// A store in MySQL 8 or MariaDB 10.5 and later, with InnoDB (tested with MariaDB 10.11): four tables, and one
+/// A store in MySQL 8 or MariaDB 10.5 and later, with InnoDB (tested with MariaDB 10.11): a few tables, and one
 /// transaction per group of commits.
 ///
 /// ```no_run
@@ -89,6 +92,10 @@ const URL_OPTIONS: [&str; 9] = [
 /// - `innodb_flush_log_at_trx_commit = 1`, the default: with another value an acknowledged sign-out can be lost with a
 ///   crash. With asynchronous replication, what was acknowledged just before a failover may be missing after it.
 ///
+/// While its disk is full, changes are [`Refused`](StoreErrorKind::Refused), and reads go on. A value of more than 8 KB that
+/// finds no room ends MariaDB 10.11 itself: InnoDB cannot undo what it has begun. Nothing that was acknowledged is lost,
+/// and all works again when there is room and it runs.
+///
 /// What is deleted stays in pages and logs of the server for a while, and in backups: seal what is stored
 /// ([`key_ring`](crate::Builder::key_ring)).
 ///
@@ -102,6 +109,8 @@ const URL_OPTIONS: [&str; 9] = [
 /// GRANT SELECT, INSERT, UPDATE, DELETE ON app.token_cache_entries TO tokens;
 /// GRANT SELECT, INSERT, UPDATE, DELETE ON app.token_cache_leases TO tokens;
 /// GRANT SELECT, INSERT, DELETE ON app.token_cache_changes TO tokens;
+/// -- with a key ring in `keys`:
+/// GRANT SELECT, INSERT ON app.token_cache_keys TO tokens;
 /// ```
 ///
 /// To make them, it needs `CREATE`, `REFERENCES`, and `INSERT` on `token_cache_schema`.
@@ -153,17 +162,6 @@ impl MySql {
             packet: AtomicU64::new(1 << 20),
         })
     }
-
-    /// Frees one batch of each kind; whether one was full.
-    async fn purge_rows(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
-        let mut full = false;
-        for purge in &self.statements.purge {
-            let purge = sqlx::query(AssertSqlSafe(purge.clone()));
-            let freed = purge.execute(&mut *connection).await?.rows_affected();
-            full |= freed >= statements::BATCH;
-        }
-        Ok(full)
-    }
 }
 
 impl Dialect for MySql {
@@ -193,10 +191,7 @@ impl Dialect for MySql {
     ) -> sqlx::Result<()> {
         let rows = sqlx::raw_sql(AssertSqlSafe(self.statements.prepare(timeout)));
         let rows = rows.fetch_all(&mut *connection).await?;
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        if row.try_get::<i64, _>("read_only")? != 0 {
-            return Err(read_only());
-        }
+        let row = checked(&rows)?.first().ok_or(sqlx::Error::RowNotFound)?;
         let tables = row.try_get::<i64, _>("tables")? > 0;
         let version = match tables {
             true => {
@@ -237,11 +232,8 @@ impl Dialect for MySql {
             query = query.bind(&ids[place.min(ids.len() - 1)].digest()[..]);
         }
         let rows = query.fetch_all(connection).await?;
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        if row.try_get::<i64, _>("read_only")? != 0 {
-            return Err(read_only());
-        }
-        let now = row.time("moment").ok().flatten();
+        let row = checked(&rows)?.first();
+        let now = row.and_then(|row| row.time("moment").ok().flatten());
         let now = now.ok_or(sqlx::Error::RowNotFound)?;
         Ok((now, Found::all(ids, &rows, depth, now)))
     }
@@ -281,18 +273,59 @@ impl Dialect for MySql {
         leases::release(&self.statements, connection, lease).await
     }
 
-    async fn purge(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
-        let lock = "SELECT GET_LOCK(?, 0)";
-        let lock = sqlx::query_scalar(lock).bind(&self.statements.lock);
-        let locked: Option<i64> = lock.fetch_one(&mut *connection).await?;
-        if locked != Some(1) {
-            return Ok(false);
+    async fn list(
+        &self,
+        connection: &mut MySqlConnection,
+        after: &[u8],
+    ) -> sqlx::Result<Vec<Vec<u8>>> {
+        let list = sqlx::query(self.statements.list()).bind(after);
+        let rows = list.fetch_all(connection).await?;
+        let ids = checked(&rows)?.iter().map(|row| row.try_get("id"));
+        let ids: Vec<Option<Vec<u8>>> = ids.collect::<sqlx::Result<_>>()?;
+        Ok(ids.into_iter().flatten().collect())
+    }
+
+    #[cfg(feature = "seal")]
+    async fn list_keys(
+        &self,
+        connection: &mut MySqlConnection,
+        namespace: &str,
+    ) -> sqlx::Result<Vec<KeyRecord>> {
+        let list = sqlx::query(self.statements.list_keys())
+            .bind(namespace.as_bytes())
+            .bind(1 + MAX_RECORDS as u64);
+        let rows = list.fetch_all(connection).await?;
+        let mut records = Vec::with_capacity(rows.len());
+        for row in checked(&rows)? {
+            let name = row.try_get::<Option<Vec<u8>>, _>("name")?;
+            // What is not a name was made by hand, and none where there are no keys.
+            if let Some(Ok(name)) = name.map(String::from_utf8) {
+                records.push(KeyRecord::new(name, row.try_get::<Vec<u8>, _>("content")?));
+            }
         }
-        let purged = self.purge_rows(&mut *connection).await;
-        // Also after a failure: the connection goes back to the pool, and the lock is the connection's.
-        let release = sqlx::query("DO RELEASE_LOCK(?)").bind(&self.statements.lock);
-        release.execute(connection).await?;
-        purged
+        Ok(records)
+    }
+
+    #[cfg(feature = "seal")]
+    async fn add_key(
+        &self,
+        connection: &mut MySqlConnection,
+        namespace: &str,
+        record: &KeyRecord,
+    ) -> sqlx::Result<bool> {
+        let add = sqlx::query(self.statements.add_key())
+            .bind(namespace.as_bytes())
+            .bind(record.name.as_bytes())
+            .bind(&record.content[..]);
+        match add.execute(connection).await {
+            Ok(_) => Ok(true),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn purge(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
+        purge::purge(&self.statements, connection).await
     }
 
     fn verdict(error: &dyn DatabaseError) -> Verdict {
@@ -322,6 +355,16 @@ impl Dialect for MySql {
         (options.get_host(), options.get_port(), options.get_socket()).hash(&mut hasher);
         (options.get_database(), &self.statements.lock).hash(&mut hasher);
         hasher.finish()
+    }
+}
+
+/// The rows, if the server that they are of is none that may be behind another one.
+fn checked(rows: &[MySqlRow]) -> sqlx::Result<&[MySqlRow]> {
+    match rows.first().map(|row| row.try_get::<i64, _>("read_only")) {
+        Some(Ok(0)) => Ok(rows),
+        Some(Ok(_)) => Err(read_only()),
+        Some(Err(error)) => Err(error),
+        None => Err(sqlx::Error::RowNotFound),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 
-use crate::store::sql::dialect::VERSION;
+use crate::store::sql::dialect::{PAGE, VERSION};
 use crate::store::sql::found::Depth;
 use crate::store::sql::tables::Tables;
 
@@ -16,14 +16,11 @@ pub(super) const NOW: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMES
 const READ_ONLY: &str =
     "GREATEST(CAST(@@global.read_only AS SIGNED), CAST(@@innodb_read_only AS SIGNED))";
 
-/// How many rows of each table a sweep frees at once, so that none takes long.
-pub(super) const BATCH: u64 = 500;
-
 /// How many changes are kept at least, and for how long, in milliseconds.
 pub(super) const KEPT: u64 = 10_000;
-const KEPT_FOR: u64 = 120_000;
+pub(super) const KEPT_FOR: u64 = 120_000;
 
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS {schema} (version BIGINT PRIMARY KEY) ENGINE = InnoDB",
     "CREATE TABLE IF NOT EXISTS {partitions} (
     id VARBINARY(32) NOT NULL PRIMARY KEY,
@@ -64,18 +61,16 @@ const TABLES: [&str; 5] = [
     partition_id VARBINARY(32) NOT NULL,
     at BIGINT NOT NULL DEFAULT ({now})
 ) ENGINE = InnoDB",
+    "CREATE TABLE IF NOT EXISTS {keys} (
+    namespace VARBINARY(255) NOT NULL,
+    name VARBINARY(255) NOT NULL,
+    content BLOB NOT NULL,
+    PRIMARY KEY (namespace, name)
+) ENGINE = InnoDB",
 ];
 
 const RECORD: &str = "p.id, p.stamp, p.generation, p.version, p.created_at, p.cleared_at, \
     p.hard_end, p.sliding, p.idle_end, p.last_expiry, p.recent";
-
-const PURGE: [&str; 4] = [
-    "DELETE FROM {partitions} WHERE purge_hour <= ({now}) DIV 3600000 ORDER BY purge_hour, id LIMIT {batch}",
-    "DELETE FROM {entries} WHERE purge_hour <= ({now}) DIV 3600000 ORDER BY purge_hour, partition_id, entry_id LIMIT {batch}",
-    "DELETE FROM {leases} WHERE ends_at <= ({now}) ORDER BY ends_at, partition_id, entry_id LIMIT {batch}",
-    "DELETE FROM {changes} WHERE number <= (SELECT * FROM (SELECT MAX(number) - {kept} FROM {changes}) latest) \
-     AND at < ({now}) - {kept_for} ORDER BY number LIMIT {batch}",
-];
 
 pub(super) struct Statements {
     names: Tables,
@@ -84,7 +79,6 @@ pub(super) struct Statements {
     /// The name of the lock of sweeps.
     pub(super) lock: String,
     pub(super) version: Arc<str>,
-    pub(super) purge: Vec<Arc<str>>,
 }
 
 impl Statements {
@@ -98,7 +92,6 @@ impl Statements {
             // Of at most 64 characters, and in all databases of the server the same.
             lock: tables.plain("sweep"),
             version: fill("SELECT version FROM {schema} ORDER BY version DESC LIMIT 1").into(),
-            purge: PURGE.iter().map(|purge| fill(purge).into()).collect(),
             names,
         }
     }
@@ -131,6 +124,28 @@ impl Statements {
         )
     }
 
+    /// The ids after this one, and whether the server may be behind another one.
+    pub(super) fn list(&self) -> AssertSqlSafe<String> {
+        AssertSqlSafe(self.fill(&format!(
+            "SELECT s.read_only, p.id FROM (SELECT {READ_ONLY} AS read_only) s LEFT JOIN \
+             (SELECT id FROM {{partitions}} WHERE id > ? ORDER BY id LIMIT {PAGE}) p ON 1 = 1 ORDER BY p.id"
+        )))
+    }
+
+    /// The records of a namespace, and whether the server may be behind another one.
+    #[cfg(feature = "seal")]
+    pub(super) fn list_keys(&self) -> AssertSqlSafe<String> {
+        AssertSqlSafe(self.fill(&format!(
+            "SELECT s.read_only, k.name, k.content FROM (SELECT {READ_ONLY} AS read_only) s \
+             LEFT JOIN {{keys}} k ON k.namespace = ? LIMIT ?"
+        )))
+    }
+
+    #[cfg(feature = "seal")]
+    pub(super) fn add_key(&self) -> AssertSqlSafe<String> {
+        AssertSqlSafe(self.fill("INSERT INTO {keys} (namespace, name, content) VALUES (?, ?, ?)"))
+    }
+
     pub(super) fn read(&self, depth: Depth, places: usize) -> AssertSqlSafe<String> {
         let head = ", e.entry_id, e.version AS entry_version, e.expires_at";
         let join = " LEFT JOIN {entries} e ON e.partition_id = p.id";
@@ -149,12 +164,7 @@ impl Statements {
 }
 
 fn fill(names: &Tables, statement: &str) -> String {
-    let statement = statement
-        .replace("{now}", NOW)
-        .replace("{kept}", &KEPT.to_string())
-        .replace("{kept_for}", &KEPT_FOR.to_string())
-        .replace("{batch}", &BATCH.to_string());
-    names.fill(&statement, '`')
+    names.fill(&statement.replace("{now}", NOW), '`')
 }
 
 /// So many, with commas between them.

@@ -18,6 +18,8 @@ use crate::time::millis;
 const ROW: u64 = 256;
 /// Rows of one statement: a statement has up to 65,535 places.
 const MOST_ROWS: usize = 4000;
+/// Entries that are removed at once: a packet takes them in any case.
+const MOST_REMOVED: usize = 1000;
 
 const RECORD: &str = "id, stamp, generation, version, created_at, cleared_at, hard_end, sliding, idle_end, \
     last_expiry, recent, purge_hour";
@@ -77,16 +79,15 @@ async fn write_in_transaction(
         .iter()
         .flat_map(|write| write.removed.iter().map(|name| (&write.id, name)))
         .collect();
-    for some in removed.chunks(MOST_ROWS) {
-        let statement = format!(
-            "DELETE FROM {{entries}} WHERE (partition_id, entry_id) IN ({})",
-            places_of("(?, ?)", some.len())
-        );
-        let query = sqlx::query(AssertSqlSafe(statements.fill(&statement)));
-        let query = some.iter().fold(query, |query, (id, name)| {
-            query.bind(&id[..]).bind(&name[..])
+    for some in removed.chunks(MOST_REMOVED) {
+        // Each by its key. A list of keys may have the optimizer read the whole table, and wait for rows of others.
+        let each = some.iter().map(|(id, name)| {
+            let (id, name) = (literal(&id[..]), literal(name));
+            format!("DELETE FROM {{entries}} WHERE partition_id = {id} AND entry_id = {name}")
         });
-        query.execute(&mut *connection).await?;
+        let delete = statements.fill(&each.collect::<Vec<_>>().join("; "));
+        let delete = sqlx::raw_sql(AssertSqlSafe(delete));
+        delete.execute(&mut *connection).await?;
     }
     for some in packets(&writes, packet)? {
         let statement = format!(
@@ -99,7 +100,7 @@ async fn write_in_transaction(
             query
                 .bind(&write.id[..])
                 .bind(&id.as_bytes()[..])
-                .bind(integer(write.record.version))
+                .bind(integer(entry.version))
                 .bind(entry.expires_at.map(time))
                 .bind(purge_hour(entry.expires_at))
                 .bind(&entry.value[..])

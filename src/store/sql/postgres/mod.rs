@@ -24,6 +24,8 @@ use super::plan::Plan;
 use super::pool::Pool;
 use super::url;
 use crate::error::{ConfigError, StoreErrorKind};
+#[cfg(feature = "seal")]
+use crate::seal::{KeyRecord, MAX_RECORDS};
 use crate::store::columns::Columns;
 use crate::store::{Feed, Lease, LeaseState, PartitionId};
 use crate::time::Timestamp;
@@ -46,7 +48,7 @@ const URL_OPTIONS: [&str; 14] = [
     "application_name",
 ];
 
-/// A store in PostgreSQL 14 or later (tested with 15): three tables, and one statement per group of commits.
+/// A store in PostgreSQL 14 or later (tested with 15): a few tables, and one statement per group of commits.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -95,6 +97,10 @@ const URL_OPTIONS: [&str; 14] = [
 ///   sign-out would be lost with a crash. With asynchronous replication, what was acknowledged just before a failover,
 ///   a sign-out included, may be missing after it.
 ///
+/// While its disk is full, changes are [`Refused`](StoreErrorKind::Refused), and reads go on. Where there is no room for
+/// its write-ahead log, the server itself may end. Nothing that was acknowledged is lost, and all works again when there is
+/// room and it runs.
+///
 /// What is deleted stays in dead rows until `VACUUM`, in the write-ahead log, and in backups: seal what is stored
 /// ([`key_ring`](crate::Builder::key_ring)). Rows are updated in place (HOT) where possible: pages have room for that
 /// (`fillfactor`), and no index changes with a use of a session. Where thousands of sessions change each second, let
@@ -109,6 +115,8 @@ const URL_OPTIONS: [&str; 14] = [
 /// GRANT USAGE ON SCHEMA public TO tokens;
 /// GRANT SELECT ON token_cache_schema TO tokens;
 /// GRANT SELECT, INSERT, UPDATE, DELETE ON token_cache_partitions, token_cache_entries, token_cache_leases TO tokens;
+/// -- with a key ring in `keys`:
+/// GRANT SELECT, INSERT ON token_cache_keys TO tokens;
 /// ```
 ///
 /// To make them, it needs `CREATE` on the schema, and the language `plpgsql`, for the trigger that tells what changes.
@@ -264,6 +272,44 @@ impl Dialect for Postgres {
         lease: &Lease,
     ) -> sqlx::Result<bool> {
         leases::release(&self.statements, connection, lease).await
+    }
+
+    async fn list(
+        &self,
+        connection: &mut PgConnection,
+        after: &[u8],
+    ) -> sqlx::Result<Vec<Vec<u8>>> {
+        let list = sqlx::query_scalar(self.statements.list()).bind(after);
+        list.fetch_all(connection).await
+    }
+
+    #[cfg(feature = "seal")]
+    async fn list_keys(
+        &self,
+        connection: &mut PgConnection,
+        namespace: &str,
+    ) -> sqlx::Result<Vec<KeyRecord>> {
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(self.statements.list_keys())
+            .bind(namespace)
+            .bind(1 + MAX_RECORDS as i64)
+            .fetch_all(connection)
+            .await?;
+        let record = |(name, content)| KeyRecord::new(name, content);
+        Ok(rows.into_iter().map(record).collect())
+    }
+
+    #[cfg(feature = "seal")]
+    async fn add_key(
+        &self,
+        connection: &mut PgConnection,
+        namespace: &str,
+        record: &KeyRecord,
+    ) -> sqlx::Result<bool> {
+        let add = sqlx::query(self.statements.add_key())
+            .bind(namespace)
+            .bind(&record.name)
+            .bind(&record.content[..]);
+        Ok(add.execute(connection).await?.rows_affected() > 0)
     }
 
     async fn purge(&self, connection: &mut PgConnection) -> sqlx::Result<bool> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use sqlx::AssertSqlSafe;
 
-use crate::store::sql::dialect::VERSION;
+use crate::store::sql::dialect::{PAGE, VERSION};
 use crate::store::sql::found::Depth;
 use crate::store::sql::tables::Tables;
 
@@ -16,7 +16,7 @@ const NOW: &str = "(SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigin
 const BATCH: u32 = 500;
 
 /// Values do not shrink: they are sealed, or tokens, which are random.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "CREATE TABLE IF NOT EXISTS {schema} (version bigint PRIMARY KEY)",
     "CREATE TABLE IF NOT EXISTS {partitions} (
     id bytea PRIMARY KEY,
@@ -51,6 +51,12 @@ const TABLES: [&str; 12] = [
     ends_at bigint NOT NULL,
     PRIMARY KEY (partition_id, entry_id)
 ) WITH (fillfactor = 80)",
+    "CREATE TABLE IF NOT EXISTS {keys} (
+    namespace text NOT NULL,
+    name text NOT NULL,
+    content bytea NOT NULL,
+    PRIMARY KEY (namespace, name)
+)",
     TELL,
     "CREATE OR REPLACE TRIGGER {prefix}tell_insert AFTER INSERT ON {partitions}
     REFERENCING NEW TABLE AS later FOR EACH STATEMENT EXECUTE FUNCTION {tell}('{prefix}changes')",
@@ -124,9 +130,9 @@ WITH input AS MATERIALIZED (
     WHERE i.place = d.place AND e.partition_id = i.id AND e.entry_id = d.entry_id
 ), put AS (
     INSERT INTO {entries} (partition_id, entry_id, version, expires_at, purge_hour, value)
-    SELECT i.id, v.entry_id, i.version, v.expires_at, v.purge_hour, v.value
-    FROM unnest($18::bigint[], $19::bytea[], $20::bigint[], $21::bigint[], $22::bytea[])
-        v(place, entry_id, expires_at, purge_hour, value) JOIN due i ON i.place = v.place
+    SELECT i.id, v.entry_id, v.version, v.expires_at, v.purge_hour, v.value
+    FROM unnest($18::bigint[], $19::bytea[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bytea[])
+        v(place, entry_id, version, expires_at, purge_hour, value) JOIN due i ON i.place = v.place
     ON CONFLICT (partition_id, entry_id) DO UPDATE SET version = excluded.version, expires_at = excluded.expires_at,
         purge_hour = excluded.purge_hour, value = excluded.value
 )
@@ -157,16 +163,29 @@ partitions AS (
     DELETE FROM {partitions} WHERE id = ANY (ARRAY(SELECT p.id FROM {partitions} p, claim
         WHERE mine AND purge_hour <= now / 3600000 LIMIT {batch} FOR UPDATE OF p SKIP LOCKED))
     AND purge_hour <= (SELECT now / 3600000 FROM claim) RETURNING 1
+), old_entries AS MATERIALIZED (
+    SELECT e.partition_id, e.entry_id FROM {entries} e, claim
+    WHERE mine AND e.purge_hour <= now / 3600000 LIMIT {batch} FOR UPDATE OF e SKIP LOCKED
 ), entries AS (
-    DELETE FROM {entries} WHERE (partition_id, entry_id) IN (SELECT partition_id, entry_id FROM {entries}, claim
-        WHERE mine AND purge_hour <= now / 3600000 LIMIT {batch})
-    AND purge_hour <= (SELECT now / 3600000 FROM claim) RETURNING 1
+    DELETE FROM {entries} e USING old_entries o WHERE e.partition_id = o.partition_id AND e.entry_id = o.entry_id
+    AND e.purge_hour <= (SELECT now / 3600000 FROM claim) RETURNING 1
+), old_leases AS MATERIALIZED (
+    SELECT l.partition_id, l.entry_id FROM {leases} l, claim
+    WHERE mine AND l.ends_at <= now LIMIT {batch} FOR UPDATE OF l SKIP LOCKED
 ), leases AS (
-    DELETE FROM {leases} WHERE (partition_id, entry_id) IN (SELECT partition_id, entry_id FROM {leases}, claim
-        WHERE mine AND ends_at <= now LIMIT {batch})
-    AND ends_at <= (SELECT now FROM claim) RETURNING 1
+    DELETE FROM {leases} l USING old_leases o WHERE l.partition_id = o.partition_id AND l.entry_id = o.entry_id
+    AND l.ends_at <= (SELECT now FROM claim) RETURNING 1
 )
 SELECT greatest((SELECT count(*) FROM partitions), (SELECT count(*) FROM entries), (SELECT count(*) FROM leases)) >= {batch}";
+
+const LIST: &str = "SELECT id FROM {partitions} WHERE id > $1 ORDER BY id LIMIT {page}";
+
+#[cfg(feature = "seal")]
+const LIST_KEYS: &str = "SELECT name, content FROM {keys} WHERE namespace = $1 LIMIT $2";
+
+#[cfg(feature = "seal")]
+const ADD_KEY: &str =
+    "INSERT INTO {keys} (namespace, name, content) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
 pub(super) struct Statements {
     /// Makes the tables.
@@ -186,6 +205,11 @@ pub(super) struct Statements {
     renew: Arc<str>,
     release: Arc<str>,
     purge: Arc<str>,
+    list: Arc<str>,
+    #[cfg(feature = "seal")]
+    list_keys: Arc<str>,
+    #[cfg(feature = "seal")]
+    add_key: Arc<str>,
 }
 
 impl Statements {
@@ -193,7 +217,8 @@ impl Statements {
         let fill = |statement: &str| -> String {
             let statement = statement
                 .replace("{now}", NOW)
-                .replace("{batch}", &BATCH.to_string());
+                .replace("{batch}", &BATCH.to_string())
+                .replace("{page}", &PAGE.to_string());
             tables.fill(&statement, '"')
         };
         let made = TABLES.iter().map(|statement| fill(statement));
@@ -228,6 +253,11 @@ impl Statements {
             renew: fill(RENEW).into(),
             release: fill(RELEASE).into(),
             purge: fill(PURGE).into(),
+            list: fill(LIST).into(),
+            #[cfg(feature = "seal")]
+            list_keys: fill(LIST_KEYS).into(),
+            #[cfg(feature = "seal")]
+            add_key: fill(ADD_KEY).into(),
             schema_table,
         }
     }
@@ -267,5 +297,19 @@ impl Statements {
 
     pub(super) fn purge(&self) -> AssertSqlSafe<Arc<str>> {
         AssertSqlSafe(self.purge.clone())
+    }
+
+    pub(super) fn list(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.list.clone())
+    }
+
+    #[cfg(feature = "seal")]
+    pub(super) fn list_keys(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.list_keys.clone())
+    }
+
+    #[cfg(feature = "seal")]
+    pub(super) fn add_key(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.add_key.clone())
     }
 }

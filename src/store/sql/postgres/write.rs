@@ -64,6 +64,11 @@ pub(super) async fn write(
         .bind(put().map(|(id, _)| &id.as_bytes()[..]).collect::<Vec<_>>())
         .bind(
             put()
+                .map(|(_, entry)| integer(entry.version))
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            put()
                 .map(|(_, entry)| entry.expires_at.map(time))
                 .collect::<Vec<_>>(),
         )
