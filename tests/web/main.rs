@@ -11,5 +11,7 @@ mod layer;
 mod login;
 mod logout;
 mod outgoing;
+mod outgoing_challenges;
 mod playground;
 mod session;
+mod unauthorized;

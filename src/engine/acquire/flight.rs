@@ -212,7 +212,9 @@ impl Flight {
     }
 
     pub(crate) async fn look(&self) -> Result<RefreshState, L2Error> {
-        self.engine.look(&self.id.partition, &self.need.key).await
+        let need = &self.need;
+        let (key, claims) = (&need.key, need.claims.as_deref());
+        self.engine.look(&self.id.partition, key, claims).await
     }
 
     /// The state in L2, or in memory if L2 cannot be asked and the policy is to continue without it.
@@ -244,7 +246,7 @@ impl Flight {
         let engine = &self.engine;
         let now = engine.now();
         engine.partitions.with(&self.id.partition, |_, state| {
-            state.refresh_state(&self.need.key, now)
+            state.refresh_state(&self.need.key, self.need.claims.as_deref(), now)
         })
     }
 
@@ -293,10 +295,11 @@ impl Engine {
         self: &Arc<Self>,
         key: &PartitionKey,
         name: &TokenKey,
+        claims: Option<&str>,
     ) -> Result<RefreshState, L2Error> {
         for _ in 0..MAX_READS {
             let (seen, versions) = self
-                .fetch(key, |state, now| state.refresh_state(name, now))
+                .fetch(key, |state, now| state.refresh_state(name, claims, now))
                 .await?;
             if !seen.waits {
                 return Ok(seen.with_versions(versions));
