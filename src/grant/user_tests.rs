@@ -205,7 +205,7 @@ async fn a_device_asks_no_sooner_than_it_is_told() {
         (429, String::new()),
         (0, String::new()),
         (200, r#"{"error":"authorization_pending"}"#.into()),
-        (200, TOKENS.into()),
+        (200, signed_in("of another")),
     ]);
     let client = provider.client().scopes(["openid", "mail"]);
     let mut device = client.authorize_device().await.unwrap();
@@ -213,8 +213,9 @@ async fn a_device_asks_no_sooner_than_it_is_told() {
     timeout(Duration::from_secs(3), device.poll())
         .await
         .unwrap_err();
-    let set = device.poll().await.unwrap();
-    assert_eq!(set.refresh_token().unwrap().expose(), "r");
+    let login = device.poll().await.unwrap();
+    assert_eq!(login.claims().unwrap().subject(), "ada");
+    assert_eq!(login.return_to, "/");
     let asked = provider.asked();
     let times = asked
         .iter()

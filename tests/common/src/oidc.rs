@@ -73,11 +73,15 @@ impl OidcProvider {
 
     /// Whether the provider takes this access token.
     pub async fn is_active(&self, client: (&str, &str), access_token: &str) -> bool {
+        let answer = self.introspect(client, access_token).await;
+        answer["active"].as_bool().expect("RFC 7662")
+    }
+
+    /// What the provider says of this access token: `acr` and `auth_time`, too (RFC 9470 §6.2).
+    pub async fn introspect(&self, client: (&str, &str), access_token: &str) -> Value {
         let form = [("token", access_token)];
         let answer = self.ask("/token/introspection", client, &form).await;
-        let body = answer.bytes().await.unwrap();
-        let answer: Value = serde_json::from_slice(&body).unwrap();
-        answer["active"].as_bool().expect("RFC 7662")
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
     }
 
     /// Redeems a refresh token behind everybody's back; the status.
