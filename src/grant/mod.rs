@@ -173,6 +173,8 @@ mod revocation;
 mod scripted;
 mod signing_key;
 #[cfg(test)]
+mod step_up_tests;
+#[cfg(test)]
 mod tests;
 mod token_exchange;
 #[cfg(test)]
