@@ -28,6 +28,7 @@ pub struct Acquisition<'a> {
     force: bool,
     rejected: Option<Token>,
     claims: Option<Arc<str>>,
+    demanded: bool,
 }
 
 impl<'a> Acquisition<'a> {
@@ -39,6 +40,7 @@ impl<'a> Acquisition<'a> {
             force: false,
             rejected: None,
             claims: None,
+            demanded: false,
         }
     }
 
@@ -63,7 +65,11 @@ impl<'a> Acquisition<'a> {
     }
 
     /// The token has to be new and to have these claims, as a service has demanded (OpenID Connect
-    /// Core §5.5); the acquire function finds them in [`Prior::claims`].
+    /// Core §5.5); the acquire function finds them in [`Prior::claims`]. With [`rejected`](Self::rejected) it has to be
+    /// another than the one that lacked them.
+    ///
+    /// A provider that refuses them has refused no more: the token that there is stays, other tokens are refreshed as
+    /// before, and the refresh token does not count as [refused](crate::Builder::refused_refresh_token).
     pub fn claims(mut self, claims: impl Into<Arc<str>>) -> Self {
         self.claims = Some(claims.into());
         self
@@ -80,6 +86,12 @@ impl<'a> Acquisition<'a> {
     ) -> Result<Self, Error> {
         self.key = TokenKey::scoped(self.key.resource(), scopes)?;
         Ok(self)
+    }
+
+    /// A service demands what the session may not have been given. A refusal says nothing of the refresh token.
+    pub(crate) fn demanded(mut self) -> Self {
+        self.demanded = true;
+        self
     }
 
     /// The token, from the cache or from one call to `acquire` that the whole fleet shares.
@@ -139,13 +151,14 @@ impl<'a> Acquisition<'a> {
         let partition = &session.partition;
         let in_cookies = self.tokens.is_in_cookies();
         let entry = self.tokens.entry(&self.key);
-        let insists = self.force || self.claims.is_some();
+        let insists = self.force || (self.claims.is_some() && self.rejected.is_none());
         let mut need = Need {
             key: entry.into_owned(),
             min_remaining: self.min_remaining,
             force: insists,
             replaces: self.rejected.clone(),
             claims: self.claims.clone(),
+            demanded: self.demanded || self.claims.is_some(),
             reason: (insists || self.rejected.is_some())
                 .then_some(RefreshReason::ForceRefreshOrClaims),
             stale: None,

@@ -17,17 +17,18 @@ use std::convert::Infallible;
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
-use http::header::RETRY_AFTER;
+use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 
-use crate::error::Error;
+use crate::error::{Error, session_challenge};
 pub use crate::rejection::TokensRejection;
 use crate::rejection::demand;
 use crate::tokens::Tokens;
 
 impl IntoResponse for TokensRejection {
     fn into_response(self) -> Response {
-        (self.status(), self.to_string()).into_response()
+        let response = (self.status(), self.to_string()).into_response();
+        asking(response, session_challenge(self.status()))
     }
 }
 
@@ -49,8 +50,17 @@ impl<S: Sync> OptionalFromRequestParts<S> for Tokens {
     }
 }
 
-/// The [status](Error::status) that says what a client can do about it, [`Retry-After`](Error::retry_after), and the
-/// message as the body: no message of this type has anything of a token or a provider's answer.
+/// The response with what it asks for.
+fn asking(mut response: Response, challenge: Option<HeaderValue>) -> Response {
+    if let Some(challenge) = challenge {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// The [status](Error::status) that says what a client can do about it, [`Retry-After`](Error::retry_after),
+/// [`WWW-Authenticate`](Error::www_authenticate), and the message as the body: no message of this type has
+/// anything of a token or a provider's answer.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = (self.status(), self.to_string()).into_response();
@@ -58,7 +68,7 @@ impl IntoResponse for Error {
             let headers = response.headers_mut();
             headers.insert(RETRY_AFTER, after.as_secs().into());
         }
-        response
+        asking(response, self.www_authenticate())
     }
 }
 
@@ -66,6 +76,7 @@ impl IntoResponse for Error {
 #[cfg(feature = "grants")]
 impl IntoResponse for crate::grant::LoginError {
     fn into_response(self) -> Response {
-        self.status().into_response()
+        let status = self.status();
+        asking(status.into_response(), session_challenge(status))
     }
 }

@@ -6,7 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::acquire::{AcquireError, AcquireErrorKind, LATER, SIGN_IN};
+use crate::challenge::{Challenge, ChallengeKind, SESSION};
 use crate::key::KeyError;
 use crate::time::Timestamp;
 
@@ -64,6 +67,9 @@ pub enum Error {
     ShutDown,
     /// No token could be acquired.
     Acquire(AcquireError),
+    /// An API wants more than the session has, and only the user can give it: begin a login for this challenge, as
+    /// `AuthorizationCode::step_up` (feature `grants`) does. The token is kept: other requests may be content with it.
+    StepUp(Challenge),
 }
 
 impl Error {
@@ -87,6 +93,24 @@ impl Error {
                 AcquireErrorKind::TimedOut => http::StatusCode::GATEWAY_TIMEOUT,
                 _ => http::StatusCode::BAD_GATEWAY,
             },
+            // RFC 6750 §3.1, RFC 9470 §3.
+            Self::StepUp(challenge) => match challenge.kind() {
+                ChallengeKind::Scope => http::StatusCode::FORBIDDEN,
+                _ => http::StatusCode::UNAUTHORIZED,
+            },
+        }
+    }
+
+    /// What the response asks for: its header `WWW-Authenticate`, which a 401 must have (RFC 9110 §15.5.2). Of
+    /// [`StepUp`](Self::StepUp) it is the API's challenge, so that a script in the browser can begin the login. Else it is
+    /// `Session`: a scheme that no browser knows, for one that it knows can open a dialog. Over a layer whose requests
+    /// [bring a bearer token](crate::KeyExtractor::takes_bearer) the layer puts `Bearer` in its place.
+    ///
+    /// `None` where the status is no 401, and no 403 of an API.
+    pub fn www_authenticate(&self) -> Option<HeaderValue> {
+        match self {
+            Self::StepUp(challenge) => Some(challenge.to_header()),
+            _ => session_challenge(self.status()),
         }
     }
 
@@ -121,6 +145,7 @@ impl Error {
             Self::InvalidValue => "invalid_value",
             Self::ShutDown => "shut_down",
             Self::Acquire(error) => error.kind().as_str(),
+            Self::StepUp(_) => "step_up",
         }
     }
 
@@ -150,6 +175,7 @@ impl fmt::Display for Error {
             Self::InvalidValue => f.write_str("the session value is not of this type"),
             Self::ShutDown => f.write_str("the token cache is shut down"),
             Self::Acquire(_) => f.write_str("acquiring a token failed"),
+            Self::StepUp(_) => f.write_str("the user has to sign in for more"),
         }
     }
 }
@@ -161,7 +187,7 @@ impl StdError for Error {
             Self::InvalidKey(source) => Some(source),
             Self::Acquire(source) => Some(source),
             // An acquire function may need a token of another partition, and wrap its error.
-            Self::NoPartition | Self::SignedOut => Some(&SIGN_IN),
+            Self::NoPartition | Self::SignedOut | Self::StepUp(_) => Some(&SIGN_IN),
             Self::Overloaded | Self::ShutDown => Some(&LATER),
             Self::TooLarge { .. }
             | Self::ResponseSent
@@ -171,6 +197,11 @@ impl StdError for Error {
             | Self::InvalidValue => None,
         }
     }
+}
+
+/// What a 401 asks for where a session has to be signed in.
+pub(crate) fn session_challenge(status: http::StatusCode) -> Option<HeaderValue> {
+    (status == http::StatusCode::UNAUTHORIZED).then_some(HeaderValue::from_static(SESSION))
 }
 
 impl From<AcquireError> for Error {

@@ -75,6 +75,7 @@ mod acquire;
 mod acquisition;
 mod answer;
 mod cache;
+mod challenge;
 mod classify;
 mod codec;
 #[cfg(feature = "cookie")]
@@ -141,6 +142,7 @@ pub use crate::cache::{
     Acquisitions, BreakerState, Builder, Health, L1, Lifetimes, ShutdownReport, Timeouts,
     TokenCache,
 };
+pub use crate::challenge::{Challenge, ChallengeKind};
 #[cfg(feature = "cookie")]
 pub use crate::cookie::CookieStore;
 pub use crate::error::{ConfigError, Error, StoreError, StoreErrorKind};

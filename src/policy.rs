@@ -77,6 +77,8 @@ pub enum InvalidKey {
 
 /// What becomes of a session whose refresh token the provider has refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum RefusedRefreshToken {
     /// It goes on: tokens that have not expired still serve, and another client's are not concerned. The default: what

@@ -24,11 +24,14 @@ pub(crate) use self::request::{CommitsBeforeHead, RequestGuard};
 pub(crate) use self::sessions::Session;
 use self::sessions::Sessions;
 use crate::acquire::Metadata;
+use crate::challenge::{BEARER, INVALID_TOKEN};
 use crate::codec::Value;
 use crate::cookie::Pinned;
 use crate::engine::core::Engine;
 use crate::error::Error;
-use crate::key::{ClientName, PartitionKey, TokenKey, id_token_of, refresh_token_of};
+use crate::key::{
+    ClientName, PartitionKey, PartitionKind, TokenKey, id_token_of, refresh_token_of,
+};
 use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
@@ -60,6 +63,8 @@ struct Handle {
     head: Head,
     /// Where the layer issues session ids.
     issue: Option<Box<Issue>>,
+    /// The request should have brought a bearer token.
+    by_bearer: bool,
 }
 
 impl Tokens {
@@ -79,6 +84,7 @@ impl Tokens {
             ended: AtomicBool::new(false),
             head: Head::default(),
             issue: None,
+            by_bearer: false,
         };
         Self {
             handle: Arc::new(handle),
@@ -100,6 +106,24 @@ impl Tokens {
             handle.issue = Some(Box::new(issue));
         }
         self
+    }
+
+    /// The same handle, of a layer whose requests bring a bearer token. It has no clones yet.
+    pub(crate) fn by_bearer(mut self) -> Self {
+        if let Some(handle) = Arc::get_mut(&mut self.handle) {
+            handle.by_bearer = true;
+        }
+        self
+    }
+
+    /// What a 401 asks for where requests bring a bearer token: whether this one has brought any (RFC 6750 §3.1).
+    pub(crate) fn bearer_challenge(&self) -> Option<&'static str> {
+        let key = self.handle.sessions.first().map(|it| &it.partition);
+        let has_one = key.is_some_and(|key| key.kind() == PartitionKind::Assertion);
+        self.handle.by_bearer.then_some(match has_one {
+            true => INVALID_TOKEN,
+            false => BEARER,
+        })
     }
 
     /// Whether it is a handle of a request, whose response head carries session ids in this cookie.

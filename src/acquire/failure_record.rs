@@ -38,7 +38,7 @@ pub(crate) struct FailureRecord {
     retry_at: Timestamp,
     /// The pause as it was set at the failure.
     pause: Duration,
-    /// The digest of the refresh token that it concerns.
+    /// The digest of the refresh token that it concerns, and of the claims if it concerns these alone.
     about: Box<str>,
 }
 
@@ -57,26 +57,28 @@ impl UnstoredFailure {
         })
     }
 
-    /// What is remembered of failures that concern `name` and this refresh token.
+    /// What is remembered of failures that concern `name`, this refresh token and these claims.
     pub(crate) fn failure_record(
         &self,
         name: &TokenKey,
         refresh_token: &Lookup<Secret>,
+        claims: Option<&str>,
         now: Timestamp,
     ) -> Option<&FailureRecord> {
         let over = self.failure_record.expires_at() <= now;
-        let concerns = self.name == *name && self.failure_record.concerns(refresh_token);
+        let concerns = self.name == *name && self.failure_record.concerns(refresh_token, claims);
         (concerns && !over).then_some(&self.failure_record)
     }
 }
 
 impl FailureRecord {
-    /// A failure now, after `previous` ones.
+    /// A failure now, after `previous` ones, that concerns this refresh token, or only what was to have these claims by
+    /// it.
     pub(crate) fn new(
         kind: AcquireErrorKind,
         asked: Option<Duration>,
         previous: Option<&Self>,
-        refresh_token: &Lookup<Secret>,
+        concerned: (&Lookup<Secret>, Option<&str>),
         now: Timestamp,
     ) -> Self {
         let count = previous.map_or(1, |previous| previous.count.saturating_add(1));
@@ -93,7 +95,7 @@ impl FailureRecord {
             count,
             retry_at: now.saturating_add(pause),
             pause,
-            about: digest(refresh_token),
+            about: digest(concerned.0, concerned.1),
         }
     }
 
@@ -124,9 +126,10 @@ impl FailureRecord {
         self.retry_at
     }
 
-    /// Whether it concerns what is acquired with this refresh token.
-    pub(crate) fn concerns(&self, refresh_token: &Lookup<Secret>) -> bool {
-        self.about == digest(refresh_token)
+    /// Whether it concerns what is acquired with this refresh token, and is to have these claims.
+    pub(crate) fn concerns(&self, refresh_token: &Lookup<Secret>, claims: Option<&str>) -> bool {
+        let is_about = |claims| self.about == digest(refresh_token, claims);
+        is_about(None) || (claims.is_some() && is_about(claims))
     }
 
     /// Bytes that it owns, allocator overhead included.
@@ -162,14 +165,19 @@ impl FailureRecord {
     }
 }
 
-fn digest(refresh_token: &Lookup<Secret>) -> Box<str> {
-    let Lookup::Hit(secret) = refresh_token else {
-        return "-".into();
+fn digest(refresh_token: &Lookup<Secret>, claims: Option<&str>) -> Box<str> {
+    let secret = match (refresh_token, claims) {
+        (Lookup::Hit(secret), _) => secret.expose(),
+        (_, None) => return "-".into(),
+        (_, Some(_)) => "",
     };
-    let digest = Sha256::new()
+    let mut digest = Sha256::new()
         .chain_update(b"tower-token-cache setback v1\0")
-        .chain_update(secret.expose())
-        .finalize();
+        .chain_update(secret);
+    if let Some(claims) = claims {
+        digest = digest.chain_update(b"\0claims\0").chain_update(claims);
+    }
+    let digest = digest.finalize();
     URL_SAFE_NO_PAD.encode(&digest[..12]).into()
 }
 
@@ -181,6 +189,32 @@ mod tests {
     #[test]
     fn the_digest_of_a_refresh_token_never_changes() {
         let secret = Lookup::Hit(Secret::from("spent"));
-        assert_eq!(&*digest(&secret), "RgMioeTMryA-PfWg");
+        assert_eq!(&*digest(&secret, None), "RgMioeTMryA-PfWg");
+    }
+
+    #[test]
+    fn what_is_refused_to_some_claims_concerns_these_alone() {
+        let [one, other] = ["one", "other"].map(|text| Lookup::Hit(Secret::from(text)));
+        let kind = AcquireErrorKind::ReauthenticationRequired;
+        let now = Timestamp::now();
+        let refused = |about, claims| FailureRecord::new(kind, None, None, (about, claims), now);
+        let concerns = |record: &FailureRecord| {
+            let about = [
+                (&one, None),
+                (&one, Some("c")),
+                (&one, Some("d")),
+                (&other, Some("c")),
+            ];
+            about.map(|(refresh_token, claims)| record.concerns(refresh_token, claims))
+        };
+        assert_eq!(
+            concerns(&refused(&one, Some("c"))),
+            [false, true, false, false]
+        );
+        assert_eq!(concerns(&refused(&one, None)), [true, true, true, false]);
+        // Where there is no refresh token.
+        let record = refused(&Lookup::Absent, Some("c"));
+        assert!(record.concerns(&Lookup::Absent, Some("c")));
+        assert!(!record.concerns(&Lookup::Absent, None));
     }
 }

@@ -6,10 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::ServiceResponse;
+use actix_web::http::header::{HeaderValue, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse};
 use pin_project_lite::pin_project;
 
-use super::cookies::set_cookies;
+use super::head::finish;
 use super::{ResponseBody, status};
 use crate::error::Error;
 use crate::layer::{Exchange, Refusal};
@@ -92,8 +93,12 @@ where
                 StateProj::Committing { response } => return response.as_mut().poll(cx),
                 StateProj::Refused { refused } => {
                     let (refusal, request) = refused.take().expect("polled after completion");
-                    let response = ServiceResponse::new(request, empty(refusal.status()));
-                    return Poll::Ready(set_cookies(Ok(response), refusal.into_lines()));
+                    let mut response = ServiceResponse::new(request, empty(refusal.status()));
+                    if let Some(challenge) = refusal.challenge() {
+                        let challenge = HeaderValue::from_static(challenge);
+                        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                    }
+                    return Poll::Ready(finish(Ok(response), refusal.into_lines(), None));
                 }
             }
         }
@@ -110,7 +115,7 @@ impl<B: MessageBody> Future for Committing<B> {
         let (outcome, guard, exchange) = outcome.expect("polled after completion");
         Poll::Ready(match guard.0.may_respond(ended) {
             true => guarded(outcome, guard, exchange),
-            false => set_cookies(unavailable(outcome), exchange.finish(&guard.0)),
+            false => finish(unavailable(outcome), exchange.finish(&guard.0), None),
         })
     }
 }
@@ -121,7 +126,8 @@ fn guarded<B: MessageBody>(
     exchange: Exchange,
 ) -> Outcome<ResponseBody<B>> {
     guard.0.close();
-    let outcome = set_cookies(outcome, exchange.finish(&guard.0));
+    let challenge = guard.0.bearer_challenge();
+    let outcome = finish(outcome, exchange.finish(&guard.0), challenge);
     drop(guard);
     outcome.map(with_body)
 }

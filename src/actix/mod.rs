@@ -34,8 +34,8 @@
 //! have changed is then still written.
 
 mod body;
-mod cookies;
 mod future;
+mod head;
 mod middleware;
 
 pub use self::body::ResponseBody;
@@ -47,10 +47,10 @@ use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
-use actix_web::http::header::RETRY_AFTER;
+use actix_web::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError};
 
-use crate::error::Error;
+use crate::error::{Error, session_challenge};
 use crate::rejection::demand;
 use crate::tokens::Tokens;
 
@@ -72,10 +72,27 @@ impl ResponseError for TokensRejection {
     fn status_code(&self) -> StatusCode {
         status(self.status())
     }
+
+    fn error_response(&self) -> HttpResponse {
+        let response = HttpResponse::build(self.status_code())
+            .content_type("text/plain; charset=utf-8")
+            .body(self.to_string());
+        asking(response, session_challenge(self.status()))
+    }
 }
 
-/// The [status](Error::status) that says what a client can do about it, [`Retry-After`](Error::retry_after), and the
-/// message as the body: no message of this type has anything of a token or a provider's answer.
+/// The response with what it asks for.
+fn asking(mut response: HttpResponse, challenge: Option<http::HeaderValue>) -> HttpResponse {
+    let challenge = challenge.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+    if let Some(challenge) = challenge {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// The [status](Error::status) that says what a client can do about it, [`Retry-After`](Error::retry_after),
+/// [`WWW-Authenticate`](Error::www_authenticate), and the message as the body: no message of this type has
+/// anything of a token or a provider's answer.
 impl ResponseError for Error {
     fn status_code(&self) -> StatusCode {
         status(self.status())
@@ -86,9 +103,10 @@ impl ResponseError for Error {
         if let Some(after) = self.retry_after() {
             response.insert_header((RETRY_AFTER, after.as_secs()));
         }
-        response
+        let response = response
             .content_type("text/plain; charset=utf-8")
-            .body(self.to_string())
+            .body(self.to_string());
+        asking(response, self.www_authenticate())
     }
 }
 
@@ -100,6 +118,7 @@ impl ResponseError for crate::grant::LoginError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        HttpResponse::new(self.status_code())
+        let response = HttpResponse::new(self.status_code());
+        asking(response, session_challenge(self.status()))
     }
 }

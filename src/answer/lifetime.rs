@@ -99,7 +99,7 @@ fn number(json: &str) -> Option<f64> {
 }
 
 /// A time with its zone, in milliseconds since the Unix epoch.
-fn rfc3339(text: &str) -> Option<u64> {
+pub(crate) fn rfc3339(text: &str) -> Option<u64> {
     let number = |text: &str, at: Range<usize>, limit: Range<i64>| {
         let digits = text.get(at)?;
         let number = digits.parse().ok()?;

@@ -12,6 +12,8 @@ use std::time::Duration;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+#[cfg(all(feature = "seal", feature = "serde"))]
+pub(crate) use self::lifetime::rfc3339;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::{Token, TokenSet};

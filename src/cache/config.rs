@@ -11,7 +11,9 @@ use crate::cache::human::{Bytes, FewBytes, Human};
 use crate::cache::l1::L1;
 use crate::cache::lifetimes::Lifetimes;
 use crate::cache::timeouts::Timeouts;
-use crate::policy::{FailurePolicy, WriteMode};
+use crate::policy::{FailurePolicy, RefusedRefreshToken, WriteMode};
+#[cfg(feature = "seal")]
+use crate::time::Timestamp;
 
 /// The settings of a [`Builder`] that are values, from a file or the environment (feature `serde`).
 ///
@@ -26,6 +28,11 @@ use crate::policy::{FailurePolicy, WriteMode};
 /// max_pending_changes = 100000
 /// max_pending_bytes = "64MiB"
 /// journal = "/var/lib/shop/sign-outs"
+/// refused_refresh_token = "keep"   # sign_out
+/// plaintext = false                # true is Builder::plaintext()
+/// require_encryption = false       # with feature `seal`, as the next two
+/// seal_from = "2027-01-31T04:00:00Z"
+/// accept_plaintext_until = "2027-02-28T04:00:00Z"
 ///
 /// [l1]
 /// max_bytes = "500MiB"             # "none" is L1::disabled()
@@ -51,7 +58,9 @@ use crate::policy::{FailurePolicy, WriteMode};
 /// ```
 ///
 /// A duration is a whole number with `ms`, `s`, `m`, `h` or `d` behind it; a size is one of bytes, or has `KiB`,
-/// `MiB` or `GiB`. `"none"` is `None`. What is not named has its default; `null` is an error.
+/// `MiB` or `GiB`; a time is one of RFC 3339, with its zone. `"none"` is `None`. What is not named has its default; `null` is an error.
+///
+/// Hooks, the key ring, the clients whose tokens are revoked, the clock and the runtime are set in code alone.
 ///
 /// Any format of serde will do that says of what type a value is. A loader for the environment (`figment`, `config`)
 /// has to be told to read numbers as numbers.
@@ -82,6 +91,19 @@ pub struct Config {
     max_pending_bytes: Option<Human<FewBytes>>,
     #[serde(default, deserialize_with = "named")]
     journal: Option<PathBuf>,
+    #[serde(default, deserialize_with = "named")]
+    refused_refresh_token: Option<RefusedRefreshToken>,
+    #[serde(default, deserialize_with = "named")]
+    plaintext: Option<bool>,
+    #[cfg(feature = "seal")]
+    #[serde(default, deserialize_with = "named")]
+    require_encryption: Option<bool>,
+    #[cfg(feature = "seal")]
+    #[serde(default, deserialize_with = "named")]
+    seal_from: Option<Human<Timestamp>>,
+    #[cfg(feature = "seal")]
+    #[serde(default, deserialize_with = "named")]
+    accept_plaintext_until: Option<Human<Timestamp>>,
     #[serde(default, deserialize_with = "named")]
     l1: Option<InL1>,
     #[serde(default, deserialize_with = "named")]
@@ -176,6 +198,22 @@ impl Builder {
             it.max_pending_bytes(bytes)
         });
         let it = set(it, config.journal, Self::journal);
+        let refused = config.refused_refresh_token;
+        let it = set(it, refused, Self::refused_refresh_token);
+        let it = set(it, config.plaintext, |it, plaintext| Self {
+            plaintext,
+            ..it
+        });
+        #[cfg(feature = "seal")]
+        let it = {
+            let it = set(it, config.require_encryption, |mut it, required| {
+                it.encryption.required = required;
+                it
+            });
+            let it = set_human(it, config.seal_from, Self::seal_from);
+            let until = config.accept_plaintext_until;
+            set_human(it, until, Self::accept_plaintext_until)
+        };
         let it = set(it, config.l1.map(InL1::group), Self::l1);
         let it = set(
             it,

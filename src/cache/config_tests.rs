@@ -52,6 +52,10 @@ fn each_setting_is_that_of_the_builder() {
             .max_pending_bytes(3072)
             .journal("j"),
     );
+    same(
+        json!({"refused_refresh_token": "sign_out"}),
+        builder().refused_refresh_token(RefusedRefreshToken::SignOut),
+    );
     let l1 = L1::new().max_bytes(1 << 20).expiration_ratio(0.5);
     same(
         json!({"l1": {
@@ -120,8 +124,18 @@ fn the_example_of_the_documentation_has_all_names_and_is_the_default() {
     }
     let settings = builder()
         .namespace("shop")
-        .journal("/var/lib/shop/sign-outs");
+        .journal("/var/lib/shop/sign-outs")
+        .seal_from(Timestamp::from_millis(1_801_368_000_000))
+        .accept_plaintext_until(Timestamp::from_millis(1_803_787_200_000));
     same(config.clone(), settings);
+    let has = |name: &str| {
+        let groups = ["l1", "lifetimes", "timeouts", "acquisitions"];
+        let mut places = groups.iter().map(|group| &config[group]).chain([&config]);
+        places.any(|place| place.get(name).is_some())
+    };
+    for name in settings_that_are_values() {
+        assert!(has(name), "`Config` has no `{name}`");
+    }
     let Config {
         namespace: Some(_),
         failure_policy: Some(_),
@@ -129,6 +143,11 @@ fn the_example_of_the_documentation_has_all_names_and_is_the_default() {
         max_pending_changes: Some(_),
         max_pending_bytes: Some(_),
         journal: Some(_),
+        refused_refresh_token: Some(_),
+        plaintext: Some(_),
+        require_encryption: Some(_),
+        seal_from: Some(_),
+        accept_plaintext_until: Some(_),
         l1:
             Some(InL1 {
                 max_bytes: Some(_),
@@ -159,6 +178,66 @@ fn the_example_of_the_documentation_has_all_names_and_is_the_default() {
     else {
         panic!("a name is missing");
     };
+}
+
+/// The names of all methods of the builder and of its groups that set a value.
+fn settings_that_are_values() -> Vec<&'static str> {
+    const SET_IN_CODE: [&str; 7] = [
+        "on_l2_failure",
+        "on_event",
+        "revoke_with",
+        "clock",
+        "runtime",
+        "key_ring",
+        // In a configuration it is the value of `max_bytes`.
+        "disabled",
+    ];
+    let sources = [
+        include_str!("builder.rs"),
+        include_str!("l1.rs"),
+        include_str!("lifetimes.rs"),
+        include_str!("timeouts.rs"),
+        include_str!("acquisitions.rs"),
+    ];
+    let lines = sources.iter().flat_map(|source| source.lines());
+    let names = lines.filter_map(|line| {
+        let signature = line.trim_start().strip_prefix("pub fn ")?;
+        signature.split(['(', '<']).next()
+    });
+    let names = names.filter(|name| *name != "new" && !SET_IN_CODE.contains(name));
+    let names = Vec::from_iter(names);
+    assert!(names.contains(&"namespace") && names.contains(&"lease_ttl"));
+    names
+}
+
+#[test]
+fn what_is_said_of_encryption_is_that_of_the_builder() {
+    let of = |json| {
+        builder()
+            .plaintext()
+            .require_encryption()
+            .config(read(json).unwrap())
+    };
+    let built = of(json!({}));
+    assert!(built.plaintext && built.encryption.required);
+    let built = of(json!({"plaintext": false, "require_encryption": false}));
+    assert!(!(built.plaintext || built.encryption.required));
+    for option in ["require_encryption", "seal_from", "accept_plaintext_until"] {
+        let value = match option {
+            "require_encryption" => json!(true),
+            _ => json!("2027-01-31T05:00:00+01:00"),
+        };
+        assert_eq!(error_of(json!({ option: value })).option(), option);
+    }
+    for odd in [
+        "2027-01-31",
+        "tomorrow",
+        "1801368000000",
+        "2027-01-31T04:00:00",
+    ] {
+        let error = read(json!({ "seal_from": odd })).expect_err(odd);
+        assert!(error.contains("such as 2027"), "{error}");
+    }
 }
 
 #[test]
@@ -194,6 +273,9 @@ fn null_is_no_value() {
     for json in [
         json!({"namespace": null}),
         json!({"journal": null}),
+        json!({"refused_refresh_token": null}),
+        json!({"plaintext": null}),
+        json!({"seal_from": null}),
         json!({"failure_policy": null}),
         json!({"max_pending_bytes": null}),
         json!({"l1": null}),

@@ -1,10 +1,15 @@
-//! Durations and sizes as people write them.
+//! Durations, sizes and times as people write them.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+
+#[cfg(feature = "seal")]
+use crate::answer::rfc3339;
+#[cfg(feature = "seal")]
+use crate::time::Timestamp;
 
 /// How a value is read from text.
 pub(super) trait Written: Sized {
@@ -88,6 +93,15 @@ impl Written for FewBytes {
 
     fn from_number(number: u64) -> Option<Self> {
         u32::try_from(number).ok().map(Self)
+    }
+}
+
+#[cfg(feature = "seal")]
+impl Written for Timestamp {
+    const EXPECTED: &'static str = "a time with its zone, such as 2027-01-31T04:00:00Z";
+
+    fn parse(text: &str) -> Option<Self> {
+        rfc3339(text).map(Self::from_millis)
     }
 }
 

@@ -11,19 +11,18 @@ use url::Url;
 use super::Client;
 use super::begun::{self, Begun};
 use super::callback::Callback;
-use super::claims::{self, Claims, Expected, IdTokenError};
+use super::claims::Expected;
 use super::endpoint::endpoint;
+use super::login::Login;
 use super::login_error::LoginError;
 use super::provider::{AUTHORIZATION, Provider};
 use super::return_address::is_path_of_this_site;
 use crate::acquire::ProviderError;
+use crate::challenge::Challenge;
 use crate::error::{ConfigError, Error};
-use crate::key::TokenKey;
 use crate::lookup::Lookup;
 use crate::random;
-use crate::session::SignIn;
 use crate::time::setting;
-use crate::token::TokenSet;
 use crate::tokens::Tokens;
 
 /// What [`AuthorizationCode::begin`] sends itself.
@@ -68,6 +67,28 @@ const OWN: [&str; 9] = [
 /// its id token is checked by OpenID Connect Core §3.1.3.7. TLS vouches for the token endpoint, as §3.1.3.7 (6) allows,
 /// so that the signature is not checked. Without `openid` there are tokens and [no claims](Login::claims).
 ///
+/// # A login for more
+///
+/// One login can ask for more than others do: settings of a clone of the flow are of its logins alone, and any clone ends them.
+/// [`step_up`](Self::step_up) is for what an API has demanded (RFC 9470). The provider asks the user for what is missing, such
+/// as a second factor, and `end` checks that the id token says so:
+///
+/// ```
+/// use tower_token_cache::grant::{AuthorizationCode, LoginError};
+/// use tower_token_cache::{Error, Tokens};
+///
+/// /// A handler whose call to an API has failed so.
+/// async fn failed(error: Error, tokens: Tokens, flow: AuthorizationCode) -> Result<String, LoginError> {
+///     match error {
+///         // Redirects to this URL; or answers with the error, and a script begins the login.
+///         Error::StepUp(challenge) => flow.clone().step_up(&challenge).begin(&tokens, "/transfer").await,
+///         error => Err(error.into()),
+///     }
+/// }
+/// ```
+///
+/// The session goes on until the user is back, and `sign_in` then begins a new one.
+///
 /// Several providers need a redirect URI each.
 #[derive(Clone)]
 pub struct AuthorizationCode {
@@ -76,48 +97,11 @@ pub struct AuthorizationCode {
     authorization_endpoint: Url,
     redirect_uri: Box<str>,
     max_age: Option<Duration>,
+    acr_values: Vec<Box<str>>,
+    claims: Option<Box<str>>,
+    /// Beside those of the client.
+    scopes: Vec<Box<str>>,
     params: Vec<(Box<str>, Box<str>)>,
-}
-
-/// A login that has succeeded.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Login {
-    /// The answer of the token endpoint.
-    pub tokens: TokenSet,
-    /// Where the browser goes now: what [`begin`](AuthorizationCode::begin) was given.
-    pub return_to: String,
-    claims: Option<Claims>,
-}
-
-impl Login {
-    /// Who the user is.
-    ///
-    /// # Errors
-    /// [`IdTokenError::Missing`] where the client does not ask for the scope `openid`.
-    pub fn claims(&self) -> Result<&Claims, LoginError> {
-        let claims = self.claims.as_ref();
-        claims.ok_or(LoginError::IdToken(IdTokenError::Missing))
-    }
-
-    /// The session that begins: the tokens under this key, and links to the user and to the session at the provider (the
-    /// claims `iss`, `sub` and `sid`), so that a [back-channel logout](crate::TokenCache::sign_out_provider_session) ends
-    /// it. Without an id token it has no links.
-    pub fn sign_in<K>(&self, key: K) -> SignIn
-    where
-        K: TryInto<TokenKey>,
-        Error: From<K::Error>,
-    {
-        let sign_in = SignIn::new(key, self.tokens.clone());
-        let Some(claims) = &self.claims else {
-            return sign_in;
-        };
-        let sign_in = sign_in.provider_user(claims.issuer(), claims.subject());
-        match claims.session_id() {
-            Some(sid) => sign_in.provider_session(claims.issuer(), sid),
-            None => sign_in,
-        }
-    }
 }
 
 impl AuthorizationCode {
@@ -145,14 +129,18 @@ impl AuthorizationCode {
             authorization_endpoint: at.clone(),
             redirect_uri,
             max_age: None,
+            acr_values: Vec::new(),
+            claims: None,
+            scopes: Vec::new(),
             params: Vec::new(),
             client,
         })
     }
 
-    /// Sends the provider another parameter, such as `prompt`, `login_hint`, `acr_values`, `claims` or `audience`; one
-    /// name can have several values. For one login alone, set it on a clone. Whether the provider has done what `acr_values`
-    /// and `claims` ask for is in the [claims](Login::claims).
+    /// Sends the provider another parameter, such as `prompt`, `login_hint`, `claims` or `audience`; one name can have
+    /// several values. For one login alone, set it on a clone. Whether the provider has done what `claims` asks for is in
+    /// the [claims](Login::claims) of the login. `acr_values` as a parameter is a wish; as a [setting](Self::acr_values),
+    /// which takes its place, it is checked.
     ///
     /// # Errors
     /// [`ConfigError`] for what this grant sends itself, for `response_mode`, without which the callback is a query, and for
@@ -174,6 +162,49 @@ impl AuthorizationCode {
     /// (`max_age`), and the id token has to say when it was given. Defaults to none: the provider decides.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = Some(setting(age));
+        self
+    }
+
+    /// The authentication context classes, the best first, of which the login has to be (`acr_values`): the id token has to
+    /// name one of them as its `acr` (OpenID Connect Core §3.1.2.1, RFC 9470 §5). Defaults to none: the provider decides.
+    ///
+    /// Providers differ in what they call them, and some name none in the id token.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a value that is empty or has spaces or control characters.
+    pub fn acr_values<V: Into<Box<str>>>(
+        mut self,
+        values: impl IntoIterator<Item = V>,
+    ) -> Result<Self, ConfigError> {
+        let values = Vec::from_iter(values.into_iter().map(Into::into));
+        let is_word = |value: &Box<str>| {
+            let odd = |letter: char| letter.is_whitespace() || letter.is_control();
+            !value.is_empty() && !value.contains(odd)
+        };
+        if !values.iter().all(is_word) {
+            return Err(ConfigError::new("acr_values", "must be words"));
+        }
+        self.acr_values = values;
+        Ok(self)
+    }
+
+    /// The login that an API has demanded: its [`acr_values`](Challenge::acr_values) and its
+    /// [`max_age`](Challenge::max_age) (RFC 9470 §4), its [claims](Challenge::claims), and its
+    /// [scopes](Challenge::scopes) beside those of the client. What it does not demand stays as it is set; of two ages the
+    /// shorter counts. The id token is
+    /// checked as for [`acr_values`](Self::acr_values) and [`max_age`](Self::max_age), where the client asks for the scope
+    /// `openid`; claims are for the API to check.
+    pub fn step_up(mut self, challenge: &Challenge) -> Self {
+        let acr_values = Vec::from_iter(challenge.acr_values().map(Into::into));
+        if !acr_values.is_empty() {
+            self.acr_values = acr_values;
+        }
+        let ages = [challenge.max_age(), self.max_age];
+        self.max_age = ages.into_iter().flatten().min();
+        if let Some(claims) = challenge.claims() {
+            self.claims = Some(claims.into());
+        }
+        self.scopes.extend(challenge.scopes().map(Into::into));
         self
     }
 
@@ -204,6 +235,7 @@ impl AuthorizationCode {
             verifier: verifier.into(),
             nonce: nonce.into(),
             max_age: self.max_age.map(|age| age.as_secs()),
+            acr_values: self.acr_values.clone(),
             return_to: return_to.into(),
         };
         tokens
@@ -215,7 +247,17 @@ impl AuthorizationCode {
     fn url(&self, state: &str, nonce: &str, verifier: &str) -> Url {
         let mut url = self.authorization_endpoint.clone();
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
-        let scope = self.client.scope();
+        let scope = self.scope();
+        let acr_values = self.acr_values.join(" ");
+        let acr_values = Some(&*acr_values).filter(|values| !values.is_empty());
+        let demanded = [
+            ("acr_values", acr_values),
+            ("claims", self.claims.as_deref()),
+        ];
+        let is_demanded = |name: &str| {
+            let mut demanded = demanded.iter();
+            demanded.any(|(own, value)| *own == name && value.is_some())
+        };
         let mut query = url.query_pairs_mut();
         query.extend_pairs([
             ("response_type", "code"),
@@ -237,9 +279,27 @@ impl AuthorizationCode {
                 .resource_of_client()
                 .map(|uri| ("resource", uri)),
         );
-        query.extend_pairs(self.params.iter().map(|(name, value)| (&**name, &**value)));
+        query.extend_pairs(
+            demanded
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let params = self.params.iter().map(|(name, value)| (&**name, &**value));
+        query.extend_pairs(params.filter(|(name, _)| !is_demanded(name)));
         drop(query);
         url
+    }
+
+    /// The client's scopes, and those that are asked for beside them.
+    fn scope(&self) -> String {
+        let mut scope = self.client.scope();
+        for more in &self.scopes {
+            if !scope.split(' ').any(|own| own == &**more) {
+                let space = if scope.is_empty() { "" } else { " " };
+                scope = scope + space + more;
+            }
+        }
+        scope
     }
 
     /// Ends the login that the callback is of: exactly one callback of a state does, on any instance. Redeems the code,
@@ -283,30 +343,16 @@ impl AuthorizationCode {
             ("code_verifier", begun.verifier.expose()),
         ];
         let set = self.client.redeem("authorization_code", &form).await?;
-        let claims = match self
-            .client
-            .scope()
-            .split(' ')
-            .any(|scope| scope == "openid")
-        {
-            false => None,
-            true => {
-                let expected = Expected {
-                    issuer: self.provider.issuer(),
-                    client_id: self.client.id(),
-                    nonce: &begun.nonce,
-                    max_age: begun.max_age.map(Duration::from_secs),
-                    now: tokens.engine().clock.now(),
-                };
-                let id_token = set.id_token().ok_or(IdTokenError::Missing)?;
-                Some(claims::check(id_token, &expected)?)
-            }
+        let expected = Expected {
+            issuer: self.provider.issuer(),
+            client_id: self.client.id(),
+            nonce: Some(&begun.nonce),
+            max_age: begun.max_age.map(Duration::from_secs),
+            acr_values: &begun.acr_values,
+            now: tokens.engine().clock.now(),
         };
-        Ok(Login {
-            tokens: set,
-            return_to: begun.return_to,
-            claims,
-        })
+        let login = Login::check(&self.client, set, begun.return_to, &expected);
+        Ok(login?)
     }
 }
 

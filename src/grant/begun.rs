@@ -21,6 +21,8 @@ pub(super) struct Begun {
     pub(super) nonce: Box<str>,
     /// In seconds.
     pub(super) max_age: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) acr_values: Vec<Box<str>>,
     pub(super) return_to: String,
 }
 

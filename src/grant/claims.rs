@@ -64,9 +64,12 @@ impl fmt::Debug for Claims {
 pub(super) struct Expected<'a> {
     pub(super) issuer: &'a str,
     pub(super) client_id: &'a str,
-    pub(super) nonce: &'a str,
+    /// `None` where no nonce was sent.
+    pub(super) nonce: Option<&'a str>,
     /// How long ago the user may have signed in at the provider, if that was asked for.
     pub(super) max_age: Option<Duration>,
+    /// The authentication context classes, of one of which the login has to be, if that was asked for.
+    pub(super) acr_values: &'a [Box<str>],
     pub(super) now: Timestamp,
 }
 
@@ -96,7 +99,10 @@ pub(super) fn check(id_token: &Secret, expected: &Expected<'_>) -> Result<Claims
     if claims.subject().is_empty() {
         return Err(IdTokenError::Subject);
     }
-    if claims.text("nonce") != expected.nonce {
+    if expected
+        .nonce
+        .is_some_and(|nonce| claims.text("nonce") != nonce)
+    {
         return Err(IdTokenError::Nonce);
     }
     let latest = expected.now.saturating_add(SKEW);
@@ -114,6 +120,11 @@ pub(super) fn check(id_token: &Secret, expected: &Expected<'_>) -> Result<Claims
         if signed_in.saturating_add(max_age).saturating_add(SKEW) < expected.now {
             return Err(IdTokenError::AuthTime);
         }
+    }
+    let acr = claims.text("acr");
+    let mut accepted = expected.acr_values.iter();
+    if !expected.acr_values.is_empty() && !accepted.any(|value| **value == *acr) {
+        return Err(IdTokenError::Acr);
     }
     Ok(claims)
 }
@@ -158,6 +169,8 @@ pub enum IdTokenError {
     IssuedAt,
     /// The user has signed in at the provider longer ago than was asked for, or it does not say when.
     AuthTime,
+    /// The login is of another authentication context class than was asked for (`acr`), or it does not say of which.
+    Acr,
 }
 
 impl fmt::Display for IdTokenError {
@@ -173,6 +186,7 @@ impl fmt::Display for IdTokenError {
             Self::Expired => "the id token has expired",
             Self::IssuedAt => "the id token is from the future",
             Self::AuthTime => "the user signed in at the provider too long ago",
+            Self::Acr => "the user signed in at the provider in another way than was asked for",
         })
     }
 }
@@ -197,8 +211,9 @@ mod tests {
         Expected {
             issuer: "https://login.example",
             client_id: "app",
-            nonce: "n",
+            nonce: Some("n"),
             max_age: Some(Duration::from_secs(300)),
+            acr_values: &[],
             now: Timestamp::from_millis(NOW * 1000),
         }
     }
@@ -293,6 +308,60 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn the_class_of_the_login_is_one_that_was_asked_for() {
+        let token = |claims: &Value| {
+            let [header, claims] = [r#"{"alg":"RS256"}"#, &claims.to_string()]
+                .map(|json| URL_SAFE_NO_PAD.encode(json));
+            Secret::from(format!("{header}.{claims}.c2ln"))
+        };
+        let acr_values = ["phr".into(), "mfa".into()];
+        let of = |acr: Value| {
+            let mut claims = sound();
+            match acr {
+                Value::Null => {}
+                acr => claims["acr"] = acr,
+            }
+            let acr_values = &acr_values;
+            check(
+                &token(&claims),
+                &Expected {
+                    acr_values,
+                    ..expected()
+                },
+            )
+            .map(|_| ())
+        };
+        for good in ["phr", "mfa"] {
+            assert_eq!(of(json!(good)), Ok(()));
+        }
+        for bad in [
+            json!("0"),
+            json!(""),
+            json!("MFA"),
+            json!("phr mfa"),
+            json!(["mfa"]),
+            Value::Null,
+        ] {
+            assert_eq!(of(bad.clone()), Err(IdTokenError::Acr), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_nonce_that_was_not_sent_is_not_expected() {
+        for nonce in [Value::Null, json!("n"), json!("m")] {
+            let mut claims = sound();
+            claims["nonce"] = nonce;
+            let [header, claims] = [r#"{"alg":"RS256"}"#, &claims.to_string()]
+                .map(|json| URL_SAFE_NO_PAD.encode(json));
+            let expected = Expected {
+                nonce: None,
+                ..expected()
+            };
+            assert!(check(&format!("{header}.{claims}.c2ln").into(), &expected).is_ok());
+        }
     }
 
     #[test]

@@ -8,11 +8,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Client;
 use super::answer;
-use super::provider::DEVICE;
+use super::claims::{Expected, IdTokenError};
+use super::login::Login;
+use super::provider::{DEVICE, Provider};
 use super::request::Form;
 use crate::acquire::{AcquireErrorKind, ProviderError};
 use crate::answer::Members;
 use crate::secret::Secret;
+use crate::time::Timestamp;
 use crate::token::TokenSet;
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -30,15 +33,22 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// [`poll`](Self::poll).
 ///
 /// ```no_run
-/// # use tower_token_cache::{TokenSet, grant::{Client, DeviceError}};
-/// async fn sign_in(client: &Client) -> Result<TokenSet, DeviceError> {
+/// # use tower_token_cache::grant::{Client, DeviceError};
+/// async fn sign_in(client: &Client) -> Result<String, DeviceError> {
 ///     let mut device = client.authorize_device().await?;
 ///     println!("open {} and type {}", device.verification_uri(), device.user_code());
-///     device.poll().await
+///     let login = device.poll().await?;
+///     // `login.tokens`, or `login.sign_in("graph")` for a session.
+///     Ok(login.claims().map(|claims| claims.subject().to_owned()).unwrap_or_default())
 /// }
 /// ```
+///
+/// As in [a login by a browser](super::AuthorizationCode), the provider tells who the user is where the client asks for the scope
+/// `openid`, and its id token is checked. It has no nonce: the device code, which nothing else has seen, is what ties the
+/// answer to this sign-in.
 pub struct DeviceAuthorization {
     client: Client,
+    provider: Provider,
     device_code: Secret,
     user_code: Box<str>,
     verification_uri: Box<str>,
@@ -55,8 +65,8 @@ impl Client {
     /// # Errors
     /// [`DeviceError`].
     pub async fn authorize_device(&self) -> Result<DeviceAuthorization, DeviceError> {
-        let provider = self.provider();
-        let endpoint = provider.and_then(|provider| provider.endpoint(DEVICE));
+        let provider = self.provider().ok_or(DeviceError::NoEndpoint)?;
+        let endpoint = provider.endpoint(DEVICE);
         let endpoint = endpoint.ok_or(DeviceError::NoEndpoint)?;
         let mut form = Form::new();
         let scope = self.scope();
@@ -68,12 +78,12 @@ impl Client {
         }
         let members = answer::members(self.post(endpoint, form).await?)?;
         let unusable = || DeviceError::Provider(ProviderError::unreachable(Unusable));
-        DeviceAuthorization::read(self, &members).ok_or_else(unusable)
+        DeviceAuthorization::read(self, provider, &members).ok_or_else(unusable)
     }
 }
 
 impl DeviceAuthorization {
-    fn read(client: &Client, members: &Members) -> Option<Self> {
+    fn read(client: &Client, provider: &Provider, members: &Members) -> Option<Self> {
         let text = |name| Some(members.text(name)?.expose().into());
         let lifetime = members.seconds("expires_in")?.min(MAX_LIFETIME);
         let interval = members.seconds("interval").unwrap_or(INTERVAL);
@@ -81,6 +91,7 @@ impl DeviceAuthorization {
         let now = Instant::now();
         Some(Self {
             client: client.clone(),
+            provider: provider.clone(),
             device_code: members.text("device_code")?,
             user_code: text("user_code")?,
             // Google has named it so since before the RFC.
@@ -125,15 +136,15 @@ impl DeviceAuthorization {
     /// Where this future is dropped, another call goes on after the same pause; tokens that were on their way are lost.
     ///
     /// # Errors
-    /// [`DeviceError`].
-    pub async fn poll(&mut self) -> Result<TokenSet, DeviceError> {
+    /// [`DeviceError`]; the user has signed in then, and the code is spent, with [`DeviceError::IdToken`].
+    pub async fn poll(&mut self) -> Result<Login, DeviceError> {
         loop {
             // The last question is at the end.
             sleep_until(self.next.min(self.end)).await;
             self.next = Instant::now() + self.interval;
             let form = [("device_code", self.device_code.expose())];
             let error = match self.client.redeem(GRANT, &form).await {
-                Ok(tokens) => return Ok(tokens),
+                Ok(tokens) => return self.signed_in(tokens),
                 Err(error) => error,
             };
             match error.code() {
@@ -152,6 +163,18 @@ impl DeviceAuthorization {
             }
             self.next = now + self.interval.max(error.retry_after().unwrap_or_default());
         }
+    }
+
+    fn signed_in(&self, tokens: TokenSet) -> Result<Login, DeviceError> {
+        let expected = Expected {
+            issuer: self.provider.issuer(),
+            client_id: self.client.id(),
+            nonce: None,
+            max_age: None,
+            acr_values: &[],
+            now: Timestamp::now(),
+        };
+        Ok(Login::check(&self.client, tokens, "/".into(), &expected)?)
     }
 }
 
@@ -178,6 +201,8 @@ pub enum DeviceError {
     Expired,
     /// The provider has answered with another error, or, to the first question, not at all.
     Provider(ProviderError),
+    /// The id token is missing, or is not for this client.
+    IdToken(IdTokenError),
 }
 
 impl fmt::Display for DeviceError {
@@ -187,6 +212,7 @@ impl fmt::Display for DeviceError {
             Self::Denied => "the user has denied the device",
             Self::Expired => "the user has not decided in time",
             Self::Provider(_) => "the provider has not signed the device in",
+            Self::IdToken(_) => "the id token is not for this client",
         })
     }
 }
@@ -195,6 +221,7 @@ impl StdError for DeviceError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Provider(error) => Some(error),
+            Self::IdToken(error) => Some(error),
             _ => None,
         }
     }
@@ -203,6 +230,12 @@ impl StdError for DeviceError {
 impl From<ProviderError> for DeviceError {
     fn from(error: ProviderError) -> Self {
         Self::Provider(error)
+    }
+}
+
+impl From<IdTokenError> for DeviceError {
+    fn from(error: IdTokenError) -> Self {
+        Self::IdToken(error)
     }
 }
 

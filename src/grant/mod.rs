@@ -103,7 +103,13 @@
 //! | a link to the login that leads elsewhere (§4.11) | only a path of this site is returned to |
 //! | a discovery document of another issuer | its issuer is that which was asked for, its endpoints are `https` |
 //!
-//! The callback is a query, by GET: `SameSite=Lax` keeps the session's cookie from a POST that comes from the provider.
+//! An API can demand a login of another kind, or a fresh one (RFC 9470): [`AuthorizationCode::step_up`] is the login for it, and its
+//! id token is checked for what was demanded.
+//!
+//! The callback is a query, by GET, and `response_mode` is refused: `SameSite=Lax` keeps the session's cookie from a POST that
+//! comes from the provider. Such a POST is of no session. It ends no login, and spends none. A provider that does nothing but post
+//! needs a route of its own, which answers each POST with a redirect (303) to the callback, with `code` and `state` in the query:
+//! the browser then comes by GET, with its cookie.
 //!
 //! # What is sent
 //!
@@ -150,6 +156,7 @@ pub(crate) mod endpoint;
 mod http_client;
 mod id_token;
 mod jwt_bearer;
+mod login;
 mod login_error;
 mod private_key_jwt;
 mod provider;
@@ -166,6 +173,8 @@ mod revocation;
 mod scripted;
 mod signing_key;
 #[cfg(test)]
+mod step_up_tests;
+#[cfg(test)]
 mod tests;
 mod token_exchange;
 #[cfg(test)]
@@ -175,7 +184,7 @@ mod user_tests;
 
 pub use self::assertion::ClientAssertion;
 pub use self::assertion_file::{AssertionFile, AssertionFileError, AssertionFileErrorKind};
-pub use self::authorization_code::{AuthorizationCode, Login};
+pub use self::authorization_code::AuthorizationCode;
 pub use self::callback::Callback;
 pub use self::claims::{Claims, IdTokenError};
 pub use self::client::Client;
@@ -186,6 +195,7 @@ pub use self::discovery::DiscoveryError;
 pub use self::end_session::EndSession;
 pub use self::http_client::HttpClient;
 pub use self::jwt_bearer::JwtBearer;
+pub use self::login::Login;
 pub use self::login_error::LoginError;
 pub use self::private_key_jwt::PrivateKeyJwt;
 pub use self::provider::Provider;

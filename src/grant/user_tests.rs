@@ -22,16 +22,16 @@ use crate::tokens::Tokens;
 const TOKENS: &str = r#"{"access_token":"a","refresh_token":"r","token_type":"Bearer"}"#;
 const CALLBACK: &str = "https://app.example/callback";
 
-fn tokens() -> Tokens {
+pub(super) fn tokens() -> Tokens {
     let cache = TokenCache::builder(MemoryStore::new()).build().unwrap();
     cache.tokens(PartitionKey::session("s").unwrap())
 }
 
-fn flow(client: Client) -> AuthorizationCode {
+pub(super) fn flow(client: Client) -> AuthorizationCode {
     AuthorizationCode::new(client, CALLBACK).unwrap()
 }
 
-fn param(url: &str, name: &str) -> String {
+pub(super) fn param(url: &str, name: &str) -> String {
     let url = Url::parse(url).unwrap();
     let mut pairs = url.query_pairs();
     let found = pairs.find(|(own, _)| own == name);
@@ -39,7 +39,7 @@ fn param(url: &str, name: &str) -> String {
 }
 
 /// The provider has sent the browser of this login back.
-fn back(url: &str) -> Callback {
+pub(super) fn back(url: &str) -> Callback {
     Callback {
         code: Some("c".into()),
         state: Some(param(url, "state").into()),
@@ -49,11 +49,19 @@ fn back(url: &str) -> Callback {
 }
 
 /// An answer with an id token for the nonce.
-fn signed_in(nonce: &str) -> String {
+pub(super) fn signed_in(nonce: &str) -> String {
+    signed_in_with(nonce, json!({}))
+}
+
+/// The same with these claims beside it, or in its place.
+pub(super) fn signed_in_with(nonce: &str, more: serde_json::Value) -> String {
     let now = Timestamp::now().as_millis() / 1000;
-    let claims = json!({
+    let mut claims = json!({
         "iss": "https://login.example", "aud": "app", "sub": "ada", "nonce": nonce, "iat": now, "exp": now + 60,
     });
+    for (name, value) in more.as_object().expect("an object") {
+        claims[name] = value.clone();
+    }
     let [header, claims] =
         [json!({"alg": "RS256"}), claims].map(|json| URL_SAFE_NO_PAD.encode(json.to_string()));
     json!({"access_token": "a", "id_token": format!("{header}.{claims}.c2ln")}).to_string()
@@ -184,7 +192,7 @@ async fn a_provider_that_fails_is_told_apart_from_one_that_refuses() {
     assert!(!format!("{refused:?}{refused}").contains("script"));
 }
 
-fn device(interval: &str) -> String {
+pub(super) fn device(interval: &str) -> String {
     format!(
         r#"{{"device_code":"d","user_code":"U","verification_uri":"https://login.example/go","expires_in":600{interval}}}"#
     )
@@ -205,7 +213,7 @@ async fn a_device_asks_no_sooner_than_it_is_told() {
         (429, String::new()),
         (0, String::new()),
         (200, r#"{"error":"authorization_pending"}"#.into()),
-        (200, TOKENS.into()),
+        (200, signed_in("of another")),
     ]);
     let client = provider.client().scopes(["openid", "mail"]);
     let mut device = client.authorize_device().await.unwrap();
@@ -213,8 +221,9 @@ async fn a_device_asks_no_sooner_than_it_is_told() {
     timeout(Duration::from_secs(3), device.poll())
         .await
         .unwrap_err();
-    let set = device.poll().await.unwrap();
-    assert_eq!(set.refresh_token().unwrap().expose(), "r");
+    let login = device.poll().await.unwrap();
+    assert_eq!(login.claims().unwrap().subject(), "ada");
+    assert_eq!(login.return_to, "/");
     let asked = provider.asked();
     let times = asked
         .iter()

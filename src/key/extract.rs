@@ -37,6 +37,13 @@ pub trait KeyExtractor: Send + Sync + 'static {
         None
     }
 
+    /// Whether requests bring their key as a bearer token: their 401s then ask for one (`WWW-Authenticate: Bearer`, RFC
+    /// 6750 §3), and not for a session. An extractor around another one passes it on. `false` unless this is
+    /// implemented.
+    fn takes_bearer(&self) -> bool {
+        false
+    }
+
     /// Asks `other` when this extractor finds no key.
     fn or<K: KeyExtractor>(self, other: K) -> Or<Self, K>
     where
@@ -54,6 +61,10 @@ impl KeyExtractor for Arc<dyn KeyExtractor> {
 
     fn issues(&self) -> Option<&session::Cookie> {
         (**self).issues()
+    }
+
+    fn takes_bearer(&self) -> bool {
+        (**self).takes_bearer()
     }
 }
 
@@ -179,6 +190,10 @@ impl KeyExtractor for BearerAssertion {
             _ => Err(KeyError::InvalidCharacter),
         }
     }
+
+    fn takes_bearer(&self) -> bool {
+        true
+    }
 }
 
 /// A key from a typed request extension; see [`extension`].
@@ -275,6 +290,10 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for Or<A, B> {
 
     fn issues(&self) -> Option<&session::Cookie> {
         self.0.issues().or_else(|| self.1.issues())
+    }
+
+    fn takes_bearer(&self) -> bool {
+        self.0.takes_bearer() || self.1.takes_bearer()
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a response owes to the cookies of its request: nothing, unless sessions, or their ids, are set by the layer.
 
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE};
 
+use crate::challenge::SESSION;
 use crate::cookie;
 use crate::tokens::Tokens;
 
@@ -49,6 +50,19 @@ fn add(lines: Vec<String>, headers: &mut HeaderMap) {
             value.set_sensitive(true);
             headers.append(SET_COOKIE, value);
         }
+    }
+}
+
+/// A 401 of this crate asks for a session. To a request that should have brought a bearer token it asks for that.
+#[cold]
+pub(super) fn ask_for_bearer(tokens: &Tokens, headers: &mut HeaderMap) {
+    let Some(challenge) = tokens.bearer_challenge() else {
+        return;
+    };
+    if let Some(value) = headers.get_mut(WWW_AUTHENTICATE)
+        && value == SESSION
+    {
+        *value = HeaderValue::from_static(challenge);
     }
 }
 

@@ -4,11 +4,12 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::exchange::set_cookies;
+use super::exchange::{ask_for_bearer, set_cookies};
 use super::{Exchange, Refusal, ResponseBody};
 use crate::tokens::{CommitsBeforeHead, RequestGuard};
 
@@ -116,6 +117,10 @@ impl<B: Body> OwnAnswer<B> {
             Self::Refused(refusal) => {
                 let refusal = refusal.take().expect("polled after completion");
                 let mut response = empty(refusal.status());
+                if let Some(challenge) = refusal.challenge() {
+                    let challenge = HeaderValue::from_static(challenge);
+                    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                }
                 set_cookies(refusal.into_lines(), response.headers_mut());
                 Poll::Ready(response)
             }
@@ -149,6 +154,9 @@ fn guarded<B: Body>(
     exchange: Exchange,
 ) -> Response<ResponseBody<B>> {
     guard.0.close();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        ask_for_bearer(&guard.0, response.headers_mut());
+    }
     exchange.set(&guard.0, response.headers_mut());
     drop(guard);
     response.map(ResponseBody::new)

@@ -50,6 +50,7 @@ impl TokenCacheLayer {
             Source::Key(key) => key.issues().cloned(),
             Source::Cookies(_) => None,
         };
+        let takes_bearer = matches!(&key, Source::Key(key) if key.takes_bearer());
         let invalid_key = match issues {
             Some(_) => InvalidKey::Anonymous,
             None => InvalidKey::Reject,
@@ -60,6 +61,7 @@ impl TokenCacheLayer {
             cache,
             key,
             issues,
+            takes_bearer,
             invalid_key,
             missing_key: MissingKey::default(),
             failure_policy_for: None,

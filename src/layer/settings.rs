@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Exchange;
 use crate::cache::TokenCache;
+use crate::challenge::{BEARER, SESSION};
 use crate::cookie::{self, CookieStore};
 use crate::key::{KeyError, KeyExtractor, PartitionKey, RequestHead};
 use crate::policy::{FailurePolicy, InvalidKey, MissingKey, WriteMode};
@@ -19,6 +20,7 @@ pub(crate) struct Settings {
     pub(super) key: Source,
     /// The cookie that new sessions are given.
     pub(super) issues: Option<session::Cookie>,
+    pub(super) takes_bearer: bool,
     pub(super) missing_key: MissingKey,
     pub(super) invalid_key: InvalidKey,
     pub(super) failure_policy: FailurePolicy,
@@ -61,6 +63,8 @@ enum Reason {
 #[derive(Debug)]
 pub(crate) struct Refusal {
     reason: Reason,
+    /// What it asks for where it is a 401.
+    asks_for: &'static str,
     /// The `Set-Cookie` line, which removes a broken cookie.
     line: Option<String>,
 }
@@ -86,7 +90,7 @@ impl Settings {
         let Some(cookie) = &self.issues else {
             let key = key.or_else(|error| self.without_key(error));
             let key = key.and_then(|key| self.or_refused(key));
-            let key = key.map_err(|reason| Refusal { reason, line: None })?;
+            let key = key.map_err(|reason| self.refusal(reason, None))?;
             return Ok(Begun::own(self.tokens(key, head), Exchange::default()));
         };
         let came_with = key.as_ref().ok().and_then(Option::as_ref);
@@ -101,7 +105,7 @@ impl Settings {
                 _ => None,
             };
             return match reason {
-                Some(reason) => Err(Refusal { reason, line: None }),
+                Some(reason) => Err(self.refusal(reason, None)),
                 None => Ok(self.within(outer, head)),
             };
         }
@@ -116,10 +120,19 @@ impl Settings {
                 let tokens = self.tokens(key, head).issuing(issue);
                 Ok(Begun::own(tokens, Exchange::default()))
             }
-            Err(reason) => Err(Refusal {
-                reason,
-                line: issue.of_refusal(),
-            }),
+            Err(reason) => Err(self.refusal(reason, issue.of_refusal())),
+        }
+    }
+
+    #[cold]
+    fn refusal(&self, reason: Reason, line: Option<String>) -> Refusal {
+        Refusal {
+            reason,
+            asks_for: match self.takes_bearer {
+                true => BEARER,
+                false => SESSION,
+            },
+            line,
         }
     }
 
@@ -174,7 +187,11 @@ impl Settings {
     #[inline]
     fn tokens(&self, key: Option<PartitionKey>, head: &RequestHead<'_>) -> Tokens {
         let policy = self.failure_policy_of(head);
-        Tokens::new(self.cache.0.clone(), key, policy, self.write_mode_of(head))
+        let tokens = Tokens::new(self.cache.0.clone(), key, policy, self.write_mode_of(head));
+        match self.takes_bearer {
+            true => tokens.by_bearer(),
+            false => tokens,
+        }
     }
 
     #[inline]
@@ -213,6 +230,11 @@ impl Refusal {
             Reason::Missing => http::StatusCode::UNAUTHORIZED,
             Reason::Invalid => http::StatusCode::BAD_REQUEST,
         }
+    }
+
+    /// The value of its `WWW-Authenticate`.
+    pub(crate) fn challenge(&self) -> Option<&'static str> {
+        (self.reason == Reason::Missing).then_some(self.asks_for)
     }
 
     /// The values of its `Set-Cookie` lines.

@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap};
-use http::{Extensions, HeaderValue, Uri};
+use http::{Extensions, HeaderValue, StatusCode, Uri};
 
+use super::demand::Demanded;
 use super::{Origins, TokenError};
-use crate::acquire::Acquire;
+use crate::acquire::{Acquire, AcquireErrorKind};
+use crate::challenge::{Challenge, ChallengeKind};
+use crate::error::Error;
 use crate::key::{ClientName, TokenKey};
+use crate::lookup::Lookup;
 use crate::token::Token;
 use crate::tokens::Tokens;
 use crate::wipe::Wiped;
@@ -29,6 +33,28 @@ pub(super) struct Bearer {
     key: TokenKey,
     source: Arc<dyn Acquire>,
     tokens: Tokens,
+}
+
+/// What a service has against the token that it was sent.
+#[derive(Clone)]
+pub(super) enum Objection {
+    /// It is not good: another one is needed.
+    Rejected,
+    /// It is not enough.
+    Challenged(Challenge),
+}
+
+impl Objection {
+    /// What this head of a response says; `None` where the service has taken the token.
+    pub(super) fn of(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
+        if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return None;
+        }
+        match Challenge::from_headers(headers) {
+            Some(challenge) => Some(Self::Challenged(challenge)),
+            None => (status == StatusCode::UNAUTHORIZED).then_some(Self::Rejected),
+        }
+    }
 }
 
 impl Settings {
@@ -62,15 +88,62 @@ impl Settings {
 }
 
 impl Bearer {
-    /// A token; another one than `rejected`.
-    pub(super) async fn token(self, rejected: Option<Token>) -> Result<Token, TokenError> {
+    /// A token.
+    pub(super) async fn token(self) -> Result<Token, TokenError> {
         let acquisition = self.tokens.acquire(&self.key).map_err(TokenError::Cache)?;
-        let acquisition = match &rejected {
-            Some(rejected) => acquisition.rejected(rejected),
-            None => acquisition,
-        };
         let acquired = acquisition.with_source(self.source).await;
         Ok(acquired.map_err(TokenError::Cache)?.token)
+    }
+
+    /// A token in the place of one that the service has objected to.
+    pub(super) async fn another(
+        self,
+        old: Token,
+        objection: Objection,
+    ) -> Result<Token, TokenError> {
+        let token = match objection {
+            Objection::Rejected => self.unlike(&old).await,
+            Objection::Challenged(challenge) => self.demanded(&old, challenge).await,
+        };
+        token.map_err(TokenError::Cache)
+    }
+
+    async fn unlike(self, old: &Token) -> Result<Token, Error> {
+        let acquisition = self.tokens.acquire(&self.key)?.rejected(old);
+        Ok(acquisition.with_source(self.source).await?.token)
+    }
+
+    /// What can be got without the user, who may have signed in again meanwhile.
+    async fn demanded(self, old: &Token, challenge: Challenge) -> Result<Token, Error> {
+        let acquisition = self.tokens.acquire(&self.key)?.rejected(old).demanded();
+        let (acquisition, source) = match challenge.kind() {
+            ChallengeKind::Authentication => {
+                return match self.tokens.get(&self.key).await? {
+                    Lookup::Hit(token) if token.access_token() != old.access_token() => Ok(token),
+                    _ => Err(Error::StepUp(challenge)),
+                };
+            }
+            ChallengeKind::Claims => match challenge.shared_claims() {
+                Some(claims) => (acquisition.claims(claims), self.source),
+                None => return Err(Error::StepUp(challenge)),
+            },
+            ChallengeKind::Scope => {
+                let source = Arc::new(Demanded(self.source));
+                (
+                    acquisition.scopes(challenge.scopes())?,
+                    source as Arc<dyn Acquire>,
+                )
+            }
+        };
+        match acquisition.with_source(source).await {
+            Ok(acquired) => Ok(acquired.token),
+            Err(Error::Acquire(error))
+                if error.kind() == AcquireErrorKind::ReauthenticationRequired =>
+            {
+                Err(Error::StepUp(challenge))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -12,17 +12,25 @@ pub enum TokenError {
     /// The request has no [`Tokens`](crate::Tokens) in its extensions, and the layer was made
     /// without.
     NoTokens,
-    /// The cache has no token and got none.
+    /// The cache has no token and got none. With [`Error::StepUp`] the service wants more than the token has, and only
+    /// the user can give it.
     Cache(Error),
     /// The token is of another [type](crate::Token::token_type) than `Bearer`, or has characters
     /// that no header can hold.
     NotBearer,
 }
 
+impl TokenError {
+    /// Whether the service wants what only the user can give.
+    pub(super) fn needs_user(&self) -> bool {
+        matches!(self, Self::Cache(Error::StepUp(_)))
+    }
+}
+
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoTokens => "nobody said whose token an outgoing request needs",
+            Self::NoTokens => "it is not said whose token an outgoing request needs",
             Self::Cache(_) => "there is no token for an outgoing request",
             Self::NotBearer => "the token cannot be sent as a bearer token",
         })
@@ -43,7 +51,7 @@ impl StdError for TokenError {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallError<E> {
-    /// There is no token. After a 401 this may be said of the second attempt.
+    /// There is no token, or none that is enough. After a 401 or a 403 this may be said of the second attempt.
     Token(TokenError),
     /// The request could not be sent, or was not answered.
     Call(E),

@@ -5,12 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::header::AUTHORIZATION;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::bearer::{Bearer, header};
+use super::bearer::{Bearer, Objection, header};
 use super::{CallError, TokenError};
+use crate::error::Error;
 use crate::token::Token;
 
 /// A token that is being acquired. Erased, because an `async fn` has no name.
@@ -37,15 +38,24 @@ pin_project! {
     enum State<F, B, R> {
         /// Waits for the first token; the inner service is ready.
         Acquiring { token: TokenFuture, request: Option<Request<B>> },
-        /// Waits for an answer. With a token, a 401 is its rejection.
-        Calling { #[pin] call: F, token: Option<Token> },
-        /// Waits for a token in the place of a rejected one. With a response, this is the answer
-        /// all the same.
+        /// Waits for an answer.
+        Calling { #[pin] call: F, sent: Sent },
+        /// Waits for a token in the place of one that the service has objected to. With a response, this is the answer
+        /// all the same, unless the user is needed.
         Replacing { token: TokenFuture, response: Option<R> },
         /// Waits for the inner service to be ready again.
         Again { request: Option<Request<B>> },
         Failed { error: Option<TokenError> },
     }
+}
+
+/// Whose token was sent.
+enum Sent {
+    /// The caller's own, or none.
+    AsItIs,
+    First(Token),
+    /// That in the place of the first.
+    Second,
 }
 
 impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
@@ -55,7 +65,7 @@ impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
         request: Request<B>,
         again: Option<Request<B>>,
     ) -> Self {
-        let token = Box::pin(bearer.clone().token(None));
+        let token = Box::pin(bearer.clone().token());
         let request = Some(request);
         Self {
             inner,
@@ -72,7 +82,10 @@ impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
             inner,
             bearer: None,
             again: None,
-            state: State::Calling { call, token: None },
+            state: State::Calling {
+                call,
+                sent: Sent::AsItIs,
+            },
         }
     }
 
@@ -102,25 +115,36 @@ where
                     let request = request.take().expect("polled after completion");
                     let request = with_token(request, &token)?;
                     let call = this.inner.call(request);
-                    let token = Some(token);
-                    State::Calling { call, token }
+                    let sent = Sent::First(token);
+                    State::Calling { call, sent }
                 }
-                StateProj::Calling { call, token } => {
+                StateProj::Calling { call, sent } => {
                     let response = ready!(call.poll(cx)).map_err(CallError::Call)?;
-                    if response.status() != StatusCode::UNAUTHORIZED || token.is_none() {
-                        return Poll::Ready(Ok(response));
-                    }
-                    let bearer = this.bearer.take().expect("polled after completion");
-                    State::Replacing {
-                        token: Box::pin(bearer.token(token.take())),
-                        // Dropped now when there is to be another: it holds a connection.
-                        response: this.again.is_none().then_some(response),
+                    let sent = std::mem::replace(sent, Sent::AsItIs);
+                    let objection = Objection::of(response.status(), response.headers());
+                    match (sent, objection) {
+                        (Sent::First(token), Some(objection)) => {
+                            let bearer = this.bearer.take().expect("polled after completion");
+                            State::Replacing {
+                                token: Box::pin(bearer.another(token, objection)),
+                                // Dropped now when there is to be another: it holds a connection.
+                                response: this.again.is_none().then_some(response),
+                            }
+                        }
+                        (Sent::Second, Some(Objection::Challenged(challenge))) => {
+                            let error = TokenError::Cache(Error::StepUp(challenge));
+                            return Poll::Ready(Err(CallError::Token(error)));
+                        }
+                        _ => return Poll::Ready(Ok(response)),
                     }
                 }
                 StateProj::Replacing { token, response } => {
                     let token = ready!(token.as_mut().poll(cx));
                     if let Some(response) = response.take() {
-                        return Poll::Ready(Ok(response));
+                        return Poll::Ready(match token {
+                            Err(error) if error.needs_user() => Err(CallError::Token(error)),
+                            _ => Ok(response),
+                        });
                     }
                     let token = token.map_err(CallError::Token)?;
                     let request = this.again.take().expect("polled after completion");
@@ -131,7 +155,8 @@ where
                     ready!(this.inner.poll_ready(cx)).map_err(CallError::Call)?;
                     let request = request.take().expect("polled after completion");
                     let call = this.inner.call(request);
-                    State::Calling { call, token: None }
+                    let sent = Sent::Second;
+                    State::Calling { call, sent }
                 }
                 StateProj::Failed { error } => {
                     let error = error.take().expect("polled after completion");

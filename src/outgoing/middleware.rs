@@ -1,12 +1,13 @@
 //! `BearerLayer` as a middleware of `reqwest-middleware`.
 
+use http::Extensions;
 use http::header::AUTHORIZATION;
-use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next};
 
-use super::bearer::header;
+use super::bearer::{Objection, header};
 use super::{BearerLayer, TokenError};
+use crate::error::Error as CacheError;
 
 /// For `reqwest_middleware::ClientBuilder::with`. `RequestBuilder::with_extension` takes the
 /// [`Tokens`](crate::Tokens) of a request. Its errors are [`TokenError`]s, to be had by
@@ -25,25 +26,33 @@ impl Middleware for BearerLayer {
         let Some(bearer) = bearer.map_err(failed)? else {
             return next.run(request, extensions).await;
         };
-        let token = bearer.clone().token(None).await.map_err(failed)?;
+        let token = bearer.clone().token().await.map_err(failed)?;
         let again = request.try_clone();
         let value = header(&token).map_err(failed)?;
         request.headers_mut().insert(AUTHORIZATION, value);
         let response = next.clone().run(request, extensions).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        let Some(objection) = Objection::of(response.status(), response.headers()) else {
             return Ok(response);
-        }
+        };
         let Some(mut again) = again else {
-            // The answer is this one, whatever becomes of the token.
-            let _ = bearer.token(Some(token)).await;
-            return Ok(response);
+            // The answer is this one, whatever becomes of the token, unless the user is needed.
+            return match bearer.another(token, objection).await {
+                Err(error) if error.needs_user() => Err(failed(error)),
+                _ => Ok(response),
+            };
         };
         // It holds a connection.
         drop(response);
-        let token = bearer.token(Some(token)).await.map_err(failed)?;
+        let token = bearer.another(token, objection).await.map_err(failed)?;
         let value = header(&token).map_err(failed)?;
         again.headers_mut().insert(AUTHORIZATION, value);
-        next.run(again, extensions).await
+        let response = next.run(again, extensions).await?;
+        match Objection::of(response.status(), response.headers()) {
+            Some(Objection::Challenged(challenge)) => {
+                Err(failed(TokenError::Cache(CacheError::StepUp(challenge))))
+            }
+            _ => Ok(response),
+        }
     }
 }
 

@@ -5,6 +5,20 @@
 //! [rejected](crate::Acquisition::rejected): the cache gets another one, once for everyone who uses
 //! it, and the request is sent a second time. The second answer is returned as it is.
 //!
+//! A service that takes the token and wants more says so in a [challenge](crate::Challenge), with a 401 or a 403. What can be
+//! got without the user is got once, and the request is sent a second time:
+//!
+//! | the service demands | what happens |
+//! |---|---|
+//! | claims (`insufficient_claims`) | The source is asked for a token [with these claims](crate::Acquisition::claims), which takes the place of the one before. |
+//! | scopes (`insufficient_scope`) | The source is asked for a token of this resource [with these scopes](crate::Acquisition::scopes), which is kept beside the one before. A layer whose key has the scopes spares the first request. |
+//! | another login (`insufficient_user_authentication`, RFC 9470) | If the user has signed in meanwhile, the token of that login is sent. |
+//!
+//! What only the user can give is [`Error::StepUp`](crate::Error::StepUp) in [`TokenError::Cache`], with the challenge: also where
+//! the provider refuses the claims or scopes, and where the second answer demands something still. The token is kept, and so are all
+//! others: other requests may be content with them. A handler that returns this error passes the challenge on to the browser,
+//! and `AuthorizationCode::step_up` (feature `grants`) begins the login that it asks for.
+//!
 //! It is a layer for tower's HTTP clients, and with feature `reqwest-middleware` a middleware of
 //! that crate as well.
 //!
@@ -50,6 +64,7 @@
 //! ```
 
 mod bearer;
+mod demand;
 mod error;
 mod future;
 mod layer;

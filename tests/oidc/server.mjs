@@ -3,6 +3,10 @@
 // back with an error.
 // The pages for devices and for the end of a session are JSON: what their form has to bring back as `xsrf`.
 //
+// A login that asks for the class `urn:example:mfa` is of it, and the browser is asked again where the one before was not
+// (RFC 9470 §5). With the login hint `weak` it is of none, and with `long_ago` it was an hour ago. Introspection says `acr` and
+// `auth_time` of an access token (§6.2).
+//
 // REDIRECT_URI=http://… (several with spaces between) AT_TTL=seconds node server.mjs      prints "READY <issuer>"
 //
 // For an access token of its own it gives others on behalf of the same user, with scope offline_access a refresh token,
@@ -12,10 +16,11 @@
 // access tokens last from then on.
 import http from 'node:http';
 import { json } from 'node:stream/consumers';
-import { Provider, errors } from 'oidc-provider';
+import { Provider, errors, interactionPolicy } from 'oidc-provider';
 import Adapter from 'oidc-provider/lib/adapters/memory_adapter.js';
 
 let lifetime = Number(process.env.AT_TTL);
+const MFA = 'urn:example:mfa';
 const stats = { refreshed: 0, invalid_grant: 0, revoked: 0 };
 
 function start(issuer) {
@@ -35,6 +40,11 @@ function start(issuer) {
     }],
     scopes: ['openid', 'offline_access'],
     claims: { openid: ['sub', 'email'] },
+    acrValues: [MFA],
+    extraTokenClaims: ({ oidc: { entities } }) => {
+      const { acr, authTime } = entities.AuthorizationCode ?? entities.RefreshToken ?? {};
+      return { acr, auth_time: authTime };
+    },
     pkce: { required: () => true },
     findAccount: (_, id) => ({
       accountId: id,
@@ -60,7 +70,7 @@ function start(issuer) {
       rpInitiatedLogout: { enabled: true, logoutSource: xsrf },
     },
     enabledJWA: { clientAuthSigningAlgValues: ['RS256', 'PS256', 'ES256'] },
-    interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
+    interactions: { policy: policy(), url: (_, interaction) => `/interaction/${interaction.uid}` },
     cookies: { keys: ['of the tests'] },
   });
   provider.registerGrantType(JWT_BEARER, (context) => onBehalfOf(provider, context), ['assertion', 'requested_token_use', 'scope']);
@@ -73,6 +83,18 @@ function start(issuer) {
   });
   provider.on('grant.revoked', () => { stats.revoked += 1; });
   return provider;
+}
+
+// Asks again for a class that the session at the provider is not of.
+function policy() {
+  const { base, Check } = interactionPolicy;
+  const prompts = base();
+  prompts.get('login').checks.add(new Check('step_up', 'another login is needed', ({ oidc }) => {
+    const wanted = oidc.params.acr_values?.split(' ') ?? [];
+    const is_done = !wanted.length || wanted.includes(oidc.acr) || oidc.result?.login;
+    return is_done ? Check.NO_NEED_TO_PROMPT : Check.REQUEST_PROMPT;
+  }));
+  return prompts;
 }
 
 const JWT_BEARER = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
@@ -108,7 +130,10 @@ async function interact(provider, request, response) {
   const grant = (grantId && await provider.Grant.find(grantId))
     || new provider.Grant({ accountId, clientId: params.client_id });
   grant.addOIDCScope(params.scope);
-  const result = { login: { accountId }, consent: { grantId: await grant.save() } };
+  const login = { accountId };
+  if (params.acr_values?.split(' ').includes(MFA) && params.login_hint !== 'weak') login.acr = MFA;
+  if (params.login_hint === 'long_ago') login.ts = Math.floor(Date.now() / 1000) - 3600;
+  const result = { login, consent: { grantId: await grant.save() } };
   await provider.interactionFinished(request, response, result);
 }
 

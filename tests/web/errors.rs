@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http::StatusCode;
+use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType as Code, BasicRequestTokenError};
 use oauth2::{HttpClientError, RequestTokenError};
 use tower_token_cache::{
-    BoxError, Error, MemoryStore, PartitionKey, Prior, ProviderError, StoreError, StoreErrorKind,
-    TokenCache, TokenSet, Tokens,
+    BoxError, Challenge, Error, MemoryStore, PartitionKey, Prior, ProviderError, StoreError,
+    StoreErrorKind, TokenCache, TokenSet, Tokens,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +111,13 @@ async fn a_provider_error_has_one_status_in_each_wrapper() {
     assert_status("another", || io::Error::other("own"), 502).await;
 }
 
+/// What an API has demanded of the user.
+fn step_up() -> Error {
+    let field = HeaderValue::from_static(r#"Bearer error="insufficient_user_authentication""#);
+    let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, field)]);
+    Error::StepUp(Challenge::from_headers(&headers).unwrap())
+}
+
 #[tokio::test]
 async fn an_error_of_this_crate_has_its_own_status_in_each_wrapper() {
     let unavailable = || Error::Unavailable(StoreError::new(StoreErrorKind::Timeout));
@@ -119,6 +127,7 @@ async fn an_error_of_this_crate_has_its_own_status_in_each_wrapper() {
         Error::Overloaded,
         Error::ShutDown,
         unavailable(),
+        step_up(),
     ] {
         let (name, status) = (error.to_string(), error.status());
         assert_status(&name, || error.clone(), status.as_u16()).await;
@@ -224,13 +233,20 @@ async fn a_required_refresh_token_that_is_absent_is_a_sign_in() {
     assert_eq!(error.status(), StatusCode::UNAUTHORIZED);
 }
 
-/// The status, `Retry-After` in seconds, and the body that a browser gets of an error, by both frameworks.
+/// The status, `Retry-After` in seconds, and the body that a browser gets of an error, by both frameworks. A 401 says what it
+/// asks for, and no other status does.
 async fn answered(error: Error) -> (u16, Option<u64>, String) {
     use actix_web::ResponseError;
     use axum::response::IntoResponse;
     use http_body_util::BodyExt;
+    let asks_for = error.www_authenticate();
     let seconds = |value: &[u8]| std::str::from_utf8(value).unwrap().parse::<u64>().unwrap();
     let by_actix = error.error_response();
+    let asked = by_actix.headers().get("www-authenticate");
+    assert_eq!(
+        asked.map(|it| it.as_bytes()),
+        asks_for.as_ref().map(|it| it.as_bytes())
+    );
     let status = by_actix.status().as_u16();
     let after = by_actix.headers().get("retry-after");
     let after = after.map(|value| seconds(value.as_bytes()));
@@ -239,6 +255,12 @@ async fn answered(error: Error) -> (u16, Option<u64>, String) {
 
     let response = error.into_response();
     let status = response.status().as_u16();
+    assert_eq!(
+        response.headers().get("www-authenticate"),
+        asks_for.as_ref()
+    );
+    let session = (status == 401).then_some("Session");
+    assert_eq!(asks_for.as_ref().map(|it| it.to_str().unwrap()), session);
     let after = response.headers().get("retry-after");
     let after = after.map(|value| seconds(value.as_bytes()));
     let body = response.into_body().collect().await.unwrap().to_bytes();

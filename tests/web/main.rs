@@ -11,6 +11,8 @@ mod layer;
 mod login;
 mod logout;
 mod outgoing;
+mod outgoing_challenges;
 mod playground;
 mod session;
 mod two_providers;
+mod unauthorized;

@@ -29,7 +29,7 @@ impl Engine {
         let now = self.now();
         let seen = self
             .partitions
-            .with(partition, |_, state| state.refresh_state(key, now));
+            .with(partition, |_, state| state.refresh_state(key, None, now));
         if seen
             .failure_record
             .is_some_and(|failure_record| failure_record.error(now.wall).is_some())
@@ -42,6 +42,7 @@ impl Engine {
             force: false,
             replaces: Some(token.clone()),
             claims: None,
+            demanded: false,
             reason: Some(RefreshReason::ProactivelyRefreshed),
             stale: None,
         };

@@ -136,23 +136,28 @@ impl Flight {
         };
         let kind = meaning.kind;
         engine.counters.failed_acquisitions.add(1);
+        // Of what the session may not have been given, a refusal concerns nothing else.
+        let concerns_demand =
+            self.need.demanded && meaning.is_refusal && kind != AcquireErrorKind::RetryLater;
+        let claims = self.need.claims.as_deref().filter(|_| concerns_demand);
         let failure_record = FailureRecord::new(
             kind,
             meaning.retry_after,
             seen.failure_record.as_ref(),
-            &seen.refresh_token,
+            (&seen.refresh_token, claims),
             now,
         );
         let mut failure = failure_record
             .error(now)
             .unwrap_or_else(|| AcquireError::new(kind));
-        let concerns_all = !meaning.is_refusal || kind != AcquireErrorKind::Failed;
+        let concerns_all =
+            !concerns_demand && (!meaning.is_refusal || kind != AcquireErrorKind::Failed);
         let is_of_another = within.is_some_and(|within| within.passes_on(kind));
         if !(meaning.is_unasked || is_of_another) {
             Box::pin(self.record_failure(failure_record, seen, concerns_all, permit)).await;
         }
         let is_refused = kind == AcquireErrorKind::ReauthenticationRequired && meaning.is_refusal;
-        if is_refused && seen.refresh_token.is_hit() {
+        if is_refused && !concerns_demand && seen.refresh_token.is_hit() {
             self.refresh_token_refused(seen);
         }
         if let Some(error) = error {

@@ -224,7 +224,8 @@ impl Flight {
     }
 
     pub(crate) async fn look(&self) -> Result<RefreshState, L2Error> {
-        let look = self.engine.look(&self.id.partition, &self.need.key);
+        let (key, claims) = (&self.need.key, self.need.claims.as_deref());
+        let look = self.engine.look(&self.id.partition, key, claims);
         self.within_allowance(look).await
     }
 
@@ -271,7 +272,7 @@ impl Flight {
         let engine = &self.engine;
         let now = engine.now();
         engine.partitions.with(&self.id.partition, |_, state| {
-            state.refresh_state(&self.need.key, now)
+            state.refresh_state(&self.need.key, self.need.claims.as_deref(), now)
         })
     }
 
@@ -320,10 +321,11 @@ impl Engine {
         self: &Arc<Self>,
         key: &PartitionKey,
         name: &TokenKey,
+        claims: Option<&str>,
     ) -> Result<RefreshState, L2Error> {
         for _ in 0..MAX_READS {
             let (seen, versions) = self
-                .fetch(key, |state, now| state.refresh_state(name, now))
+                .fetch(key, |state, now| state.refresh_state(name, claims, now))
                 .await?;
             if !seen.waits {
                 return Ok(seen.with_versions(versions));

@@ -74,7 +74,8 @@ impl Engine {
             let now = self.now();
             let (failure_record, seen) = self.partitions.with(partition, |_, state| {
                 let seen = *observed.get_or_insert_with(|| state.observe(now));
-                (state.refresh_state(&need.key, now).failure_record, seen)
+                let known = state.refresh_state(&need.key, need.claims.as_deref(), now);
+                (known.failure_record, seen)
             });
             if let Some(error) =
                 failure_record.and_then(|failure_record| failure_record.error(now.wall))

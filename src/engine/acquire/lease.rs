@@ -216,7 +216,7 @@ impl HeldLease {
 
     /// Whether L2 still has the entry as it was seen.
     async fn is_untouched(&self, about: About<'_>) -> Result<bool, L2Error> {
-        let now = self.engine.look(about.partition, about.name).await?;
+        let now = self.engine.look(about.partition, about.name, None).await?;
         let entry = about.seen.guarded_entry(about.name);
         let entry = self.engine.l2.entry_id(entry.as_ref());
         // A lower version means that the store has lost data.

@@ -19,6 +19,8 @@ pub(crate) struct Need {
     /// The token must differ from this one.
     pub(crate) replaces: Option<Token>,
     pub(crate) claims: Option<Arc<str>>,
+    /// The token is to have what the session may not have been given: a refusal says nothing of the refresh token.
+    pub(crate) demanded: bool,
     pub(crate) reason: Option<RefreshReason>,
     /// The token that memory had, which may have expired: L2 does not return expired ones.
     pub(crate) stale: Option<Token>,

@@ -54,19 +54,24 @@ impl RefreshState {
 }
 
 impl State {
-    /// What is known now of the token `name` and of what may replace it.
-    pub(crate) fn refresh_state(&self, name: &TokenKey, now: Now) -> RefreshState {
+    /// What is known now of the token `name` and of what may replace it, where it is to have these claims.
+    pub(crate) fn refresh_state(
+        &self,
+        name: &TokenKey,
+        claims: Option<&str>,
+        now: Now,
+    ) -> RefreshState {
         let names = [name.clone(), name.refresh_token(), name.id_token()];
         let token = self.token(name.as_ref());
         let refresh_token = self.seen_secret(&names[1], now);
         let failures = names[..2].iter();
         let failures = failures.filter_map(|name| self.failure_record(name));
         let failure_record = failures
-            .filter(|record| record.concerns(&refresh_token))
+            .filter(|record| record.concerns(&refresh_token, claims))
             .max_by_key(|record| record.retry_at());
         let unstored_failure = self.unstored_failure.as_deref();
         let unstored_failure = unstored_failure.and_then(|unstored_failure| {
-            unstored_failure.failure_record(name, &refresh_token, now.wall)
+            unstored_failure.failure_record(name, &refresh_token, claims, now.wall)
         });
         let failure_record = failure_record.or(unstored_failure).cloned();
         RefreshState {

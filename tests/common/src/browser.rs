@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use oauth2::url::Url;
+use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
@@ -20,6 +21,8 @@ pub struct Answer {
     pub body: Value,
     /// The last cookie line on the way.
     pub cookie_line: String,
+    /// What it asks for: `WWW-Authenticate`.
+    pub challenge: Option<HeaderValue>,
 }
 
 impl Browser {
@@ -88,12 +91,14 @@ impl Browser {
         let next = response.headers().get("location");
         let next = next.map(|to| url.join(to.to_str().unwrap()).unwrap());
         let status = response.status();
+        let challenge = response.headers().get("www-authenticate").cloned();
         let body = response.bytes().await.unwrap();
         let answer = Answer {
             at: url,
             status,
             body: serde_json::from_slice(&body).unwrap_or_default(),
             cookie_line,
+            challenge,
         };
         (answer, next)
     }

@@ -1,5 +1,6 @@
 //! Looking for secrets where they must not be, in any encoding that we know of.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -47,6 +48,61 @@ impl Canary {
 
     pub fn assert_not_in(&self, what: &str, bytes: &[u8]) {
         assert!(!self.is_in(bytes), "{what} shows {}", self.name);
+    }
+}
+
+/// Several secrets, which are looked for at once: a log is long.
+#[derive(Default)]
+pub struct Canaries {
+    all: Vec<Canary>,
+    /// Where the forms that begin with these bytes are: secret and form.
+    beginnings: HashMap<[u8; BEGINNING], Vec<(usize, usize)>>,
+    first: First,
+}
+
+/// The first bytes of all forms.
+struct First([bool; 256]);
+
+/// No form is shorter.
+const BEGINNING: usize = 8;
+
+impl Default for First {
+    fn default() -> Self {
+        Self([false; 256])
+    }
+}
+
+impl Canaries {
+    pub fn push(&mut self, canary: Canary) {
+        for (form, bytes) in canary.forms.iter().enumerate() {
+            let (beginning, _) = bytes.split_first_chunk().expect("a long form");
+            self.first.0[usize::from(beginning[0])] = true;
+            let place = (self.all.len(), form);
+            self.beginnings.entry(*beginning).or_default().push(place);
+        }
+        self.all.push(canary);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Canary> {
+        self.all.iter()
+    }
+
+    /// The first secret that bytes hold, wherever it begins.
+    pub fn first_in(&self, bytes: &[u8]) -> Option<&Canary> {
+        let windows = bytes.windows(BEGINNING).enumerate();
+        for (at, window) in windows {
+            if !self.first.0[usize::from(window[0])] {
+                continue;
+            }
+            let known = self.beginnings.get(window).into_iter().flatten();
+            for (canary, form) in known {
+                let canary = &self.all[*canary];
+                if bytes[at..].starts_with(&canary.forms[*form]) {
+                    return Some(canary);
+                }
+            }
+        }
+        None
     }
 }
 

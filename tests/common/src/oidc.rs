@@ -83,11 +83,11 @@ impl OidcProvider {
         answer["sub"].as_str().map(str::to_owned)
     }
 
-    async fn introspect(&self, client: (&str, &str), access_token: &str) -> Value {
+    /// What the provider says of this access token: `acr` and `auth_time`, too (RFC 9470 §6.2).
+    pub async fn introspect(&self, client: (&str, &str), access_token: &str) -> Value {
         let form = [("token", access_token)];
         let answer = self.ask("/token/introspection", client, &form).await;
-        let body = answer.bytes().await.unwrap();
-        serde_json::from_slice(&body).unwrap()
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
     }
 
     /// Redeems a refresh token behind everybody's back; the status.

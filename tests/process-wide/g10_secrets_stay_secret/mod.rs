@@ -2,9 +2,13 @@
 //! and error path, with every log of every crate switched on, and are looked for afterwards.
 
 mod cookies;
+mod databases;
 mod evidence;
 mod faults;
+mod imports;
 mod journeys;
+mod logins;
+mod logouts;
 mod public_types;
 mod web;
 
@@ -30,6 +34,9 @@ const ASSERTION: &str = "canary-assertion-canary-assertion-canary-ass";
 const CLIENT_SECRET: &str = "canary-client-canary-client-canary-client-ca";
 const PASSPHRASE: &str = "canary-passphrase-canary-passphrase-canary-p";
 const PASSWORD: &str = "canary-password-canary-password-canary-passw";
+const DATABASE_PASSWORD: &str = "canary-database-canary-database-canary-datab";
+const CODE: &str = "canary-code-canary-code-canary-code-canary-co";
+const PROVIDER_SESSION: &str = "canary-sid-canary-sid-canary-sid-canary-sid-c";
 const KEY: [u8; 32] = *b"canary-key-canary-key-canary-key";
 
 const POLICIES: [FailurePolicy; 3] = [
@@ -38,7 +45,7 @@ const POLICIES: [FailurePolicy; 3] = [
     FailurePolicy::Bypass,
 ];
 
-fn secrets() -> [(&'static str, &'static [u8]); 14] {
+fn secrets() -> [(&'static str, &'static [u8]); 17] {
     [
         ("an access token", ACCESS.as_bytes()),
         ("an acquired token", NEXT_ACCESS.as_bytes()),
@@ -53,6 +60,9 @@ fn secrets() -> [(&'static str, &'static [u8]); 14] {
         ("a client secret", CLIENT_SECRET.as_bytes()),
         ("a passphrase", PASSPHRASE.as_bytes()),
         ("a password of Redis", PASSWORD.as_bytes()),
+        ("a password of a database", DATABASE_PASSWORD.as_bytes()),
+        ("an authorization code", CODE.as_bytes()),
+        ("a session at the provider", PROVIDER_SESSION.as_bytes()),
         ("a key of the ring", &KEY),
     ]
 }
@@ -130,9 +140,13 @@ async fn nothing_shows_a_secret() {
 
     journeys::keep_keys(&evidence, &server, folder.path()).await;
     evidence.bytes("Redis with keys", &redis_contents(&server));
+    imports::run(&evidence, &server).await;
     faults::happen(&evidence, &mut server).await;
+    databases::travel(&evidence).await;
     web::serve(&evidence).await;
     web::ask_a_provider(&evidence).await;
+    logins::happen(&mut evidence).await;
+    logouts::happen(&evidence).await;
     cookies::travel(&mut evidence).await;
     evidence.conclude();
 }

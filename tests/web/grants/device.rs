@@ -38,10 +38,15 @@ async fn a_device_gets_tokens_or_a_no() {
     decide(&mut Browser::new(), &allowed, "confirm").await;
     decide(&mut Browser::new(), &denied, "abort").await;
     let (allowed, denied) = join(allowed.poll(), denied.poll()).await;
-    let access = allowed.unwrap();
+    let login = allowed.unwrap();
+    let claims = login.claims().unwrap();
+    assert_eq!(
+        (claims.subject(), claims.issuer()),
+        ("alice", site.provider.issuer())
+    );
     assert!(
         site.provider
-            .is_active(CLIENT, access.access().access_token())
+            .is_active(CLIENT, login.tokens.access().access_token())
             .await
     );
     assert!(matches!(denied, Err(DeviceError::Denied)), "{denied:?}");

@@ -346,8 +346,14 @@ fn errors_answer_in_both_frameworks() {
         (|| IdTokenError::Nonce.into(), 502),
     ];
     for (error, status) in errors {
-        assert_eq!(error().into_response().status(), status);
-        assert_eq!(error().error_response().status().as_u16(), status);
+        let (by_axum, by_actix) = (error().into_response(), error().error_response());
+        assert_eq!(by_axum.status(), status);
+        assert_eq!(by_actix.status().as_u16(), status);
+        let session = (status == 401).then_some(&b"Session"[..]);
+        let asked = by_axum.headers().get("www-authenticate");
+        assert_eq!(asked.map(|field| field.as_bytes()), session);
+        let asked = by_actix.headers().get("www-authenticate");
+        assert_eq!(asked.map(|field| field.as_bytes()), session);
     }
 }
 

@@ -4,6 +4,7 @@ mod device;
 mod discovery;
 mod login;
 mod sign_out;
+mod step_up;
 
 use axum::extract::Query;
 use common::browser::Browser;
