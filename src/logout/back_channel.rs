@@ -122,13 +122,7 @@ impl BackChannelLogout {
             keys,
         } = &*self.0;
         let compact = Compact::read(logout_token)?;
-        keys.verify(
-            &cache.0,
-            &compact.header,
-            compact.message,
-            &compact.signature,
-        )
-        .await?;
+        keys.verify(&cache.0, &compact).await?;
         let expected = Expected { issuer, client_id };
         let Logout { subject, jti } =
             Logout::of(&compact.claims()?, &expected, cache.0.now().wall)?;
