@@ -23,8 +23,9 @@ pub enum LoginError {
     /// The callback has no state, or neither a code nor an error.
     Malformed,
     /// The callback's state is not of a login that this browser has begun here within ten minutes, or is of one that has
-    /// ended: the callback was repeated, or forged. So it is in a tab that comes back after another tab of the same
-    /// session has signed in: send on a browser that is signed in, and let others begin again.
+    /// ended: the callback was repeated, or forged. So it is in a browser that has no session here, or none any more, and
+    /// in a tab that comes back after another tab of the same session has signed in: send on a browser that is signed in,
+    /// and let others begin again.
     UnknownState,
     /// The callback is of another provider than the login was begun at, or says so (RFC 9207): a mix-up attack, or two
     /// providers that share a redirect URI.
