@@ -18,7 +18,7 @@ use super::provider::{AUTHORIZATION, Provider};
 use super::return_address::is_path_of_this_site;
 use crate::acquire::ProviderError;
 use crate::error::{ConfigError, Error};
-use crate::key::TokenKey;
+use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Lookup;
 use crate::random;
 use crate::session::SignIn;
@@ -113,7 +113,11 @@ impl Login {
             return sign_in;
         };
         let sign_in = sign_in.provider_user(claims.issuer(), claims.subject());
-        match claims.session_id() {
+        // One that no link can have, no logout token names.
+        let sid = claims
+            .session_id()
+            .filter(|sid| PartitionKey::epoch_of_provider_session(claims.issuer(), sid).is_ok());
+        match sid {
             Some(sid) => sign_in.provider_session(claims.issuer(), sid),
             None => sign_in,
         }

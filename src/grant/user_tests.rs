@@ -50,9 +50,14 @@ fn back(url: &str) -> Callback {
 
 /// An answer with an id token for the nonce.
 fn signed_in(nonce: &str) -> String {
+    signed_in_at(nonce, &json!(null))
+}
+
+/// The same for this session at the provider.
+fn signed_in_at(nonce: &str, sid: &serde_json::Value) -> String {
     let now = Timestamp::now().as_millis() / 1000;
     let claims = json!({
-        "iss": "https://login.example", "aud": "app", "sub": "ada", "nonce": nonce, "iat": now, "exp": now + 60,
+        "iss": "https://login.example", "aud": "app", "sub": "ada", "nonce": nonce, "iat": now, "exp": now + 60, "sid": sid,
     });
     let [header, claims] =
         [json!({"alg": "RS256"}), claims].map(|json| URL_SAFE_NO_PAD.encode(json.to_string()));
@@ -109,6 +114,26 @@ async fn an_id_token_of_another_login_signs_no_one_in() {
         matches!(refused, LoginError::IdToken(IdTokenError::Missing)),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn a_session_at_the_provider_that_no_logout_token_can_name_costs_no_login() {
+    let provider = Scripted::new();
+    let (flow, tokens) = (flow(provider.client().scopes(["openid"])), tokens());
+    for (sid, links) in [
+        (json!("1"), 2),
+        (json!(null), 1),
+        (json!(7), 1),
+        (json!(""), 1),
+        (json!("a\u{1}"), 1),
+        (json!("a".repeat(1025)), 1),
+    ] {
+        let url = flow.begin(&tokens, "/").await.unwrap();
+        provider.answer([(200, signed_in_at(&param(&url, "nonce"), &sid))]);
+        let sign_in = flow.end(&tokens, back(&url)).await.unwrap().sign_in("api");
+        assert!(sign_in.links.iter().all(Result::is_ok), "{sid}");
+        assert_eq!(sign_in.links.len(), links, "{sid}");
+    }
 }
 
 #[tokio::test]
