@@ -47,6 +47,8 @@ pub struct DeviceAuthorization {
     interval: Duration,
     next: Instant,
     end: Instant,
+    /// The last question was asked.
+    is_over: bool,
 }
 
 impl Client {
@@ -90,6 +92,7 @@ impl DeviceAuthorization {
             interval,
             next: now + interval,
             end: now + lifetime,
+            is_over: false,
         })
     }
 
@@ -127,10 +130,11 @@ impl DeviceAuthorization {
     /// # Errors
     /// [`DeviceError`].
     pub async fn poll(&mut self) -> Result<TokenSet, DeviceError> {
-        loop {
+        while !self.is_over {
             // The last question is at the end.
             sleep_until(self.next.min(self.end)).await;
             self.next = Instant::now() + self.interval;
+            self.is_over = Instant::now() >= self.end;
             let form = [("device_code", self.device_code.expose())];
             let error = match self.client.redeem(GRANT, &form).await {
                 Ok(tokens) => return Ok(tokens),
@@ -146,12 +150,10 @@ impl DeviceAuthorization {
                 }
                 _ => return Err(error.into()),
             }
-            let now = Instant::now();
-            if now >= self.end {
-                return Err(DeviceError::Expired);
-            }
-            self.next = now + self.interval.max(error.retry_after().unwrap_or_default());
+            self.is_over |= Instant::now() >= self.end;
+            self.next = Instant::now() + self.interval.max(error.retry_after().unwrap_or_default());
         }
+        Err(DeviceError::Expired)
     }
 }
 
