@@ -225,6 +225,30 @@ async fn a_hook_that_panics_is_told_of_the_next_event() {
     assert_eq!(*count.lock().unwrap(), 3);
 }
 
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("on purpose, once more");
+    }
+}
+
+#[tokio::test]
+async fn a_hook_whose_panic_panics_is_told_of_the_next_event() {
+    let count = Arc::new(Mutex::new(0));
+    let counted = count.clone();
+    let builder = builder(TestStore::default()).on_event(move |_| {
+        *counted.lock().unwrap_or_else(|it| it.into_inner()) += 1;
+        std::panic::panic_any(Bomb);
+    });
+    let cache = builder.build().unwrap();
+    for _ in 0..3 {
+        assert_stored(cache.sign_out_user("ada").await.unwrap());
+    }
+    cache.shutdown(Duration::from_secs(5)).await;
+    assert_eq!(*count.lock().unwrap(), 3);
+}
+
 #[tokio::test]
 async fn acquired_tokens_that_others_have_overtaken_are_told() {
     let store = TestStore::default();
