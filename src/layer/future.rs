@@ -4,12 +4,14 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::exchange::set_cookies;
 use super::{Exchange, Refusal, ResponseBody};
+use crate::error::Error;
 use crate::tokens::{CommitsBeforeHead, RequestGuard};
 
 pin_project! {
@@ -134,7 +136,12 @@ impl<B: Body> Future for Committing<B> {
         Poll::Ready(match guard.0.may_respond(ended) {
             true => guarded(response, guard, exchange),
             false => {
-                let mut refused = empty(StatusCode::SERVICE_UNAVAILABLE);
+                let error = Error::unavailable();
+                let mut refused = empty(error.status());
+                if let Some(after) = error.retry_after() {
+                    let headers = refused.headers_mut();
+                    headers.insert(RETRY_AFTER, after.as_secs().into());
+                }
                 exchange.set(&guard.0, refused.headers_mut());
                 refused
             }

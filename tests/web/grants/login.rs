@@ -378,6 +378,28 @@ fn errors_answer_in_both_frameworks() {
         assert_eq!(error().into_response().status(), status);
         assert_eq!(error().error_response().status().as_u16(), status);
     }
+    let busy = || ProviderError::status(StatusCode::SERVICE_UNAVAILABLE);
+    let waits: [(LoginError, Option<u64>); 4] = [
+        (Error::Overloaded.into(), Some(1)),
+        (
+            busy()
+                .with_retry_after(Duration::from_millis(19_001))
+                .into(),
+            Some(20),
+        ),
+        (busy().into(), None),
+        (LoginError::UnknownState, None),
+    ];
+    for (error, seconds) in waits {
+        let text = seconds.map(|seconds| seconds.to_string());
+        let by_actix = error.error_response();
+        let by_actix = by_actix.headers().get("retry-after");
+        assert_eq!(by_actix.map(|it| it.to_str().unwrap()), text.as_deref());
+        assert_eq!(error.retry_after(), seconds.map(Duration::from_secs));
+        let by_axum = error.into_response();
+        let by_axum = by_axum.headers().get("retry-after");
+        assert_eq!(by_axum.map(|it| it.to_str().unwrap()), text.as_deref());
+    }
 }
 
 /// The provider's code in an error.
