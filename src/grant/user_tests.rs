@@ -345,6 +345,14 @@ async fn a_revocation_says_what_the_provider_has_done() {
         (200, "{}"),
         (204, ""),
         (200, r#"{"ok":true}"#),
+        // In words, which are an error's elsewhere (§2.2).
+        (200, r#"{"message":"Token revoked"}"#),
+        (200, r#"{"status":"token expired"}"#),
+        // Of a token that is none, or none any more.
+        (400, r#"{"error":"invalid_grant"}"#),
+        (400, r#"{"error":"bad_refresh_token"}"#),
+        (200, r#"{"ok":false,"error":"token_revoked"}"#),
+        (200, r#"{"ok":false,"error":"invalid_refresh_token"}"#),
         // Google's, of a token that is revoked already.
         (
             400,
