@@ -40,10 +40,14 @@ pub(super) fn by_code(members: &Members) -> Option<ProviderError> {
 
 fn among(found: Vec<String>, said: impl Iterator<Item = String>) -> Option<ProviderError> {
     let is_known = |code: &String| codes::kind_of(code).is_some();
+    // Entra ID says so beside `invalid_grant`.
+    let asks_for_proof = found.iter().any(|code| codes::asks_for_proof(code));
     let known = found.iter().cloned().chain(said).find(is_known);
-    known
-        .or_else(|| found.into_iter().next())
-        .map(ProviderError::refused)
+    let error = ProviderError::refused(known.or_else(|| found.into_iter().next())?);
+    Some(match asks_for_proof {
+        true => error.asking_for_proof(),
+        false => error,
+    })
 }
 
 fn codes_in(members: &Members) -> Vec<String> {
@@ -92,4 +96,27 @@ fn as_code(sentence: &str) -> String {
     let words = sentence.split(|char: char| !char.is_ascii_alphanumeric());
     let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
     words.join("_").to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grant::body::members;
+
+    #[test]
+    fn what_is_said_of_the_user_beside_the_code_counts() {
+        for (body, asks) in [
+            (r#"{"error":"consent_required"}"#, true),
+            (
+                r#"{"error":"invalid_grant","suberror":"consent_required"}"#,
+                true,
+            ),
+            (r#"{"error":"invalid_grant","error_codes":[50076]}"#, true),
+            (r#"{"error":"invalid_grant","error_codes":[700082]}"#, false),
+            (r#"{"error":"invalid_grant"}"#, false),
+        ] {
+            let refused = of(&members(&mut body.to_owned().into_bytes())).unwrap();
+            assert_eq!(refused.meaning().asks_for_proof, asks, "{body}");
+        }
+    }
 }

@@ -249,6 +249,41 @@ async fn a_hook_whose_panic_panics_is_told_of_the_next_event() {
     assert_eq!(*count.lock().unwrap(), 3);
 }
 
+/// What one API wants of the user says nothing of the refresh token: it goes on for the others.
+#[tokio::test]
+async fn a_provider_that_wants_proof_or_consent_has_not_refused_the_refresh_token() {
+    for code in [
+        "consent_required",
+        "interaction_required",
+        "unmet_authentication_requirements",
+        "mfa_required",
+        "AADSTS65001",
+        "AADSTS50076",
+    ] {
+        let (builder, log) = noting(builder(TestStore::default()));
+        let cache = builder.refused_refresh_token(RefusedRefreshToken::SignOut);
+        let cache = cache.build().unwrap();
+        let tokens = cache.tokens(session("s"));
+        tokens.insert("graph", set("r")).await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
+        let refuse = async move |_| Err::<TokenSet, _>(ProviderError::refused(code));
+        let refused = tokens.get_or_acquire("mail", refuse).await;
+        assert_eq!(refused.unwrap_err().status(), 401, "{code}");
+        let other = async |_| Ok::<_, ProviderError>(set("r2"));
+        let other = tokens.get_or_acquire("calendar", other).await;
+        assert!(other.is_ok(), "{code}: {other:?}");
+        // For what was asked it is remembered.
+        let unasked = async |_| -> Result<TokenSet, ProviderError> { unreachable!("remembered") };
+        let again = cache.tokens(session("t"));
+        again.insert("graph", set("r")).await.unwrap();
+        again.get_or_acquire("mail", refuse).await.unwrap_err();
+        again.get_or_acquire("mail", unasked).await.unwrap_err();
+        cache.shutdown(Duration::from_secs(5)).await;
+        let required = EventKind::ReauthenticationRequired { client: None };
+        assert_eq!(told(&log, 2).await, [required.clone(), required], "{code}");
+    }
+}
+
 #[tokio::test]
 async fn acquired_tokens_that_others_have_overtaken_are_told() {
     let store = TestStore::default();
