@@ -249,6 +249,33 @@ async fn a_hook_whose_panic_panics_is_told_of_the_next_event() {
     assert_eq!(*count.lock().unwrap(), 3);
 }
 
+/// Memory has not heard of it: this store has no feed.
+#[tokio::test]
+async fn a_session_that_has_another_refresh_token_by_then_goes_on() {
+    let store = TestStore::default();
+    let (builder, log) = noting(builder(store.clone()));
+    let cache = builder.refused_refresh_token(RefusedRefreshToken::SignOut);
+    let cache = cache.build().unwrap();
+    let tokens = cache.tokens(session("s"));
+    tokens.insert("graph", set("r1")).await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
+    let other = cache_of(store.clone()).tokens(session("s"));
+    let refuse = async move |_| {
+        // The user signs in on another instance meanwhile.
+        other.insert("graph", set("r2")).await.unwrap();
+        assert_stored(other.commit().await.unwrap());
+        Err::<TokenSet, _>(ProviderError::refused("invalid_grant"))
+    };
+    let refused = tokens.get_or_acquire("mail", refuse).await;
+    assert_eq!(refused.unwrap_err().status(), 401);
+    cache.shutdown(Duration::from_secs(5)).await;
+    let required = EventKind::ReauthenticationRequired { client: None };
+    assert_eq!(told(&log, 1).await, [required]);
+    let there = cache_of(store).tokens(session("s"));
+    let refresh_token = there.refresh_token().await.unwrap().hit();
+    assert_eq!(refresh_token.unwrap().expose(), "r2");
+}
+
 /// What one API wants of the user says nothing of the refresh token: it goes on for the others.
 #[tokio::test]
 async fn a_provider_that_wants_proof_or_consent_has_not_refused_the_refresh_token() {

@@ -153,7 +153,7 @@ impl Flight {
         }
         let is_refused = kind == AcquireErrorKind::ReauthenticationRequired && meaning.is_refusal;
         if is_refused && seen.refresh_token.is_hit() {
-            self.refresh_token_refused(seen, meaning.asks_for_proof);
+            Box::pin(self.refresh_token_refused(seen, meaning.asks_for_proof)).await;
         }
         if let Some(error) = error {
             failure = failure.with_source(error);

@@ -141,3 +141,56 @@ async fn a_token_that_comes_ten_times_at_once_is_told_once() {
     let expected = [EventKind::SignedOut(SignedOutBy::Provider)];
     assert_eq!(*log.lock().unwrap(), expected);
 }
+
+/// A login and a logout of one session at the provider, each at each step of the other: whichever is the later one, all
+/// instances agree, and the same token changes nothing any more.
+#[tokio::test]
+async fn a_login_at_each_step_of_a_logout_is_before_it_or_after() {
+    let (provider, store) = (Provider::start().await, SteppingStore::default());
+    let (here, there) = (cache(store.clone()), cache(store.clone()));
+    let logout = provider.handler(&here);
+    let (mut before, mut after) = (0, 0);
+    for (steps, logout_first) in (0..40).flat_map(|steps| [(steps, true), (steps, false)]) {
+        let sid = format!("{steps} {logout_first}");
+        let (old, new) = (format!("old {sid}"), format!("new {sid}"));
+        provider.sign_in(&there, &old, &sid).await;
+        let token = provider.token(&sid, &sid);
+        let mut ends = Box::pin(logout.sign_out(&token));
+        let mut begins = Box::pin(provider.sign_in(&there, &new, &sid));
+        match logout_first {
+            true => {
+                let ended = poll_times(ends.as_mut(), steps).await;
+                begins.await;
+                match ended {
+                    Some(ended) => ended.unwrap(),
+                    None => ends.await.unwrap(),
+                }
+            }
+            false => {
+                let begun = poll_times(begins.as_mut(), steps).await;
+                ends.await.unwrap();
+                if begun.is_none() {
+                    begins.await;
+                }
+            }
+        }
+        let fresh = cache(store.clone());
+        let goes_on = is_alive(&fresh, &new).await;
+        *(if goes_on { &mut after } else { &mut before }) += 1;
+        eventually("all agree", async || {
+            let mut agree = true;
+            for cache in [&here, &there, &fresh] {
+                agree &= is_alive(cache, &new).await == goes_on && !is_alive(cache, &old).await;
+            }
+            agree
+        })
+        .await;
+        logout.sign_out(&token).await.unwrap();
+        assert_eq!(
+            is_alive(&cache(store.clone()), &new).await,
+            goes_on,
+            "{sid}"
+        );
+    }
+    assert!(before > 0 && after > 0, "{before} before, {after} after");
+}
