@@ -14,6 +14,7 @@
 //! ```
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
@@ -63,20 +64,25 @@ fn asking(mut response: Response, challenge: Option<HeaderValue>) -> Response {
 /// anything of a token or a provider's answer.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let mut response = (self.status(), self.to_string()).into_response();
-        if let Some(after) = self.retry_after() {
-            let headers = response.headers_mut();
-            headers.insert(RETRY_AFTER, after.as_secs().into());
-        }
-        asking(response, self.www_authenticate())
+        let response = (self.status(), self.to_string()).into_response();
+        asking(delayed(response, self.retry_after()), self.www_authenticate())
     }
 }
 
-/// The same.
+/// Its [status](crate::grant::LoginError::status) and [`Retry-After`](crate::grant::LoginError::retry_after), without a
+/// body.
 #[cfg(feature = "grants")]
 impl IntoResponse for crate::grant::LoginError {
     fn into_response(self) -> Response {
-        let status = self.status();
-        asking(status.into_response(), session_challenge(status))
+        let response = delayed(self.status().into_response(), self.retry_after());
+        asking(response, session_challenge(self.status()))
     }
+}
+
+fn delayed(mut response: Response, after: Option<Duration>) -> Response {
+    if let Some(after) = after {
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, after.as_secs().into());
+    }
+    response
 }

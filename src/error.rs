@@ -122,8 +122,7 @@ impl Error {
         match self {
             Self::Unavailable(_) | Self::Overloaded | Self::ShutDown => Some(second),
             Self::Acquire(error) if error.kind() != AcquireErrorKind::ReauthenticationRequired => {
-                let left = error.retry_at()?.since(Timestamp::now());
-                Some(Duration::from_secs(left.as_secs().max(1)))
+                Some(whole_seconds(error.retry_at()?.since(Timestamp::now())))
             }
             _ => None,
         }
@@ -153,6 +152,12 @@ impl Error {
     pub(crate) fn unavailable() -> Self {
         Self::Unavailable(StoreError::new(StoreErrorKind::Unreachable))
     }
+}
+
+/// A pause as `Retry-After` says it. Rounded up: before it is over the answer would be the same.
+pub(crate) fn whole_seconds(pause: Duration) -> Duration {
+    let begun = u64::from(pause.subsec_nanos() > 0);
+    Duration::from_secs(pause.as_secs().saturating_add(begun).max(1))
 }
 
 impl fmt::Display for Error {

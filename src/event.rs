@@ -32,7 +32,8 @@ pub enum EventKind {
     /// A session that this instance had in memory was used, and L2 no longer has it. It was not signed out. Each
     /// instance tells of it for itself; sessions that are not used again end in silence.
     SessionEnded(SessionEnd),
-    /// The provider has refused the refresh token: the user has to sign in again.
+    /// The provider has refused the refresh token, or wants proof or consent of the user beside it: the user has to sign
+    /// in again.
     /// [`Builder::refused_refresh_token`](crate::Builder::refused_refresh_token) says what becomes of the session.
     ReauthenticationRequired {
         /// The [client](crate::Tokens::client) whose refresh token it was; `None` for the default one.

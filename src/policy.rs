@@ -86,7 +86,9 @@ pub enum RefusedRefreshToken {
     #[default]
     Keep,
     /// It is signed out, with all that is in it: a provider that ends its sessions ends ours. Partitions of other
-    /// [kinds](crate::PartitionKind) than sessions go on. A session that has another refresh token by then goes on, too.
+    /// [kinds](crate::PartitionKind) than sessions go on. A session that has another refresh token by then goes on, too, and
+    /// so does one of which the provider wants more proof, or consent, for one API (`interaction_required`,
+    /// `consent_required`, `mfa_required` and Entra ID's numbers for them).
     SignOut,
 }
 

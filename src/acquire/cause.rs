@@ -15,6 +15,8 @@ pub(crate) struct Meaning {
     /// The provider has answered with an error code that says nothing about time: what was sent to it is not
     /// spent.
     pub(crate) is_refusal: bool,
+    /// The user has to prove more, or to consent; the refresh token is not what was refused.
+    pub(crate) asks_for_proof: bool,
     /// No provider was asked, so that none is to be left alone.
     pub(crate) is_unasked: bool,
 }
@@ -26,6 +28,7 @@ impl Meaning {
             kind,
             retry_after: None,
             is_refusal: false,
+            asks_for_proof: false,
             is_unasked: false,
         }
     }

@@ -12,13 +12,7 @@ const SIGN_IN: &[&str] = &[
     "invalid_token",
     "expired_token",
     // OpenID Connect Core §3.1.2.6, Unmet Authentication Requirements 1.0.
-    "interaction_required",
     "login_required",
-    "consent_required",
-    "account_selection_required",
-    "unmet_authentication_requirements",
-    // Auth0.
-    "mfa_required",
     // GitHub. The first is also HubSpot's.
     "bad_refresh_token",
     "bad_verification_code",
@@ -48,20 +42,12 @@ const SIGN_IN: &[&str] = &[
     "errcode.40030",
     "errcode.42002",
     "errcode.42003",
-    // Entra ID: the user is gone, or has to prove more, or to consent.
+    // Entra ID: the user is gone, or has no session there.
     "AADSTS50055",
     "AADSTS50057",
     "AADSTS50058",
-    "AADSTS50072",
-    "AADSTS50074",
-    "AADSTS50076",
-    "AADSTS50078",
-    "AADSTS50079",
     "AADSTS50089",
     "AADSTS50144",
-    "AADSTS53003",
-    "AADSTS65001",
-    "AADSTS65004",
     // Entra ID: the code, the session or the refresh token has ended.
     "AADSTS50132",
     "AADSTS50133",
@@ -75,6 +61,26 @@ const SIGN_IN: &[&str] = &[
     "AADSTS700084",
     // This crate: a refreshed id token is of another user.
     ID_TOKEN_MISMATCH,
+];
+
+/// The same, for what was asked for: the user has to prove more, or to consent. The refresh token stays good.
+const PROVE_MORE: &[&str] = &[
+    // OpenID Connect Core §3.1.2.6, Unmet Authentication Requirements 1.0.
+    "interaction_required",
+    "consent_required",
+    "account_selection_required",
+    "unmet_authentication_requirements",
+    // Auth0.
+    "mfa_required",
+    // Entra ID.
+    "AADSTS50072",
+    "AADSTS50074",
+    "AADSTS50076",
+    "AADSTS50078",
+    "AADSTS50079",
+    "AADSTS53003",
+    "AADSTS65001",
+    "AADSTS65004",
 ];
 
 /// The provider asks for time.
@@ -107,9 +113,17 @@ pub(crate) const ID_TOKEN_MISMATCH: &str = "id_token_mismatch";
 
 /// What the table says of a code.
 pub(crate) fn kind_of(code: &str) -> Option<AcquireErrorKind> {
-    let is_in = |codes: &[&str]| codes.iter().any(|known| known.eq_ignore_ascii_case(code));
-    if is_in(SIGN_IN) {
+    if is_in(SIGN_IN, code) || asks_for_proof(code) {
         return Some(AcquireErrorKind::ReauthenticationRequired);
     }
-    is_in(LATER).then_some(AcquireErrorKind::RetryLater)
+    is_in(LATER, code).then_some(AcquireErrorKind::RetryLater)
+}
+
+/// Whether the provider wants the user to prove more, or to consent, and has not refused the refresh token.
+pub(crate) fn asks_for_proof(code: &str) -> bool {
+    is_in(PROVE_MORE, code)
+}
+
+fn is_in(codes: &[&str], code: &str) -> bool {
+    codes.iter().any(|known| known.eq_ignore_ascii_case(code))
 }

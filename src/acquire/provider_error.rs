@@ -39,6 +39,7 @@ impl ProviderError {
         let code = code.unwrap_or_else(|| "malformed_error_code".into());
         let meaning = Meaning {
             is_refusal: true,
+            asks_for_proof: codes::asks_for_proof(&code),
             ..Meaning::of(codes::kind_of(&code).unwrap_or(AcquireErrorKind::Failed))
         };
         Self::new(code, meaning)
@@ -69,6 +70,13 @@ impl ProviderError {
         let mut error = Self::refused("no_client_assertion");
         error.cause.source = Some(source);
         error
+    }
+
+    /// The provider has said beside the code that the user has to prove more, or to consent.
+    #[cfg(feature = "grants")]
+    pub(crate) fn asking_for_proof(mut self) -> Self {
+        self.cause.meaning.asks_for_proof = true;
+        self
     }
 
     fn new(code: Box<str>, meaning: Meaning) -> Self {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::ServiceResponse;
-use actix_web::http::header::{HeaderValue, WWW_AUTHENTICATE};
+use actix_web::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse};
 use pin_project_lite::pin_project;
 
@@ -139,7 +139,11 @@ fn with_body<B: MessageBody>(response: ServiceResponse<B>) -> ServiceResponse<Re
 /// 503 in place of what the handler has answered.
 fn unavailable<B>(outcome: Outcome<B>) -> Outcome<ResponseBody<B>> {
     let error = Error::unavailable();
-    let response = empty(error.status());
+    let mut response = empty(error.status());
+    if let Some(after) = error.retry_after() {
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, after.as_secs().into());
+    }
     Ok(outcome.map_err(|_| error)?.into_response(response))
 }
 

@@ -110,7 +110,8 @@ impl ResponseError for Error {
     }
 }
 
-/// The same.
+/// Its [status](crate::grant::LoginError::status) and [`Retry-After`](crate::grant::LoginError::retry_after), without a
+/// body.
 #[cfg(feature = "grants")]
 impl ResponseError for crate::grant::LoginError {
     fn status_code(&self) -> StatusCode {
@@ -118,7 +119,10 @@ impl ResponseError for crate::grant::LoginError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let response = HttpResponse::new(self.status_code());
-        asking(response, session_challenge(self.status()))
+        let mut response = HttpResponse::build(self.status_code());
+        if let Some(after) = self.retry_after() {
+            response.insert_header((RETRY_AFTER, after.as_secs()));
+        }
+        asking(response.finish(), session_challenge(self.status()))
     }
 }

@@ -5,18 +5,12 @@ use std::time::Duration;
 
 use crate::cache::TokenCache;
 use crate::engine::core::Engine;
-#[cfg(feature = "logout")]
-use crate::engine::error::L2Error;
-#[cfg(feature = "logout")]
-use crate::engine::namespace::Number;
 use crate::engine::sign_out::owed::PATIENCE;
 use crate::error::Error;
 use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKey;
 use crate::lookup::Durability;
 use crate::session::SessionInfo;
-#[cfg(feature = "logout")]
-use crate::store::{Raise, Revision};
 
 impl TokenCache {
     /// Signs out every user of this [namespace](crate::Builder::namespace), on all instances: for an
@@ -100,7 +94,7 @@ impl TokenCache {
         if engine.queue.is_closed() {
             return Err(Error::ShutDown);
         }
-        let id = engine.begin_to_end(&user);
+        let id = engine.begin_to_end(&user, None);
         engine.tell(None, EventKind::SignedOut(by));
         let journals = engine
             .journal
@@ -118,7 +112,8 @@ impl TokenCache {
 
     /// The sessions that were [linked](crate::Tokens::link_user) to this user and have not been signed out
     /// or moved since: for showing them. The newest 1,000 of a user are listed, each for 400 days; an expired
-    /// one may be among them. The effect of [`sign_out_user`](Self::sign_out_user) does not depend on this
+    /// one may be among them, and one that was signed out by another of its links, as by a logout at the provider, until it
+    /// is used. The effect of [`sign_out_user`](Self::sign_out_user) does not depend on this
     /// list.
     ///
     /// # Errors
@@ -135,8 +130,8 @@ impl TokenCache {
 
 impl TokenCache {
     /// The sessions of this user with what there is to show of them, newest first: for a page with a button beside each.
-    /// Those that [`sessions_of`](Self::sessions_of) lists are looked up in L2; what L2 no longer has is left out. It
-    /// is one more read for each, in groups: [`sessions_of`](Self::sessions_of) alone is cheaper.
+    /// Those that [`sessions_of`](Self::sessions_of) lists are looked up in L2; what L2 no longer has is left out, and so
+    /// is what any of its links has ended. It is one more read for each and for each link, in groups: [`sessions_of`](Self::sessions_of) alone is cheaper.
     ///
     /// ```
     /// # async fn page(cache: tower_token_cache::TokenCache) -> Result<(), tower_token_cache::Error> {
@@ -160,38 +155,26 @@ impl TokenCache {
     }
 }
 
-/// Logout tokens of providers. One that was obeyed is an epoch of its own: a record that is there or not.
+/// Logout tokens of providers.
 #[cfg(feature = "logout")]
 impl TokenCache {
-    /// Whether a logout token was obeyed before, on any instance.
-    pub(crate) async fn was_obeyed(&self, token: &PartitionKey) -> Result<bool, Error> {
-        let (engine, token) = (&self.0, token.clone());
-        let asks = |engine: Arc<Engine>| async move {
-            let id = engine.id(&token).await?;
-            let revision = engine.ask::<Revision>(id).await?;
-            Ok::<_, L2Error>(revision.generation > 0)
-        };
-        let asked = engine.detached(engine.deadline(), asks).await;
-        let asked = asked.and_then(|asked| asked);
-        asked.map_err(|failure| Error::Unavailable(failure.error))
-    }
-
-    /// From now on it was, for this long.
-    pub(crate) async fn note_obeyed(
+    /// Signs out what is linked to this epoch, unless that was done for this logout token, which is known for so long.
+    /// On return L2 has it. It goes on if the caller stops waiting.
+    pub(crate) async fn obey(
         &self,
-        token: &PartitionKey,
+        token: PartitionKey,
+        epoch: PartitionKey,
         keep: Duration,
     ) -> Result<(), Error> {
-        let (engine, token) = (&self.0, token.clone());
-        let notes = |engine: Arc<Engine>| async move {
-            let id = engine.id(&token).await?;
-            let begin = Raise::Begin(Number::at(engine.clock.now()).get());
-            engine.l2.raise(&id, begin, Some(keep)).await
-        };
-        let noted = engine.detached(engine.deadline(), notes).await;
-        let noted = noted.and_then(|noted| noted);
-        noted
-            .map(drop)
-            .map_err(|failure| Error::Unavailable(failure.error))
+        let engine = &self.0;
+        if engine.queue.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        let obeys = |engine: Arc<Engine>| async move { engine.obey(&token, &epoch, keep).await };
+        // One wait for L2 before the sign-out, and one for it.
+        let deadline = engine.deadline() + engine.l2.timeouts.operation;
+        let obeyed = engine.detached(deadline, obeys).await;
+        let obeyed = obeyed.and_then(|obeyed| obeyed);
+        obeyed.map_err(|failure| Error::Unavailable(failure.error))
     }
 }

@@ -63,8 +63,10 @@ impl Events {
 
 fn tell(hook: &EventHook, events: &Receiver<Event>, waiting: &watch::Sender<usize>) {
     for event in events {
-        if catch_unwind(AssertUnwindSafe(|| (hook.0)(&event))).is_err() {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (hook.0)(&event))) {
             tracing::error!(kind = ?event.kind, "the hook for events panicked");
+            // To drop it is code of the hook's, too, and may panic.
+            std::mem::forget(payload);
         }
         waiting.send_modify(|count| *count -= 1);
     }

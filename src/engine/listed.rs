@@ -96,13 +96,17 @@ impl Engine {
         {
             return;
         }
-        let oldest = self.partitions.with(&list, |_, state| {
+        let (known, oldest) = self.partitions.with(&list, |_, state| {
             let mut listed = state.usable_entries(self.now());
+            let known = listed.iter().find(|(listed, _)| *listed == name);
+            let known = known.and_then(|(_, value)| About::read(value));
             listed.sort_unstable_by_key(|(_, value)| value.expires_at());
             let count = (listed.len() + 1).saturating_sub(MAX_LISTED);
             listed.truncate(count);
-            listed
+            (known, listed)
         });
+        // A session that is linked once more is what it was.
+        let about = known.map_or_else(|| about.clone(), |(_, known)| known);
         let oldest = oldest.into_iter().map(|(name, _)| (name, None));
         let changes = oldest.chain([(name, Some(about.entry(session)))]);
         let changes = changes.collect();
@@ -226,8 +230,9 @@ impl Engine {
         let id = self.id(&partition).await?;
         let loaded: Loaded = self.ask(id.clone()).await?;
         let names = self.l2.codec.small_names(&id, &loaded);
-        let is_over = Links::among(names.iter(), &self.rules.users).are_over();
-        if loaded.entries.is_empty() || is_over {
+        let links = Links::among(names.iter(), &self.rules.users);
+        // Another link than the user's may have ended it, as by a logout at the provider.
+        if loaded.entries.is_empty() || self.are_over(&links).await? {
             return Ok(None);
         }
         let sliding = self.rules.lifetimes.partition.sliding;

@@ -6,7 +6,9 @@ use futures_util::future::{join_all, try_join_all};
 
 use crate::codec::Value;
 use crate::engine::core::Engine;
+use crate::engine::error::L2Error;
 use crate::engine::listed::About;
+use crate::engine::partition::links::Link;
 use crate::error::Error;
 use crate::key::{PartitionKey, TokenKey};
 use crate::lookup::Durability;
@@ -66,7 +68,7 @@ impl Engine {
         if self.queue.is_closed() {
             return Err(Error::ShutDown);
         }
-        let links = try_join_all(users.iter().map(|user| self.begin_link(user))).await;
+        let links = self.links_to(&users).await;
         let links = links.map_err(|failure| Error::Unavailable(failure.error))?;
         entries.extend(links.iter().map(|link| link.entry()));
         let changes = entries.into_iter();
@@ -84,6 +86,36 @@ impl Engine {
             join_all(links.iter().map(|link| self.list(&session, link, &about))).await;
         }
         Ok((begun, durability))
+    }
+
+    async fn links_to(&self, users: &[PartitionKey]) -> Result<Vec<Link>, L2Error> {
+        try_join_all(users.iter().map(|user| self.begin_link(user))).await
+    }
+
+    /// The links that a session in cookies begins with: its other entries are not made where these cannot be.
+    pub(crate) async fn begin_links(
+        self: &Arc<Self>,
+        users: Vec<PartitionKey>,
+    ) -> Result<Vec<Link>, Error> {
+        let begins = |engine: Arc<Self>| async move { engine.links_to(&users).await };
+        let begun = self.detached(self.deadline(), begins).await;
+        let begun = begun.and_then(|begun| begun);
+        begun.map_err(|failure| Error::Unavailable(failure.error))
+    }
+
+    /// Adds a session in cookies to the lists of the users that it is linked to.
+    pub(crate) async fn list_linked(
+        self: &Arc<Self>,
+        session: &PartitionKey,
+        links: Vec<Link>,
+        about: About,
+    ) {
+        let session = session.clone();
+        let lists = |engine: Arc<Self>| async move {
+            join_all(links.iter().map(|link| engine.list(&session, link, &about))).await;
+        };
+        // A failure has no effect but that it is not shown.
+        let _ = self.detached(self.deadline(), lists).await;
     }
 
     /// Signs out a session whose id no browser has. It is not waited for.

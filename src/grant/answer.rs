@@ -27,7 +27,11 @@ pub(super) fn tokens(answer: Answer) -> Result<TokenSet, ProviderError> {
 pub(super) fn members(answer: Answer) -> Result<Members, ProviderError> {
     let (head, mut body) = answer.into_parts();
     let members = body::members(&mut body);
-    match refused(head.status, &members) {
+    let refusal = match head.status.is_success() {
+        true => refusal::by_code(&members),
+        false => refusal::of(&members),
+    };
+    match refused(head.status, refusal) {
         Some(error) => Err(delayed(error, &head.headers)),
         None => Ok(members),
     }
@@ -53,19 +57,19 @@ pub(super) fn parse(
         return Ok(tokens);
     }
     let no_token = || ProviderError::unreachable(NoToken);
-    Err(refused(status, &members).unwrap_or_else(no_token))
+    Err(refused(status, refusal::of(&members)).unwrap_or_else(no_token))
 }
 
 /// What the provider has refused with, if it has. Some do with status 200.
-fn refused(status: StatusCode, members: &Members) -> Option<ProviderError> {
+fn refused(status: StatusCode, refusal: Option<ProviderError>) -> Option<ProviderError> {
     if matches!(
         status,
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
     ) {
         return Some(ProviderError::status(status));
     }
-    match (refusal::code(members), status.is_success()) {
-        (Some(code), _) => Some(ProviderError::refused(code)),
+    match (refusal, status.is_success()) {
+        (Some(error), _) => Some(error),
         (None, false) => Some(ProviderError::status(status)),
         (None, true) => None,
     }
@@ -125,14 +129,14 @@ mod tests {
     fn what_is_no_error_code_is_not_repeated() {
         let code = |text: &str| {
             let mut body = format!(r#"{{"error":{text}}}"#).into_bytes();
-            refusal::code(&body::members(&mut body))
+            refusal::of(&body::members(&mut body)).map(|error| error.code().to_owned())
         };
         assert_eq!(code(r#""invalid_grant""#).as_deref(), Some("invalid_grant"));
         let long = format!("{:?}", "x".repeat(65));
         for odd in [r#""a b""#, r#""""#, r#"{"code":1}"#, "7", long.as_str()] {
             assert_eq!(code(odd), None, "{odd}");
         }
-        let page = refusal::code(&body::members(&mut b"<html>".to_vec()));
-        assert_eq!(page, None);
+        let page = refusal::of(&body::members(&mut b"<html>".to_vec()));
+        assert!(page.is_none());
     }
 }

@@ -376,8 +376,10 @@ async fn take(tokens: &Tokens, state: &str) -> Result<Begun, LoginError> {
     match tokens.take::<Begun>(begun::name(state)).await {
         Ok(Lookup::Hit(begun)) => Ok(begun),
         Ok(Lookup::Unavailable) => Err(Error::unavailable().into()),
-        // One of another release, or sealed with a key that is gone: to begin again helps.
-        Ok(Lookup::Absent | Lookup::Unopenable) | Err(Error::InvalidValue) => {
+        // There is no session, or not this one any more; or it is a login of another release, or sealed with a key that
+        // is gone: to begin again helps.
+        Ok(Lookup::Absent | Lookup::Unopenable)
+        | Err(Error::InvalidValue | Error::NoPartition | Error::SignedOut) => {
             Err(LoginError::UnknownState)
         }
         Err(error) => Err(error.into()),

@@ -156,7 +156,7 @@ mod tests {
             members(&mut body).tokens(now);
             let members = members(&mut format!("{{{text}").into_bytes());
             members.tokens(now);
-            crate::grant::refusal::code(&members);
+            crate::grant::refusal::of(&members);
         }
     }
 

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::id_token::part;
+use crate::key::PartitionKey;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -29,7 +30,7 @@ impl Claims {
         self.text("sub")
     }
 
-    /// The provider (`iss`).
+    /// The provider (`iss`), as the [`Provider`](super::Provider) is called: Google signs under two names.
     pub fn issuer(&self) -> &str {
         self.text("iss")
     }
@@ -81,7 +82,7 @@ pub(super) fn check(id_token: &Secret, expected: &Expected<'_>) -> Result<Claims
         serde_json::from_slice::<Map<String, Value>>(&json).ok()
     };
     let header = object(0).ok_or(IdTokenError::Unreadable)?;
-    let claims = Claims(object(1).ok_or(IdTokenError::Unreadable)?);
+    let mut claims = Claims(object(1).ok_or(IdTokenError::Unreadable)?);
     let signature = id_token.expose().split('.').nth(2);
     let algorithm = header.get("alg").and_then(Value::as_str);
     // Allowed only where a client has registered for it (§2).
@@ -90,13 +91,17 @@ pub(super) fn check(id_token: &Secret, expected: &Expected<'_>) -> Result<Claims
         return Err(IdTokenError::Unsigned);
     }
     let issuer = claims.text("iss");
-    if issuer != expected.issuer && (expected.issuer, issuer) != GOOGLE {
-        return Err(IdTokenError::Issuer);
+    if issuer != expected.issuer {
+        if (expected.issuer, issuer) != GOOGLE {
+            return Err(IdTokenError::Issuer);
+        }
+        // One name in links and in what ends them.
+        claims.0.insert("iss".to_owned(), GOOGLE.0.into());
     }
     if !is_for(&claims, expected.client_id) {
         return Err(IdTokenError::Audience);
     }
-    if claims.subject().is_empty() {
+    if PartitionKey::epoch_of_provider_user(expected.issuer, claims.subject()).is_err() {
         return Err(IdTokenError::Subject);
     }
     if expected
@@ -159,7 +164,7 @@ pub enum IdTokenError {
     Issuer,
     /// It is for another client (`aud`, `azp`).
     Audience,
-    /// It names no user.
+    /// It names no user, or by a name that is longer than 1 KiB (255 characters are allowed, §2) or has control characters.
     Subject,
     /// It is of another login.
     Nonce,
@@ -285,6 +290,8 @@ mod tests {
             (Audience, "azp", json!(7)),
             (Subject, "sub", json!("")),
             (Subject, "sub", json!(7)),
+            (Subject, "sub", json!("a\u{1}")),
+            (Subject, "sub", json!("a".repeat(1025))),
             (Subject, "sub", Value::Null),
             (Nonce, "nonce", json!("m")),
             (Nonce, "nonce", json!("")),
@@ -412,7 +419,8 @@ mod tests {
             };
             check(&format!("{header}.{claims}.c2ln").into(), &expected)
         };
-        assert!(check("https://accounts.google.com").is_ok());
+        let name = "https://accounts.google.com";
+        assert_eq!(check(name).unwrap().issuer(), name);
         assert_eq!(check("https://login.example"), Err(IdTokenError::Issuer));
     }
 }

@@ -57,6 +57,8 @@ pub struct DeviceAuthorization {
     interval: Duration,
     next: Instant,
     end: Instant,
+    /// The last question was asked.
+    is_over: bool,
 }
 
 impl Client {
@@ -101,6 +103,7 @@ impl DeviceAuthorization {
             interval,
             next: now + interval,
             end: now + lifetime,
+            is_over: false,
         })
     }
 
@@ -138,10 +141,11 @@ impl DeviceAuthorization {
     /// # Errors
     /// [`DeviceError`]; the user has signed in then, and the code is spent, with [`DeviceError::IdToken`].
     pub async fn poll(&mut self) -> Result<Login, DeviceError> {
-        loop {
+        while !self.is_over {
             // The last question is at the end.
             sleep_until(self.next.min(self.end)).await;
             self.next = Instant::now() + self.interval;
+            self.is_over = Instant::now() >= self.end;
             let form = [("device_code", self.device_code.expose())];
             let error = match self.client.redeem(GRANT, &form).await {
                 Ok(tokens) => return self.signed_in(tokens),
@@ -157,12 +161,10 @@ impl DeviceAuthorization {
                 }
                 _ => return Err(error.into()),
             }
-            let now = Instant::now();
-            if now >= self.end {
-                return Err(DeviceError::Expired);
-            }
-            self.next = now + self.interval.max(error.retry_after().unwrap_or_default());
+            self.is_over |= Instant::now() >= self.end;
+            self.next = Instant::now() + self.interval.max(error.retry_after().unwrap_or_default());
         }
+        Err(DeviceError::Expired)
     }
 
     fn signed_in(&self, tokens: TokenSet) -> Result<Login, DeviceError> {

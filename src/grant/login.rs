@@ -4,7 +4,7 @@ use super::Client;
 use super::claims::{self, Claims, Expected, IdTokenError};
 use super::login_error::LoginError;
 use crate::error::Error;
-use crate::key::TokenKey;
+use crate::key::{PartitionKey, TokenKey};
 use crate::session::SignIn;
 use crate::token::TokenSet;
 
@@ -65,7 +65,11 @@ impl Login {
             return sign_in;
         };
         let sign_in = sign_in.provider_user(claims.issuer(), claims.subject());
-        match claims.session_id() {
+        // One that no link can have, no logout token names.
+        let sid = claims
+            .session_id()
+            .filter(|sid| PartitionKey::epoch_of_provider_session(claims.issuer(), sid).is_ok());
+        match sid {
             Some(sid) => sign_in.provider_session(claims.issuer(), sid),
             None => sign_in,
         }

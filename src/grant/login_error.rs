@@ -2,17 +2,18 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use http::StatusCode;
 
 use super::claims::IdTokenError;
 use crate::acquire::{AcquireError, ProviderError};
-use crate::error::Error;
+use crate::error::{Error, whole_seconds};
 
 /// Why a login could not begin, or has not succeeded: [`AuthorizationCode`](super::AuthorizationCode) says when.
 ///
-/// A handler of axum or actix-web can return it: it answers with its [status](Self::status), and the client learns no
-/// more. No message holds a code, a state, a token or a claim.
+/// A handler of axum or actix-web can return it: it answers with its [status](Self::status) and
+/// [`Retry-After`](Self::retry_after), and the client learns no more. No message holds a code, a state, a token or a claim.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LoginError {
@@ -23,8 +24,9 @@ pub enum LoginError {
     /// The callback has no state, or neither a code nor an error.
     Malformed,
     /// The callback's state is not of a login that this browser has begun here within ten minutes, or is of one that has
-    /// ended: the callback was repeated, or forged. So it is in a tab that comes back after another tab of the same
-    /// session has signed in: send on a browser that is signed in, and let others begin again.
+    /// ended: the callback was repeated, or forged. So it is in a browser that has no session here, or none any more, and
+    /// in a tab that comes back after another tab of the same session has signed in: send on a browser that is signed in,
+    /// and let others begin again.
     UnknownState,
     /// The callback is of another provider than the login was begun at, or says so (RFC 9207): a mix-up attack, or two
     /// providers that share a redirect URI.
@@ -50,6 +52,18 @@ impl LoginError {
             Self::Denied => StatusCode::FORBIDDEN,
             Self::Provider(error) => Error::from(AcquireError::new(error.kind())).status(),
             Self::IdToken(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+impl LoginError {
+    /// After which time a login may succeed, in whole seconds from 1 on: the header `Retry-After` of the response, as
+    /// [`Error::retry_after`] has it. `None` where waiting does not help, or the provider has not said for how long.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Session(error) => error.retry_after(),
+            Self::Provider(error) => error.retry_after().map(whole_seconds),
+            _ => None,
         }
     }
 }

@@ -1,24 +1,27 @@
 //! Where a browser goes after a login: to a page of this site.
 
+use url::Url;
+
 /// The longest return address, in bytes: what browsers and servers take for a URL.
 const MAX_LEN: usize = 2048;
 
 /// Whether it is a path of this site, with a query perhaps, that no browser takes for another site's.
 ///
-/// Browsers read a backslash as a slash, pass over tabs and line breaks, and go to another host after two slashes.
+/// Browsers read a backslash as a slash, pass over tabs and line breaks, and go to another host after two slashes. They
+/// take `/..` and `/.` away first: a page at the path that is left may well link or redirect to that path.
 pub(super) fn is_path_of_this_site(text: &str) -> bool {
     text.starts_with('/')
-        && !text.starts_with("//")
         && text.len() <= MAX_LEN
         && text
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+        && Url::parse(&format!("https://localhost{text}"))
+            .is_ok_and(|url| !url.path().starts_with("//"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use url::Url;
 
     #[test]
     fn only_paths_of_this_site_are_accepted() {
@@ -38,6 +41,9 @@ mod tests {
             "a",
             "//evil.example",
             "///evil.example",
+            "/..//evil.example",
+            "/.//evil.example",
+            "/a/../%2e%2e//evil.example",
             "/\\evil.example",
             "\\/evil.example",
             "\\\\evil.example",
@@ -69,7 +75,10 @@ mod tests {
             let text = format!("/{text}");
             if is_path_of_this_site(&text) {
                 let here = Url::parse("https://app.example/callback").unwrap();
-                assert_eq!(here.join(&text).unwrap().origin(), here.origin(), "{text:?}");
+                let there = here.join(&text).unwrap();
+                assert_eq!(there.origin(), here.origin(), "{text:?}");
+                let again = there.join(there.path()).unwrap();
+                assert_eq!(again.origin(), here.origin(), "{text:?}");
             }
         }
     }

@@ -30,8 +30,8 @@ impl Client {
         let answer = self.post(endpoint, form).await;
         match answer.and_then(answer::members) {
             Ok(_) => Ok(()),
-            // What Google answers for a token that is revoked already.
-            Err(error) if error.code() == "invalid_token" => Ok(()),
+            // It is no token, or none any more: Google and Slack refuse with that, where §2.2 has a success.
+            Err(error) if NO_TOKEN.contains(&error.code()) => Ok(()),
             Err(error) if error.code() == "unsupported_token_type" => {
                 Err(RevocationError::UnsupportedTokenType)
             }
@@ -40,6 +40,17 @@ impl Client {
         }
     }
 }
+
+/// What providers say of a refresh token that is not good, or not any more.
+const NO_TOKEN: [&str; 7] = [
+    "invalid_token",
+    "invalid_grant",
+    "expired_token",
+    "token_expired",
+    "token_revoked",
+    "invalid_refresh_token",
+    "bad_refresh_token",
+];
 
 /// For [`Builder::revoke_with`](crate::Builder::revoke_with).
 impl Revoke for Client {

@@ -120,6 +120,26 @@ async fn an_id_token_of_another_login_signs_no_one_in() {
 }
 
 #[tokio::test]
+async fn a_session_at_the_provider_that_no_logout_token_can_name_costs_no_login() {
+    let provider = Scripted::new();
+    let (flow, tokens) = (flow(provider.client().scopes(["openid"])), tokens());
+    for (sid, links) in [
+        (json!("1"), 2),
+        (json!(null), 1),
+        (json!(7), 1),
+        (json!(""), 1),
+        (json!("a\u{1}"), 1),
+        (json!("a".repeat(1025)), 1),
+    ] {
+        let url = flow.begin(&tokens, "/").await.unwrap();
+        provider.answer([(200, signed_in_with(&param(&url, "nonce"), json!({"sid": sid})))]);
+        let sign_in = flow.end(&tokens, back(&url)).await.unwrap().sign_in("api");
+        assert!(sign_in.links.iter().all(Result::is_ok), "{sid}");
+        assert_eq!(sign_in.links.len(), links, "{sid}");
+    }
+}
+
+#[tokio::test]
 async fn without_openid_there_are_tokens_and_no_claims() {
     let provider = Scripted::new();
     let (flow, tokens) = (flow(provider.client().scopes(["repo"])), tokens());
@@ -251,7 +271,10 @@ async fn a_device_gives_up_when_the_code_has_expired() {
     let short = device(r#","interval":5"#).replace("600", "12");
     provider.answer([(200, short), error("authorization_pending")]);
     let mut device = provider.client().authorize_device().await.unwrap();
-    assert!(matches!(device.poll().await, Err(DeviceError::Expired)));
+    // Whoever asks once more is told so without a question.
+    for _ in 0..3 {
+        assert!(matches!(device.poll().await, Err(DeviceError::Expired)));
+    }
     let times = provider.asked();
     let times = times
         .iter()
@@ -326,6 +349,14 @@ async fn a_revocation_says_what_the_provider_has_done() {
         (200, "{}"),
         (204, ""),
         (200, r#"{"ok":true}"#),
+        // In words, which are an error's elsewhere (§2.2).
+        (200, r#"{"message":"Token revoked"}"#),
+        (200, r#"{"status":"token expired"}"#),
+        // Of a token that is none, or none any more.
+        (400, r#"{"error":"invalid_grant"}"#),
+        (400, r#"{"error":"bad_refresh_token"}"#),
+        (200, r#"{"ok":false,"error":"token_revoked"}"#),
+        (200, r#"{"ok":false,"error":"invalid_refresh_token"}"#),
         // Google's, of a token that is revoked already.
         (
             400,

@@ -4,13 +4,14 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::exchange::{ask_for_bearer, set_cookies};
 use super::{Exchange, Refusal, ResponseBody};
+use crate::error::Error;
 use crate::tokens::{CommitsBeforeHead, RequestGuard};
 
 pin_project! {
@@ -139,7 +140,12 @@ impl<B: Body> Future for Committing<B> {
         Poll::Ready(match guard.0.may_respond(ended) {
             true => guarded(response, guard, exchange),
             false => {
-                let mut refused = empty(StatusCode::SERVICE_UNAVAILABLE);
+                let error = Error::unavailable();
+                let mut refused = empty(error.status());
+                if let Some(after) = error.retry_after() {
+                    let headers = refused.headers_mut();
+                    headers.insert(RETRY_AFTER, after.as_secs().into());
+                }
                 exchange.set(&guard.0, refused.headers_mut());
                 refused
             }

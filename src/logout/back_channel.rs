@@ -10,7 +10,6 @@ use crate::cache::TokenCache;
 use crate::error::{ConfigError, Error};
 use crate::grant::{HttpClient, Provider};
 use crate::key::PartitionKey;
-use crate::lookup::Durability;
 
 /// Obeys the logout tokens of one issuer for one client; see the [module](super).
 ///
@@ -122,29 +121,17 @@ impl BackChannelLogout {
             keys,
         } = &*self.0;
         let compact = Compact::read(logout_token)?;
-        keys.verify(
-            &cache.0,
-            &compact.header,
-            compact.message,
-            &compact.signature,
-        )
-        .await?;
+        keys.verify(&cache.0, &compact).await?;
         let expected = Expected { issuer, client_id };
         let Logout { subject, jti } =
             Logout::of(&compact.claims()?, &expected, cache.0.now().wall)?;
         let token = PartitionKey::logout_token(issuer, &jti).map_err(Error::from)?;
-        if cache.was_obeyed(&token).await? {
-            return Ok(());
-        }
-        let ended = match subject {
-            Subject::Session(sid) => cache.sign_out_provider_session(issuer, &sid).await?,
-            Subject::User(sub) => cache.sign_out_provider_user(issuer, &sub).await?,
+        let epoch = match subject {
+            Subject::Session(sid) => PartitionKey::epoch_of_provider_session(issuer, &sid),
+            Subject::User(sub) => PartitionKey::epoch_of_provider_user(issuer, &sub),
         };
-        if ended == Durability::Pending {
-            return Err(LogoutError::Store(Error::unavailable()));
-        }
-        // Not before: a logout that fails must be repeated.
-        Ok(cache.note_obeyed(&token, KNOWN_FOR).await?)
+        let epoch = epoch.map_err(Error::from)?;
+        Ok(cache.obey(token, epoch, KNOWN_FOR).await?)
     }
 }
 

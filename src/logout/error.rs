@@ -21,6 +21,8 @@ pub enum LogoutError {
 }
 
 impl LogoutError {
+    pub(super) const CUT_OFF: Self = Self::Invalid("the form was cut off");
+
     /// The HTTP status to answer the provider with (§2.8): after a 503 it tries again.
     pub fn status(&self) -> StatusCode {
         match self {

@@ -8,7 +8,7 @@ use super::{BackChannelLogout, LogoutError};
 /// The longest form that is read, in bytes: some fifty times a usual logout token.
 pub(super) const MAX_FORM: usize = 64 * 1024;
 /// How soon the provider may try again after a 503, in seconds.
-pub(super) const RETRY_AFTER: &str = "5";
+const RETRY_AFTER: &str = "5";
 
 /// What the provider is told.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +26,18 @@ impl Answer {
             status,
             body: String::new(),
         }
+    }
+
+    /// Its headers, in lower case.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let of_status = match self.status {
+            StatusCode::METHOD_NOT_ALLOWED => Some(("allow", "POST")),
+            StatusCode::SERVICE_UNAVAILABLE => Some(("retry-after", RETRY_AFTER)),
+            _ => None,
+        };
+        let of_body = (!self.body.is_empty()).then_some(("content-type", "application/json"));
+        let all = [Some(("cache-control", "no-store")), of_status, of_body];
+        all.into_iter().flatten()
     }
 }
 

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::LogoutError;
 use super::signature::PublicKey;
-use super::token::Header;
+use super::token::{Compact, Header};
 use crate::engine::core::Engine;
 use crate::error::ConfigError;
 use crate::grant::HttpClient;
@@ -41,7 +41,7 @@ pub(super) struct Keys {
     fetching: tokio::sync::Mutex<()>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Known {
     keys: Arc<[PublicKey]>,
     fetched_at: Option<Moment>,
@@ -64,31 +64,18 @@ impl Keys {
         })
     }
 
-    /// Checks the signature of a token in compact form.
+    /// Checks the signature of a token. Where the keys that are known do not verify it, the issuer may have others by now,
+    /// under the same names perhaps.
     pub(super) async fn verify(
         self: &Arc<Self>,
         engine: &Arc<Engine>,
-        header: &Header,
-        message: &[u8],
-        signature: &[u8],
+        token: &Compact<'_>,
     ) -> Result<(), LogoutError> {
-        let keys = self.keys_for(engine, header).await?;
-        let key = find(&keys, header);
-        let key = key.ok_or(LogoutError::Invalid("its key is none of the issuer's"))?;
-        match key.has_signed(&header.alg, message, signature) {
-            true => Ok(()),
-            false => Err(LogoutError::Invalid("its signature is not the issuer's")),
-        }
-    }
-
-    /// The issuer's keys, with the one that has signed if it is to be had.
-    async fn keys_for(
-        self: &Arc<Self>,
-        engine: &Arc<Engine>,
-        header: &Header,
-    ) -> Result<Arc<[PublicKey]>, LogoutError> {
-        if let Some(keys) = self.usable(engine.now().moment, header) {
-            return keys;
+        let known = self.known.lock().clone();
+        let checked = check(&known.keys, token);
+        let now = engine.now().moment;
+        if (checked.is_ok() && known.is_young(now)) || !known.is_due(now) {
+            return known.verdict(checked);
         }
         let (keys, clock) = (self.clone(), engine.clock.clone());
         // In a task of its own: a sender that hangs up ends no fetch that others wait for.
@@ -100,29 +87,8 @@ impl Keys {
             }
         });
         let _ = fetched.await;
-        let known = self.known.lock();
-        match (find(&known.keys, header), &known.failed) {
-            (None, Some((_, error))) => Err(error.clone()),
-            _ => Ok(known.keys.clone()),
-        }
-    }
-
-    /// What is to be used without another fetch.
-    fn usable(
-        &self,
-        now: Moment,
-        header: &Header,
-    ) -> Option<Result<Arc<[PublicKey]>, LogoutError>> {
-        let known = self.known.lock();
-        let is_found = find(&known.keys, header).is_some();
-        let is_young = known.fetched_at.is_some_and(|at| now.since(at) < MAX_AGE);
-        if (is_found && is_young) || !known.is_due(now) {
-            return Some(match &known.failed {
-                Some((_, error)) if !is_found => Err(error.clone()),
-                _ => Ok(known.keys.clone()),
-            });
-        }
-        None
+        let known = self.known.lock().clone();
+        known.verdict(check(&known.keys, token))
     }
 
     fn is_due(&self, now: Moment) -> bool {
@@ -156,6 +122,19 @@ impl Keys {
 }
 
 impl Known {
+    /// What is said of a token that these keys were tried on. While they cannot be fetched, it is not known whether another
+    /// key has signed it.
+    fn verdict(&self, checked: Result<(), LogoutError>) -> Result<(), LogoutError> {
+        match &self.failed {
+            Some((_, error)) if checked.is_err() => Err(error.clone()),
+            _ => checked,
+        }
+    }
+
+    fn is_young(&self, now: Moment) -> bool {
+        self.fetched_at.is_some_and(|at| now.since(at) < MAX_AGE)
+    }
+
     fn is_due(&self, now: Moment) -> bool {
         let is_over = |at: Moment, pause| now.since(at) >= pause;
         self.fetched_at.is_none_or(|at| is_over(at, PAUSE))
@@ -171,6 +150,16 @@ fn read(document: &[u8]) -> Option<Vec<PublicKey>> {
         .into_iter()
         .filter_map(|jwk| PublicKey::read(&jwk));
     Some(keys.take(MAX_KEYS).collect())
+}
+
+/// Whether one of these keys has signed the token.
+fn check(keys: &[PublicKey], token: &Compact<'_>) -> Result<(), LogoutError> {
+    let key = find(keys, &token.header);
+    let key = key.ok_or(LogoutError::Invalid("its key is none of the issuer's"))?;
+    match key.has_signed(&token.header.alg, token.message, &token.signature) {
+        true => Ok(()),
+        false => Err(LogoutError::Invalid("its signature is not the issuer's")),
+    }
 }
 
 /// The key that has signed. Without a `kid` it is the only one that fits, so that a token is tried with one key only.

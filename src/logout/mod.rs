@@ -66,8 +66,8 @@
 //!
 //! # The issuer's keys
 //!
-//! They are fetched when the first token comes, and again when they are an hour old, or when a token names one that is
-//! not among them: once a minute at most, whatever tokens come. Where the fetch fails, the keys that are known still
+//! They are fetched when the first token comes, and again when they are an hour old, or when a token comes that none of
+//! them verifies: once a minute at most, whatever tokens come. Where the fetch fails, the keys that are known still
 //! count, and the next one is made five seconds later at the earliest. At most 256 KiB are read, and 100 keys kept.
 
 #[cfg(feature = "actix")]

@@ -6,12 +6,12 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Buf;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::form::{self, Answer, MAX_FORM};
+use super::form::{Answer, MAX_FORM};
 use super::{BackChannelLogout, LogoutError};
 
 /// For `post_service` of axum, and any other router of tower services. The response's body is JSON, or empty.
@@ -54,7 +54,7 @@ async fn read<B: Body>(body: B) -> Result<Option<Vec<u8>>, LogoutError> {
     let mut body = pin!(body);
     let mut form = Vec::new();
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let frame = frame.map_err(|_| LogoutError::Invalid("the form was cut off"))?;
+        let frame = frame.map_err(|_| LogoutError::CUT_OFF)?;
         let Ok(mut data) = frame.into_data() else {
             continue;
         };
@@ -72,22 +72,16 @@ async fn read<B: Body>(body: B) -> Result<Option<Vec<u8>>, LogoutError> {
 }
 
 fn response(answer: Answer) -> Response<String> {
-    let is_json = !answer.body.is_empty();
+    let headers = answer.headers();
+    let headers = headers.map(|(name, value)| {
+        (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    });
+    let headers = HeaderMap::from_iter(headers);
     let mut response = Response::new(answer.body);
     *response.status_mut() = answer.status;
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if is_json {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    match answer.status {
-        StatusCode::METHOD_NOT_ALLOWED => {
-            headers.insert(ALLOW, HeaderValue::from_static("POST"));
-        }
-        StatusCode::SERVICE_UNAVAILABLE => {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(form::RETRY_AFTER));
-        }
-        _ => {}
-    }
+    *response.headers_mut() = headers;
     response
 }

@@ -300,8 +300,8 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Raises the generation of an epoch, in one atomic step, and answers the one now in force. It
     /// never falls; where it rises, or the partition had ended, nothing of what was there is left.
     /// The epoch is kept for `keep` from now on (`None` is without end), and never shorter than it
-    /// was to be kept before. A repeated [`Begin`](Raise::Begin) changes nothing but that. How long ago
-    /// it rose is what [`cleared_for`](Loaded::cleared_for) says of it.
+    /// was to be kept before. A repeated [`Begin`](Raise::Begin) or [`To`](Raise::To) changes nothing but that. How
+    /// long ago it rose is what [`cleared_for`](Loaded::cleared_for) says of it.
     fn raise(
         &self,
         partition: &PartitionId,

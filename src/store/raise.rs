@@ -8,6 +8,9 @@ use std::time::Duration;
 pub enum Raise {
     /// Above what the store has, and at least to this number: what was under it is over.
     Beyond(u64),
+    /// To this number where the store has a lower one or none; a higher one stays. Repeated, it changes
+    /// nothing more.
+    To(u64),
     /// To this number where the store has none (the partition is absent, or of generation 0); what
     /// it has stays.
     Begin(u64),
@@ -18,6 +21,7 @@ impl Raise {
     pub(super) fn from(self, stored: u64) -> u64 {
         match self {
             Self::Beyond(number) => stored.saturating_add(1).max(number),
+            Self::To(number) => stored.max(number),
             Self::Begin(number) if stored == 0 => number,
             Self::Begin(_) => stored,
         }
@@ -25,7 +29,7 @@ impl Raise {
 
     pub(crate) fn number(self) -> u64 {
         match self {
-            Self::Beyond(number) | Self::Begin(number) => number,
+            Self::Beyond(number) | Self::To(number) | Self::Begin(number) => number,
         }
     }
 }

@@ -4,11 +4,13 @@ use futures_util::future::{join, join_all};
 
 use super::{Handle, Session, Tokens};
 use crate::engine::listed::About;
+use crate::engine::partition::links::Link;
 use crate::engine::write::CommitWait;
 use crate::error::Error;
 use crate::event::{EventKind, SignedOutBy};
 use crate::key::PartitionKind;
 use crate::lookup::Durability;
+use crate::policy::FailurePolicy;
 use crate::session::{ResponseHead, SignIn, new_session};
 
 impl Tokens {
@@ -65,12 +67,15 @@ impl Tokens {
         let (handle, policy) = (&*self.handle, self.failure_policy());
         if self.is_in_cookies() {
             let ended = self.sign_out_by(SignedOutBy::SignIn).await?;
-            let entries = entries.into_iter();
+            let links = handle.engine.begin_links(users).await?;
+            let entries = entries.into_iter().chain(links.iter().map(Link::entry));
             let changes = entries.map(|(name, value)| (name, Some(value)));
             let session = self.session()?;
             self.change(session, changes.collect(), false).await?;
-            for user in users {
-                self.link(user).await?;
+            if policy != FailurePolicy::Bypass {
+                let about = About::since(handle.engine.clock.now());
+                let lists = (handle.engine).list_linked(&session.partition, links, about);
+                lists.await;
             }
             self.tell_signed_in();
             return Ok(ended);

@@ -225,6 +225,92 @@ async fn a_hook_that_panics_is_told_of_the_next_event() {
     assert_eq!(*count.lock().unwrap(), 3);
 }
 
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("on purpose, once more");
+    }
+}
+
+#[tokio::test]
+async fn a_hook_whose_panic_panics_is_told_of_the_next_event() {
+    let count = Arc::new(Mutex::new(0));
+    let counted = count.clone();
+    let builder = builder(TestStore::default()).on_event(move |_| {
+        *counted.lock().unwrap_or_else(|it| it.into_inner()) += 1;
+        std::panic::panic_any(Bomb);
+    });
+    let cache = builder.build().unwrap();
+    for _ in 0..3 {
+        assert_stored(cache.sign_out_user("ada").await.unwrap());
+    }
+    cache.shutdown(Duration::from_secs(5)).await;
+    assert_eq!(*count.lock().unwrap(), 3);
+}
+
+/// Memory has not heard of it: this store has no feed.
+#[tokio::test]
+async fn a_session_that_has_another_refresh_token_by_then_goes_on() {
+    let store = TestStore::default();
+    let (builder, log) = noting(builder(store.clone()));
+    let cache = builder.refused_refresh_token(RefusedRefreshToken::SignOut);
+    let cache = cache.build().unwrap();
+    let tokens = cache.tokens(session("s"));
+    tokens.insert("graph", set("r1")).await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
+    let other = cache_of(store.clone()).tokens(session("s"));
+    let refuse = async move |_| {
+        // The user signs in on another instance meanwhile.
+        other.insert("graph", set("r2")).await.unwrap();
+        assert_stored(other.commit().await.unwrap());
+        Err::<TokenSet, _>(ProviderError::refused("invalid_grant"))
+    };
+    let refused = tokens.get_or_acquire("mail", refuse).await;
+    assert_eq!(refused.unwrap_err().status(), 401);
+    cache.shutdown(Duration::from_secs(5)).await;
+    let required = EventKind::ReauthenticationRequired { client: None };
+    assert_eq!(told(&log, 1).await, [required]);
+    let there = cache_of(store).tokens(session("s"));
+    let refresh_token = there.refresh_token().await.unwrap().hit();
+    assert_eq!(refresh_token.unwrap().expose(), "r2");
+}
+
+/// What one API wants of the user says nothing of the refresh token: it goes on for the others.
+#[tokio::test]
+async fn a_provider_that_wants_proof_or_consent_has_not_refused_the_refresh_token() {
+    for code in [
+        "consent_required",
+        "interaction_required",
+        "unmet_authentication_requirements",
+        "mfa_required",
+        "AADSTS65001",
+        "AADSTS50076",
+    ] {
+        let (builder, log) = noting(builder(TestStore::default()));
+        let cache = builder.refused_refresh_token(RefusedRefreshToken::SignOut);
+        let cache = cache.build().unwrap();
+        let tokens = cache.tokens(session("s"));
+        tokens.insert("graph", set("r")).await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
+        let refuse = async move |_| Err::<TokenSet, _>(ProviderError::refused(code));
+        let refused = tokens.get_or_acquire("mail", refuse).await;
+        assert_eq!(refused.unwrap_err().status(), 401, "{code}");
+        let other = async |_| Ok::<_, ProviderError>(set("r2"));
+        let other = tokens.get_or_acquire("calendar", other).await;
+        assert!(other.is_ok(), "{code}: {other:?}");
+        // For what was asked it is remembered.
+        let unasked = async |_| -> Result<TokenSet, ProviderError> { unreachable!("remembered") };
+        let again = cache.tokens(session("t"));
+        again.insert("graph", set("r")).await.unwrap();
+        again.get_or_acquire("mail", refuse).await.unwrap_err();
+        again.get_or_acquire("mail", unasked).await.unwrap_err();
+        cache.shutdown(Duration::from_secs(5)).await;
+        let required = EventKind::ReauthenticationRequired { client: None };
+        assert_eq!(told(&log, 2).await, [required.clone(), required], "{code}");
+    }
+}
+
 #[tokio::test]
 async fn acquired_tokens_that_others_have_overtaken_are_told() {
     let store = TestStore::default();

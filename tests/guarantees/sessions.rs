@@ -402,3 +402,55 @@ async fn without_a_sliding_lifetime_it_is_not_known_when_a_session_was_last_used
     let listed = cache.sessions("ada").await;
     assert!(matches!(listed, Err(Error::Unavailable(_))));
 }
+
+/// Whichever of its links has ended it, on whichever instance.
+#[tokio::test]
+async fn a_session_that_the_provider_has_ended_is_not_shown() {
+    const ISS: &str = "https://login.example";
+    let fleet = Fleet::new();
+    let (here, there) = (fleet.instance(|it| it), fleet.instance(|it| it));
+    for id in ["phone", "laptop"] {
+        sign_in(&here, id).await;
+        let tokens = here.tokens(session(id));
+        tokens.link_provider_session(ISS, id).await.unwrap();
+        tokens.link_provider_user(ISS, "ada").await.unwrap();
+    }
+    let shown = async || {
+        let mut shown = Vec::new();
+        for cache in [&here, &there, &fleet.instance(|it| it)] {
+            shown.push(cache.sessions("ada").await.unwrap().len());
+        }
+        shown
+    };
+    assert_eq!(shown().await, [2; 3]);
+    assert_stored(there.sign_out_provider_session(ISS, "phone").await.unwrap());
+    assert_eq!(shown().await, [1; 3]);
+    assert_stored(there.sign_out_provider_user(ISS, "ada").await.unwrap());
+    assert_eq!(shown().await, [0; 3]);
+}
+
+#[tokio::test]
+async fn a_session_that_is_linked_once_more_is_shown_as_what_it_was() {
+    let fleet = Fleet::new();
+    let cache = fleet.instance(|it| it);
+    let began = fleet.clock.now();
+    let layer = TokenCacheLayer::new(cache.clone(), Cookie::new("sid").unwrap());
+    let handler = service_fn(async |request: Request<()>| {
+        let tokens = request.extensions().get::<Tokens>().unwrap();
+        let sign_in = SignIn::new("graph", Token::new("t")).user("ada");
+        assert_stored(tokens.sign_in(sign_in.label("Firefox")).await.unwrap());
+        fleet.clock.advance(DAY);
+        tokens.link_user("ada").await.unwrap();
+        Ok::<_, Infallible>(Response::new(String::new()))
+    });
+    let answer = layer.layer(handler).oneshot(Request::new(())).await;
+    answer.unwrap();
+    let sessions = cache.sessions("ada").await.unwrap();
+    let [only] = &sessions[..] else {
+        panic!("{sessions:?}");
+    };
+    assert_eq!(
+        (only.label.as_deref(), only.created),
+        (Some("Firefox"), began)
+    );
+}

@@ -341,6 +341,11 @@ async fn strict_turns_a_failed_commit_into_503_and_keeps_the_change() {
         setup.store.set_refusing_commits(true);
         let response = setup.answer("PUT", path).await;
         assert_eq!(response.status, 503, "{path}");
+        assert!(
+            response.head.contains("retry-after: 1\r\n"),
+            "{path}: {}",
+            response.head
+        );
         setup.store.set_refusing_commits(false);
         setup.eventually_stored("a").await;
     }

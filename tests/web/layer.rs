@@ -301,10 +301,9 @@ async fn policy_and_write_mode_are_chosen_per_request() {
         StatusCode::OK,
         "degraded"
     );
-    assert_eq!(
-        send("POST", "put").await.status(),
-        StatusCode::SERVICE_UNAVAILABLE
-    );
+    let refused = send("POST", "put").await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()["retry-after"], "1");
 }
 
 #[tokio::test]

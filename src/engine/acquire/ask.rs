@@ -150,15 +150,16 @@ impl Flight {
         let mut failure = failure_record
             .error(now)
             .unwrap_or_else(|| AcquireError::new(kind));
-        let concerns_all =
-            !concerns_demand && (!meaning.is_refusal || kind != AcquireErrorKind::Failed);
+        let concerns_this =
+            kind == AcquireErrorKind::Failed || meaning.asks_for_proof || concerns_demand;
+        let concerns_all = !(meaning.is_refusal && concerns_this);
         let is_of_another = within.is_some_and(|within| within.passes_on(kind));
         if !(meaning.is_unasked || is_of_another) {
             Box::pin(self.record_failure(failure_record, seen, concerns_all, permit)).await;
         }
         let is_refused = kind == AcquireErrorKind::ReauthenticationRequired && meaning.is_refusal;
         if is_refused && !concerns_demand && seen.refresh_token.is_hit() {
-            self.refresh_token_refused(seen);
+            Box::pin(self.refresh_token_refused(seen, meaning.asks_for_proof)).await;
         }
         if let Some(error) = error {
             failure = failure.with_source(error);

@@ -186,14 +186,19 @@ impl Flight {
 }
 
 impl Flight {
-    /// The provider has refused the refresh token: tells the application, and ends the session if the settings say so.
-    pub(crate) fn refresh_token_refused(&self, seen: &RefreshState) {
+    /// The provider has refused the refresh token, or wants proof of the user beside it: tells the application, and ends
+    /// the session if the token was refused and the settings say so.
+    pub(crate) async fn refresh_token_refused(&self, seen: &RefreshState, asks_for_proof: bool) {
         let (engine, partition) = (&self.engine, &self.id.partition);
         let client = self.need.key.client().map(Into::into);
         let required = EventKind::ReauthenticationRequired { client };
         engine.tell(Some(partition), required);
         let ends = engine.refused_refresh_token == RefusedRefreshToken::SignOut;
-        if !ends || partition.kind() != PartitionKind::Session {
+        if !ends || asks_for_proof || partition.kind() != PartitionKind::Session {
+            return;
+        }
+        // Memory may not have heard of another token yet. Where L2 does not say, the session goes on until the next refusal.
+        if engine.fetch(partition, |_, _| ()).await.is_err() {
             return;
         }
         let name = self.need.key.refresh_token();

@@ -88,6 +88,11 @@ impl UserEpoch {
         self.latest.fetch_or(PENDING, Ordering::AcqRel);
     }
 
+    /// The sessions of lower numbers are over in this process, whatever L2 has.
+    pub(crate) fn signed_out_to(&self, number: u64) {
+        self.learn(number, 0);
+    }
+
     /// L2 has signed the user out: this number is the next session's.
     pub(crate) fn signed_out(&self, number: u64) {
         self.learn(number, PENDING);

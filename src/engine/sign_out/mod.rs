@@ -8,6 +8,8 @@
 //! [`session`] is what write-behind then does in L2.
 
 pub(crate) mod all;
+#[cfg(feature = "logout")]
+mod logout_token;
 pub(crate) mod owed;
 pub(crate) mod owed_users;
 mod revoke;

@@ -26,6 +26,8 @@ pub(crate) struct Waiting {
     /// The journal's records of it, existing or to be added: one for each name that the epoch may have in L2,
     /// first the present one.
     records: Vec<Record>,
+    /// The number that the epoch is raised to; `None` is beyond what L2 has.
+    to: Option<u64>,
     unacknowledged: Unacknowledged,
     /// It was left to the task that sends again.
     again: bool,
@@ -34,10 +36,16 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(crate) fn new(id: CommitId, records: Vec<Record>, unacknowledged: Unacknowledged) -> Self {
+    pub(crate) fn new(
+        id: CommitId,
+        records: Vec<Record>,
+        to: Option<u64>,
+        unacknowledged: Unacknowledged,
+    ) -> Self {
         Self {
             id,
             records,
+            to,
             unacknowledged,
             again: false,
             epochs: Vec::new(),
@@ -48,7 +56,7 @@ impl Waiting {
     pub(crate) fn resumed(id: CommitId, owed: Owed) -> Self {
         Self {
             again: true,
-            ..Self::new(id, vec![owed.record], owed.unacknowledged)
+            ..Self::new(id, vec![owed.record], None, owed.unacknowledged)
         }
     }
 
@@ -64,7 +72,10 @@ impl Waiting {
     pub(crate) fn hold(&mut self, namespace: &Arc<str>, under: Number, users: &Users) {
         let ids = self.ids(namespace, under).into_iter();
         let epochs = ids.map(|id| users.get(id.digest()));
-        self.epochs.extend(epochs.inspect(|epoch| epoch.sign_out()));
+        self.epochs.extend(epochs.inspect(|epoch| match self.to {
+            Some(number) => epoch.signed_out_to(number),
+            None => epoch.sign_out(),
+        }));
     }
 
     fn is_of(&self, user: &[Record]) -> bool {
@@ -87,10 +98,13 @@ impl UserSignOuts {
         act(&mut self.waiting.lock())
     }
 
-    pub(crate) fn records(&self, id: CommitId) -> Vec<Record> {
+    /// Its records, and the number that the epoch is raised to.
+    pub(crate) fn find(&self, id: CommitId) -> (Vec<Record>, Option<u64>) {
         let waiting = self.waiting.lock();
         let found = waiting.iter().find(|it| it.id == id);
-        found.map(|it| it.records.clone()).unwrap_or_default()
+        found
+            .map(|it| (it.records.clone(), it.to))
+            .unwrap_or_default()
     }
 
     /// Whether the caller has to start the task that sends again.
@@ -107,10 +121,10 @@ impl UserSignOuts {
         left
     }
 
-    pub(crate) fn list(&self) -> Vec<(CommitId, Vec<Record>)> {
+    pub(crate) fn list(&self) -> Vec<CommitId> {
         let waiting = self.waiting.lock();
         let again = waiting.iter().filter(|it| it.again);
-        again.map(|it| (it.id, it.records.clone())).collect()
+        again.map(|it| it.id).collect()
     }
 
     /// L2 has acknowledged it.
@@ -130,6 +144,8 @@ impl UserSignOuts {
         let mut later = waiting.swap_remove(at);
         let earlier = waiting.extract_if(.., |it| it.again && it.is_of(&later.records));
         for earlier in earlier {
+            let both = later.to.zip(earlier.to);
+            later.to = both.map(|(one, other)| one.max(other));
             later.unacknowledged.absorb(earlier.unacknowledged);
         }
         later.again = true;

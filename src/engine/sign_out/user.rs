@@ -37,8 +37,9 @@ impl Engine {
         Some(longest.max(idle).max(LONGEST))
     }
 
-    /// Signs the user out in this process, and begins the sign-out in L2.
-    pub(crate) fn begin_to_end(&self, user: &PartitionKey) -> CommitId {
+    /// Signs the user out in this process, and begins the sign-out in L2: of all sessions, or of those of numbers below
+    /// `to`.
+    pub(crate) fn begin_to_end(&self, user: &PartitionKey, to: Option<u64>) -> CommitId {
         let id = self.queue.next_id();
         let codec = &self.l2.codec;
         let names = codec.all_names().into_iter();
@@ -50,7 +51,8 @@ impl Engine {
             ..Record::new(digest, number, id, since)
         };
         let records = digests.map(record);
-        self.wait_to_end(Waiting::new(id, records.collect(), self.sign_outs.begin()));
+        let unacknowledged = self.sign_outs.begin();
+        self.wait_to_end(Waiting::new(id, records.collect(), to, unacknowledged));
         id
     }
 
@@ -76,8 +78,8 @@ impl Engine {
     }
 
     pub(crate) async fn end_user(self: &Arc<Self>, id: CommitId) -> Result<(), L2Error> {
-        let records = self.user_sign_outs.records(id);
-        let raised = timeout(self.l2.timeouts.operation, self.raise_user(&records)).await;
+        let (records, to) = self.user_sign_outs.find(id);
+        let raised = timeout(self.l2.timeouts.operation, self.raise_user(&records, to)).await;
         match raised.unwrap_or_else(|_| Err(L2Error::of(StoreErrorKind::Timeout))) {
             Ok(()) => {
                 self.user_sign_outs.acknowledged(id);
@@ -139,7 +141,11 @@ impl Engine {
     }
 
     /// Raises the user's epoch in L2, so that every session linked so far is over.
-    async fn raise_user(self: &Arc<Self>, records: &[Record]) -> Result<(), L2Error> {
+    async fn raise_user(
+        self: &Arc<Self>,
+        records: &[Record],
+        to: Option<u64>,
+    ) -> Result<(), L2Error> {
         // Not the number that is known: sessions may have begun on other instances under a later one.
         let under = self.look_up_number().await?;
         for record in records {
@@ -149,14 +155,18 @@ impl Engine {
             let namespace = self.l2.codec.namespace.clone();
             let id = PartitionId::from_digest(namespace, record.digest).under(under.get());
             let epoch = self.rules.users.get(id.digest());
-            let least = epoch.next(self.clock.now());
+            let least = to.unwrap_or_else(|| epoch.next(self.clock.now()));
             // Also where L2 has no epoch: an instance with a session in memory would begin a lost one again.
-            let raise = Raise::Beyond(least);
+            let raise = to.map_or(Raise::Beyond(least), Raise::To);
             let number = self.l2.raise(&id, raise, self.epoch_life()).await?;
             if number < least {
                 return Err(L2Error::of(StoreErrorKind::Refused));
             }
-            epoch.signed_out(number);
+            match to {
+                // Another sign-out may be pending here.
+                Some(_) => epoch.signed_out_to(number),
+                None => epoch.signed_out(number),
+            }
             match self.revocations.are_on() {
                 false => self.unlist_all(id.digest()),
                 true => {
@@ -195,8 +205,9 @@ impl Engine {
     /// Sends them once more. Returns whether some are left.
     async fn raise_waiting(self: &Arc<Self>) -> bool {
         let tried = stream::iter(self.user_sign_outs.list());
-        let tried = tried.for_each_concurrent(AT_ONCE, async |(id, records)| {
-            if self.raise_user(&records).await.is_ok() {
+        let tried = tried.for_each_concurrent(AT_ONCE, async |id| {
+            let (records, to) = self.user_sign_outs.find(id);
+            if self.raise_user(&records, to).await.is_ok() {
                 self.user_sign_outs.acknowledged(id);
             }
         });

@@ -16,6 +16,9 @@ pub async fn epochs_never_fall<S: TokenStore>(harness: &Harness<S>) {
         (Raise::Begin(9), 7),
         (Raise::Beyond(5), 8),
         (Raise::Beyond(20), 20),
+        (Raise::To(20), 20),
+        (Raise::To(3), 20),
+        (Raise::To(30), 30),
         (Raise::Beyond(1 << 52), 1 << 52),
         (Raise::Beyond(1), (1 << 52) + 1),
     ];
@@ -50,7 +53,7 @@ pub async fn epochs_say_when_they_rose<S: TokenStore>(harness: &Harness<S>) {
 
 /// An epoch that is absent begins with the number that is asked for.
 pub async fn absent_epochs_begin<S: TokenStore>(harness: &Harness<S>) {
-    let raises = [Raise::Beyond(7), Raise::Begin(7)];
+    let raises = [Raise::Beyond(7), Raise::To(7), Raise::Begin(7)];
     for (number, raise) in raises.into_iter().enumerate() {
         let subject = harness.partition(&format!("absent epoch {number}"));
         assert_eq!(subject.raise(raise, AN_HOUR).await, 7, "{raise:?}");

@@ -1,7 +1,8 @@
 -- Raises the generation of an epoch. Follows read.lua and head.lua.
 --
 -- KEYS[1]  the epoch's hash
--- ARGV[1]  'beyond' what is there and at least to this number, or 'begin' with it where there is none
+-- ARGV[1]  'beyond' what is there and at least to this number, 'to' this number unless it is there or past, or
+--          'begin' with it where there is none
 -- ARGV[2]  the number
 -- ARGV[3]  how long it is kept from now on, ms; -1 = without end. It is never kept shorter than before
 --
@@ -13,6 +14,8 @@ local head = read_head(key)
 local generation = head and head.generation or 0
 if ARGV[1] == 'beyond' then
   generation = math.max(generation + 1, number)
+elseif ARGV[1] == 'to' then
+  generation = math.max(generation, number)
 elseif generation == 0 then
   generation = number
 end

@@ -281,6 +281,7 @@ pub(super) fn raise(partition: &PartitionId, raise: Raise, keep: Option<Duration
     let mut command = RAISE.on(&[hash_key(partition)]);
     let how = match raise {
         Raise::Beyond(_) => "beyond",
+        Raise::To(_) => "to",
         Raise::Begin(_) => "begin",
     };
     let keep = keep.map_or(-1, |keep| exact(keep) as i64);

@@ -8,5 +8,6 @@ pub mod jar;
 mod playgrounds;
 mod server;
 mod sessions;
+mod sign_ins;
 mod sign_outs;
 mod values;

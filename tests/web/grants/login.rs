@@ -11,7 +11,10 @@ use http::{Request, StatusCode};
 use tower::ServiceExt as _;
 use tower_token_cache::cookie::CookieStore;
 use tower_token_cache::grant::IdTokenError;
-use tower_token_cache::{Clock, Error, FailurePolicy, KeyRing, ProviderError, Timestamp};
+use tower_token_cache::session::Cookie;
+use tower_token_cache::{
+    Clock, Error, FailurePolicy, KeyRing, ProviderError, Timestamp, TokenCacheLayer,
+};
 
 use super::*;
 
@@ -178,10 +181,31 @@ async fn a_login_ends_within_ten_minutes_and_with_the_session() {
     let tokens = cache.tokens(session("t"));
     let url = site.flow.begin(&tokens, "/").await.unwrap();
     let back = visit(&mut Browser::new(), &url).await;
+    // Another tab signs out, before the callback or while it is on its way.
+    let on_its_way = cache.tokens(session("t"));
+    assert_eq!(on_its_way.keys().await.unwrap(), []);
     common::assert_stored(tokens.sign_out().await.unwrap());
-    let tokens = cache.tokens(session("t"));
-    let refused = site.flow.end(&tokens, callback(&back)).await.unwrap_err();
-    assert!(matches!(refused, LoginError::UnknownState), "{refused:?}");
+    for tokens in [cache.tokens(session("t")), on_its_way] {
+        let refused = site.flow.end(&tokens, callback(&back)).await.unwrap_err();
+        assert!(matches!(refused, LoginError::UnknownState), "{refused:?}");
+    }
+}
+
+/// As that of a victim who is sent a link to the callback.
+#[tokio::test]
+async fn in_a_browser_without_a_session_no_callback_counts() {
+    let flow = AuthorizationCode::new(nowhere().client("app"), CALLBACK).unwrap();
+    let end = async move |tokens: Tokens, Query(callback): Query<Callback>| {
+        let refused = flow.end(&tokens, callback).await.unwrap_err();
+        assert!(matches!(refused, LoginError::UnknownState), "{refused:?}");
+        refused
+    };
+    let layer = TokenCacheLayer::new(cache(TestStore::default()), Cookie::new("sid").unwrap());
+    let app = Router::new().route("/callback", get(end)).layer(layer);
+    let path = format!("/callback?code=c&state={}", "x".repeat(43));
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let answer = app.oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,11 +320,16 @@ async fn without_a_store_nothing_is_signed_in() {
     );
 }
 
+/// A provider that is not asked.
+fn nowhere() -> Provider {
+    let provider = Provider::new("https://login.example", "https://login.example/token").unwrap();
+    let at = "https://login.example/auth";
+    provider.with_authorization_endpoint(at).unwrap()
+}
+
 #[tokio::test]
 async fn in_cookies_no_login_begins_that_could_end_twice() {
-    let provider = Provider::new("https://login.example", "https://login.example/token")
-        .and_then(|provider| provider.with_authorization_endpoint("https://login.example/auth"));
-    let flow = AuthorizationCode::new(provider.unwrap().client("app"), CALLBACK).unwrap();
+    let flow = AuthorizationCode::new(nowhere().client("app"), CALLBACK).unwrap();
     let store = CookieStore::builder(KeyRing::generate().unwrap()).build();
     let begin = async move |tokens: Tokens| flow.begin(&tokens, "/").await;
     let app = Router::new().route("/login", get(begin));
@@ -354,6 +383,28 @@ fn errors_answer_in_both_frameworks() {
         assert_eq!(asked.map(|field| field.as_bytes()), session);
         let asked = by_actix.headers().get("www-authenticate");
         assert_eq!(asked.map(|field| field.as_bytes()), session);
+    }
+    let busy = || ProviderError::status(StatusCode::SERVICE_UNAVAILABLE);
+    let waits: [(LoginError, Option<u64>); 4] = [
+        (Error::Overloaded.into(), Some(1)),
+        (
+            busy()
+                .with_retry_after(Duration::from_millis(19_001))
+                .into(),
+            Some(20),
+        ),
+        (busy().into(), None),
+        (LoginError::UnknownState, None),
+    ];
+    for (error, seconds) in waits {
+        let text = seconds.map(|seconds| seconds.to_string());
+        let by_actix = error.error_response();
+        let by_actix = by_actix.headers().get("retry-after");
+        assert_eq!(by_actix.map(|it| it.to_str().unwrap()), text.as_deref());
+        assert_eq!(error.retry_after(), seconds.map(Duration::from_secs));
+        let by_axum = error.into_response();
+        let by_axum = by_axum.headers().get("retry-after");
+        assert_eq!(by_axum.map(|it| it.to_str().unwrap()), text.as_deref());
     }
 }
 

@@ -136,3 +136,38 @@ async fn keys_come_over_tls_or_from_this_machine() {
         Err("client_id")
     );
 }
+
+/// Some issuers have one key, without a name or always of the same one.
+#[tokio::test]
+async fn a_key_that_has_no_new_name_is_found_all_the_same() {
+    for header in [
+        json!({ "alg": "ES256" }),
+        json!({ "alg": "ES256", "kid": "1" }),
+    ] {
+        let site = Site::start().await;
+        let sign = |key: &Key, jti: &str| {
+            let mut claims = site.claims(jti);
+            claims["sid"] = "1".into();
+            key.sign_as(&header, &claims)
+        };
+        assert_eq!(status(&site.logout, &sign(&site.key, "a")).await, 200);
+        let next = Key::new("1");
+        site.issuer.has(&[&next]);
+        // Once a minute at most.
+        assert_eq!(status(&site.logout, &sign(&next, "b")).await, 400);
+        site.clock.advance(60 * SECOND);
+        assert_eq!(
+            status(&site.logout, &sign(&next, "b")).await,
+            200,
+            "{header}"
+        );
+        assert_eq!(status(&site.logout, &sign(&site.key, "c")).await, 400);
+        assert_eq!(site.issuer.fetches(), 2);
+        // While they cannot be fetched, the provider is asked to come again.
+        let answer = || StatusCode::BAD_GATEWAY.into_response();
+        site.issuer.answers(answer);
+        site.clock.advance(60 * SECOND);
+        assert_eq!(status(&site.logout, &sign(&Key::new("1"), "d")).await, 503);
+        assert_eq!(status(&site.logout, &sign(&next, "e")).await, 200);
+    }
+}

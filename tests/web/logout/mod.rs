@@ -3,6 +3,7 @@
 mod forged;
 mod issuer;
 mod keys;
+mod once;
 mod real_provider;
 mod requests;
 mod tokens;

@@ -83,3 +83,63 @@ async fn it_is_mounted_in_axum_and_in_actix_web() {
     }
     handle.stop(false).await;
 }
+
+/// What a server has answered, as far as it is this handler's.
+async fn answered(request: reqwest::RequestBuilder) -> String {
+    let response = request.send().await.unwrap();
+    let headers = ["cache-control", "content-type", "allow", "retry-after"];
+    let headers = headers.map(|name| response.headers().get(name).cloned());
+    let status = response.status();
+    format!("{status} {headers:?} {}", response.text().await.unwrap())
+}
+
+/// By whatever route it is mounted, and whatever limit the application has for bodies.
+#[tokio::test]
+async fn both_frameworks_answer_alike() {
+    let site = Site::start().await;
+    site.sign_in("phone", "1", "ada").await;
+    let logout = site.logout.clone();
+    let router = Router::new().route_service("/logout", logout.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let axum = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let server = HttpServer::new(move || {
+        let app = App::new().app_data(web::PayloadConfig::new(16));
+        app.route("/logout", web::to(logout.clone()))
+    });
+    let server = server.workers(1).disable_signals().bind("127.0.0.1:0");
+    let server = server.unwrap();
+    let actix = server.addrs()[0];
+    let server = server.run();
+    let handle = server.handle();
+    tokio::spawn(server);
+
+    let client = reqwest::Client::new();
+    let long = |size: usize| format!("logout_token={}", "x".repeat(size));
+    let token = format!("logout_token={}", site.token("a", "1"));
+    let cases = [
+        ("GET", FORM, token.clone(), "405"),
+        ("PUT", FORM, token.clone(), "405"),
+        ("HEAD", FORM, String::new(), "405"),
+        ("POST", FORM, long(10), "400"),
+        ("POST", FORM, long(60_000), "400"),
+        ("POST", FORM, long(70_000), "413"),
+        ("POST", FORM, long(300_000), "413"),
+        ("POST", "text/plain", long(10), "415"),
+        ("POST", "text/plain", long(300_000), "413"),
+    ];
+    for (method, kind, body, status) in cases {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let answers = [axum, actix].map(|address| {
+            let request = client.request(method.clone(), format!("http://{address}/logout"));
+            answered(request.header("content-type", kind).body(body.clone()))
+        });
+        let [by_axum, by_actix] = answers;
+        let (by_axum, by_actix) = (by_axum.await, by_actix.await);
+        assert!(by_axum.starts_with(status), "{method} {kind}: {by_axum}");
+        assert!(by_axum.contains("no-store"), "{method} {kind}: {by_axum}");
+        assert_eq!(by_axum, by_actix, "{method} {kind} {}", body.len());
+    }
+    handle.stop(false).await;
+    assert_eq!(site.alive(&["phone"]).await, ["phone"]);
+}
