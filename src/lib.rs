@@ -105,6 +105,8 @@ pub mod mutation;
 #[cfg(feature = "oauth2")]
 mod oauth2;
 pub mod outgoing;
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
+mod panics;
 mod patience;
 mod policy;
 #[cfg(any(feature = "seal", feature = "sqlite"))]

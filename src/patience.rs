@@ -24,6 +24,13 @@ pub(crate) fn answered() {
     let _ = ANSWERS.try_with(|answers| answers.fetch_add(1, Ordering::Relaxed));
 }
 
+/// A part of this operation that goes on in a task of its own: answers that come there count here.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) fn in_a_task<F: Future>(part: F) -> impl Future<Output = F::Output> {
+    let answers = ANSWERS.try_with(Arc::clone).unwrap_or_default();
+    ANSWERS.scope(answers, part)
+}
+
 /// How the wait for an output has ended without one.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Late {

@@ -38,8 +38,9 @@ impl Timeouts {
     /// How long one attempt at an L2 operation may take: above 0, and at most
     /// [`operation`](Self::operation). Defaults to 250 ms, or to `operation` if that is less: hundreds of times what a healthy Redis needs, and a
     /// pause that a user hardly notices. It is measured in five steps that are waited for one by one, so that
-    /// an overloaded process does not take its own delay for the store's. Over compare-and-set
-    /// ([`CasAdapter`](crate::store::CasAdapter)) an operation takes several round-trips, and this is for each of them.
+    /// an overloaded process does not take its own delay for the store's. In SQL databases, over compare-and-set
+    /// ([`CasAdapter`](crate::store::CasAdapter)) and between two stores ([`MigratingStore`](crate::store::MigratingStore)) an
+    /// operation takes several round-trips, and this is for each of them.
     pub fn attempt(mut self, timeout: Duration) -> Self {
         self.attempt = Some(setting(timeout));
         self

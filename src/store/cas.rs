@@ -29,6 +29,9 @@ use crate::error::StoreError;
 /// - Equal revisions of a key stand for equal bytes, also after a restart. A counter that is stored, an `ETag` or a digest
 ///   of the bytes will do; one that begins anew needs the server's start beside it.
 ///
+/// `conformance::cas_store` (feature `test-util`) checks these rules, as far as one instance can, and
+/// `conformance::all` what partitions need of them.
+///
 /// An operation may be dropped at any await: what has been sent may then be applied or not. An error says the same.
 /// [`Refused`](crate::StoreErrorKind::Refused) is for a server that works and does not do this.
 ///

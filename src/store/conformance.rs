@@ -19,6 +19,7 @@
 //! A store that takes the time from its server is checked with [`Harness::real_time`], which
 //! really waits: about half a minute for all checks.
 
+mod cas;
 mod commits;
 mod epochs;
 mod expectations;
@@ -30,6 +31,7 @@ mod lifetimes;
 mod movable;
 mod relocations;
 
+pub use self::cas::cas_store;
 pub use self::commits::*;
 pub use self::epochs::*;
 pub use self::expectations::*;
@@ -163,6 +165,7 @@ macro_rules! __conformance_checks {
 
             changes_are_told_before_the_proof
             changes_of_all_kinds_are_told
+            new_lives_are_told
             many_changes_are_told_to_all
             only_changes_are_told
         }

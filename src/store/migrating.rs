@@ -19,6 +19,8 @@ use super::{
     PartitionId, Raise, Remaining, Revision, TokenStore,
 };
 use crate::error::{StoreError, StoreErrorKind};
+use crate::patience::answered;
+use crate::time::Clock;
 
 /// Two stores of which each partition is in one: it begins in the old one and moves to the new one, without a sign-out.
 ///
@@ -45,6 +47,9 @@ use crate::error::{StoreError, StoreErrorKind};
 ///    the new store. A [`mover`](Self::mover) moves the rest.
 /// 3. Once the mover says that it is [done](Progress::done), all instances take the new store alone.
 ///
+/// A site can move back in the same way, or on to a third store, once all instances are at step 3: what a store has of an
+/// earlier move away from it does not count. Not while instances of the move before still run.
+///
 /// Namespace and key ring stay as they are. A ring in the old store has to be copied before step 1: add
 /// what `KeyRepository::list` of the old store returns to that of the new one, and open the ring there. The journal is
 /// kept.
@@ -63,6 +68,7 @@ use crate::error::{StoreError, StoreErrorKind};
 /// - lives, versions, ids of commits, ends and ages are the same after the move, so that a repeated commit is not applied
 ///   twice, and no session lives longer;
 /// - what has ended in the new store does not come back from the old one;
+/// - a move is no use of a session, and a use just while it is copied may not count;
 /// - leases are taken in both stores, so that instances of any two steps that follow each other keep each other from
 ///   acquiring the same token.
 ///
@@ -76,7 +82,8 @@ use crate::error::{StoreError, StoreErrorKind};
 /// # What it costs
 ///
 /// A read asks the new store, and then the old one for what the new one does not have. A change asks where the partition is,
-/// one round-trip. A move takes six round-trips, once. Each session that begins in step 2 leaves a tombstone of some 400 bytes
+/// one round-trip. A move takes six round-trips, once. What the new store has no room for stays in the old one: it can be read
+/// and signed out there by instances of step 1, and its changes in step 2 are [`TooLarge`](StoreErrorKind::TooLarge). Each session that begins in step 2 leaves a tombstone of some 400 bytes
 /// in the old store for a day. A copy that a crash leaves aside stays in the new store for as long as its session would have
 /// lived, also past its sign-out: it is under no key that is read, and as sealed as all else. When either store is away, so is this one: step 1 shows how good the new one is, before anything
 /// depends on what is in it. The [feed](TokenStore::feed) needs that of both.
@@ -88,7 +95,8 @@ pub struct MigratingStore<O, N> {
 impl<O: Movable, N: Movable> MigratingStore<O, N> {
     /// Works on the old store, and on the new one for what has moved. The first step.
     pub fn following(old: O, new: N) -> Self {
-        let stores = Arc::new(Stores { old, new });
+        let clock = Clock::system();
+        let stores = Arc::new(Stores { old, new, clock });
         let moves = false;
         Self { stores, moves }
     }
@@ -144,6 +152,13 @@ impl<O: Movable, N: Movable> TokenStore for MigratingStore<O, N> {
 
     async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
         let mut answers = self.new_store().load(group).await;
+        answered();
+        for (id, answer) in group.iter().zip(&mut answers) {
+            // Of a move away from the new store, in the past.
+            if matches!(answer, Ok(it) if fence::is_fence(id, it.commit)) {
+                *answer = Ok(Loaded::default());
+            }
+        }
         let is_missing = |it: &Result<Loaded, _>| matches!(it, Ok(it) if is_absent(&it.revision()));
         let missing = split::positions(&answers, is_missing);
         let ids = split::pick(group, &missing);

@@ -44,6 +44,22 @@ impl Portable {
         Origin::new(partition, self.generation, version)
     }
 
+    /// The same, so much later.
+    pub(super) fn later(mut self, by: Duration) -> Self {
+        let less = |left: Option<Duration>| left.map(|left| left.saturating_sub(by));
+        let remaining = Remaining {
+            idle: less(self.remaining.idle),
+            hard: less(self.remaining.hard),
+        };
+        self.remaining = remaining;
+        self.age = self.age.saturating_add(by);
+        self.cleared_for = self.cleared_for.map(|ago| ago.saturating_add(by));
+        if self.has_ended() {
+            self.entries.clear();
+        }
+        self
+    }
+
     /// The latest expiry of its entries; `None` where one of them has none, or there is none.
     pub(super) fn last_expiry(&self) -> Option<Timestamp> {
         let expiries = self.entries.iter().map(|entry| entry.expires_at);
@@ -80,6 +96,14 @@ pub trait Movable: TokenStore {
         &self,
         from: &Origin,
         id: CommitId,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Removes a partition or a tombstone without a trace, if this is the id of its last commit or sign-out, in one
+    /// atomic step. `false`, and nothing changes, where it is otherwise.
+    fn remove(
+        &self,
+        partition: &PartitionId,
+        last: CommitId,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 }
 

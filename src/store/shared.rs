@@ -89,6 +89,10 @@ impl<S: Movable> Movable for Arc<S> {
     async fn withdraw(&self, from: &Origin, id: CommitId) -> Result<bool, StoreError> {
         (**self).withdraw(from, id).await
     }
+
+    async fn remove(&self, partition: &PartitionId, last: CommitId) -> Result<bool, StoreError> {
+        (**self).remove(partition, last).await
+    }
 }
 
 impl<S: Listed> Listed for Arc<S> {

@@ -40,6 +40,13 @@ mod a_simple_store_conforms {
     tower_token_cache::conformance_tests!(harness());
 }
 
+#[tokio::test]
+async fn a_simple_store_keeps_its_own_rules() {
+    let clock = manual();
+    let harness = Harness::manual(on(&Cells::default(), &clock), clock);
+    conformance::cas_store(&harness).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_simple_store_conforms_on_several_threads() {
     for _ in 0..20 {
@@ -60,7 +67,9 @@ async fn a_store_in_a_folder_conforms() {
     let folder = || folder::Folder(directory.path().into());
     let clock = manual();
     let store = CasAdapter::new(folder()).with_clock(clock.clone());
-    conformance::all(&Harness::manual(store, clock)).await;
+    let harness = Harness::manual(store, clock);
+    conformance::all(&harness).await;
+    conformance::cas_store(&harness).await;
 
     let commits = (1..=20).map(|id| commit_of(&partition(), [id; 8], id, "value"));
     let commits = commits.map(|commit| async move {

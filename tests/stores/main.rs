@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod cas;
+mod cas_careless;
 mod cas_moves;
 mod feed;
 mod feed_faults;

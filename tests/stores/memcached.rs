@@ -41,7 +41,9 @@ fn key(name: &str) -> String {
 async fn memcached_store_conforms() {
     // The contract has values of 1 MiB.
     let server = MemcachedServer::start_with(&[&STRICT[..], &["-I", "2m"]].concat());
-    conformance::all(&Harness::real_time(connect(&server).await)).await;
+    let harness = Harness::real_time(connect(&server).await);
+    conformance::all(&harness).await;
+    conformance::cas_store(&harness).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

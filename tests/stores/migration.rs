@@ -1,5 +1,6 @@
 //! A running site moves from one store to another.
 
+mod back;
 mod engine;
 mod races;
 mod servers;
@@ -406,6 +407,11 @@ impl<S: Movable> Movable for Failing<S> {
     async fn withdraw(&self, from: &Origin, id: CommitId) -> Result<bool, StoreError> {
         self.check()?;
         self.0.withdraw(from, id).await
+    }
+
+    async fn remove(&self, partition: &PartitionId, last: CommitId) -> Result<bool, StoreError> {
+        self.check()?;
+        self.0.remove(partition, last).await
     }
 }
 

@@ -184,6 +184,71 @@ async fn credentials_that_cannot_be_had_are_an_error_of_the_connection() {
     eventually("it is connected", async || load().await.is_ok()).await;
 }
 
+/// Nothing is left behind by a call that panics: more of them than there are places for connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_is_an_error_of_the_connection() {
+    let server = RedisServer::start();
+    server.query::<()>(&format!("ACL SETUSER tokens on >hush {RIGHTS}"));
+    let (calls, panics) = (Arc::<AtomicU64>::default(), Arc::new(AtomicBool::new(true)));
+    let (called, whether) = (calls.clone(), panics.clone());
+    let ask = move || {
+        called.fetch_add(1, Ordering::Relaxed);
+        assert!(!whether.load(Ordering::Relaxed), "the file is not there");
+        async { Ok(RedisCredentials::new("tokens", "hush")) }
+    };
+    let builder = RedisStore::builder(server.url()).credentials(ask);
+    let store = builder.build().unwrap();
+    let mut listener = Listener::silent(&store, NAMESPACE);
+    let load = async || store.load(&[partition(0)]).await.remove(0);
+    let is_asked = async |times: u64| {
+        let until = calls.load(Ordering::Relaxed) + times;
+        eventually("it is asked again", async || {
+            let error = load().await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Unreachable);
+            calls.load(Ordering::Relaxed) > until
+        })
+        .await;
+    };
+    is_asked(10).await;
+    panics.store(false, Ordering::Relaxed);
+    eventually("it is connected", async || load().await.is_ok()).await;
+    assert!(listener.until_now().await.everything);
+
+    // Also where there was a connection, and a feed.
+    panics.store(true, Ordering::Relaxed);
+    server.query::<u64>("CLIENT KILL USER tokens");
+    listener.until_lost().await;
+    is_asked(10).await;
+    panics.store(false, Ordering::Relaxed);
+    assert!(listener.until_now().await.everything);
+    eventually("it is connected", async || load().await.is_ok()).await;
+}
+
+/// Each connection asks again once a second, and not with each command.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_are_over_are_no_reason_to_ask_all_the_time() {
+    let server = RedisServer::start();
+    server.query::<()>(&format!("ACL SETUSER tokens on >hush {RIGHTS}"));
+    let calls = Arc::<AtomicU64>::default();
+    let called = calls.clone();
+    let ask = move || {
+        called.fetch_add(1, Ordering::Relaxed);
+        async { Ok(RedisCredentials::new("tokens", "hush").good_for(Duration::ZERO)) }
+    };
+    let builder = RedisStore::builder(server.url()).credentials(ask);
+    let store = builder.build().unwrap();
+    let begun = std::time::Instant::now();
+    let load = Load::start(&store);
+    for _ in 0..10 {
+        load.goes_on().await;
+    }
+    load.stop().await;
+    let connections = 4;
+    let most = connections * (2 + begun.elapsed().as_secs());
+    let calls = calls.load(Ordering::Relaxed);
+    assert!(calls <= most, "{calls}, and not {most} at most");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_of_a_cluster_and_masters_of_sentinels_are_signed_in_to() {
     let rule = format!("ACL SETUSER tokens on >hush {RIGHTS}");

@@ -107,6 +107,28 @@ impl<C: CasStore> CasAdapter<C> {
         Ok(partition.map(|partition| (partition, now)))
     }
 
+    /// Deletes a partition that is like this; whether it was.
+    pub(super) async fn delete_if(
+        &self,
+        id: &PartitionId,
+        like: impl Fn(&Partition) -> bool + Send,
+    ) -> Result<bool, StoreError> {
+        let key = keys::of_partition(id);
+        let mut retries = Retries::new();
+        loop {
+            let Some((bytes, revision)) = self.store.get(&key).await? else {
+                return Ok(false);
+            };
+            if !blob::read(&bytes).is_some_and(|stored| like(&stored)) {
+                return Ok(false);
+            }
+            if self.store.delete(&key, &revision).await? {
+                return Ok(true);
+            }
+            retries.pause().await?;
+        }
+    }
+
     /// Changes a partition by compare-and-set. `change` may be called several times, of which the last counts.
     pub(super) async fn update<R>(
         &self,

@@ -21,4 +21,9 @@ impl<C: CasStore> Movable for CasAdapter<C> {
             |stored: &mut Option<Partition>, now| Partition::withdraw(stored, from, id, now);
         self.update(&from.partition, withdraw).await
     }
+
+    async fn remove(&self, partition: &PartitionId, last: CommitId) -> Result<bool, StoreError> {
+        self.delete_if(partition, |stored| stored.record.last() == Some(last))
+            .await
+    }
 }

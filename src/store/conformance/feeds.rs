@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 
 use super::harness::{Harness, send_group};
-use crate::store::{EntryId, Feed, FeedEvent, Lease, Origin, PartitionId, Raise, TokenStore};
+use crate::store::{
+    EntryId, Feed, FeedEvent, Lease, Lifetime, Origin, PartitionId, Raise, TokenStore,
+};
 
 /// Longer than a feed that is alive takes to prove that it is complete.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -123,6 +125,28 @@ pub async fn changes_of_all_kinds_are_told<S: TokenStore>(harness: &Harness<S>) 
     ] {
         assert!(told.names(&partition.id), "{what} was not told");
     }
+}
+
+/// A life is told that begins where one has ended, although the first commit of either has the same version.
+pub async fn new_lives_are_told<S: TokenStore>(harness: &Harness<S>) {
+    let Some(mut listener) = Listener::on(harness).await else {
+        return;
+    };
+    let partition = harness.partition("fed again");
+    let short = Lifetime {
+        sliding: None,
+        since_write: Some(harness.units(2)),
+        since_creation: None,
+    };
+    let first = harness.draft(&partition).put("a", "1").living(short);
+    partition.commit(&first).await;
+    harness.pass_units(3).await;
+    listener.until_now().await;
+    partition
+        .commit(&harness.draft(&partition).put("a", "2"))
+        .await;
+    let told = listener.until_now().await;
+    assert!(told.names(&partition.id), "a new life was not told");
 }
 
 /// Many changes at once are told, by name or as a whole, to each of several listeners.

@@ -11,6 +11,7 @@ pub async fn movable<S: Movable>(harness: &Harness<S>) {
     epochs_move(harness).await;
     nothing_is_replaced(harness).await;
     what_has_changed_is_not_withdrawn(harness).await;
+    what_is_removed_leaves_no_trace(harness).await;
 }
 
 async fn export<S: Movable>(subject: &Subject<S>) -> Option<Portable> {
@@ -187,4 +188,27 @@ async fn what_has_changed_is_not_withdrawn<S: Movable>(harness: &Harness<S>) {
     assert!(withdraw(&nothing, &absent, 5).await);
     let late = harness.draft(&nothing).put("a", "late");
     assert_eq!(nothing.refused(&late).await, 1, "a tombstone is left");
+}
+
+async fn what_is_removed_leaves_no_trace<S: Movable>(harness: &Harness<S>) {
+    let subject = harness.partition("removed");
+    let remove = async |last: CommitId| {
+        let removed = subject.store().remove(&subject.id, last).await;
+        removed.unwrap_or_else(|error| panic!("a removal failed: {error:?}"))
+    };
+    assert!(!remove(CommitId([1; 8])).await, "nothing is there");
+    subject.commit(&harness.draft(&subject).put("a", "1")).await;
+    let first = taken(&subject).await.recent;
+    subject.commit(&harness.draft(&subject).put("a", "2")).await;
+    let last = |recent: Vec<CommitId>| recent.last().copied().unwrap_or_default();
+    assert!(!remove(last(first)).await, "it has changed");
+    assert_eq!(subject.values(["a"]).await, [Some("2".into())]);
+    assert!(remove(last(taken(&subject).await.recent)).await);
+    assert!(export(&subject).await.is_none(), "nothing is left");
+
+    subject.clear_as(CommitId([7; 8]), Some(0)).await;
+    assert!(remove(CommitId([7; 8])).await, "a tombstone, too");
+    subject.commit(&harness.draft(&subject).put("b", "1")).await;
+    let values = subject.values(["a", "b"]).await;
+    assert_eq!(values, [None, Some("1".into())], "it begins anew");
 }

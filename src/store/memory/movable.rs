@@ -29,6 +29,13 @@ impl Movable for MemoryStore {
             Partition::withdraw(stored, from, id, now)
         }))
     }
+
+    async fn remove(&self, partition: &PartitionId, last: CommitId) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let mut shelf = self.shelf.lock();
+        let is_last = |stored: &mut Partition| stored.record.last() == Some(last);
+        Ok(shelf.update(partition, now, |stored| stored.take_if(is_last).is_some()))
+    }
 }
 
 /// In the order of their digests; the cursor is the last one.

@@ -69,6 +69,9 @@ impl<O: Movable + Listed, N: Movable> Mover<O, N> {
     /// Moves while it is polled, and tells how far it is after each page of the list, some hundred partitions. It ends
     /// once it is [done](Progress::done), and after an error; run another one then. Dropped anywhere, it leaves each
     /// partition in one of the two stores.
+    ///
+    /// What the new store has no room for ([`TooLarge`](StoreErrorKind::TooLarge)) stays in the old one, and all others
+    /// move before that is the error.
     pub fn run(self) -> impl Stream<Item = Result<Progress, StoreError>> + Send {
         let run = Run {
             mover: self,
@@ -99,20 +102,38 @@ struct Pass {
     cursor: Option<Vec<u8>>,
     /// It began with the first page, and has found nothing to move so far.
     is_clean: bool,
+    /// Why a partition stays in the old store.
+    refused: Option<StoreError>,
+}
+
+impl Pass {
+    fn from(cursor: Option<Vec<u8>>) -> Self {
+        Self {
+            is_clean: cursor.is_none(),
+            cursor,
+            refused: None,
+        }
+    }
 }
 
 impl<O: Movable + Listed, N: Movable> Run<O, N> {
     async fn page(&mut self) -> Result<Progress, StoreError> {
         let mut pass = match self.pass.take() {
             Some(pass) => pass,
-            None => {
-                let cursor = self.remembered().await?;
-                let is_clean = cursor.is_none();
-                Pass { cursor, is_clean }
-            }
+            None => Pass::from(self.remembered().await?),
         };
         let (stores, namespace) = (&self.mover.stores, &self.mover.namespace);
-        let page = stores.old.list(namespace, pass.cursor.as_deref()).await?;
+        let mut page = match stores.old.list(namespace, pass.cursor.as_deref()).await {
+            // A cursor of another store, or of a server that was started anew.
+            Err(error) if error.kind() == StoreErrorKind::Refused && pass.cursor.is_some() => {
+                pass = Pass::from(None);
+                stores.old.list(namespace, None).await?
+            }
+            listed => listed?,
+        };
+        // Where a mover to the old store was, when that was a new one.
+        let own = position(namespace);
+        page.partitions.retain(|id| *id != own);
         let looks = stores.look(&page.partitions).await;
         let mut waiting = Vec::new();
         for (id, look) in page.partitions.iter().zip(looks) {
@@ -127,20 +148,32 @@ impl<O: Movable + Listed, N: Movable> Run<O, N> {
             let next =
                 Instant::now() + Duration::from_secs(some.len() as u64) / self.mover.per_second;
             for moved in join_all(some.iter().map(|id| stores.bring(id))).await {
-                let moved = moved?;
+                let moved = match moved {
+                    Ok(moved) => moved,
+                    // It holds up none of the others.
+                    Err(error) if error.kind() == StoreErrorKind::TooLarge => {
+                        pass.refused.get_or_insert(error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 self.progress.moved += u64::from(moved);
                 pass.is_clean &= !moved;
             }
             sleep_until(next).await;
         }
         self.remember(page.next.as_deref()).await?;
-        if page.next.is_none() {
-            self.progress.passes += 1;
-            self.progress.done = pass.is_clean;
-            pass.is_clean = true;
+        if page.next.is_some() {
+            pass.cursor = page.next;
+            self.pass = Some(pass);
+            return Ok(self.progress);
         }
-        pass.cursor = page.next;
-        self.pass = Some(pass);
+        self.progress.passes += 1;
+        if let Some(refused) = pass.refused {
+            return Err(refused);
+        }
+        self.progress.done = pass.is_clean;
+        self.pass = Some(Pass::from(None));
         Ok(self.progress)
     }
 

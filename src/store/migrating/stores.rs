@@ -1,26 +1,24 @@
 //! Which of the two stores decides on a partition, and how that changes.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 
 use super::fence::{self, Fence};
 use super::split::{Place, first, pick, positions};
 use crate::error::{StoreError, StoreErrorKind};
-use crate::store::{
-    Change, Cleared, Commit, CommitId, Loaded, Movable, Origin, PartitionId, Portable, Revision,
-};
+use crate::patience::answered;
+use crate::store::{Cleared, CommitId, Loaded, Movable, Origin, PartitionId, Portable, Revision};
+use crate::time::{Clock, Now};
 
 /// How often a move begins again because the partition was changed meanwhile.
 const ATTEMPTS: u32 = 32;
 /// Moves of a group at a time.
 const AT_A_TIME: usize = 32;
-/// Lifetimes of zero are none: what is to be forgotten lives for this long.
-const SHORTEST: Duration = Duration::from_millis(1);
 
 pub(super) struct Stores<O, N> {
     pub(super) old: O,
     pub(super) new: N,
+    /// Says how much time passes between the two.
+    pub(super) clock: Clock,
 }
 
 /// Where a partition is, and as what.
@@ -44,7 +42,15 @@ impl<O: Movable, N: Movable> Stores<O, N> {
             revision,
         };
         let found = self.new.revisions(ids).await.into_iter();
+        answered();
         let mut looks: Vec<_> = found.map(|revision| revision.map(in_new)).collect();
+        for (id, look) in ids.iter().zip(&mut looks) {
+            let revision = look.as_ref().map(|look| look.revision);
+            if let Some(fence) = revision.ok().and_then(|it| Fence::read(id, it.commit)) {
+                // Rare, and large.
+                *look = Box::pin(self.without_fence(id, fence)).await.map(in_new);
+            }
+        }
         let is_missing =
             |look: &Result<Look, _>| matches!(look, Ok(look) if is_absent(&look.revision));
         let missing = positions(&looks, is_missing);
@@ -52,6 +58,7 @@ impl<O: Movable, N: Movable> Stores<O, N> {
             return looks;
         }
         let revisions = self.old.revisions(&pick(ids, &missing)).await;
+        answered();
         for (at, revision) in missing.into_iter().zip(revisions) {
             // What is boxed is rare, and large.
             looks[at] = match revision.map(|it| (Fence::read(&ids[at], it.commit), it)) {
@@ -64,6 +71,12 @@ impl<O: Movable, N: Movable> Stores<O, N> {
             };
         }
         looks
+    }
+
+    /// A fence in the new store is of a move away from it, of the past: nothing of it counts any more.
+    async fn without_fence(&self, id: &PartitionId, fence: Fence) -> Result<Revision, StoreError> {
+        self.new.remove(id, fence.id()).await?;
+        first(self.new.revisions(std::slice::from_ref(id)).await)
     }
 
     async fn look_behind(&self, id: &PartitionId, fence: Fence) -> Result<Look, StoreError> {
@@ -119,59 +132,70 @@ impl<O: Movable, N: Movable> Stores<O, N> {
     /// Moves a partition: from here on the new store decides. Whether there was something to move.
     pub(super) async fn bring(&self, id: &PartitionId) -> Result<bool, StoreError> {
         for _ in 0..ATTEMPTS {
+            let asked = self.clock.read();
             let found = self.old.export(id).await?;
-            let last = found.as_ref().and_then(|found| found.recent.last());
-            if let Some(fence) = Fence::read(id, last.copied()) {
+            answered();
+            let Some(found) = found else {
+                let fence = Fence::of(id, &Portable::default());
+                let nothing = Origin::new(id.clone(), 0, 0);
+                if self.old.withdraw(&nothing, fence.id()).await? {
+                    return Ok(false);
+                }
+                continue;
+            };
+            if let Some(fence) = Fence::read(id, found.recent.last().copied()) {
                 self.finish(id, fence).await?;
                 return Ok(false);
             }
-            let is_there = found.is_some();
-            let found = found.unwrap_or_default();
             let fence = Fence::of(id, &found);
-            let aside = fence.aside(id);
-            if is_there {
-                self.new.adopt(&aside, &found).await?;
+            let (aside, origin) = (fence.aside(id), found.origin(id.clone()));
+            let last = found.recent.last().copied();
+            if !self.copy(&aside, found, asked).await? {
+                continue;
             }
-            let origin = match is_there {
-                true => found.origin(id.clone()),
-                false => Origin::new(id.clone(), 0, 0),
-            };
-            if self.old.withdraw(&origin, fence.id()).await? {
-                if is_there {
-                    self.finish(id, fence).await?;
-                }
-                return Ok(is_there);
+            answered();
+            let withdrawn = self.old.withdraw(&origin, fence.id()).await?;
+            answered();
+            if withdrawn {
+                self.finish(id, fence).await?;
+                return Ok(true);
             }
-            if is_there {
-                self.discard(&aside, &found).await;
-            }
+            self.discard(&aside, last).await;
         }
         Err(StoreError::new(StoreErrorKind::Timeout))
     }
 
+    /// Puts a copy into the new store that was asked for at this time: it lives no longer than what was copied. `false`
+    /// where it has ended since.
+    async fn copy(&self, to: &PartitionId, copy: Portable, asked: Now) -> Result<bool, StoreError> {
+        let had_ended = copy.has_ended();
+        let copy = copy.later(self.clock.read().moment.since(asked.moment));
+        if copy.has_ended() && !had_ended {
+            return Ok(false);
+        }
+        self.new.adopt(to, &copy).await.map(|_| true)
+    }
+
     /// Puts what was put aside in its place. All who find the fence may do it, and one of them does.
     async fn finish(&self, id: &PartitionId, fence: Fence) -> Result<(), StoreError> {
-        let aside = fence.aside(id);
+        let (aside, asked) = (fence.aside(id), self.clock.read());
+        let copy = self.new.export(&aside).await?;
+        answered();
         // Nothing is there where another has finished.
-        if let Some(copy) = self.new.export(&aside).await? {
-            self.new.adopt(id, &copy).await?;
-            self.discard(&aside, &copy).await;
+        if let Some(copy) = copy {
+            let last = copy.recent.last().copied();
+            self.copy(id, copy, asked).await?;
+            answered();
+            self.discard(&aside, last).await;
         }
         Ok(())
     }
 
-    /// Forgets a copy. One that cannot be forgotten ends when its session would have ended.
-    async fn discard(&self, aside: &PartitionId, copy: &Portable) {
-        if copy.has_ended() {
-            return;
+    /// Removes a copy of which this is the last id. One that cannot be removed ends when its session would have ended.
+    async fn discard(&self, aside: &PartitionId, last: Option<CommitId>) {
+        if let Some(last) = last {
+            let _ = self.new.remove(aside, last).await;
         }
-        let id = Fence::of(aside, copy).id();
-        let mut commit = Commit::new(aside.clone(), id, copy.generation);
-        let entries = copy.entries.iter();
-        commit.changes = entries.map(|it| Change::new(it.entry, None)).collect();
-        commit.lifetime.since_write = Some(SHORTEST);
-        commit.life = copy.recent.first().copied();
-        let _ = self.new.commit(&[commit]).await;
     }
 
     /// A sign-out in the old store. One that expects nothing must not replace a fence that comes at this moment.

@@ -48,8 +48,8 @@ impl RedisStoreBuilder {
     /// [about to end](RedisCredentials::good_for). What the URL holds is then of no use. Defaults to the URL.
     ///
     /// Keep what is valid in memory: an answer that takes longer than the
-    /// [response timeout](Self::response_timeout) keeps requests waiting. An error is one of the connection, and
-    /// is tried again with the next one. Sentinels have
+    /// [response timeout](Self::response_timeout) keeps requests waiting. An error, a panic, or no answer within ten seconds
+    /// is one of the connection, and it is asked again with the next one. Sentinels have
     /// credentials of their own.
     ///
     /// ```no_run

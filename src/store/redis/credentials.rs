@@ -12,12 +12,15 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::acquire::BoxError;
+use crate::panics::caught;
 use crate::secret::Secret;
 
 /// How long the application may take to name the credentials, before the attempt at a connection is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two attempts to sign in again.
 const RETRY: Duration = Duration::from_secs(5);
+/// The same after one that has succeeded, however short its credentials are good for.
+const LEAST: Duration = Duration::from_secs(1);
 
 /// A user of Redis and its password, which may be a token. `Debug` shows neither.
 #[derive(Clone)]
@@ -38,7 +41,8 @@ impl RedisCredentials {
     }
 
     /// How long they are good from now on. Once three quarters of that have passed, each connection asks for new ones
-    /// when it is next used, and signs in again, before the server cuts it. Defaults to no end: Redis keeps
+    /// when it is next used, and signs in again, before the server cuts it; not more often than each second. Defaults to
+    /// no end: Redis keeps
     /// connections whose password has changed, and new connections ask.
     pub fn good_for(mut self, time: Duration) -> Self {
         self.good_for = Some(time);
@@ -46,8 +50,8 @@ impl RedisCredentials {
     }
 
     fn due(&self) -> Option<Instant> {
-        self.good_for
-            .and_then(|time| Instant::now().checked_add(time * 3 / 4))
+        let time = self.good_for?;
+        Instant::now().checked_add((time * 3 / 4).max(LEAST))
     }
 }
 
@@ -76,9 +80,12 @@ impl Provider {
     }
 
     async fn ask(&self) -> RedisResult<RedisCredentials> {
-        let answer = timeout(PATIENCE, (self.0)()).await;
+        let answer = timeout(PATIENCE, caught(|| (self.0)())).await;
         let answer = answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
-        answer.map_err(|error| RedisError::from(io::Error::other(error)))
+        let failed = |error: BoxError| RedisError::from(io::Error::other(error));
+        answer
+            .map_err(|panicked| failed(panicked.into()))?
+            .map_err(failed)
     }
 
     /// How to sign in to this server now.

@@ -40,6 +40,12 @@ impl Movable for RedisStore {
         let answer = self.run_one(&scripts::LEAVE, command).await?;
         yes_or_no(&answer)
     }
+
+    async fn remove(&self, partition: &PartitionId, last: CommitId) -> Result<bool, StoreError> {
+        let command = scripts::remove(partition, last);
+        let answer = self.run_one(&scripts::REMOVE, command).await?;
+        yes_or_no(&answer)
+    }
 }
 
 /// By `SCAN`, which needs the right `+scan`. A cluster is [`Refused`](StoreErrorKind::Refused): a listing is of one

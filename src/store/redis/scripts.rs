@@ -67,6 +67,13 @@ pub(super) static ADOPT: LazyLock<Lua> = LazyLock::new(|| {
         include_str!("adopt.lua")
     ))
 });
+pub(super) static REMOVE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(
+        include_str!("read.lua"),
+        include_str!("head.lua"),
+        include_str!("remove.lua")
+    ))
+});
 pub(super) static TOUCH: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(concat!(
         include_str!("read.lua"),
@@ -164,6 +171,13 @@ pub(super) fn leave(from: &Origin, id: CommitId) -> Cmd {
         .arg(from.version)
         .arg(&id.0)
         .arg(millis(TOMBSTONE));
+    command
+}
+
+/// Removes a partition of which this is the last id.
+pub(super) fn remove(id: &PartitionId, last: CommitId) -> Cmd {
+    let mut command = REMOVE.on(&[hash_key(id)]);
+    command.arg(&last.0);
     command
 }
 

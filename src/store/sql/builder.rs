@@ -11,6 +11,7 @@ use super::dialect::Dialect;
 use super::handle::SqlStore;
 use super::tables::Tables;
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
+use crate::panics::caught;
 use crate::secret::Secret;
 use crate::time::setting;
 
@@ -75,14 +76,15 @@ impl<D> SqlStoreBuilder<D> {
     /// How long to wait for a free connection, for a new one, and for an answer. A connection that has not answered by
     /// then is closed, and the server gives up the statement. Defaults to 1 s, the default of
     /// [`Timeouts::operation`](crate::Timeouts::operation): the cache stops waiting earlier, with each attempt, and
-    /// closes the connection, too.
+    /// closes the connection, too. A connection that is being made goes on, and is there for the next operation.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = setting(timeout);
         self
     }
 
-    /// Where the password comes from, instead of from the URL: it is asked for with each new connection, so that it
-    /// can change, as tokens of a cloud's IAM do. Connections live half an hour at most. An error is that of the
+    /// Where the password comes from, instead of from the URL: it is asked for with each new connection, within the
+    /// [response timeout](Self::response_timeout), so that it
+    /// can change, as tokens of a cloud's IAM do. Connections live half an hour at most. An error or a panic is that of the
     /// operation that needs the connection.
     ///
     /// ```
@@ -167,10 +169,17 @@ impl<D> fmt::Debug for SqlStoreBuilder<D> {
 /// The password of now; `None` is that of the URL.
 pub(super) async fn password(credentials: Option<&Credentials>) -> sqlx::Result<Option<Secret>> {
     match credentials {
-        Some(ask) => match ask().await {
-            Ok(password) => Ok(Some(password)),
-            Err(error) => Err(sqlx::Error::Configuration(Box::new(error))),
-        },
+        Some(ask) => {
+            let panicked = |panicked| {
+                Err(StoreError::with_source(
+                    StoreErrorKind::Unreachable,
+                    panicked,
+                ))
+            };
+            let asked = caught(|| ask()).await.unwrap_or_else(panicked);
+            let failed = |error| sqlx::Error::Configuration(Box::new(error));
+            asked.map(Some).map_err(failed)
+        }
         None => Ok(None),
     }
 }

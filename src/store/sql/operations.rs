@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::dialect::Dialect;
@@ -10,6 +11,7 @@ use super::found::{Depth, Found};
 use super::handle::SqlStore;
 use super::pool::Place;
 use crate::error::{StoreError, StoreErrorKind};
+use crate::patience::{answered, in_a_task};
 use crate::store::PartitionId;
 use crate::store::retries::Retries;
 use crate::time::Timestamp;
@@ -36,10 +38,16 @@ impl Attempts {
 }
 
 /// A connection that an operation has for itself. Dropped, it is closed.
-pub(super) struct Taken<'a, C> {
+pub(super) struct Taken<C> {
     pub(super) connection: C,
     since: Instant,
-    place: Place<'a, C>,
+    place: Place<C>,
+}
+
+impl<C> Taken<C> {
+    fn give_back(self) {
+        self.place.keep(self.connection, self.since);
+    }
 }
 
 impl<D: Dialect> SqlStore<D> {
@@ -60,29 +68,38 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     /// A connection that was idle, or a new one.
-    pub(super) async fn take(&self) -> Result<Taken<'_, D::Connection>, StoreError> {
+    pub(super) async fn take(&self) -> Result<Taken<D::Connection>, StoreError> {
         let place = timeout(self.response_timeout, self.dialect.pool().place()).await;
         let Ok(Some(place)) = place else {
             return Err(StoreError::new(StoreErrorKind::Timeout));
         };
-        let (connection, since) = match place.idle() {
-            Some(idle) => idle,
-            None => {
-                let connected = match self.connect().await {
-                    // Cut on the way, as a connection that was idle can be.
-                    Err(error) if error.kind() == StoreErrorKind::Unreachable => {
-                        self.connect().await
-                    }
-                    connected => connected,
-                };
-                (connected?, Instant::now())
+        if let Some((connection, since)) = place.idle() {
+            return Ok(Taken {
+                connection,
+                since,
+                place,
+            });
+        }
+        // In a task of its own: from far away, or while the password is asked for, it may take longer than this
+        // operation waits. Then it is there for the next one.
+        let (store, (sender, connected)) = (self.clone(), oneshot::channel());
+        tokio::spawn(in_a_task(async move {
+            let connected = match store.connect().await {
+                // Cut on the way, as a connection that was idle can be.
+                Err(error) if error.kind() == StoreErrorKind::Unreachable => store.connect().await,
+                connected => connected,
+            };
+            let taken = connected.map(|connection| Taken {
+                connection,
+                since: Instant::now(),
+                place,
+            });
+            if let Err(Ok(late)) = sender.send(taken) {
+                late.give_back();
             }
-        };
-        Ok(Taken {
-            connection,
-            since,
-            place,
-        })
+        }));
+        let ended = |_| Err(StoreError::new(StoreErrorKind::Unreachable));
+        connected.await.unwrap_or_else(ended)
     }
 
     /// Waits for an answer, and not for long. The connection of one that is late is dropped with the error.
@@ -99,19 +116,20 @@ impl<D: Dialect> SqlStore<D> {
     pub(super) async fn settle<R>(
         &self,
         attempts: &mut Attempts,
-        taken: Taken<'_, D::Connection>,
+        taken: Taken<D::Connection>,
         answer: sqlx::Result<R>,
     ) -> Result<Option<R>, StoreError> {
         let error = match answer {
             Ok(answer) => {
-                taken.place.keep(taken.connection, taken.since);
+                answered();
+                taken.give_back();
                 return Ok(Some(answer));
             }
             Err(error) => error,
         };
         match verdict(&error, D::verdict) {
             Verdict::Again => {
-                taken.place.keep(taken.connection, taken.since);
+                taken.give_back();
                 attempts.pause().await?;
             }
             Verdict::Cut if !attempts.was_cut => {
@@ -127,8 +145,10 @@ impl<D: Dialect> SqlStore<D> {
     pub(super) async fn connect(&self) -> Result<D::Connection, StoreError> {
         let connects = async {
             let mut connection = self.dialect.connect().await?;
+            answered();
             let prepared = self.dialect.prepare(&mut connection, self.response_timeout);
             prepared.await?;
+            answered();
             Ok(connection)
         };
         let connected = match timeout(self.response_timeout, connects).await {

@@ -1,10 +1,11 @@
 //! The connections to one database.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// A connection is replaced after so long, so that a new password, another address or another server is found.
@@ -13,29 +14,31 @@ const LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// A connection that is dropped before its answer is there is closed, and never used again: so a hung server holds
 /// up those who have asked it, and nobody after them.
 pub struct Pool<C> {
-    idle: Mutex<Vec<(C, Instant)>>,
-    places: Semaphore,
+    idle: Arc<Idle<C>>,
+    places: Arc<Semaphore>,
 }
 
+type Idle<C> = Mutex<Vec<(C, Instant)>>;
+
 /// A place in the pool, with a connection if one was idle.
-pub(super) struct Place<'a, C> {
-    pool: &'a Pool<C>,
-    _permit: SemaphorePermit<'a>,
+pub(super) struct Place<C> {
+    idle: Arc<Idle<C>>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl<C> Pool<C> {
     pub(super) fn new(size: usize) -> Self {
         Self {
-            idle: Mutex::default(),
-            places: Semaphore::new(size),
+            idle: Arc::default(),
+            places: Arc::new(Semaphore::new(size)),
         }
     }
 
     /// Waits for a place. The pool is never closed.
-    pub(super) async fn place(&self) -> Option<Place<'_, C>> {
-        let permit = self.places.acquire().await.ok()?;
+    pub(super) async fn place(&self) -> Option<Place<C>> {
+        let permit = self.places.clone().acquire_owned().await.ok()?;
         Some(Place {
-            pool: self,
+            idle: self.idle.clone(),
             _permit: permit,
         })
     }
@@ -47,11 +50,11 @@ impl<C> Pool<C> {
     }
 }
 
-impl<C> Place<'_, C> {
+impl<C> Place<C> {
     /// The connection that was used last, and since when there is one.
     pub(super) fn idle(&self) -> Option<(C, Instant)> {
         let now = Instant::now();
-        let mut idle = self.pool.idle.lock();
+        let mut idle = self.idle.lock();
         let young = |connected: Instant| now.duration_since(connected) < LIFETIME;
         while let Some((connection, connected)) = idle.pop() {
             if young(connected) {
@@ -63,7 +66,7 @@ impl<C> Place<'_, C> {
 
     /// Gives a connection back that waits for no answer.
     pub(super) fn keep(self, connection: C, connected: Instant) {
-        self.pool.idle.lock().push((connection, connected));
+        self.idle.lock().push((connection, connected));
     }
 }
 

@@ -189,3 +189,18 @@ pub(super) async fn withdraw(
     }
     Ok(is_as_read || is_repeated)
 }
+
+/// Removes a partition of which this is the last id; whether it was.
+pub(super) async fn remove(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+    last: CommitId,
+    now: Timestamp,
+) -> sqlx::Result<bool> {
+    let stored = rows::record(connection, id, now).await?;
+    let is_last = stored.is_some_and(|record| record.last() == Some(last));
+    if is_last {
+        rows::remove_partition(connection, id).await?;
+    }
+    Ok(is_last)
+}

@@ -38,6 +38,15 @@ impl SqliteStore {
         Ok(withdrawn)
     }
 
+    async fn remove_one(&self, id: &PartitionId, last: CommitId) -> sqlx::Result<bool> {
+        let mut transaction = self.begin().await?;
+        let now = self.clock.now();
+        let removed = changes::remove(&mut transaction, id, last, now).await?;
+        transaction.commit().await?;
+        self.scrubber.scrub().await;
+        Ok(removed)
+    }
+
     async fn digests_after(&self, last: &[u8]) -> sqlx::Result<Vec<Vec<u8>>> {
         let mut connection = self.reader().await?;
         let query = "SELECT id FROM partitions WHERE id > ? ORDER BY id LIMIT ?";
@@ -58,6 +67,10 @@ impl Movable for SqliteStore {
 
     async fn withdraw(&self, from: &Origin, id: CommitId) -> Result<bool, StoreError> {
         self.withdraw_one(from, id).await.map_err(store_error)
+    }
+
+    async fn remove(&self, partition: &PartitionId, last: CommitId) -> Result<bool, StoreError> {
+        self.remove_one(partition, last).await.map_err(store_error)
     }
 }
 

@@ -145,6 +145,20 @@ pub(super) async fn remove_entries(
         .map(drop)
 }
 
+/// Removes a partition with its entries.
+pub(super) async fn remove_partition(
+    connection: &mut SqliteConnection,
+    id: &PartitionId,
+) -> sqlx::Result<()> {
+    remove_entries(connection, id).await?;
+    let query = sqlx::query("DELETE FROM partitions WHERE id = ?");
+    query
+        .bind(&id.digest()[..])
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 /// The version and the expiry of an entry; `None` if it is absent or damaged.
 pub(super) async fn entry(
     connection: &mut SqliteConnection,

@@ -66,6 +66,10 @@ impl Movable for Overtaken {
     async fn withdraw(&self, from: &Origin, id: CommitId) -> Result<bool, StoreError> {
         self.inner().await.withdraw(from, id).await
     }
+
+    async fn remove(&self, partition: &PartitionId, last: CommitId) -> Result<bool, StoreError> {
+        self.0.remove(partition, last).await
+    }
 }
 
 async fn begun() -> (MemoryStore, MigratingStore<Overtaken, MemoryStore>) {
@@ -163,6 +167,10 @@ impl Movable for Busy {
         }
         self.0.withdraw(from, id).await
     }
+
+    async fn remove(&self, partition: &PartitionId, last: CommitId) -> Result<bool, StoreError> {
+        self.0.remove(partition, last).await
+    }
 }
 
 #[tokio::test]
@@ -182,4 +190,47 @@ async fn a_change_between_the_copy_and_the_fence_is_not_lost() {
             .collect::<Vec<_>>()
             .contains(&b"meanwhile 2".to_vec())
     );
+}
+
+/// An old store whose copies arrive late.
+struct Late(MemoryStore, Duration);
+
+impl TokenStore for Late {
+    common::passes_on!(load, commit, touch, clear, raise, relocate, leases);
+}
+
+impl Movable for Late {
+    async fn export(&self, partition: &PartitionId) -> Result<Option<Portable>, StoreError> {
+        let found = self.0.export(partition).await;
+        tokio::time::sleep(self.1).await;
+        found
+    }
+
+    async fn adopt(&self, partition: &PartitionId, it: &Portable) -> Result<bool, StoreError> {
+        self.0.adopt(partition, it).await
+    }
+
+    async fn withdraw(&self, from: &Origin, id: CommitId) -> Result<bool, StoreError> {
+        self.0.withdraw(from, id).await
+    }
+
+    async fn remove(&self, partition: &PartitionId, last: CommitId) -> Result<bool, StoreError> {
+        self.0.remove(partition, last).await
+    }
+}
+
+/// As of an instance that stands still in the middle of a move.
+#[tokio::test]
+async fn a_session_lives_no_longer_because_its_copy_is_late() {
+    let (old, new) = (MemoryStore::new(), MemoryStore::new());
+    let (hour, late) = (Duration::from_secs(3600), Duration::from_millis(1500));
+    let mut lasting = commit("ada", 1, "first");
+    lasting.lifetime.since_creation = Some(hour);
+    old.commit(&[lasting]).await.remove(0).unwrap();
+    let moving = MigratingStore::moving(Late(old, late), new.clone());
+    // A sign-out that was made before moves it, and changes nothing.
+    let (ada, first) = (id("ada"), CommitId(1_u64.to_be_bytes()));
+    assert!(moving.clear(&ada, None, first).await.unwrap().ended);
+    let hard = load(&new, "ada").await.remaining.hard.unwrap();
+    assert!(hard <= hour - late + Duration::from_millis(100), "{hard:?}");
 }

@@ -1,9 +1,11 @@
 //! Between real servers and files.
 
 use common::memcached::MemcachedServer;
+use common::proxy::Proxy;
 use common::redis::RedisServer;
+use common::support::{cache, session, token};
 use tempfile::TempDir;
-use tower_token_cache::{MemcachedStore, RedisStore, SqliteStore};
+use tower_token_cache::{Durability, MemcachedStore, RedisStore, SqliteStore};
 
 use super::*;
 use crate::sql::server::{PATIENCE, Server, on_both};
@@ -181,4 +183,57 @@ async fn redis_lists_the_partitions_of_a_namespace() {
     }
     assert_eq!(found.len(), 700);
     assert!(found.contains(id("user 699").digest()));
+}
+
+/// A session moves in nine round-trips, each of a quarter of what an attempt may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_that_are_far_away_are_moved_between() {
+    let ((one, near), (other, _)) = (redis().await, redis().await);
+    {
+        let before = cache(near);
+        let tokens = before.tokens(session("ada"));
+        tokens.insert("graph", token("before")).await.unwrap();
+        common::assert_stored(tokens.commit().await.unwrap());
+    }
+    let mut lines = Vec::new();
+    let mut far = Vec::new();
+    for server in [&one, &other] {
+        let (line, url) = Proxy::before(&server.url()).await;
+        line.delay(60);
+        lines.push(line);
+        far.push(RedisStore::connect(url).await.unwrap());
+    }
+    let moving = MigratingStore::moving(far.remove(0), far.remove(0));
+    let cache = cache(moving);
+    let (ada, bob) = (session("ada"), session("bob"));
+    for id in [&ada, &bob] {
+        let tokens = cache.tokens(id.clone());
+        tokens.insert("graph", token("after")).await.unwrap();
+        common::eventually("it is stored", async || {
+            tokens.commit().await.unwrap() == Durability::Stored
+        })
+        .await;
+    }
+}
+
+/// One that the new store has no room for holds up none of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_for_the_new_store_stays_in_the_old_one() {
+    let ((_server, redis), (_other, memcached)) = (redis().await, memcached().await);
+    put(&redis, "large", 5000, &"x".repeat(2 << 20)).await;
+    for user in 0..1200 {
+        put(&redis, &format!("user {user}"), user, "x").await;
+    }
+    let memcached = Arc::new(memcached);
+    let moving = MigratingStore::moving(redis, memcached.clone());
+    for _ in 0..2 {
+        let run = moving.mover(NAMESPACE).per_second(1_000_000).run();
+        let refused = run.try_collect::<Vec<_>>().await.unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::TooLarge);
+        for user in 0..1200 {
+            assert!(value(&*memcached, &format!("user {user}")).await.is_some());
+        }
+    }
+    let large = value(&moving, "large").await;
+    assert_eq!(large.map(|it| it.len()), Some(2 << 20));
 }

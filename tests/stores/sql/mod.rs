@@ -1,5 +1,6 @@
 //! The stores in SQL databases, on real servers: one that tests share, and others for those that do harm.
 
+mod far;
 mod faults;
 mod full_disk;
 mod instances;

@@ -69,6 +69,27 @@ async fn a_change_that_is_late_is_told() {
     assert!(listener.until_now().await.names(&late));
 }
 
+/// As on a node of a Galera cluster: the numbers of changes have gaps, in which nothing is still to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_leaves_gaps_between_numbers_is_heard() {
+    let server = MariaDbServer::start();
+    server.query_as_root(
+        "SET GLOBAL auto_increment_increment = 7; SET GLOBAL auto_increment_offset = 3",
+    );
+    let (store, _) = Server::store(&server, PATIENCE).await;
+    let mut listener = Listener::on(&store, "test").await;
+    for round in 0..40 {
+        let group: Vec<_> = (0..64)
+            .map(|at| commit_of(&partition(&format!("{round} {at}")), [1; 8], 1, "value"))
+            .collect();
+        for outcome in store.commit(&group).await {
+            version(outcome);
+        }
+        let told = listener.until_now().await;
+        assert_eq!((told.changed.len(), told.lost), (64, false), "{round}");
+    }
+}
+
 /// What the documentation says is to be done after a change by hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_by_hand_can_be_told() {

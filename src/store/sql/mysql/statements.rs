@@ -109,13 +109,16 @@ impl Statements {
             None => "DATABASE()".into(),
         };
         let table = self.names.plain("schema");
+        // A node of a cluster leaves gaps between numbers, for other writers, which there are not. The feed would take
+        // them for changes that are still to come.
+        let dense = "auto_increment_increment = 1, auto_increment_offset = 1";
         // What a server does not know is in a comment for it: MariaDB reads /*M! and MySQL 8 reads /*!80000, but
         // MariaDB up to 10 does not read numbers from 50700 on.
         format!(
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, \
              innodb_lock_wait_timeout = {seconds} \
-             /*M!100103 , max_statement_time = {exact}, idle_transaction_timeout = {seconds} */ \
-             /*!80000 , max_execution_time = {millis} */; \
+             /*M!100103 , max_statement_time = {exact}, idle_transaction_timeout = {seconds}, {dense} */ \
+             /*!80000 , max_execution_time = {millis} */ /*!80018 , {dense} */; \
              SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
              SELECT {READ_ONLY} AS read_only, CAST(@@max_allowed_packet AS SIGNED) AS packet, \
              CAST(CONCAT_WS(':', @@hostname, @@port, @@server_id, @@datadir) AS BINARY) AS server, \

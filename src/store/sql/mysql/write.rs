@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, MySql, MySqlConnection, Row};
 
 use super::statements::{NOW, Statements, literal, places_of};
 use crate::error::{StoreError, StoreErrorKind};
+use crate::patience::answered;
 use crate::store::EntryId;
 use crate::store::columns::{integer, time};
 use crate::store::partition::Entry;
@@ -73,6 +74,7 @@ async fn write_in_transaction(
                 .into_iter()
                 .fold(query, |query, write| record(query, write));
             query.execute(&mut *connection).await?;
+            answered();
         }
     }
     let removed: Vec<_> = writes
@@ -88,6 +90,7 @@ async fn write_in_transaction(
         let delete = statements.fill(&each.collect::<Vec<_>>().join("; "));
         let delete = sqlx::raw_sql(AssertSqlSafe(delete));
         delete.execute(&mut *connection).await?;
+        answered();
     }
     for some in packets(&writes, packet)? {
         let statement = format!(
@@ -106,6 +109,7 @@ async fn write_in_transaction(
                 .bind(&entry.value[..])
         });
         query.execute(&mut *connection).await?;
+        answered();
     }
     let told = writes.iter().filter(|write| write.told);
     let told = told.map(|write| format!("({})", literal(&write.id)));
@@ -143,6 +147,7 @@ async fn lock(
     let rows = sqlx::raw_sql(AssertSqlSafe(begin))
         .fetch_all(connection)
         .await?;
+    answered();
     let mut held = HashSet::new();
     for row in rows {
         let timely: i64 = row.try_get("timely")?;

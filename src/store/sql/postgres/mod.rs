@@ -83,7 +83,9 @@ const URL_OPTIONS: [&str; 14] = [
 ///
 /// # The feed
 ///
-/// What changes is told with `NOTIFY` in the same transaction, by a trigger, so that changes by hand are told, too. Each cache listens on a connection of its own. That
+/// What changes is told with `NOTIFY` in the same transaction, by a trigger, so that rows of `token_cache_partitions` that are
+/// deleted by hand are told, too. Delete those, and not entries: an entry that is changed by hand keeps the version by which
+/// instances compare. Each cache listens on a connection of its own. That
 /// it hears all of it is proven twice a second. PostgreSQL commits transactions with `NOTIFY` one at a time in each
 /// database, the flush to disk included: instances send groups, so that this bounds how often an instance commits,
 /// and not how much.

@@ -1,0 +1,93 @@
+//! A database that is far away, with the timeouts that caches have by default.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::feed::Listener;
+use common::postgres::PostgresServer;
+use common::proxy::Proxy;
+use common::store::load_one;
+use common::support::{access, cache, session, token};
+use common::{assert_stored, eventually};
+use tower_token_cache::{
+    Durability, PostgresStore, Secret, StoreError, StoreErrorKind, TokenStore,
+};
+
+use super::server::{PATIENCE, Server, on_both, partition, reasons};
+
+on_both! {
+    a_database_that_is_far_away_is_used
+}
+
+/// Each round-trip takes a sixth of an attempt, and a new connection several.
+async fn a_database_that_is_far_away_is_used<S: Server>() {
+    let server = S::shared();
+    let (_, prefix) = server.store(PATIENCE).await;
+    let (proxy, url) = Proxy::before(&server.url()).await;
+    proxy.delay(40);
+    let far = || S::build(&url, &prefix, Duration::from_secs(1)).unwrap();
+    is_used(far(), far()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_takes_longer_than_an_attempt_is_used() {
+    let server = PostgresServer::shared();
+    let (_, prefix) = Server::store(&*server, PATIENCE).await;
+    let slow = || {
+        let source = async || {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            Ok::<_, StoreError>(Secret::from("hush".to_string()))
+        };
+        let builder = PostgresStore::builder(server.url()).table_prefix(&prefix);
+        builder.credentials(source).build().unwrap()
+    };
+    is_used(slow(), slow()).await;
+}
+
+/// Neither an operation nor the feed ends with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_source_that_panics_is_asked_again() {
+    let server = PostgresServer::start();
+    let panics = Arc::<AtomicBool>::default();
+    let whether = panics.clone();
+    let source = move || {
+        assert!(!whether.load(Ordering::Relaxed), "the file is not there");
+        async { Ok::<_, StoreError>(Secret::from("hush".to_string())) }
+    };
+    let builder = PostgresStore::builder(server.url()).credentials(source);
+    let store = builder.build().unwrap();
+    store.migrate().await.unwrap();
+    let mut listener = Listener::on(&store, "test").await;
+    panics.store(true, Ordering::Relaxed);
+    server.query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tower-token-cache'",
+    );
+    listener.until_lost().await;
+    let refused = load_one(&store, &partition("a")).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Unreachable);
+    assert!(reasons(&refused).contains("panicked"), "{refused:?}");
+    listener.proves_nothing(Duration::from_secs(2)).await;
+    panics.store(false, Ordering::Relaxed);
+    assert!(listener.until_now().await.everything);
+    load_one(&store, &partition("a")).await.unwrap();
+}
+
+/// By an instance that writes, and one that has nothing in memory and no connection.
+async fn is_used(one: impl TokenStore, other: impl TokenStore) {
+    let (one, other) = (cache(one), cache(other));
+    let tokens = one.tokens(session("s"));
+    tokens.insert("graph", token("t")).await.unwrap();
+    eventually("it is stored", async || {
+        tokens.commit().await.unwrap() == Durability::Stored
+    })
+    .await;
+    eventually("it is read", async || {
+        access(&other.tokens(session("s")), "graph")
+            .await
+            .as_deref()
+            == Some("t")
+    })
+    .await;
+    assert_stored(other.tokens(session("s")).sign_out().await.unwrap());
+}
