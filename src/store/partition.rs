@@ -165,6 +165,19 @@ impl Partition {
         })
     }
 
+    /// One of which nothing is left: what a row says that is not deleted, but over.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn removed() -> Self {
+        let record = Record {
+            end: Some(Timestamp::default()),
+            ..Record::default()
+        };
+        Self {
+            record,
+            entries: BTreeMap::new(),
+        }
+    }
+
     /// Whether nothing is left of it, not even a tombstone.
     pub(super) fn is_forgotten(&self, now: Timestamp) -> bool {
         self.record.forget_at().is_some_and(|at| at <= now)

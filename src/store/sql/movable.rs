@@ -26,6 +26,12 @@ impl<D: Dialect> Movable for SqlStore<D> {
         let withdraw = |stored: &mut _, now| Partition::withdraw(stored, from, id, now);
         self.change_one(&from.partition, withdraw).await
     }
+
+    async fn remove(&self, partition: &PartitionId, last: CommitId) -> Result<bool, StoreError> {
+        let is_last = |stored: &mut Partition| stored.record.last() == Some(last);
+        let remove = |stored: &mut Option<Partition>, _| stored.take_if(is_last).is_some();
+        self.change_one(partition, remove).await
+    }
 }
 
 /// In the order of their digests; the cursor is the last one, and holds for ever. Rows do not say of which namespace

@@ -54,10 +54,13 @@ impl Write {
         found: &Found,
         next: Option<&Partition>,
     ) -> Result<Option<Self>, getrandom::Error> {
-        let Some(next) = next else {
-            return Ok(None);
-        };
         let before = found.partition.as_ref();
+        let removed = Partition::removed();
+        let next = match next {
+            Some(next) => next,
+            None if before.is_some() => &removed,
+            None => return Ok(None),
+        };
         let record = before.map(|partition| &partition.record);
         if record == Some(&next.record) {
             // Whatever changes an entry changes the version.
