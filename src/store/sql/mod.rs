@@ -27,6 +27,8 @@ pub use self::builder::SqlStoreBuilder;
 use self::dialect::Dialect;
 use self::found::{Depth, Found};
 pub use self::handle::SqlStore;
+#[cfg(all(feature = "mysql", feature = "__tests"))]
+pub use self::mysql::Numbers;
 #[cfg(feature = "mysql")]
 pub use self::mysql::{MySql, MySqlStore};
 use self::operations::Attempts;
