@@ -1,8 +1,7 @@
 //! The stores in SQL databases, on real servers: one that tests share, and others for those that do harm.
 
 mod faults;
-mod instances;
 mod mysql;
 mod postgres;
-mod server;
+pub(crate) mod server;
 mod settings;
