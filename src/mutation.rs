@@ -58,6 +58,12 @@ pub enum Mutation {
     TakeWithoutCompareAndSet,
     /// A session value that is taken leaves no mark.
     TakenWithoutMark,
+    /// A commit that L2 has given up, for the sake of others or because it is read-only, counts as applied.
+    RefusalTakenForSuccess,
+    /// A commit without an answer is believed not to have happened, nor to happen later: its changes go into another.
+    LateCommitForgotten,
+    /// Changes whose numbers become visible after later ones are not told.
+    LateNumbersSkipped,
 }
 
 #[cfg(feature = "__tests")]

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use tower_token_cache::TokenStore;
 use tower_token_cache::store::{Feed, FeedEvent};
 
+use super::sql::log;
 use super::world::World;
 
 /// What the store tells this instance.
@@ -69,7 +70,15 @@ impl Ear {
             if self.told.is_none() {
                 // The first that it tells is that anything may have changed.
                 sleep(Duration::from_millis(1)).await;
-                self.told = self.world.lock().server.store.feed(&self.namespace);
+                let (told, logs) = {
+                    let state = self.world.lock();
+                    let logs = state.sql.as_ref().is_some_and(|sql| sql.logs);
+                    (state.server.store.feed(&self.namespace), logs)
+                };
+                self.told = match logs {
+                    true => Some(log(self.world.clone())),
+                    false => told,
+                };
                 continue;
             }
             if self.on_its_way.front().is_some_and(|(due, _)| *due <= now)

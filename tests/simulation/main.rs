@@ -5,7 +5,9 @@
 //!
 //! Real engines over a store (`store`, `server`) that is late, refuses, hangs, loses answers and
 //! data or a single key (of a session, a user, the namespace), and applies what nobody waits for any
-//! more; its feed (`feed`), which is late, repeats, is held up and is cut; a provider (`provider`) that takes any second redemption of a
+//! more. In some seeds it is an SQL database (`sql`), which loses nothing: changes are given up for the sake of others, wait for
+//! locks, and are seen late, with an older number in the log than others; it is read-only for a while, and a standby takes
+//! over. Its feed (`feed`), which is late, repeats, is held up and is cut; a provider (`provider`) that takes any second redemption of a
 //! refresh token for theft; and users (`client`) who read, write, remove, acquire, give up, sign out
 //! and in, belong to somebody who is signed out everywhere, and move, perhaps without waiting for the
 //! end. Instances crash, shut down and start again, sleep or are stopped, their wall clocks are set an
@@ -33,7 +35,7 @@
 //! # Running it
 //!
 //! `SIM_SEEDS=n` says how many seeds, and `SIM_FIRST=n` the first of them; `SIM_SEED=x` runs one and
-//! prints what happens; `SIM_ALL=1` goes on after a failure; `SIM_MUTATION_SEEDS=n` is for the engines broken on purpose.
+//! prints what happens, also of an engine broken on purpose; `SIM_ALL=1` goes on after a failure; `SIM_MUTATION_SEEDS=n` is for the engines broken on purpose.
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod client;
@@ -48,6 +50,7 @@ mod rng;
 mod run;
 mod server;
 mod spread;
+mod sql;
 mod store;
 mod users;
 mod values;

@@ -9,6 +9,12 @@ const SEEDS: u64 = 4000;
 
 fn caught(mutation: Mutation) {
     names::names();
+    if let Some(seed) = number("SIM_SEED") {
+        let outcome = run(seed, true, Some(mutation));
+        outcome.log.iter().for_each(|line| println!("{line}"));
+        assert!(outcome.violation.is_some(), "seed {seed}");
+        return;
+    }
     let seeds = number("SIM_MUTATION_SEEDS").unwrap_or(SEEDS);
     let caught = (0..seeds).find_map(|seed| {
         let violation = run(seed, false, Some(mutation)).violation?;
@@ -123,6 +129,21 @@ fn catches_a_sleep_that_is_not_noticed() {
 #[test]
 fn catches_a_value_that_is_taken_without_compare_and_set() {
     caught(Mutation::TakeWithoutCompareAndSet);
+}
+
+#[test]
+fn catches_a_refusal_that_is_taken_for_success() {
+    caught(Mutation::RefusalTakenForSuccess);
+}
+
+#[test]
+fn catches_a_late_commit_that_is_forgotten() {
+    caught(Mutation::LateCommitForgotten);
+}
+
+#[test]
+fn catches_late_numbers_that_are_skipped() {
+    caught(Mutation::LateNumbersSkipped);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::keys::Lost;
 use super::model::BOUND;
 use super::names::{ENTRIES, KEYS, PARTITIONS};
 use super::provider::LONGEST;
+use super::sql::Sql;
 use super::store::SimStore;
 use super::users::USERS;
 use super::verdict::Read;
@@ -45,6 +46,8 @@ struct Profile {
     keys: Lost,
     /// Session values are put and taken.
     values: bool,
+    /// The store is an SQL database.
+    sql: bool,
 }
 
 impl Profile {
@@ -61,6 +64,8 @@ impl Profile {
             users,
             keys,
             moves: self.moves && !users && keys == Lost::Nothing,
+            // It loses nothing.
+            sql: self.sql && !self.loses_data && keys == Lost::Nothing,
             ..self
         }
     }
@@ -112,6 +117,16 @@ pub fn run(seed: u64, verbose: bool, mutation: Option<Mutation>) -> Outcome {
     outcome
 }
 
+/// Whether an engine that is broken in this way shows it with an SQL database alone.
+fn needs_sql(mutation: Mutation) -> bool {
+    matches!(
+        mutation,
+        Mutation::RefusalTakenForSuccess
+            | Mutation::LateCommitForgotten
+            | Mutation::LateNumbersSkipped
+    )
+}
+
 async fn pause(millis: u64) {
     sleep(Duration::from_millis(millis)).await;
 }
@@ -145,6 +160,10 @@ impl Run {
             },
             // An engine that is broken elsewhere is looked for without them.
             values: mutation.is_none() && seed % 4 == 3,
+            sql: match mutation {
+                None => seed % 4 >= 2,
+                Some(mutation) => needs_sql(mutation),
+            },
         }
         .consistent();
         if profile.line_fails {
@@ -168,6 +187,7 @@ impl Run {
                     store_fails: false,
                     line_fails: false,
                     loses_data: true,
+                    sql: false,
                     crashes: false,
                     ..profile
                 }
@@ -198,8 +218,19 @@ impl Run {
                 values: true,
                 ..profile
             },
+            Some(Mutation::LateNumbersSkipped) => Profile {
+                feed: true,
+                l1: L1::new(),
+                store_fails: false,
+                line_fails: false,
+                ..profile
+            },
             _ => profile,
         };
+        world.lock().sql = profile.sql.then(|| {
+            let logs = mutation == Some(Mutation::LateNumbersSkipped);
+            Sql::new(seed, logs)
+        });
         Self {
             world,
             profile,
@@ -228,6 +259,9 @@ impl Run {
             self.step().await;
             if self.profile.values {
                 self.use_values();
+            }
+            if self.profile.sql {
+                self.trouble_database();
             }
             let wait = {
                 let rng = &mut self.world.lock().rng;
@@ -263,6 +297,7 @@ impl Run {
             world: self.world.clone(),
             instance: number,
             has_feed: self.profile.feed,
+            is_sql: self.profile.sql,
         })
         .l1(self.profile.l1.clone())
         .clock(self.world.lock().instances[number].clock.clone())
@@ -479,6 +514,34 @@ impl Run {
         }
     }
 
+    fn trouble_database(&self) {
+        let takes_over = {
+            let mut state = self.world.lock();
+            state.trouble(self.profile.store_fails)
+        };
+        if takes_over {
+            self.go_down();
+        }
+    }
+
+    /// The store is down for all, and the feed goes with it.
+    fn go_down(&self) {
+        {
+            let mut state = self.world.lock();
+            let down = state.rng.between(50, 1500);
+            let until = state.now + down;
+            for life in &self.lives {
+                let instance = &mut state.instances[life.number];
+                (instance.fault, instance.fault_until) = (Fault::Down, until);
+                // A line that is held up ends as well, where the store that it leads to has gone.
+                instance.held_up_until = 0;
+            }
+        }
+        for place in 0..self.lives.len() {
+            self.cut_for(place, 300, true);
+        }
+    }
+
     /// Whether others have heard of this instance, and notice that they no longer do.
     fn is_known(&self, place: usize) -> bool {
         let state = self.world.lock();
@@ -548,25 +611,14 @@ impl Run {
         );
     }
 
-    /// The feed goes with the store.
     fn lose_data(&self, everything: bool) {
         let everything = {
             let mut state = self.world.lock();
             let last = state.rng.between(1, 3000);
             let everything = everything || state.rng.percent(50);
-            let down = state.rng.between(50, 1500);
-            let until = state.now + down;
-            for life in &self.lives {
-                let instance = &mut state.instances[life.number];
-                (instance.fault, instance.fault_until) = (Fault::Down, until);
-                // A line that is held up ends as well, where the store that it leads to has gone.
-                instance.held_up_until = 0;
-            }
             (!everything).then_some(last)
         };
-        for place in 0..self.lives.len() {
-            self.cut_for(place, 300, true);
-        }
+        self.go_down();
         self.world.lock().lose(everything);
     }
 
@@ -641,6 +693,9 @@ impl Run {
             state.note(format_args!("everything heals"));
             for instance in &mut state.instances {
                 (instance.fault, instance.fault_until) = (Fault::None, 0);
+            }
+            if let Some(sql) = &mut state.sql {
+                sql.heal();
             }
         }
         for life in &mut self.lives {

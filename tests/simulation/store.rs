@@ -11,24 +11,26 @@ use tower_token_cache::{StoreError, StoreErrorKind, TokenStore};
 
 use super::feed::feed;
 use super::names::at_once;
+use super::sql::Change;
 use super::world::{Fault, PATIENCE, SILENCE, State, World};
 
 pub struct SimStore {
     pub world: World,
     pub instance: usize,
     pub has_feed: bool,
+    pub is_sql: bool,
 }
 
 /// What will become of one operation.
-struct Fate {
-    before: u64,
-    after: u64,
-    refused: bool,
-    muted: bool,
+pub struct Fate {
+    pub before: u64,
+    pub after: u64,
+    pub refused: bool,
+    pub muted: bool,
 }
 
 impl State {
-    fn fate(&mut self, instance: usize, reads: bool) -> Fate {
+    pub fn fate(&mut self, instance: usize, reads: bool) -> Fate {
         let (rng, now) = (&mut self.rng, self.now);
         let own = &self.instances[instance];
         let fault = match own.ended.is_some() {
@@ -128,6 +130,10 @@ impl SimStore {
             asked.apply = None;
             return Err(StoreError::new(StoreErrorKind::Unreachable));
         }
+        if self.world.lock().refuses(reads) {
+            asked.apply = None;
+            return Err(StoreError::new(StoreErrorKind::Refused));
+        }
         let apply = asked.apply.take().expect("applied once");
         let answer = apply(&mut self.world.lock());
         if fate.after > 0 {
@@ -159,6 +165,43 @@ impl SimStore {
                 .collect(),
         }
     }
+
+    /// Changes partitions, each by itself: together, or as a database does.
+    async fn write_group<P, T>(
+        &self,
+        group: &[P],
+        id: impl Fn(&P) -> &PartitionId,
+        apply: impl Fn(&mut State, Vec<P>) -> Vec<Result<T, StoreError>> + Clone + Send + Sync + 'static,
+    ) -> Vec<Result<T, StoreError>>
+    where
+        P: Clone + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let group = group.to_vec();
+        if !self.is_sql {
+            let count = group.len();
+            let apply = move |state: &mut State| apply(state, group);
+            return self.ask_group(true, count, false, apply).await;
+        }
+        let change = |one: P| {
+            let (of, apply) = (vec![id(&one).clone()], apply.clone());
+            Change::new(of, move |state| apply(state, vec![one.clone()]).remove(0))
+        };
+        let answers = self.change(group.into_iter().map(change).collect()).await;
+        answers.into_iter().map(|answer| answer?).collect()
+    }
+
+    /// Changes these partitions, all of them.
+    async fn write<T: Send + 'static>(
+        &self,
+        of: Vec<PartitionId>,
+        apply: impl Fn(&mut State) -> Result<T, StoreError> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        match self.is_sql {
+            true => self.change(vec![Change::new(of, apply)]).await.remove(0)?,
+            false => self.ask(true, false, apply).await?,
+        }
+    }
 }
 
 impl TokenStore for SimStore {
@@ -179,17 +222,14 @@ impl TokenStore for SimStore {
     }
 
     async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
-        let (group, by) = (group.to_vec(), self.instance);
-        self.ask_group(true, group.len(), false, move |state| {
-            state.commit(by, group)
-        })
-        .await
+        let by = self.instance;
+        let commit = move |state: &mut State, group| state.commit(by, group);
+        self.write_group(group, |commit| &commit.partition, commit)
+            .await
     }
 
     async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
-        let group = group.to_vec();
-        self.ask_group(true, group.len(), false, move |state| state.touch(group))
-            .await
+        self.write_group(group, |id| id, State::touch).await
     }
 
     async fn clear(
@@ -200,10 +240,10 @@ impl TokenStore for SimStore {
     ) -> Result<Cleared, StoreError> {
         let (partition, by) = (partition.clone(), self.instance);
         let sent = self.world.lock().now;
-        self.ask(true, false, move |state| {
-            state.clear(by, sent, partition, expected, id)
+        self.write(vec![partition.clone()], move |state| {
+            state.clear(by, sent, partition.clone(), expected, id)
         })
-        .await?
+        .await
     }
 
     async fn raise(
@@ -213,10 +253,10 @@ impl TokenStore for SimStore {
         keep: Option<Duration>,
     ) -> Result<u64, StoreError> {
         let (partition, by) = (partition.clone(), self.instance);
-        self.ask(true, false, move |state| {
+        self.write(vec![partition.clone()], move |state| {
             state.raise(by, &partition, raise, keep)
         })
-        .await?
+        .await
     }
 
     fn feed(&self, namespace: &str) -> Option<Feed> {
@@ -226,8 +266,11 @@ impl TokenStore for SimStore {
 
     async fn relocate(&self, from: &Origin, commit: &Commit) -> Result<Outcome, StoreError> {
         let (from, commit, by) = (from.clone(), commit.clone(), self.instance);
-        self.ask(true, false, move |state| state.relocate(by, from, commit))
-            .await?
+        let both = vec![from.partition.clone(), commit.partition.clone()];
+        self.write(both, move |state| {
+            state.relocate(by, from.clone(), commit.clone())
+        })
+        .await
     }
 
     async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {

@@ -11,6 +11,7 @@ use super::model::Model;
 use super::provider::Provider;
 use super::rng::Rng;
 use super::server::Server;
+use super::sql::Sql;
 use super::values::Values;
 
 /// The wall clock at the beginning of a run.
@@ -30,6 +31,8 @@ pub struct State {
     pub log: Log,
     pub instances: Vec<Instance>,
     pub server: Server,
+    /// What it has besides, where it is an SQL database.
+    pub sql: Option<Sql>,
     pub line: Line,
     pub model: Model,
     pub provider: Provider,
@@ -112,6 +115,7 @@ impl World {
             },
             instances: Vec::new(),
             server: Server::new(),
+            sql: None,
             line: Line::default(),
             model: Model::default(),
             provider: Provider::default(),

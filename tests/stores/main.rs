@@ -11,6 +11,7 @@ mod log;
 mod memcached;
 mod memcached_servers;
 mod migration;
+mod promises;
 mod redis_credentials;
 mod redis_resharding;
 mod redis_topologies;

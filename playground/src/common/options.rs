@@ -7,8 +7,8 @@ use std::time::Duration;
 use tower_token_cache::seal::KeyRingError;
 use tower_token_cache::{
     Acquisitions, Builder, ConfigError, CookieStore, FailurePolicy, KeyRing, L1, Lifetimes,
-    MemoryStore, MySqlStore, PostgresStore, RedisStore, SqliteStore, StoreError, TokenCache,
-    TokenCacheLayer, WriteMode,
+    MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, SqliteStore, StoreError,
+    TokenCache, TokenCacheLayer, WriteMode,
 };
 use url::Url;
 
@@ -18,7 +18,8 @@ const USAGE: &str = "\
   --listen ADDR            where to listen; port 0 takes a free one [127.0.0.1:3000]
   --store STORE            memory, sqlite:PATH, cookie or a URL [memory]: redis://HOST, rediss://HOST,
                            unix:///PATH, redis+cluster://HOST,..., redis+sentinel://HOST,.../NAME;
-                           postgres://HOST/DATABASE or mysql://HOST/DATABASE, where it makes its tables
+                           postgres://HOST/DATABASE or mysql://HOST/DATABASE, where it makes its tables;
+                           memcached://HOST
   --l1-max-bytes N         memory for L1 [524288000]
   --no-l1                  ask the store every time
   --failure-policy POLICY  degrade, strict or bypass [degrade]
@@ -182,6 +183,10 @@ impl Options {
                 store.migrate().await.map_err(not_made)?;
                 TokenCache::builder(store)
             }
+            Some(("memcached", _)) => {
+                let store = MemcachedStore::connect(&self.store).await;
+                TokenCache::builder(store.map_err(explain_store)?)
+            }
             Some(_) if is_redis(&self.store) => TokenCache::builder(
                 RedisStore::connect(self.store.as_str())
                     .await
@@ -189,7 +194,7 @@ impl Options {
             ),
             _ => {
                 return Err(
-                    "--store: must be memory, sqlite:PATH, cookie or a URL of Redis, PostgreSQL or MySQL".into(),
+                    "--store: must be memory, sqlite:PATH, cookie or a URL of Redis, PostgreSQL, MySQL or Memcached".into(),
                 );
             }
         };

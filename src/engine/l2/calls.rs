@@ -9,8 +9,9 @@ use crate::engine::l2::entries::EntryCodec;
 use crate::engine::l2::shards::{Shard, Shards};
 use crate::engine::namespace::{NamespaceNumber, Number};
 use crate::engine::partition::life::Life;
-use crate::error::StoreError;
+use crate::error::{StoreError, StoreErrorKind};
 use crate::key::PartitionKey;
+use crate::mutation::{self, Mutation};
 use crate::policy::{FailureHook, L2Operation};
 use crate::store::{
     Cleared, Commit, CommitId, DynStore, EntryId, Lease, LeaseState, Loaded, Names, Origin,
@@ -103,7 +104,8 @@ impl L2 {
         self.counters.l2_commits.add(group.len() as u64);
         let of: Vec<_> = group.iter().map(|commit| &commit.partition).collect();
         self.call(L2Operation::Commit, &of, || async {
-            all_failed(self.store.commit(group).await)
+            let answers = self.store.commit(group).await;
+            all_failed(answers.into_iter().map(or_mutated).collect())
         })
         .await
     }
@@ -217,6 +219,20 @@ impl L2 {
         }
         groups.into_iter().map(|(_, group)| group).collect()
     }
+}
+
+/// Mutation: what L2 has given up counts as applied.
+fn or_mutated(answer: Result<Outcome, StoreError>) -> Result<Outcome, StoreError> {
+    answer.or_else(|error| {
+        let refused = matches!(
+            error.kind(),
+            StoreErrorKind::Refused | StoreErrorKind::Timeout
+        );
+        match refused && mutation::is(Mutation::RefusalTakenForSuccess) {
+            true => Ok(Outcome::committed(0, None, None, Remaining::default())),
+            false => Err(error),
+        }
+    })
 }
 
 /// Returns the first error if nothing in the group succeeded.

@@ -265,7 +265,9 @@ impl Drop for PartitionWork {
                 state.pending().sending = false;
                 match failure {
                     Some(failure) => {
-                        if failure.error.kind() == StoreErrorKind::TooLarge {
+                        if failure.error.kind() == StoreErrorKind::TooLarge
+                            || mutation::is(Mutation::LateCommitForgotten)
+                        {
                             state.pending().take_back();
                         }
                         state.pending().notify_failed(failure);

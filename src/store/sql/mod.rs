@@ -32,6 +32,8 @@ use self::found::{Depth, Found};
 pub use self::handle::SqlStore;
 #[cfg(feature = "seal")]
 pub use self::keys::SqlKeys;
+#[cfg(all(feature = "mysql", feature = "__tests"))]
+pub use self::mysql::Numbers;
 #[cfg(feature = "mysql")]
 pub use self::mysql::{MySql, MySqlStore};
 use self::operations::Attempts;

@@ -3,7 +3,6 @@
 mod far;
 mod faults;
 mod full_disk;
-mod instances;
 mod keys;
 mod mysql;
 mod postgres;

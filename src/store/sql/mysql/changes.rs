@@ -1,9 +1,13 @@
 //! `Numbers`: which changes of a log were read, when their numbers come in another order than their commits.
+//! Public for the simulation.
+#![cfg_attr(not(feature = "__tests"), allow(unreachable_pub))]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::mutation::{self, Mutation};
 
 /// How long a number that is missing is asked for. A change and its commit are sent together; one that takes longer
 /// than this was never made.
@@ -16,8 +20,9 @@ const UNDER_WAY: u64 = 1000;
 /// With more missing numbers than these the log is of no use.
 const MOST_MISSING: usize = 10_000;
 
-#[derive(Default)]
-pub(super) struct Numbers {
+/// The numbers that a reader of the log has read, or waits for.
+#[derive(Debug, Default)]
+pub struct Numbers {
     /// All up to this were read, but for those that are missing.
     last: u64,
     /// Numbers that were skipped, and since when.
@@ -26,7 +31,7 @@ pub(super) struct Numbers {
 
 impl Numbers {
     /// Everything up to this number has been committed, or never will be.
-    pub(super) fn after(settled: u64) -> Self {
+    pub fn after(settled: u64) -> Self {
         Self {
             last: settled,
             missing: BTreeMap::new(),
@@ -38,26 +43,30 @@ impl Numbers {
         Self::after(first.saturating_sub(1 + UNDER_WAY))
     }
 
-    pub(super) fn last(&self) -> u64 {
+    /// The latest number that was read.
+    pub fn last(&self) -> u64 {
         self.last
     }
 
-    pub(super) fn missing(&self) -> impl ExactSizeIterator<Item = u64> {
+    /// Earlier numbers that were not read, and may still come.
+    pub fn missing(&self) -> impl ExactSizeIterator<Item = u64> {
         self.missing.keys().copied()
     }
 
     /// Notes a number that was read.
-    pub(super) fn read(&mut self, number: u64, now: Instant) {
+    pub fn read(&mut self, number: u64, now: Instant) {
         if self.missing.remove(&number).is_some() || number <= self.last {
             return;
         }
         let skipped = number.saturating_sub(UNDER_WAY).max(self.last + 1)..number;
-        self.missing.extend(skipped.map(|number| (number, now)));
+        if !mutation::is(Mutation::LateNumbersSkipped) {
+            self.missing.extend(skipped.map(|number| (number, now)));
+        }
         self.last = number;
     }
 
     /// Gives up what has been missing for too long. `false` where so much is missing that the log is of no use.
-    pub(super) fn settle(&mut self, now: Instant) -> bool {
+    pub fn settle(&mut self, now: Instant) -> bool {
         self.missing
             .retain(|_, since| now.duration_since(*since) < GRACE);
         self.missing.len() <= MOST_MISSING

@@ -15,6 +15,8 @@ use sqlx::error::DatabaseError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row};
 
+#[cfg(feature = "__tests")]
+pub use self::changes::Numbers;
 use self::statements::Statements;
 use super::builder::SqlStoreBuilder;
 use super::builder::{Credentials, Settings, password};
