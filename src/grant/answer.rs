@@ -65,7 +65,13 @@ fn refused(status: StatusCode, members: &Members) -> Option<ProviderError> {
         return Some(ProviderError::status(status));
     }
     match (refusal::code(members), status.is_success()) {
-        (Some(code), _) => Some(ProviderError::refused(code)),
+        (Some(code), _) => {
+            let error = ProviderError::refused(code);
+            Some(match members.text("claims") {
+                Some(claims) => error.with_claims(claims.expose()),
+                None => error,
+            })
+        }
         (None, false) => Some(ProviderError::status(status)),
         (None, true) => None,
     }
@@ -118,6 +124,22 @@ mod tests {
         assert_eq!(pause("Wed, 21 Oct 2099 07:00:00 GMT", now), Some(MAX_PAUSE));
         for odd in ["-5", "1.5", "soon", "", "99999999999999999999"] {
             assert_eq!(pause(odd, now), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_the_next_login_has_to_ask_for_is_kept() {
+        let claims = |more: &str| {
+            let body = format!(r#"{{"error":"interaction_required"{more}}}"#);
+            let (status, now) = (StatusCode::BAD_REQUEST, Timestamp::now());
+            let refused = parse(status, &mut body.into_bytes(), now).unwrap_err();
+            refused.claims().map(str::to_owned)
+        };
+        let demand = r#","claims":"{\"access_token\":{\"capolids\":{}}}""#;
+        let expected = r#"{"access_token":{"capolids":{}}}"#;
+        assert_eq!(claims(demand).as_deref(), Some(expected));
+        for other in ["", r#","claims":"""#, r#","claims":{"a":{}}"#] {
+            assert_eq!(claims(other), None, "{other}");
         }
     }
 
