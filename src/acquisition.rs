@@ -140,7 +140,11 @@ impl<'a> Acquisition<'a> {
                 span.record("outcome", error.name());
                 let counters = &self.tokens.engine().counters;
                 counters.failed(started.elapsed(), self.tokens.last_read(), error.name());
-                Err(error)
+                let challenge = match &error {
+                    Error::Acquire(failed) => failed.challenge(),
+                    _ => None,
+                };
+                Err(challenge.map_or(error, Error::StepUp))
             }
         }
     }

@@ -67,7 +67,8 @@ pub enum Error {
     ShutDown,
     /// No token could be acquired.
     Acquire(AcquireError),
-    /// An API wants more than the session has, and only the user can give it: begin a login for this challenge, as
+    /// An API wants more than the session has, and only the user can give it; or the provider wants it before it gives a
+    /// token ([`ProviderError::claims`](crate::ProviderError::claims)). Begin a login for this challenge, as
     /// `AuthorizationCode::step_up` (feature `grants`) does. The token is kept: other requests may be content with it.
     StepUp(Challenge),
 }

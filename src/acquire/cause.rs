@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AcquireErrorKind, BoxError};
@@ -43,6 +44,8 @@ impl Meaning {
 pub(crate) struct Cause {
     pub(crate) meaning: Meaning,
     pub(crate) source: Option<BoxError>,
+    /// What the provider demands of the user's next login.
+    pub(crate) claims: Option<Arc<str>>,
 }
 
 /// The session is over. No provider has said so, and none is to be left alone.
@@ -66,6 +69,7 @@ impl Cause {
         Self {
             meaning,
             source: None,
+            claims: None,
         }
     }
 

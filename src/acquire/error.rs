@@ -2,10 +2,12 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::iter::successors;
 use std::sync::Arc;
 
 use super::cause::Cause;
 use super::{AcquireErrorKind, BoxError};
+use crate::challenge::Challenge;
 use crate::time::Timestamp;
 
 /// Why a token could not be acquired. Shared by everyone who waited for it.
@@ -37,6 +39,16 @@ impl AcquireError {
     pub(crate) fn with_source(mut self, source: BoxError) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// What the provider demands of the user's next login, if it has said so.
+    pub(crate) fn challenge(&self) -> Option<Challenge> {
+        if self.kind != AcquireErrorKind::ReauthenticationRequired {
+            return None;
+        }
+        let mut chain = successors(self.source(), |&error| error.source());
+        let claims = chain.find_map(|error| error.downcast_ref::<Cause>()?.claims.clone());
+        Challenge::of_claims(claims?)
     }
 
     /// What a caller can do about it.

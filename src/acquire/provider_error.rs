@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cause::{Cause, Meaning};
@@ -80,10 +81,7 @@ impl ProviderError {
     }
 
     fn new(code: Box<str>, meaning: Meaning) -> Self {
-        let cause = Cause {
-            meaning,
-            source: None,
-        };
+        let cause = Cause::from(meaning);
         Self { code, cause }
     }
 
@@ -91,6 +89,19 @@ impl ProviderError {
     pub fn with_retry_after(mut self, pause: Duration) -> Self {
         self.cause.meaning.retry_after = Some(pause);
         self
+    }
+
+    /// The claims that the next login of the user has to ask for, as Entra ID has them beside `interaction_required`: a JSON
+    /// object of up to 8 KiB (OpenID Connect Core §5.5). Where the user has to sign in, the acquisition then fails with
+    /// [`Error::StepUp`](crate::Error::StepUp), once: what is remembered of a failure has no claims.
+    pub fn with_claims(mut self, claims: impl Into<Arc<str>>) -> Self {
+        self.cause.claims = Some(claims.into());
+        self
+    }
+
+    /// The claims that the next login of the user has to ask for.
+    pub fn claims(&self) -> Option<&str> {
+        self.cause.claims.as_deref()
     }
 
     /// What a caller can do about it.

@@ -23,6 +23,8 @@ pub(crate) const BEARER: &str = "Bearer";
 /// The same where the request's token will not do.
 pub(crate) const INVALID_TOKEN: &str = r#"Bearer error="invalid_token""#;
 
+/// The longest claims of a provider that are passed on, in bytes: they have to fit into a header.
+const MAX_CLAIMS: usize = 8 * 1024;
 /// The most fields of a response that are read.
 const MAX_FIELDS: usize = 16;
 
@@ -127,6 +129,19 @@ impl Challenge {
         is_whole.then(|| Self(Arc::new(demand)))
     }
 
+    /// A provider's demand for claims. `None` where it is no JSON object, or a longer one than a header can pass on.
+    pub(crate) fn of_claims(claims: Arc<str>) -> Option<Self> {
+        let is_sound = claims.len() <= MAX_CLAIMS && is_object(&claims);
+        let demand = Demand {
+            kind: ChallengeKind::Claims,
+            acr_values: Vec::new(),
+            max_age: None,
+            scopes: Vec::new(),
+            claims: Some(claims),
+        };
+        is_sound.then(|| Self(Arc::new(demand)))
+    }
+
     /// Which kind it is.
     pub fn kind(&self) -> ChallengeKind {
         self.0.kind
@@ -217,8 +232,11 @@ fn claims(value: &[u8]) -> Option<Arc<str>> {
     let end = value.iter().rposition(|byte| *byte != b'=')?;
     let encoded = Vec::from_iter(value[..=end].iter().map(standard));
     let json = String::from_utf8(STANDARD_NO_PAD.decode(encoded).ok()?).ok()?;
-    serde_json::from_str::<BTreeMap<String, IgnoredAny>>(&json).ok()?;
-    Some(json.into())
+    is_object(&json).then(|| json.into())
+}
+
+fn is_object(json: &str) -> bool {
+    serde_json::from_str::<BTreeMap<String, IgnoredAny>>(json).is_ok()
 }
 
 #[cfg(test)]

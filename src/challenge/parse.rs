@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
         loop {
             let plain = self.take_while(|byte| !b"\"\\".contains(byte) && is_text(*byte));
             match &mut value {
-                Cow::Borrowed(empty) if empty.is_empty() => value = Cow::Borrowed(plain),
+                Cow::Borrowed([]) => value = Cow::Borrowed(plain),
                 value => value.to_mut().extend_from_slice(plain),
             }
             match *self.0 {

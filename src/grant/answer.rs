@@ -126,6 +126,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_next_login_has_to_ask_for_is_kept() {
+        let claims = |more: &str| {
+            let body = format!(r#"{{"error":"interaction_required"{more}}}"#);
+            let (status, now) = (StatusCode::BAD_REQUEST, Timestamp::now());
+            let refused = parse(status, &mut body.into_bytes(), now).unwrap_err();
+            refused.claims().map(str::to_owned)
+        };
+        let demand = r#","claims":"{\"access_token\":{\"capolids\":{}}}""#;
+        let expected = r#"{"access_token":{"capolids":{}}}"#;
+        assert_eq!(claims(demand).as_deref(), Some(expected));
+        for other in ["", r#","claims":"""#, r#","claims":{"a":{}}"#] {
+            assert_eq!(claims(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn what_is_no_error_code_is_not_repeated() {
         let code = |text: &str| {
             let mut body = format!(r#"{{"error":{text}}}"#).into_bytes();

@@ -176,12 +176,10 @@ impl AuthorizationCode {
         mut self,
         values: impl IntoIterator<Item = V>,
     ) -> Result<Self, ConfigError> {
-        let values = Vec::from_iter(values.into_iter().map(Into::into));
-        let is_word = |value: &Box<str>| {
-            let odd = |letter: char| letter.is_whitespace() || letter.is_control();
-            !value.is_empty() && !value.contains(odd)
-        };
-        if !values.iter().all(is_word) {
+        let values: Vec<Box<str>> = values.into_iter().map(Into::into).collect();
+        let odd = |letter: char| letter.is_whitespace() || letter.is_control();
+        let mut words = values.iter();
+        if words.any(|word| word.is_empty() || word.contains(odd)) {
             return Err(ConfigError::new("acr_values", "must be words"));
         }
         self.acr_values = values;

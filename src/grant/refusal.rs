@@ -27,10 +27,15 @@ const SENTENCES: [&str; 7] = [
     "error_description",
 ];
 
-/// What an answer refuses with: the first code that the table knows, else the first that is one.
+/// What an answer refuses with: the first code that the table knows, else the first that is one. With the claims that
+/// it demands.
 pub(super) fn of(members: &Members) -> Option<ProviderError> {
     let said = values(members, &SENTENCES).filter_map(|value| Some(as_code(value.as_str()?)));
-    among(codes_in(members), said)
+    let error = among(codes_in(members), said)?;
+    Some(match members.text("claims") {
+        Some(claims) => error.with_claims(claims.expose()),
+        None => error,
+    })
 }
 
 /// The same of an answer that need not be a refusal: what it says in a sentence may be what has been done.

@@ -150,6 +150,33 @@ async fn an_error_of_this_crate_has_its_own_status_in_each_wrapper() {
 }
 
 #[tokio::test]
+async fn what_a_provider_demands_of_the_next_login_is_kept_in_each_wrapper() {
+    let demand = r#"{"access_token":{"acrs":{"value":"c1"}}}"#;
+    let with = |claims: &'static str| {
+        move || ProviderError::refused("interaction_required").with_claims(claims)
+    };
+    for (wrapper, error) in wrapped(with(demand)) {
+        let tokens = tokens();
+        match failure(&tokens, error).await {
+            Error::StepUp(challenge) => assert_eq!(challenge.claims(), Some(demand), "{wrapper}"),
+            other => panic!("{wrapper}: {other:?}"),
+        }
+        // What is remembered of it is the kind.
+        let remembered = failure(&tokens, "not asked".into()).await;
+        assert!(matches!(remembered, Error::Acquire(_)), "{wrapper}");
+        assert_eq!(remembered.status(), StatusCode::UNAUTHORIZED);
+    }
+    let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(8 * 1024));
+    for odd in ["", "7", "[]", "{", long.leak()] {
+        let error = failure(&tokens(), with(odd)().into()).await;
+        assert!(matches!(error, Error::Acquire(_)), "{odd}");
+    }
+    // A provider that is away demands nothing.
+    let away = ProviderError::refused("server_error").with_claims(demand);
+    assert_eq!(failure(&tokens(), away.into()).await.status(), 502);
+}
+
+#[tokio::test]
 async fn an_error_of_oauth2_has_one_status_in_each_wrapper() {
     fn refused<RE: StdError + Send + Sync + 'static>(code: &Code) -> BasicRequestTokenError<RE> {
         let text = Some("with: a (description)".into());

@@ -36,6 +36,13 @@ async fn handle(tokens: Tokens, what: &str) -> Result<(), Error> {
                 async |_: Prior| Err::<TokenSet, _>(ProviderError::refused("invalid_grant"));
             tokens.get_or_acquire("graph", refused).await.map(drop)
         }
+        "demanded" => {
+            let refused = async |_: Prior| {
+                let refused = ProviderError::refused("interaction_required");
+                Err::<TokenSet, _>(refused.with_claims(r#"{"a":{}}"#))
+            };
+            tokens.get_or_acquire("graph", refused).await.map(drop)
+        }
         "mfa" => Err(step_up(MFA)),
         "scope" => Err(step_up(SCOPE)),
         "claims" => Err(step_up(CLAIMS)),
@@ -109,6 +116,16 @@ async fn by_actix(layer: TokenCacheLayer, what: &str, header: Option<Header>) ->
     (answer.status().as_u16(), asked)
 }
 
+/// A name, a layer, what the handler does, a header of the request; the status, and what it asks for.
+type Case<'a> = (
+    &'a str,
+    &'a dyn Fn() -> TokenCacheLayer,
+    &'a str,
+    Option<Header>,
+    u16,
+    Option<&'a str>,
+);
+
 fn over(key: impl KeyExtractor) -> TokenCacheLayer {
     TokenCacheLayer::new(cache(TestStore::default()), key)
 }
@@ -129,12 +146,11 @@ async fn each_401_says_what_it_asks_for() {
     let cookie = Some(("cookie", "sid=a"));
     let session = Some("Session");
     let (no_token, bad_token) = (Some("Bearer"), Some(r#"Bearer error="invalid_token""#));
-    type Make<'a> = &'a dyn Fn() -> TokenCacheLayer;
     let strict = || own_cookie().missing_key(MissingKey::Reject);
     let strict_sessions = || sessions().missing_key(MissingKey::Reject);
     let strict_bearer = || bearer().missing_key(MissingKey::Reject);
     let header = || over(key::header("x-session"));
-    let cases: [(&str, Make<'_>, &str, Option<Header>, u16, Option<&str>); 20] = [
+    let cases: [Case<'_>; 21] = [
         // Of the handle, which the layer would give a session.
         ("sessions", &sessions, "read", None, 401, session),
         // Of the extractor.
@@ -163,6 +179,8 @@ async fn each_401_says_what_it_asks_for() {
         ("bearer", &bearer, "mfa", assertion, 401, Some(MFA)),
         ("a cookie", &own_cookie, "claims", cookie, 401, Some(CLAIMS)),
         ("a cookie", &own_cookie, "scope", cookie, 403, Some(SCOPE)),
+        // So is what a provider has demanded of the user whom this is on behalf of.
+        ("bearer", &bearer, "demanded", assertion, 401, Some(CLAIMS)),
         // What is not of this crate stays as it is.
         ("bearer", &bearer, "own", assertion, 401, None),
         (

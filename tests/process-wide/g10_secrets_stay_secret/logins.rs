@@ -33,6 +33,9 @@ struct Told {
     forms: Arc<Mutex<Vec<String>>>,
 }
 
+/// Status and body for a login of this nonce.
+type Reply = fn(&Told, &str) -> (u16, String);
+
 impl Told {
     async fn start() -> Self {
         let answer = Arc::new(Mutex::new((200, String::new())));
@@ -114,7 +117,7 @@ async fn by_browser(evidence: &Evidence, told: &Told, client: Client) {
     let flow = flow.param("login_hint", USER).unwrap();
     let flow = flow.max_age(std::time::Duration::from_secs(300));
     evidence.debug("a flow", &(&flow, told.provider()));
-    let answers: [fn(&Told, &str) -> (u16, String); 9] = [
+    let answers: [Reply; 9] = [
         |told, nonce| (200, told.signed_in(nonce, json!({}))),
         |told, _| (200, told.signed_in(ID, json!({}))),
         |told, nonce| (200, told.signed_in(nonce, json!({"aud": ACCESS}))),
