@@ -136,7 +136,8 @@ impl DeviceAuthorization {
     /// Asks the provider, with pauses, until the user has decided or the code has expired. An answer `slow_down`, as one
     /// with status 429 or 503, makes the pause 5 s longer (§3.5), and one that does not come doubles it.
     ///
-    /// Where this future is dropped, another call goes on after the same pause; tokens that were on their way are lost.
+    /// Where this future is dropped, another call goes on after the same pause; tokens that were on their way are lost. Once
+    /// the code has expired the provider is not asked any more.
     ///
     /// # Errors
     /// [`DeviceError`]; the user has signed in then, and the code is spent, with [`DeviceError::IdToken`].

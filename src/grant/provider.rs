@@ -179,12 +179,12 @@ impl Provider {
         self.about.names_sessions
     }
 
-    /// Whether each callback of the provider has its issuer as `iss` (RFC 9207).
     #[cfg(feature = "logout")]
     pub(crate) fn http_client(&self) -> &HttpClient {
         &self.http
     }
 
+    /// Whether each callback of the provider has its issuer as `iss` (RFC 9207).
     pub(super) fn names_itself(&self) -> bool {
         self.about.names_itself
     }
