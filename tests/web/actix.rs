@@ -14,9 +14,9 @@ use tower_token_cache::{
     Tokens, key,
 };
 
-use common::eventually;
 use common::http_client::{Connection, Response};
 use common::support::TestStore;
+use common::{eventually, soon};
 
 const ALICE: &str = "x-session: alice\r\n";
 
@@ -83,6 +83,11 @@ impl Setup {
         let headers = format!("{headers}connection: close\r\n");
         let connection = Connection::send(self.address, method, path, &headers).await;
         connection.response().await.unwrap()
+    }
+
+    /// Waits until a handler is where it waits itself.
+    async fn reached(&self) {
+        soon("a handler is reached", self.gate.reached.notified()).await;
     }
 
     /// What another instance finds in the store.
@@ -278,7 +283,7 @@ async fn changes_do_not_wait_for_the_end_of_a_stream() {
     let setup = Setup::new().await;
     let mut connection = setup.open("PUT", "/stream/a").await;
     connection.receive("start").await;
-    setup.gate.reached.notified().await;
+    setup.reached().await;
     setup.eventually_stored("a").await;
     setup.gate.open.notify_one();
     connection.receive("end").await;
@@ -297,7 +302,7 @@ async fn a_panicking_handler_loses_no_change() {
 async fn a_client_that_hangs_up_on_the_handler_loses_no_change() {
     let setup = Setup::new().await;
     let connection = setup.open("PUT", "/hang/a").await;
-    setup.gate.reached.notified().await;
+    setup.reached().await;
     drop(connection);
     setup.eventually_stored("a").await;
 }
@@ -307,7 +312,7 @@ async fn a_client_that_hangs_up_on_the_body_loses_no_change() {
     let setup = Setup::new().await;
     let mut connection = setup.open("PUT", "/stream/a").await;
     connection.receive("start").await;
-    setup.gate.reached.notified().await;
+    setup.reached().await;
     drop(connection);
     setup.eventually_stored("a").await;
 }
@@ -371,7 +376,7 @@ async fn errors_tell_the_client_their_status_and_a_few_words() {
 async fn the_cache_drains_after_the_workers_have_stopped() {
     let setup = Setup::new().await;
     let connection = setup.open("PUT", "/hang/a").await;
-    setup.gate.reached.notified().await;
+    setup.reached().await;
     setup.handle.stop(false).await;
     let report = setup.cache.shutdown(Duration::from_secs(10)).await;
     assert_eq!(report.abandoned, 0);

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::soon;
+
 /// One connection; dropping it hangs up.
 pub struct Connection {
     stream: TcpStream,
@@ -50,7 +52,8 @@ impl Connection {
     /// Waits until `text` has been received.
     pub async fn receive(&mut self, text: &str) {
         while !String::from_utf8_lossy(&self.received).contains(text) {
-            let read = self.stream.read_buf(&mut self.received).await.unwrap();
+            let read = self.stream.read_buf(&mut self.received);
+            let read = soon(text, read).await.unwrap();
             assert_ne!(
                 read, 0,
                 "the server closed the connection before it sent {text:?}"
@@ -67,7 +70,10 @@ impl Connection {
     /// Everything until the server closes; `None` when there is no head.
     pub async fn response(mut self) -> Option<Response> {
         // A reset is an end like any other.
-        while matches!(self.stream.read_buf(&mut self.received).await, Ok(read) if read > 0) {}
+        let to_end = async {
+            while matches!(self.stream.read_buf(&mut self.received).await, Ok(read) if read > 0) {}
+        };
+        soon("the server closes the connection", to_end).await;
         let text = String::from_utf8_lossy(&self.received);
         let (head, body) = text.split_once("\r\n\r\n")?;
         let status = head.split(' ').nth(1)?.parse().ok()?;

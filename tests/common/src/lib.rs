@@ -41,6 +41,13 @@ pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// What `future` comes to. For what comes from another task or process, and stays away where that has failed: without a
+/// limit the test would hang, and not fail. Fails loudly after half a minute.
+pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    let soon = tokio::time::timeout(Duration::from_secs(30), future).await;
+    soon.unwrap_or_else(|_| panic!("did not happen: {what}"))
+}
+
 /// Lets this process have as many connections as the system allows, and the ones it starts.
 pub fn many_connections() {
     use rustix::process::{Resource, getrlimit, setrlimit};

@@ -1,6 +1,6 @@
 //! An application whose sessions live in cookies.
 
-use common::assert_stored;
+use common::{assert_stored, soon};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,6 +37,11 @@ pub struct Provider {
 impl Provider {
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Waits for a call.
+    pub async fn asked(&self) {
+        soon("the provider is asked", self.asked.notified()).await;
     }
 
     pub async fn redeem(&self, prior: Prior) -> Result<TokenSet, Error> {

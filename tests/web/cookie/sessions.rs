@@ -145,7 +145,7 @@ async fn requests_of_one_session_share_one_refresh() {
     let tabs: Vec<_> = (0..20)
         .map(|_| tokio::spawn(jar.clone().request(at, Method::GET, "/acquire", "")))
         .collect();
-    server.provider.asked.notified().await;
+    server.provider.asked().await;
     // Somebody else is not kept by it.
     assert_eq!(Jar::default().get(at, "/tokens/graph").await.body, "Absent");
     server.provider.open.notify_one();
@@ -172,7 +172,7 @@ async fn what_a_lost_response_carried_is_in_the_next_one() {
         jar.clone()
             .request(server.address, Method::GET, "/acquire", ""),
     );
-    server.provider.asked.notified().await;
+    server.provider.asked().await;
     gone.abort();
     let _ = gone.await;
     server.provider.open.notify_one();
@@ -217,7 +217,7 @@ async fn changes_after_the_head_are_errors() {
         jar.clone()
             .request(server.address, Method::POST, "/late", ""),
     );
-    server.provider.asked.notified().await;
+    server.provider.asked().await;
     server.provider.open.notify_one();
     let late = late.await.unwrap();
     assert_eq!(

@@ -179,7 +179,7 @@ async fn the_mark_of_a_sign_out_outlives_every_copy() {
                 let jar = thief.clone();
                 let request = jar.request(at, Method::POST, "/tokens/long", "held");
                 let request = tokio::spawn(request);
-                two.provider.asked.notified().await;
+                two.provider.asked().await;
                 Some(request)
             }
             _ => None,
