@@ -122,6 +122,7 @@ pub use self::builder::KeyRingBuilder;
 #[cfg(feature = "protect-certificate")]
 pub use self::certificate::CertificateProtector;
 pub use self::dir::DirRepository;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) use self::dir::MAX_RECORDS;
 pub use self::error::{KeyRingError, KeyRingErrorKind};
 pub use self::key::{KeyId, RingKey};
