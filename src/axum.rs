@@ -21,6 +21,8 @@ use http::header::RETRY_AFTER;
 use http::request::Parts;
 
 use crate::error::Error;
+use crate::lookup::Durability;
+use crate::outgoing::{CallError, TokenError};
 pub use crate::rejection::TokensRejection;
 use crate::rejection::demand;
 use crate::tokens::Tokens;
@@ -67,5 +69,22 @@ impl IntoResponse for Error {
 impl IntoResponse for crate::grant::LoginError {
     fn into_response(self) -> Response {
         self.status().into_response()
+    }
+}
+
+/// The [status](Durability::status).
+impl IntoResponse for Durability {
+    fn into_response(self) -> Response {
+        self.status().into_response()
+    }
+}
+
+/// That of the [`Error`] where there is no token for it; else the [status](CallError::status) and the message.
+impl<E> IntoResponse for CallError<E> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Token(TokenError::Cache(error)) => error.into_response(),
+            other => (other.status(), other.to_string()).into_response(),
+        }
     }
 }

@@ -5,13 +5,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::{Responder, ResponseError};
 use anyhow::Context as _;
+use axum::response::IntoResponse;
 use http::StatusCode;
 use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType as Code, BasicRequestTokenError};
 use oauth2::{HttpClientError, RequestTokenError};
+use tower_token_cache::outgoing::{CallError, TokenError};
 use tower_token_cache::{
-    BoxError, Error, MemoryStore, PartitionKey, Prior, ProviderError, StoreError, StoreErrorKind,
-    TokenCache, TokenSet, Tokens,
+    BoxError, Durability, Error, MemoryStore, PartitionKey, Prior, ProviderError, StoreError,
+    StoreErrorKind, TokenCache, TokenSet, Tokens,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -225,9 +228,7 @@ async fn a_required_refresh_token_that_is_absent_is_a_sign_in() {
 }
 
 /// The status, `Retry-After` in seconds, and the body that a browser gets of an error, by both frameworks.
-async fn answered(error: Error) -> (u16, Option<u64>, String) {
-    use actix_web::ResponseError;
-    use axum::response::IntoResponse;
+async fn answered(error: impl ResponseError + IntoResponse) -> (u16, Option<u64>, String) {
     use http_body_util::BodyExt;
     let seconds = |value: &[u8]| std::str::from_utf8(value).unwrap().parse::<u64>().unwrap();
     let by_actix = error.error_response();
@@ -235,14 +236,18 @@ async fn answered(error: Error) -> (u16, Option<u64>, String) {
     let after = by_actix.headers().get("retry-after");
     let after = after.map(|value| seconds(value.as_bytes()));
     let body = actix_web::body::to_bytes(by_actix.into_body()).await;
-    let of_actix = (status, after, body.unwrap().to_vec());
+    let of_actix = (status, body.unwrap().to_vec());
+    let after_of_actix = after;
 
     let response = error.into_response();
     let status = response.status().as_u16();
     let after = response.headers().get("retry-after");
     let after = after.map(|value| seconds(value.as_bytes()));
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!((status, after, body.to_vec()), of_actix);
+    assert_eq!((status, body.to_vec()), of_actix);
+    // Time has passed in between.
+    assert_eq!(after.is_some(), after_of_actix.is_some());
+    assert!(after <= after_of_actix, "{after:?}, {after_of_actix:?}");
     (status, after, String::from_utf8(body.to_vec()).unwrap())
 }
 
@@ -266,4 +271,34 @@ async fn an_answer_says_in_a_few_words_what_is_wrong_and_when_to_come_again() {
     let expected = (503, Some(1), "the token store is unavailable".to_owned());
     assert_eq!(answered(away).await, expected);
     assert_eq!(answered(Error::SignedOut).await.1, None);
+}
+
+#[tokio::test]
+async fn an_error_of_an_outgoing_request_is_answered_as_its_cause() {
+    type Call = CallError<io::Error>;
+    for error in [Error::SignedOut, Error::NoPartition, Error::Overloaded] {
+        let call = Call::Token(TokenError::Cache(error.clone()));
+        assert_eq!(call.status(), error.status());
+        assert_eq!(answered(call).await, answered(error).await);
+    }
+    let unreachable = Call::Call(io::Error::other("GET https://api.internal/ada: refused"));
+    for (error, status) in [
+        (Call::Token(TokenError::NoTokens), 500),
+        (Call::Token(TokenError::NotBearer), 502),
+        (unreachable, 502),
+    ] {
+        let text = error.to_string();
+        assert_eq!(error.status().as_u16(), status);
+        assert_eq!(answered(error).await, (status, None, text.clone()));
+        assert!(!text.contains("ada"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_pending_is_accepted_and_no_more() {
+    for (durability, status) in [(Durability::Stored, 204), (Durability::Pending, 202)] {
+        let request = actix_web::test::TestRequest::default().to_http_request();
+        assert_eq!(durability.respond_to(&request).status().as_u16(), status);
+        assert_eq!(durability.into_response().status().as_u16(), status);
+    }
 }
