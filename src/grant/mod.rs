@@ -164,6 +164,7 @@ mod return_address;
 mod revocation;
 #[cfg(test)]
 mod scripted;
+mod signed_in;
 mod signing_key;
 #[cfg(test)]
 mod tests;
