@@ -1,5 +1,6 @@
 // A real OpenID provider for the tests: refresh tokens rotate, and reuse of a spent one ends the
-// grant. A browser that comes is signed in as alice without a page, or with the login hint `denied` sent back with an error.
+// grant. A browser that comes is signed in without a page: as the user whose name is in its cookie `user`, or as alice. With the
+// login hint `denied` it is sent back with an error.
 // The pages for devices and for the end of a session are JSON: what their form has to bring back as `xsrf`.
 //
 // REDIRECT_URI=http://… (several with spaces between) AT_TTL=seconds node server.mjs      prints "READY <issuer>"
@@ -7,7 +8,8 @@
 // For an access token of its own it gives others on behalf of the same user, with scope offline_access a refresh token,
 // too (RFC 7523 §2.1 as Entra ID has it).
 //
-// PUT /clients registers the client of this metadata (RFC 7591 §2), or replaces it.
+// PUT /clients registers the client of this metadata (RFC 7591 §2), or replaces it. POST /forget-access-tokens makes all access
+// tokens invalid that were issued until then.
 import http from 'node:http';
 import { json } from 'node:stream/consumers';
 import { Provider, errors } from 'oidc-provider';
@@ -15,6 +17,7 @@ import Adapter from 'oidc-provider/lib/adapters/memory_adapter.js';
 
 const lifetime = Number(process.env.AT_TTL);
 const stats = { refreshed: 0, invalid_grant: 0, revoked: 0 };
+const accessTokens = [];
 
 function start(issuer) {
   const provider = new Provider(issuer, {
@@ -70,6 +73,7 @@ function start(issuer) {
     if (error.error === 'invalid_grant') stats.invalid_grant += 1;
   });
   provider.on('grant.revoked', () => { stats.revoked += 1; });
+  provider.on('access_token.saved', (token) => accessTokens.push(token));
   return provider;
 }
 
@@ -102,9 +106,11 @@ async function interact(provider, request, response) {
     await provider.interactionFinished(request, response, { error: 'access_denied' });
     return;
   }
-  const accountId = 'alice';
-  const grant = (grantId && await provider.Grant.find(grantId))
-    || new provider.Grant({ accountId, clientId: params.client_id });
+  const accountId = /(?:^|; )user=(\w+)/.exec(request.headers.cookie)?.[1] ?? 'alice';
+  const known = grantId && await provider.Grant.find(grantId);
+  const grant = known?.accountId === accountId
+    ? known
+    : new provider.Grant({ accountId, clientId: params.client_id });
   grant.addOIDCScope(params.scope);
   const result = { login: { accountId }, consent: { grantId: await grant.save() } };
   await provider.interactionFinished(request, response, result);
@@ -126,7 +132,10 @@ server.listen(0, '127.0.0.1', () => {
     try {
       if (request.url === '/stats') response.end(JSON.stringify(stats));
       else if (request.method === 'PUT' && request.url === '/clients') await register(request, response);
-      else if (!request.url.startsWith('/interaction/')) await answer(request, response);
+      else if (request.method === 'POST' && request.url === '/forget-access-tokens') {
+        for (const token of accessTokens.splice(0)) await token.destroy();
+        response.writeHead(204).end();
+      } else if (!request.url.startsWith('/interaction/')) await answer(request, response);
       else await interact(provider, request, response);
     } catch (error) {
       console.error(error);
