@@ -22,6 +22,8 @@ use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 
 use crate::error::{Error, session_challenge};
+use crate::lookup::Durability;
+use crate::outgoing::{CallError, TokenError};
 pub use crate::rejection::TokensRejection;
 use crate::rejection::demand;
 use crate::tokens::Tokens;
@@ -85,4 +87,21 @@ fn delayed(mut response: Response, after: Option<Duration>) -> Response {
         headers.insert(RETRY_AFTER, after.as_secs().into());
     }
     response
+}
+
+/// The [status](Durability::status).
+impl IntoResponse for Durability {
+    fn into_response(self) -> Response {
+        self.status().into_response()
+    }
+}
+
+/// That of the [`Error`] where there is no token for it; else the [status](CallError::status) and the message.
+impl<E> IntoResponse for CallError<E> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Token(TokenError::Cache(error)) => error.into_response(),
+            other => (other.status(), other.to_string()).into_response(),
+        }
+    }
 }

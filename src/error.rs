@@ -27,7 +27,7 @@ pub enum Error {
     /// [`Strict`](crate::FailurePolicy::Strict). Nothing is known about the tokens.
     Unavailable(StoreError),
     /// The partition was signed out after this handle first used it, or has ended: the change was
-    /// dropped. So is one of a handle that is older than twelve hours and has changed nothing since,
+    /// dropped, or there is no user to tell of. So is one of a handle that is older than twelve hours and has changed nothing since,
     /// where L2 no longer has what it has seen: nothing would tell of a sign-out any more.
     SignedOut,
     /// A bound is reached: on [pending changes](crate::Builder::max_pending_changes) that L2 does not

@@ -40,7 +40,7 @@
 //! | `logout` | back-channel logout by an OpenID provider: `logout` |
 //! | `reqwest-middleware` | [`outgoing::BearerLayer`] as a middleware of `reqwest-middleware` |
 //! | `metrics` | counters, gauges and durations for the `metrics` crate: [`Stats`] lists them |
-//! | `serde` | `Config`: settings from a file or the environment; [`Stats`] and [`Health`] are `Serialize` |
+//! | `serde` | `Config`: settings from a file or the environment; [`Stats`], [`Health`] and [`session::SessionInfo`] are `Serialize` |
 //! | `seal` | encryption of everything in L2: [`KeyRing`] and the module [`seal`] |
 //! | `cookie` | `CookieStore`: sessions in the browser's cookies, without any L2: the module `cookie` |
 //! | `protect-certificate` | `seal::CertificateProtector`: the ring's keys wrapped by an X.509 certificate |

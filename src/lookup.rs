@@ -106,7 +106,8 @@ impl CacheLevel {
 /// How safe a change is.
 ///
 /// A sign-out that is `Pending` is not over: until L2 hears of it, other instances go on with the
-/// session. Answer 202 rather than 204, and say so.
+/// session. Answer 202 rather than 204, and say so; a handler of axum or actix-web that returns a `Durability` answers
+/// with its [status](Self::status).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "what is pending is lost if this process ends before L2 has it"]
 pub enum Durability {
@@ -114,4 +115,15 @@ pub enum Durability {
     Stored,
     /// L2 could not take it in time; it is kept in memory and replayed until L2 does.
     Pending,
+}
+
+impl Durability {
+    /// The HTTP status that tells a client of it, with nothing in the body: 204 for `Stored`, and 202 for `Pending`
+    /// (RFC 9110 §15.3.3: what was asked for is not done yet).
+    pub fn status(self) -> http::StatusCode {
+        match self {
+            Self::Stored => http::StatusCode::NO_CONTENT,
+            Self::Pending => http::StatusCode::ACCEPTED,
+        }
+    }
 }

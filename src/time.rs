@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use self::clock::Clock;
 pub(crate) use self::clock::Now;
 
-/// Milliseconds since the Unix epoch.
+/// Milliseconds since the Unix epoch. With feature `serde` it is `Serialize`, as their number.
 ///
 /// An `Option` of it is no larger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +64,14 @@ impl Default for Timestamp {
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.as_millis())
+    }
+}
+
+/// Milliseconds since the Unix epoch, as a number.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(self.as_millis())
     }
 }
 

@@ -48,9 +48,11 @@ use std::future::{Ready, ready};
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, Responder, ResponseError};
 
 use crate::error::{Error, session_challenge};
+use crate::lookup::Durability;
+use crate::outgoing::{CallError, TokenError};
 use crate::rejection::demand;
 use crate::tokens::Tokens;
 
@@ -124,5 +126,30 @@ impl ResponseError for crate::grant::LoginError {
             response.insert_header((RETRY_AFTER, after.as_secs()));
         }
         asking(response.finish(), session_challenge(self.status()))
+    }
+}
+
+/// The [status](Durability::status).
+impl Responder for Durability {
+    type Body = actix_web::body::BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        HttpResponse::new(status(self.status()))
+    }
+}
+
+/// That of the [`Error`] where there is no token for it; else the [status](CallError::status) and the message.
+impl<E: std::fmt::Debug> ResponseError for CallError<E> {
+    fn status_code(&self) -> StatusCode {
+        status(self.status())
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        match self {
+            Self::Token(TokenError::Cache(error)) => error.error_response(),
+            other => HttpResponse::build(other.status_code())
+                .content_type("text/plain; charset=utf-8")
+                .body(other.to_string()),
+        }
     }
 }

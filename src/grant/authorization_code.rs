@@ -56,6 +56,7 @@ const OWN: [&str; 9] = [
 ///
 /// /// GET /callback: the handler redirects to this path.
 /// async fn callback(tokens: Tokens, flow: AuthorizationCode, query: Callback) -> Result<String, LoginError> {
+///     // `Tokens::claims` has the user from then on.
 ///     let login = flow.end(&tokens, query).await?;
 ///     let user = login.claims()?.subject().to_owned();
 ///     let _ = tokens.sign_in(SignIn::new("graph", login.tokens).user(user)).await?;
@@ -212,7 +213,9 @@ impl AuthorizationCode {
     /// `return_to` is where the browser goes after the login. It may come from the request: only a path of this site is
     /// accepted, with a query perhaps, so that no link to the login leads to another site.
     ///
-    /// A session keeps each login for ten minutes, of some 500 bytes: limit the rate of this route.
+    /// A session keeps each login for ten minutes, of some 500 bytes: limit the rate of this route. The login ends with its
+    /// session. So it does where the user of the session is another one than will sign in, and the provider ends the session of
+    /// the first by a back-channel logout on the way: the second signs in at the second attempt.
     ///
     /// # Errors
     /// [`LoginError::ReturnAddress`]; [`LoginError::Session`] with [`Error::InCookies`] in a session that lives in cookies,

@@ -25,6 +25,11 @@ const GOOGLE: (&str, &str) = ("https://accounts.google.com", "accounts.google.co
 pub struct Claims(Map<String, Value>);
 
 impl Claims {
+    /// Those of an id token that was checked.
+    pub(super) fn of(id_token: &Secret) -> Option<Self> {
+        Some(Self(object(id_token, 1)?))
+    }
+
     /// Whom the token is about (`sub`): the provider's own name for the user, which it gives to no other.
     pub fn subject(&self) -> &str {
         self.text("sub")
@@ -77,12 +82,8 @@ pub(super) struct Expected<'a> {
 /// The claims of an id token that came from the token endpoint by TLS, which vouches for the provider in place of the
 /// signature (OpenID Connect Core §3.1.3.7, 6).
 pub(super) fn check(id_token: &Secret, expected: &Expected<'_>) -> Result<Claims, IdTokenError> {
-    let object = |index| {
-        let json = part(id_token, index)?;
-        serde_json::from_slice::<Map<String, Value>>(&json).ok()
-    };
-    let header = object(0).ok_or(IdTokenError::Unreadable)?;
-    let mut claims = Claims(object(1).ok_or(IdTokenError::Unreadable)?);
+    let header = object(id_token, 0).ok_or(IdTokenError::Unreadable)?;
+    let mut claims = Claims::of(id_token).ok_or(IdTokenError::Unreadable)?;
     let signature = id_token.expose().split('.').nth(2);
     let algorithm = header.get("alg").and_then(Value::as_str);
     // Allowed only where a client has registered for it (§2).
@@ -132,6 +133,11 @@ pub(super) fn check(id_token: &Secret, expected: &Expected<'_>) -> Result<Claims
         return Err(IdTokenError::Acr);
     }
     Ok(claims)
+}
+
+/// A part of an id token.
+fn object(id_token: &Secret, index: usize) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&part(id_token, index)?).ok()
 }
 
 /// Whether the token is for this client (§3.1.3.7, 3 to 5). Where there are others beside it, it must be the one that

@@ -171,6 +171,7 @@ mod return_address;
 mod revocation;
 #[cfg(test)]
 mod scripted;
+mod signed_in;
 mod signing_key;
 #[cfg(test)]
 mod step_up_tests;

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use http::StatusCode;
+
 use crate::error::Error;
 
 /// Why there is no token for a request, which was not sent.
@@ -24,6 +26,16 @@ impl TokenError {
     /// Whether the service wants what only the user can give.
     pub(super) fn needs_user(&self) -> bool {
         matches!(self, Self::Cache(Error::StepUp(_)))
+    }
+
+    /// The HTTP status that says what a client can do about it: that of the [`Error`]; 500 where nothing says whose token
+    /// it is, and 502 for a token that cannot be sent.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoTokens => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Cache(error) => error.status(),
+            Self::NotBearer => StatusCode::BAD_GATEWAY,
+        }
     }
 }
 
@@ -48,6 +60,24 @@ impl StdError for TokenError {
 
 /// Why a [`BearerService`](super::BearerService) has no response: `E` is the error of the service
 /// that sends requests.
+///
+/// A handler of axum or actix-web can return it: a user who has to sign in is answered 401, and what is sent to the client
+/// says nothing of the request that went out.
+///
+/// With feature `reqwest-middleware` the errors of that crate convert into it, so that a [`TokenError`] is found:
+///
+/// ```
+/// # #[cfg(feature = "reqwest-middleware")]
+/// # mod calls {
+/// use reqwest_middleware::{ClientWithMiddleware, Error};
+/// use tower_token_cache::{Tokens, outgoing::CallError};
+///
+/// async fn call(http: ClientWithMiddleware, tokens: Tokens) -> Result<reqwest::Response, CallError<Error>> {
+///     let request = http.get("https://graph.example/me").with_extension(tokens);
+///     Ok(request.send().await?)
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallError<E> {
@@ -55,6 +85,17 @@ pub enum CallError<E> {
     Token(TokenError),
     /// The request could not be sent, or was not answered.
     Call(E),
+}
+
+impl<E> CallError<E> {
+    /// The HTTP status that says what a client can do about it: [that of the token](TokenError::status), and 502 where there
+    /// is no answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Token(error) => error.status(),
+            Self::Call(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
 }
 
 impl<E> fmt::Display for CallError<E> {

@@ -6,12 +6,12 @@ use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next};
 
 use super::bearer::{Objection, header};
-use super::{BearerLayer, TokenError};
+use super::{BearerLayer, CallError, TokenError};
 use crate::error::Error as CacheError;
 
 /// For `reqwest_middleware::ClientBuilder::with`. `RequestBuilder::with_extension` takes the
 /// [`Tokens`](crate::Tokens) of a request. Its errors are [`TokenError`]s, to be had by
-/// `downcast_ref` of `Error::Middleware`. Bodies that stream are not sent twice.
+/// [`CallError::from`], or `downcast_ref` of `Error::Middleware`. Bodies that stream are not sent twice.
 #[async_trait::async_trait]
 impl Middleware for BearerLayer {
     async fn handle(
@@ -58,4 +58,17 @@ impl Middleware for BearerLayer {
 
 fn failed(error: TokenError) -> Error {
     Error::middleware(error)
+}
+
+/// What this middleware has failed with is [`CallError::Token`].
+impl From<Error> for CallError<Error> {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Middleware(error) => match error.downcast() {
+                Ok(error) => Self::Token(error),
+                Err(error) => Self::Call(Error::Middleware(error)),
+            },
+            error => Self::Call(error),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tower_token_cache::{CacheLevel, Lookup, Timeouts};
+use tower_token_cache::{CacheLevel, Error, Lookup, Timeouts};
 
 use common::support::*;
 
@@ -16,12 +16,14 @@ async fn to_the_handler_and_in_the_counters() {
     let tokens = cache.tokens(session("s"));
     assert_eq!(tokens.get("graph").await.unwrap(), Lookup::Absent);
     assert_eq!(tokens.last_read(), CacheLevel::None);
+    assert!(matches!(tokens.claims().await, Err(Error::SignedOut)));
     store.set_down(true);
     let other = cache.tokens(session("other"));
     assert_eq!(other.get("graph").await.unwrap(), Lookup::Unavailable);
     assert_eq!(other.last_read(), CacheLevel::Unavailable);
     assert!(other.contains("graph").await.is_err());
     assert!(other.keys().await.is_err());
+    assert!(matches!(other.claims().await, Err(Error::Unavailable(_))));
     assert_eq!(cache.stats().unopenable, 0);
     assert!(cache.stats().l2_errors > 0);
 }

@@ -354,6 +354,14 @@ async fn sessions_are_shown_with_when_they_began_and_were_last_used() {
     let labels = Vec::from_iter(sessions.iter().map(|it| it.label.clone()));
     let short = Some("é".repeat(128));
     assert_eq!(labels, [None, short, Some("Firefox on Linux".into())]);
+    // What a page gets of one: nothing that signs anybody in.
+    let firefox = &sessions[2];
+    let shown = serde_json::json!({
+        "created": firefox.created.as_millis(),
+        "last_seen": firefox.last_seen.map(Timestamp::as_millis),
+        "label": "Firefox on Linux",
+    });
+    assert_eq!(serde_json::to_value(firefox).unwrap(), shown);
     let created = Vec::from_iter(sessions.iter().map(|it| it.created));
     let after = |time| began.saturating_add(time);
     assert_eq!(created, [after(minutes(20)), after(minutes(10)), began]);

@@ -1,6 +1,6 @@
 // A real OpenID provider for the tests: refresh tokens rotate, and reuse of a spent one ends the
-// grant. A browser that comes is signed in without a page, as alice or as the login hint says, or with the hint `denied` sent
-// back with an error.
+// grant. A browser that comes is signed in without a page: as the user whose name is in its cookie `user`, or as the login hint
+// says, or as alice. With the hint `denied` it is sent back with an error.
 // The pages for devices and for the end of a session are JSON: what their form has to bring back as `xsrf`.
 //
 // A login that asks for the class `urn:example:mfa` is of it, and the browser is asked again where the one before was not
@@ -13,7 +13,7 @@
 // too (RFC 7523 §2.1 as Entra ID has it).
 //
 // PUT /clients registers the client of this metadata (RFC 7591 §2), or replaces it. PUT /lifetime sets how many seconds
-// access tokens last from then on.
+// access tokens last from then on. POST /forget-access-tokens makes all access tokens invalid that were issued until then.
 import http from 'node:http';
 import { json } from 'node:stream/consumers';
 import { Provider, errors, interactionPolicy } from 'oidc-provider';
@@ -22,6 +22,7 @@ import Adapter from 'oidc-provider/lib/adapters/memory_adapter.js';
 let lifetime = Number(process.env.AT_TTL);
 const MFA = 'urn:example:mfa';
 const stats = { refreshed: 0, invalid_grant: 0, revoked: 0 };
+const accessTokens = [];
 
 function start(issuer) {
   const provider = new Provider(issuer, {
@@ -82,6 +83,7 @@ function start(issuer) {
     if (error.error === 'invalid_grant') stats.invalid_grant += 1;
   });
   provider.on('grant.revoked', () => { stats.revoked += 1; });
+  provider.on('access_token.saved', (token) => accessTokens.push(token));
   return provider;
 }
 
@@ -126,9 +128,12 @@ async function interact(provider, request, response) {
     await provider.interactionFinished(request, response, { error: 'access_denied' });
     return;
   }
-  const accountId = params.login_hint ?? 'alice';
-  const grant = (grantId && await provider.Grant.find(grantId))
-    || new provider.Grant({ accountId, clientId: params.client_id });
+  const cookie = /(?:^|; )user=(\w+)/.exec(request.headers.cookie)?.[1];
+  const accountId = cookie ?? params.login_hint ?? 'alice';
+  const known = grantId && await provider.Grant.find(grantId);
+  const grant = known?.accountId === accountId
+    ? known
+    : new provider.Grant({ accountId, clientId: params.client_id });
   grant.addOIDCScope(params.scope);
   const login = { accountId };
   if (params.acr_values?.split(' ').includes(MFA) && params.login_hint !== 'weak') login.acr = MFA;
@@ -156,8 +161,10 @@ server.listen(0, '127.0.0.1', () => {
       else if (request.method === 'PUT' && request.url === '/lifetime') {
         lifetime = await json(request);
         response.writeHead(204).end();
-      }
-      else if (!request.url.startsWith('/interaction/')) await answer(request, response);
+      } else if (request.method === 'POST' && request.url === '/forget-access-tokens') {
+        for (const token of accessTokens.splice(0)) await token.destroy();
+        response.writeHead(204).end();
+      } else if (!request.url.startsWith('/interaction/')) await answer(request, response);
       else await interact(provider, request, response);
     } catch (error) {
       console.error(error);

@@ -5,13 +5,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::{Responder, ResponseError};
 use anyhow::Context as _;
+use axum::response::IntoResponse;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType as Code, BasicRequestTokenError};
 use oauth2::{HttpClientError, RequestTokenError};
+use tower_token_cache::outgoing::{CallError, TokenError};
 use tower_token_cache::{
-    BoxError, Challenge, Error, MemoryStore, PartitionKey, Prior, ProviderError, StoreError,
+    BoxError, Challenge, Durability, Error, MemoryStore, PartitionKey, Prior, ProviderError, StoreError,
     StoreErrorKind, TokenCache, TokenSet, Tokens,
 };
 
@@ -262,36 +265,33 @@ async fn a_required_refresh_token_that_is_absent_is_a_sign_in() {
 
 /// The status, `Retry-After` in seconds, and the body that a browser gets of an error, by both frameworks. A 401 says what it
 /// asks for, and no other status does.
-async fn answered(error: Error) -> (u16, Option<u64>, String) {
-    use actix_web::ResponseError;
-    use axum::response::IntoResponse;
+async fn answered(error: impl ResponseError + IntoResponse) -> (u16, Option<u64>, String) {
     use http_body_util::BodyExt;
-    let asks_for = error.www_authenticate();
+    let asked = |header: Option<&[u8]>| header.map(|it| String::from_utf8(it.to_vec()).unwrap());
     let seconds = |value: &[u8]| std::str::from_utf8(value).unwrap().parse::<u64>().unwrap();
     let by_actix = error.error_response();
-    let asked = by_actix.headers().get("www-authenticate");
-    assert_eq!(
-        asked.map(|it| it.as_bytes()),
-        asks_for.as_ref().map(|it| it.as_bytes())
-    );
+    let of_actix = by_actix.headers().get("www-authenticate");
+    let asked_by_actix = asked(of_actix.map(|it| it.as_bytes()));
     let status = by_actix.status().as_u16();
     let after = by_actix.headers().get("retry-after");
     let after = after.map(|value| seconds(value.as_bytes()));
     let body = actix_web::body::to_bytes(by_actix.into_body()).await;
-    let of_actix = (status, after, body.unwrap().to_vec());
+    let of_actix = (status, body.unwrap().to_vec());
+    let after_of_actix = after;
 
     let response = error.into_response();
     let status = response.status().as_u16();
-    assert_eq!(
-        response.headers().get("www-authenticate"),
-        asks_for.as_ref()
-    );
-    let session = (status == 401).then_some("Session");
-    assert_eq!(asks_for.as_ref().map(|it| it.to_str().unwrap()), session);
+    let of_axum = response.headers().get("www-authenticate");
+    let asked_by_axum = asked(of_axum.map(|it| it.as_bytes()));
+    let session = (status == 401).then(|| "Session".to_owned());
+    assert_eq!([asked_by_axum, asked_by_actix], [session.clone(), session]);
     let after = response.headers().get("retry-after");
     let after = after.map(|value| seconds(value.as_bytes()));
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!((status, after, body.to_vec()), of_actix);
+    assert_eq!((status, body.to_vec()), of_actix);
+    // Time has passed in between.
+    assert_eq!(after.is_some(), after_of_actix.is_some());
+    assert!(after <= after_of_actix, "{after:?}, {after_of_actix:?}");
     (status, after, String::from_utf8(body.to_vec()).unwrap())
 }
 
@@ -335,5 +335,35 @@ async fn a_pause_is_over_when_a_client_is_told_to_come_again() {
             after >= left && after <= pause + Duration::from_secs(1),
             "{after:?} of {left:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_an_outgoing_request_is_answered_as_its_cause() {
+    type Call = CallError<io::Error>;
+    for error in [Error::SignedOut, Error::NoPartition, Error::Overloaded] {
+        let call = Call::Token(TokenError::Cache(error.clone()));
+        assert_eq!(call.status(), error.status());
+        assert_eq!(answered(call).await, answered(error).await);
+    }
+    let unreachable = Call::Call(io::Error::other("GET https://api.internal/ada: refused"));
+    for (error, status) in [
+        (Call::Token(TokenError::NoTokens), 500),
+        (Call::Token(TokenError::NotBearer), 502),
+        (unreachable, 502),
+    ] {
+        let text = error.to_string();
+        assert_eq!(error.status().as_u16(), status);
+        assert_eq!(answered(error).await, (status, None, text.clone()));
+        assert!(!text.contains("ada"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_pending_is_accepted_and_no_more() {
+    for (durability, status) in [(Durability::Stored, 204), (Durability::Pending, 202)] {
+        let request = actix_web::test::TestRequest::default().to_http_request();
+        assert_eq!(durability.respond_to(&request).status().as_u16(), status);
+        assert_eq!(durability.into_response().status().as_u16(), status);
     }
 }

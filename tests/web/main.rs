@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod actix;
+mod bff;
 mod cookie;
 mod errors;
 mod grant_clients;

@@ -453,6 +453,35 @@ mod reqwest_client {
     }
 
     #[tokio::test]
+    async fn its_errors_say_what_a_client_can_do() {
+        let (source, cache) = (Source::default(), memory());
+        let url = format!("http://127.0.0.1:{}/", common::free_port());
+        let client = client(layer(&source, &url));
+        let failed = async |tokens: Option<Tokens>| {
+            let request = client.get(&url);
+            let request = match tokens {
+                Some(tokens) => request.with_extension(tokens),
+                None => request,
+            };
+            CallError::from(request.send().await.unwrap_err())
+        };
+        let nobody = failed(None).await;
+        assert!(matches!(nobody, CallError::Token(TokenError::NoTokens)));
+        let unreachable = failed(Some(user(&cache, "u").await)).await;
+        assert!(matches!(unreachable, CallError::Call(_)), "{unreachable:?}");
+        let signed_out = async |_: Prior| Err::<TokenSet, BoxError>(Error::SignedOut.into());
+        let layer = BearerLayer::new("api", signed_out, only(&url)).unwrap();
+        let client = self::client(layer);
+        let request = client.get(&url).with_extension(cache.tokens(session("v")));
+        let ended = CallError::from(request.send().await.unwrap_err());
+        assert_eq!(ended.status(), StatusCode::UNAUTHORIZED);
+        // That of another middleware.
+        let other = anyhow::Error::from(std::io::Error::other("cut"));
+        let other = CallError::from(reqwest_middleware::Error::Middleware(other));
+        assert_eq!(other.status(), StatusCode::BAD_GATEWAY);
+    }
+
+    #[tokio::test]
     async fn a_body_that_streams_is_sent_once_and_its_token_replaced() {
         let (api, source, cache) = (Api::knowing(&["new-1"]), Source::default(), memory());
         let url = api.start().await;

@@ -1,5 +1,5 @@
-//! A back end for a front end: signs users in at any OpenID provider, keeps their tokens on the
-//! server, and calls an API with them. All that a browser gets is a session id.
+//! Signs users in at any OpenID provider, keeps their tokens on the server, and calls an API with
+//! them. All that a browser gets is a session id. `bff` has a page, and what protects it, too.
 //!
 //! ```sh
 //! export KEYS=$(openssl rand -base64 32) # which seal the tokens; the same for every instance

@@ -166,8 +166,9 @@ impl Drop for OidcProvider {
     }
 }
 
-/// The folder of the server and what it needs, under `target`. Installed once per content.
-fn installed() -> PathBuf {
+/// The folder of the server and what it needs, under `target`, and with it `playwright-core`, which drives browsers. Installed
+/// once per content.
+pub fn installed() -> PathBuf {
     let mut hasher = DefaultHasher::new();
     FILES.hash(&mut hasher);
     // target/debug/deps/login-… → target

@@ -16,8 +16,9 @@ use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 pub const PLAYGROUNDS: [&str; 2] = ["playground", "playground_actix"];
+pub const EXAMPLES: [&str; 4] = ["login", "key_rotation", "bff", "bff_actix"];
 
-/// Where cargo puts this program: one of the playgrounds, or the example `login` or `key_rotation`.
+/// Where cargo puts this program: one of the playgrounds, or an example of [`EXAMPLES`].
 /// Built once.
 pub fn binary(program: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -40,7 +41,8 @@ pub fn binary(program: &str) -> PathBuf {
         let (name, _) = name.rsplit_once('-').unwrap();
         let built = build
             .args(["build", "--quiet", "--bins"])
-            .args(["-p", "playground", "-p", "login", "-p", "key_rotation"])
+            .args(["-p", "playground"])
+            .args(EXAMPLES.map(|name| ["-p", name]).as_flattened())
             // With this test, which is built already, dependencies have the features that it has:
             // none is compiled a second time.
             .args(["-p", "tower-token-cache", "--test", &name.replace('_', "-")])
