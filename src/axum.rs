@@ -67,7 +67,10 @@ fn asking(mut response: Response, challenge: Option<HeaderValue>) -> Response {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let response = (self.status(), self.to_string()).into_response();
-        asking(delayed(response, self.retry_after()), self.www_authenticate())
+        asking(
+            delayed(response, self.retry_after()),
+            self.www_authenticate(),
+        )
     }
 }
 

@@ -132,7 +132,10 @@ async fn a_session_at_the_provider_that_no_logout_token_can_name_costs_no_login(
         (json!("a".repeat(1025)), 1),
     ] {
         let url = flow.begin(&tokens, "/").await.unwrap();
-        provider.answer([(200, signed_in_with(&param(&url, "nonce"), json!({"sid": sid})))]);
+        provider.answer([(
+            200,
+            signed_in_with(&param(&url, "nonce"), json!({"sid": sid})),
+        )]);
         let sign_in = flow.end(&tokens, back(&url)).await.unwrap().sign_in("api");
         assert!(sign_in.links.iter().all(Result::is_ok), "{sid}");
         assert_eq!(sign_in.links.len(), links, "{sid}");

@@ -104,11 +104,11 @@ pub use self::redis::{RedisCredentials, RedisStore, RedisStoreBuilder};
 pub(crate) use self::row::{ROW_OVERHEAD, Row};
 #[cfg(feature = "cookie")]
 pub(crate) use self::slots::{Pinned, Slots, Snapshot};
-#[cfg(all(feature = "seal", any(feature = "postgres", feature = "mysql")))]
-pub use self::sql::SqlKeys;
 #[cfg(all(feature = "mysql", feature = "__tests"))]
 #[doc(hidden)]
 pub use self::sql::Numbers;
+#[cfg(all(feature = "seal", any(feature = "postgres", feature = "mysql")))]
+pub use self::sql::SqlKeys;
 #[cfg(feature = "mysql")]
 pub use self::sql::{MySql, MySqlStore};
 #[cfg(feature = "postgres")]

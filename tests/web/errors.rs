@@ -14,8 +14,8 @@ use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType as Code, BasicReq
 use oauth2::{HttpClientError, RequestTokenError};
 use tower_token_cache::outgoing::{CallError, TokenError};
 use tower_token_cache::{
-    BoxError, Challenge, Durability, Error, MemoryStore, PartitionKey, Prior, ProviderError, StoreError,
-    StoreErrorKind, TokenCache, TokenSet, Tokens,
+    BoxError, Challenge, Durability, Error, MemoryStore, PartitionKey, Prior, ProviderError,
+    StoreError, StoreErrorKind, TokenCache, TokenSet, Tokens,
 };
 
 #[derive(Debug, thiserror::Error)]
