@@ -132,6 +132,9 @@ pub struct Report {
     pub without_tokens: u64,
     /// Strings that are no record of such a session.
     pub foreign: u64,
+    /// Those that the cache does not take: too large, with a name that no token can have, or signed out just then. A line in
+    /// the log says why.
+    pub refused: u64,
 }
 
 /// How records are written.
@@ -177,11 +180,12 @@ impl Import {
     }
 
     /// Reads all sessions, and writes the tokens that `find` finds in them where the partition has nothing. A session that is
-    /// found twice is imported once.
+    /// found twice is imported once. One that cannot be imported is counted, and holds up none of the others. It looks before it
+    /// writes: tokens of a sign-in that another instance stores in between are replaced where they have the same name.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when either store fails, and that of a token that the cache does not take. What was imported
-    /// before stays; run it again.
+    /// [`Error::Unavailable`] when either store fails, [`Error::Overloaded`] and [`Error::ShutDown`] of the cache. What was
+    /// imported before stays; run it again.
     pub async fn into_cache(
         self,
         cache: &TokenCache,
@@ -208,9 +212,15 @@ impl Import {
                 };
                 match find(&session) {
                     None => report.without_tokens += 1,
-                    Some(found) => match write(cache, found).await? {
-                        true => report.imported += 1,
-                        false => report.present += 1,
+                    Some(found) => match write(cache, found).await {
+                        Ok(true) => report.imported += 1,
+                        Ok(false) => report.present += 1,
+                        Err(error) if is_of_one(&error) => {
+                            report.refused += 1;
+                            let error = &error as &dyn std::error::Error;
+                            tracing::warn!(error, "a session cannot be imported");
+                        }
+                        Err(error) => return Err(error),
                     },
                 }
             }
@@ -218,6 +228,14 @@ impl Import {
         }
         Ok(report)
     }
+}
+
+/// Whether other sessions may fare better.
+fn is_of_one(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::TooLarge { .. } | Error::InvalidKey(_) | Error::SignedOut
+    )
 }
 
 /// Whether the partition had nothing.

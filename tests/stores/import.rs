@@ -121,6 +121,24 @@ async fn sessions_of_actix_session_are_found_behind_their_prefix() {
     assert_eq!(value(&cache, "key-other").await, None);
 }
 
+/// One session that cannot be imported keeps none of the others out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_the_cache_does_not_take_is_counted() {
+    let server = RedisServer::start();
+    let redis = RedisStore::connect(server.url()).await.unwrap();
+    let cache = cache(MemoryStore::new());
+    let large = "x".repeat(2 << 20);
+    put_tower_session(&server, json!({"user": "bob", "tokens": tokens_of(&large)}));
+    put_tower_session(&server, json!({"user": "", "tokens": tokens_of("cyd")}));
+    for user in ["ada", "dan", "eve"] {
+        put_tower_session(&server, json!({"user": user, "tokens": tokens_of(user)}));
+    }
+    let import = Import::tower_sessions(&redis).into_cache(&cache, find);
+    let done = import.await.unwrap();
+    assert_eq!((done.imported, done.refused), (3, 2));
+    assert_eq!(cache.sessions_of("eve").await.unwrap().len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_that_is_not_stored_is_an_error() {
     let server = RedisServer::start();

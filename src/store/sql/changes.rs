@@ -6,7 +6,6 @@ use super::handle::SqlStore;
 use super::operations::Attempts;
 use super::plan::{Plan, Write};
 use crate::error::{StoreError, StoreErrorKind};
-use crate::patience::answered;
 use crate::store::partition::Partition;
 use crate::store::{Commit, Origin, Outcome, PartitionId};
 use crate::time::Timestamp;
@@ -144,7 +143,7 @@ impl<D: Dialect> SqlStore<D> {
         act: &(impl Fn(&mut [Option<Partition>], Timestamp) -> R + Send + Sync),
     ) -> sqlx::Result<(R, Vec<bool>)> {
         let (now, found) = self.dialect.read(connection, ids, Depth::Heads).await?;
-        answered();
+        self.dialect.pool().answered();
         let mut partitions: Vec<_> = found.iter().map(|it| it.partition.clone()).collect();
         let result = act(&mut partitions, now);
         let mut plan = Plan::new(together, now);

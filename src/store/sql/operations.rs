@@ -11,7 +11,7 @@ use super::found::{Depth, Found};
 use super::handle::SqlStore;
 use super::pool::Place;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::patience::{answered, in_a_task};
+use crate::patience::in_a_task;
 use crate::store::PartitionId;
 use crate::store::retries::Retries;
 use crate::time::Timestamp;
@@ -121,7 +121,7 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<Option<R>, StoreError> {
         let error = match answer {
             Ok(answer) => {
-                answered();
+                self.dialect.pool().answered();
                 taken.give_back();
                 return Ok(Some(answer));
             }
@@ -145,10 +145,10 @@ impl<D: Dialect> SqlStore<D> {
     pub(super) async fn connect(&self) -> Result<D::Connection, StoreError> {
         let connects = async {
             let mut connection = self.dialect.connect().await?;
-            answered();
+            self.dialect.pool().answered();
             let prepared = self.dialect.prepare(&mut connection, self.response_timeout);
             prepared.await?;
-            answered();
+            self.dialect.pool().answered();
             Ok(connection)
         };
         let connected = match timeout(self.response_timeout, connects).await {

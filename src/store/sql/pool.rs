@@ -1,12 +1,16 @@
 //! The connections to one database.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
+
+use crate::patience::answered;
+use crate::race::{Either, race};
 
 /// A connection is replaced after so long, so that a new password, another address or another server is found.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
@@ -16,6 +20,8 @@ const LIFETIME: Duration = Duration::from_secs(30 * 60);
 pub struct Pool<C> {
     idle: Arc<Idle<C>>,
     places: Arc<Semaphore>,
+    /// Told with each answer of the server.
+    answers: watch::Sender<()>,
 }
 
 type Idle<C> = Mutex<Vec<(C, Instant)>>;
@@ -31,16 +37,30 @@ impl<C> Pool<C> {
         Self {
             idle: Arc::default(),
             places: Arc::new(Semaphore::new(size)),
+            answers: watch::Sender::new(()),
         }
     }
 
-    /// Waits for a place. The pool is never closed.
+    /// Waits for a place. The pool is never closed. As long as the server answers others, it is not silent to who waits.
     pub(super) async fn place(&self) -> Option<Place<C>> {
-        let permit = self.places.clone().acquire_owned().await.ok()?;
+        let mut answers = self.answers.subscribe();
+        let mut permit = pin!(self.places.clone().acquire_owned());
+        let permit = loop {
+            match race(permit.as_mut(), answers.changed()).await {
+                Either::First(permit) => break permit.ok()?,
+                Either::Second(_) => answered(),
+            }
+        };
         Some(Place {
             idle: self.idle.clone(),
             _permit: permit,
         })
+    }
+
+    /// The server has answered: its limit begins anew, for this operation and for those that wait for a place.
+    pub(super) fn answered(&self) {
+        answered();
+        self.answers.send_replace(());
     }
 
     /// Closes all that is idle: the server was started anew, or is another.

@@ -8,10 +8,11 @@ use common::feed::Listener;
 use common::postgres::PostgresServer;
 use common::proxy::Proxy;
 use common::store::load_one;
-use common::support::{access, cache, session, token};
+use common::support::{access, builder, cache, session, token};
 use common::{assert_stored, eventually};
+use futures_util::future::join_all;
 use tower_token_cache::{
-    Durability, PostgresStore, Secret, StoreError, StoreErrorKind, TokenStore,
+    Durability, PostgresStore, Secret, StoreError, StoreErrorKind, Timeouts, TokenStore,
 };
 
 use super::server::{PATIENCE, Server, on_both, partition, reasons};
@@ -71,6 +72,32 @@ async fn a_password_source_that_panics_is_asked_again() {
     panics.store(false, Ordering::Relaxed);
     assert!(listener.until_now().await.everything);
     load_one(&store, &partition("a")).await.unwrap();
+}
+
+/// Each of them does, and takes longer in all than an attempt may: only a server that answers nobody is late.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_connection_waits_as_long_as_the_server_answers() {
+    let server = PostgresServer::shared();
+    let (_, prefix) = Server::store(&*server, PATIENCE).await;
+    let (proxy, url) = Proxy::before(&server.url()).await;
+    let narrow = PostgresStore::builder(url)
+        .table_prefix(&prefix)
+        .connections(1);
+    let store = narrow.response_timeout(PATIENCE).build().unwrap();
+    let timeouts = Timeouts::new().operation(PATIENCE);
+    let cache = builder(store).timeouts(timeouts).build().unwrap();
+    let handles = (0..8).map(|number| cache.tokens(session(&format!("user {number}"))));
+    let handles: Vec<_> = handles.collect();
+    for tokens in &handles {
+        tokens.insert("graph", token("t")).await.unwrap();
+        assert_stored(tokens.commit().await.unwrap());
+    }
+    let errors = cache.stats().l2_errors;
+    proxy.delay(60);
+    for done in join_all(handles.iter().map(|tokens| tokens.sign_out())).await {
+        assert_stored(done.unwrap());
+    }
+    assert_eq!(cache.stats().l2_errors, errors);
 }
 
 /// By an instance that writes, and one that has nothing in memory and no connection.
