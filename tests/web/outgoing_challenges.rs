@@ -244,33 +244,32 @@ async fn a_login_is_demanded_of_the_user_and_nothing_is_thrown_away() {
     );
 }
 
+/// As another request does that was challenged for the same token, and was faster.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_has_signed_in_meanwhile_is_not_asked_again() {
-    let cache = cache(MemoryStore::new());
-    let tokens = user(&cache).await;
-    let (beside, runtime) = (tokens.clone(), tokio::runtime::Handle::current());
-    let api = Api::new(move |token| match token {
-        "old" => {
-            // Another tab is faster.
-            let beside = beside.clone();
-            let (sender, done) = std::sync::mpsc::channel();
-            runtime.spawn(async move {
-                beside
-                    .insert("api", common::support::token("strong"))
-                    .await
-                    .unwrap();
-                sender.send(()).unwrap();
-            });
-            tokio::task::block_in_place(|| done.recv().unwrap());
-            (401, MFA)
-        }
-        _ => (200, ""),
-    });
-    let (url, asked) = (api.start().await, Asked::default());
-    let layer = layer(&url, &asked, None);
-    assert_eq!(call(&layer, &url, &tokens).await.unwrap(), 200);
-    assert_eq!(api.seen(), ["old", "strong"]);
-    assert!(asked.get().is_empty());
+async fn where_there_is_another_token_meanwhile_nothing_is_asked_for() {
+    for challenge in [MFA, CLAIMS] {
+        let cache = cache(MemoryStore::new());
+        let tokens = user(&cache).await;
+        let (beside, runtime) = (tokens.clone(), tokio::runtime::Handle::current());
+        let api = Api::new(move |known| match known {
+            "old" => {
+                let beside = beside.clone();
+                let (sender, done) = std::sync::mpsc::channel();
+                runtime.spawn(async move {
+                    beside.insert("api", token("strong")).await.unwrap();
+                    sender.send(()).unwrap();
+                });
+                tokio::task::block_in_place(|| done.recv().unwrap());
+                (401, challenge)
+            }
+            _ => (200, ""),
+        });
+        let (url, asked) = (api.start().await, Asked::default());
+        let layer = layer(&url, &asked, None);
+        assert_eq!(call(&layer, &url, &tokens).await.unwrap(), 200);
+        assert_eq!(api.seen(), ["old", "strong"], "{challenge}");
+        assert!(asked.get().is_empty(), "{challenge}");
+    }
 }
 
 /// What a provider refuses to a demand is no word about the refresh token.
