@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use common::support::{access, assert_stored, builder, eventually, hears, session, token};
-use tower_token_cache::{Durability, Error, L1, TokenCache, Tokens};
+use common::support::{access, builder, eventually, hears, session, token};
+use tower_token_cache::{Builder, Durability, Error, L1, Timeouts, TokenCache, Tokens};
 
 use self::home::Home;
 
@@ -50,10 +50,15 @@ on_each_store! {
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// An instance that waits for a busy machine.
 async fn instance(home: &impl Home) -> TokenCache {
+    let timeouts = Timeouts::new().attempt(5 * SECOND).operation(10 * SECOND);
+    ready(builder(home.store().await).timeouts(timeouts)).await
+}
+
+async fn ready(builder: Builder) -> TokenCache {
     // What a store without a feed needs to be as up to date as the others.
-    let l1 = L1::new().max_staleness(SECOND);
-    let cache = builder(home.store().await).l1(l1).build().unwrap();
+    let cache = builder.l1(L1::new().max_staleness(SECOND)).build().unwrap();
     follows(&cache).await;
     cache
 }
@@ -71,7 +76,10 @@ async fn follows(cache: &TokenCache) {
 
 async fn put(tokens: &Tokens, key: &str, text: &str) {
     tokens.insert(key, token(text)).await.unwrap();
-    assert_stored(tokens.commit().await.unwrap());
+    eventually("it is stored", async || {
+        tokens.commit().await.unwrap() == Durability::Stored
+    })
+    .await;
 }
 
 /// What an instance that has nothing in memory finds.

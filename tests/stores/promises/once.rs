@@ -5,12 +5,12 @@ use std::sync::Arc;
 use common::issuer::Issuer;
 use common::playground::{PLAYGROUNDS, Playground};
 use common::provider::{CLIENT_ID, CLIENT_SECRET, Provider};
-use common::support::{assert_stored, builder, session};
+use common::support::{assert_stored, session};
 use futures_util::future::join_all;
 use tower_token_cache::{Error, Timestamp, Token, TokenSet, Tokens};
 
 use super::home::Home;
-use super::{SECOND, instances};
+use super::{SECOND, instance, instances};
 
 /// Keeps a token that has expired, and the refresh token `r0`.
 pub(super) async fn keep_expired(tokens: &Tokens) {
@@ -42,8 +42,11 @@ pub(super) async fn a_refresh_happens_once<H: Home>() {
             assert_eq!(token, "a1");
         }
         assert_eq!((issuer.calls(), issuer.reuses()), (1, 0));
-        let fresh = builder(home.store().await).build().unwrap();
-        let kept = fresh.tokens(session(&sid)).refresh_token().await;
+        let kept = instance(&home)
+            .await
+            .tokens(session(&sid))
+            .refresh_token()
+            .await;
         assert_eq!(kept.unwrap().hit().unwrap().expose(), "r1");
     }
 }

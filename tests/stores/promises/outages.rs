@@ -6,14 +6,16 @@ use common::support::{access, builder, drained, eventually, hears, session, toke
 use tower_token_cache::Durability;
 
 use super::home::{Durable, Home};
-use super::{finds, follows, instances, put, stored};
+use super::{finds, follows, put, ready, stored};
 
 /// The operation timeout, and some room for a busy machine.
 const NOBODY_WAITS_LONGER: Duration = Duration::from_millis(1500);
 
 pub(super) async fn an_outage_is_survived<H: Home>() {
     let mut home = H::alone().await;
-    let [one, other] = instances(&home).await;
+    // With the timeouts of an application.
+    let one = ready(builder(home.store().await)).await;
+    let other = ready(builder(home.store().await)).await;
     for sid in ["known", "left"] {
         put(&one.tokens(session(sid)), "graph", "t").await;
         finds(&other, sid, "graph", Some("t")).await;
