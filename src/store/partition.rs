@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+use super::Origin;
 use super::raise::Keep;
 use super::record::{Admission, Record};
 use super::{Cleared, Commit, CommitId, EntryId, Loaded, Outcome, Raise, Remaining, StoredEntry};
@@ -112,6 +114,23 @@ impl Partition {
         }
         partition.record = record;
         cleared
+    }
+
+    /// Signs `source` out, and applies the commit to `target`: both or neither.
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+    pub(super) fn relocate(
+        source: &mut Option<Self>,
+        target: &mut Option<Self>,
+        from: &Origin,
+        commit: &Commit,
+        now: Timestamp,
+    ) -> Outcome {
+        let unmoved = from.unmoved(source.as_ref().map(|it| &it.record), now);
+        let outcome = Self::commit(target, commit, unmoved, now);
+        if let Outcome::Committed { .. } = outcome {
+            Self::clear(source, Some(from.generation), commit.id, now);
+        }
+        outcome
     }
 
     /// Raises the generation of an epoch; the one now in force.

@@ -8,13 +8,11 @@ mod builder;
 mod changes;
 mod dialect;
 mod failure;
-mod found;
 mod handle;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod operations;
 mod plan;
-mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod sweep;
@@ -25,13 +23,13 @@ use std::time::Duration;
 
 pub use self::builder::SqlStoreBuilder;
 use self::dialect::Dialect;
-use self::found::{Depth, Found};
 pub use self::handle::SqlStore;
 #[cfg(feature = "mysql")]
 pub use self::mysql::{MySql, MySqlStore};
 use self::operations::Attempts;
 #[cfg(feature = "postgres")]
 pub use self::postgres::{Postgres, PostgresStore};
+use super::found::{Depth, Found};
 use super::partition::Partition;
 use super::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,

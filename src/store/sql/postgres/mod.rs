@@ -1,5 +1,7 @@
 //! PostgreSQL.
 
+#[cfg(feature = "__tests")]
+mod bench;
 mod feed;
 mod leases;
 mod statements;
@@ -18,13 +20,13 @@ use super::builder::SqlStoreBuilder;
 use super::builder::{Credentials, Settings, password};
 use super::dialect::{Dialect, check_version};
 use super::failure::{Verdict, unfit};
-use super::found::{Depth, Found};
 use super::handle::SqlStore;
 use super::plan::Plan;
-use super::pool::Pool;
 use super::url;
 use crate::error::{ConfigError, StoreErrorKind};
 use crate::store::columns::Columns;
+use crate::store::found::{Depth, Found};
+use crate::store::pool::Pool;
 use crate::store::{Feed, Lease, LeaseState, PartitionId};
 use crate::time::Timestamp;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use sqlx::AssertSqlSafe;
 
+use crate::store::found::Depth;
 use crate::store::sql::dialect::VERSION;
-use crate::store::sql::found::Depth;
 use crate::store::sql::tables::Tables;
 
 /// Milliseconds since the epoch, by the server's clock.

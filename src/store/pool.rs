@@ -1,4 +1,8 @@
 //! The connections to one database.
+#![cfg_attr(
+    not(any(feature = "postgres", feature = "mysql")),
+    allow(unreachable_pub)
+)]
 
 use std::fmt;
 use std::time::Duration;
