@@ -234,11 +234,15 @@ impl Statements {
 
     /// Settings of the session, whether it is a standby, whether there are tables, and which server it is: since when
     /// it runs.
+    ///
+    /// The plan of a prepared statement is made for the tables as they are then. In the first minute they are small, and
+    /// read whole; that plan would stay while they grow, until the server has counted their rows.
     pub(super) fn prepare(&self) -> &'static str {
         "SELECT pg_is_in_recovery(), to_regclass($2) IS NOT NULL, \
          (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint \
          FROM (SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false), \
-         set_config('default_transaction_isolation', 'read committed', false)) AS settings"
+         set_config('default_transaction_isolation', 'read committed', false), \
+         set_config('enable_seqscan', 'off', false)) AS settings"
     }
 
     pub(super) fn version(&self) -> AssertSqlSafe<Arc<str>> {
