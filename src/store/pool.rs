@@ -45,6 +45,7 @@ impl<C> Pool<C> {
     }
 
     /// Closes all that is idle: the server was started anew, or is another.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(super) fn clear(&self) {
         let idle = std::mem::take(&mut *self.idle.lock());
         drop(idle);
