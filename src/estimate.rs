@@ -14,13 +14,14 @@ const APP_TOKEN: u64 = 3072;
 /// tenant of an application that acts for itself, a token of 3 KiB for each resource. Opaque tokens are much smaller, and
 /// tokens with many groups or roles are larger: multiply.
 ///
-/// | 10,000 users with | tokens | `l1` | `redis` | `sqlite` | `memcached` |
-/// |---|---|---|---|---|---|
-/// | 1 resource | 82 MB | 96 MB | 107 MB | 125 MB | 86 MB |
-/// | 3 resources | 164 MB | 184 MB | 208 MB | 207 MB | 170 MB |
+/// | 10,000 users with | tokens | `l1` | `redis` | `postgres` | `mysql` | `sqlite` | `memcached` |
+/// |---|---|---|---|---|---|---|---|
+/// | 1 resource | 82 MB | 96 MB | 107 MB | 121 MB | 223 MB | 125 MB | 86 MB |
+/// | 3 resources | 164 MB | 184 MB | 208 MB | 236 MB | 385 MB | 207 MB | 170 MB |
 ///
 /// Not counted is what a store needs to work: the append-only file of Redis (up to three times the data until it is
-/// rewritten, and in the worst case as much memory again while it is), the write-ahead log of SQLite, replicas.
+/// rewritten, and in the worst case as much memory again while it is), the write-ahead logs of SQL databases, rows of PostgreSQL
+/// that were replaced and wait for `VACUUM` (three times the data after two changes of each user), replicas.
 /// Signed-out sessions take some 400 bytes for a day.
 ///
 /// ```
@@ -40,6 +41,12 @@ pub struct Estimate {
     pub l1: u64,
     /// Memory of Redis, or of all masters of a cluster together.
     pub redis: u64,
+    /// Tables and indexes of a `PostgresStore`, of users who have signed in and not yet changed. A page has room for
+    /// three parts of values, of 2 KB each, and for little else.
+    pub postgres: u64,
+    /// Tables and indexes of a `MySqlStore`, with InnoDB's pages of 16 KiB. Users come in no order, so that the pages
+    /// are half full.
+    pub mysql: u64,
     /// The file of a `SqliteStore`: a page of 4 KiB for each token.
     pub sqlite: u64,
     /// Items of Memcached. Its slabs take up to a quarter more.
@@ -72,6 +79,8 @@ impl Estimate {
             tokens: partitions.saturating_mul(tokens),
             l1: partitions.saturating_mul(size(entries, tokens, [600, 300, 100])),
             redis: partitions.saturating_mul(size(entries, tokens, [500, 150, 120])),
+            postgres: partitions.saturating_mul(size(entries, tokens, [400, 300, 133])),
+            mysql: partitions.saturating_mul(size(entries, tokens, [6000, 300, 190])),
             sqlite: partitions.saturating_mul(size(entries, tokens, [250, 4096, 0])),
             memcached: partitions.saturating_mul(size(entries, tokens, [250, 80, 100])),
         }

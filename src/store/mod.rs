@@ -57,6 +57,8 @@ mod commit;
 pub mod conformance;
 mod erased;
 mod feed;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod found;
 mod id;
 mod loaded;
 #[cfg(feature = "memcached")]
@@ -66,6 +68,8 @@ mod migrating;
 mod movable;
 mod names;
 mod partition;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod pool;
 mod raise;
 mod record;
 #[cfg(feature = "redis")]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+use super::Origin;
 use super::raise::Keep;
 use super::record::{Admission, Record};
 use super::{Cleared, Commit, CommitId, EntryId, Loaded, Outcome, Raise, Remaining, StoredEntry};
@@ -114,6 +116,23 @@ impl Partition {
         cleared
     }
 
+    /// Signs `source` out, and applies the commit to `target`: both or neither.
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+    pub(super) fn relocate(
+        source: &mut Option<Self>,
+        target: &mut Option<Self>,
+        from: &Origin,
+        commit: &Commit,
+        now: Timestamp,
+    ) -> Outcome {
+        let unmoved = from.unmoved(source.as_ref().map(|it| &it.record), now);
+        let outcome = Self::commit(target, commit, unmoved, now);
+        if let Outcome::Committed { .. } = outcome {
+            Self::clear(source, Some(from.generation), commit.id, now);
+        }
+        outcome
+    }
+
     /// Raises the generation of an epoch; the one now in force.
     pub(super) fn raise(
         stored: &mut Option<Self>,
@@ -166,7 +185,7 @@ impl Partition {
     }
 
     /// One of which nothing is left: what a row says that is not deleted, but over.
-    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
     pub(super) fn removed() -> Self {
         let record = Record {
             end: Some(Timestamp::default()),

@@ -1,7 +1,9 @@
 //! `SqliteStore`: an L2 in one file, for one machine.
 
-mod changes;
+#[cfg(feature = "__tests")]
+mod bench;
 mod code;
+mod connections;
 mod feed;
 #[cfg(feature = "seal")]
 mod keys;
@@ -19,14 +21,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sqlx::{ConnectOptions, Connection, SqlitePool};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 
 use self::code::store_error;
+use self::connections::{BUSY, Connections};
 #[cfg(feature = "seal")]
 pub use self::keys::SqliteKeys;
 use self::schema::DatabaseFile;
 use self::scrub::Scrubber;
+use super::found::{Depth, Found};
+use super::partition::Partition;
 use super::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,
     Raise, Remaining, Revision, TokenStore,
@@ -34,12 +39,8 @@ use super::{
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 use crate::time::{Clock, Timestamp};
 
-/// How long an operation waits for a lock that another process holds. The engine stops waiting
-/// earlier; this bound is for direct callers.
-const BUSY: Duration = Duration::from_secs(5);
-
 /// Connections that read. Reads are short and mostly served from the page cache.
-const READERS: u32 = 4;
+const READERS: usize = 4;
 
 /// How often what has expired is freed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -68,8 +69,9 @@ const SWEEP_LIMIT: u32 = 100;
 #[derive(Clone)]
 pub struct SqliteStore {
     file: Arc<DatabaseFile>,
-    writer: SqlitePool,
-    readers: SqlitePool,
+    /// One: SQLite has one writer at a time.
+    writer: Arc<Connections>,
+    readers: Arc<Connections>,
     scrubber: Arc<Scrubber>,
     clock: Clock,
     swept_at: Arc<AtomicU64>,
@@ -100,9 +102,9 @@ impl SqliteStore {
         let scrubber = options.clone().busy_timeout(scrub::PATIENCE);
         Ok(Self {
             file: Arc::new(file),
-            writer: pool(1, options).await?,
-            readers: pool(READERS, readers).await?,
-            scrubber: Arc::new(Scrubber::new(pool(1, scrubber).await?)),
+            writer: Arc::new(connections(1, options).await?),
+            readers: Arc::new(connections(READERS, readers).await?),
+            scrubber: Arc::new(Scrubber::new(connections(1, scrubber).await?)),
             clock: Clock::system(),
             swept_at: Arc::default(),
         })
@@ -136,8 +138,9 @@ impl SqliteStore {
 
     async fn sweep_once(&self, now: Timestamp) -> sqlx::Result<bool> {
         let mut transaction = self.begin().await?;
-        let full = rows::sweep(&mut transaction, now, SWEEP_LIMIT).await?;
-        let freed = leases::sweep(&mut transaction, self.clock.uptime(), SWEEP_LIMIT).await?;
+        let full = rows::sweep(transaction.connection(), now, SWEEP_LIMIT).await?;
+        let uptime = self.clock.uptime();
+        let freed = leases::sweep(transaction.connection(), uptime, SWEEP_LIMIT).await?;
         transaction.commit().await?;
         // Of tokens that were replaced, too.
         self.scrubber.scrub().await;
@@ -145,62 +148,46 @@ impl SqliteStore {
     }
 }
 
-async fn pool(size: u32, options: SqliteConnectOptions) -> Result<SqlitePool, ConfigError> {
-    SqlitePoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(BUSY)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        // After an error on which SQLite itself rolls back (a full disk), sqlx takes the
-        // transaction for open for ever: such a connection is replaced.
-        .before_acquire(|connection, _| {
-            let reusable = !connection.is_in_transaction();
-            Box::pin(async move { Ok(reusable) })
-        })
-        .connect_with(options)
-        .await
-        .map_err(schema::not_opened)
+async fn connections(
+    size: usize,
+    options: SqliteConnectOptions,
+) -> Result<Connections, ConfigError> {
+    let opened = Connections::open(size, options).await;
+    opened.map_err(schema::not_opened)
 }
 
 impl TokenStore for SqliteStore {
     fn identity(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        let options = self.writer.connect_options();
-        options.get_filename().hash(&mut hasher);
+        self.file.path().hash(&mut hasher);
         hasher.finish()
     }
 
     async fn load(&self, group: &[PartitionId]) -> Vec<Result<Loaded, StoreError>> {
-        let mut connection = match self.reader().await {
-            Ok(connection) => connection,
-            Err(error) => return vec![Err(store_error(error)); group.len()],
-        };
-        let now = self.clock.now();
-        let mut answers = Vec::with_capacity(group.len());
-        for id in group {
-            let loaded = rows::load(&mut connection, id, now).await;
-            answers.push(loaded.map_err(store_error));
-        }
-        answers
+        self.read_group(group, Depth::Values, Found::loaded).await
     }
 
     async fn revisions(&self, group: &[PartitionId]) -> Vec<Result<Revision, StoreError>> {
-        match self.read_revisions(group).await {
-            Ok(answers) => answers.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(store_error(error)); group.len()],
-        }
+        let revision = |found: &Found, _| found.revision();
+        self.read_group(group, Depth::Record, revision).await
     }
 
     async fn commit(&self, group: &[Commit]) -> Vec<Result<Outcome, StoreError>> {
-        self.commit_group(group).await
+        let ids: Vec<_> = group.iter().map(|commit| &commit.partition).collect();
+        let commit =
+            |at: usize, stored: &mut _, now| Partition::commit(stored, &group[at], true, now);
+        let answers = self.change_group(&ids, commit).await;
+        self.sweep(self.clock.now()).await;
+        answers
     }
 
     async fn touch(&self, group: &[PartitionId]) -> Vec<Result<Remaining, StoreError>> {
-        match self.touch_together(group).await {
-            Ok(answers) => answers.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(store_error(error)); group.len()],
-        }
+        let ids: Vec<_> = group.iter().collect();
+        let touch = |_: usize, stored: &mut Option<Partition>, now| {
+            let touched = stored.as_mut().and_then(|partition| partition.touch(now));
+            touched.unwrap_or_default()
+        };
+        self.change_group(&ids, touch).await
     }
 
     async fn clear(
@@ -219,7 +206,8 @@ impl TokenStore for SqliteStore {
         raise: Raise,
         keep: Option<Duration>,
     ) -> Result<u64, StoreError> {
-        let raised = self.raise_one(partition, raise, keep).await;
+        let raise = |stored: &mut _, now| Partition::raise(stored, raise, keep, now);
+        let raised = self.change_one(partition, raise).await;
         raised.map_err(store_error)
     }
 

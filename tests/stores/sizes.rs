@@ -1,11 +1,13 @@
 //! What users take in L1 and in each store, beside what `Estimate` says.
 
+use common::mariadb::MariaDbServer;
 use common::memcached::MemcachedServer;
+use common::postgres::PostgresServer;
 use common::redis::RedisServer;
 use common::support::{cache, session};
 use tower_token_cache::{
-    Estimate, MemcachedStore, MemoryStore, RedisStore, SqliteStore, Token, TokenCache, TokenSet,
-    TokenStore,
+    Estimate, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, SqliteStore,
+    Token, TokenCache, TokenSet, TokenStore,
 };
 
 /// Enough for what a store has of its own not to count.
@@ -68,6 +70,24 @@ async fn estimates_are_what_is_measured() {
         let store = RedisStore::connect(server.url()).await.unwrap();
         drop(fill(store, resources).await);
         is_about("Redis", resources, used() - before, estimate.redis);
+
+        let server = PostgresServer::start();
+        let store = PostgresStore::builder(server.url()).build().unwrap();
+        store.migrate().await.unwrap();
+        drop(fill(store, resources).await);
+        let sizes = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class \
+                     WHERE relname IN ('token_cache_partitions', 'token_cache_entries')";
+        let bytes = server.query(sizes).concat().parse().unwrap();
+        is_about("PostgreSQL", resources, bytes, estimate.postgres);
+
+        let server = MariaDbServer::start();
+        let store = MySqlStore::builder(server.url()).build().unwrap();
+        store.migrate().await.unwrap();
+        drop(fill(store, resources).await);
+        let sizes = "SELECT SUM(FILE_SIZE) FROM information_schema.INNODB_SYS_TABLESPACES \
+                     WHERE NAME IN ('tokens/token_cache_partitions', 'tokens/token_cache_entries')";
+        let bytes = server.query_as_root(sizes).concat().parse().unwrap();
+        is_about("MariaDB", resources, bytes, estimate.mysql);
 
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.db");

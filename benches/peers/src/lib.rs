@@ -5,4 +5,5 @@ pub mod delay;
 pub mod process;
 pub mod redis;
 pub mod report;
+pub mod servers;
 pub mod users;

@@ -1,11 +1,11 @@
 //! Changes: read, apply the contract, write where nothing has changed meanwhile, or begin again.
 
 use super::dialect::Dialect;
-use super::found::Depth;
 use super::handle::SqlStore;
 use super::operations::Attempts;
 use super::plan::{Plan, Write};
 use crate::error::{StoreError, StoreErrorKind};
+use crate::store::found::Depth;
 use crate::store::partition::Partition;
 use crate::store::{Commit, Origin, Outcome, PartitionId};
 use crate::time::Timestamp;
@@ -96,12 +96,7 @@ impl<D: Dialect> SqlStore<D> {
             let [source, target] = partitions else {
                 return None;
             };
-            let unmoved = from.unmoved(source.as_ref().map(|it| &it.record), now);
-            let outcome = Partition::commit(target, commit, unmoved, now);
-            if let Outcome::Committed { .. } = outcome {
-                Partition::clear(source, Some(from.generation), commit.id, now);
-            }
-            Some(outcome)
+            Some(Partition::relocate(source, target, from, commit, now))
         };
         let mut attempts = Attempts::new();
         loop {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use sqlx::Connection;
 
 use super::failure::{Verdict, unfit};
-use super::found::{Depth, Found};
 use super::handle::SqlStore;
 use super::plan::Plan;
-use super::pool::Pool;
 #[cfg(feature = "seal")]
 use crate::seal::KeyRecord;
+use crate::store::found::{Depth, Found};
+use crate::store::pool::Pool;
 use crate::store::{Feed, Lease, LeaseState, PartitionId};
 use crate::time::Timestamp;
 

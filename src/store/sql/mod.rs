@@ -8,7 +8,6 @@ mod builder;
 mod changes;
 mod dialect;
 mod failure;
-mod found;
 mod handle;
 #[cfg(feature = "seal")]
 mod keys;
@@ -17,7 +16,6 @@ mod movable;
 mod mysql;
 mod operations;
 mod plan;
-mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod sweep;
@@ -28,7 +26,6 @@ use std::time::Duration;
 
 pub use self::builder::SqlStoreBuilder;
 use self::dialect::Dialect;
-use self::found::{Depth, Found};
 pub use self::handle::SqlStore;
 #[cfg(feature = "seal")]
 pub use self::keys::SqlKeys;
@@ -39,6 +36,7 @@ pub use self::mysql::{MySql, MySqlStore};
 use self::operations::Attempts;
 #[cfg(feature = "postgres")]
 pub use self::postgres::{Postgres, PostgresStore};
+use super::found::{Depth, Found};
 use super::partition::Partition;
 use super::{
     Cleared, Commit, CommitId, Feed, Lease, LeaseState, Loaded, Origin, Outcome, PartitionId,

@@ -1,10 +1,10 @@
 //! Partitions that are moved to another store, or from one.
 
 use super::dialect::{Dialect, PAGE};
-use super::found::Depth;
 use super::handle::SqlStore;
 use super::operations::Attempts;
 use crate::error::StoreError;
+use crate::store::found::Depth;
 use crate::store::partition::Partition;
 use crate::store::{CommitId, Listed, Listing, Movable, Origin, PartitionId, Portable};
 

@@ -7,12 +7,12 @@ use tokio::time::{Instant, timeout};
 
 use super::dialect::Dialect;
 use super::failure::{Verdict, store_error, verdict};
-use super::found::{Depth, Found};
 use super::handle::SqlStore;
-use super::pool::Place;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::patience::in_a_task;
 use crate::store::PartitionId;
+use crate::store::found::{Depth, Found};
+use crate::store::pool::Place;
 use crate::store::retries::Retries;
 use crate::time::Timestamp;
 

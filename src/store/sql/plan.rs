@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::found::Found;
 use crate::random;
 use crate::store::EntryId;
+use crate::store::found::{Difference, Found};
 use crate::store::partition::{Entry, Partition};
 use crate::store::record::Record;
 use crate::time::Timestamp;
@@ -54,45 +54,30 @@ impl Write {
         found: &Found,
         next: Option<&Partition>,
     ) -> Result<Option<Self>, getrandom::Error> {
-        let before = found.partition.as_ref();
-        let removed = Partition::removed();
-        let next = match next {
-            Some(next) => next,
-            None if before.is_some() => &removed,
-            None => return Ok(None),
-        };
-        let record = before.map(|partition| &partition.record);
-        if record == Some(&next.record) {
-            // Whatever changes an entry changes the version.
+        let Some(difference) = found.difference(next) else {
             return Ok(None);
-        }
-        let version = |partition: &Partition, id: &EntryId| {
-            partition.entries.get(id).map(|entry| entry.version)
         };
-        let put = next.entries.iter().filter(|(id, entry)| {
-            before.and_then(|before| version(before, id)) != Some(entry.version)
-        });
-        let is_kept = |name: &&Vec<u8>| {
-            let id = <[u8; 16]>::try_from(&name[..]).map(EntryId::from);
-            id.is_ok_and(|id| next.entries.contains_key(&id))
-        };
+        let Difference {
+            record,
+            removed,
+            put,
+        } = difference;
         #[cfg(feature = "mysql")]
-        let count = |record: &Record| (record.generation, record.version);
+        let told = {
+            let count = |record: &Record| (record.generation, record.version);
+            let before = found.partition.as_ref();
+            before.map(|before| count(&before.record)) != Some(count(&record))
+        };
         Ok(Some(Self {
             id,
             replaces: found.stamp,
             // Positive, so that no database takes it for anything else.
             stamp: (random::number()? >> 1) as i64,
             #[cfg(feature = "mysql")]
-            told: record.map(count) != Some(count(&next.record)),
-            record: next.record.clone(),
-            removed: found
-                .names
-                .iter()
-                .filter(|name| !is_kept(name))
-                .cloned()
-                .collect(),
-            put: put.map(|(id, entry)| (*id, entry.clone())).collect(),
+            told,
+            record,
+            removed,
+            put,
         }))
     }
 }

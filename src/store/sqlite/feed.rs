@@ -56,29 +56,31 @@ impl Listener {
     }
 
     async fn poll(&mut self) -> sqlx::Result<()> {
-        let mut connection = self.store.reader().await?;
+        let mut reader = self.store.reader().await?;
         let latest = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0)";
         let latest: i64 = sqlx::query_scalar(latest)
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut reader.connection)
             .await?;
-        let Some(last) = self.last.replace(latest) else {
-            self.next.push_back(FeedEvent::Everything);
-            return Ok(());
-        };
-        if latest == last {
-            return Ok(());
-        }
+        let before = self.last.replace(latest);
+        let last = before.unwrap_or(latest);
         let changes = "SELECT partition_id FROM changes WHERE number > ? AND number <= ?";
-        let changed: Vec<Vec<u8>> = match (last..=last + MOST).contains(&latest) {
+        let changed: Vec<Vec<u8>> = match (last + 1..=last + MOST).contains(&latest) {
             true => {
                 sqlx::query_scalar(changes)
                     .bind(last)
                     .bind(latest)
-                    .fetch_all(&mut *connection)
+                    .fetch_all(&mut reader.connection)
                     .await?
             }
             false => Vec::new(),
         };
+        reader.keep();
+        if before.is_none() {
+            self.next.push_back(FeedEvent::Everything);
+        }
+        if latest == last {
+            return Ok(());
+        }
         let digests = changed.iter().map(|id| <[u8; 32]>::try_from(&id[..]));
         let digests = digests.collect::<Result<Vec<_>, _>>().unwrap_or_default();
         // Some may have been dropped, or the file is another than it was.

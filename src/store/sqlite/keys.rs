@@ -38,18 +38,21 @@ impl SqliteStore {
 
 impl SqliteKeys {
     async fn rows(&self) -> sqlx::Result<Vec<KeyRecord>> {
-        let mut connection = self.store.reader().await?;
+        let mut reader = self.store.reader().await?;
         let tables: i64 = sqlx::query_scalar(EXISTS)
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut reader.connection)
             .await?;
-        if tables == 0 {
-            return Ok(Vec::new());
-        }
         let query = "SELECT name, content FROM ring_keys WHERE namespace = ?";
-        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(query)
-            .bind(&self.namespace)
-            .fetch_all(&mut *connection)
-            .await?;
+        let rows: Vec<(String, Vec<u8>)> = match tables {
+            0 => Vec::new(),
+            _ => {
+                sqlx::query_as(query)
+                    .bind(&self.namespace)
+                    .fetch_all(&mut reader.connection)
+                    .await?
+            }
+        };
+        reader.keep();
         let record = |(name, content)| KeyRecord {
             name,
             content: Zeroizing::new(content),
@@ -59,13 +62,13 @@ impl SqliteKeys {
 
     async fn insert(&self, record: &KeyRecord) -> sqlx::Result<bool> {
         let mut transaction = self.store.begin().await?;
-        sqlx::query(TABLE).execute(&mut *transaction).await?;
+        sqlx::query(TABLE).execute(transaction.connection()).await?;
         let query = "INSERT INTO ring_keys VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
         let done = sqlx::query(query)
             .bind(&self.namespace)
             .bind(&record.name)
             .bind(&record.content[..])
-            .execute(&mut *transaction)
+            .execute(transaction.connection())
             .await?;
         transaction.commit().await?;
         Ok(done.rows_affected() == 1)

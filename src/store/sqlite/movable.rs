@@ -1,8 +1,10 @@
 //! Partitions that are moved to another store, or from one.
 
+use super::SqliteStore;
 use super::code::store_error;
-use super::{SqliteStore, changes, rows};
 use crate::error::StoreError;
+use crate::store::found::{Depth, Found};
+use crate::store::partition::Partition;
 use crate::store::{CommitId, Listed, Listing, Movable, Origin, PartitionId, Portable};
 
 /// Partitions on a page of a listing.
@@ -10,49 +12,44 @@ const PAGE: usize = 500;
 
 impl SqliteStore {
     async fn export_one(&self, id: &PartitionId) -> sqlx::Result<Option<Portable>> {
-        let mut connection = self.reader().await?;
-        let now = self.clock.now();
-        let whole = rows::whole(&mut connection, id, now).await?;
-        let entries = whole.entries;
-        Ok(whole.record.map(|record| Portable {
-            entries,
-            ..record.portable(now)
-        }))
+        let portable = |found: &Found, now| {
+            let stored = found.partition.as_ref();
+            stored.map(|partition| partition.portable(now))
+        };
+        let read = self.read(&[id], Depth::Values, portable).await?;
+        Ok(read.into_iter().flatten().next())
     }
 
     async fn adopt_one(&self, id: &PartitionId, portable: &Portable) -> sqlx::Result<bool> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let adopted = changes::adopt(&mut transaction, id, portable, now).await?;
-        transaction.commit().await?;
-        self.sweep(now).await;
+        let adopt = |stored: &mut _, now| Partition::adopt(stored, portable, now);
+        let adopted = self.change_one(id, adopt).await?;
+        self.sweep(self.clock.now()).await;
         Ok(adopted)
     }
 
     async fn withdraw_one(&self, from: &Origin, id: CommitId) -> sqlx::Result<bool> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let withdrawn = changes::withdraw(&mut transaction, from, id, now).await?;
-        transaction.commit().await?;
+        let withdraw = |stored: &mut _, now| Partition::withdraw(stored, from, id, now);
+        let withdrawn = self.change_one(&from.partition, withdraw).await?;
         self.scrubber.scrub().await;
         Ok(withdrawn)
     }
 
     async fn remove_one(&self, id: &PartitionId, last: CommitId) -> sqlx::Result<bool> {
-        let mut transaction = self.begin().await?;
-        let now = self.clock.now();
-        let removed = changes::remove(&mut transaction, id, last, now).await?;
-        transaction.commit().await?;
+        let is_last = |stored: &mut Partition| stored.record.last() == Some(last);
+        let remove = |stored: &mut Option<Partition>, _| stored.take_if(is_last).is_some();
+        let removed = self.change_one(id, remove).await?;
         self.scrubber.scrub().await;
         Ok(removed)
     }
 
     async fn digests_after(&self, last: &[u8]) -> sqlx::Result<Vec<Vec<u8>>> {
-        let mut connection = self.reader().await?;
+        let mut reader = self.reader().await?;
         let query = "SELECT id FROM partitions WHERE id > ? ORDER BY id LIMIT ?";
         let query = sqlx::query_scalar(query).bind(last);
         let query = query.bind(PAGE as u32);
-        query.fetch_all(&mut *connection).await
+        let digests = query.fetch_all(&mut reader.connection).await?;
+        reader.keep();
+        Ok(digests)
     }
 }
 

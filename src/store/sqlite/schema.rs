@@ -134,6 +134,10 @@ impl DatabaseFile {
         Ok(Self { path, identity })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether it still has its name. What is written to one that has not is lost.
     pub(super) fn check(&self) -> io::Result<()> {
         match private_file::identity(&self.path) {

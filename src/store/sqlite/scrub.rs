@@ -6,8 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::SqlitePool;
 use tokio::sync::Mutex;
+
+use super::connections::Connections;
 
 /// How long a checkpoint waits for those who still read an older state. They are a matter of
 /// milliseconds; of another process it is not known, and a sign-out does not wait for it.
@@ -15,7 +16,7 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 pub(super) struct Scrubber {
     /// One connection of its own: commits that wait for the writer do not wait for this.
-    pool: SqlitePool,
+    connections: Connections,
     /// How often something was deleted.
     deletions: AtomicU64,
     /// How many of these are in no file any more.
@@ -23,9 +24,9 @@ pub(super) struct Scrubber {
 }
 
 impl Scrubber {
-    pub(super) fn new(pool: SqlitePool) -> Self {
+    pub(super) fn new(connections: Connections) -> Self {
         Self {
-            pool,
+            connections,
             deletions: AtomicU64::new(0),
             scrubbed: Mutex::new(0),
         }
@@ -48,8 +49,10 @@ impl Scrubber {
 
     /// Whether nothing is left in it.
     async fn empty_log(&self) -> sqlx::Result<bool> {
+        let mut taken = self.connections.take().await?;
         let checkpoint = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)");
-        let (busy, _, _): (i64, i64, i64) = checkpoint.fetch_one(&self.pool).await?;
+        let (busy, _, _): (i64, i64, i64) = checkpoint.fetch_one(&mut taken.connection).await?;
+        taken.keep();
         Ok(busy == 0)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod cas;
+pub mod certificates;
 pub mod client_key;
 pub mod disk;
 pub mod dropped;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::certificates::Certificates;
 use super::disk::SmallDisk;
 use super::process::Process;
-use super::topologies::Certificates;
 
 const MISSING: &str = "MariaDB is missing: run ./scripts/test, or `apt-get install mariadb-server`";
 

@@ -289,7 +289,7 @@ async fn redeems_once<T: Target>() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_races_a_move_counts_once() {
     const SESSIONS: usize = 100;
-    let site = Site::new();
+    let site = Site::<File>::new().await;
     let (proxy, url) = Proxy::before(&site.server.url()).await;
     proxy.delay(3);
     let before = site.before().await;

@@ -135,6 +135,30 @@ async fn a_database_that_is_read_only_refuses_changes() {
     common::eventually("it writes", async || send(&store, &commit).await.is_ok()).await;
 }
 
+/// Also by plans that were made while the tables were empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_found_by_an_index() {
+    const CHANGES: u64 = 100;
+    let server = PostgresServer::shared();
+    let (store, prefix) = Server::store(&*server, PATIENCE).await;
+    for number in 0..CHANGES {
+        let partition = partition(&number.to_string());
+        let commit = commit_of(&partition, [1; 8], 1, "value");
+        send(&store, &commit).await.unwrap();
+        load_one(&store, &partition).await.unwrap();
+    }
+    // The server counts what a connection has done when that ends.
+    drop(store);
+    let scans = |kind: &str| -> u64 {
+        let tables = format!("relname IN ('{prefix}partitions', '{prefix}entries')");
+        let count = format!("SELECT sum({kind}) FROM pg_stat_user_tables WHERE {tables}");
+        server.query(&count).concat().parse().unwrap()
+    };
+    common::eventually("it is counted", async || scans("idx_scan") >= CHANGES).await;
+    let whole = scans("seq_scan");
+    assert!(whole < CHANGES / 2, "tables were read whole {whole} times");
+}
+
 /// The primary is killed, and the standby takes over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_takes_over_is_found() {

@@ -1,5 +1,7 @@
 //! MySQL and MariaDB.
 
+#[cfg(feature = "__tests")]
+mod bench;
 mod changes;
 mod feed;
 mod leases;
@@ -22,15 +24,15 @@ use super::builder::SqlStoreBuilder;
 use super::builder::{Credentials, Settings, password};
 use super::dialect::{Dialect, check_version};
 use super::failure::{Verdict, unfit};
-use super::found::{Depth, Found};
 use super::handle::SqlStore;
 use super::plan::Plan;
-use super::pool::Pool;
 use super::url;
 use crate::error::{ConfigError, StoreErrorKind};
 #[cfg(feature = "seal")]
 use crate::seal::{KeyRecord, MAX_RECORDS};
 use crate::store::columns::Columns;
+use crate::store::found::{Depth, Found};
+use crate::store::pool::Pool;
 use crate::store::{Feed, Lease, LeaseState, PartitionId};
 use crate::time::Timestamp;
 

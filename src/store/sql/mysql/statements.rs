@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 
+use crate::store::found::Depth;
 use crate::store::sql::dialect::{PAGE, VERSION};
-use crate::store::sql::found::Depth;
 use crate::store::sql::tables::Tables;
 
 /// Milliseconds since the epoch, by the server's clock, and of no time zone.
@@ -71,6 +71,15 @@ const TABLES: [&str; 6] = [
 
 const RECORD: &str = "p.id, p.stamp, p.generation, p.version, p.created_at, p.cleared_at, \
     p.hard_end, p.sliding, p.idle_end, p.last_expiry, p.recent";
+
+const PARTITION_COLUMNS: &str = "id, stamp, generation, version, created_at, cleared_at, hard_end, sliding, idle_end, \
+    last_expiry, recent, purge_hour";
+const PARTITION_UPDATE: &str = " ON DUPLICATE KEY UPDATE stamp = VALUES(stamp), generation = VALUES(generation), \
+    version = VALUES(version), created_at = VALUES(created_at), cleared_at = VALUES(cleared_at), \
+    hard_end = VALUES(hard_end), sliding = VALUES(sliding), idle_end = VALUES(idle_end), \
+    last_expiry = VALUES(last_expiry), recent = VALUES(recent), purge_hour = VALUES(purge_hour)";
+const ENTRY_UPDATE: &str = " ON DUPLICATE KEY UPDATE version = VALUES(version), expires_at = VALUES(expires_at), \
+    purge_hour = VALUES(purge_hour), value = VALUES(value)";
 
 pub(super) struct Statements {
     names: Tables,
@@ -164,6 +173,53 @@ impl Statements {
             places_of("?", places)
         )))
     }
+
+    /// Begins the transaction, and locks what is there, in the order of the ids.
+    pub(super) fn begin<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a [u8; 32]>,
+        not_after: i64,
+    ) -> String {
+        let ids: Vec<_> = ids.map(|id| literal(id)).collect();
+        match ids.is_empty() {
+            true => "BEGIN".into(),
+            false => self.fill(&format!(
+                "BEGIN; SELECT id, stamp, {NOW} <= {not_after} AS timely FROM {{partitions}} \
+                 WHERE id IN ({}) ORDER BY id FOR UPDATE",
+                ids.join(", ")
+            )),
+        }
+    }
+
+    /// One that is new must not be there.
+    pub(super) fn put_partitions(&self, rows: usize, are_new: bool) -> AssertSqlSafe<String> {
+        let row = format!("({})", places_of("?", 12));
+        let update = if are_new { "" } else { PARTITION_UPDATE };
+        AssertSqlSafe(self.fill(&format!(
+            "INSERT INTO {{partitions}} ({PARTITION_COLUMNS}) VALUES {}{update}",
+            places_of(&row, rows)
+        )))
+    }
+
+    pub(super) fn put_entries(&self, rows: usize) -> AssertSqlSafe<String> {
+        AssertSqlSafe(self.fill(&format!(
+            "INSERT INTO {{entries}} (partition_id, entry_id, version, expires_at, purge_hour, value) \
+             VALUES {}{ENTRY_UPDATE}",
+            places_of("(?, ?, ?, ?, ?, ?)", rows)
+        )))
+    }
+
+    /// Tells of these partitions and commits, in one packet: nothing comes between the number of a change and its commit.
+    pub(super) fn commit<'a>(&self, told: impl Iterator<Item = &'a [u8; 32]>) -> String {
+        let told: Vec<_> = told.map(|id| format!("({})", literal(id))).collect();
+        match told.is_empty() {
+            true => "COMMIT".into(),
+            false => self.fill(&format!(
+                "INSERT INTO {{changes}} (partition_id) VALUES {}; COMMIT",
+                told.join(", ")
+            )),
+        }
+    }
 }
 
 fn fill(names: &Tables, statement: &str) -> String {
@@ -171,7 +227,7 @@ fn fill(names: &Tables, statement: &str) -> String {
 }
 
 /// So many, with commas between them.
-pub(super) fn places_of(place: &str, number: usize) -> String {
+fn places_of(place: &str, number: usize) -> String {
     let mut places = format!("{place}, ").repeat(number);
     places.truncate(places.len().saturating_sub(2));
     places

@@ -6,7 +6,7 @@ use sqlx::mysql::MySqlArguments;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, Row};
 
-use super::statements::{NOW, Statements, literal, places_of};
+use super::statements::{Statements, literal};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::patience::answered;
 use crate::store::EntryId;
@@ -21,15 +21,6 @@ const ROW: u64 = 256;
 const MOST_ROWS: usize = 4000;
 /// Entries that are removed at once: a packet takes them in any case.
 const MOST_REMOVED: usize = 1000;
-
-const RECORD: &str = "id, stamp, generation, version, created_at, cleared_at, hard_end, sliding, idle_end, \
-    last_expiry, recent, purge_hour";
-const RECORD_UPDATE: &str = " ON DUPLICATE KEY UPDATE stamp = VALUES(stamp), generation = VALUES(generation), \
-    version = VALUES(version), created_at = VALUES(created_at), cleared_at = VALUES(cleared_at), \
-    hard_end = VALUES(hard_end), sliding = VALUES(sliding), idle_end = VALUES(idle_end), \
-    last_expiry = VALUES(last_expiry), recent = VALUES(recent), purge_hour = VALUES(purge_hour)";
-const ENTRY_UPDATE: &str = " ON DUPLICATE KEY UPDATE version = VALUES(version), expires_at = VALUES(expires_at), \
-    purge_hour = VALUES(purge_hour), value = VALUES(value)";
 
 /// Whoever drops this drops the connection, and with it the transaction.
 pub(super) async fn write(
@@ -58,18 +49,13 @@ async fn write_in_transaction(
     }
     let writes: Vec<&Write> = due.iter().map(|at| &plan.writes[*at]).collect();
     // One that another has begun meanwhile is an error, and all begin again.
-    for (is_new, update) in [(true, ""), (false, RECORD_UPDATE)] {
+    for are_new in [true, false] {
         let rows: Vec<_> = writes
             .iter()
-            .filter(|it| it.replaces.is_none() == is_new)
+            .filter(|it| it.replaces.is_none() == are_new)
             .collect();
         if !rows.is_empty() {
-            let row = format!("({})", places_of("?", 12));
-            let statement = format!(
-                "INSERT INTO {{partitions}} ({RECORD}) VALUES {}{update}",
-                places_of(&row, rows.len())
-            );
-            let query = sqlx::query(AssertSqlSafe(statements.fill(&statement)));
+            let query = sqlx::query(statements.put_partitions(rows.len(), are_new));
             let query = rows
                 .into_iter()
                 .fold(query, |query, write| record(query, write));
@@ -93,12 +79,7 @@ async fn write_in_transaction(
         answered();
     }
     for some in packets(&writes, packet)? {
-        let statement = format!(
-            "INSERT INTO {{entries}} (partition_id, entry_id, version, expires_at, purge_hour, value) \
-             VALUES {}{ENTRY_UPDATE}",
-            places_of("(?, ?, ?, ?, ?, ?)", some.len())
-        );
-        let query = sqlx::query(AssertSqlSafe(statements.fill(&statement)));
+        let query = sqlx::query(statements.put_entries(some.len()));
         let query = some.into_iter().fold(query, |query, (write, (id, entry))| {
             query
                 .bind(&write.id[..])
@@ -112,15 +93,7 @@ async fn write_in_transaction(
         answered();
     }
     let told = writes.iter().filter(|write| write.told);
-    let told = told.map(|write| format!("({})", literal(&write.id)));
-    let told = told.collect::<Vec<_>>().join(", ");
-    // In one packet: nothing comes between the number of a change and its commit.
-    let commit = match told.is_empty() {
-        true => "COMMIT".into(),
-        false => statements.fill(&format!(
-            "INSERT INTO {{changes}} (partition_id) VALUES {told}; COMMIT"
-        )),
-    };
+    let commit = statements.commit(told.map(|write| &write.id));
     sqlx::raw_sql(AssertSqlSafe(commit))
         .execute(connection)
         .await?;
@@ -135,15 +108,7 @@ async fn lock(
     plan: &Plan,
 ) -> sqlx::Result<Vec<usize>> {
     let there = plan.writes.iter().filter(|write| write.replaces.is_some());
-    let ids: Vec<_> = there.map(|write| literal(&write.id)).collect();
-    let begin = match ids.is_empty() {
-        true => "BEGIN".into(),
-        false => statements.fill(&format!(
-            "BEGIN; SELECT id, stamp, {NOW} <= {} AS timely FROM {{partitions}} WHERE id IN ({}) ORDER BY id FOR UPDATE",
-            time(plan.not_after),
-            ids.join(", ")
-        )),
-    };
+    let begin = statements.begin(there.map(|write| &write.id), time(plan.not_after));
     let rows = sqlx::raw_sql(AssertSqlSafe(begin))
         .fetch_all(connection)
         .await?;

@@ -1,5 +1,7 @@
 //! PostgreSQL.
 
+#[cfg(feature = "__tests")]
+mod bench;
 mod feed;
 mod leases;
 mod statements;
@@ -18,15 +20,15 @@ use super::builder::SqlStoreBuilder;
 use super::builder::{Credentials, Settings, password};
 use super::dialect::{Dialect, check_version};
 use super::failure::{Verdict, unfit};
-use super::found::{Depth, Found};
 use super::handle::SqlStore;
 use super::plan::Plan;
-use super::pool::Pool;
 use super::url;
 use crate::error::{ConfigError, StoreErrorKind};
 #[cfg(feature = "seal")]
 use crate::seal::{KeyRecord, MAX_RECORDS};
 use crate::store::columns::Columns;
+use crate::store::found::{Depth, Found};
+use crate::store::pool::Pool;
 use crate::store::{Feed, Lease, LeaseState, PartitionId};
 use crate::time::Timestamp;
 
@@ -76,7 +78,8 @@ const URL_OPTIONS: [&str; 14] = [
 ///
 /// Two round-trips: the partitions are read, and one statement writes those that are as they were, in a transaction of
 /// its own. No lock is held in between, so that an instance that stands still holds nobody up. Where another was first,
-/// it begins again. A group of loads is one query. A lease is one statement.
+/// it begins again. A group of loads is one query. A lease is one statement. Each row is found by an index: the
+/// connections have `enable_seqscan = off`, so that no plan that was made for small tables reads large ones whole.
 ///
 /// All times are the server's. Clocks of servers that take over should agree: a session ends early or late by as much as
 /// they differ, and so does a lease.

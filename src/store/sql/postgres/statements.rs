@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use sqlx::AssertSqlSafe;
 
+use crate::store::found::Depth;
 use crate::store::sql::dialect::{PAGE, VERSION};
-use crate::store::sql::found::Depth;
 use crate::store::sql::tables::Tables;
 
 /// Milliseconds since the epoch, by the server's clock.
@@ -264,11 +264,15 @@ impl Statements {
 
     /// Settings of the session, whether it is a standby, whether there are tables, and which server it is: since when
     /// it runs.
+    ///
+    /// The plan of a prepared statement is made for the tables as they are then. In the first minute they are small, and
+    /// read whole; that plan would stay while they grow, until the server has counted their rows.
     pub(super) fn prepare(&self) -> &'static str {
         "SELECT pg_is_in_recovery(), to_regclass($2) IS NOT NULL, \
          (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint \
          FROM (SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false), \
-         set_config('default_transaction_isolation', 'read committed', false)) AS settings"
+         set_config('default_transaction_isolation', 'read committed', false), \
+         set_config('enable_seqscan', 'off', false)) AS settings"
     }
 
     pub(super) fn version(&self) -> AssertSqlSafe<Arc<str>> {

@@ -1,4 +1,8 @@
 //! The connections to one database.
+#![cfg_attr(
+    not(any(feature = "postgres", feature = "mysql")),
+    allow(unreachable_pub)
+)]
 
 use std::fmt;
 use std::pin::pin;
@@ -64,6 +68,7 @@ impl<C> Pool<C> {
     }
 
     /// Closes all that is idle: the server was started anew, or is another.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(super) fn clear(&self) {
         let idle = std::mem::take(&mut *self.idle.lock());
         drop(idle);

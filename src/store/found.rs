@@ -1,11 +1,16 @@
-//! `Found`: a partition as it was read.
+//! `Found`: a partition as it was read from SQL tables.
+#![cfg_attr(
+    not(any(feature = "postgres", feature = "mysql")),
+    allow(unreachable_pub)
+)]
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::store::columns::{Columns, Damaged};
-use crate::store::partition::{Entry, Partition};
-use crate::store::{Loaded, PartitionId, Revision};
+use super::columns::{Columns, Damaged};
+use super::partition::{Entry, Partition};
+use super::record::Record;
+use super::{EntryId, Loaded, PartitionId, Revision};
 use crate::time::Timestamp;
 
 /// How much of a partition is read.
@@ -22,7 +27,8 @@ pub enum Depth {
 /// A partition as it was read. The default is an absent one.
 #[derive(Default)]
 pub struct Found {
-    /// Which state of the row it is: a random number that is another after each change. `None` is no row.
+    /// Which state of the row it is: a random number that is another after each change. `None` is no row, or one that is
+    /// read and written in one transaction.
     pub(super) stamp: Option<i64>,
     /// What it means; `None` if it is absent, forgotten or damaged.
     pub(super) partition: Option<Partition>,
@@ -57,10 +63,7 @@ impl Found {
         let Some(row) = rows.first() else {
             return found;
         };
-        let Ok(Some(stamp)) = row.integer("stamp") else {
-            return found;
-        };
-        found.stamp = Some(stamp);
+        found.stamp = row.integer("stamp").ok().flatten();
         match row.record() {
             Err(Damaged) => found.damaged = 1,
             Ok(record) if record.forget_at().is_some_and(|at| at <= now) => {}
@@ -93,6 +96,38 @@ impl Found {
         found
     }
 
+    /// What makes the partition that was found this one; `None` if it is that by now.
+    pub(super) fn difference(&self, next: Option<&Partition>) -> Option<Difference> {
+        let before = self.partition.as_ref();
+        let removed = Partition::removed();
+        let next = next.or(before.map(|_| &removed))?;
+        // Whatever changes an entry changes the version.
+        if before.is_some_and(|before| before.record == next.record) {
+            return None;
+        }
+        let version = |partition: &Partition, id: &EntryId| {
+            partition.entries.get(id).map(|entry| entry.version)
+        };
+        let is_new = |(id, entry): &(&EntryId, &Entry)| {
+            before.and_then(|before| version(before, id)) != Some(entry.version)
+        };
+        let is_kept = |name: &&Vec<u8>| {
+            let id = <[u8; 16]>::try_from(&name[..]).map(EntryId::from);
+            id.is_ok_and(|id| next.entries.contains_key(&id))
+        };
+        let put = next.entries.iter().filter(is_new);
+        Some(Difference {
+            record: next.record.clone(),
+            removed: self
+                .names
+                .iter()
+                .filter(|name| !is_kept(name))
+                .cloned()
+                .collect(),
+            put: put.map(|(id, entry)| (*id, entry.clone())).collect(),
+        })
+    }
+
     pub(super) fn loaded(&self, now: Timestamp) -> Loaded {
         let partition = self.partition.as_ref();
         let mut loaded = partition.map_or_else(Loaded::default, |it| it.loaded(now));
@@ -109,6 +144,14 @@ impl Found {
             commit: record.last(),
         })
     }
+}
+
+/// What is to be written, so that a partition becomes another.
+pub(super) struct Difference {
+    pub(super) record: Record,
+    /// Names of entries.
+    pub(super) removed: Vec<Vec<u8>>,
+    pub(super) put: Vec<(EntryId, Entry)>,
 }
 
 impl fmt::Debug for Found {
