@@ -1,11 +1,12 @@
 //! Caches on the stores, as a site deploys them: from Redis to a file.
 
 use common::eventually;
+use common::proxy::Proxy;
 use common::redis::RedisServer;
 use common::support::{builder, session, token};
 use tempfile::TempDir;
 use tower_token_cache::{
-    BoxError, Lookup, Prior, RedisStore, SqliteStore, TokenCache, TokenSet, Tokens,
+    BoxError, Lookup, Prior, RedisStore, SqliteStore, Timeouts, TokenCache, TokenSet, Tokens,
 };
 
 use super::*;
@@ -64,6 +65,14 @@ impl Site {
 
 fn cache(store: impl TokenStore) -> TokenCache {
     builder(store).namespace("site").build().unwrap()
+}
+
+/// On a machine that is busy.
+fn patient(store: impl TokenStore) -> TokenCache {
+    let second = Duration::from_secs(1);
+    let timeouts = Timeouts::new().attempt(second).operation(5 * second);
+    let builder = builder(store).namespace("site").timeouts(timeouts);
+    builder.build().unwrap()
 }
 
 async fn read(tokens: &Tokens, name: &str) -> Option<String> {
@@ -208,5 +217,102 @@ async fn a_refresh_token_is_redeemed_once_during_a_move() {
         for cache in caches {
             cache.shutdown(Duration::from_secs(5)).await;
         }
+    }
+}
+
+/// Two movers that are stopped and begin again, while users sign out and take values on instances of both steps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_races_a_move_counts_once() {
+    const SESSIONS: usize = 100;
+    let site = Site::new();
+    let (proxy, url) = Proxy::before(&site.server.url()).await;
+    proxy.delay(3);
+    let before = site.before().await;
+    let name = |number: usize| format!("s{number}");
+    for number in 0..SESSIONS {
+        let tokens = before.tokens(session(&name(number)));
+        tokens.insert("graph", token("t")).await.unwrap();
+        let kept = Duration::from_secs(600);
+        tokens.put("state", &number, kept).await.unwrap();
+        if number % 10 == 7 {
+            tokens.link_user("ada").await.unwrap();
+        }
+    }
+    common::support::drained(&before).await;
+    before.shutdown(Duration::from_secs(5)).await;
+
+    let far = async || {
+        let store = RedisStore::builder(url.clone()).response_timeout(Duration::from_secs(1));
+        store.build().unwrap()
+    };
+    let (old, new) = (far().await, site.new_store().await);
+    let following = patient(MigratingStore::following(old.clone(), new));
+    let moving = patient(MigratingStore::moving(old.clone(), site.new_store().await));
+    let moves = (0..2).map(|_| async {
+        let store = MigratingStore::moving(far().await, site.new_store().await);
+        for pause in 1.. {
+            let run = store.mover("site").per_second(1_000_000).run();
+            let run = run.try_collect::<Vec<_>>();
+            let stopped = Duration::from_millis(10 * pause);
+            if let Ok(progress) = tokio::time::timeout(stopped, run).await {
+                assert!(progress.unwrap().last().unwrap().done);
+                return;
+            }
+        }
+    });
+    let users = (0..SESSIONS).map(|number| {
+        let (following, moving) = (&following, &moving);
+        let handle = move |cache: &TokenCache| cache.tokens(session(&name(number)));
+        async move {
+            let takes = (0..4).map(|at| {
+                let tokens = handle([following, moving][at % 2]);
+                async move { tokens.take::<usize>("state").await }
+            });
+            let answers = futures_util::future::join_all(takes).await;
+            let taken = answers
+                .iter()
+                .filter(|taken| matches!(taken, Ok(Lookup::Hit(it)) if *it == number));
+            let unknown =
+                |answer: &Result<_, _>| matches!(answer, Err(_) | Ok(Lookup::Unavailable));
+            let taken = taken.count();
+            match taken {
+                1 => {}
+                // Where the user was signed out before, there is nothing.
+                0 if number % 10 == 7 || answers.iter().any(unknown) => {}
+                times => panic!("session {number} was taken {times} times: {answers:?}"),
+            }
+            if number % 3 == 0 {
+                let by = [moving, following][number % 2];
+                let _sooner_or_later = handle(by).sign_out().await.unwrap();
+            }
+            taken > 0
+        }
+    });
+    let all = async {
+        let _sooner_or_later = following.sign_out_user("ada").await.unwrap();
+    };
+    let (users, moves) = (
+        futures_util::future::join_all(users),
+        futures_util::future::join_all(moves),
+    );
+    let (taken, ..) = tokio::join!(users, moves, async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        all.await;
+    });
+    for cache in [&following, &moving] {
+        eventually("all sign-outs are stored", async || {
+            cache.stats().pending_sign_outs == 0
+        })
+        .await;
+    }
+    site.move_all().await;
+    let after = site.after().await;
+    for (number, was_taken) in taken.into_iter().enumerate() {
+        let tokens = after.tokens(session(&name(number)));
+        let expected = (number % 3 != 0 && number % 10 != 7).then_some("t");
+        let found = read(&tokens, "graph").await;
+        assert_eq!(found.as_deref(), expected, "session {number}");
+        let again = tokens.take::<usize>("state").await.unwrap();
+        assert!(!(was_taken && again.is_hit()), "session {number}");
     }
 }
