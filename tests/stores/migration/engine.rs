@@ -372,12 +372,12 @@ async fn what_races_a_move_counts_once() {
     }
     site.move_all().await;
     let after = site.after().await;
-    for number in 0..SESSIONS {
+    for (number, was_taken) in taken.into_iter().enumerate() {
         let tokens = after.tokens(session(&name(number)));
         let expected = (number % 3 != 0 && number % 10 != 7).then_some("t");
         let found = read(&tokens, "graph").await;
         assert_eq!(found.as_deref(), expected, "session {number}");
         let again = tokens.take::<usize>("state").await.unwrap();
-        assert!(!(taken[number] && again.is_hit()), "session {number}");
+        assert!(!(was_taken && again.is_hit()), "session {number}");
     }
 }
