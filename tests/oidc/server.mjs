@@ -42,7 +42,9 @@ function start(issuer) {
     scopes: ['openid', 'offline_access'],
     claims: { openid: ['sub', 'email'] },
     acrValues: [MFA],
-    extraTokenClaims: ({ oidc: { entities } }) => {
+    extraTokenClaims: (context) => {
+      // None for a token that this file makes itself.
+      const entities = context?.oidc.entities ?? {};
       const { acr, authTime } = entities.AuthorizationCode ?? entities.RefreshToken ?? {};
       return { acr, auth_time: authTime };
     },
@@ -129,7 +131,8 @@ async function interact(provider, request, response) {
     return;
   }
   const cookie = /(?:^|; )user=(\w+)/.exec(request.headers.cookie)?.[1];
-  const accountId = cookie ?? params.login_hint ?? 'alice';
+  const named = ['weak', 'long_ago'].includes(params.login_hint) ? undefined : params.login_hint;
+  const accountId = cookie ?? named ?? 'alice';
   const known = grantId && await provider.Grant.find(grantId);
   const grant = known?.accountId === accountId
     ? known

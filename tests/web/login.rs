@@ -170,7 +170,7 @@ async fn a_callback_counts_once_and_where_it_began() {
     let callback = next.unwrap();
     // Not in another browser: neither without a session, nor in one of its own.
     let mut other = Browser::new();
-    assert_eq!(other.go(Method::GET, callback.clone()).await.status, 401);
+    assert_eq!(other.go(Method::GET, callback.clone()).await.status, 400);
     other.step(Method::GET, site.first.at("/login")).await;
     assert_eq!(other.go(Method::GET, callback.clone()).await.status, 400);
     // Not with another state.
