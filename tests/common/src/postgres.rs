@@ -216,11 +216,15 @@ impl PostgresServer {
 
     /// Comes back on the same port with what it had on disk.
     pub fn restart(&mut self) {
-        self.process = spawn(self.port, self.directory.path(), &[]);
-        assert!(
-            listens(&mut self.process, self.port),
-            "the port is still ours"
-        );
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // It refuses to while the memory of processes that were killed is not yet free.
+        loop {
+            self.process = spawn(self.port, self.directory.path(), &[]);
+            if listens(&mut self.process, self.port) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "it starts");
+        }
         self.wait();
     }
 

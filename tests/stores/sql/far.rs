@@ -84,7 +84,8 @@ async fn who_waits_for_a_connection_waits_as_long_as_the_server_answers() {
         .table_prefix(&prefix)
         .connections(1);
     let store = narrow.response_timeout(PATIENCE).build().unwrap();
-    let timeouts = Timeouts::new().operation(PATIENCE);
+    let timeouts = Timeouts::new().attempt(Duration::from_millis(500));
+    let timeouts = timeouts.operation(PATIENCE);
     let cache = builder(store).timeouts(timeouts).build().unwrap();
     let handles = (0..8).map(|number| cache.tokens(session(&format!("user {number}"))));
     let handles: Vec<_> = handles.collect();
