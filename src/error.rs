@@ -164,7 +164,7 @@ pub(crate) fn whole_seconds(pause: Duration) -> Duration {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoPartition => f.write_str("the request has no partition key"),
+            Self::NoPartition => f.write_str("sign in first: the request has no partition key"),
             Self::Unavailable(_) => f.write_str("the token store is unavailable"),
             Self::SignedOut => f.write_str("the partition was signed out"),
             Self::Overloaded => f.write_str("too many changes or acquisitions wait"),

@@ -63,6 +63,7 @@ pub enum Mutation {
     /// A commit without an answer is believed not to have happened, nor to happen later: its changes go into another.
     LateCommitForgotten,
     /// Changes whose numbers become visible after later ones are not told.
+    #[cfg(feature = "mysql")]
     LateNumbersSkipped,
 }
 

@@ -1,5 +1,6 @@
 //! `AuthorizationCode`: a login in two steps.
 
+use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
@@ -46,7 +47,6 @@ const OWN: [&str; 9] = [
 ///
 /// ```
 /// use tower_token_cache::grant::{AuthorizationCode, Callback, LoginError};
-/// use tower_token_cache::session::SignIn;
 /// use tower_token_cache::Tokens;
 ///
 /// /// GET /login: the handler redirects to this URL.
@@ -58,8 +58,8 @@ const OWN: [&str; 9] = [
 /// async fn callback(tokens: Tokens, flow: AuthorizationCode, query: Callback) -> Result<String, LoginError> {
 ///     // `Tokens::claims` has the user from then on.
 ///     let login = flow.end(&tokens, query).await?;
-///     let user = login.claims()?.subject().to_owned();
-///     let _ = tokens.sign_in(SignIn::new("graph", login.tokens).user(user)).await?;
+///     let sign_in = login.sign_in("graph").user(login.claims()?.subject());
+///     let _ = tokens.sign_in(sign_in).await?;
 ///     Ok(login.return_to)
 /// }
 /// ```
@@ -310,8 +310,18 @@ impl AuthorizationCode {
     ///
     /// # Errors
     /// [`LoginError`] says which; with [`LoginError::Session`] those of [`Tokens::take`], and [`Error::Unavailable`] where
-    /// the store cannot be asked.
+    /// the store cannot be asked. The log has them at level debug, with the provider's error code.
     pub async fn end(&self, tokens: &Tokens, callback: Callback) -> Result<Login, LoginError> {
+        let ended = self.end_once(tokens, callback).await;
+        if let Err(error) = &ended {
+            let cause = error.source().map(tracing::field::display);
+            // Not louder: a callback can come from anywhere.
+            tracing::debug!(%error, cause, "a login has not succeeded");
+        }
+        ended
+    }
+
+    async fn end_once(&self, tokens: &Tokens, callback: Callback) -> Result<Login, LoginError> {
         let Callback {
             code,
             state,

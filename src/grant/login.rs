@@ -54,7 +54,9 @@ impl Login {
 
     /// The session that begins: the tokens under this key, and links to the user and to the session at the provider (the
     /// claims `iss`, `sub` and `sid`), so that a [back-channel logout](crate::TokenCache::sign_out_provider_session) ends
-    /// it. Without an id token it has no links.
+    /// it. Without an id token it has no links. For [`TokenCache::sessions`](crate::TokenCache::sessions) and
+    /// [`sign_out_user`](crate::TokenCache::sign_out_user), which go by the application's own name of the user, add
+    /// [`SignIn::user`].
     pub fn sign_in<K>(&self, key: K) -> SignIn
     where
         K: TryInto<TokenKey>,

@@ -13,7 +13,7 @@ use crate::error::{Error, whole_seconds};
 /// Why a login could not begin, or has not succeeded: [`AuthorizationCode`](super::AuthorizationCode) says when.
 ///
 /// A handler of axum or actix-web can return it: it answers with its [status](Self::status) and
-/// [`Retry-After`](Self::retry_after), and the client learns no more. No message holds a code, a state, a token or a claim.
+/// [`Retry-After`](Self::retry_after), and the client learns no more. Why is in the log, at level debug. No message holds a code, a state, a token or a claim.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LoginError {

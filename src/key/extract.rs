@@ -152,6 +152,7 @@ pub struct BearerAssertion(());
 
 /// The assertion in `Authorization: Bearer …`, named by its SHA-256: the key of on-behalf-of
 /// flows. Verify the assertion before you trust it; this extractor does not.
+/// `JwtBearer` (feature `grants`) has an example.
 pub fn bearer_assertion() -> BearerAssertion {
     BearerAssertion(())
 }

@@ -50,6 +50,13 @@ use crate::time::Clock;
 /// A site can move back in the same way, or on to a third store, once all instances are at step 3: what a store has of an
 /// earlier move away from it does not count. Not while instances of the move before still run.
 ///
+/// The new store begins without records of the namespace. An instance that has run on it alone, be it for a moment and without
+/// users, has left one: the number that signs out everybody. It is the new store's that counts, so every session of the old
+/// store is then over, without a line in the log, until the new store is emptied and the instances are restarted. (The old
+/// store loses nothing by it.) Try the new store under another namespace.
+///
+/// A site that can stop begins with step 2: stop all instances, and start them with `moving`.
+///
 /// Namespace and key ring stay as they are. A ring in the old store has to be copied before step 1: add
 /// what `KeyRepository::list` of the old store returns to that of the new one, and open the ring there. The journal is
 /// kept.

@@ -42,10 +42,10 @@ function start(issuer) {
     scopes: ['openid', 'offline_access'],
     claims: { openid: ['sub', 'email'] },
     acrValues: [MFA],
+    // A token that was issued on behalf of a user is saved without a context.
     extraTokenClaims: (context) => {
-      // None for a token that this file makes itself.
-      const entities = context?.oidc.entities ?? {};
-      const { acr, authTime } = entities.AuthorizationCode ?? entities.RefreshToken ?? {};
+      const { AuthorizationCode, RefreshToken } = context?.oidc.entities ?? {};
+      const { acr, authTime } = AuthorizationCode ?? RefreshToken ?? {};
       return { acr, auth_time: authTime };
     },
     pkce: { required: () => true },

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! Also `BASE_URL`, as browsers see it (the provider knows its `/callback`), `LISTEN`, `REDIS_URL`.
+//! Why a login has failed is in the log once `fmt()` has `.with_max_level(LevelFilter::DEBUG)`.
 
 use std::{env, io, sync::Arc, time::Duration};
 

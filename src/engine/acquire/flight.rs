@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::acquire::{AcquireError, AcquireErrorKind, RefreshReason, TokenSource};
+use crate::acquire::{AcquireError, AcquireErrorKind, ProviderError, RefreshReason, TokenSource};
 use crate::engine::acquire::call::Call;
 use crate::engine::acquire::flights::{FlightId, Joined};
 use crate::engine::acquire::lease::{HeldLease, owner};
@@ -87,7 +87,8 @@ impl Flight {
         };
         if let Err(AcquireFailure::Failed(Error::Acquire(error))) = &self.outcome {
             // At debug level, because requests can cause any number of these: metrics and `Stats` count them.
-            tracing::debug!(kind = ?error.kind(), reason = ?self.need.reason, "no token was acquired");
+            let code = error.downcast_ref().map(ProviderError::code);
+            tracing::debug!(kind = ?error.kind(), code, reason = ?self.need.reason, "no token was acquired");
         }
         self.publish();
         let id = self.id.clone();
