@@ -3,6 +3,8 @@
 
 #[path = "../../../tests/common/src/certificates.rs"]
 pub mod certificates;
+#[path = "../../../tests/common/src/disk.rs"]
+pub mod disk;
 #[path = "../../../tests/common/src/mariadb.rs"]
 pub mod mariadb;
 #[path = "../../../tests/common/src/memcached.rs"]
