@@ -7,9 +7,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tower_token_cache::mutation::{self, Mutation};
-use tower_token_cache::{Lookup, RedisStore, SqliteStore, TokenCache};
+use tower_token_cache::{
+    Lookup, MemcachedStore, MySqlStore, PostgresStore, RedisStore, SqliteStore, Timeouts, TokenCache,
+};
 
 use common::assert_stored;
+use common::mariadb::MariaDbServer;
+use common::memcached::MemcachedServer;
+use common::postgres::PostgresServer;
 use common::redis::RedisServer;
 use common::support::session;
 
@@ -20,11 +25,30 @@ const BROKEN: &str = "TTC_TEST_TAKER_BROKEN";
 const ROUNDS: usize = 20;
 const CALLERS: usize = 25;
 
+/// For an answer of a database on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 async fn cache(store: &str) -> TokenCache {
-    let builder = match store.strip_prefix("file:") {
-        Some(path) => TokenCache::builder(SqliteStore::open(path).await.unwrap()),
-        None => TokenCache::builder(RedisStore::connect(store).await.unwrap()),
+    let (scheme, rest) = store.split_once(':').unwrap();
+    let builder = match scheme {
+        "file" => TokenCache::builder(SqliteStore::open(rest).await.unwrap()),
+        "memcached" => TokenCache::builder(MemcachedStore::connect(store).await.unwrap()),
+        "postgres" => {
+            let builder = PostgresStore::builder(store).response_timeout(PATIENCE);
+            let store = builder.build().unwrap();
+            store.migrate().await.unwrap();
+            TokenCache::builder(store)
+        }
+        "mysql" => {
+            let builder = MySqlStore::builder(store).response_timeout(PATIENCE);
+            let store = builder.build().unwrap();
+            store.migrate().await.unwrap();
+            TokenCache::builder(store)
+        }
+        _ => TokenCache::builder(RedisStore::connect(store).await.unwrap()),
     };
+    let timeouts = Timeouts::new().attempt(PATIENCE).operation(PATIENCE);
+    let builder = builder.timeouts(timeouts);
     builder.runtime(Handle::current()).build().unwrap()
 }
 
@@ -140,6 +164,24 @@ async fn one_of_two_processes_takes_from_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let store = format!("file:{}", folder.path().join("tokens.db").display());
     assert_eq!(given(&store, false).await, [1; ROUNDS]);
+}
+
+#[tokio::test]
+async fn one_of_two_processes_takes_from_postgres() {
+    let server = PostgresServer::start();
+    assert_eq!(given(&server.url(), false).await, [1; ROUNDS]);
+}
+
+#[tokio::test]
+async fn one_of_two_processes_takes_from_mariadb() {
+    let server = MariaDbServer::start();
+    assert_eq!(given(&server.url(), false).await, [1; ROUNDS]);
+}
+
+#[tokio::test]
+async fn one_of_two_processes_takes_from_memcached() {
+    let server = MemcachedServer::start();
+    assert_eq!(given(&server.url(), false).await, [1; ROUNDS]);
 }
 
 /// The engine broken on purpose: the tests above would notice.
