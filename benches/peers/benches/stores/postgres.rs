@@ -150,6 +150,12 @@ impl Side for Raw {
                     .collect::<Vec<_>>(),
             )
             .bind(
+                users
+                    .iter()
+                    .flat_map(|user| [old(user).1 + 1; VALUES.len()])
+                    .collect::<Vec<_>>(),
+            )
+            .bind(
                 entries()
                     .map(|at| expiries[at].map(|at| at as i64))
                     .collect::<Vec<_>>(),
