@@ -239,7 +239,12 @@ async fn main() {
     writer.round(CASES[0], false).await;
     println!("{ROUNDS} rounds of {COMMITS} commits; medians");
     let mut holds = true;
+    // All, or those of a fleet.
+    let fleet_only = std::env::args().any(|argument| argument == "fleet");
     for case in CASES {
+        if fleet_only && case.writers == 1 {
+            continue;
+        }
         println!(
             "\n{:<24} {:>10} {:>14} {:>14} {:>12} {:>14}",
             case.name(),
