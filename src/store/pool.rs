@@ -62,6 +62,7 @@ impl<C> Pool<C> {
     }
 
     /// The server has answered: its limit begins anew, for this operation and for those that wait for a place.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(super) fn answered(&self) {
         answered();
         self.answers.send_replace(());
