@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tower_token_cache::mutation::{self, Mutation};
 use tower_token_cache::{
-    Lookup, MemcachedStore, MySqlStore, PostgresStore, RedisStore, SqliteStore, Timeouts, TokenCache,
+    Lookup, MemcachedStore, MySqlStore, PostgresStore, RedisStore, SqliteStore, Timeouts,
+    TokenCache,
 };
 
 use common::assert_stored;
