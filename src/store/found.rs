@@ -32,7 +32,8 @@ pub struct Found {
     pub(super) stamp: Option<i64>,
     /// What it means; `None` if it is absent, forgotten or damaged.
     pub(super) partition: Option<Partition>,
-    /// The names of all of its entries, damaged ones and those of a life that is over included.
+    /// The names of all of its entries, damaged ones and those of a life that is over included: for a change, which
+    /// reads heads.
     pub(super) names: Vec<Vec<u8>>,
     damaged: usize,
 }
@@ -73,7 +74,9 @@ impl Found {
             return found;
         }
         for row in rows {
-            if let Ok(Some(name)) = row.bytes("entry_id") {
+            if depth == Depth::Heads
+                && let Ok(Some(name)) = row.bytes("entry_id")
+            {
                 found.names.push(name);
             }
             let Some(partition) = &mut found.partition else {
