@@ -16,7 +16,6 @@ use crate::engine::journal::writer::Journal;
 use crate::engine::l1::table::Partitions;
 use crate::engine::l2::calls::L2;
 use crate::engine::l2::questions::Questions;
-use crate::engine::namespace::Number;
 use crate::engine::partition::rules::Rules;
 use crate::engine::revocations::Revocations;
 use crate::engine::runtime::operations::Operations;
@@ -75,16 +74,8 @@ impl Engine {
         now
     }
 
-    /// The namespace's number. L2 is asked if it is not known.
-    pub(crate) async fn number(&self) -> Result<Number, L2Error> {
-        match self.l2.number.settled() {
-            Some(number) => Ok(number),
-            None => self.look_up_number().await,
-        }
-    }
-
     /// The partition's present id in the store.
-    pub(crate) async fn id(&self, key: &PartitionKey) -> Result<PartitionId, L2Error> {
+    pub(crate) async fn id(self: &Arc<Self>, key: &PartitionKey) -> Result<PartitionId, L2Error> {
         Ok(self.l2.id(key, self.number().await?))
     }
 

@@ -183,7 +183,7 @@ impl Engine {
     }
 
     /// The name of a session's entry in a list.
-    async fn listed_as(&self, session: &PartitionKey) -> Result<TokenKey, L2Error> {
+    async fn listed_as(self: &Arc<Self>, session: &PartitionKey) -> Result<TokenKey, L2Error> {
         let name = self.id(session).await?.encoded();
         Ok(TokenKey::from_canonical(&format!(
             "\u{1}session\u{1}{name}"

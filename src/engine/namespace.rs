@@ -5,6 +5,10 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
+
+use crate::engine::error::L2Error;
+use crate::engine::sync::once;
 use crate::random;
 use crate::time::{Moment, Timestamp};
 
@@ -58,10 +62,20 @@ pub(crate) struct KnownNumber {
     pub(crate) mine: OnceLock<Number>,
     /// The digest of the number's record in L2.
     pub(crate) digest: OnceLock<[u8; 32]>,
+    /// L2 is asked for the number, for all that need it.
+    pub(crate) lookup: Mutex<Option<Lookup>>,
     /// Held while L2 is asked how old a number is, so that one task asks for all.
     pub(crate) asks: tokio::sync::Mutex<()>,
     /// When the number was last raised; 0 if no raise is known.
     raised_at: AtomicU64,
+}
+
+/// A question for the number.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    /// How many hints there were before that the number may have changed.
+    pub(crate) hints: u32,
+    pub(crate) answer: once::Receiver<Result<Number, L2Error>>,
 }
 
 impl NamespaceNumber {

@@ -71,7 +71,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(crate) async fn begin_link(&self, user: &PartitionKey) -> Result<Link, L2Error> {
+    pub(crate) async fn begin_link(self: &Arc<Self>, user: &PartitionKey) -> Result<Link, L2Error> {
         let id = self.id(user).await?;
         let epoch = self.rules.users.get(id.digest());
         let hints = epoch.hints();

@@ -88,7 +88,7 @@ impl Engine {
         Ok((begun, durability))
     }
 
-    async fn links_to(&self, users: &[PartitionKey]) -> Result<Vec<Link>, L2Error> {
+    async fn links_to(self: &Arc<Self>, users: &[PartitionKey]) -> Result<Vec<Link>, L2Error> {
         try_join_all(users.iter().map(|user| self.begin_link(user))).await
     }
 

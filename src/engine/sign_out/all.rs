@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::namespace::Number;
+use crate::engine::namespace::{Lookup, Number};
 use crate::engine::runtime::step::step;
+use crate::engine::sync::once;
 use crate::engine::trust::FeedState;
 use crate::error::StoreErrorKind;
 use crate::store::{Names, PartitionId, Raise, Revision};
@@ -33,6 +34,41 @@ impl Engine {
     pub(crate) async fn l2_has_lost_everything(&self, losses: u32) -> Result<bool, L2Error> {
         self.look_up_number().await?;
         Ok(self.rules.losses.count() != losses)
+    }
+
+    /// The namespace's number. L2 is asked if it is not known, once for all that need it: after a start that is every
+    /// request.
+    pub(crate) async fn number(self: &Arc<Self>) -> Result<Number, L2Error> {
+        if let Some(number) = self.l2.number.settled() {
+            return Ok(number);
+        }
+        let answer = self.join_lookup();
+        answer
+            .outcome()
+            .await
+            .unwrap_or_else(|| Err(L2Error::lost()))
+    }
+
+    /// Joins the question for the number, unless a hint has come since it was asked.
+    fn join_lookup(self: &Arc<Self>) -> once::Receiver<Result<Number, L2Error>> {
+        let hints = self.rules.trust.number_hints();
+        let mut lookup = self.l2.number.0.lookup.lock();
+        if let Some(lookup) = &*lookup
+            && lookup.hints == hints
+            && !lookup.answer.is_over()
+        {
+            return lookup.answer.clone();
+        }
+        let (asks, answer) = once::channel();
+        *lookup = Some(Lookup {
+            hints,
+            answer: answer.clone(),
+        });
+        let engine = self.clone();
+        self.runtime.spawn(async move {
+            asks.send(engine.look_up_number().await);
+        });
+        answer
     }
 
     /// Asks L2 for the number. Where L2 has a lower one or none, the number known here is written to it.

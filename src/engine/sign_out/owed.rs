@@ -238,7 +238,7 @@ impl Engine {
         });
     }
 
-    async fn send_owed(&self, journal: &Journal, record: Record) -> Result<(), L2Error> {
+    async fn send_owed(self: &Arc<Self>, journal: &Journal, record: Record) -> Result<(), L2Error> {
         let number = self.number().await?;
         if !self.is_moot(&record) {
             self.sign_out_in_l2(&record, number).await?;

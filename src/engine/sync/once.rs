@@ -1,5 +1,6 @@
 //! One outcome for many waiters. They wake in the order in which they began to wait.
 
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -72,6 +73,19 @@ impl<T: Clone> Receiver<T> {
             }
             sent.await;
         }
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Whether there is an outcome, or there will be none.
+    pub(crate) fn is_over(&self) -> bool {
+        !matches!(*self.0.lock(), State::Awaited)
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
     }
 }
 
