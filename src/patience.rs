@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use crate::race::{Either, race};
@@ -15,13 +16,69 @@ pub(crate) const STEPS: u32 = 5;
 
 tokio::task_local! {
     /// The answers that have come to an operation of several round-trips.
-    static ANSWERS: Arc<AtomicU32>;
+    static ANSWERS: Arc<Heard>;
+}
+
+/// Counts answers. It is looked at once a step, so that no answer wakes all who wait.
+#[derive(Debug, Default)]
+pub(crate) struct Answers(AtomicU32);
+
+/// What an operation has heard.
+#[derive(Default)]
+struct Heard {
+    answers: Answers,
+    /// Answers to others while it waits for its turn, and how many there were before.
+    of_others: Mutex<Option<(Arc<Answers>, u32)>>,
+}
+
+/// While it lasts, answers to others count for this operation.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) struct Following(Option<Arc<Heard>>);
+
+impl Answers {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Heard {
+    fn count(&self) -> u32 {
+        let of_others = self.of_others.lock();
+        let of_others = of_others.as_ref();
+        let of_others = of_others.map_or(0, |(all, before)| all.count().wrapping_sub(*before));
+        self.answers.count().wrapping_add(of_others)
+    }
 }
 
 /// The server has answered one of the round-trips of this operation: the limit begins anew.
 pub(crate) fn answered() {
     // Direct callers of a store have no limit.
-    let _ = ANSWERS.try_with(|answers| answers.fetch_add(1, Ordering::Relaxed));
+    let _ = ANSWERS.try_with(|heard| heard.answers.add());
+}
+
+/// From now on the answers that others get count for this operation, which waits for its turn.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) fn follow(of_others: &Arc<Answers>) -> Following {
+    let heard = ANSWERS.try_with(Arc::clone).ok();
+    if let Some(heard) = &heard {
+        *heard.of_others.lock() = Some((of_others.clone(), of_others.count()));
+    }
+    Following(heard)
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+impl Drop for Following {
+    fn drop(&mut self) {
+        if let Some(heard) = &self.0 {
+            let all = heard.count();
+            *heard.of_others.lock() = None;
+            heard.answers.0.store(all, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A part of this operation that goes on in a task of its own: answers that come there count here.
@@ -47,8 +104,8 @@ pub(crate) async fn within<F: Future>(
     last: Instant,
     future: F,
 ) -> Result<F::Output, Late> {
-    let answers = Arc::<AtomicU32>::default();
-    let mut future = pin!(ANSWERS.scope(answers.clone(), future));
+    let heard = Arc::<Heard>::default();
+    let mut future = pin!(ANSWERS.scope(heard.clone(), future));
     let (mut silent, mut seen, mut lately) = (0, 0, false);
     while silent < STEPS {
         let over = Instant::now() >= last;
@@ -56,7 +113,7 @@ pub(crate) async fn within<F: Future>(
         if let Either::First(output) = race(future.as_mut(), step).await {
             return Ok(output);
         }
-        let before = std::mem::replace(&mut seen, answers.load(Ordering::Relaxed));
+        let before = std::mem::replace(&mut seen, heard.count());
         silent = if seen != before && !over {
             0
         } else {

@@ -5,16 +5,16 @@
 )]
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::patience::answered;
-use crate::race::{Either, race};
+use crate::patience::{Answers, follow};
 
 /// A connection is replaced after so long, so that a new password, another address or another server is found.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
@@ -24,8 +24,7 @@ const LIFETIME: Duration = Duration::from_secs(30 * 60);
 pub struct Pool<C> {
     idle: Arc<Idle<C>>,
     places: Arc<Semaphore>,
-    /// Told with each answer of the server.
-    answers: watch::Sender<()>,
+    answers: Arc<Answers>,
 }
 
 type Idle<C> = Mutex<Vec<(C, Instant)>>;
@@ -41,20 +40,14 @@ impl<C> Pool<C> {
         Self {
             idle: Arc::default(),
             places: Arc::new(Semaphore::new(size)),
-            answers: watch::Sender::new(()),
+            answers: Arc::default(),
         }
     }
 
     /// Waits for a place. The pool is never closed. As long as the server answers others, it is not silent to who waits.
     pub(super) async fn place(&self) -> Option<Place<C>> {
-        let mut answers = self.answers.subscribe();
-        let mut permit = pin!(self.places.clone().acquire_owned());
-        let permit = loop {
-            match race(permit.as_mut(), answers.changed()).await {
-                Either::First(permit) => break permit.ok()?,
-                Either::Second(_) => answered(),
-            }
-        };
+        let _following = follow(&self.answers);
+        let permit = self.places.clone().acquire_owned().await.ok()?;
         Some(Place {
             idle: self.idle.clone(),
             _permit: permit,
@@ -65,7 +58,7 @@ impl<C> Pool<C> {
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(super) fn answered(&self) {
         answered();
-        self.answers.send_replace(());
+        self.answers.add();
     }
 
     /// Closes all that is idle: the server was started anew, or is another.
