@@ -130,6 +130,8 @@ impl<D: Dialect> SqlStoreBuilder<D> {
         Ok(SqlStore {
             dialect: Arc::new(dialect),
             response_timeout: self.response_timeout,
+            acquired: Arc::default(),
+            released: Arc::default(),
             sweep: Arc::default(),
             fails: Arc::default(),
         })

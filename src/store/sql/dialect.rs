@@ -6,6 +6,7 @@ use sqlx::Connection;
 
 use super::failure::{Verdict, unfit};
 use super::handle::SqlStore;
+use super::leases::{Acquire, Release};
 use super::plan::Plan;
 #[cfg(feature = "seal")]
 use crate::seal::KeyRecord;
@@ -78,12 +79,12 @@ pub trait Dialect: Send + Sync + Sized + 'static {
         plan: &Plan,
     ) -> impl Future<Output = sqlx::Result<Vec<usize>>> + Send;
 
-    fn acquire_lease(
+    /// In the order of the group.
+    fn acquire_leases(
         &self,
         connection: &mut Self::Connection,
-        lease: &Lease,
-        ttl: Duration,
-    ) -> impl Future<Output = sqlx::Result<LeaseState>> + Send;
+        group: &[Acquire],
+    ) -> impl Future<Output = sqlx::Result<Vec<LeaseState>>> + Send;
 
     /// Whether it was still this owner's.
     fn renew_lease(
@@ -93,12 +94,12 @@ pub trait Dialect: Send + Sync + Sized + 'static {
         ttl: Duration,
     ) -> impl Future<Output = sqlx::Result<bool>> + Send;
 
-    /// Whether it was still this owner's.
-    fn release_lease(
+    /// Whether each was still its owner's.
+    fn release_leases(
         &self,
         connection: &mut Self::Connection,
-        lease: &Lease,
-    ) -> impl Future<Output = sqlx::Result<bool>> + Send;
+        group: &[Release],
+    ) -> impl Future<Output = sqlx::Result<Vec<bool>>> + Send;
 
     /// The ids of the partitions after this one, in their order: at most [`PAGE`].
     fn list(

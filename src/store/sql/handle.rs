@@ -8,6 +8,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::leases::{Acquire, Release, Waiting};
+use crate::store::LeaseState;
+
 /// How often an instance looks for something to free.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -16,6 +19,8 @@ pub struct SqlStore<D> {
     pub(super) dialect: Arc<D>,
     /// How long an answer may take, of the pool, the connecting, and a statement.
     pub(super) response_timeout: Duration,
+    pub(super) acquired: Arc<Waiting<Acquire, LeaseState>>,
+    pub(super) released: Arc<Waiting<Release, bool>>,
     pub(super) sweep: Arc<Due>,
     /// Whether what connections say is worth a line in the log.
     pub(super) fails: Arc<AtomicBool>,
@@ -26,6 +31,8 @@ impl<D> Clone for SqlStore<D> {
         Self {
             dialect: self.dialect.clone(),
             response_timeout: self.response_timeout,
+            acquired: self.acquired.clone(),
+            released: self.released.clone(),
             sweep: self.sweep.clone(),
             fails: self.fails.clone(),
         }

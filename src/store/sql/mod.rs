@@ -11,6 +11,8 @@ mod failure;
 mod handle;
 #[cfg(feature = "seal")]
 mod keys;
+mod lease_groups;
+mod leases;
 mod movable;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -29,6 +31,7 @@ use self::dialect::Dialect;
 pub use self::handle::SqlStore;
 #[cfg(feature = "seal")]
 pub use self::keys::SqlKeys;
+use self::leases::{Acquire, Release};
 #[cfg(all(feature = "mysql", feature = "__tests"))]
 pub use self::mysql::Numbers;
 #[cfg(feature = "mysql")]
@@ -148,17 +151,8 @@ impl<D: Dialect> TokenStore for SqlStore<D> {
     }
 
     async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
-        let mut attempts = Attempts::new();
-        loop {
-            let mut taken = self.take().await?;
-            let asked = self
-                .dialect
-                .acquire_lease(&mut taken.connection, lease, ttl);
-            let answer = self.in_time(asked).await?;
-            if let Some(answer) = self.settle(&mut attempts, taken, answer).await? {
-                return Ok(answer);
-            }
-        }
+        let lease = lease.clone();
+        self.ask(Acquire { lease, ttl }).await
     }
 
     async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
@@ -174,14 +168,7 @@ impl<D: Dialect> TokenStore for SqlStore<D> {
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
-        let mut attempts = Attempts::new();
-        loop {
-            let mut taken = self.take().await?;
-            let asked = self.dialect.release_lease(&mut taken.connection, lease);
-            let answer = self.in_time(asked).await?;
-            if let Some(answer) = self.settle(&mut attempts, taken, answer).await? {
-                return Ok(answer);
-            }
-        }
+        let lease = lease.clone();
+        self.ask(Release { lease }).await
     }
 }

@@ -11,7 +11,7 @@ use self::home::Home;
 mod changes;
 mod dropped;
 mod home;
-mod once;
+pub(crate) mod once;
 mod outages;
 
 /// Runs tests on each store, and some on those that outlive a crash.

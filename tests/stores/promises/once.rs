@@ -13,14 +13,14 @@ use super::home::Home;
 use super::{SECOND, instance, instances};
 
 /// Keeps a token that has expired, and the refresh token `r0`.
-pub(super) async fn keep_expired(tokens: &Tokens) {
+pub(crate) async fn keep_expired(tokens: &Tokens) {
     let old = Token::new("a0").with_expires_at(Timestamp::from_millis(1));
     let old = TokenSet::from(old).with_refresh_token("r0");
     tokens.insert("graph", old).await.unwrap();
     assert_stored(tokens.commit().await.unwrap());
 }
 
-pub(super) async fn acquire(tokens: &Tokens, issuer: &Issuer) -> Result<String, Error> {
+pub(crate) async fn acquire(tokens: &Tokens, issuer: &Issuer) -> Result<String, Error> {
     let issuer = issuer.clone();
     let call = move |prior| issuer.refresh(prior);
     let token = tokens.get_or_acquire("graph", call).await?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::feed::Listener;
+use common::issuer::Issuer;
 use common::postgres::PostgresServer;
 use common::proxy::Proxy;
 use common::store::load_one;
@@ -15,11 +16,17 @@ use tower_token_cache::{
     Durability, PostgresStore, Secret, StoreError, StoreErrorKind, Timeouts, TokenStore,
 };
 
+use crate::promises::once::{acquire, keep_expired};
+
 use super::server::{PATIENCE, Server, on_both, partition, reasons};
 
 on_both! {
     a_database_that_is_far_away_is_used
+    a_burst_of_cold_sessions_is_refreshed_once
 }
+
+/// More than there are connections, many times.
+const SESSIONS: usize = 400;
 
 /// Each round-trip takes a sixth of an attempt, and a new connection several.
 async fn a_database_that_is_far_away_is_used<S: Server>() {
@@ -29,6 +36,37 @@ async fn a_database_that_is_far_away_is_used<S: Server>() {
     proxy.delay(40);
     let far = || S::build(&url, &prefix, Duration::from_secs(1)).unwrap();
     is_used(far(), far()).await;
+}
+
+/// On two instances that have none of the sessions in memory.
+async fn a_burst_of_cold_sessions_is_refreshed_once<S: Server>() {
+    let server = S::shared();
+    let (store, prefix) = server.store(PATIENCE).await;
+    let near = builder(store).timeouts(Timeouts::new().operation(PATIENCE));
+    let near = near.build().unwrap();
+    let issuers: Vec<_> = (0..SESSIONS).map(|_| Issuer::new()).collect();
+    let sid = |at: usize| session(&format!("s{at}"));
+    let kept = (0..SESSIONS).map(async |at| keep_expired(&near.tokens(sid(at))).await);
+    join_all(kept).await;
+    let (proxy, url) = Proxy::before(&server.url()).await;
+    // Only a stall of the machine itself takes longer.
+    let timeouts = Timeouts::new().attempt(Duration::from_secs(1));
+    let far = || {
+        let store = S::build(&url, &prefix, PATIENCE).unwrap();
+        builder(store).timeouts(timeouts.clone()).build().unwrap()
+    };
+    let fleet = [far(), far()];
+    proxy.delay(20);
+    let requests = (0..2 * SESSIONS).map(async |at| {
+        let (cache, at) = (&fleet[at % 2], at / 2);
+        acquire(&cache.tokens(sid(at)), &issuers[at]).await.unwrap()
+    });
+    for token in join_all(requests).await {
+        assert_eq!(token, "a1");
+    }
+    for issuer in &issuers {
+        assert_eq!((issuer.calls(), issuer.reuses()), (1, 0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ mod far;
 mod faults;
 mod full_disk;
 mod keys;
+mod leases;
 mod mysql;
 mod postgres;
 pub(crate) mod server;

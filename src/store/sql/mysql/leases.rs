@@ -1,86 +1,117 @@
 //! Leases as rows. One that has run out is as good as none.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 
 use super::statements::{NOW, Statements, literal};
-use crate::store::columns::integer;
+use crate::store::sql::leases::{Acquire, Key, Release, held, key, length};
 use crate::store::{Lease, LeaseState};
-use crate::time::millis;
-
-/// The longest lease: what is added to the time of now stays a number.
-const LONGEST: u64 = 1 << 61;
 
 pub(super) async fn acquire(
     statements: &Statements,
     connection: &mut MySqlConnection,
-    lease: &Lease,
-    ttl: Duration,
-) -> sqlx::Result<LeaseState> {
-    // Assignments are made from left to right: the second one sees what the first has made of the owner.
-    let statement = format!(
-        "INSERT INTO {{leases}} (partition_id, entry_id, owner, ends_at) VALUES ({id}, {entry}, {owner}, {NOW} + {ttl}) \
-         ON DUPLICATE KEY UPDATE owner = IF(owner = VALUES(owner) OR ends_at <= {NOW}, VALUES(owner), owner), \
-         ends_at = IF(owner = VALUES(owner), VALUES(ends_at), ends_at); \
-         SELECT owner, GREATEST(ends_at - ({NOW}), 0) AS remaining FROM {{leases}} \
-         WHERE partition_id = {id} AND entry_id = {entry}",
-        id = literal(lease.partition.digest()),
-        entry = literal(lease.entry.as_bytes()),
-        owner = literal(&lease.owner),
-        ttl = length(ttl),
-    );
+    group: &[Acquire],
+) -> sqlx::Result<Vec<LeaseState>> {
+    let mut states = HashMap::new();
     loop {
-        let query = sqlx::raw_sql(AssertSqlSafe(statements.fill(&statement)));
-        // It may be given back in between.
-        let Some(row) = query.fetch_optional(&mut *connection).await? else {
-            continue;
-        };
-        if row.try_get::<Vec<u8>, _>("owner")? == lease.owner {
-            return Ok(LeaseState::Granted);
+        let is_missing = |it: &&Acquire| !states.contains_key(&key(&it.lease));
+        let missing: Vec<_> = group.iter().filter(is_missing).collect();
+        if missing.is_empty() {
+            let state = |it: &Acquire| states.get(&key(&it.lease)).copied();
+            return Ok(group.iter().filter_map(state).collect());
         }
-        let remaining: i64 = row.try_get("remaining")?;
-        return Ok(LeaseState::Held {
-            remaining: Duration::from_millis(u64::try_from(remaining).unwrap_or(0)),
-        });
+        let row = |it: &&Acquire| {
+            let [partition, entry, owner] = literals(&it.lease);
+            format!(
+                "({partition}, {entry}, {owner}, {NOW} + {})",
+                length(it.ttl)
+            )
+        };
+        // Assignments are made from left to right: the second one sees what the first has made of the owner.
+        let statement = format!(
+            "INSERT INTO {{leases}} (partition_id, entry_id, owner, ends_at) VALUES {rows} \
+             ON DUPLICATE KEY UPDATE owner = IF(owner = VALUES(owner) OR ends_at <= {NOW}, VALUES(owner), owner), \
+             ends_at = IF(owner = VALUES(owner), VALUES(ends_at), ends_at); \
+             SELECT partition_id, entry_id, owner, GREATEST(ends_at - ({NOW}), 0) AS remaining FROM {{leases}} WHERE {these}",
+            rows = joined(missing.iter().map(row), ", "),
+            these = joined(missing.iter().map(|it| is_of(&it.lease)), " OR "),
+        );
+        let query = sqlx::raw_sql(AssertSqlSafe(statements.fill(&statement)));
+        let rows = query.fetch_all(&mut *connection).await?;
+        let owners: HashMap<_, _> = missing
+            .iter()
+            .map(|it| (key(&it.lease), it.lease.owner))
+            .collect();
+        // One that was given back in between is in no row.
+        for row in rows {
+            let key = key_of(&row)?;
+            let owner = row.try_get::<Vec<u8>, _>("owner")?;
+            let remaining: i64 = row.try_get("remaining")?;
+            let state = match owners.get(&key).is_some_and(|it| owner == *it) {
+                true => LeaseState::Granted,
+                false => held(remaining),
+            };
+            states.insert(key, state);
+        }
     }
 }
 
+/// The driver counts rows that were found, also where nothing became different.
 pub(super) async fn renew(
     statements: &Statements,
     connection: &mut MySqlConnection,
     lease: &Lease,
     ttl: Duration,
 ) -> sqlx::Result<bool> {
-    let change = format!("UPDATE {{leases}} SET ends_at = {NOW} + {}", length(ttl));
-    changes(statements, connection, &change, lease).await
-}
-
-pub(super) async fn release(
-    statements: &Statements,
-    connection: &mut MySqlConnection,
-    lease: &Lease,
-) -> sqlx::Result<bool> {
-    changes(statements, connection, "DELETE FROM {leases}", lease).await
-}
-
-/// Whether the lease was this owner's. The driver counts rows that were found, also where nothing became different.
-async fn changes(
-    statements: &Statements,
-    connection: &mut MySqlConnection,
-    change: &str,
-    lease: &Lease,
-) -> sqlx::Result<bool> {
     let statement = format!(
-        "{change} WHERE partition_id = {} AND entry_id = {} AND owner = {} AND ends_at > {NOW}",
-        literal(lease.partition.digest()),
-        literal(lease.entry.as_bytes()),
-        literal(&lease.owner),
+        "UPDATE {{leases}} SET ends_at = {NOW} + {} WHERE {}",
+        length(ttl),
+        is_its(lease)
     );
     let query = sqlx::raw_sql(AssertSqlSafe(statements.fill(&statement)));
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 
-fn length(ttl: Duration) -> i64 {
-    integer(millis(ttl).min(LONGEST))
+/// What runs out between the two statements was its owner's at the first.
+pub(super) async fn release(
+    statements: &Statements,
+    connection: &mut MySqlConnection,
+    group: &[Release],
+) -> sqlx::Result<Vec<bool>> {
+    let these = joined(group.iter().map(|it| is_its(&it.lease)), " OR ");
+    let statement = format!(
+        "SELECT partition_id, entry_id FROM {{leases}} WHERE {these}; DELETE FROM {{leases}} WHERE {these}"
+    );
+    let query = sqlx::raw_sql(AssertSqlSafe(statements.fill(&statement)));
+    let rows = query.fetch_all(connection).await?;
+    let released: HashSet<Key> = rows.iter().map(key_of).collect::<sqlx::Result<_>>()?;
+    let was_its = |it: &Release| released.contains(&key(&it.lease));
+    Ok(group.iter().map(was_its).collect())
+}
+
+fn key_of(row: &sqlx::mysql::MySqlRow) -> sqlx::Result<Key> {
+    Ok((row.try_get("partition_id")?, row.try_get("entry_id")?))
+}
+
+fn literals(lease: &Lease) -> [String; 3] {
+    let (partition, entry) = (lease.partition.digest(), lease.entry.as_bytes());
+    [&partition[..], &entry[..], &lease.owner[..]].map(literal)
+}
+
+fn is_of(lease: &Lease) -> String {
+    let [partition, entry, _] = literals(lease);
+    format!("(partition_id = {partition} AND entry_id = {entry})")
+}
+
+fn is_its(lease: &Lease) -> String {
+    let [partition, entry, owner] = literals(lease);
+    format!(
+        "(partition_id = {partition} AND entry_id = {entry} AND owner = {owner} AND ends_at > {NOW})"
+    )
+}
+
+fn joined(parts: impl Iterator<Item = String>, by: &str) -> String {
+    parts.collect::<Vec<_>>().join(by)
 }

@@ -25,6 +25,7 @@ use super::builder::{Credentials, Settings, password};
 use super::dialect::{Dialect, check_version};
 use super::failure::{Verdict, unfit};
 use super::handle::SqlStore;
+use super::leases::{Acquire, Release};
 use super::plan::Plan;
 use super::url;
 use crate::error::{ConfigError, StoreErrorKind};
@@ -251,13 +252,12 @@ impl Dialect for MySql {
         write::write(&self.statements, connection, plan, packet).await
     }
 
-    async fn acquire_lease(
+    async fn acquire_leases(
         &self,
         connection: &mut MySqlConnection,
-        lease: &Lease,
-        ttl: Duration,
-    ) -> sqlx::Result<LeaseState> {
-        leases::acquire(&self.statements, connection, lease, ttl).await
+        group: &[Acquire],
+    ) -> sqlx::Result<Vec<LeaseState>> {
+        leases::acquire(&self.statements, connection, group).await
     }
 
     async fn renew_lease(
@@ -269,12 +269,12 @@ impl Dialect for MySql {
         leases::renew(&self.statements, connection, lease, ttl).await
     }
 
-    async fn release_lease(
+    async fn release_leases(
         &self,
         connection: &mut MySqlConnection,
-        lease: &Lease,
-    ) -> sqlx::Result<bool> {
-        leases::release(&self.statements, connection, lease).await
+        group: &[Release],
+    ) -> sqlx::Result<Vec<bool>> {
+        leases::release(&self.statements, connection, group).await
     }
 
     async fn list(

@@ -138,23 +138,29 @@ WITH input AS MATERIALIZED (
 )
 SELECT place FROM due";
 
+/// In the order of the leases, in which others take theirs.
 const ACQUIRE: &str = "
-WITH taken AS (
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::bigint[]) AS a(partition_id, entry_id, owner, ttl)
+), taken AS (
     INSERT INTO {leases} AS l (partition_id, entry_id, owner, ends_at)
-    VALUES ($1, $2, $3, {now} + $4)
+    SELECT partition_id, entry_id, owner, {now} + ttl FROM asked ORDER BY partition_id, entry_id
     ON CONFLICT (partition_id, entry_id) DO UPDATE SET owner = excluded.owner, ends_at = excluded.ends_at
     WHERE l.owner = excluded.owner OR l.ends_at <= {now}
-    RETURNING l.owner
+    RETURNING l.partition_id, l.entry_id
 )
-SELECT NULL::bigint AS remaining FROM taken
-UNION ALL SELECT greatest(ends_at - {now}, 0) FROM {leases}
-WHERE partition_id = $1 AND entry_id = $2 AND NOT EXISTS (SELECT FROM taken)";
+SELECT partition_id, entry_id, NULL::bigint AS remaining FROM taken
+UNION ALL SELECT l.partition_id, l.entry_id, greatest(l.ends_at - {now}, 0)
+FROM asked a JOIN {leases} l ON l.partition_id = a.partition_id AND l.entry_id = a.entry_id
+WHERE NOT EXISTS (SELECT FROM taken t WHERE t.partition_id = a.partition_id AND t.entry_id = a.entry_id)";
 
 const RENEW: &str = "UPDATE {leases} SET ends_at = {now} + $4 \
     WHERE partition_id = $1 AND entry_id = $2 AND owner = $3 AND ends_at > {now}";
 
-const RELEASE: &str = "DELETE FROM {leases} \
-    WHERE partition_id = $1 AND entry_id = $2 AND owner = $3 AND ends_at > {now}";
+const RELEASE: &str = "DELETE FROM {leases} l \
+    USING unnest($1::bytea[], $2::bytea[], $3::bytea[]) AS a(partition_id, entry_id, owner) \
+    WHERE l.partition_id = a.partition_id AND l.entry_id = a.entry_id AND l.owner = a.owner AND l.ends_at > {now} \
+    RETURNING l.partition_id, l.entry_id";
 
 /// Rows that are in use just then are left to the next sweep.
 const PURGE: &str = "
