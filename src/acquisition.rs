@@ -222,7 +222,11 @@ impl<'a> Acquisition<'a> {
         allowance: &Allowance,
     ) -> Result<Option<(Token, CacheLevel)>, Error> {
         let engine = self.tokens.engine();
-        let found = engine.wait_for_l2(allowance, self.tokens.get(&self.key));
+        let (key, get) = (
+            &self.tokens.session()?.partition,
+            self.tokens.get(&self.key),
+        );
+        let found = engine.wait_for_busy_l2(allowance, key, get);
         let found = found.await.unwrap_or_else(|failure| {
             let goes_on = engine.degrade(self.tokens.failure_policy(), failure);
             goes_on.map(|()| Lookup::Unavailable)

@@ -51,7 +51,9 @@ impl Timeouts {
     /// Such a call goes on in the background, and its answer is that the outcome is not known. All steps of an acquisition
     /// share this time: a read, the lease, a read under it, and the commit. Once it is used up, what is left is done without
     /// L2, or fails, as the [policy](crate::FailurePolicy) says. On top come its [call](crate::Acquisitions::timeout), and before
-    /// that another instance's [lease](crate::Acquisitions::lease_ttl). Defaults to 1 s: four attempts, and no longer than a
+    /// that another instance's [lease](crate::Acquisitions::lease_ttl). An L2 that answers others meanwhile is busy, and not
+    /// away: an acquisition waits for its lease up to `lease_ttl` then, and fails rather than redeem a refresh token without
+    /// one. Defaults to 1 s: four attempts, and no longer than a
     /// user waits. Where L2 is farther away, set it to four attempts or more.
     pub fn operation(mut self, timeout: Duration) -> Self {
         self.operation = setting(timeout);

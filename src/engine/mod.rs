@@ -43,8 +43,9 @@
 //! Nine files, after `tokens/acquire.rs`, where `get_or_acquire` looks for a hit first. Four more have a say:
 //! [`partition::refresh`] (what is guarded: the refresh token's entry, or the token's own without one),
 //! [`partition::pending`] (the batch that memory does not show), `Gate` in [`acquire::call`] (stops the call), and
-//! [`acquire::lease_wait`] (what an instance does while another has the lease). All waits for L2 share one
-//! allowance ([`runtime::bounded`], `wait_for_l2`).
+//! [`acquire::lease_wait`] (what an instance does while another has the lease). Waits for L2 share one
+//! allowance ([`runtime::bounded`]): `wait_for_busy_l2` before the call, which an L2 that answers others does not use up, and
+//! `wait_for_l2` after it.
 //!
 //! 1. `acquisition.rs` (`find`): the token in memory or L2 will not do, and the handle asks for one.
 //! 2. [`acquire::join`]: joins the flight that acquires it, or starts one.

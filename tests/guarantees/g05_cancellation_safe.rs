@@ -58,7 +58,7 @@ async fn serve(cache: &TokenCache) -> std::net::SocketAddr {
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
             // Enough for a first connection and a load, so that there is a change when it fires.
-            Duration::from_millis(50) + 20 * common::far::latency(),
+            Duration::from_millis(500) + 20 * common::far::latency(),
         ));
     let routes = Router::new()
         .route("/bad-gateway", get(bad_gateway))

@@ -120,6 +120,7 @@ impl Flight {
             let refreshes = seen.refresh_token.is_hit();
             let alone = self.needs_no_lease(&seen);
             let life = seen.observed.generation();
+            let asked = Instant::now();
             if refreshes && guard.lock.is_none() {
                 let refresh_token = self.need.key.refresh_token();
                 let lock =
@@ -149,6 +150,16 @@ impl Flight {
                 Ok(looked) => looked,
                 Err(failure) => {
                     engine.degrade(self.policy, failure.clone())?;
+                    let is_late = failure.error.kind() == StoreErrorKind::Timeout;
+                    if is_late && self.takes_changes_since(asked) {
+                        // L2 is busy. Another instance may reach it, and have the lease.
+                        if !self.allowance.is_patient() {
+                            return Err(timed_out().into());
+                        }
+                        lease_wait.pause(changed.as_mut()).await;
+                        continue;
+                    }
+                    self.allowance.spend_deferred();
                     if self.waits_for_l2(&failure) {
                         let pause = lease_wait.pause(changed.as_mut());
                         // Where the time is up, the next question is the last one.
@@ -207,9 +218,8 @@ impl Flight {
         let mut held = match guard.lease.take() {
             Some(held) => held,
             None => {
-                let partition = self
-                    .within_allowance(self.engine.id(&self.id.partition))
-                    .await?;
+                let id = self.engine.id(&self.id.partition);
+                let partition = self.within_allowance(id).await?;
                 HeldLease::new(&self.engine, partition, &name, generation, self.owner)
             }
         };
@@ -230,11 +240,18 @@ impl Flight {
         self.within_allowance(look).await
     }
 
+    /// Whether this part of L2 has taken a change or given a lease since then, whoever asked.
+    fn takes_changes_since(&self, moment: Instant) -> bool {
+        let shard = self.engine.l2.shard_of(&self.id.partition);
+        shard.takes_changes_since(moment)
+    }
+
     async fn within_allowance<T>(
         &self,
         work: impl Future<Output = Result<T, L2Error>>,
     ) -> Result<T, L2Error> {
-        self.engine.wait_for_l2(&self.allowance, work).await?
+        let (engine, key) = (&self.engine, &self.id.partition);
+        engine.wait_for_busy_l2(&self.allowance, key, work).await?
     }
 
     /// Whether to wait for a failing L2, which may only be restarting, rather than to continue without it: while another

@@ -67,8 +67,10 @@ impl Engine {
         if observed.is_none() && policy != FailurePolicy::Bypass {
             // A request that insists on a new token has not read anything yet.
             let known = self.know_generation(partition, policy, observed);
-            let known = self.wait_for_l2(allowance, known).await;
-            known.unwrap_or_else(|failure| self.degrade(policy, failure))?;
+            let known = self.wait_for_busy_l2(allowance, partition, known);
+            known
+                .await
+                .unwrap_or_else(|failure| self.degrade(policy, failure))?;
         }
         loop {
             let now = self.now();

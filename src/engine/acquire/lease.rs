@@ -197,7 +197,8 @@ impl HeldLease {
                 let taken = self.take().await?;
                 Ok::<_, L2Error>((taken, self.is_untouched(about).await?))
             };
-            let answer = engine.wait_for_l2(allowance, asked).await;
+            let answer = engine.wait_for_busy_l2(allowance, about.partition, asked);
+            let answer = answer.await;
             let answer = answer.and_then(|answer| answer);
             if let Ok((remaining, _)) = &answer {
                 allowance.pause(remaining.unwrap_or_default());
@@ -206,6 +207,7 @@ impl HeldLease {
                 Ok((Some(remaining), true)) => sleep(remaining.min(LAST_POLL)).await,
                 Ok((_, untouched)) => return Ok(untouched),
                 Err(_) if allowance.lasts() => {
+                    allowance.spend_deferred();
                     // Where the time is up, the next question is the last one.
                     let _ = engine.wait_for_l2(allowance, sleep(pause)).await;
                 }

@@ -131,7 +131,10 @@ impl L2 {
                 }
             }
             let error = match answer {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    way.last_answer.set();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
             let decision = self.failed(operation, alone, *number, &error, way);

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::engine::l2::breaker::{Breaker, BreakerState};
 use crate::engine::l2::pace::Pace;
+use crate::engine::sync::allowance::LastAnswer;
 use crate::policy::L2Operation;
 use crate::reasons::Reasons;
 
@@ -44,6 +45,7 @@ pub(crate) struct Shard {
 #[derive(Default)]
 pub(crate) struct Way {
     pub(crate) breaker: Breaker,
+    pub(crate) last_answer: LastAnswer,
     /// The reasons that were logged already.
     pub(crate) reasons: Reasons,
 }
@@ -64,6 +66,17 @@ impl Shard {
             true => &self.reads,
             false => &self.writes,
         }
+    }
+
+    /// Whether it has answered anything since then.
+    pub(crate) fn answers_since(&self, moment: Instant) -> bool {
+        let mut ways = self.ways().into_iter();
+        ways.any(|way| way.last_answer.is_after(moment))
+    }
+
+    /// Whether it has taken a change or given a lease since then.
+    pub(crate) fn takes_changes_since(&self, moment: Instant) -> bool {
+        self.writes.last_answer.is_after(moment)
     }
 
     /// `Some` if a request that memory can serve goes on without asking, because the shard is known not to

@@ -14,6 +14,7 @@ use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::sync::allowance::Allowance;
 use crate::error::StoreErrorKind;
+use crate::key::PartitionKey;
 use crate::race::race;
 
 /// Callers wait this much longer than the engine takes at most: the engine's answer says more than a timeout.
@@ -63,7 +64,7 @@ impl Engine {
 
     /// How long an acquisition that begins now waits for L2.
     pub(crate) fn allowance(&self) -> Allowance {
-        Allowance::new(self.l2.timeouts.operation)
+        Allowance::new(self.l2.timeouts.operation, self.acquisitions.lease_ttl)
     }
 
     /// Waits for `work` of L2 while the allowance lasts. What needs no waiting is done in any case.
@@ -72,11 +73,44 @@ impl Engine {
         allowance: &Allowance,
         work: F,
     ) -> Result<F::Output, L2Error> {
+        self.wait_in_steps(allowance, || false, work).await
+    }
+
+    /// The same before the provider is asked. Where L2 answers others meanwhile, it is busy, and not away: no refresh
+    /// token is redeemed without a lease because of that, and so nothing of the allowance is used up yet.
+    pub(crate) async fn wait_for_busy_l2<F: Future>(
+        &self,
+        allowance: &Allowance,
+        key: &PartitionKey,
+        work: F,
+    ) -> Result<F::Output, L2Error> {
+        let shard = self.l2.shard_of(key);
+        let (began, limit) = (Instant::now(), self.l2.timeouts.attempt_time());
+        let is_busy = || {
+            let lately = Instant::now().checked_sub(limit);
+            let lately = lately.map_or(began, |it| it.max(began));
+            shard.answers_since(lately) && allowance.is_patient()
+        };
+        self.wait_in_steps(allowance, is_busy, work).await
+    }
+
+    async fn wait_in_steps<F: Future>(
+        &self,
+        allowance: &Allowance,
+        is_busy: impl Fn() -> bool,
+        work: F,
+    ) -> Result<F::Output, L2Error> {
         let mut work = pin!(work);
         loop {
+            // Before the step ends, because an answer to this work is no answer to others.
+            let was_busy = is_busy();
             let (began, step) = (Instant::now(), allowance.step());
             let ended = self.bounded(step, work.as_mut()).await;
-            allowance.spend(began.elapsed().min(step));
+            let waited = began.elapsed().min(step);
+            match was_busy || (ended.is_err() && is_busy()) {
+                true => allowance.defer(waited),
+                false => allowance.spend(waited),
+            }
             match ended {
                 Ok(output) => return Ok(output),
                 Err(Elapsed) if allowance.lasts() => {}

@@ -1,6 +1,7 @@
 //! One redemption per refresh token, on all instances; the rest wait and get its answer. The same
 //! with processes that are killed and paused is in `tests/faults/fleet`.
 
+mod busy;
 mod failures;
 mod landing;
 mod need;
