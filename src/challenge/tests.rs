@@ -127,6 +127,19 @@ fn what_asks_for_nothing_that_can_be_got_is_no_challenge() {
     ] {
         assert_eq!(asked(fields), None, "{fields:?}");
     }
+    // More than can be passed on, of each kind.
+    let long = "x".repeat(3 * 1024);
+    let claims = STANDARD.encode(format!(r#"{{"a":"{long}"}}"#));
+    for field in [
+        format!(r#"Bearer error="insufficient_user_authentication", acr_values="{long}""#),
+        format!(
+            r#"Bearer error="insufficient_scope", scope="{}""#,
+            "s ".repeat(1600)
+        ),
+        format!(r#"Bearer error="insufficient_claims", claims="{claims}""#),
+    ] {
+        assert_eq!(asked(&[&field]), None, "{}", field.len());
+    }
     let mut many = vec!["Negotiate"; 16];
     many.push(r#"Bearer error="insufficient_user_authentication""#);
     assert_eq!(asked(&many), None);

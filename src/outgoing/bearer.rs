@@ -25,6 +25,8 @@ pub(super) struct Settings {
     pub(super) source: Arc<dyn Acquire>,
     pub(super) tokens: Option<Tokens>,
     pub(super) client: Option<ClientName>,
+    /// The scopes that a service is given without the user.
+    pub(super) on_demand: Arc<[Box<str>]>,
 }
 
 /// The same for one request.
@@ -33,6 +35,7 @@ pub(super) struct Bearer {
     key: TokenKey,
     source: Arc<dyn Acquire>,
     tokens: Tokens,
+    on_demand: Arc<[Box<str>]>,
 }
 
 /// What a service has against the token that it was sent.
@@ -83,6 +86,7 @@ impl Settings {
                 Some(client) => tokens.of_client(client.clone()),
                 None => tokens,
             },
+            on_demand: self.on_demand.clone(),
         }))
     }
 }
@@ -128,11 +132,15 @@ impl Bearer {
                 None => return Err(Error::StepUp(challenge)),
             },
             ChallengeKind::Scope => {
+                let listed = |scope: &str| self.on_demand.iter().any(|own| **own == *scope);
+                let (true, Ok(scoped)) = (
+                    challenge.scopes().all(listed),
+                    acquisition.scopes(challenge.scopes()),
+                ) else {
+                    return Err(Error::StepUp(challenge));
+                };
                 let source = Arc::new(Demanded(self.source));
-                (
-                    acquisition.scopes(challenge.scopes())?,
-                    source as Arc<dyn Acquire>,
-                )
+                (scoped, source as Arc<dyn Acquire>)
             }
         };
         match acquisition.with_source(source).await {
