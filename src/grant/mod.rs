@@ -195,6 +195,7 @@ pub use self::device::{DeviceAuthorization, DeviceError};
 pub use self::discovery::DiscoveryError;
 pub use self::end_session::EndSession;
 pub use self::http_client::HttpClient;
+pub(crate) use self::http_client::{collect, is_too_large};
 pub use self::jwt_bearer::JwtBearer;
 pub use self::login::Login;
 pub use self::login_error::LoginError;
