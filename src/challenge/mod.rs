@@ -10,7 +10,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use serde::de::IgnoredAny;
+use serde::de::{Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::parse::Parsed;
 use crate::time::setting;
@@ -53,7 +54,7 @@ const MAX_FIELDS: usize = 16;
 /// assert_eq!(challenge.to_header(), field);
 /// ```
 ///
-/// `Debug` shows the kind alone. Cheap to clone.
+/// `Debug` shows the kind alone. Serde writes it as the value of the header. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Challenge(Arc<Demand>);
 
@@ -101,8 +102,12 @@ impl Challenge {
     /// `None` where there is none, and where what it asks for is missing, malformed, or more than the 3 KiB that can be
     /// [passed on](Self::to_header). Fields of up to 16 KiB are read, and 16 of them.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let fields = headers.get_all(WWW_AUTHENTICATE).iter().take(MAX_FIELDS);
-        let mut all = fields.flat_map(|field| parse::challenges(field.as_bytes()));
+        let mut fields = headers.get_all(WWW_AUTHENTICATE).iter().take(MAX_FIELDS);
+        fields.find_map(|field| Self::from_field(field.as_bytes()))
+    }
+
+    fn from_field(field: &[u8]) -> Option<Self> {
+        let mut all = parse::challenges(field).into_iter();
         all.find_map(|parsed| Self::read(&parsed))
     }
 
@@ -202,6 +207,20 @@ impl Challenge {
         }
         // All of it is ASCII without quotes.
         HeaderValue::try_from(field).unwrap_or(HeaderValue::from_static(BEARER))
+    }
+}
+
+impl Serialize for Challenge {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&String::from_utf8_lossy(self.to_header().as_bytes()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Challenge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let field = String::deserialize(deserializer)?;
+        let read = Self::from_field(field.as_bytes());
+        read.ok_or_else(|| D::Error::custom("it is no challenge"))
     }
 }
 

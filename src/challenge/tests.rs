@@ -155,10 +155,13 @@ fn a_challenge_can_be_passed_on() {
     ] {
         let challenge = challenge(&[field]).unwrap();
         assert_eq!(challenge.to_header(), field);
+        let kept = serde_json::to_string(&challenge).unwrap();
+        assert!(serde_json::from_str::<Challenge>(&kept).unwrap() == challenge);
         let shown = format!("{challenge:?}");
         assert!(shown.starts_with("Challenge("), "{shown}");
         assert!(!shown.contains('"'), "{shown}");
     }
+    assert!(serde_json::from_str::<Challenge>(r#""Bearer""#).is_err());
     // A time that no clock reaches is the longest that there is.
     let long = r#"Bearer error="insufficient_user_authentication", max_age="18446744073709551615""#;
     assert!(challenge(&[long]).unwrap().max_age().is_some());

@@ -98,7 +98,9 @@ async fn secured(response: Response) -> impl IntoResponse {
 }
 
 async fn begin(app: State<App>, tokens: Tokens) -> Result<Redirect> {
-    Ok(Redirect::to(&app.login.begin(&tokens, "/").await?))
+    // For more, where the API has demanded it.
+    let login = app.login.clone().demanded(&tokens).await?;
+    Ok(Redirect::to(&login.begin(&tokens, "/").await?))
 }
 
 async fn end(app: State<App>, tokens: Tokens, head: Parts) -> Result<Redirect> {

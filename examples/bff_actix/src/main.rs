@@ -102,7 +102,9 @@ async fn demand_header(request: ServiceRequest, next: Next<BoxBody>) -> Result<S
 }
 
 async fn begin(bff: Data<Bff>, tokens: Tokens) -> Result<Redirect> {
-    Ok(Redirect::to(bff.login.begin(&tokens, "/").await?).see_other())
+    // For more, where the API has demanded it.
+    let login = bff.login.clone().demanded(&tokens).await?;
+    Ok(Redirect::to(login.begin(&tokens, "/").await?).see_other())
 }
 
 async fn end(bff: Data<Bff>, tokens: Tokens, head: HttpRequest) -> Result<Redirect> {

@@ -30,7 +30,11 @@ async function show(note = '') {
 
 async function call() {
   const answer = await ask(`/api${PATH}`);
-  if (answer.status === 401) await show();
+  // What the API has refused for its own reasons, and says what it wants. The server keeps it for the login.
+  const wantsMore = /^Bearer/.test(answer.headers.get('WWW-Authenticate'));
+  at('more').hidden = !wantsMore;
+  if (wantsMore) at('answer').textContent = '';
+  else if (answer.status === 401) await show();
   else at('answer').textContent = `${answer.status}\n${await answer.text()}`;
 }
 

@@ -19,8 +19,8 @@ use tower_service::Service as _;
 use self::sending::Sending;
 use super::{BearerLayer, BearerService, CallError, TokenError};
 use crate::acquire::BoxError;
-use crate::error::{ConfigError, session_challenge};
-use crate::grant::HttpClient;
+use crate::error::{ConfigError, Error, session_challenge};
+use crate::grant::{HttpClient, keep_demand};
 use crate::tokens::Tokens;
 
 /// The methods that are passed on. `TRACE` would show the token to the browser, and `CONNECT` is for proxies of another kind.
@@ -58,7 +58,8 @@ const MAX_REQUEST: usize = 2 * 1024 * 1024;
 ///
 /// A tower service, for `nest_service` of axum, and a handler of actix-web. The
 /// [layer](crate::TokenCacheLayer) has to be around it. What the [`BearerLayer`] does it does here: a token that is refused is
-/// replaced once, and [what only the user can give](super) is answered with the API's challenge.
+/// replaced once, and [what only the user can give](super) is answered with the API's challenge. That waits in the session, too:
+/// [`AuthorizationCode::demanded`](crate::grant::AuthorizationCode::demanded) is the login for it.
 ///
 /// ```
 /// use axum::Router;
@@ -198,6 +199,7 @@ impl Proxy {
     }
 
     async fn call(&self, request: Request<Bytes>) -> Response<Full<Bytes>> {
+        let tokens = request.extensions().get::<Tokens>().cloned();
         // One that is ready at all times.
         let mut service: BearerService<Sending> = self.bearer.layer(self.sending.clone());
         match service.call(request).await {
@@ -213,7 +215,14 @@ impl Proxy {
                 asking(&mut answer, session_challenge(head.status));
                 answer
             }
-            Err(error) => refusal(&error),
+            Err(error) => {
+                if let CallError::Token(TokenError::Cache(Error::StepUp(challenge))) = &error
+                    && let Some(tokens) = tokens
+                {
+                    keep_demand(&tokens, challenge).await;
+                }
+                refusal(&error)
+            }
         }
     }
 }

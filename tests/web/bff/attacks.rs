@@ -417,6 +417,40 @@ async fn an_api_that_demands_without_end_is_asked_twice_at_most() {
     }
 }
 
+/// A link of an attacker's cannot say what a login asks for, and what an API has said is asked for until it is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_asks_for_what_the_api_has_demanded_and_for_nothing_that_a_link_says() {
+    const MFA: &str = "urn:example:mfa";
+    for example in EXAMPLES {
+        let mut site = Site::start(example).await;
+        let asks_for = async |browser: &mut Browser, login: Url| {
+            let to = browser.step(Method::GET, login).await.1.unwrap();
+            let mut pairs = to.query_pairs();
+            pairs.find_map(|(name, value)| (name == "acr_values").then(|| value.into_owned()))
+        };
+        let login = site.at("/login");
+        let forged = site.at("/login?acr_values=evil&scope=evil&challenge=evil");
+        assert_eq!(asks_for(&mut site.browser, forged).await, None, "{example}");
+        let challenge = |class: &str| {
+            format!(
+                "www-authenticate: Bearer error=insufficient_user_authentication, acr_values={class:?}\r\n"
+            )
+        };
+        for class in ["other", MFA, MFA] {
+            let refused = answer("401 No", &challenge(class), "");
+            site.api.answers(refused);
+            assert_eq!(site.ask("GET /bff/api/a").status, 401, "{example}");
+            let asked = asks_for(&mut site.browser, login.clone()).await;
+            assert_eq!(asked.as_deref(), Some(class), "{example}");
+        }
+        let mut other = Browser::new();
+        assert_eq!(asks_for(&mut other, login.clone()).await, None, "{example}");
+        let done = site.browser.go(Method::GET, login.clone()).await;
+        assert_eq!(done.at.query(), None, "{example}");
+        assert_eq!(asks_for(&mut site.browser, login).await, None, "{example}");
+    }
+}
+
 /// Where the provider sends the browser back to for the login that begins at this URL.
 async fn back(browser: &mut Browser, url: Url) -> Url {
     let mut next = url;
