@@ -24,7 +24,8 @@ pub(crate) async fn keep(tokens: &Tokens, challenge: &Challenge) {
 
 impl AuthorizationCode {
     /// The login for what an API behind a [`Proxy`](crate::outgoing::Proxy) has [demanded](Self::step_up) last, if one has in this
-    /// session within ten minutes; else the same login. So a link to `/login` is all that a page needs, and nobody else's
+    /// session within ten minutes; else the same login. Scopes are asked for if the layer
+    /// [lists](crate::outgoing::BearerLayer::scopes_on_demand) them. So a link to `/login` is all that a page needs, and nobody else's
     /// link can say what is asked for.
     ///
     /// ```

@@ -132,11 +132,9 @@ impl Bearer {
                 None => return Err(Error::StepUp(challenge)),
             },
             ChallengeKind::Scope => {
-                let listed = |scope: &str| self.on_demand.iter().any(|own| **own == *scope);
-                let (true, Ok(scoped)) = (
-                    challenge.scopes().all(listed),
-                    acquisition.scopes(challenge.scopes()),
-                ) else {
+                let is_listed = are_listed(&challenge, &self.on_demand);
+                let scoped = acquisition.scopes(challenge.scopes());
+                let (true, Ok(scoped)) = (is_listed, scoped) else {
                     return Err(Error::StepUp(challenge));
                 };
                 let source = Arc::new(Demanded(self.source));
@@ -153,6 +151,12 @@ impl Bearer {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a service may have all the scopes that it demands.
+pub(super) fn are_listed(challenge: &Challenge, on_demand: &[Box<str>]) -> bool {
+    let is_listed = |scope: &str| on_demand.iter().any(|own| **own == *scope);
+    challenge.scopes().all(is_listed)
 }
 
 /// The value of the `Authorization` header (RFC 6750 §2.1). It prints as `Sensitive`, and its

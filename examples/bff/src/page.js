@@ -30,8 +30,8 @@ async function show(note = '') {
 
 async function call() {
   const answer = await ask(`/api${PATH}`);
-  // What the API has refused for its own reasons, and says what it wants. The server keeps it for the login.
-  const wantsMore = /^Bearer/.test(answer.headers.get('WWW-Authenticate'));
+  // The server keeps what the API wants for the login.
+  const wantsMore = /insufficient_(user_authentication|claims)/.test(answer.headers.get('WWW-Authenticate'));
   at('more').hidden = !wantsMore;
   if (wantsMore) at('answer').textContent = '';
   else if (answer.status === 401) await show();

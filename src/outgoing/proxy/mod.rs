@@ -17,6 +17,7 @@ use tower_layer::Layer as _;
 use tower_service::Service as _;
 
 use self::sending::Sending;
+use super::bearer::are_listed;
 use super::{BearerLayer, BearerService, CallError, TokenError};
 use crate::acquire::BoxError;
 use crate::error::{ConfigError, Error, session_challenge};
@@ -58,7 +59,8 @@ const MAX_REQUEST: usize = 2 * 1024 * 1024;
 ///
 /// A tower service, for `nest_service` of axum, and a handler of actix-web. The
 /// [layer](crate::TokenCacheLayer) has to be around it. What the [`BearerLayer`] does it does here: a token that is refused is
-/// replaced once, and [what only the user can give](super) is answered with the API's challenge. That waits in the session, too:
+/// replaced once, and [what only the user can give](super) is answered with the API's challenge. That waits in the session, too,
+/// unless it has scopes that are [not listed](BearerLayer::scopes_on_demand):
 /// [`AuthorizationCode::demanded`](crate::grant::AuthorizationCode::demanded) is the login for it.
 ///
 /// ```
@@ -217,6 +219,7 @@ impl Proxy {
             }
             Err(error) => {
                 if let CallError::Token(TokenError::Cache(Error::StepUp(challenge))) = &error
+                    && are_listed(challenge, &self.bearer.settings().on_demand)
                     && let Some(tokens) = tokens
                 {
                     keep_demand(&tokens, challenge).await;

@@ -426,6 +426,9 @@ async fn a_login_asks_for_what_the_api_has_demanded_and_for_nothing_that_a_link_
         let asks_for = async |browser: &mut Browser, login: Url| {
             let to = browser.step(Method::GET, login).await.1.unwrap();
             let mut pairs = to.query_pairs();
+            let scope = pairs.find(|(name, _)| name == "scope").unwrap().1;
+            assert_eq!(scope, "openid offline_access", "{example}");
+            let mut pairs = to.query_pairs();
             pairs.find_map(|(name, value)| (name == "acr_values").then(|| value.into_owned()))
         };
         let login = site.at("/login");
@@ -436,6 +439,21 @@ async fn a_login_asks_for_what_the_api_has_demanded_and_for_nothing_that_a_link_
                 "www-authenticate: Bearer error=insufficient_user_authentication, acr_values={class:?}\r\n"
             )
         };
+        // Scopes could be another API's.
+        for scopes in [
+            r#"Bearer error="insufficient_scope", scope="evil""#,
+            r#"Bearer error="insufficient_user_authentication", acr_values="a", scope="evil""#,
+        ] {
+            let field = format!("www-authenticate: {scopes}\r\n");
+            site.api.answers(answer("403 No", &field, ""));
+            let told = site.ask("GET /bff/api/a");
+            assert_eq!(told.header("www-authenticate"), Some(scopes), "{example}");
+            assert_eq!(
+                asks_for(&mut site.browser, login.clone()).await,
+                None,
+                "{example}"
+            );
+        }
         for class in ["other", MFA, MFA] {
             let refused = answer("401 No", &challenge(class), "");
             site.api.answers(refused);
