@@ -168,6 +168,14 @@ async function meet(browser) {
     await demand('false');
   });
 
+  await step('a user whose tokens the provider refuses can sign in again', async () => {
+    await fetch(`${ISSUER}/forget-tokens`, { method: 'POST' });
+    assert.equal(await call(first), 401);
+    await first.getByRole('link', { name: 'Sign in for it' }).click();
+    await isSignedInAs(first, 'alice');
+    await showsAnswerFor(first, 'alice');
+  });
+
   await step('a request without the header is refused', async () => {
     for (const [method, path] of [
       ['GET', '/bff/session'], ['GET', '/bff/api/me'], ['POST', '/bff/api/me'],

@@ -14,6 +14,7 @@
 //
 // PUT /clients registers the client of this metadata (RFC 7591 §2), or replaces it. PUT /lifetime sets how many seconds
 // access tokens last from then on. POST /forget-access-tokens makes all access tokens invalid that were issued until then.
+// POST /forget-tokens makes the refresh tokens invalid, too.
 // PUT /demand with true has /me demand the class urn:example:mfa from then on, as an API does (RFC 9470 §3).
 import http from 'node:http';
 import { json } from 'node:stream/consumers';
@@ -24,6 +25,7 @@ let lifetime = Number(process.env.AT_TTL);
 const MFA = 'urn:example:mfa';
 const stats = { refreshed: 0, invalid_grant: 0, revoked: 0 };
 const accessTokens = [];
+const refreshTokens = [];
 let isDemanding = false;
 
 function start(issuer) {
@@ -88,6 +90,7 @@ function start(issuer) {
   });
   provider.on('grant.revoked', () => { stats.revoked += 1; });
   provider.on('access_token.saved', (token) => accessTokens.push(token));
+  provider.on('refresh_token.saved', (token) => refreshTokens.push(token));
   return provider;
 }
 
@@ -179,6 +182,9 @@ server.listen(0, '127.0.0.1', () => {
       } else if (await isTooWeak(provider, request)) {
         const challenge = `Bearer error="insufficient_user_authentication", acr_values="${MFA}"`;
         response.writeHead(401, { 'WWW-Authenticate': challenge }).end();
+      } else if (request.method === 'POST' && request.url === '/forget-tokens') {
+        for (const token of [...accessTokens.splice(0), ...refreshTokens.splice(0)]) await token.destroy();
+        response.writeHead(204).end();
       } else if (request.method === 'POST' && request.url === '/forget-access-tokens') {
         for (const token of accessTokens.splice(0)) await token.destroy();
         response.writeHead(204).end();
