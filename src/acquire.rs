@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub(crate) use self::cause::UNASKED;
 pub(crate) use self::cause::{Cause, LATER, Meaning, SIGN_IN};
 pub use self::error::AcquireError;
+pub(crate) use self::error::demand_in;
 pub(crate) use self::failure_record::{FailureRecord, UnstoredFailure};
 pub use self::kind::AcquireErrorKind;
 pub use self::metadata::{Acquired, Metadata, RefreshReason, TokenSource};

@@ -46,9 +46,7 @@ impl AcquireError {
         if self.kind != AcquireErrorKind::ReauthenticationRequired {
             return None;
         }
-        let mut chain = successors(self.source(), |&error| error.source());
-        let claims = chain.find_map(|error| error.downcast_ref::<Cause>()?.claims.clone());
-        Challenge::of_claims(claims?)
+        demand_in(self.source()?)
     }
 
     /// What a caller can do about it.
@@ -66,6 +64,13 @@ impl AcquireError {
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         self.source.as_deref()?.downcast_ref()
     }
+}
+
+/// The claims that a provider demands of the user's next login, if one of these errors says so.
+pub(crate) fn demand_in(error: &(dyn StdError + 'static)) -> Option<Challenge> {
+    let mut chain = successors(Some(error), |&error| error.source());
+    let claims = chain.find_map(|error| error.downcast_ref::<Cause>()?.claims.clone());
+    Challenge::of_claims(claims?)
 }
 
 impl fmt::Debug for AcquireError {

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::{AcquireError, AcquireErrorKind, Cause, Meaning};
+use crate::challenge::Challenge;
 use crate::engine::limits::CLOCK_SKEW;
 use crate::key::TokenKey;
 use crate::lookup::Lookup;
@@ -26,6 +27,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that a provider can ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// The longest claims that are remembered, in bytes: many times what providers send, and little beside a session in cookies.
+const MAX_CLAIMS: usize = 1024;
 /// How long after its pause a failure record still makes the next pause longer.
 const MEMORY: Duration = Duration::from_secs(120);
 
@@ -40,6 +43,8 @@ pub(crate) struct FailureRecord {
     pause: Duration,
     /// The digest of the refresh token that it concerns, and of the claims if it concerns these alone.
     about: Box<str>,
+    /// The claims that the provider demands of the user's next login.
+    demand: Option<Challenge>,
 }
 
 /// A failure for a partition that does not exist, as with an invented id. It is not an entry, so that
@@ -96,7 +101,14 @@ impl FailureRecord {
             retry_at: now.saturating_add(pause),
             pause,
             about: digest(concerned.0, concerned.1),
+            demand: None,
         }
+    }
+
+    /// The same with what the provider demands of the user's next login: it is told again while the pause lasts.
+    pub(crate) fn demanding(mut self, demand: Option<Challenge>) -> Self {
+        self.demand = demand.filter(|it| it.claims().is_some_and(|it| it.len() <= MAX_CLAIMS));
+        self
     }
 
     /// The error that is returned while the pause lasts. If more of the pause is left than its length, it was
@@ -109,10 +121,11 @@ impl FailureRecord {
         }
         let error = AcquireError::new(self.kind).with_retry_at(Some(self.retry_at));
         // What a wrapper of the error shows of it is its source.
-        let cause = Cause::from(Meaning {
+        let mut cause = Cause::from(Meaning {
             retry_after: Some(left),
             ..Meaning::of(self.kind)
         });
+        cause.claims = self.demand.as_ref().and_then(Challenge::shared_claims);
         Some(error.with_source(cause.into()))
     }
 
@@ -134,19 +147,30 @@ impl FailureRecord {
 
     /// Bytes that it owns, allocator overhead included.
     pub(crate) fn footprint(&self) -> usize {
-        self.about.len() + ALLOCATION
+        let claims = self.demand.as_ref().and_then(Challenge::claims);
+        // The challenge, and the claims in it.
+        let demand = claims.map_or(0, |claims| {
+            size_of::<Challenge>() + claims.len() + 4 * ALLOCATION
+        });
+        self.about.len() + ALLOCATION + demand
     }
 
     /// The text as which it is stored.
     pub(crate) fn to_text(&self) -> String {
-        format!(
+        let mut text = format!(
             "{} {} {} {} {}",
             self.kind.as_str(),
             self.count,
             self.retry_at.as_millis(),
             self.about,
             millis(self.pause)
-        )
+        );
+        // The version before passes over it.
+        if let Some(claims) = self.demand.as_ref().and_then(Challenge::claims) {
+            text.push(' ');
+            URL_SAFE_NO_PAD.encode_string(claims, &mut text);
+        }
+        text
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -161,6 +185,10 @@ impl FailureRecord {
                 .next()
                 .and_then(|pause| pause.parse().ok())
                 .map_or(LONGEST_ASKED, Duration::from_millis),
+            demand: parts.next().and_then(|claims| {
+                let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+                Challenge::of_claims(String::from_utf8(claims).ok()?.into())
+            }),
         })
     }
 }
@@ -190,6 +218,30 @@ mod tests {
     fn the_digest_of_a_refresh_token_never_changes() {
         let secret = Lookup::Hit(Secret::from("spent"));
         assert_eq!(&*digest(&secret, None), "RgMioeTMryA-PfWg");
+    }
+
+    #[test]
+    fn what_a_provider_demands_is_told_as_long_as_the_refusal_is_remembered() {
+        let kind = AcquireErrorKind::ReauthenticationRequired;
+        let now = Timestamp::now();
+        let claims = r#"{"a": {"essential": true}}"#;
+        let demand = Challenge::of_claims(claims.into());
+        let record = FailureRecord::new(kind, None, None, (&Lookup::Absent, None), now);
+        let plain = record.to_text();
+        let demanding = record.clone().demanding(demand.clone());
+        let read = FailureRecord::parse(&demanding.to_text()).unwrap();
+        assert_eq!(read, demanding);
+        assert_eq!(read.error(now).unwrap().challenge(), demand);
+        assert!(!format!("{read:?}").contains("essential"));
+        assert!(read.footprint() > claims.len());
+        let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_CLAIMS));
+        let forgetful = record.demanding(Challenge::of_claims(long.into()));
+        assert_eq!(forgetful.to_text(), plain);
+        // One of the version before, or with what is no claims.
+        for text in [plain.clone(), format!("{plain} %"), format!("{plain} Nw")] {
+            let read = FailureRecord::parse(&text).unwrap();
+            assert_eq!(read.error(now).unwrap().challenge(), None, "{text}");
+        }
     }
 
     #[test]

@@ -92,8 +92,9 @@ impl ProviderError {
     }
 
     /// The claims that the next login of the user has to ask for, as Entra ID has them beside `interaction_required`: a JSON
-    /// object of up to 8 KiB (OpenID Connect Core §5.5). Where the user has to sign in, the acquisition then fails with
-    /// [`Error::StepUp`](crate::Error::StepUp), once: what is remembered of a failure has no claims.
+    /// object of up to 2 KiB (OpenID Connect Core §5.5). Where the user has to sign in, the acquisition then fails with
+    /// [`Error::StepUp`](crate::Error::StepUp), and so do those that are made while the refusal is remembered, on any
+    /// instance. (Claims of more than 1 KiB are not remembered.)
     pub fn with_claims(mut self, claims: impl Into<Arc<str>>) -> Self {
         self.cause.claims = Some(claims.into());
         self

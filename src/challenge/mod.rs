@@ -10,7 +10,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use serde::de::IgnoredAny;
+use serde::de::{Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::parse::Parsed;
 use crate::time::setting;
@@ -23,8 +24,8 @@ pub(crate) const BEARER: &str = "Bearer";
 /// The same where the request's token will not do.
 pub(crate) const INVALID_TOKEN: &str = r#"Bearer error="invalid_token""#;
 
-/// The longest claims of a provider that are passed on, in bytes: they have to fit into a header.
-const MAX_CLAIMS: usize = 8 * 1024;
+/// The longest challenge, in bytes, as it is passed on: proxies refuse a response whose head is longer than 4 to 8 KiB.
+const MAX_HEADER: usize = 3 * 1024;
 /// The most fields of a response that are read.
 const MAX_FIELDS: usize = 16;
 
@@ -53,7 +54,7 @@ const MAX_FIELDS: usize = 16;
 /// assert_eq!(challenge.to_header(), field);
 /// ```
 ///
-/// `Debug` shows the kind alone. Cheap to clone.
+/// `Debug` shows the kind alone. Serde writes it as the value of the header. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Challenge(Arc<Demand>);
 
@@ -98,11 +99,15 @@ impl Challenge {
     /// The first challenge of these kinds in the head of a response, of the scheme `Bearer`. It may stand among others,
     /// in any of several fields.
     ///
-    /// `None` where there is none, and where what it asks for is missing or malformed. Fields of up to 16 KiB are read,
-    /// and 16 of them.
+    /// `None` where there is none, and where what it asks for is missing, malformed, or more than the 3 KiB that can be
+    /// [passed on](Self::to_header). Fields of up to 16 KiB are read, and 16 of them.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let fields = headers.get_all(WWW_AUTHENTICATE).iter().take(MAX_FIELDS);
-        let mut all = fields.flat_map(|field| parse::challenges(field.as_bytes()));
+        let mut fields = headers.get_all(WWW_AUTHENTICATE).iter().take(MAX_FIELDS);
+        fields.find_map(|field| Self::from_field(field.as_bytes()))
+    }
+
+    fn from_field(field: &[u8]) -> Option<Self> {
+        let mut all = parse::challenges(field).into_iter();
         all.find_map(|parsed| Self::read(&parsed))
     }
 
@@ -126,12 +131,14 @@ impl Challenge {
             ChallengeKind::Scope => !demand.scopes.is_empty(),
             ChallengeKind::Claims => demand.claims.is_some(),
         };
-        is_whole.then(|| Self(Arc::new(demand)))
+        Self::passable(demand).filter(|_| is_whole)
     }
 
     /// A provider's demand for claims. `None` where it is no JSON object, or a longer one than a header can pass on.
     pub(crate) fn of_claims(claims: Arc<str>) -> Option<Self> {
-        let is_sound = claims.len() <= MAX_CLAIMS && is_object(&claims);
+        if claims.len() > MAX_HEADER || !is_object(&claims) {
+            return None;
+        }
         let demand = Demand {
             kind: ChallengeKind::Claims,
             acr_values: Vec::new(),
@@ -139,7 +146,12 @@ impl Challenge {
             scopes: Vec::new(),
             claims: Some(claims),
         };
-        is_sound.then(|| Self(Arc::new(demand)))
+        Self::passable(demand)
+    }
+
+    fn passable(demand: Demand) -> Option<Self> {
+        let challenge = Self(Arc::new(demand));
+        (challenge.to_header().len() <= MAX_HEADER).then_some(challenge)
     }
 
     /// Which kind it is.
@@ -195,6 +207,20 @@ impl Challenge {
         }
         // All of it is ASCII without quotes.
         HeaderValue::try_from(field).unwrap_or(HeaderValue::from_static(BEARER))
+    }
+}
+
+impl Serialize for Challenge {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&String::from_utf8_lossy(self.to_header().as_bytes()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Challenge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let field = String::deserialize(deserializer)?;
+        let read = Self::from_field(field.as_bytes());
+        read.ok_or_else(|| D::Error::custom("it is no challenge"))
     }
 }
 

@@ -127,6 +127,19 @@ fn what_asks_for_nothing_that_can_be_got_is_no_challenge() {
     ] {
         assert_eq!(asked(fields), None, "{fields:?}");
     }
+    // More than can be passed on, of each kind.
+    let long = "x".repeat(3 * 1024);
+    let claims = STANDARD.encode(format!(r#"{{"a":"{long}"}}"#));
+    for field in [
+        format!(r#"Bearer error="insufficient_user_authentication", acr_values="{long}""#),
+        format!(
+            r#"Bearer error="insufficient_scope", scope="{}""#,
+            "s ".repeat(1600)
+        ),
+        format!(r#"Bearer error="insufficient_claims", claims="{claims}""#),
+    ] {
+        assert_eq!(asked(&[&field]), None, "{}", field.len());
+    }
     let mut many = vec!["Negotiate"; 16];
     many.push(r#"Bearer error="insufficient_user_authentication""#);
     assert_eq!(asked(&many), None);
@@ -142,10 +155,13 @@ fn a_challenge_can_be_passed_on() {
     ] {
         let challenge = challenge(&[field]).unwrap();
         assert_eq!(challenge.to_header(), field);
+        let kept = serde_json::to_string(&challenge).unwrap();
+        assert!(serde_json::from_str::<Challenge>(&kept).unwrap() == challenge);
         let shown = format!("{challenge:?}");
         assert!(shown.starts_with("Challenge("), "{shown}");
         assert!(!shown.contains('"'), "{shown}");
     }
+    assert!(serde_json::from_str::<Challenge>(r#""Bearer""#).is_err());
     // A time that no clock reaches is the longest that there is.
     let long = r#"Bearer error="insufficient_user_authentication", max_age="18446744073709551615""#;
     assert!(challenge(&[long]).unwrap().max_age().is_some());

@@ -189,14 +189,18 @@ impl AuthorizationCode {
 
     /// The login that an API has demanded: its [`acr_values`](Challenge::acr_values) and its
     /// [`max_age`](Challenge::max_age) (RFC 9470 §4), its [claims](Challenge::claims), and its
-    /// [scopes](Challenge::scopes) beside those of the client. What it does not demand stays as it is set; of two ages the
-    /// shorter counts. The id token is
+    /// [scopes](Challenge::scopes) beside those of the client. What it does not demand stays as it is set. No API makes
+    /// the login a weaker one: of two ages the shorter counts, and of its classes those that are among this flow's own
+    /// [`acr_values`](Self::acr_values), if that has any; where none is, those of the flow stay. The id token is
     /// checked as for [`acr_values`](Self::acr_values) and [`max_age`](Self::max_age), where the client asks for the scope
     /// `openid`; claims are for the API to check.
     pub fn step_up(mut self, challenge: &Challenge) -> Self {
-        let acr_values = Vec::from_iter(challenge.acr_values().map(Into::into));
-        if !acr_values.is_empty() {
-            self.acr_values = acr_values;
+        let own = std::mem::take(&mut self.acr_values);
+        let is_accepted = |value: &&str| own.is_empty() || own.iter().any(|own| **own == **value);
+        let demanded = challenge.acr_values().filter(is_accepted).map(Into::into);
+        self.acr_values = Vec::from_iter(demanded);
+        if self.acr_values.is_empty() {
+            self.acr_values = own;
         }
         let ages = [challenge.max_age(), self.max_age];
         self.max_age = ages.into_iter().flatten().min();

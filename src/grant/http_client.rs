@@ -28,7 +28,7 @@ use crate::wipe::Wiped;
 pub(crate) type Answer = Response<Wiped<Vec<u8>>>;
 
 /// The answer to one request.
-type Exchange = Pin<Box<dyn Future<Output = Result<Answer, BoxError>> + Send>>;
+pub(crate) type Exchange = Pin<Box<dyn Future<Output = Result<Answer, BoxError>> + Send>>;
 
 /// An HTTP client: any tower service of `http` types, for [`Client::http_client`](super::Client::http_client).
 ///
@@ -127,8 +127,13 @@ impl HttpClient {
         request: Request<Bytes>,
         limit: usize,
     ) -> Result<Answer, ProviderError> {
-        let exchange = (self.0)(request, limit);
+        let exchange = self.exchange(request, limit);
         exchange.await.map_err(ProviderError::unreachable)
+    }
+
+    /// The same for what is no provider.
+    pub(crate) fn exchange(&self, request: Request<Bytes>, limit: usize) -> Exchange {
+        (self.0)(request, limit)
     }
 }
 
@@ -148,6 +153,16 @@ where
     R::Error: Into<BoxError>,
 {
     let (head, body) = response.into_parts();
+    let whole = collect(body, limit).await?;
+    Ok(Response::from_parts(head, whole))
+}
+
+/// A whole body of at most so many bytes.
+pub(crate) async fn collect<B>(body: B, limit: usize) -> Result<Wiped<Vec<u8>>, BoxError>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
     let mut body = pin!(body);
     let mut chunks = Vec::new();
     let mut size = 0;
@@ -166,7 +181,12 @@ where
     for chunk in chunks {
         whole.extend_from_slice(&chunk);
     }
-    Ok(Response::from_parts(head, whole))
+    Ok(whole)
+}
+
+/// Whether [`collect`] has met a body that is too long.
+pub(crate) fn is_too_large(error: &BoxError) -> bool {
+    matches!(error.downcast_ref(), Some(NoAnswer::AsSmallAs(_)))
 }
 
 /// There was an answer, perhaps, but none to be read.

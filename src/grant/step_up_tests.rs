@@ -182,3 +182,26 @@ async fn the_id_token_of_a_device_is_checked() {
     let login = login.await.unwrap();
     assert_eq!(login.claims().unwrap().session_id(), Some("s"));
 }
+
+/// Else an API, or who can speak for it, would have the user sign in with less than this application asks of everyone.
+#[tokio::test]
+async fn no_api_makes_a_login_a_weaker_one() {
+    let provider = Scripted::new();
+    for (demanded, expected) in [
+        ("pwd", "phr mfa"),
+        ("pwd mfa", "mfa"),
+        ("mfa phr", "mfa phr"),
+        ("", "phr mfa"),
+    ] {
+        let field = format!(
+            r#"Bearer error="insufficient_user_authentication", acr_values="{demanded}", max_age=999"#
+        );
+        let flow = flow(provider.client()).acr_values(["phr", "mfa"]).unwrap();
+        let flow = flow.max_age(Duration::from_secs(60));
+        let flow = flow.step_up(&challenge(field.leak()));
+        let url = flow.begin(&tokens(), "/").await.unwrap();
+        let found = params(&url, &["acr_values", "max_age"]);
+        let expected = [format!("acr_values={expected}"), "max_age=60".to_owned()];
+        assert_eq!(found, expected, "{demanded}");
+    }
+}

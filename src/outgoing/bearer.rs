@@ -25,6 +25,8 @@ pub(super) struct Settings {
     pub(super) source: Arc<dyn Acquire>,
     pub(super) tokens: Option<Tokens>,
     pub(super) client: Option<ClientName>,
+    /// The scopes that a service is given without the user.
+    pub(super) on_demand: Arc<[Box<str>]>,
 }
 
 /// The same for one request.
@@ -33,6 +35,7 @@ pub(super) struct Bearer {
     key: TokenKey,
     source: Arc<dyn Acquire>,
     tokens: Tokens,
+    on_demand: Arc<[Box<str>]>,
 }
 
 /// What a service has against the token that it was sent.
@@ -83,6 +86,7 @@ impl Settings {
                 Some(client) => tokens.of_client(client.clone()),
                 None => tokens,
             },
+            on_demand: self.on_demand.clone(),
         }))
     }
 }
@@ -128,11 +132,13 @@ impl Bearer {
                 None => return Err(Error::StepUp(challenge)),
             },
             ChallengeKind::Scope => {
+                let is_listed = are_listed(&challenge, &self.on_demand);
+                let scoped = acquisition.scopes(challenge.scopes());
+                let (true, Ok(scoped)) = (is_listed, scoped) else {
+                    return Err(Error::StepUp(challenge));
+                };
                 let source = Arc::new(Demanded(self.source));
-                (
-                    acquisition.scopes(challenge.scopes())?,
-                    source as Arc<dyn Acquire>,
-                )
+                (scoped, source as Arc<dyn Acquire>)
             }
         };
         match acquisition.with_source(source).await {
@@ -145,6 +151,12 @@ impl Bearer {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a service may have all the scopes that it demands.
+pub(super) fn are_listed(challenge: &Challenge, on_demand: &[Box<str>]) -> bool {
+    let is_listed = |scope: &str| on_demand.iter().any(|own| **own == *scope);
+    challenge.scopes().all(is_listed)
 }
 
 /// The value of the `Authorization` header (RFC 6750 §2.1). It prints as `Sensitive`, and its

@@ -38,6 +38,7 @@ impl BearerLayer {
             source: Arc::new(source),
             tokens: None,
             client: None,
+            on_demand: [].into(),
         };
         Ok(Self {
             settings,
@@ -63,6 +64,17 @@ impl<C> BearerLayer<C> {
         Ok(self)
     }
 
+    /// The scopes that the service may demand (`insufficient_scope`) and gets a token with, without the user. All else is
+    /// [`Error::StepUp`]. Defaults to none: the service, not the application, chooses what it demands, and a provider gives the
+    /// application tokens for other services, too.
+    pub fn scopes_on_demand<S: Into<Box<str>>>(
+        mut self,
+        scopes: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.settings.on_demand = scopes.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// How a body is sent a second time. Defaults to [`CloneBody`].
     pub fn replay_body<D>(self, replay: D) -> BearerLayer<D> {
         BearerLayer {
@@ -71,7 +83,7 @@ impl<C> BearerLayer<C> {
         }
     }
 
-    #[cfg(feature = "reqwest-middleware")]
+    #[cfg(any(feature = "grants", feature = "reqwest-middleware"))]
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
     }

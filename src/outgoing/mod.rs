@@ -11,11 +11,11 @@
 //! | the service demands | what happens |
 //! |---|---|
 //! | claims (`insufficient_claims`) | The source is asked for a token [with these claims](crate::Acquisition::claims), which takes the place of the one before. |
-//! | scopes (`insufficient_scope`) | The source is asked for a token of this resource [with these scopes](crate::Acquisition::scopes), which is kept beside the one before. A layer whose key has the scopes spares the first request. |
+//! | scopes (`insufficient_scope`) | If they are [listed](BearerLayer::scopes_on_demand), the source is asked for a token of this resource [with these scopes](crate::Acquisition::scopes), which is kept beside the one before. A layer whose key has the scopes spares the first request. |
 //! | another login (`insufficient_user_authentication`, RFC 9470) | If the user has signed in meanwhile, the token of that login is sent. |
 //!
-//! What only the user can give is [`Error::StepUp`](crate::Error::StepUp) in [`TokenError::Cache`], with the challenge: also where
-//! the provider refuses the claims or scopes, and where the second answer demands something still. The token is kept, and so are all
+//! What only the user can give is [`Error::StepUp`](crate::Error::StepUp) in [`TokenError::Cache`], with the challenge: also
+//! scopes that are not listed, where the provider refuses the claims or scopes, and where the second answer demands something still. The token is kept, and so are all
 //! others: other requests may be content with them. A handler that returns this error passes the challenge on to the browser,
 //! and `AuthorizationCode::step_up` (feature `grants`) begins the login that it asks for.
 //!
@@ -71,6 +71,8 @@ mod layer;
 #[cfg(feature = "reqwest-middleware")]
 mod middleware;
 mod origins;
+#[cfg(feature = "grants")]
+mod proxy;
 mod replay;
 mod service;
 
@@ -78,5 +80,7 @@ pub use self::error::{CallError, TokenError};
 pub use self::future::ResponseFuture;
 pub use self::layer::BearerLayer;
 pub use self::origins::Origins;
+#[cfg(feature = "grants")]
+pub use self::proxy::Proxy;
 pub use self::replay::{CloneBody, ReplayBody};
 pub use self::service::BearerService;

@@ -154,6 +154,28 @@ async function meet(browser) {
     assert.equal(await refreshed(), before + 1);
   });
 
+  await step('an API that demands another login gets it, and the user stays signed in', async () => {
+    const demand = (is) => fetch(`${ISSUER}/demand`, { method: 'PUT', body: is });
+    await demand('true');
+    assert.equal(await call(first), 401);
+    await says(first, 'The API asks for another sign-in.');
+    await isSignedInAs(first, 'alice');
+    await picture(first, 'step-up');
+    await first.getByRole('link', { name: 'Sign in for it' }).click();
+    await isSignedInAs(first, 'alice');
+    await showsAnswerFor(first, 'alice');
+    assert.ok(await first.locator('#more').isHidden());
+    await demand('false');
+  });
+
+  await step('a user whose tokens the provider refuses can sign in again', async () => {
+    await fetch(`${ISSUER}/forget-tokens`, { method: 'POST' });
+    assert.equal(await call(first), 401);
+    await first.getByRole('link', { name: 'Sign in for it' }).click();
+    await isSignedInAs(first, 'alice');
+    await showsAnswerFor(first, 'alice');
+  });
+
   await step('a request without the header is refused', async () => {
     for (const [method, path] of [
       ['GET', '/bff/session'], ['GET', '/bff/api/me'], ['POST', '/bff/api/me'],

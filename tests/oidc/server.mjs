@@ -14,6 +14,8 @@
 //
 // PUT /clients registers the client of this metadata (RFC 7591 §2), or replaces it. PUT /lifetime sets how many seconds
 // access tokens last from then on. POST /forget-access-tokens makes all access tokens invalid that were issued until then.
+// POST /forget-tokens makes the refresh tokens invalid, too.
+// PUT /demand with true has /me demand the class urn:example:mfa from then on, as an API does (RFC 9470 §3).
 import http from 'node:http';
 import { json } from 'node:stream/consumers';
 import { Provider, errors, interactionPolicy } from 'oidc-provider';
@@ -23,6 +25,8 @@ let lifetime = Number(process.env.AT_TTL);
 const MFA = 'urn:example:mfa';
 const stats = { refreshed: 0, invalid_grant: 0, revoked: 0 };
 const accessTokens = [];
+const refreshTokens = [];
+let isDemanding = false;
 
 function start(issuer) {
   const provider = new Provider(issuer, {
@@ -86,6 +90,7 @@ function start(issuer) {
   });
   provider.on('grant.revoked', () => { stats.revoked += 1; });
   provider.on('access_token.saved', (token) => accessTokens.push(token));
+  provider.on('refresh_token.saved', (token) => refreshTokens.push(token));
   return provider;
 }
 
@@ -145,6 +150,13 @@ async function interact(provider, request, response) {
   await provider.interactionFinished(request, response, result);
 }
 
+// Whether the token of this request is not of the class that is demanded.
+async function isTooWeak(provider, request) {
+  if (!isDemanding || request.url !== '/me') return false;
+  const token = await provider.AccessToken.find(request.headers.authorization.replace('Bearer ', ''));
+  return token?.extra.acr !== MFA;
+}
+
 // A client that is not in the configuration is looked up for each request.
 async function register(request, response) {
   const metadata = await json(request);
@@ -163,6 +175,15 @@ server.listen(0, '127.0.0.1', () => {
       else if (request.method === 'PUT' && request.url === '/clients') await register(request, response);
       else if (request.method === 'PUT' && request.url === '/lifetime') {
         lifetime = await json(request);
+        response.writeHead(204).end();
+      } else if (request.method === 'PUT' && request.url === '/demand') {
+        isDemanding = await json(request);
+        response.writeHead(204).end();
+      } else if (await isTooWeak(provider, request)) {
+        const challenge = `Bearer error="insufficient_user_authentication", acr_values="${MFA}"`;
+        response.writeHead(401, { 'WWW-Authenticate': challenge }).end();
+      } else if (request.method === 'POST' && request.url === '/forget-tokens') {
+        for (const token of [...accessTokens.splice(0), ...refreshTokens.splice(0)]) await token.destroy();
         response.writeHead(204).end();
       } else if (request.method === 'POST' && request.url === '/forget-access-tokens') {
         for (const token of accessTokens.splice(0)) await token.destroy();

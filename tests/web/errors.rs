@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix_web::{Responder, ResponseError};
 use anyhow::Context as _;
 use axum::response::IntoResponse;
+use common::support::{TestStore, assert_stored, cache, session, token};
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType as Code, BasicRequestTokenError};
@@ -159,15 +160,22 @@ async fn what_a_provider_demands_of_the_next_login_is_kept_in_each_wrapper() {
         move || ProviderError::refused("interaction_required").with_claims(claims)
     };
     for (wrapper, error) in wrapped(with(demand)) {
-        let tokens = tokens();
-        match failure(&tokens, error).await {
-            Error::StepUp(challenge) => assert_eq!(challenge.claims(), Some(demand), "{wrapper}"),
-            other => panic!("{wrapper}: {other:?}"),
+        let store = TestStore::default();
+        let [here, elsewhere] = [&store; 2].map(|store| cache(store.clone()).tokens(session("s")));
+        here.insert("mail", token("t")).await.unwrap();
+        let first = failure(&here, error).await;
+        assert_stored(here.commit().await.unwrap());
+        // It is told as long as the refusal is remembered, on each instance.
+        let remembered = failure(&here, "not asked".into()).await;
+        let told = failure(&elsewhere, "not asked".into()).await;
+        for error in [first, remembered, told] {
+            match error {
+                Error::StepUp(challenge) => {
+                    assert_eq!(challenge.claims(), Some(demand), "{wrapper}");
+                }
+                other => panic!("{wrapper}: {other:?}"),
+            }
         }
-        // What is remembered of it is the kind.
-        let remembered = failure(&tokens, "not asked".into()).await;
-        assert!(matches!(remembered, Error::Acquire(_)), "{wrapper}");
-        assert_eq!(remembered.status(), StatusCode::UNAUTHORIZED);
     }
     let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(8 * 1024));
     for odd in ["", "7", "[]", "{", long.leak()] {

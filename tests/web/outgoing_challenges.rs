@@ -104,7 +104,8 @@ fn layer(url: &str, asked: &Asked, refuses: Option<&'static str>) -> BearerLayer
             }
         }
     };
-    BearerLayer::new("api", source, Origins::new([url]).unwrap()).unwrap()
+    let layer = BearerLayer::new("api", source, Origins::new([url]).unwrap()).unwrap();
+    layer.scopes_on_demand(["write"])
 }
 
 /// A user who has the tokens `old` and `other`, and a refresh token.
@@ -204,6 +205,25 @@ async fn demanded_scopes_are_got_once_beside_the_token_that_there_is() {
     assert_eq!(has(&tokens, "api").await, "old");
     let scoped = TokenKey::scoped("api", ["write"]).unwrap();
     assert!(tokens.contains(&scoped).await.unwrap());
+}
+
+/// The application says which scopes an API may have: by others it would get tokens for another API, or fill the session.
+#[tokio::test]
+async fn scopes_that_are_not_listed_need_the_user() {
+    for scope in ["read", "write read", "Write", &"x".repeat(2900)] {
+        let challenge = format!(r#"Bearer error="insufficient_scope", scope="{scope}""#);
+        let (api, asked) = (Api::wanting_more(403, challenge.leak()), Asked::default());
+        let url = api.start().await;
+        let cache = cache(MemoryStore::new());
+        let (tokens, layer) = (user(&cache).await, layer(&url, &asked, None));
+        let demanded = step_up(call(&layer, &url, &tokens).await);
+        assert_eq!(Vec::from_iter(demanded.scopes()).join(" "), scope);
+        let demanded = call_by_reqwest(&layer, &url, &tokens, "hello".into()).await;
+        assert_eq!(step_up(demanded).kind(), ChallengeKind::Scope);
+        assert!(asked.get().is_empty(), "{scope}");
+        assert_eq!(api.seen(), ["old"; 2], "{scope}");
+        assert_eq!(tokens.keys().await.unwrap().len(), 2, "{scope}");
+    }
 }
 
 #[tokio::test]

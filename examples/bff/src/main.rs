@@ -9,31 +9,28 @@
 //! ```
 //!
 //! `BASE_URL` is this server, as browsers see it: the provider knows its `/callback` and `/backchannel-logout`.
-//! `API` is an origin; which path of it the page asks for is in `page.js`.
+//! `API` is its URL; which path of it the page asks for is in `page.js`.
 
 use std::{env, io, time::Duration};
 
-use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+use axum::http::{HeaderValue, StatusCode, header, request::Parts};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{Html, IntoResponse, Json, Redirect, Response, Result};
-use axum::routing::{Router, any, delete, get, post_service};
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use axum::routing::{Router, delete, get, post_service};
 use serde_json::{Value, json};
 use tower_token_cache::grant::{AuthorizationCode, Callback, Provider, RefreshToken};
-use tower_token_cache::outgoing::{BearerLayer, CallError, Origins};
+use tower_token_cache::outgoing::{BearerLayer, Origins, Proxy};
 use tower_token_cache::{Durability, Error, KeyRing, Lifetimes, RedisStore, TokenCache};
 use tower_token_cache::{TokenCacheLayer, Tokens, logout::BackChannelLogout, session::Cookie};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const POLICY: &str = "default-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
 #[derive(Clone)]
 struct App {
     cache: TokenCache,
     login: AuthorizationCode,
-    http: ClientWithMiddleware,
-    api: String,
 }
 
 #[tokio::main]
@@ -51,13 +48,10 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let logout = BackChannelLogout::of(cache.clone(), &provider, id)?;
     let refresh = RefreshToken::new(client.clone());
     let bearer = BearerLayer::new("api", refresh, Origins::new([&api])?)?;
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(10));
     let login = AuthorizationCode::new(client, format!("{base}/callback"))?;
     let app = App {
         cache: cache.clone(),
         login: login.param("prompt", "consent")?, // which offline access needs
-        http: ClientBuilder::new(http.build()?).with(bearer).build(),
-        api,
     };
     let script = [(header::CONTENT_TYPE, "text/javascript")];
     let for_the_script = Router::new()
@@ -66,7 +60,8 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             get(session).delete(async |tokens: Tokens| tokens.sign_out().await),
         )
         .route("/sessions", delete(sign_out_everywhere))
-        .route("/api/{*path}", any(call_api))
+        // With the user's token in place of the cookie.
+        .nest_service("/api", Proxy::new(&api, bearer)?)
         .layer(from_fn(demand_header));
     let routes = Router::new()
         .route("/", get(Html(include_str!("page.html"))))
@@ -76,7 +71,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         .nest("/bff", for_the_script)
         .layer(TokenCacheLayer::new(cache.clone(), Cookie::new("sid")?))
         .route("/backchannel-logout", post_service(logout))
-        .layer(map_response(keep_nothing))
+        .layer(map_response(secured))
         .with_state(app);
     let listener = tokio::net::TcpListener::bind(var("LISTEN")?).await?;
     println!("open {base}");
@@ -95,13 +90,17 @@ async fn demand_header(request: Request, next: Next) -> Result<Response, StatusC
     }
 }
 
-/// The browser keeps no page: after a sign-out its back button shows nothing of the user.
-async fn keep_nothing(response: Response) -> impl IntoResponse {
-    ([(header::CACHE_CONTROL, "no-store")], response)
+/// The browser keeps no page: after a sign-out its back button shows nothing of the user. A page runs no script of others, and
+/// is in no frame.
+async fn secured(response: Response) -> impl IntoResponse {
+    let policy = (header::CONTENT_SECURITY_POLICY, POLICY);
+    ([(header::CACHE_CONTROL, "no-store"), policy], response)
 }
 
 async fn begin(app: State<App>, tokens: Tokens) -> Result<Redirect> {
-    Ok(Redirect::to(&app.login.begin(&tokens, "/").await?))
+    // For more, where the API has demanded it.
+    let login = app.login.clone().demanded(&tokens).await?;
+    Ok(Redirect::to(&login.begin(&tokens, "/").await?))
 }
 
 async fn end(app: State<App>, tokens: Tokens, head: Parts) -> Result<Redirect> {
@@ -132,23 +131,4 @@ async fn sign_out_everywhere(app: State<App>, tokens: Tokens) -> Result<Durabili
     let everywhere = app.cache.sign_out_user(claims.subject()).await?;
     let _ = tokens.sign_out().await?; // removes the cookie
     Ok(everywhere)
-}
-
-/// Passes a request on to the API, with the user's token in place of the cookie: refreshed when it has to be, and
-/// replaced once when the API refuses it.
-async fn call_api(app: State<App>, tokens: Tokens, head: Parts, body: Bytes) -> Result<Response> {
-    let path = head.uri.path_and_query().map_or("", |it| it.as_str());
-    let path = path.strip_prefix("/api").unwrap_or_default();
-    let url = format!("{}{path}", app.api);
-    let request = app.http.request(head.method, url).body(body);
-    let request = request.headers(content_type(&head.headers));
-    let answer = request.with_extension(tokens).send().await;
-    let answer = answer.map_err(CallError::from)?;
-    let (status, headers) = (answer.status(), content_type(answer.headers()));
-    Ok((status, headers, Body::new(reqwest::Body::from(answer))).into_response())
-}
-
-fn content_type(headers: &HeaderMap) -> HeaderMap {
-    let value = headers.get(header::CONTENT_TYPE).cloned();
-    HeaderMap::from_iter(value.map(|value| (header::CONTENT_TYPE, value)))
 }

@@ -9,33 +9,29 @@
 //! ```
 //!
 //! `BASE_URL` is this server, as browsers see it: the provider knows its `/callback` and `/backchannel-logout`.
-//! `API` is an origin; which path of it the page asks for is in `page.js`.
+//! `API` is its URL; which path of it the page asks for is in `page.js`.
 
 use std::{env, io, time::Duration};
 
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::error::{ErrorBadGateway, ErrorBadRequest};
-use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, USER_AGENT,
+};
 use actix_web::middleware::{DefaultHeaders, Next, from_fn};
-use actix_web::web::{self, Bytes, Data, Html, Json, Query, Redirect, delete, get, post};
+use actix_web::web::{self, Data, Html, Json, Query, Redirect, delete, get, post};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, Result, body::BoxBody};
-use futures_util::stream::try_unfold;
-use reqwest::Method;
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use serde_json::{Value, json};
 use tower_token_cache::grant::{AuthorizationCode, Callback, Provider, RefreshToken};
-use tower_token_cache::outgoing::{BearerLayer, CallError, Origins};
+use tower_token_cache::outgoing::{BearerLayer, Origins, Proxy};
 use tower_token_cache::{Durability, KeyRing, Lifetimes, RedisStore, TokenCache};
 use tower_token_cache::{TokenCacheLayer, Tokens, logout::BackChannelLogout, session::Cookie};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const POLICY: &str = "default-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
 struct Bff {
     cache: TokenCache,
     login: AuthorizationCode,
-    http: ClientWithMiddleware,
-    api: String,
 }
 
 #[actix_web::main]
@@ -53,13 +49,11 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let logout = BackChannelLogout::of(cache.clone(), &provider, id)?;
     let refresh = RefreshToken::new(client.clone());
     let bearer = BearerLayer::new("api", refresh, Origins::new([&api])?)?;
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(10));
+    let proxy = Proxy::new(api, bearer)?;
     let login = AuthorizationCode::new(client, format!("{base}/callback"))?;
     let bff = Data::new(Bff {
         cache: cache.clone(),
         login: login.param("prompt", "consent")?, // which offline access needs
-        http: ClientBuilder::new(http.build()?).with(bearer).build(),
-        api,
     });
     let layer = TokenCacheLayer::new(cache.clone(), Cookie::new("sid")?);
     let server = HttpServer::new(move || {
@@ -67,14 +61,18 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             .route("/session", get().to(session))
             .route("/session", delete().to(sign_out))
             .route("/sessions", delete().to(sign_out_everywhere))
-            .route("/api/{path:.*}", web::to(call_api))
+            // With the user's token in place of the cookie.
+            .route("/api/{path:.*}", web::to(proxy.clone()))
             .wrap(from_fn(demand_header));
-        // The browser keeps no page: after a sign-out its back button shows nothing of the user.
-        let keep_nothing = DefaultHeaders::new().add((CACHE_CONTROL, "no-store"));
+        // The browser keeps no page: after a sign-out its back button shows nothing of the user. A page runs no script of
+        // others, and is in no frame.
+        let secured = DefaultHeaders::new()
+            .add((CACHE_CONTROL, "no-store"))
+            .add((CONTENT_SECURITY_POLICY, POLICY));
         App::new()
             .app_data(bff.clone())
             .wrap(layer.clone())
-            .wrap(keep_nothing)
+            .wrap(secured)
             .route("/", get().to(async || Html::new(include_str!("page.html"))))
             .route("/page.js", get().to(script))
             .route("/login", get().to(begin))
@@ -104,7 +102,9 @@ async fn demand_header(request: ServiceRequest, next: Next<BoxBody>) -> Result<S
 }
 
 async fn begin(bff: Data<Bff>, tokens: Tokens) -> Result<Redirect> {
-    Ok(Redirect::to(bff.login.begin(&tokens, "/").await?).see_other())
+    // For more, where the API has demanded it.
+    let login = bff.login.clone().demanded(&tokens).await?;
+    Ok(Redirect::to(login.begin(&tokens, "/").await?).see_other())
 }
 
 async fn end(bff: Data<Bff>, tokens: Tokens, head: HttpRequest) -> Result<Redirect> {
@@ -139,33 +139,4 @@ async fn sign_out_everywhere(bff: Data<Bff>, tokens: Tokens) -> Result<Durabilit
     let everywhere = bff.cache.sign_out_user(claims.subject()).await?;
     let _ = tokens.sign_out().await?; // removes the cookie
     Ok(everywhere)
-}
-
-/// Passes a request on to the API, with the user's token in place of the cookie: refreshed when it has to be, and
-/// replaced once when the API refuses it.
-async fn call_api(
-    bff: Data<Bff>,
-    tokens: Tokens,
-    head: HttpRequest,
-    body: Bytes,
-) -> Result<HttpResponse> {
-    // actix-web and reqwest are on different versions of the crate `http`.
-    let method = Method::from_bytes(head.method().as_str().as_bytes()).map_err(ErrorBadRequest)?;
-    let path = head.uri().path_and_query().map_or("", |it| it.as_str());
-    let path = path.strip_prefix("/bff/api").unwrap_or_default();
-    let url = format!("{}{path}", bff.api);
-    let mut request = bff.http.request(method, url).body(body);
-    if let Some(value) = head.headers().get(CONTENT_TYPE) {
-        request = request.header("content-type", value.as_bytes());
-    }
-    let answer = request.with_extension(tokens).send().await;
-    let answer = answer.map_err(CallError::from)?;
-    let status = StatusCode::from_u16(answer.status().as_u16());
-    let mut response = HttpResponse::build(status.map_err(ErrorBadGateway)?);
-    if let Some(value) = answer.headers().get("content-type") {
-        response.insert_header((CONTENT_TYPE, value.as_bytes()));
-    }
-    Ok(response.streaming(try_unfold(answer, async |mut answer| {
-        Ok::<_, reqwest::Error>(answer.chunk().await?.map(|chunk| (chunk, answer)))
-    })))
 }

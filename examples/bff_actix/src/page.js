@@ -13,7 +13,10 @@ const time = (millis) => (millis ? new Date(millis).toLocaleString() : '–');
 async function show(note = '') {
   const answer = await ask('/session');
   const { user = '', sessions = [] } = answer.ok ? await answer.json() : {};
-  if (at('user').textContent !== user) at('answer').textContent = '';
+  if (at('user').textContent !== user) {
+    at('answer').textContent = '';
+    at('more').hidden = true;
+  }
   at('user').textContent = user;
   at('sessions').replaceChildren(...sessions.map((session) => {
     const row = document.createElement('tr');
@@ -30,8 +33,11 @@ async function show(note = '') {
 
 async function call() {
   const answer = await ask(`/api${PATH}`);
-  if (answer.status === 401) await show();
-  else at('answer').textContent = `${answer.status}\n${await answer.text()}`;
+  const isRefused = answer.status === 401;
+  at('answer').textContent = isRefused ? '' : `${answer.status}\n${await answer.text()}`;
+  // Who is still signed in then can sign in for what the API wants: the server knows it.
+  at('more').hidden = !isRefused;
+  if (isRefused) await show();
 }
 
 async function signOut(path) {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::acquire::{
     AcquireError, AcquireErrorKind, BoxError, FailureRecord, Meaning, Prior, RefreshReason,
-    TokenSource,
+    TokenSource, demand_in,
 };
 use crate::classify::classify;
 use crate::engine::acquire::call::{Call, Gate, NoAnswer, Within};
@@ -147,6 +147,9 @@ impl Flight {
             (&seen.refresh_token, claims),
             now,
         );
+        let needs_user = kind == AcquireErrorKind::ReauthenticationRequired;
+        let demand = error.as_deref().filter(|_| needs_user).map(|it| it as _);
+        let failure_record = failure_record.demanding(demand.and_then(demand_in));
         let mut failure = failure_record
             .error(now)
             .unwrap_or_else(|| AcquireError::new(kind));
@@ -157,7 +160,7 @@ impl Flight {
         if !(meaning.is_unasked || is_of_another) {
             Box::pin(self.record_failure(failure_record, seen, concerns_all, permit)).await;
         }
-        let is_refused = kind == AcquireErrorKind::ReauthenticationRequired && meaning.is_refusal;
+        let is_refused = needs_user && meaning.is_refusal;
         if is_refused && !concerns_demand && seen.refresh_token.is_hit() {
             Box::pin(self.refresh_token_refused(seen, meaning.asks_for_proof)).await;
         }

@@ -1,4 +1,7 @@
 //! The examples `bff` and `bff_actix` in a real browser, against a real OpenID provider: `tests/browser/bff.mjs` has the steps.
+//! And what nobody's browser does, before an API that is no friend: `attacks`.
+
+mod attacks;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,29 +23,50 @@ fn chromium() -> PathBuf {
     found.expect("chromium is missing: run ./scripts/test, or `apt-get install chromium`")
 }
 
+/// An example as a process, with its provider and its store.
+struct Example {
+    base: String,
+    provider: OidcProvider,
+    _redis: RedisServer,
+    _server: Process,
+}
+
+impl Example {
+    /// In front of this API, or of the provider's own.
+    fn start(example: &str, api: Option<&str>) -> Self {
+        let redis = RedisServer::start();
+        let port = free_port();
+        let base = format!("http://127.0.0.1:{port}");
+        let provider = OidcProvider::start(&format!("{base}/callback"), 3600);
+        let mut server = Command::new(binary(example));
+        server
+            .env("ISSUER", provider.issuer())
+            .env("CLIENT_ID", "app")
+            .env("CLIENT_SECRET", "the app's secret")
+            .env("API", api.unwrap_or(provider.issuer()))
+            .env("BASE_URL", &base)
+            .env("REDIS_URL", redis.url())
+            .env("KEYS", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+            .env("LISTEN", format!("127.0.0.1:{port}"));
+        let server = Process::spawn(&mut server, "the example is built");
+        Self {
+            base,
+            provider,
+            _redis: redis,
+            _server: server,
+        }
+    }
+}
+
 fn browse(example: &str) {
     let chromium = chromium();
-    let redis = RedisServer::start();
-    let port = free_port();
-    let base = format!("http://127.0.0.1:{port}");
-    let provider = OidcProvider::start(&format!("{base}/callback"), 3600);
-    let mut server = Command::new(binary(example));
-    server
-        .env("ISSUER", provider.issuer())
-        .env("CLIENT_ID", "app")
-        .env("CLIENT_SECRET", "the app's secret")
-        .env("API", provider.issuer())
-        .env("BASE_URL", &base)
-        .env("REDIS_URL", redis.url())
-        .env("KEYS", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
-        .env("LISTEN", format!("127.0.0.1:{port}"));
-    let _server = Process::spawn(&mut server, "the example is built");
+    let site = Example::start(example, None);
     let steps = Command::new("node")
         .arg(Path::new(ROOT).join("tests/browser/bff.mjs"))
         .env("MODULES", installed())
         .env("CHROMIUM", chromium)
-        .env("BASE", &base)
-        .env("ISSUER", provider.issuer())
+        .env("BASE", &site.base)
+        .env("ISSUER", site.provider.issuer())
         .output()
         .unwrap();
     let [steps_taken, failure] =
