@@ -13,7 +13,7 @@ use common::support::{access, builder, cache, session, token};
 use common::{assert_stored, eventually};
 use futures_util::future::join_all;
 use tower_token_cache::{
-    Durability, PostgresStore, Secret, StoreError, StoreErrorKind, Timeouts, TokenStore,
+    Durability, PostgresStore, Secret, StoreError, StoreErrorKind, Timeouts, TokenCache, TokenStore,
 };
 
 use crate::promises::once::{acquire, keep_expired};
@@ -26,7 +26,7 @@ on_both! {
 }
 
 /// More than there are connections, many times.
-const SESSIONS: usize = 400;
+const SESSIONS: usize = 300;
 
 /// Each round-trip takes a sixth of an attempt, and a new connection several.
 async fn a_database_that_is_far_away_is_used<S: Server>() {
@@ -42,8 +42,7 @@ async fn a_database_that_is_far_away_is_used<S: Server>() {
 async fn a_burst_of_cold_sessions_is_refreshed_once<S: Server>() {
     let server = S::shared();
     let (store, prefix) = server.store(PATIENCE).await;
-    let near = builder(store).timeouts(Timeouts::new().operation(PATIENCE));
-    let near = near.build().unwrap();
+    let near = patient(store);
     let issuers: Vec<_> = (0..SESSIONS).map(|_| Issuer::new()).collect();
     let sid = |at: usize| session(&format!("s{at}"));
     let kept = (0..SESSIONS).map(async |at| keep_expired(&near.tokens(sid(at))).await);
@@ -116,7 +115,8 @@ async fn a_password_source_that_panics_is_asked_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_a_connection_waits_as_long_as_the_server_answers() {
     let server = PostgresServer::shared();
-    let (_, prefix) = Server::store(&*server, PATIENCE).await;
+    let (near, prefix) = Server::store(&*server, PATIENCE).await;
+    let near = patient(near);
     let (proxy, url) = Proxy::before(&server.url()).await;
     let narrow = PostgresStore::builder(url)
         .table_prefix(&prefix)
@@ -125,18 +125,24 @@ async fn who_waits_for_a_connection_waits_as_long_as_the_server_answers() {
     let timeouts = Timeouts::new().attempt(Duration::from_millis(500));
     let timeouts = timeouts.operation(PATIENCE);
     let cache = builder(store).timeouts(timeouts).build().unwrap();
-    let handles = (0..8).map(|number| cache.tokens(session(&format!("user {number}"))));
-    let handles: Vec<_> = handles.collect();
-    for tokens in &handles {
+    let sid = |number| session(&format!("user {number}"));
+    for number in 0..8 {
+        let tokens = near.tokens(sid(number));
         tokens.insert("graph", token("t")).await.unwrap();
         assert_stored(tokens.commit().await.unwrap());
     }
-    let errors = cache.stats().l2_errors;
     proxy.delay(60);
-    for done in join_all(handles.iter().map(|tokens| tokens.sign_out())).await {
+    let sign_outs = (0..8).map(async |number| cache.tokens(sid(number)).sign_out().await);
+    for done in join_all(sign_outs).await {
         assert_stored(done.unwrap());
     }
-    assert_eq!(cache.stats().l2_errors, errors);
+    assert_eq!(cache.stats().l2_errors, 0);
+}
+
+/// Waits, however busy the machine is.
+fn patient(store: impl TokenStore) -> TokenCache {
+    let timeouts = Timeouts::new().attempt(PATIENCE).operation(PATIENCE);
+    builder(store).timeouts(timeouts).build().unwrap()
 }
 
 /// By an instance that writes, and one that has nothing in memory and no connection.

@@ -25,7 +25,8 @@ fn lease(number: u8, owner: u8) -> Lease {
 }
 
 async fn each_of_many_is_answered_for_itself<S: Server>() {
-    let (store, _) = S::shared().store(PATIENCE).await;
+    let server = S::shared();
+    let (store, _) = server.store(PATIENCE).await;
     // Two owners for each, at the same time: one gets it.
     let asks = (0..2 * u32::from(MANY)).map(|at| {
         let lease = lease((at / 2) as u8, 1 + (at % 2) as u8);
@@ -50,7 +51,8 @@ async fn each_of_many_is_answered_for_itself<S: Server>() {
 }
 
 async fn one_that_is_dropped_takes_no_other_with_it<S: Server>() {
-    let (store, _) = S::shared().store(PATIENCE).await;
+    let server = S::shared();
+    let (store, _) = server.store(PATIENCE).await;
     let store = Arc::new(store);
     let ask = |number| {
         let store = store.clone();
