@@ -1,5 +1,6 @@
 //! The stores in SQL databases, on real servers: one that tests share, and others for those that do harm.
 
+mod defaults;
 mod far;
 mod faults;
 mod full_disk;
@@ -8,4 +9,6 @@ mod mysql;
 mod postgres;
 pub(crate) mod server;
 mod settings;
+mod stepped;
 mod sweep;
+mod told;

@@ -82,14 +82,17 @@ const URL_OPTIONS: [&str; 14] = [
 /// connections have `enable_seqscan = off`, so that no plan that was made for small tables reads large ones whole.
 ///
 /// All times are the server's. Clocks of servers that take over should agree: a session ends early or late by as much as
-/// they differ, and so does a lease.
+/// they differ, and so does a lease. So they do where a clock steps: set back by an hour, a session with an end has an hour
+/// more, and so has the lease of an instance that has died; set ahead, leases end, and two instances may make one call.
 ///
 /// # The feed
 ///
 /// What changes is told with `NOTIFY` in the same transaction, by a trigger, so that rows of `token_cache_partitions` that are
 /// deleted by hand are told, too. Delete those, and not entries: an entry that is changed by hand keeps the version by which
 /// instances compare. Each cache listens on a connection of its own. That
-/// it hears all of it is proven twice a second. PostgreSQL commits transactions with `NOTIFY` one at a time in each
+/// it hears all of it is proven twice a second, and with it that the triggers are on, and those of the same table. Where they are
+/// not, memory is not believed, and a `WARN` says so. Where the server's queue of notifications is full, changes are
+/// [`Refused`](StoreErrorKind::Refused): none is made untold. PostgreSQL commits transactions with `NOTIFY` one at a time in each
 /// database, the flush to disk included: instances send groups, so that this bounds how often an instance commits,
 /// and not how much.
 ///
@@ -98,6 +101,8 @@ const URL_OPTIONS: [&str; 14] = [
 /// - **The primary.** A connection to a server in recovery is refused, because it does not know of the latest sign-outs.
 /// - **Reached directly**, or over a pooler in session mode. Behind PgBouncer in transaction mode nothing is heard, so
 ///   that memory is not believed, and each request asks the database.
+/// - `session_replication_role = origin`, the default: with `replica`, neither triggers nor foreign keys work, and a connection is
+///   refused.
 /// - `synchronous_commit = on`, the default, which must not be turned off for the user or the database: an acknowledged
 ///   sign-out would be lost with a crash. With asynchronous replication, what was acknowledged just before a failover,
 ///   a sign-out included, may be missing after it.
@@ -197,7 +202,7 @@ impl Dialect for Postgres {
 
     async fn prepare(&self, connection: &mut PgConnection, timeout: Duration) -> sqlx::Result<()> {
         let millis = timeout.as_millis().clamp(1, 1 << 30) as i64;
-        let (in_recovery, tables, server): (bool, bool, i64) =
+        let (in_recovery, replays, tables, server): (bool, bool, bool, i64) =
             sqlx::query_as(self.statements.prepare())
                 .bind(millis.to_string())
                 .bind(&self.statements.schema_table)
@@ -206,6 +211,11 @@ impl Dialect for Postgres {
         if in_recovery {
             return Err(unfit(
                 "the server is in recovery: it is a standby, and no primary",
+            ));
+        }
+        if replays {
+            return Err(unfit(
+                "session_replication_role is `replica`: neither triggers nor foreign keys work",
             ));
         }
         let version = match tables {
