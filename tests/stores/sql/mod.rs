@@ -11,4 +11,5 @@ pub(crate) mod server;
 mod settings;
 mod stepped;
 mod sweep;
+mod tables;
 mod told;

@@ -18,7 +18,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use self::statements::Statements;
 use super::builder::SqlStoreBuilder;
 use super::builder::{Credentials, Settings, password};
-use super::dialect::{Dialect, check_version};
+use super::dialect::{Dialect, VERSION, check_version};
 use super::failure::{Verdict, unfit};
 use super::handle::SqlStore;
 use super::plan::Plan;
@@ -50,6 +50,9 @@ const URL_OPTIONS: [&str; 14] = [
     "application_name",
 ];
 
+/// How long making the tables waits for one that is in use, in milliseconds.
+const LOCKED: &str = "1000";
+
 /// A store in PostgreSQL 14 or later (tested with 15): a few tables, and one statement per group of commits.
 ///
 /// ```no_run
@@ -79,7 +82,7 @@ const URL_OPTIONS: [&str; 14] = [
 /// Two round-trips: the partitions are read, and one statement writes those that are as they were, in a transaction of
 /// its own. No lock is held in between, so that an instance that stands still holds nobody up. Where another was first,
 /// it begins again. A group of loads is one query. A lease is one statement. Each row is found by an index: the
-/// connections have `enable_seqscan = off`, so that no plan that was made for small tables reads large ones whole.
+/// connections have `enable_seqscan = off`, so that no plan that was made for small tables reads large ones whole, and `jit = off`.
 ///
 /// All times are the server's. Clocks of servers that take over should agree: a session ends early or late by as much as
 /// they differ, and so does a lease. So they do where a clock steps: set back by an hour, a session with an end has an hour
@@ -234,6 +237,18 @@ impl Dialect for Postgres {
         let mut transaction = connection.begin().await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1) IS NULL")
             .bind(self.statements.lock)
+            .execute(&mut *transaction)
+            .await?;
+        let made = sqlx::query_scalar(self.statements.made());
+        if made.fetch_one(&mut *transaction).await? {
+            let version = sqlx::query_scalar(self.statements.version());
+            if version.fetch_optional(&mut *transaction).await? == Some(VERSION) {
+                return Ok(());
+            }
+        }
+        // Whoever comes after a statement that waits for a table waits, too: for a backup that reads it, say.
+        sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+            .bind(LOCKED)
             .execute(&mut *transaction)
             .await?;
         for statement in &self.statements.tables {
