@@ -45,7 +45,7 @@ pub(super) struct Taken<C> {
 }
 
 impl<C> Taken<C> {
-    fn give_back(self) {
+    pub(super) fn give_back(self) {
         self.place.keep(self.connection, self.since);
     }
 }

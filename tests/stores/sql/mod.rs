@@ -6,6 +6,7 @@ mod faults;
 mod full_disk;
 mod keys;
 mod mysql;
+mod pooled;
 mod postgres;
 pub(crate) mod server;
 mod settings;

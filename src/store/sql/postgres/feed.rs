@@ -172,10 +172,28 @@ impl Ears {
             listener.ignore_pool_close_event(true);
             let channels = [&dialect.statements.channel[..], &ears.proofs];
             listener.listen_all(channels).await?;
+            ears.is_told(store).await?;
             Ok(ears)
         };
         let opened = timeout(store.response_timeout, opens).await;
         opened.map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+
+    /// Hears what another connection says while this one asks nothing. A pooler may give a connection for a question alone:
+    /// what comes in between reaches nobody, and proofs are heard all the same.
+    async fn is_told(&mut self, store: &SqlStore<Postgres>) -> sqlx::Result<()> {
+        let mut taken = store.take().await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        let says = sqlx::query("SELECT pg_notify($1, '') IS NULL").bind(&self.proofs);
+        says.execute(&mut taken.connection).await?;
+        taken.give_back();
+        let listener = self.listener.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+        // What is heard of changes is older than the `Everything` that a feed begins with.
+        loop {
+            let heard = listener.try_recv().await?.ok_or(sqlx::Error::PoolClosed)?;
+            if heard.channel() == self.proofs {
+                return Ok(());
+            }
+        }
     }
 
     /// Says something, and hears everything up to it. It is there with the answer. It proves nothing where triggers have

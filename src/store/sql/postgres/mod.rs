@@ -102,8 +102,9 @@ const LOCKED: &str = "1000";
 /// # What the server must be
 ///
 /// - **The primary.** A connection to a server in recovery is refused, because it does not know of the latest sign-outs.
-/// - **Reached directly**, or over a pooler in session mode. Behind PgBouncer in transaction mode nothing is heard, so
-///   that memory is not believed, and each request asks the database.
+/// - **Reached directly**, or over a pooler in session mode. Behind one in transaction mode nothing is heard, so that memory is not
+///   believed. Where it does not know prepared statements, as PgBouncer before 1.21, operations fail; where it does, each
+///   request asks the database, and settings of the store's connections reach other clients.
 /// - `session_replication_role = origin`, the default: with `replica`, neither triggers nor foreign keys work, and a connection is
 ///   refused.
 /// - `synchronous_commit = on`, the default, which must not be turned off for the user or the database: an acknowledged
