@@ -64,6 +64,10 @@
 //! schedule follows the ring's [`Clock`](crate::Clock). Old keys are kept: they open what they
 //! have sealed, which is sealed anew when it is next written.
 //!
+//! What a repository loses, an instance that runs puts back at its next refresh. Where a repository is emptied, and an
+//! instance starts before that, it begins another ring: all instances go over to that one, with a `WARN`, and all users
+//! have to sign in again. Stop starts until the keys are back.
+//!
 //! A [`KeyProtector`] wraps the keys at rest: [`RingKey`] (a key from a secret store),
 //! `CertificateProtector` (feature `protect-certificate`), `PassphraseProtector` (feature
 //! `protect-passphrase`), or a key service behind the trait. Where anybody can wrap (a certificate's

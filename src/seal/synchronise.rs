@@ -168,7 +168,13 @@ impl Vault {
             Some(naming) if self.is_same(naming, &found.naming) => naming.clone(),
             naming => match (self.read_any(&found.naming).await, naming) {
                 // Another ring stands there now.
-                (Ok(other), _) => {
+                (Ok(other), before) => {
+                    if before.is_some() {
+                        tracing::warn!(
+                            "the key repository has another key ring, which takes the place of the one before: what \
+                             that has named is found no more, and all users have to sign in again"
+                        );
+                    }
                     known = None;
                     other
                 }

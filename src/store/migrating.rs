@@ -3,6 +3,7 @@
 mod feed;
 mod fence;
 mod mover;
+mod number;
 mod split;
 mod stores;
 
@@ -51,9 +52,11 @@ use crate::time::Clock;
 /// earlier move away from it does not count. Not while instances of the move before still run.
 ///
 /// The new store begins without records of the namespace. An instance that has run on it alone, be it for a moment and without
-/// users, has left one: the number that signs out everybody. It is the new store's that counts, so every session of the old
-/// store is then over, without a line in the log, until the new store is emptied and the instances are restarted. (The old
-/// store loses nothing by it.) Try the new store under another namespace.
+/// users, has left one: the number that signs out everybody. With it every session of the old store would be over. So
+/// where both stores have a number, and not the same, all that needs it is [`Refused`](StoreErrorKind::Refused), with the
+/// reason, until the new store is emptied of the namespace. Nobody is signed out meanwhile; the first instance of step 1 is not
+/// [ready](crate::TokenCache::check). Try the new store under another namespace. An instance that has
+/// seen the stores agree goes on with the number of the new one, and logs a `WARN`.
 ///
 /// A site that can stop begins with step 2: stop all instances, and start them with `moving`.
 ///
@@ -103,7 +106,12 @@ impl<O: Movable, N: Movable> MigratingStore<O, N> {
     /// Works on the old store, and on the new one for what has moved. The first step.
     pub fn following(old: O, new: N) -> Self {
         let clock = Clock::system();
-        let stores = Arc::new(Stores { old, new, clock });
+        let stores = Arc::new(Stores {
+            old,
+            new,
+            clock,
+            agreed: number::Agreed::default(),
+        });
         let moves = false;
         Self { stores, moves }
     }

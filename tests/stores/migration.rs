@@ -2,8 +2,10 @@
 
 mod back;
 mod engine;
+mod killed;
 mod races;
 mod servers;
+mod tried;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

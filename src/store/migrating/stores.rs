@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 
 use super::fence::{self, Fence};
+use super::number::{Agreed, is_number};
 use super::split::{Place, first, pick, positions};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::patience::answered;
@@ -19,6 +20,7 @@ pub(super) struct Stores<O, N> {
     pub(super) new: N,
     /// Says how much time passes between the two.
     pub(super) clock: Clock,
+    pub(super) agreed: Agreed,
 }
 
 /// Where a partition is, and as what.
@@ -45,10 +47,14 @@ impl<O: Movable, N: Movable> Stores<O, N> {
         answered();
         let mut looks: Vec<_> = found.map(|revision| revision.map(in_new)).collect();
         for (id, look) in ids.iter().zip(&mut looks) {
-            let revision = look.as_ref().map(|look| look.revision);
-            if let Some(fence) = revision.ok().and_then(|it| Fence::read(id, it.commit)) {
+            let revision = look.as_ref().ok().map(|look| look.revision);
+            if let Some(fence) = revision.and_then(|it| Fence::read(id, it.commit)) {
                 // Rare, and large.
                 *look = Box::pin(self.without_fence(id, fence)).await.map(in_new);
+            } else if let Some(revision) = revision.filter(|_| is_number(id))
+                && let Err(error) = Box::pin(self.check_number(id, &revision)).await
+            {
+                *look = Err(error);
             }
         }
         let is_missing =
@@ -77,6 +83,15 @@ impl<O: Movable, N: Movable> Stores<O, N> {
     async fn without_fence(&self, id: &PartitionId, fence: Fence) -> Result<Revision, StoreError> {
         self.new.remove(id, fence.id()).await?;
         first(self.new.revisions(std::slice::from_ref(id)).await)
+    }
+
+    /// The number of the new store must not be one that the users of the old one do not have.
+    async fn check_number(&self, id: &PartitionId, in_new: &Revision) -> Result<(), StoreError> {
+        if is_absent(in_new) {
+            return Ok(());
+        }
+        let in_old = first(self.old.revisions(std::slice::from_ref(id)).await)?;
+        self.agreed.check(id, &in_old, in_new)
     }
 
     async fn look_behind(&self, id: &PartitionId, fence: Fence) -> Result<Look, StoreError> {

@@ -15,7 +15,8 @@ use crate::store::pool::Pool;
 use crate::store::{Feed, Lease, LeaseState, PartitionId};
 use crate::time::Timestamp;
 
-/// The version of the tables that this version of the crate works with.
+/// The version of the tables that this version of the crate works with, and of what tells their changes: tables of this
+/// version are left as they are.
 pub(super) const VERSION: i64 = 2;
 
 /// Partitions on a page of a listing.

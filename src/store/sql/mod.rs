@@ -50,7 +50,9 @@ use crate::time::Timestamp;
 
 impl<D: Dialect> SqlStore<D> {
     /// Makes the tables, or brings those of an earlier version up to date; what is in them stays. Instances may do so
-    /// at the same time. An instance of the earlier version makes no connection after that.
+    /// at the same time. An instance of the earlier version makes no connection after that. What is there is not waited for:
+    /// each instance can call this when it starts. Where something is to be made in PostgreSQL, a table that others hold,
+    /// as a backup does, is waited for no longer than a second, because all who come after wait, too: call it again then.
     ///
     /// It needs the right to create tables. Where only a DBA has that, [`statements`](Self::statements) are for
     /// them, and this is not called.

@@ -118,3 +118,20 @@ async fn tables_of_the_version_before_are_brought_up_to_date<S: Server>() {
         .await
         .unwrap();
 }
+
+/// The table was emptied, and an instance has started before another could put its keys back.
+#[tokio::test]
+async fn a_ring_that_another_takes_the_place_of_says_so() {
+    let (log, _guard) = crate::log::Log::begin();
+    let server = common::postgres::PostgresServer::shared();
+    let (store, prefix) = Server::store(&*server, PATIENCE).await;
+    let open = || KeyRing::open_in_store(store.keys("ttc"), key(1));
+    let ring = open().await.unwrap();
+    let before = name(&ring).await;
+    server.query(&format!("DELETE FROM {prefix}keys"));
+    let other = open().await.unwrap();
+    ring.refresh().await.unwrap();
+    assert_ne!(name(&ring).await, before);
+    assert_eq!(name(&ring).await, name(&other).await);
+    assert_eq!(log.lines("another key ring").len(), 1);
+}

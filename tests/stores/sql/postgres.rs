@@ -1,6 +1,7 @@
 //! What only PostgreSQL does.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use common::feed::Listener;
 use common::postgres::PostgresServer;
@@ -11,6 +12,8 @@ use tower_token_cache::store::conformance::{self, Harness};
 use tower_token_cache::{PostgresStore, StoreErrorKind, TokenStore};
 
 use super::server::{PATIENCE, Server, hex, partition, reasons, send, version};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_store_conforms() {
@@ -157,6 +160,32 @@ async fn rows_are_found_by_an_index() {
     common::eventually("it is counted", async || scans("idx_scan") >= CHANGES).await;
     let whole = scans("seq_scan");
     assert!(whole < CHANGES / 2, "tables were read whole {whole} times");
+}
+
+/// The server compiles no statement before it runs it, which takes longer than a sweep may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_takes_no_longer_than_its_answer_may() {
+    let server = PostgresServer::start();
+    server.query("ALTER ROLE tokens SET jit = on");
+    let (store, prefix) = Server::store(&server, PATIENCE).await;
+    let over = commit_of(&partition("over"), [1; 8], 1, "value");
+    version(send(&store, &over).await);
+    let sweeps = async |number: u32| {
+        let url = server.url();
+        let hurried = <PostgresServer as Server>::build(&url, &prefix, SECOND / 4).unwrap();
+        let live = commit_of(&partition(&format!("{number}")), [1; 8], 1, "value");
+        send(&hurried, &live).await.is_ok()
+    };
+    server.query(&format!("UPDATE {prefix}partitions SET purge_hour = 1"));
+    let left = format!("SELECT count(*) FROM {prefix}partitions WHERE purge_hour = 1");
+    let mut number = 0;
+    common::eventually("it is freed", async || {
+        number += 1;
+        sweeps(number).await;
+        tokio::time::sleep(SECOND / 4).await;
+        server.query(&left) == ["0"]
+    })
+    .await;
 }
 
 /// The primary is killed, and the standby takes over.

@@ -109,6 +109,14 @@ impl Statements {
         fill(&self.names, statement)
     }
 
+    /// What statements mean, whatever a DBA has set for all connections: what is read is whole, what is written is
+    /// committed, and a partition is deleted with its entries.
+    pub(super) fn settle(&self) -> &'static str {
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, \
+         completion_type = 'NO_CHAIN', foreign_key_checks = 1, sql_safe_updates = 0, sql_big_selects = 1, \
+         sql_select_limit = 18446744073709551615"
+    }
+
     /// What a connection needs, where it leads to, and whether there are tables.
     pub(super) fn prepare(&self, timeout: Duration) -> String {
         let seconds = timeout.as_secs_f64().ceil().clamp(1.0, 1e6);
@@ -124,15 +132,15 @@ impl Statements {
         // What a server does not know is in a comment for it: MariaDB reads /*M! and MySQL 8 reads /*!80000, but
         // MariaDB up to 10 does not read numbers from 50700 on.
         format!(
-            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, \
-             innodb_lock_wait_timeout = {seconds} \
+            "{}, innodb_lock_wait_timeout = {seconds} \
              /*M!100103 , max_statement_time = {exact}, idle_transaction_timeout = {seconds}, {dense} */ \
              /*!80000 , max_execution_time = {millis} */ /*!80018 , {dense} */; \
              SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
              SELECT {READ_ONLY} AS read_only, CAST(@@max_allowed_packet AS SIGNED) AS packet, \
              CAST(CONCAT_WS(':', @@hostname, @@port, @@server_id, @@datadir) AS BINARY) AS server, \
              (SELECT COUNT(*) FROM information_schema.tables \
-             WHERE table_schema = {schema} AND table_name = '{table}') AS tables"
+             WHERE table_schema = {schema} AND table_name = '{table}') AS tables",
+            self.settle()
         )
     }
 

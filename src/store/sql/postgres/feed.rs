@@ -5,17 +5,20 @@
 //! all that was acknowledged before it was sent.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Postgres;
+use super::statements::TELLING;
 use crate::random;
 use crate::store::sql::dialect::Dialect;
 use crate::store::sql::handle::SqlStore;
@@ -33,6 +36,7 @@ pub(super) fn feed(store: SqlStore<Postgres>) -> Feed {
         ears: None,
         due: Instant::now(),
         next: VecDeque::new(),
+        complained: false,
     };
     Box::pin(stream::unfold(listener, async |mut listener| {
         Some((listener.event().await, listener))
@@ -46,6 +50,8 @@ struct Listener {
     due: Instant,
     /// What is told before anything else.
     next: VecDeque<FeedEvent>,
+    /// Whether the log says that the triggers are missing.
+    complained: bool,
 }
 
 /// A connection that listens.
@@ -59,6 +65,8 @@ struct Ears {
     /// A channel on which nobody else is heard.
     proofs: String,
     proof: u64,
+    /// The triggers that told when it began.
+    tellers: Vec<i64>,
 }
 
 impl Listener {
@@ -80,7 +88,19 @@ impl Listener {
         let Some(ears) = &mut self.ears else {
             sleep_until(self.due).await;
             self.due = Instant::now() + PROOF;
-            self.ears = Some(Ears::open(&self.store).await?);
+            let ears = Ears::open(&self.store).await?;
+            let telling = ears.tellers.len() == TELLING;
+            if !telling && !std::mem::replace(&mut self.complained, true) {
+                tracing::warn!(
+                    "no trigger tells what changes in PostgreSQL, or not each: memory is compared with it again and \
+                     again. Enable them, or call `migrate`"
+                );
+            }
+            if !telling {
+                return Err(sqlx::Error::PoolClosed);
+            }
+            self.complained = false;
+            self.ears = Some(ears);
             self.due = Instant::now();
             self.next.push_back(FeedEvent::Everything);
             return Ok(());
@@ -90,7 +110,8 @@ impl Listener {
             let asked = Instant::now();
             self.due = asked + PROOF;
             let mut proven = false;
-            for heard in ears.prove().await? {
+            let prove = self.store.dialect.statements.prove();
+            for heard in ears.prove(prove).await? {
                 match heard {
                     Heard::Proof => proven = true,
                     Heard::Change(event) => self.next.push_back(event),
@@ -132,10 +153,8 @@ impl Ears {
             let mut connection = pool.acquire().await?;
             dialect.prepare(&mut connection, PATIENCE).await?;
             let server = dialect.server.load(Ordering::Relaxed);
-            // A proof need not be on disk. A process that stands still must not fill the server's queue for ever.
-            let settings = "SELECT set_config('synchronous_commit', 'off', false), \
-                            set_config('tcp_user_timeout', '60000', false)";
-            sqlx::query(settings).execute(&mut *connection).await?;
+            let hear = sqlx::query_scalar(dialect.statements.hear());
+            let tellers = hear.fetch_one(&mut *connection).await?;
             drop(connection);
             let number = random::number().map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
             let proofs = format!("{}{number:016x}", dialect.statements.proofs);
@@ -145,6 +164,7 @@ impl Ears {
                 server,
                 proofs,
                 proof: 0,
+                tellers,
             };
             let listener = PgListener::connect_with(&pool).await?;
             let listener = ears.listener.insert(listener);
@@ -152,22 +172,42 @@ impl Ears {
             listener.ignore_pool_close_event(true);
             let channels = [&dialect.statements.channel[..], &ears.proofs];
             listener.listen_all(channels).await?;
+            ears.is_told(store).await?;
             Ok(ears)
         };
         let opened = timeout(store.response_timeout, opens).await;
         opened.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
-    /// Says something, and hears everything up to it. It is there with the answer.
-    async fn prove(&mut self) -> sqlx::Result<Vec<Heard>> {
+    /// Hears what another connection says while this one asks nothing. A pooler may give a connection for a question alone:
+    /// what comes in between reaches nobody, and proofs are heard all the same.
+    async fn is_told(&mut self, store: &SqlStore<Postgres>) -> sqlx::Result<()> {
+        let mut taken = store.take().await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        let says = sqlx::query("SELECT pg_notify($1, '') IS NULL").bind(&self.proofs);
+        says.execute(&mut taken.connection).await?;
+        taken.give_back();
+        let listener = self.listener.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+        // What is heard of changes is older than the `Everything` that a feed begins with.
+        loop {
+            let heard = listener.try_recv().await?.ok_or(sqlx::Error::PoolClosed)?;
+            if heard.channel() == self.proofs {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Says something, and hears everything up to it. It is there with the answer. It proves nothing where triggers have
+    /// been turned off, or are those of another table.
+    async fn prove(&mut self, statement: AssertSqlSafe<Arc<str>>) -> sqlx::Result<Vec<Heard>> {
         self.proof += 1;
         let (proof, proofs) = (self.proof.to_string(), self.proofs.as_str());
         let listener = self.listener.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
-        let says = sqlx::query("SELECT pg_notify($1, $2) IS NULL")
-            .bind(proofs)
-            .bind(&proof);
-        let said = timeout(PATIENCE, says.execute(&mut *listener)).await;
-        said.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let says = sqlx::query_scalar::<_, Vec<i64>>(statement);
+        let says = says.bind(proofs).bind(&proof).fetch_one(&mut *listener);
+        let said = timeout(PATIENCE, says).await;
+        if said.map_err(|_| sqlx::Error::PoolTimedOut)?? != self.tellers {
+            return Err(sqlx::Error::PoolClosed);
+        }
         let mut all = Vec::new();
         while let Some(heard) = listener.next_buffered() {
             match heard.channel() == proofs {

@@ -18,7 +18,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use self::statements::Statements;
 use super::builder::SqlStoreBuilder;
 use super::builder::{Credentials, Settings, password};
-use super::dialect::{Dialect, check_version};
+use super::dialect::{Dialect, VERSION, check_version};
 use super::failure::{Verdict, unfit};
 use super::handle::SqlStore;
 use super::leases::{Acquire, Release};
@@ -51,6 +51,9 @@ const URL_OPTIONS: [&str; 14] = [
     "application_name",
 ];
 
+/// How long making the tables waits for one that is in use, in milliseconds.
+const LOCKED: &str = "1000";
+
 /// A store in PostgreSQL 14 or later (tested with 15): a few tables, and one statement per group of commits.
 ///
 /// ```no_run
@@ -80,25 +83,31 @@ const URL_OPTIONS: [&str; 14] = [
 /// Two round-trips: the partitions are read, and one statement writes those that are as they were, in a transaction of
 /// its own. No lock is held in between, so that an instance that stands still holds nobody up. Where another was first,
 /// it begins again. A group of loads is one query. A lease is one statement. Each row is found by an index: the
-/// connections have `enable_seqscan = off`, so that no plan that was made for small tables reads large ones whole.
+/// connections have `enable_seqscan = off`, so that no plan that was made for small tables reads large ones whole, and `jit = off`.
 ///
 /// All times are the server's. Clocks of servers that take over should agree: a session ends early or late by as much as
-/// they differ, and so does a lease.
+/// they differ, and so does a lease. So they do where a clock steps: set back by an hour, a session with an end has an hour
+/// more, and so has the lease of an instance that has died; set ahead, leases end, and two instances may make one call.
 ///
 /// # The feed
 ///
 /// What changes is told with `NOTIFY` in the same transaction, by a trigger, so that rows of `token_cache_partitions` that are
 /// deleted by hand are told, too. Delete those, and not entries: an entry that is changed by hand keeps the version by which
 /// instances compare. Each cache listens on a connection of its own. That
-/// it hears all of it is proven twice a second. PostgreSQL commits transactions with `NOTIFY` one at a time in each
+/// it hears all of it is proven twice a second, and with it that the triggers are on, and those of the same table. Where they are
+/// not, memory is not believed, and a `WARN` says so. Where the server's queue of notifications is full, changes are
+/// [`Refused`](StoreErrorKind::Refused): none is made untold. PostgreSQL commits transactions with `NOTIFY` one at a time in each
 /// database, the flush to disk included: instances send groups, so that this bounds how often an instance commits,
 /// and not how much.
 ///
 /// # What the server must be
 ///
 /// - **The primary.** A connection to a server in recovery is refused, because it does not know of the latest sign-outs.
-/// - **Reached directly**, or over a pooler in session mode. Behind PgBouncer in transaction mode nothing is heard, so
-///   that memory is not believed, and each request asks the database.
+/// - **Reached directly**, or over a pooler in session mode. Behind one in transaction mode nothing is heard, so that memory is not
+///   believed. Where it does not know prepared statements, as PgBouncer before 1.21, operations fail; where it does, each
+///   request asks the database, and settings of the store's connections reach other clients.
+/// - `session_replication_role = origin`, the default: with `replica`, neither triggers nor foreign keys work, and a connection is
+///   refused.
 /// - `synchronous_commit = on`, the default, which must not be turned off for the user or the database: an acknowledged
 ///   sign-out would be lost with a crash. With asynchronous replication, what was acknowledged just before a failover,
 ///   a sign-out included, may be missing after it.
@@ -198,7 +207,7 @@ impl Dialect for Postgres {
 
     async fn prepare(&self, connection: &mut PgConnection, timeout: Duration) -> sqlx::Result<()> {
         let millis = timeout.as_millis().clamp(1, 1 << 30) as i64;
-        let (in_recovery, tables, server): (bool, bool, i64) =
+        let (in_recovery, replays, tables, server): (bool, bool, bool, i64) =
             sqlx::query_as(self.statements.prepare())
                 .bind(millis.to_string())
                 .bind(&self.statements.schema_table)
@@ -207,6 +216,11 @@ impl Dialect for Postgres {
         if in_recovery {
             return Err(unfit(
                 "the server is in recovery: it is a standby, and no primary",
+            ));
+        }
+        if replays {
+            return Err(unfit(
+                "session_replication_role is `replica`: neither triggers nor foreign keys work",
             ));
         }
         let version = match tables {
@@ -225,6 +239,18 @@ impl Dialect for Postgres {
         let mut transaction = connection.begin().await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1) IS NULL")
             .bind(self.statements.lock)
+            .execute(&mut *transaction)
+            .await?;
+        let made = sqlx::query_scalar(self.statements.made());
+        if made.fetch_one(&mut *transaction).await? {
+            let version = sqlx::query_scalar(self.statements.version());
+            if version.fetch_optional(&mut *transaction).await? == Some(VERSION) {
+                return Ok(());
+            }
+        }
+        // Whoever comes after a statement that waits for a table waits, too: for a backup that reads it, say.
+        sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+            .bind(LOCKED)
             .execute(&mut *transaction)
             .await?;
         for statement in &self.statements.tables {

@@ -68,6 +68,18 @@ const TABLES: [&str; 13] = [
     FOR EACH STATEMENT EXECUTE FUNCTION {tell}('{prefix}changes')",
 ];
 
+/// The triggers that tell, as long as they do: in their order. A table that is made anew has others.
+const TELLERS: &str = "ARRAY(SELECT oid::bigint FROM pg_trigger WHERE tgrelid = to_regclass('{partitions}') \
+    AND tgname IN ('{prefix}tell_insert', '{prefix}tell_update', '{prefix}tell_delete', '{prefix}tell_truncate') \
+    AND tgenabled IN ('O', 'A') ORDER BY tgname)";
+
+/// How many there have to be.
+pub(super) const TELLING: usize = 4;
+
+/// Whether all tables are there, and all that tell.
+const MADE: &str = "SELECT (SELECT bool_and(to_regclass(name) IS NOT NULL) FROM unnest(ARRAY['{schema}', '{partitions}', \
+    '{entries}', '{leases}', '{keys}']) AS name) AND cardinality({tellers}) = {telling}";
+
 /// Tells which partitions have changed, whoever has changed them; a touch is no change. Another life can have the
 /// numbers of the one before, and never its ids. 170 names of 44 characters fit into a payload of 8,000 bytes.
 const TELL: &str = "CREATE OR REPLACE FUNCTION {tell}() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -205,6 +217,9 @@ pub(super) struct Statements {
     /// The advisory lock of sweeps and migrations.
     pub(super) lock: i64,
     version: Arc<str>,
+    made: Arc<str>,
+    hear: Arc<str>,
+    prove: Arc<str>,
     read: [Arc<str>; 3],
     write: Arc<str>,
     acquire: Arc<str>,
@@ -248,6 +263,22 @@ impl Statements {
             channel: tables.plain("changes"),
             proofs: tables.plain("proof_"),
             lock,
+            made: fill(
+                &MADE
+                    .replace("{tellers}", TELLERS)
+                    .replace("{telling}", &TELLING.to_string()),
+            )
+            .into(),
+            // A proof need not be on disk. A process that stands still must not fill the server's queue for ever.
+            hear: fill(&format!(
+                "SELECT {TELLERS} FROM (SELECT set_config('synchronous_commit', 'off', false), \
+                 set_config('tcp_user_timeout', '60000', false)) AS settings"
+            ))
+            .into(),
+            prove: fill(&format!(
+                "SELECT {TELLERS} FROM (SELECT pg_notify($1, $2)) AS said"
+            ))
+            .into(),
             version: fill("SELECT version FROM {schema} ORDER BY version DESC LIMIT 1").into(),
             read: [
                 read("", ""),
@@ -268,21 +299,38 @@ impl Statements {
         }
     }
 
-    /// Settings of the session, whether it is a standby, whether there are tables, and which server it is: since when
-    /// it runs.
+    /// Settings of the session, whether it is a standby, whether triggers work in it, whether there are tables, and which
+    /// server it is: since when it runs.
     ///
     /// The plan of a prepared statement is made for the tables as they are then. In the first minute they are small, and
-    /// read whole; that plan would stay while they grow, until the server has counted their rows.
+    /// read whole; that plan would stay while they grow, until the server has counted their rows. Without such plans a sweep,
+    /// which reads all leases, seems so dear that the server would compile it first: that takes longer than a second.
     pub(super) fn prepare(&self) -> &'static str {
-        "SELECT pg_is_in_recovery(), to_regclass($2) IS NOT NULL, \
+        "SELECT pg_is_in_recovery(), current_setting('session_replication_role') = 'replica', \
+         to_regclass($2) IS NOT NULL, \
          (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint \
          FROM (SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false), \
          set_config('default_transaction_isolation', 'read committed', false), \
-         set_config('enable_seqscan', 'off', false)) AS settings"
+         set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)) AS settings"
     }
 
     pub(super) fn version(&self) -> AssertSqlSafe<Arc<str>> {
         AssertSqlSafe(self.version.clone())
+    }
+
+    /// Whether there is all that is made, of whatever version.
+    pub(super) fn made(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.made.clone())
+    }
+
+    /// Settings of a connection that listens, and the triggers that tell.
+    pub(super) fn hear(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.hear.clone())
+    }
+
+    /// Says something on a channel, and which triggers tell.
+    pub(super) fn prove(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.prove.clone())
     }
 
     pub(super) fn read(&self, depth: Depth) -> AssertSqlSafe<Arc<str>> {
