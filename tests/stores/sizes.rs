@@ -11,7 +11,7 @@ use tower_token_cache::{
 };
 
 /// Enough for what a store has of its own not to count.
-const USERS: u64 = 3000;
+const USERS: u64 = 1500;
 
 async fn fill(store: impl TokenStore, resources: u64) -> TokenCache {
     let cache = cache(store);
