@@ -165,9 +165,9 @@ impl<'a> Acquisition<'a> {
             demanded: self.demanded || self.claims.is_some(),
             reason: (insists || self.rejected.is_some())
                 .then_some(RefreshReason::ForceRefreshOrClaims),
-            stale: None,
+            last_known: None,
         };
-        need.stale = engine.known_token(partition, &need.key);
+        need.last_known = engine.known_token(partition, &need.key);
         let allowance = Arc::new(engine.allowance());
         if !insists && let Some((token, level)) = self.cached(&need, &allowance).await? {
             let due = engine.is_refresh_due(&token, engine.clock.now());

@@ -288,8 +288,8 @@ impl Tokens {
         engine.finish(self.failure_policy(), ended)
     }
 
-    /// Reads the partition from L2 again, past L1. Whether L2 could be asked; if not, memory
-    /// stays as it is.
+    /// Reads the partition from L2 again, past L1. `false` where L2 could not be asked: memory stays as it is. Under
+    /// [`Bypass`](FailurePolicy::Bypass) nothing is asked, and it is `true`.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -357,7 +357,7 @@ impl Tokens {
         Some(hit)
     }
 
-    /// The same where L1 alone is not enough.
+    /// [`read`](Self::read) where L1 alone is not enough.
     async fn read_further(&self, session: &Session, name: &str) -> Result<Lookup<Value>, Error> {
         let policy = self.failure_policy();
         let mut observed = session.observe();
@@ -375,7 +375,7 @@ impl Tokens {
         Ok(lookup)
     }
 
-    /// The same for a token.
+    /// What [`hit`](Self::hit) has, if it is a token.
     pub(crate) fn token_in_l1(&self, key: &TokenKey) -> Option<(Token, Timestamp)> {
         let session = self.handle.sessions.latest()?;
         match self.hit(session, self.entry(key).as_ref().as_ref())? {

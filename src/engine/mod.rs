@@ -25,39 +25,49 @@
 //!
 //! # A hit
 //!
-//! Five files: `layer/settings.rs` makes the handle (axum takes it from the extensions by `axum.rs`), `tokens.rs` asks, and then come [`read`] (`hit`),
-//! [`l1::table`] (`hit`) and [`partition::answer`] (`fresh_value`). It takes no await and no I/O, and five looks
-//! elsewhere:
+//! The layer (`layer/service.rs`) puts a handle into the request's extensions, and axum takes it from there. Then five files:
+//! `tokens.rs` (`get`, `read`, `hit`), [`read`] (`hit`), [`l1::table`] (`hit`), [`partition::answer`] (`fresh_value`) and
+//! [`trust`] (`usable_era`). No await, no I/O. A value is served if
 //!
-//! - at the clocks (`Engine::now` in [`core`]): after a sleep of the machine a new era of the feed begins, and memory is compared with L2;
-//! - at the proofs of the feed, and at hints that the namespace's number may have changed ([`trust`], `usable_era`);
-//! - at the epochs of linked users ([`partition::links`]);
-//! - at what the handle observes, once per handle ([`partition::observed`], `observe`);
-//! - at whether the order of eviction has to record the use ([`l1::eviction`]).
+//! - `fresh_hit_until` has not come: one moment for all that depends on time alone (sliding and absolute end, when to ask again);
+//! - the partition is of the feed's era, and the feed has proven that it is alive. A new era begins when changes may have gone
+//!   unheard, also after a sleep of the machine (`Engine::now` in [`core`]);
+//! - no linked user may have been signed out ([`partition::links`]), and the token has not expired ([`partition::entry`]).
 //!
-//! Where `fresh_value` has nothing and the policy is [`Degrade`](crate::FailurePolicy::Degrade), a value that would have to
-//! be compared is served all the same while L2 does not answer (`stale_value`, and `short_circuits` in [`fallback`]).
+//! Generation and version are not compared. What others change and sign out is told by the feed: [`partition::hints`] counts an
+//! invalidation, through `Partitions::with`, which ends with `update_deadlines`: that sets `fresh_hit_until` to zero. It is zero
+//! as well while changes are pending. Then `read` goes on: `State::answer` still serves pending changes from memory, and
+//! all else is compared with L2 first. While L2 does not answer, [`Degrade`](crate::FailurePolicy::Degrade) serves it all the same
+//! (`stale_value`, and `short_circuits` in [`fallback`]).
+//!
+//! Beside that a hit notes what the handle observes, once per handle ([`partition::observed`]), and a use if the order of eviction has
+//! to know ([`l1::eviction`]).
 //!
 //! # A refresh
 //!
-//! Nine files, after `tokens/acquire.rs`, where `get_or_acquire` looks for a hit first. Four more have a say:
-//! [`partition::refresh`] (what is guarded: the refresh token's entry, or the token's own without one),
-//! [`partition::pending`] (the batch that memory does not show), `Gate` in [`acquire::call`] (stops the call), and
-//! [`acquire::lease_wait`] (what an instance does while another has the lease). Waits for L2 share one
-//! allowance ([`runtime::bounded`]): `wait_for_busy_l2` before the call, which an L2 that answers others does not use up, and
-//! `wait_for_l2` after it.
+//! From `tokens/acquire.rs` (`get_or_acquire`, which looks for a hit first) in nine steps. The files in brackets are read only for their detail.
 //!
 //! 1. `acquisition.rs` (`find`): the token in memory or L2 will not do, and the handle asks for one.
-//! 2. [`acquire::join`]: joins the flight that acquires it, or starts one.
-//! 3. [`acquire::flight`] (`acquire`): takes the lock and the lease, and reads L2 again (`look`), which writes pending
-//!    changes of these tokens first.
-//! 4. [`acquire::lease`] (`guard`): the lease is renewed while the call runs; the call runs only while it is held.
+//! 2. [`acquire::join`]: joins the flight that acquires it, or starts one ([`acquire::flights`]).
+//! 3. [`acquire::flight`] (`acquire`): takes the lock ([`acquire::redemption`]) and the lease, and reads L2 again (`look`). While
+//!    another instance has the lease, it waits ([`acquire::lease_wait`]).
+//! 4. [`acquire::lease`] (`guard`): the lease is renewed while the call runs; the call runs only while it is held (`Gate` in
+//!    [`acquire::call`]).
 //! 5. [`acquire::ask`]: waits for a call slot, reserves room, and asks the provider.
 //! 6. [`acquire::commit`]: queues the answer as an acquired batch, which memory does not show yet, and waits for L2.
-//! 7. [`write_behind::group`] (`take_work`, `commit_group`): sends it, with the work of other partitions.
+//! 7. [`write_behind::group`] (`take_work`, `commit_group`): the task that writes ([`write_behind::drain`]) sends it, with the work of other
+//!    partitions (`next_commit` in [`partition::pending`]; in Redis `commit.lua`).
 //! 8. [`write_behind::settle`]: hands L2's answer to the partition.
 //! 9. [`partition::acks`] (`committed`): memory shows the tokens, and the flight learns that they are stored. It publishes
 //!    them to all waiters, and releases the lease.
+//!
+//! Two redemptions of one refresh token are prevented by, in this order: the flight, which requests of one token share; the lock, which flights
+//! of one refresh token share; the lease, which instances share, and which is of the session's generation; reading L2 again once all
+//! three are held; and `Gate`, which stops the call when the lease is lost. The commit's condition ([`partition::refresh`]: the guarded entry
+//! still has its version) prevents no call; it keeps an answer from replacing a newer one.
+//!
+//! Waits for L2 before the answer is published share one allowance ([`runtime::bounded`]): `wait_for_busy_l2` before the call, which an L2 that
+//! answers others does not use up, and `wait_for_l2` after it.
 //!
 //! Other instances hear of it by the store's feed (Redis: client tracking), in [`coherence::events`]; this one hears of
 //! its own commits, too, and compares memory with L2 in the background.

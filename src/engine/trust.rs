@@ -15,7 +15,7 @@ pub(crate) const TRUST: Duration = Duration::from_secs(3);
 pub(crate) struct Era(u32);
 
 impl Era {
-    /// Before a feed has begun.
+    /// Of a store that has no feed, or of one that has not begun.
     pub(crate) const NONE: Self = Self(0);
     /// That of a stale partition; never equal to one that may be used.
     pub(crate) const STALE: Self = Self(u32::MAX);
@@ -68,7 +68,8 @@ impl FeedTrust {
         proofs.map_or(Era::NONE, |proofs| proofs.era())
     }
 
-    /// The era that a partition has to have to be used without asking L2; that of none where none may.
+    /// The era that a partition must be of to be used without asking L2. While the feed is not proven, or everybody may have
+    /// been signed out, no partition is.
     pub(crate) fn usable_era(&self, now: Moment) -> Era {
         match &self.0 {
             Some(proofs) if !proofs.is_alive(now) || proofs.doubts_number() => Era::UNPROVEN,

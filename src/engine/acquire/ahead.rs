@@ -44,7 +44,7 @@ impl Engine {
             claims: None,
             demanded: false,
             reason: Some(RefreshReason::ProactivelyRefreshed),
-            stale: None,
+            last_known: None,
         };
         let allowance = Arc::new(self.allowance());
         // If this is refused, by a shutdown or an overload, the token is still valid.

@@ -94,7 +94,7 @@ impl Flight {
             }
         });
         let answer = match answer.await {
-            Ok(Guarded::Overtaken) => return Err(AcquireFailure::Overtaken),
+            Ok(Guarded::Overtaken) => return Err(AcquireFailure::Abandoned),
             Ok(Guarded::Done(answer)) => answer,
             Err(_) => Ok(CallEnd::TimedOut),
         };
@@ -102,7 +102,7 @@ impl Flight {
         let in_http = at.map_or(Duration::ZERO, |at| at.elapsed());
         let now = engine.clock.now();
         let (meaning, error) = match answer {
-            Ok(CallEnd::Abandoned) => return Err(AcquireFailure::Overtaken),
+            Ok(CallEnd::Abandoned) => return Err(AcquireFailure::Abandoned),
             Ok(CallEnd::NoSlot) => return Err(timed_out().into()),
             Ok(CallEnd::Refused(error)) => return Err(error.into()),
             Ok(CallEnd::TimedOut) if at.is_none() => return Err(timed_out().into()),

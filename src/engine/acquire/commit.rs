@@ -27,7 +27,7 @@ use crate::token::TokenSet;
 const MAX_ATTEMPTS: u32 = 3;
 
 impl Flight {
-    /// Commits what the provider has given, and then makes it visible.
+    /// Commits what the provider has given. It becomes visible with the acknowledgement (`partition::acks`).
     pub(crate) async fn commit_answer(
         &self,
         mut acquired: AcquiredToken,
@@ -64,7 +64,7 @@ impl Flight {
                 version,
             });
             let expected = expected.filter(|_| !mutation::is(Mutation::LeaseWithoutCompareAndSet));
-            match self.commit(changes.clone(), expected, seen).await? {
+            match self.commit_batch(changes.clone(), expected, seen).await? {
                 Ok(CommitAck::Stored) => {
                     acquired.durability = Some(Durability::Stored);
                     return Ok(acquired);
@@ -101,7 +101,7 @@ impl Flight {
     }
 
     /// Commits acquired tokens, which are not visible before L2 has them or the commit has failed.
-    async fn commit(
+    async fn commit_batch(
         &self,
         changes: Arc<ByName<PendingChange>>,
         expected: Option<Expected>,

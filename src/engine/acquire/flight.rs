@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::acquire::{AcquireError, AcquireErrorKind, ProviderError, RefreshReason, TokenSource};
 use crate::engine::acquire::call::Call;
-use crate::engine::acquire::flights::{FlightId, Joined};
-use crate::engine::acquire::lease::{HeldLease, owner};
+use crate::engine::acquire::flights::{FlightEnds, FlightId};
+use crate::engine::acquire::lease::{OwnLease, held_for, owner};
 use crate::engine::acquire::lease_wait::{LeaseWait, RedemptionGuard};
 use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, FlightEnd, Need, timed_out};
 use crate::engine::core::Engine;
@@ -27,6 +27,7 @@ use crate::key::{PartitionKey, PartitionKind, TokenKey};
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
 use crate::race::{Either, race};
+use crate::store::LeaseState;
 
 pub(crate) struct Flight {
     pub(crate) engine: Arc<Engine>,
@@ -57,7 +58,7 @@ impl Flight {
         policy: FailurePolicy,
         need: Need,
         observed: Observed,
-        joined: Joined,
+        ends: FlightEnds,
     ) -> Self {
         Self {
             begin_by: Instant::now() + engine.acquisitions.timeout,
@@ -67,9 +68,9 @@ impl Flight {
             policy,
             need,
             observed,
-            allowance: joined.allowance,
-            done: joined.done,
-            abandoned: joined.abandoned,
+            allowance: ends.allowance,
+            done: ends.done,
+            abandoned: ends.abandoned,
             // The outcome if it never runs, because the engine's runtime has ended.
             outcome: Err(Error::unavailable().into()),
             is_published: false,
@@ -82,7 +83,7 @@ impl Flight {
         let mut guard = RedemptionGuard::default();
         let flight = Box::pin(self.acquire(call, &mut guard));
         self.outcome = match race(self.abandoned.notified(), flight).await {
-            Either::First(()) => Err(AcquireFailure::Overtaken),
+            Either::First(()) => Err(AcquireFailure::Abandoned),
             Either::Second(outcome) => outcome,
         };
         if let Err(AcquireFailure::Failed(Error::Acquire(error))) = &self.outcome {
@@ -119,7 +120,7 @@ impl Flight {
         loop {
             let refreshes = seen.refresh_token.is_hit();
             let alone = self.needs_no_lease(&seen);
-            let life = seen.observed.generation();
+            let generation = seen.observed.generation();
             let asked = Instant::now();
             if refreshes && guard.lock.is_none() {
                 let refresh_token = self.need.key.refresh_token();
@@ -131,13 +132,13 @@ impl Flight {
             // Enabled before L2 is read, so that no announcement is missed in between.
             let mut changed = pin!(changes.value().notified());
             changed.as_mut().enable();
-            let taken = match alone {
-                true => Ok(None),
-                false => Box::pin(self.take_lease(guard, refreshes, life)).await,
+            let state = match alone {
+                true => Ok(LeaseState::Granted),
+                false => Box::pin(self.request_lease(guard, refreshes, generation)).await,
             };
-            let looked = match taken {
-                Ok(None) => Box::pin(self.look()).await.map(|seen| (seen, true)),
-                Ok(Some(remaining)) => {
+            let looked = match state {
+                Ok(LeaseState::Granted) => Box::pin(self.look()).await.map(|seen| (seen, true)),
+                Ok(LeaseState::Held { remaining }) => {
                     lease_wait
                         .pause_while_held(remaining, changed.as_mut())
                         .await;
@@ -175,19 +176,19 @@ impl Flight {
                 return outcome;
             }
             let is_known_now = alone && !self.needs_no_lease(&seen);
-            let is_another = seen.observed.generation() != life;
+            let is_another = seen.observed.generation() != generation;
             if ours && (seen.refresh_token.is_hit() != refreshes || is_known_now || is_another) {
                 // Another lease is needed.
                 let _ = Box::pin(engine.wait_for_l2(&self.allowance, guard.end())).await;
                 guard.lock = None;
             } else if ours {
-                seen.token = seen.token.or_else(|| self.need.stale.clone());
+                seen.token = seen.token.or_else(|| self.need.last_known.clone());
                 let Some(call) = call.take() else {
-                    return Err(AcquireFailure::Overtaken);
+                    return Err(AcquireFailure::Abandoned);
                 };
                 match Box::pin(self.ask(call, &seen, guard)).await {
                     // The instance that has taken over may obtain the token.
-                    Err(AcquireFailure::Overtaken) => guard.lease = None,
+                    Err(AcquireFailure::Abandoned) => guard.lease = None,
                     outcome => return outcome,
                 }
             } else if lease_wait.is_over() {
@@ -204,32 +205,32 @@ impl Flight {
         invented && !seen.exists && !seen.refresh_token.is_hit()
     }
 
-    /// Asks for the lease. Returns how long another owner still has it, or `None` if it is granted.
-    async fn take_lease(
+    /// Asks for the lease.
+    async fn request_lease(
         &self,
         guard: &mut RedemptionGuard,
         refreshes: bool,
         generation: u64,
-    ) -> Result<Option<Duration>, L2Error> {
+    ) -> Result<LeaseState, L2Error> {
         let name = match refreshes {
             true => self.need.key.refresh_token(),
             false => self.need.key.clone(),
         };
-        let mut held = match guard.lease.take() {
-            Some(held) => held,
+        let mut own = match guard.lease.take() {
+            Some(own) => own,
             None => {
                 let id = self.engine.id(&self.id.partition);
                 let partition = self.within_allowance(id).await?;
-                HeldLease::new(&self.engine, partition, &name, generation, self.owner)
+                OwnLease::new(&self.engine, partition, &name, generation, self.owner)
             }
         };
-        let answer = self.within_allowance(held.take()).await;
-        if let Ok(remaining) = &answer {
-            self.allowance.pause(remaining.unwrap_or_default());
+        let answer = self.within_allowance(own.request()).await;
+        if let Ok(state) = &answer {
+            self.allowance.pause(held_for(*state));
         }
         // A lease that may have been granted is asked for again, by the same owner.
-        if !matches!(answer, Ok(Some(_))) {
-            guard.lease = Some(held);
+        if !matches!(answer, Ok(LeaseState::Held { .. })) {
+            guard.lease = Some(own);
         }
         answer
     }
@@ -334,7 +335,8 @@ impl Flight {
 
 impl Engine {
     /// What L2 has now of the token `name` and of what may replace it. Pending changes of this process are
-    /// included. They are written first, because L2 must have what other instances must not overtake.
+    /// included: where there are any, they are written and L2 is read again, because it must have what other instances must
+    /// not overtake.
     pub(crate) async fn look(
         self: &Arc<Self>,
         key: &PartitionKey,

@@ -4,20 +4,17 @@
 //! time. A later request starts another one.
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, OwnedMutexGuard, watch};
-use tokio::time::timeout;
+use tokio::sync::{Notify, watch};
 
 use crate::engine::acquire::call_slots::{CallSlot, CallSlots};
 use crate::engine::acquire::outcome::FlightEnd;
-use crate::engine::limits::RECHECK;
+use crate::engine::acquire::redemption::{Redemption, Redemptions};
 use crate::engine::partition::observed::Observed;
 use crate::engine::sync::allowance::Allowance;
-use crate::engine::sync::in_use::{InUse, Use};
 use crate::engine::sync::once;
 use crate::engine::sync::waits::Waits;
 use crate::error::Error;
@@ -48,9 +45,6 @@ impl FlightId {
     }
 }
 
-/// A partition, and the entry of the refresh token that is redeemed.
-type Redemption = (PartitionKey, TokenKey);
-
 /// What an acquisition holds, and others wait for.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Place {
@@ -60,8 +54,7 @@ pub(crate) enum Place {
 
 pub(crate) struct Flights {
     table: Mutex<Table>,
-    /// A flight that redeems a refresh token of a partition holds the lock of that entry.
-    locks: InUse<Redemption, Redeeming>,
+    pub(crate) redemptions: Redemptions,
     /// Acquisitions whose acquire functions wait for others.
     pub(crate) waits: Waits<Place>,
     call_slots: CallSlots,
@@ -74,7 +67,7 @@ pub(crate) struct Flights {
 #[derive(Default)]
 struct Table {
     flights: HashMap<FlightId, Entry>,
-    of_one: HashMap<PartitionKey, usize>,
+    per_partition: HashMap<PartitionKey, usize>,
     ahead: usize,
 }
 
@@ -105,8 +98,8 @@ pub(crate) struct Locked<'a> {
     table: MutexGuard<'a, Table>,
 }
 
-/// A flight's own handles on its entry.
-pub(crate) struct Joined {
+/// A flight's own ends of its entry.
+pub(crate) struct FlightEnds {
     pub(crate) done: once::Sender<FlightEnd>,
     /// Notified when the flight is to end, because no request waits for it any more.
     pub(crate) abandoned: Arc<Notify>,
@@ -124,24 +117,11 @@ pub(crate) struct Waiter<'a> {
     outcome: once::Receiver<FlightEnd>,
 }
 
-/// The right to redeem a refresh token, within this process. Released on drop.
-pub(crate) struct Lock {
-    _guard: OwnedMutexGuard<()>,
-    _use: Use<Redemption, Redeeming>,
-}
-
-#[derive(Default)]
-struct Redeeming {
-    lock: Arc<tokio::sync::Mutex<()>>,
-    /// What the last holder of the lock observed.
-    holder: Mutex<Option<Observed>>,
-}
-
 impl Flights {
     pub(crate) fn new(max_acquisitions: u32) -> Self {
         Self {
             table: Mutex::default(),
-            locks: InUse::default(),
+            redemptions: Redemptions::default(),
             waits: Waits::default(),
             call_slots: CallSlots::new(max_acquisitions as usize),
             count: watch::Sender::new(0),
@@ -153,41 +133,6 @@ impl Flights {
         Locked {
             flights: self,
             table: self.table.lock(),
-        }
-    }
-
-    /// Acquires the right to redeem this refresh token. A holder whose session is `over` does not keep flights
-    /// of the next session waiting.
-    pub(crate) async fn lock_redemption(
-        &self,
-        partition: &PartitionKey,
-        refresh_token: &TokenKey,
-        observed: Observed,
-        over: impl Fn(&Observed) -> bool,
-    ) -> Lock {
-        let redemption = (partition.clone(), refresh_token.clone());
-        loop {
-            let shared = self.locks.enter(&redemption);
-            let redeeming = shared.value().clone();
-            let mut locked = pin!(redeeming.lock.clone().lock_owned());
-            let guard = loop {
-                if redeeming.holder.lock().as_ref().is_some_and(&over) {
-                    self.locks.replace(&shared);
-                    break None;
-                }
-                // Checked again at intervals: the feed may announce a sign-out meanwhile.
-                if let Ok(guard) = timeout(RECHECK, &mut locked).await {
-                    break Some(guard);
-                }
-            };
-            let Some(guard) = guard.filter(|_| shared.is_current()) else {
-                continue;
-            };
-            *redeeming.holder.lock() = Some(observed);
-            return Lock {
-                _guard: guard,
-                _use: shared,
-            };
         }
     }
 
@@ -219,7 +164,7 @@ impl Flights {
         }
     }
 
-    /// Removes a flight that has ended, unless another one has replaced it.
+    /// A flight has ended. Its entry is removed, unless it was abandoned or replaced before.
     pub(crate) fn remove(&self, id: &FlightId, number: u64) {
         self.table.lock().remove(id, number);
         self.count.send_modify(|count| *count -= 1);
@@ -286,7 +231,7 @@ impl<'a> Locked<'a> {
         is_ahead: bool,
         observed: Observed,
         allowance: Arc<Allowance>,
-    ) -> Result<(Joined, Waiter<'a>), Error> {
+    ) -> Result<(FlightEnds, Waiter<'a>), Error> {
         if !self.has_room(&id.partition, is_ahead) {
             return Err(Error::Overloaded);
         }
@@ -313,21 +258,21 @@ impl<'a> Locked<'a> {
         };
         self.table.insert(id, entry);
         self.flights.count.send_modify(|count| *count += 1);
-        let joined = Joined {
+        let ends = FlightEnds {
             done,
             abandoned,
             allowance,
         };
-        Ok((joined, waiter))
+        Ok((ends, waiter))
     }
 
     fn has_room(&self, partition: &PartitionKey, is_ahead: bool) -> bool {
-        let of_one = self.table.of_one.get(partition);
+        let per_partition = self.table.per_partition.get(partition);
         let is_application = partition.kind() == PartitionKind::Application;
         // Flights that cannot be joined any more count until they have ended.
         self.flights.count() < MOST
             && (!is_ahead || self.table.ahead < MOST_AHEAD)
-            && (is_application || of_one.is_none_or(|count| *count < MOST_OF_ONE))
+            && (is_application || per_partition.is_none_or(|count| *count < MOST_OF_ONE))
     }
 }
 
@@ -338,7 +283,7 @@ impl Table {
     }
 
     fn insert(&mut self, id: FlightId, entry: Entry) {
-        *self.of_one.entry(id.partition.clone()).or_default() += 1;
+        *self.per_partition.entry(id.partition.clone()).or_default() += 1;
         self.ahead += usize::from(entry.is_ahead);
         if let Some(mut before) = self.flights.insert(id.clone(), entry) {
             // A sign-out has ended that flight: it must not begin its call.
@@ -357,10 +302,10 @@ impl Table {
 
     fn forget(&mut self, id: &FlightId, flight: &Entry) {
         self.ahead -= usize::from(flight.is_ahead);
-        if let Some(count) = self.of_one.get_mut(&id.partition) {
+        if let Some(count) = self.per_partition.get_mut(&id.partition) {
             *count -= 1;
             if *count == 0 {
-                self.of_one.remove(&id.partition);
+                self.per_partition.remove(&id.partition);
             }
         }
     }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::acquire::lease::{HeldLease, owner};
+use crate::engine::acquire::lease::{OwnLease, owner};
 use crate::engine::acquire::lease_wait::{LeaseWait, RedemptionGuard};
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::partition::observed::Observed;
 use crate::key::{PartitionKey, TokenKey};
+use crate::store::LeaseState;
 
 /// The refresh tokens of a partition that no flight redeems, on any instance, until this is dropped.
 pub(crate) struct HeldStill {
@@ -88,7 +89,7 @@ impl HeldStill {
             token.guard.lease = None;
             let owner = owner(u64::from_be_bytes(engine.queue.next_id().0));
             let partition = partition.clone();
-            let lease = HeldLease::new(engine, partition, &token.entry, generation, owner);
+            let lease = OwnLease::new(engine, partition, &token.entry, generation, owner);
             token.guard.lease = taken(lease, engine, key, by).await?;
             let is_held = token.guard.lease.is_some();
             token.generation = is_held.then_some(generation);
@@ -104,18 +105,18 @@ impl HeldStill {
 
 /// The lease, once it is granted; `None` where that takes too long.
 async fn taken(
-    mut lease: HeldLease,
+    mut lease: OwnLease,
     engine: &Engine,
     partition: &PartitionKey,
     by: Instant,
-) -> Result<Option<HeldLease>, L2Error> {
+) -> Result<Option<OwnLease>, L2Error> {
     let mut lease_wait = LeaseWait::new(engine);
     let changes = engine.coherence.changes(partition);
     loop {
         // Registered before the question, so that no notification falls in between.
         let mut changed = pin!(changes.value().notified());
         changed.as_mut().enable();
-        let Some(remaining) = lease.take().await? else {
+        let LeaseState::Held { remaining } = lease.request().await? else {
             return Ok(Some(lease));
         };
         if Instant::now() >= by {

@@ -13,7 +13,7 @@ use crate::cache::acquisitions::Acquisitions;
 use crate::engine::acquire::call::Call;
 use crate::engine::acquire::flight::Flight;
 use crate::engine::acquire::flights::{FlightId, Waiter};
-use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Need};
+use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, Need, abandoned};
 use crate::engine::core::Engine;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
@@ -107,9 +107,9 @@ impl Engine {
                     }
                 }
                 Some(Err(AcquireFailure::Failed(error))) => return Err(error),
-                Some(Err(AcquireFailure::Overtaken)) if !started => {}
-                Some(Err(AcquireFailure::Overtaken)) | None => {
-                    return Err(crate::engine::acquire::outcome::overtaken());
+                Some(Err(AcquireFailure::Abandoned)) if !started => {}
+                Some(Err(AcquireFailure::Abandoned)) | None => {
+                    return Err(abandoned());
                 }
             }
         }
@@ -155,7 +155,7 @@ impl Engine {
             return Err(Error::ShutDown);
         }
         if call.is_none() {
-            return Err(crate::engine::acquire::outcome::overtaken());
+            return Err(abandoned());
         }
         let number = u64::from_be_bytes(self.queue.next_id().0);
         let (joined, flight) =

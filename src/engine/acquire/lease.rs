@@ -26,8 +26,8 @@ pub(crate) const LAST_POLL: Duration = Duration::from_millis(250);
 /// The longest time that a lease is kept beyond its need.
 const LONGEST_KEEP: Duration = Duration::from_secs(1);
 
-/// A lease in the store, released on drop.
-pub(crate) struct HeldLease {
+/// A lease in the store, as the one who asks for it sees it. Released on drop, if it may be held.
+pub(crate) struct OwnLease {
     pub(super) engine: Arc<Engine>,
     lease: Lease,
     /// Until then this process holds it, whatever has happened to the process meanwhile.
@@ -58,7 +58,7 @@ pub(crate) type GuardedFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> 
 /// The work panicked.
 pub(crate) struct Panicked;
 
-impl HeldLease {
+impl OwnLease {
     /// The lease of the entry `name`, for a session of this generation: work for a session that was signed
     /// out does not keep the next session waiting.
     pub(crate) fn new(
@@ -90,25 +90,21 @@ impl HeldLease {
 
     /// Asks for the lease once. Returns how long another owner still has it, or `None` if it is granted. May
     /// be repeated.
-    pub(crate) async fn take(&mut self) -> Result<Option<Duration>, L2Error> {
+    pub(crate) async fn request(&mut self) -> Result<LeaseState, L2Error> {
         let ttl = self.engine.acquisitions.lease_ttl;
         let asked = Until::now(&self.engine.clock);
         if mutation::is(Mutation::LeaseNotTaken) {
             self.until = asked.plus(ttl);
-            return Ok(None);
+            return Ok(LeaseState::Granted);
         }
         // If the reply is lost, the lease may have been granted.
         self.held = true;
-        match self.engine.l2.acquire_lease(&self.lease, ttl).await? {
-            LeaseState::Granted => {
-                self.until = asked.plus(ttl);
-                Ok(None)
-            }
-            LeaseState::Held { remaining } => {
-                self.held = false;
-                Ok(Some(remaining))
-            }
+        let state = self.engine.l2.acquire_lease(&self.lease, ttl).await?;
+        match state {
+            LeaseState::Granted => self.until = asked.plus(ttl),
+            LeaseState::Held { .. } => self.held = false,
         }
+        Ok(state)
     }
 
     /// Runs `work` while this lease is held, and renews the lease. A process that was paused for longer than
@@ -194,17 +190,17 @@ impl HeldLease {
         let pause = (engine.acquisitions.lease_ttl / 10).min(LAST_POLL);
         loop {
             let asked = async {
-                let taken = self.take().await?;
-                Ok::<_, L2Error>((taken, self.is_untouched(about).await?))
+                let state = self.request().await?;
+                Ok::<_, L2Error>((state, self.is_untouched(about).await?))
             };
             let answer = engine.wait_for_busy_l2(allowance, about.partition, asked);
             let answer = answer.await;
             let answer = answer.and_then(|answer| answer);
-            if let Ok((remaining, _)) = &answer {
-                allowance.pause(remaining.unwrap_or_default());
+            if let Ok((state, _)) = &answer {
+                allowance.pause(held_for(*state));
             }
             match answer {
-                Ok((Some(remaining), true)) => sleep(remaining.min(LAST_POLL)).await,
+                Ok((LeaseState::Held { remaining }, true)) => sleep(remaining.min(LAST_POLL)).await,
                 Ok((_, untouched)) => return Ok(untouched),
                 Err(_) if allowance.lasts() => {
                     allowance.spend_deferred();
@@ -253,7 +249,7 @@ impl HeldLease {
     }
 }
 
-impl Drop for HeldLease {
+impl Drop for OwnLease {
     fn drop(&mut self) {
         if !self.held {
             return;
@@ -262,6 +258,14 @@ impl Drop for HeldLease {
         self.engine.runtime.spawn(async move {
             let _ = engine.l2.release_lease(&lease).await;
         });
+    }
+}
+
+/// How long another owner has the lease.
+pub(crate) fn held_for(state: LeaseState) -> Duration {
+    match state {
+        LeaseState::Granted => Duration::ZERO,
+        LeaseState::Held { remaining } => remaining,
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout};
 
-use crate::engine::acquire::flights::Lock;
-use crate::engine::acquire::lease::{HeldLease, LAST_POLL};
+use crate::engine::acquire::lease::{LAST_POLL, OwnLease};
+use crate::engine::acquire::redemption::RedemptionLock;
 use crate::engine::core::Engine;
 use crate::engine::partition::observed::Observed;
 use crate::key::{PartitionKey, TokenKey};
@@ -21,8 +21,8 @@ const FIRST_POLL: Duration = Duration::from_millis(20);
 /// The lease, against other instances, and the lock, against other flights. Released on drop.
 #[derive(Default)]
 pub(crate) struct RedemptionGuard {
-    pub(crate) lease: Option<HeldLease>,
-    pub(crate) lock: Option<Lock>,
+    pub(crate) lease: Option<OwnLease>,
+    pub(crate) lock: Option<RedemptionLock>,
 }
 
 impl RedemptionGuard {
@@ -53,11 +53,10 @@ impl Engine {
         key: &PartitionKey,
         refresh_token: &TokenKey,
         observed: Observed,
-    ) -> Lock {
+    ) -> RedemptionLock {
         let over = |holder: &Observed| self.find(key).lock().signed_out_since(holder);
-        let lock = self
-            .flights
-            .lock_redemption(key, refresh_token, observed, over);
+        let redemptions = &self.flights.redemptions;
+        let lock = redemptions.lock(key, refresh_token, observed, over);
         lock.await
     }
 

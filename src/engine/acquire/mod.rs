@@ -19,3 +19,4 @@ pub(crate) mod join;
 pub(crate) mod lease;
 pub(crate) mod lease_wait;
 pub(crate) mod outcome;
+pub(crate) mod redemption;

@@ -23,7 +23,7 @@ pub(crate) struct Need {
     pub(crate) demanded: bool,
     pub(crate) reason: Option<RefreshReason>,
     /// The token that memory had, which may have expired: L2 does not return expired ones.
-    pub(crate) stale: Option<Token>,
+    pub(crate) last_known: Option<Token>,
 }
 
 impl Need {
@@ -64,9 +64,9 @@ pub(crate) struct AcquiredToken {
 pub(crate) enum AcquireFailure {
     /// All waiters get this error.
     Failed(Error),
-    /// Another instance has taken over. The acquire function is used up; a waiter that has another one may
-    /// try again.
-    Overtaken,
+    /// No call was made to its end: another instance has taken the lease over, no request waited any more, or the
+    /// runtime of the request whose acquire function it was has ended. A waiter with a function of its own tries again.
+    Abandoned,
 }
 
 pub(crate) type FlightEnd = Result<AcquiredToken, AcquireFailure>;
@@ -83,8 +83,8 @@ impl From<AcquireError> for AcquireFailure {
     }
 }
 
-/// The error if another instance has taken over and has not obtained a token.
-pub(crate) fn overtaken() -> Error {
+/// The error for the request whose acquire function an abandoned flight has used up.
+pub(crate) fn abandoned() -> Error {
     AcquireError::new(AcquireErrorKind::Failed).into()
 }
 

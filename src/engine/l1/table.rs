@@ -14,10 +14,8 @@ use crate::engine::partition::state::{Partition, State};
 use crate::key::PartitionKey;
 use crate::time::Now;
 
-/// All partitions in memory. A key has at most one, which is
-/// - *active* while a load or a write is under way: then it is never evicted, whatever else it is;
-/// - *kept*: in L1, and evictable while it is not active;
-/// - or *empty*: known to have no entries, and believed for a moment.
+/// All partitions in memory. A key has at most one, which is *kept* in L1, or *empty*: known to have no entries, and believed
+/// for a moment. Either can also be *active*, while a load or a write is under way: then it is not evicted.
 ///
 /// Empty partitions have a bound of their own, so that unknown ids cannot evict real sessions.
 pub(crate) struct Partitions {

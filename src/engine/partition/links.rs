@@ -247,8 +247,7 @@ impl Links {
 
     /// Whether the feed has announced that one of the users may have been signed out.
     pub(crate) fn are_announced(&self) -> bool {
-        self.iter()
-            .any(|link| link.epoch.latest.load(Ordering::Acquire) & ANNOUNCED > 0)
+        self.iter().any(Link::is_announced)
     }
 
     /// Whether the session is over, as far as this process knows.

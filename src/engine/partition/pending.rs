@@ -39,16 +39,19 @@ pub(crate) struct Pending {
     pub(crate) in_flight: Option<InFlight>,
     /// A task is sending this partition's work.
     pub(crate) sending: bool,
+    /// It waits in the queue for the task that writes.
     pub(crate) queued: bool,
     /// The ticket by which changes wait for the head of a response.
     pub(crate) deferred: Option<u64>,
+    /// Sending has failed: it is queued again after a pause.
     pub(crate) stalled: bool,
+    /// The sliding lifetime in L2 is to begin anew.
     pub(crate) touch: bool,
     /// The load in progress; its end wakes all callers that wait for it.
     pub(crate) loading: Option<once::Receiver<Result<(), L2Error>>>,
     /// How many reads of L2 are in progress.
     pub(crate) reads: u32,
-    /// Waiters for everything that is pending now.
+    /// Waiters for what the next commit takes along, and for a sign-out.
     waiters: Vec<Waiter>,
     /// Waiters for the commit in flight.
     commit_waiters: Vec<Waiter>,
@@ -261,7 +264,7 @@ impl Pending {
             || !self.commit_waiters.is_empty()
     }
 
-    /// Receives the outcome once nothing is pending any more, or sending has failed.
+    /// Receives the outcome once L2 has what is pending now, or sending has failed.
     pub(crate) fn wait(&mut self) -> oneshot::Receiver<Result<Written, L2Error>> {
         let (reply, receiver) = oneshot::channel();
         self.waiters.retain(|waiter| !waiter.reply.is_closed());
@@ -284,14 +287,14 @@ impl Pending {
         life: Option<Life>,
         next_id: impl FnOnce() -> CommitId,
     ) -> InFlight {
-        let mut commit = self.first(base, life, next_id);
+        let mut commit = self.take_next(base, life, next_id);
         if let Some(in_flight) = &mut self.in_flight {
             commit.sent = std::mem::replace(&mut in_flight.sent, true);
         }
         commit
     }
 
-    fn first(
+    fn take_next(
         &mut self,
         base: CommitBase,
         life: Option<Life>,
