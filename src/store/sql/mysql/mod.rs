@@ -75,7 +75,7 @@ const PREPARED: usize = 32;
 /// The partitions are read in one round-trip. Some five others, whatever the number of partitions, are a transaction
 /// that writes those that are as they were; where another was first, it begins again. Values that together exceed half
 /// of the server's `max_allowed_packet` take more round-trips, and one that exceeds it alone is
-/// [`TooLarge`](StoreErrorKind::TooLarge). A group of loads is one query. A lease is one round-trip.
+/// [`TooLarge`](StoreErrorKind::TooLarge). A group of loads is one query. Leases that wait at the same time are one round-trip.
 ///
 /// Transactions are `READ COMMITTED`, so that there are no gap locks; with it, `binlog_format` must be `ROW` or `MIXED`.
 /// An instance that stands still in the middle of one holds its rows until the server closes the connection.

@@ -82,7 +82,7 @@ const LOCKED: &str = "1000";
 ///
 /// Two round-trips: the partitions are read, and one statement writes those that are as they were, in a transaction of
 /// its own. No lock is held in between, so that an instance that stands still holds nobody up. Where another was first,
-/// it begins again. A group of loads is one query. A lease is one statement. Each row is found by an index: the
+/// it begins again. A group of loads is one query. Leases that wait at the same time are one statement. Each row is found by an index: the
 /// connections have `enable_seqscan = off`, so that no plan that was made for small tables reads large ones whole, and `jit = off`.
 ///
 /// All times are the server's. Clocks of servers that take over should agree: a session ends early or late by as much as
