@@ -73,10 +73,11 @@ pub(crate) fn follow(of_others: &Arc<Answers>) -> Following {
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 impl Drop for Following {
     fn drop(&mut self) {
-        if let Some(heard) = &self.0 {
-            let all = heard.count();
-            *heard.of_others.lock() = None;
-            heard.answers.0.store(all, Ordering::Relaxed);
+        let Some(heard) = &self.0 else { return };
+        if let Some((all, before)) = heard.of_others.lock().take() {
+            let heard_of_others = all.count().wrapping_sub(before);
+            let own = &heard.answers.0;
+            own.fetch_add(heard_of_others, Ordering::Relaxed);
         }
     }
 }

@@ -30,22 +30,23 @@
 //! [`trust`] (`usable_era`). No await, no I/O. A value is served if
 //!
 //! - `fresh_hit_until` has not come: one moment for all that depends on time alone (sliding and absolute end, when to ask again);
-//! - the partition is of the feed's era, and the feed has proven that it is alive. A new era begins when changes may have gone
-//!   unheard, also after a sleep of the machine (`Engine::now` in [`core`]);
+//! - the partition is of the feed's era, the feed has proven that it is alive, and it has not announced another number of the
+//!   namespace. A new era begins when changes may have gone unheard, also after a sleep of the machine (`Engine::now` in [`core`]);
 //! - no linked user may have been signed out ([`partition::links`]), and the token has not expired ([`partition::entry`]).
 //!
 //! Generation and version are not compared. What others change and sign out is told by the feed: [`partition::hints`] counts an
 //! invalidation, through `Partitions::with`, which ends with `update_deadlines`: that sets `fresh_hit_until` to zero. It is zero
-//! as well while changes are pending. Then `read` goes on: `State::answer` still serves pending changes from memory, and
-//! all else is compared with L2 first. While L2 does not answer, [`Degrade`](crate::FailurePolicy::Degrade) serves it all the same
-//! (`stale_value`, and `short_circuits` in [`fallback`]).
+//! as well while changes are pending. Then `read` goes on: `State::answer` serves from memory what it knows to be current, such as
+//! pending changes, and the rest is compared with L2 first. While L2 does not answer, [`Degrade`](crate::FailurePolicy::Degrade)
+//! serves a value that is only unproven (`stale_value`, and `short_circuits` in [`fallback`], which may begin a probe); never one of
+//! which a change was announced.
 //!
 //! Beside that a hit notes what the handle observes, once per handle ([`partition::observed`]), and a use if the order of eviction has
 //! to know ([`l1::eviction`]).
 //!
 //! # A refresh
 //!
-//! From `tokens/acquire.rs` (`get_or_acquire`, which looks for a hit first) in nine steps. The files in brackets are read only for their detail.
+//! From `tokens/acquire.rs` (`get_or_acquire`, which looks for a hit first) in nine steps, each in the file that it begins with.
 //!
 //! 1. `acquisition.rs` (`find`): the token in memory or L2 will not do, and the handle asks for one.
 //! 2. [`acquire::join`]: joins the flight that acquires it, or starts one ([`acquire::flights`]).
@@ -63,11 +64,11 @@
 //!
 //! Two redemptions of one refresh token are prevented by, in this order: the flight, which requests of one token share; the lock, which flights
 //! of one refresh token share; the lease, which instances share, and which is of the session's generation; reading L2 again once all
-//! three are held; and `Gate`, which stops the call when the lease is lost. The commit's condition ([`partition::refresh`]: the guarded entry
+//! three are held; and `Gate`, which stops the call when the lease is lost, unless L2 cannot be reached at all. The commit's condition ([`partition::refresh`]: the guarded entry
 //! still has its version) prevents no call; it keeps an answer from replacing a newer one.
 //!
-//! Waits for L2 before the answer is published share one allowance ([`runtime::bounded`]): `wait_for_busy_l2` before the call, which an L2 that
-//! answers others does not use up, and `wait_for_l2` after it.
+//! Waits for L2 before the answer is published share one allowance ([`runtime::bounded`]): `wait_for_busy_l2` for what decides whether
+//! the provider may be asked, which an L2 that answers others does not use up, and `wait_for_l2` for the rest.
 //!
 //! Other instances hear of it by the store's feed (Redis: client tracking), in [`coherence::events`]; this one hears of
 //! its own commits, too, and compares memory with L2 in the background.

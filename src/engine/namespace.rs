@@ -2,7 +2,7 @@
 //! once; see [`sign_out::all`](crate::engine::sign_out::all).
 
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -56,8 +56,10 @@ pub(crate) struct NamespaceNumber(pub(crate) Arc<KnownNumber>);
 pub(crate) struct KnownNumber {
     /// 0 while unknown.
     number: AtomicU64,
-    /// L2 was asked, and no hint has come since that the number may have changed.
-    pub(crate) asked: AtomicBool,
+    /// How often L2 had to be asked for the number, because it may have changed.
+    doubts: AtomicU32,
+    /// How many of these doubts L2 has answered.
+    answered: AtomicU32,
     /// The number that this process begins with if L2 has none: the same at every attempt.
     pub(crate) mine: OnceLock<Number>,
     /// The digest of the number's record in L2.
@@ -73,8 +75,8 @@ pub(crate) struct KnownNumber {
 /// A question for the number.
 #[derive(Debug)]
 pub(crate) struct Lookup {
-    /// How many hints there were before that the number may have changed.
-    pub(crate) hints: u32,
+    /// How many doubts there were before: it answers these, and no later one.
+    pub(crate) doubts: u32,
     pub(crate) answer: once::Receiver<Result<Number, L2Error>>,
 }
 
@@ -85,6 +87,7 @@ impl NamespaceNumber {
         let number = Self::default();
         let first = Number::FIRST.get();
         number.0.number.store(first, Ordering::Release);
+        number.doubt();
         number
     }
 
@@ -93,8 +96,23 @@ impl NamespaceNumber {
     }
 
     pub(crate) fn settled(&self) -> Option<Number> {
-        self.known()
-            .filter(|_| self.0.asked.load(Ordering::Acquire))
+        let answered = self.0.answered.load(Ordering::Acquire);
+        self.known().filter(|_| self.doubts() == answered)
+    }
+
+    /// The number may have changed: L2 is asked for it before it is used.
+    pub(crate) fn doubt(&self) {
+        self.0.doubts.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// To be read before L2 is asked, for [`settle`](Self::settle).
+    pub(crate) fn doubts(&self) -> u32 {
+        self.0.doubts.load(Ordering::Acquire)
+    }
+
+    /// L2 was asked after so many doubts, and has been [learnt](Self::learn) from.
+    pub(crate) fn settle(&self, doubts: u32) {
+        self.0.answered.fetch_max(doubts, Ordering::AcqRel);
     }
 
     /// When the number was last raised. A change made before that, by a task that knew no number yet, is
@@ -111,7 +129,31 @@ impl NamespaceNumber {
             self.0.raised_at.fetch_max(at, Ordering::AcqRel);
         }
         let known = self.0.number.fetch_max(number.get(), Ordering::AcqRel);
-        self.0.asked.store(true, Ordering::Release);
         known > 0 && known < number.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_to_an_earlier_question_settles_no_later_doubt() {
+        let number = NamespaceNumber::default();
+        assert_eq!(number.settled(), None, "it is not known");
+        number.learn(Number::FIRST, Moment::default());
+        assert_eq!(number.settled(), Some(Number::FIRST));
+        number.doubt();
+        let before = number.doubts();
+        number.doubt();
+        number.settle(before);
+        assert_eq!(number.settled(), None, "it may have changed since");
+        number.settle(number.doubts());
+        assert_eq!(number.settled(), Some(Number::FIRST));
+        assert_eq!(
+            NamespaceNumber::assumed().settled(),
+            None,
+            "nobody was asked"
+        );
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::patience::answered;
-use crate::patience::{Answers, follow};
+use crate::patience::{Answers, Following, follow};
 
 /// A connection is replaced after so long, so that a new password, another address or another server is found.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
@@ -46,12 +46,17 @@ impl<C> Pool<C> {
 
     /// Waits for a place. The pool is never closed. As long as the server answers others, it is not silent to who waits.
     pub(super) async fn place(&self) -> Option<Place<C>> {
-        let _following = follow(&self.answers);
+        let _following = self.following();
         let permit = self.places.clone().acquire_owned().await.ok()?;
         Some(Place {
             idle: self.idle.clone(),
             _permit: permit,
         })
+    }
+
+    /// While it lasts, the server is not silent to this operation as long as it answers others.
+    pub(super) fn following(&self) -> Following {
+        follow(&self.answers)
     }
 
     /// The server has answered: its limit begins anew, for this operation and for those that wait for a place.

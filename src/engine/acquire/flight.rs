@@ -151,8 +151,12 @@ impl Flight {
                 Ok(looked) => looked,
                 Err(failure) => {
                     engine.degrade(self.policy, failure.clone())?;
-                    let is_late = failure.error.kind() == StoreErrorKind::Timeout;
-                    if is_late && self.takes_changes_since(asked) {
+                    if lease_wait.is_over() {
+                        return Err(timed_out().into());
+                    }
+                    use StoreErrorKind::{Timeout, Unreachable};
+                    let is_lost = matches!(failure.error.kind(), Timeout | Unreachable);
+                    if is_lost && self.takes_changes_since(asked) {
                         // L2 is busy. Another instance may reach it, and have the lease.
                         if !self.allowance.is_patient() {
                             return Err(timed_out().into());

@@ -35,7 +35,7 @@ pub(crate) struct Shard {
     writes: Way,
     /// The pace of reads.
     pub(crate) pace: Pace,
-    /// Bounds the calls that take or release a lease, which go out one by one. One that waits here is not
+    /// Bounds the calls that take or release a lease, each of one. One that waits here is not
     /// open yet, and does not delay the answers of the others. Renewals have a deadline, and do not wait.
     pub(crate) leases: Semaphore,
     asked: Mutex<Instant>,

@@ -76,8 +76,9 @@ impl Engine {
         self.wait_in_steps(allowance, || false, work).await
     }
 
-    /// The same before the provider is asked. Where L2 answers others meanwhile, it is busy, and not away: no refresh
-    /// token is redeemed without a lease because of that, and so nothing of the allowance is used up yet.
+    /// The same for what decides whether the provider may be asked. Where L2 answers others meanwhile, it is busy, and not
+    /// away: no refresh token is redeemed without a lease because of that, and so this uses nothing of the allowance up
+    /// unless L2 turns out to take no changes.
     pub(crate) async fn wait_for_busy_l2<F: Future>(
         &self,
         allowance: &Allowance,
@@ -104,7 +105,7 @@ impl Engine {
         loop {
             // Before the step ends, because an answer to this work is no answer to others.
             let was_busy = is_busy();
-            let (began, step) = (Instant::now(), allowance.step());
+            let (began, step) = (Instant::now(), allowance.step(was_busy));
             let ended = self.bounded(step, work.as_mut()).await;
             let waited = began.elapsed().min(step);
             match was_busy || (ended.is_err() && is_busy()) {

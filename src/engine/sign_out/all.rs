@@ -9,7 +9,6 @@
 //! Work in progress carries the number under which it began, and has no effect under another.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::engine::core::Engine;
@@ -49,19 +48,19 @@ impl Engine {
             .unwrap_or_else(|| Err(L2Error::lost()))
     }
 
-    /// Joins the question for the number, unless a hint has come since it was asked.
+    /// Joins the question for the number, unless it may have changed since that was asked.
     fn join_lookup(self: &Arc<Self>) -> once::Receiver<Result<Number, L2Error>> {
-        let hints = self.rules.trust.number_hints();
+        let doubts = self.l2.number.doubts();
         let mut lookup = self.l2.number.0.lookup.lock();
         if let Some(lookup) = &*lookup
-            && lookup.hints == hints
+            && lookup.doubts == doubts
             && !lookup.answer.is_over()
         {
             return lookup.answer.clone();
         }
         let (asks, answer) = once::channel();
         *lookup = Some(Lookup {
-            hints,
+            doubts,
             answer: answer.clone(),
         });
         let engine = self.clone();
@@ -74,7 +73,7 @@ impl Engine {
     /// Asks L2 for the number. Where L2 has a lower one or none, the number known here is written to it.
     pub(crate) async fn look_up_number(&self) -> Result<Number, L2Error> {
         let epoch = self.namespace_epoch();
-        let hints = self.rules.trust.number_hints();
+        let (hints, doubts) = (self.rules.trust.number_hints(), self.l2.number.doubts());
         let known = self.l2.number.known();
         let mine = || Number::at(self.clock.now());
         let begin = known.unwrap_or_else(|| *self.l2.number.0.mine.get_or_init(mine));
@@ -111,6 +110,7 @@ impl Engine {
             }
         }
         self.rules.trust.number_is_known(hints);
+        self.l2.number.settle(doubts);
         Ok(number)
     }
 
@@ -132,7 +132,7 @@ impl Engine {
 
     /// There may be a later number: L2 is asked for it before anything else is read.
     pub(crate) fn ask_for_number(self: &Arc<Self>) {
-        self.l2.number.0.asked.store(false, Ordering::Release);
+        self.l2.number.doubt();
         let engine = self.clone();
         self.runtime.spawn(async move {
             // If this fails, the next use of L2 asks again.
@@ -141,11 +141,13 @@ impl Engine {
     }
 
     pub(crate) async fn revoke(&self) -> Result<(), L2Error> {
+        let doubts = self.l2.number.doubts();
         let known = self.l2.number.known().map_or(0, Number::get);
         let now = Number::at(self.clock.now()).get();
         let raise = Raise::Beyond(now.max(known + 1));
         let number = self.raise_number(&self.namespace_epoch(), raise).await?;
         self.learn_number(number, self.now().moment);
+        self.l2.number.settle(doubts);
         Ok(())
     }
 

@@ -64,9 +64,9 @@ impl Allowance {
         !self.left().is_zero() || self.is_paused()
     }
 
-    /// How long the next wait may take before it has to [`spend`](Self::spend).
-    pub(crate) fn step(&self) -> Duration {
-        match self.is_paused() {
+    /// How long the next wait may take before it has to [`spend`](Self::spend), or to [`defer`](Self::defer) where L2 is busy.
+    pub(crate) fn step(&self, is_busy: bool) -> Duration {
+        match is_busy || self.is_paused() {
             true => self.step,
             false => self.step.min(self.left()),
         }
@@ -93,8 +93,10 @@ impl Allowance {
     }
 
     pub(crate) fn spend_deferred(&self) {
-        let deferred = std::mem::take(&mut self.state.lock().deferred);
-        self.spend(deferred);
+        if !self.is_paused() {
+            let deferred = std::mem::take(&mut self.state.lock().deferred);
+            self.spend(deferred);
+        }
     }
 
     /// No more is left than `left`.
@@ -122,19 +124,19 @@ mod tests {
     async fn it_is_used_up_by_waits_and_not_while_it_is_paused() {
         let ms = Duration::from_millis;
         let allowance = Allowance::new(ms(1000), ms(60_000));
-        assert_eq!(allowance.step(), ms(50));
+        assert_eq!(allowance.step(false), ms(50));
         allowance.spend(ms(970));
-        assert_eq!((allowance.left(), allowance.step()), (ms(30), ms(30)));
+        assert_eq!((allowance.left(), allowance.step(false)), (ms(30), ms(30)));
         allowance.limit(ms(500));
         allowance.pause(ms(100));
         allowance.defer(ms(10));
         allowance.spend(ms(30));
-        assert_eq!((allowance.left(), allowance.step()), (ms(30), ms(50)));
+        assert_eq!((allowance.left(), allowance.step(false)), (ms(30), ms(50)));
         tokio::time::advance(ms(100)).await;
         allowance.limit(ms(10));
         assert!(allowance.lasts());
         allowance.spend(ms(50));
-        assert_eq!((allowance.step(), allowance.lasts()), (ms(0), false));
+        assert_eq!((allowance.step(false), allowance.lasts()), (ms(0), false));
         allowance.pause(ms(1));
         assert!(allowance.lasts());
     }

@@ -3,9 +3,9 @@
 
 use super::dialect::Dialect;
 use super::handle::SqlStore;
-use super::leases::{Acquire, OfLease, Release, Waiting};
+use super::leases::{Acquire, Asked, OfLease, Release, Waiting};
 use super::operations::{Attempts, Taken};
-use crate::error::StoreError;
+use crate::error::{StoreError, StoreErrorKind};
 use crate::race::{Either, race};
 use crate::store::LeaseState;
 
@@ -58,15 +58,16 @@ impl<D: Dialect> Question<D> for Release {
 impl<D: Dialect> SqlStore<D> {
     /// Waits for a connection, or for another that has one to ask this as well.
     pub(super) async fn ask<Q: Question<D>>(&self, question: Q) -> Result<Q::Answer, StoreError> {
-        // Once more where the one that asked was dropped: whatever is asked can be repeated.
+        let mut alone = false;
         loop {
-            let mut answer = Q::waiting(self).add(question.clone());
+            let mut answer = Q::waiting(self).add(question.clone(), alone);
             let answered = loop {
                 match race(&mut answer, self.take()).await {
                     Either::First(answered) => break answered,
                     Either::Second(taken) => {
                         if !self.ask_group::<Q>(taken?).await {
                             // Another is asking this.
+                            let _following = self.dialect.pool().following();
                             break answer.await;
                         }
                     }
@@ -75,44 +76,52 @@ impl<D: Dialect> SqlStore<D> {
             if let Ok(answer) = answered {
                 return answer;
             }
+            // The one that asked was dropped, or was late. Whatever is asked can be repeated.
+            alone = true;
         }
     }
 
     /// Asks what waits; whether anything did.
-    async fn ask_group<Q: Question<D>>(&self, taken: Taken<D::Connection>) -> bool {
-        let (group, replies) = Q::waiting(self).take();
+    async fn ask_group<Q: Question<D>>(&self, mut taken: Taken<D::Connection>) -> bool {
+        let mut group = Q::waiting(self).take();
         if group.is_empty() {
             taken.give_back();
             return false;
         }
-        match self.answers(taken, &group).await {
+        let mut attempts = Attempts::new();
+        let answers = loop {
+            let questions: Vec<_> = group.iter().map(|asked| asked.question.clone()).collect();
+            let asked = Q::ask(&self.dialect, &mut taken.connection, &questions);
+            let answer = match self.in_time(asked).await {
+                Ok(answer) => self.settle(&mut attempts, taken, answer).await,
+                Err(late) => Err(late),
+            };
+            match answer {
+                Ok(Some(answers)) => break Ok(answers),
+                Ok(None) => {}
+                Err(error) => break Err(error),
+            }
+            taken = match self.take().await {
+                Ok(taken) => taken,
+                Err(error) => break Err(error),
+            };
+            // What nobody waits for any more may have been given back since.
+            group.retain(Asked::is_awaited);
+        };
+        match answers {
             Ok(answers) => {
-                for (reply, answer) in replies.into_iter().zip(answers) {
-                    let _ = reply.send(Ok(answer));
+                for (asked, answer) in group.into_iter().zip(answers) {
+                    let _ = asked.reply.send(Ok(answer));
                 }
             }
+            // One of them may have held the others up: each is asked again, alone.
+            Err(error) if group.len() > 1 && error.kind() == StoreErrorKind::Timeout => {}
             Err(error) => {
-                for reply in replies {
-                    let _ = reply.send(Err(error.clone()));
+                for asked in group {
+                    let _ = asked.reply.send(Err(error.clone()));
                 }
             }
         }
         true
-    }
-
-    async fn answers<Q: Question<D>>(
-        &self,
-        mut taken: Taken<D::Connection>,
-        group: &[Q],
-    ) -> Result<Vec<Q::Answer>, StoreError> {
-        let mut attempts = Attempts::new();
-        loop {
-            let asked = Q::ask(&self.dialect, &mut taken.connection, group);
-            let answer = self.in_time(asked).await?;
-            if let Some(answers) = self.settle(&mut attempts, taken, answer).await? {
-                return Ok(answers);
-            }
-            taken = self.take().await?;
-        }
     }
 }

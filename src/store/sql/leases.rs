@@ -1,5 +1,6 @@
 //! Questions about leases, and those that wait for a connection.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -52,31 +53,51 @@ pub(super) type Key = (Vec<u8>, Vec<u8>);
 /// Takes an answer.
 pub(super) type Reply<A> = oneshot::Sender<Result<A, StoreError>>;
 
-/// The questions of one kind that wait for a connection.
-pub(super) struct Waiting<Q, A>(Mutex<Vec<(Q, Reply<A>)>>);
+/// The questions of one kind that wait for a connection, in the order in which they came.
+pub(super) struct Waiting<Q, A>(Mutex<Vec<Asked<Q, A>>>);
+
+pub(super) struct Asked<Q, A> {
+    pub(super) question: Q,
+    pub(super) reply: Reply<A>,
+    /// It goes out alone: a group in which it was has not been answered. Another lease of it may be held up in the database.
+    alone: bool,
+}
+
+impl<Q, A> Asked<Q, A> {
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.reply.is_closed()
+    }
+}
 
 impl<Q: OfLease, A> Waiting<Q, A> {
-    pub(super) fn add(&self, question: Q) -> oneshot::Receiver<Result<A, StoreError>> {
+    pub(super) fn add(&self, question: Q, alone: bool) -> oneshot::Receiver<Result<A, StoreError>> {
         let (reply, answer) = oneshot::channel();
-        self.0.lock().push((question, reply));
+        let asked = Asked {
+            question,
+            reply,
+            alone,
+        };
+        self.0.lock().push(asked);
         answer
     }
 
-    /// A group of those whose answers are still waited for. No two of it are about one lease, and they are sorted, as
-    /// those of all instances are: so none waits for a row that another has while that one waits for it.
-    pub(super) fn take(&self) -> (Vec<Q>, Vec<Reply<A>>) {
+    /// The next group. No two of it are about one lease, and they are sorted, as those of all instances are: so none waits
+    /// for a row that another has while that one waits for it.
+    pub(super) fn take(&self) -> Vec<Asked<Q, A>> {
         let mut waiting = self.0.lock();
-        waiting.retain(|(_, reply)| !reply.is_closed());
-        waiting.sort_by_cached_key(|(question, _)| key(question.lease()));
-        let (mut last, mut left) = (None, MAX_GROUP);
-        let is_next = |(question, _): &mut (Q, Reply<A>)| {
-            let key = Some(key(question.lease()));
-            let takes = left > 0 && last != key;
-            last = key;
-            left -= usize::from(takes);
-            takes
+        waiting.retain(Asked::is_awaited);
+        let most = match waiting.first() {
+            Some(first) if !first.alone => MAX_GROUP,
+            _ => 1,
         };
-        waiting.extract_if(.., is_next).unzip()
+        let mut keys = HashSet::new();
+        let is_next = |asked: &mut Asked<Q, A>| {
+            let goes_along = most == 1 || !asked.alone;
+            goes_along && keys.len() < most && keys.insert(key(asked.question.lease()))
+        };
+        let mut group: Vec<_> = waiting.extract_if(.., is_next).collect();
+        group.sort_by_cached_key(|asked| key(asked.question.lease()));
+        group
     }
 }
 

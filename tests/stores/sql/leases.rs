@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_token_cache::TokenStore;
 use tower_token_cache::store::{EntryId, Lease, LeaseState};
+use tower_token_cache::{StoreErrorKind, TokenStore};
 
-use super::server::{PATIENCE, Server, on_both, partition};
+use super::server::{Foreign, PATIENCE, Server, hex, on_both, partition};
 
 on_both! {
     each_of_many_is_answered_for_itself
     one_that_is_dropped_takes_no_other_with_it
+    one_that_somebody_holds_up_holds_no_other_up
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -71,4 +72,32 @@ async fn one_that_is_dropped_takes_no_other_with_it<S: Server>() {
     for (_, ask) in kept {
         assert_eq!(ask.await.unwrap().unwrap(), LeaseState::Granted);
     }
+}
+
+/// A row of one is locked, by a transaction that stands still.
+async fn one_that_somebody_holds_up_holds_no_other_up<S: Server>() {
+    let server = S::shared();
+    let (store, prefix) = server.store(PATIENCE).await;
+    store
+        .acquire_lease(&lease(0, 1), Duration::ZERO)
+        .await
+        .unwrap();
+    let id = hex(&lease(0, 1).partition, &server.url());
+    // By the whole key: a range would hold up what is to be inserted into it.
+    let entry = match server.url().starts_with("postgres") {
+        true => format!("'\\x{}'", "00".repeat(16)),
+        false => format!("x'{}'", "00".repeat(16)),
+    };
+    let row = format!("partition_id = {id} AND entry_id = {entry}");
+    let locked = format!("BEGIN; SELECT ends_at FROM {prefix}leases WHERE {row} FOR UPDATE");
+    let foreign = Foreign::after(&*server, &locked);
+    let hasty = S::build(&server.url(), &prefix, Duration::from_secs(1)).unwrap();
+    let asks = (0..20).map(async |number| hasty.acquire_lease(&lease(number, 2), MINUTE).await);
+    let mut states = join_all(asks).await.into_iter();
+    let held_up = states.next().unwrap().unwrap_err();
+    assert_eq!(held_up.kind(), StoreErrorKind::Timeout);
+    for state in states {
+        assert_eq!(state.unwrap(), LeaseState::Granted);
+    }
+    foreign.end("ROLLBACK");
 }
