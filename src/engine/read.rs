@@ -29,6 +29,7 @@ impl Engine {
         policy: FailurePolicy,
         observed: &mut Option<Observed>,
     ) -> Option<(Value, Timestamp)> {
+        // Of both clocks. After a sleep of the machine it begins a new era.
         let now = self.now();
         let (value, probes) = self.partitions.hit(key, |partition| {
             let state = partition.lock();

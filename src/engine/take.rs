@@ -116,7 +116,7 @@ impl Engine {
         let taken = self.partitions.with_known(key, |state| {
             let entry = state.entries.get(name.as_ref())?;
             let text = entry.value.session_value();
-            let text = text.filter(|_| entry.is_usable(now.wall)).cloned();
+            let text = text.filter(|_| entry.is_unexpired(now.wall)).cloned();
             if !entry.local {
                 // L2 decides about it, and is not to be asked.
                 return local.then(|| text.map_or(Lookup::Absent, |_| Lookup::Unavailable));

@@ -30,11 +30,12 @@ pub(crate) struct Maintenance {
 impl State {
     /// The value of an entry that needs no further check: the path of a hit.
     pub(crate) fn fresh_value(&self, name: &str, now: Now, era: Era) -> Option<&Value> {
-        if now.moment >= self.fresh_hit_until || era != self.era || self.links.are_invalidated() {
+        // What others change and sign out arrives as a hint, which sets the moment to zero; so does a pending change.
+        if now.moment >= self.fresh_hit_until || era != self.era || self.links.may_be_signed_out() {
             return None;
         }
         let entry = self.entries.get(name)?;
-        entry.is_usable(now.wall).then_some(&entry.value)
+        entry.is_unexpired(now.wall).then_some(&entry.value)
     }
 
     /// The value of an entry that may be served if L2 cannot be asked, and if no touch is due.
@@ -44,7 +45,7 @@ impl State {
             return None;
         }
         let entry = self.entries.get(name)?;
-        entry.is_usable(now.wall).then_some(&entry.value)
+        entry.is_unexpired(now.wall).then_some(&entry.value)
     }
 
     /// What memory answers for the entry `name`.
@@ -53,7 +54,7 @@ impl State {
         if let Some(entry) = self
             .entries
             .get(name)
-            .filter(|entry| entry.is_usable(now.wall))
+            .filter(|entry| entry.is_unexpired(now.wall))
         {
             let current = self.complete && self.fresh(now) && self.is_coherent(now, rules);
             if waits || entry.local || (current && !self.ended(now)) {
@@ -80,7 +81,7 @@ impl State {
     pub(crate) fn answer_as_read(&self, name: &str, now: Now) -> Lookup<Value> {
         let usable = |entry: &&Entry| {
             let lives = entry.local || self.waits(name) || !self.ended(now);
-            lives && entry.is_usable(now.wall)
+            lives && entry.is_unexpired(now.wall)
         };
         match self.entries.get(name).filter(usable) {
             Some(entry) => Lookup::Hit(entry.value.clone()),
@@ -118,7 +119,7 @@ impl State {
     }
 
     fn is_invalidated(&self) -> bool {
-        self.is_hinted() || self.links.are_invalidated()
+        self.is_hinted() || self.links.may_be_signed_out()
     }
 
     /// Whether the feed has announced a change since L2 was last asked.

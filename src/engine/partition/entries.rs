@@ -48,7 +48,7 @@ impl State {
     pub(crate) fn keys(&self, client: Option<&ClientName>, now: Now) -> Vec<TokenKey> {
         let usable = |name: &TokenKey, entry: &Entry| {
             let lives = entry.local || !self.ended(now) || self.waits(name.as_ref());
-            lives && entry.is_usable(now.wall) && name.is_token_of(client)
+            lives && entry.is_unexpired(now.wall) && name.is_token_of(client)
         };
         let entries = self.entries.iter();
         let usable = entries.filter(|(name, entry)| usable(name, entry));
@@ -60,7 +60,7 @@ impl State {
     /// All usable entries.
     pub(crate) fn usable_entries(&self, now: Now) -> Vec<(TokenKey, Value)> {
         let usable =
-            |(_, entry): &(&TokenKey, &Entry)| !self.ended(now) && entry.is_usable(now.wall);
+            |(_, entry): &(&TokenKey, &Entry)| !self.ended(now) && entry.is_unexpired(now.wall);
         let usable = self.entries.iter().filter(usable);
         usable
             .map(|(name, entry)| (name.clone(), entry.value.clone()))
@@ -157,7 +157,7 @@ impl State {
     /// Frees expired entries, but only when that is due, because it scans all entries.
     pub(crate) fn prune(&mut self, now: Timestamp) {
         if self.is_to_be_pruned(now) {
-            self.retain(|entry| entry.is_usable(now));
+            self.retain(|entry| entry.is_unexpired(now));
             let next = now.saturating_add(EXPIRED_KEPT);
             self.prune_at = self.prune_at.map(|at| at.max(next));
         }
@@ -190,7 +190,7 @@ impl State {
 
     /// Whether nothing is in progress and no entry is usable.
     pub(crate) fn is_over(&self, now: Now) -> bool {
-        let used = |(_, entry): (&TokenKey, &Entry)| entry.is_usable(now.wall);
+        let used = |(_, entry): (&TokenKey, &Entry)| entry.is_unexpired(now.wall);
         !self.is_active() && (self.ended(now) || !self.entries.iter().any(used))
     }
 

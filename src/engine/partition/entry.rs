@@ -21,7 +21,7 @@ impl Entry {
         }
     }
 
-    pub(crate) fn is_usable(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_unexpired(&self, now: Timestamp) -> bool {
         now < self.expires_at
     }
 }

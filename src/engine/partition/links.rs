@@ -231,8 +231,8 @@ impl Links {
         self.0.is_none()
     }
 
-    /// Whether a hit needs a further check: the session is over, or L2 must be asked.
-    pub(crate) fn are_invalidated(&self) -> bool {
+    /// Whether a linked user is signed out, or may be: then L2 must be asked.
+    pub(crate) fn may_be_signed_out(&self) -> bool {
         let links = self.0.as_deref();
         links.is_some_and(|links| links.iter().any(Link::is_doubtful))
     }

@@ -112,7 +112,7 @@ impl State {
         let name = name.as_ref();
         let usable = self.entries.get(name).filter(|entry| {
             let lives = entry.local || self.waits(name) || !self.ended(now);
-            lives && entry.is_usable(now.wall)
+            lives && entry.is_unexpired(now.wall)
         });
         match usable.and_then(|entry| entry.value.as_secret()) {
             Some(secret) => Lookup::Hit(secret.clone()),
