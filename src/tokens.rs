@@ -352,6 +352,7 @@ impl Tokens {
         let mut observed = session.lock_observed();
         let engine = &self.handle.engine;
         let hit = engine.hit(&session.partition, name, policy, &mut observed)?;
+        // A flag of the handle: the session exists.
         session.note_use();
         self.read_from(CacheLevel::L1);
         Some(hit)

@@ -36,7 +36,7 @@
 //!
 //! Generation and version are not compared. What others change and sign out is told by the feed: [`partition::hints`] counts an
 //! invalidation, through `Partitions::with`, which ends with `update_deadlines`: that sets `fresh_hit_until` to zero. It is zero
-//! as well while changes are pending. Then `read` goes on: `State::answer` serves from memory what it knows to be current, such as
+//! as well while changes are pending, and while memory does not have all entries. Then `read` goes on: `State::answer` serves from memory what it knows to be current, such as
 //! pending changes, and the rest is compared with L2 first. While L2 does not answer, [`Degrade`](crate::FailurePolicy::Degrade)
 //! serves a value that is only unproven (`stale_value`, and `short_circuits` in [`fallback`], which may begin a probe); never one of
 //! which a change was announced.
@@ -51,21 +51,24 @@
 //! 1. `acquisition.rs` (`find`): the token in memory or L2 will not do, and the handle asks for one.
 //! 2. [`acquire::join`]: joins the flight that acquires it, or starts one ([`acquire::flights`]).
 //! 3. [`acquire::flight`] (`acquire`): takes the lock ([`acquire::redemption`]) and the lease, and reads L2 again (`look`). While
-//!    another instance has the lease, it waits ([`acquire::lease_wait`]).
+//!    another instance has the lease, it waits ([`acquire::lease_wait`]). Where it sees under the lease that another one is
+//!    needed (there is a refresh token that it did not know of), it gives this one back and takes that.
 //! 4. [`acquire::lease`] (`guard`): the lease is renewed while the call runs; the call runs only while it is held (`Gate` in
 //!    [`acquire::call`]).
 //! 5. [`acquire::ask`]: waits for a call slot, reserves room, and asks the provider.
 //! 6. [`acquire::commit`]: queues the answer as an acquired batch, which memory does not show yet, and waits for L2.
 //! 7. [`write_behind::group`] (`take_work`, `commit_group`): the task that writes ([`write_behind::drain`]) sends it, with the work of other
-//!    partitions (`next_commit` in [`partition::pending`]; in Redis `commit.lua`).
+//!    partitions (`next_commit` in [`partition::pending`]; in Redis `commit.lua`). A batch is a commit of its own, sent before
+//!    other changes, and hidden until it is acknowledged.
 //! 8. [`write_behind::settle`]: hands L2's answer to the partition.
 //! 9. [`partition::acks`] (`committed`): memory shows the tokens, and the flight learns that they are stored. It publishes
-//!    them to all waiters, and releases the lease.
+//!    them to all waiters, and releases the lease (`end_when_written`: where L2 does not have the tokens yet, the lease is kept
+//!    until it has).
 //!
 //! Two redemptions of one refresh token are prevented by, in this order: the flight, which requests of one token share; the lock, which flights
 //! of one refresh token share; the lease, which instances share, and which is of the session's generation; reading L2 again once all
-//! three are held; and `Gate`, which stops the call when the lease is lost, unless L2 cannot be reached at all. The commit's condition ([`partition::refresh`]: the guarded entry
-//! still has its version) prevents no call; it keeps an answer from replacing a newer one.
+//! three are held; and `Gate`, which stops the call when the lease is lost, unless L2 cannot be reached at all. The commit's condition ([`partition::refresh`]: the refresh token's
+//! entry still has its version, or the token's own where there is none) prevents no call; it keeps an answer from replacing a newer one.
 //!
 //! Waits for L2 before the answer is published share one allowance ([`runtime::bounded`]): `wait_for_busy_l2` for what decides whether
 //! the provider may be asked, which an L2 that answers others does not use up, and `wait_for_l2` for the rest.
