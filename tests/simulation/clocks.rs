@@ -126,7 +126,9 @@ impl State {
             },
             None => value.by == read.by,
         };
-        over && !partition.cleared_since(value.applied.unwrap_or(value.written))
+        // A clear of the millisecond in which L2 took it came before that: it has ended by its lifetime.
+        let taken = value.applied.map_or(value.written, |at| at + 1);
+        over && !partition.cleared_since(taken)
     }
 
     /// Whether it waited for L2 while the clock was set ahead: that counts as time that has passed, so
