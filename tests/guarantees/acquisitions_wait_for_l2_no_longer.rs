@@ -151,7 +151,15 @@ struct StandsStill(TestStore, Arc<AtomicBool>);
 const SHORT: Duration = Duration::from_millis(200);
 
 impl TokenStore for StandsStill {
-    passes_on!(load, commit, touch, clear, raise);
+    passes_on!(
+        load,
+        commit,
+        touch,
+        clear,
+        raise,
+        renew_lease,
+        release_lease
+    );
 
     async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
         if !self.1.swap(true, Ordering::SeqCst) {
@@ -159,14 +167,6 @@ impl TokenStore for StandsStill {
             std::future::pending().await
         }
         self.0.acquire_lease(lease, ttl).await
-    }
-
-    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        self.0.renew_lease(lease, ttl).await
-    }
-
-    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
-        self.0.release_lease(lease).await
     }
 }
 

@@ -154,9 +154,7 @@ impl Flight {
                     if lease_wait.is_over() {
                         return Err(timed_out().into());
                     }
-                    use StoreErrorKind::{Timeout, Unreachable};
-                    let is_lost = matches!(failure.error.kind(), Timeout | Unreachable);
-                    if is_lost && self.takes_changes_since(asked) {
+                    if failure.error.may_be_applied() && self.takes_changes_since(asked) {
                         // L2 is busy. Another instance may reach it, and have the lease.
                         if !self.allowance.is_patient() {
                             return Err(timed_out().into());

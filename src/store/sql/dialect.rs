@@ -1,12 +1,13 @@
 //! `Dialect`: what differs between servers.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::Connection;
 
 use super::failure::{Verdict, unfit};
 use super::handle::SqlStore;
-use super::leases::{Acquire, Release};
+use super::leases::{Acquire, Key, Release};
 use super::plan::Plan;
 #[cfg(feature = "seal")]
 use crate::seal::KeyRecord;
@@ -80,12 +81,12 @@ pub trait Dialect: Send + Sync + Sized + 'static {
         plan: &Plan,
     ) -> impl Future<Output = sqlx::Result<Vec<usize>>> + Send;
 
-    /// In the order of the group.
+    /// One that is taken or given back at that moment may be missing.
     fn acquire_leases(
         &self,
         connection: &mut Self::Connection,
         group: &[Acquire],
-    ) -> impl Future<Output = sqlx::Result<Vec<LeaseState>>> + Send;
+    ) -> impl Future<Output = sqlx::Result<HashMap<Key, LeaseState>>> + Send;
 
     /// Whether it was still this owner's.
     fn renew_lease(
@@ -95,12 +96,12 @@ pub trait Dialect: Send + Sync + Sized + 'static {
         ttl: Duration,
     ) -> impl Future<Output = sqlx::Result<bool>> + Send;
 
-    /// Whether each was still its owner's.
+    /// Those that were still their owners'.
     fn release_leases(
         &self,
         connection: &mut Self::Connection,
         group: &[Release],
-    ) -> impl Future<Output = sqlx::Result<Vec<bool>>> + Send;
+    ) -> impl Future<Output = sqlx::Result<HashSet<Key>>> + Send;
 
     /// The ids of the partitions after this one, in their order: at most [`PAGE`].
     fn list(

@@ -1,9 +1,11 @@
 //! Leases that wait for a connection at the same time go out in one statement: however many sessions are refreshed
 //! at once, each waits for a round-trip or two.
 
+use std::collections::HashMap;
+
 use super::dialect::Dialect;
 use super::handle::SqlStore;
-use super::leases::{Acquire, Asked, OfLease, Release, Waiting};
+use super::leases::{Acquire, Asked, OfLease, Release, Waiting, key};
 use super::operations::{Attempts, Taken};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::race::{Either, race};
@@ -35,7 +37,14 @@ impl<D: Dialect> Question<D> for Acquire {
         connection: &mut D::Connection,
         group: &[Self],
     ) -> sqlx::Result<Vec<LeaseState>> {
-        dialect.acquire_leases(connection, group).await
+        let mut states = HashMap::new();
+        let mut missing = group.to_vec();
+        while !missing.is_empty() {
+            states.extend(dialect.acquire_leases(connection, &missing).await?);
+            missing.retain(|it| !states.contains_key(&key(&it.lease)));
+        }
+        let state = |it: &Self| states.get(&key(&it.lease)).copied();
+        Ok(group.iter().filter_map(state).collect())
     }
 }
 
@@ -51,7 +60,9 @@ impl<D: Dialect> Question<D> for Release {
         connection: &mut D::Connection,
         group: &[Self],
     ) -> sqlx::Result<Vec<bool>> {
-        dialect.release_leases(connection, group).await
+        let released = dialect.release_leases(connection, group).await?;
+        let was_its = |it: &Self| released.contains(&key(&it.lease));
+        Ok(group.iter().map(was_its).collect())
     }
 }
 
@@ -107,6 +118,10 @@ impl<D: Dialect> SqlStore<D> {
             };
             // What nobody waits for any more may have been given back since.
             group.retain(Asked::is_awaited);
+            if group.is_empty() {
+                taken.give_back();
+                return true;
+            }
         };
         match answers {
             Ok(answers) => {

@@ -73,6 +73,11 @@ macro_rules! passes_on {
         }
     };
     (@ leases) => {
+        $crate::passes_on!(@ acquire_lease);
+        $crate::passes_on!(@ renew_lease);
+        $crate::passes_on!(@ release_lease);
+    };
+    (@ acquire_lease) => {
         async fn acquire_lease(
             &self,
             lease: &tower_token_cache::store::Lease,
@@ -80,7 +85,8 @@ macro_rules! passes_on {
         ) -> Result<tower_token_cache::store::LeaseState, tower_token_cache::StoreError> {
             self.0.acquire_lease(lease, ttl).await
         }
-
+    };
+    (@ renew_lease) => {
         async fn renew_lease(
             &self,
             lease: &tower_token_cache::store::Lease,
@@ -88,7 +94,8 @@ macro_rules! passes_on {
         ) -> Result<bool, tower_token_cache::StoreError> {
             self.0.renew_lease(lease, ttl).await
         }
-
+    };
+    (@ release_lease) => {
         async fn release_lease(
             &self,
             lease: &tower_token_cache::store::Lease,

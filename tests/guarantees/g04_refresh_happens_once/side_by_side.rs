@@ -126,7 +126,7 @@ struct Losing {
 }
 
 impl TokenStore for LosesLeases {
-    passes_on!(load, commit, touch, clear, raise);
+    passes_on!(load, commit, touch, clear, raise, release_lease);
 
     async fn acquire_lease(&self, lease: &Lease, ttl: Duration) -> Result<LeaseState, StoreError> {
         if self.1.lost.load(Ordering::SeqCst) {
@@ -139,10 +139,6 @@ impl TokenStore for LosesLeases {
     async fn renew_lease(&self, _: &Lease, _: Duration) -> Result<bool, StoreError> {
         self.1.lost.store(true, Ordering::SeqCst);
         Ok(false)
-    }
-
-    async fn release_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
-        self.0.release_lease(lease).await
     }
 }
 

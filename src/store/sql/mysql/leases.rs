@@ -13,49 +13,37 @@ pub(super) async fn acquire(
     statements: &Statements,
     connection: &mut MySqlConnection,
     group: &[Acquire],
-) -> sqlx::Result<Vec<LeaseState>> {
-    let mut states = HashMap::new();
-    loop {
-        let is_missing = |it: &&Acquire| !states.contains_key(&key(&it.lease));
-        let missing: Vec<_> = group.iter().filter(is_missing).collect();
-        if missing.is_empty() {
-            let state = |it: &Acquire| states.get(&key(&it.lease)).copied();
-            return Ok(group.iter().filter_map(state).collect());
-        }
-        let row = |it: &&Acquire| {
-            let [partition, entry, owner] = literals(&it.lease);
-            format!(
-                "({partition}, {entry}, {owner}, {NOW} + {})",
-                length(it.ttl)
-            )
+) -> sqlx::Result<HashMap<Key, LeaseState>> {
+    let row = |it: &Acquire| {
+        let [partition, entry, owner] = literals(&it.lease);
+        format!(
+            "({partition}, {entry}, {owner}, {NOW} + {})",
+            length(it.ttl)
+        )
+    };
+    // Assignments are made from left to right: the second one sees what the first has made of the owner.
+    let statement = format!(
+        "INSERT INTO {{leases}} (partition_id, entry_id, owner, ends_at) VALUES {rows} \
+         ON DUPLICATE KEY UPDATE owner = IF(owner = VALUES(owner) OR ends_at <= {NOW}, VALUES(owner), owner), \
+         ends_at = IF(owner = VALUES(owner), VALUES(ends_at), ends_at); \
+         SELECT partition_id, entry_id, owner, GREATEST(ends_at - ({NOW}), 0) AS remaining FROM {{leases}} WHERE {these}",
+        rows = joined(group.iter().map(row), ", "),
+        these = joined(group.iter().map(|it| is_of(&it.lease)), " OR "),
+    );
+    let query = sqlx::raw_sql(AssertSqlSafe(statements.fill(&statement)));
+    let rows = query.fetch_all(connection).await?;
+    let owners = group.iter().map(|it| (key(&it.lease), it.lease.owner));
+    let owners: HashMap<_, _> = owners.collect();
+    let states = rows.iter().map(|row| {
+        let key = key_of(row)?;
+        let owner = row.try_get::<Vec<u8>, _>("owner")?;
+        let state = match owners.get(&key).is_some_and(|it| owner == *it) {
+            true => LeaseState::Granted,
+            false => held(row.try_get("remaining")?),
         };
-        // Assignments are made from left to right: the second one sees what the first has made of the owner.
-        let statement = format!(
-            "INSERT INTO {{leases}} (partition_id, entry_id, owner, ends_at) VALUES {rows} \
-             ON DUPLICATE KEY UPDATE owner = IF(owner = VALUES(owner) OR ends_at <= {NOW}, VALUES(owner), owner), \
-             ends_at = IF(owner = VALUES(owner), VALUES(ends_at), ends_at); \
-             SELECT partition_id, entry_id, owner, GREATEST(ends_at - ({NOW}), 0) AS remaining FROM {{leases}} WHERE {these}",
-            rows = joined(missing.iter().map(row), ", "),
-            these = joined(missing.iter().map(|it| is_of(&it.lease)), " OR "),
-        );
-        let query = sqlx::raw_sql(AssertSqlSafe(statements.fill(&statement)));
-        let rows = query.fetch_all(&mut *connection).await?;
-        let owners: HashMap<_, _> = missing
-            .iter()
-            .map(|it| (key(&it.lease), it.lease.owner))
-            .collect();
-        // One that was given back in between is in no row.
-        for row in rows {
-            let key = key_of(&row)?;
-            let owner = row.try_get::<Vec<u8>, _>("owner")?;
-            let remaining: i64 = row.try_get("remaining")?;
-            let state = match owners.get(&key).is_some_and(|it| owner == *it) {
-                true => LeaseState::Granted,
-                false => held(remaining),
-            };
-            states.insert(key, state);
-        }
-    }
+        Ok((key, state))
+    });
+    states.collect()
 }
 
 /// The driver counts rows that were found, also where nothing became different.
@@ -79,16 +67,14 @@ pub(super) async fn release(
     statements: &Statements,
     connection: &mut MySqlConnection,
     group: &[Release],
-) -> sqlx::Result<Vec<bool>> {
+) -> sqlx::Result<HashSet<Key>> {
     let these = joined(group.iter().map(|it| is_its(&it.lease)), " OR ");
     let statement = format!(
         "SELECT partition_id, entry_id FROM {{leases}} WHERE {these}; DELETE FROM {{leases}} WHERE {these}"
     );
     let query = sqlx::raw_sql(AssertSqlSafe(statements.fill(&statement)));
     let rows = query.fetch_all(connection).await?;
-    let released: HashSet<Key> = rows.iter().map(key_of).collect::<sqlx::Result<_>>()?;
-    let was_its = |it: &Release| released.contains(&key(&it.lease));
-    Ok(group.iter().map(was_its).collect())
+    rows.iter().map(key_of).collect()
 }
 
 fn key_of(row: &sqlx::mysql::MySqlRow) -> sqlx::Result<Key> {

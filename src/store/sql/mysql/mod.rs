@@ -9,6 +9,7 @@ mod purge;
 mod statements;
 mod write;
 
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use super::builder::{Credentials, Settings, password};
 use super::dialect::{Dialect, check_version};
 use super::failure::{Verdict, unfit};
 use super::handle::SqlStore;
-use super::leases::{Acquire, Release};
+use super::leases::{Acquire, Key, Release};
 use super::plan::Plan;
 use super::url;
 use crate::error::{ConfigError, StoreErrorKind};
@@ -268,7 +269,7 @@ impl Dialect for MySql {
         &self,
         connection: &mut MySqlConnection,
         group: &[Acquire],
-    ) -> sqlx::Result<Vec<LeaseState>> {
+    ) -> sqlx::Result<HashMap<Key, LeaseState>> {
         leases::acquire(&self.statements, connection, group).await
     }
 
@@ -285,7 +286,7 @@ impl Dialect for MySql {
         &self,
         connection: &mut MySqlConnection,
         group: &[Release],
-    ) -> sqlx::Result<Vec<bool>> {
+    ) -> sqlx::Result<HashSet<Key>> {
         leases::release(&self.statements, connection, group).await
     }
 

@@ -6,38 +6,26 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::statements::Statements;
-use crate::store::sql::leases::{Acquire, Key, Release, held, key, length};
+use crate::store::sql::leases::{Acquire, Key, Release, held, length};
 use crate::store::{Lease, LeaseState};
 
 pub(super) async fn acquire(
     statements: &Statements,
     connection: &mut PgConnection,
     group: &[Acquire],
-) -> sqlx::Result<Vec<LeaseState>> {
-    let mut states = HashMap::new();
-    loop {
-        let is_missing = |it: &&Acquire| !states.contains_key(&key(&it.lease));
-        let missing: Vec<_> = group.iter().filter(is_missing).collect();
-        if missing.is_empty() {
-            let state = |it: &Acquire| states.get(&key(&it.lease)).copied();
-            return Ok(group.iter().filter_map(state).collect());
-        }
-        let rows: Vec<(Vec<u8>, Vec<u8>, Option<i64>)> = sqlx::query_as(statements.acquire())
-            .bind(partitions(missing.iter().map(|it| &it.lease)))
-            .bind(entries(missing.iter().map(|it| &it.lease)))
-            .bind(owners(missing.iter().map(|it| &it.lease)))
-            .bind(missing.iter().map(|it| length(it.ttl)).collect::<Vec<_>>())
-            .fetch_all(&mut *connection)
-            .await?;
-        // One that was taken, or given back, after the statement had begun is in no row.
-        for (partition, entry, remaining) in rows {
-            let state = match remaining {
-                None => LeaseState::Granted,
-                Some(remaining) => held(remaining),
-            };
-            states.insert((partition, entry), state);
-        }
-    }
+) -> sqlx::Result<HashMap<Key, LeaseState>> {
+    let rows: Vec<(Vec<u8>, Vec<u8>, Option<i64>)> = sqlx::query_as(statements.acquire())
+        .bind(partitions(group.iter().map(|it| &it.lease)))
+        .bind(entries(group.iter().map(|it| &it.lease)))
+        .bind(owners(group.iter().map(|it| &it.lease)))
+        .bind(group.iter().map(|it| length(it.ttl)).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    let states = rows.into_iter().map(|(partition, entry, remaining)| {
+        let state = remaining.map_or(LeaseState::Granted, held);
+        ((partition, entry), state)
+    });
+    Ok(states.collect())
 }
 
 pub(super) async fn renew(
@@ -58,16 +46,14 @@ pub(super) async fn release(
     statements: &Statements,
     connection: &mut PgConnection,
     group: &[Release],
-) -> sqlx::Result<Vec<bool>> {
+) -> sqlx::Result<HashSet<Key>> {
     let released: Vec<Key> = sqlx::query_as(statements.release())
         .bind(partitions(group.iter().map(|it| &it.lease)))
         .bind(entries(group.iter().map(|it| &it.lease)))
         .bind(owners(group.iter().map(|it| &it.lease)))
         .fetch_all(connection)
         .await?;
-    let released: HashSet<Key> = released.into_iter().collect();
-    let was_its = |it: &Release| released.contains(&key(&it.lease));
-    Ok(group.iter().map(was_its).collect())
+    Ok(released.into_iter().collect())
 }
 
 fn partitions<'a>(leases: impl Iterator<Item = &'a Lease>) -> Vec<&'a [u8]> {

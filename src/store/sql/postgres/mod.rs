@@ -7,6 +7,7 @@ mod leases;
 mod statements;
 mod write;
 
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::builder::{Credentials, Settings, password};
 use super::dialect::{Dialect, VERSION, check_version};
 use super::failure::{Verdict, unfit};
 use super::handle::SqlStore;
-use super::leases::{Acquire, Release};
+use super::leases::{Acquire, Key, Release};
 use super::plan::Plan;
 use super::url;
 use crate::error::{ConfigError, StoreErrorKind};
@@ -284,7 +285,7 @@ impl Dialect for Postgres {
         &self,
         connection: &mut PgConnection,
         group: &[Acquire],
-    ) -> sqlx::Result<Vec<LeaseState>> {
+    ) -> sqlx::Result<HashMap<Key, LeaseState>> {
         leases::acquire(&self.statements, connection, group).await
     }
 
@@ -301,7 +302,7 @@ impl Dialect for Postgres {
         &self,
         connection: &mut PgConnection,
         group: &[Release],
-    ) -> sqlx::Result<Vec<bool>> {
+    ) -> sqlx::Result<HashSet<Key>> {
         leases::release(&self.statements, connection, group).await
     }
 
