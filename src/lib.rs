@@ -3,7 +3,7 @@
 //!
 //! A [`TokenCache`] is L1 in memory over an L2 [`store`]. A [`TokenCacheLayer`] finds the
 //! [partition](key) of each request and gives it a [`Tokens`] handle; what the request changes is
-//! seen by every other request of the process at once, and by the store after the response.
+//! seen by every other request of the process at once, and by the store after the head of the response.
 //!
 //! ```
 //! use tower_token_cache::{Lookup, MemoryStore, PartitionKey, Token, TokenCache};
@@ -59,7 +59,7 @@
 //! | tombstone | what a sign-out leaves in L2 for 24 hours: the generation, and no tokens |
 //! | single flight | callers that need the same token at once share one call to the provider |
 //! | lease | a right to acquire that L2 gives one instance at a time; it expires unless it is renewed |
-//! | write-behind | a change is seen in memory at once, and written to L2 after the response, with others |
+//! | write-behind | a change is seen in memory at once, and written to L2 once the head of the response is ready, with others |
 //! | change feed | what L2 tells all instances: which partitions may have changed, and until when that is all |
 //! | stale | may be older than L2: a partition that another instance has changed, or of which the feed proves nothing |
 //! | revalidate | compare the version in memory with that of L2, and read the partition again if they differ |

@@ -4,6 +4,7 @@ mod acquire;
 mod change;
 mod client;
 mod head;
+mod layer;
 mod request;
 #[cfg(test)]
 mod request_tests;
@@ -19,23 +20,19 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use tokio::time::Instant;
 
 pub(crate) use self::change::MAX_TOKEN_SET;
-use self::head::{Before, Head};
+use self::head::Head;
 pub(crate) use self::request::{CommitsBeforeHead, RequestGuard};
 pub(crate) use self::sessions::Session;
 use self::sessions::Sessions;
 use crate::acquire::Metadata;
-use crate::challenge::{BEARER, INVALID_TOKEN};
 use crate::codec::Value;
-use crate::cookie::Pinned;
 use crate::engine::core::Engine;
 use crate::error::Error;
-use crate::key::{
-    ClientName, PartitionKey, PartitionKind, TokenKey, id_token_of, refresh_token_of,
-};
+use crate::key::{ClientName, PartitionKey, TokenKey, id_token_of, refresh_token_of};
 use crate::lookup::{CacheLevel, Durability, Lookup};
 use crate::policy::{FailurePolicy, WriteMode};
 use crate::secret::Secret;
-use crate::session::{Cookie, Issue};
+use crate::session::Issue;
 use crate::time::Timestamp;
 use crate::token::Token;
 
@@ -43,7 +40,7 @@ use crate::token::Token;
 ///
 /// The [layer](crate::TokenCacheLayer) puts one into each request's extensions; axum and actix-web
 /// handlers take it as an argument. It is lazy: nothing is read before the first use. Clones share
-/// everything, can go into a streaming body or a spawned task, and may outlive the response:
+/// everything, can go into a streaming body or a spawned task, and may outlive the request:
 /// changes made after it are queued for L2 as they are made.
 #[derive(Clone)]
 pub struct Tokens {
@@ -58,7 +55,7 @@ struct Handle {
     failure_policy: AtomicU8,
     write_mode: AtomicU8,
     last_read: AtomicU8,
-    /// The response is over, or there never was a request.
+    /// The head of the response is ready, or there never was a request: a change is queued at once.
     ended: AtomicBool,
     head: Head,
     /// Where the layer issues session ids.
@@ -90,74 +87,6 @@ impl Tokens {
             handle: Arc::new(handle),
             client: None,
         }
-    }
-
-    /// The same handle, of a session in cookies of at most this size. It has no clones yet.
-    pub(crate) fn in_cookies(mut self, slot: &Arc<Pinned>, limit: usize) -> Self {
-        if let Some(handle) = Arc::get_mut(&mut self.handle) {
-            handle.head.carry(slot.clone(), limit);
-        }
-        self
-    }
-
-    /// The same handle, of a layer that issues session ids. It has no clones yet.
-    pub(crate) fn issuing(mut self, issue: Issue) -> Self {
-        if let Some(handle) = Arc::get_mut(&mut self.handle) {
-            handle.issue = Some(Box::new(issue));
-        }
-        self
-    }
-
-    /// The same handle, of a layer whose requests bring a bearer token. It has no clones yet.
-    pub(crate) fn by_bearer(mut self) -> Self {
-        if let Some(handle) = Arc::get_mut(&mut self.handle) {
-            handle.by_bearer = true;
-        }
-        self
-    }
-
-    /// What a 401 asks for where requests bring a bearer token: whether this one has brought any (RFC 6750 §3.1).
-    pub(crate) fn bearer_challenge(&self) -> Option<&'static str> {
-        let key = self.handle.sessions.first().map(|it| &it.partition);
-        let has_one = key.is_some_and(|key| key.kind() == PartitionKind::Assertion);
-        self.handle.by_bearer.then_some(match has_one {
-            true => INVALID_TOKEN,
-            false => BEARER,
-        })
-    }
-
-    /// Whether it is a handle of a request, whose response head carries session ids in this cookie.
-    pub(crate) fn is_issued(&self, cookie: &Cookie) -> bool {
-        let issue = self.handle.issue.as_ref();
-        issue.is_some_and(|issue| issue.is_of(cookie))
-    }
-
-    /// Whether its request had this key.
-    pub(crate) fn came_with(&self, key: Option<&PartitionKey>) -> bool {
-        let first = self.handle.sessions.first();
-        first.map(|session| &session.partition) == key
-    }
-
-    /// Whether the response head carries what changes.
-    #[inline]
-    pub(crate) fn is_in_cookies(&self) -> bool {
-        self.handle.head.carries()
-    }
-
-    /// The response head is on its way.
-    #[inline]
-    pub(crate) fn close(&self) {
-        self.handle.head.close();
-    }
-
-    /// Called before a change, and then [`after_change`](Self::after_change).
-    pub(crate) fn before_change(&self) -> Result<Option<Before>, Error> {
-        self.handle.head.before_change()
-    }
-
-    /// Fails where a response head should have carried the change that was made, and can no longer do so.
-    pub(crate) fn after_change(&self, before: Option<Before>) -> Result<(), Error> {
-        self.handle.head.after_change(before)
     }
 
     /// A handle that belongs to no request.
@@ -346,13 +275,13 @@ impl Tokens {
         Box::pin(self.read_further(session, name)).await
     }
 
-    /// The value if L1 has it and it needs no second look, and the time.
+    /// The value if it can be served from memory without asking L2, and the time.
     fn hit(&self, session: &Session, name: &str) -> Option<(Value, Timestamp)> {
         let policy = self.failure_policy();
         let mut observed = session.lock_observed();
         let engine = &self.handle.engine;
         let hit = engine.hit(&session.partition, name, policy, &mut observed)?;
-        // A flag of the handle: the session exists.
+        // The handle remembers that this session exists.
         session.note_use();
         self.read_from(CacheLevel::L1);
         Some(hit)

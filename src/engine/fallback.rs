@@ -1,4 +1,4 @@
-//! Reads while L2 fails: what the policy allows, and how long L2 is waited for.
+//! How long a read waits for L2, and what the policy allows where L2 fails.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -51,10 +51,11 @@ impl Engine {
         (partition, outcome)
     }
 
-    /// `Some` if memory is served without asking L2, because L2 does not answer; the bool says whether to
+    /// `Some` if memory is served without asking L2, because L2 does not answer; the bool says whether the caller is to
     /// probe it in the background.
     pub(crate) fn short_circuits(&self, key: &PartitionKey, state: &State) -> Option<bool> {
-        // The partition's name in L2 costs a hash.
+        // The partition's name in L2 costs a hash. An open breaker spares any question, mere silence none about what was announced
+        // as changed.
         let shard = (!self.l2.shards.answer()).then(|| self.l2.shard_of(key));
         shard?.short_circuits(state.is_contradicted())
     }

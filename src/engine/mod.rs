@@ -23,58 +23,146 @@
 //! count of sign-outs (`journal::unacknowledged`) and tokens to revoke ([`revocations`]), which import no other part;
 //! `runtime::{detached, bounded}` are methods of `Engine`.
 //!
+//! The six ways below name the files in the order in which a request, or its task, comes through them.
+//!
 //! # A hit
 //!
 //! The layer (`layer/service.rs`) puts a handle into the request's extensions, and axum takes it from there. Then five files:
-//! `tokens.rs` (`get`, `read`, `hit`), [`read`] (`hit`), [`l1::table`] (`hit`), [`partition::answer`] (`fresh_value`) and
-//! [`trust`] (`usable_era`). No await, no I/O. A value is served if
 //!
-//! - `fresh_hit_until` has not come: one moment for all that depends on time alone (sliding and absolute end, when to ask again);
-//! - the partition is of the feed's era, the feed has proven that it is alive, and it has not announced another number of the
-//!   namespace. A new era begins when changes may have gone unheard, also after a sleep of the machine (`Engine::now` in [`core`]);
-//! - no linked user may have been signed out ([`partition::links`]), and the token has not expired ([`partition::entry`]).
+//! 1. `tokens.rs` (`get`, `read`, `hit`): takes the name of the entry, and the handle's session.
+//! 2. [`read`] (`hit`): takes the time, decides what may be served, and counts it.
+//! 3. [`l1::table`] (`hit`): finds the partition, and at times notes a use, so that the order of eviction is known.
+//! 4. [`partition::answer`] (`fresh_value`): the conditions.
+//! 5. [`trust`] (`usable_era`): whether the feed vouches for memory.
 //!
-//! Generation and version are not compared. What others change and sign out is told by the feed: [`partition::hints`] counts an
-//! invalidation, through `Partitions::with`, which ends with `update_deadlines`: that sets `fresh_hit_until` to zero. It is zero
-//! as well while changes are pending, and while memory does not have all entries. Then `read` goes on: `State::answer` serves from memory what it knows to be current, such as
-//! pending changes, and the rest is compared with L2 first. While L2 does not answer, [`Degrade`](crate::FailurePolicy::Degrade)
-//! serves a value that is only unproven (`stale_value`, and `short_circuits` in [`fallback`], which may begin a probe); never one of
-//! which a change was announced.
+//! No await, no I/O. A value is served if
 //!
-//! Beside that a hit notes what the handle observes, once per handle ([`partition::observed`]), and a use if the order of eviction has
-//! to know ([`l1::eviction`]).
+//! - `fresh_hit_until` has not come: one moment for all that depends on time alone (sliding and absolute end, when to touch L2;
+//!   without a feed also how old memory may be). It is zero while changes or a sign-out are pending, while memory does not have
+//!   all entries, and once the feed has announced a change of another instance;
+//! - the partition is of the era that is usable now: the feed has proven within three seconds that it is alive, and has not
+//!   announced another number of the namespace. A new era begins when changes may have gone unheard, also after a sleep of the machine
+//!   (`Engine::now` in [`core`]). Over a store without a feed there is one era only;
+//! - no linked user may have been signed out (`may_be_signed_out` in [`partition::links`]: the feed has announced the user's epoch, or
+//!   it is known to be higher than that of the link);
+//! - the token has not expired, by the wall clock.
+//!
+//! Generation and version are not compared: the feed tells. `Partitions::with` ends with `update_deadlines`, so that each change of the
+//! state sets `fresh_hit_until` again. One announcement does not set it to zero: the one that this process is due for a write of its
+//! own ([`partition::hints`]). The store may merge it with that of another instance, so memory is compared with L2 in the
+//! background, 5 ms later or after the writes that are under way.
+//!
+//! Else `read` goes on (see *A miss*). While L2 does not answer, [`Degrade`](crate::FailurePolicy::Degrade) serves in step 2 a value
+//! that is only unproven (`stale_value`), and starts a probe that is due; never one of which a change was announced.
+//!
+//! # A miss
+//!
+//! Memory does not have the partition, or may not answer from it. `tokens.rs` (`read_further`), then nine files:
+//!
+//! 1. [`read`] (`read`): what memory knows to be current, such as a pending change, it answers (`State::answer`). The rest is loaded.
+//! 2. [`fallback`] (`load_once`): waits for the load, at most for the operation timeout. A handle that L2 has just failed, and
+//!    that degrades, does not wait again for a second.
+//! 3. [`load::single_flight`] (`start_load`): joins the load of the partition, or starts one, which no caller's end cancels. Before
+//!    L2 is asked the feed's index has the partition, so that no change is missed. Where memory has a version, that alone is
+//!    compared first (`confirm` in [`load::fetch`]).
+//! 4. [`load::groups`]: what waits goes out together, up to 64 partitions to each server.
+//! 5. [`l2::calls`] (`load`): one call of the store, which [`l2::attempts`] gives its timeout, its breaker and the hook's retries.
+//! 6. The store. In Redis `store/redis/calls.rs`: `HGETALL` for each, and the server's `TIME` once; `store/redis/record.rs` leaves out
+//!    what has ended or expired by that clock. A tombstone has a generation and no entries.
+//! 7. [`load::fetch`] (`decode`, `merge`): decodes, and opens what is sealed; what cannot be opened is set apart. A session that is
+//!    linked to users is taken only after their epochs (`merge_linked` in step 3).
+//! 8. [`partition::merge`]: refused if a commit, a sign-out or an announcement has overtaken the read, which is then repeated. A higher
+//!    generation drops the changes that were pending under the lower one; those that remain lie over what was read.
+//! 9. [`l1::table`] (`with`): keeps the partition if it has entries, and otherwise notes for a second that it has none.
+//!
+//! The answer is then `answer_as_read` ([`partition::answer`]). If L2 fails, `degrade` (step 2) says whether the request goes on.
+//!
+//! # A change
+//!
+//! `tokens/change.rs` (`insert`, `keep`, `change`), then nine files:
+//!
+//! 1. [`write`] (`change`): makes sure that the generation is known (`know_generation` in [`read`]), which asks L2 only if memory cannot
+//!    vouch for it; reserves room in the budget; refuses what was signed out since the handle's first look. Then all readers of the process see it.
+//! 2. [`write_behind::late_heads`]: it waits for the head of the response, but for no longer than a second.
+//! 3. `layer/future.rs`: the head is ready. What has to be written before it is written here
+//!    ([`WriteMode::BeforeResponse`](crate::WriteMode::BeforeResponse), `Strict`, and removals); otherwise the guard's drop queues it
+//!    (`end` in `tokens/request.rs`).
+//! 4. [`write_behind::drain`]: the task that writes. It takes up to four groups of 64 partitions, and repeats what failed after
+//!    a back-off.
+//! 5. [`write_behind::group`] (`take_work`, and `next_commit` in [`partition::pending`]): what a partition sends next. It has one commit
+//!    under way at a time, and one whose answer was lost is sent again with the same id.
+//! 6. The store; in Redis `commit.lua`: refused if the generation is not this one, done once for each id, and the version goes up.
+//! 7. [`write_behind::settle`], [`partition::acks`]: memory follows the version, and those who wait are told.
+//! 8. On the other instances [`coherence::events`]: the feed announces the key, and the index finds the partition.
+//! 9. [`partition::hints`]: it is invalidated. The next read is a miss, which compares the version.
 //!
 //! # A refresh
 //!
-//! From `tokens/acquire.rs` (`get_or_acquire`, which looks for a hit first) in nine steps, each in the file that it begins with.
+//! From `tokens/acquire.rs` (`get_or_acquire`, which looks for a hit first), and `acquisition.rs` (`find`: neither memory nor L2 has a
+//! token that will do), in nine files:
 //!
-//! 1. `acquisition.rs` (`find`): the token in memory or L2 will not do, and the handle asks for one.
-//! 2. [`acquire::join`]: joins the flight that acquires it, or starts one ([`acquire::flights`]).
-//! 3. [`acquire::flight`] (`acquire`): takes the lock ([`acquire::redemption`]) and the lease, and reads L2 again (`look`). While
-//!    another instance has the lease, it waits ([`acquire::lease_wait`]). Where it sees under the lease that another one is
-//!    needed (there is a refresh token that it did not know of), it gives this one back and takes that.
-//! 4. [`acquire::lease`] (`guard`): the lease is renewed while the call runs; the call runs only while it is held (`Gate` in
-//!    [`acquire::call`]).
-//! 5. [`acquire::ask`]: waits for a call slot, reserves room, and asks the provider.
+//! 1. [`acquire::join`]: joins the flight for this token, or starts one ([`acquire::flights`]). A flight whose call has not begun ends with
+//!    the last request that waits; one whose call has begun goes on without any.
+//! 2. [`acquire::flight`] (`acquire`): takes the lock, then the lease, and reads L2 again (`look`). What another instance has acquired
+//!    is the answer. Where another lease is needed (there is a refresh token that it did not know of), it begins again.
+//! 3. [`acquire::exclusion`]: the lock ([`acquire::redemption`]) and the lease, and how they end (`end_when_written`). While another instance has the lease,
+//!    [`acquire::lease_wait`] reads L2 again at intervals, or when the feed announces a change.
+//! 4. [`acquire::ask`]: under the lease it waits for a call slot, reserves room, and asks the provider.
+//! 5. [`acquire::lease`] (`guard`): renews the lease while that work runs, and lets it run only while the lease is held
+//!    ([`acquire::gate`]).
 //! 6. [`acquire::commit`]: queues the answer as an acquired batch, which memory does not show yet, and waits for L2.
-//! 7. [`write_behind::group`] (`take_work`, `commit_group`): the task that writes ([`write_behind::drain`]) sends it, with the work of other
-//!    partitions (`next_commit` in [`partition::pending`]; in Redis `commit.lua`). A batch is a commit of its own, sent before
-//!    other changes, and hidden until it is acknowledged.
-//! 8. [`write_behind::settle`]: hands L2's answer to the partition.
-//! 9. [`partition::acks`] (`committed`): memory shows the tokens, and the flight learns that they are stored. It publishes
-//!    them to all waiters, and releases the lease (`end_when_written`: where L2 does not have the tokens yet, the lease is kept
-//!    until it has).
+//! 7. [`write_behind::group`]: sends it, as any change. A batch is a commit of its own, before other changes.
+//! 8. The store; in Redis `commit.lua`.
+//! 9. [`partition::acks`] (`committed`): memory shows the tokens, and the flight learns that they are stored.
+//!
+//! Then the flight publishes the answer to all waiters (`publish`), and releases the lease.
 //!
 //! Two redemptions of one refresh token are prevented by, in this order: the flight, which requests of one token share; the lock, which flights
 //! of one refresh token share; the lease, which instances share, and which is of the session's generation; reading L2 again once all
-//! three are held; and `Gate`, which stops the call when the lease is lost, unless L2 cannot be reached at all. The commit's condition ([`partition::refresh`]: the refresh token's
-//! entry still has its version, or the token's own where there is none) prevents no call; it keeps an answer from replacing a newer one.
+//! three are held; and `Gate`. The lease does not end with the answer: it is renewed until the commit has ended, and where L2 does not
+//! have the tokens then, it is kept until it has. The commit's condition ([`partition::refresh`]: the refresh token's entry still has its version, or
+//! the token's own where there is none) prevents no call; it keeps an answer from replacing a newer one.
 //!
-//! Waits for L2 before the answer is published share one allowance ([`runtime::bounded`]): `wait_for_busy_l2` for what decides whether
-//! the provider may be asked, which an L2 that answers others does not use up, and `wait_for_l2` for the rest.
+//! When L2 fails an acquisition:
 //!
-//! Other instances hear of it by the store's feed (Redis: client tracking), in [`coherence::events`]; this one hears of
-//! its own commits, too, and compares memory with L2 in the background.
+//! | | before the call | during the call | at the commit |
+//! |---|---|---|---|
+//! | L2 is busy: it answers others | waits up to `lease_ttl`, then the request fails; nothing is redeemed | as below | as below |
+//! | L2 is away | `Strict` fails; otherwise the provider is asked without a lease once the allowance is used up | once the lease has ended, the work stands still while the allowance lasts, then goes on without a lease: an answer that is given up may be the only successor of the spent refresh token | `Strict` fails; otherwise memory shows the tokens, and the lease is kept until L2 has them |
+//! | another instance took the lease over | | the work is given up only if that instance has stored tokens; while it has not, this one waits | the commit's condition keeps the newer tokens |
+//!
+//! So two instances can redeem one refresh token if L2 is away, or cannot be reached from one of them, for longer than the lease lasts.
+//! [`Metadata::exclusive`](crate::Metadata) tells the caller.
+//!
+//! These waits share one allowance ([`runtime::bounded`]), the operation timeout: `wait_for_busy_l2` for what decides whether the
+//! provider may be asked, `wait_for_l2` for the rest. A busy L2 uses nothing of it up, nor does waiting for an instance that has the lease.
+//!
+//! # A sign-out
+//!
+//! `tokens/whole_session.rs` (`sign_out`; where the layer issues ids the handle becomes anonymous, and the head takes the cookie away), then eight files:
+//!
+//! 1. [`write`] (`sign_out_if`): ends it in memory, tells the application, and queues it before all else. Where the store cannot be reached in
+//!    time, the journal keeps it ([`sign_out::owed`]).
+//! 2. [`partition::sign_out`]: drops entries and pending changes. From here on all readers of this process see no tokens, and what was
+//!    in progress is refused (`signed_out_since` in [`partition::observed`]).
+//! 3. [`write_behind::group`] (`take_work`): sends it alone. It is repeated until L2 has it.
+//! 4. [`sign_out::session`] (`end_generation`): asks L2 once for the generation to end, and ends it.
+//! 5. The store; in Redis `clear.lua`: removes the entries, and leaves a tombstone with the next generation for 24 hours. A commit under an
+//!    earlier generation is refused from now on.
+//! 6. [`write_behind::settle`]: where this process learns that from a commit that another sign-out has overtaken.
+//! 7. On the other instances [`coherence::events`].
+//! 8. [`partition::hints`]: their memory may not answer any more; the next read finds the tombstone.
+//!
+//! # A gap
+//!
+//! Changes may have gone unheard, because the feed's connection hung, was lost or overflowed, or the process slept. Five files:
+//!
+//! 1. The store; in Redis `store/redis/feed.rs`: asks every 500 ms for an answer on the connection that announces changes. What was told
+//!    before the answer is complete (`FeedEvent::CompleteUntil`); after a loss it tells `Lost`, and then `Everything`.
+//! 2. [`coherence::events`] (`handle_event`): moves how long the feed is believed, or begins an era.
+//! 3. [`trust`]: a proof vouches for three seconds from when it was asked for. No event is needed to end the trust.
+//! 4. [`partition::answer`] (`is_coherent`): memory of an earlier era must be compared; while the feed is lost, each second.
+//! 5. [`load::fetch`] (`confirm`): compares the version; if it is the same, memory is of the new era.
 //!
 //! # Terms of the engine
 //!

@@ -42,6 +42,7 @@ impl Engine {
                     }
                     None => return None,
                 };
+            // Once per handle: what tells a later sign-out, which refuses the handle's changes.
             observed.get_or_insert_with(|| state.observe(now));
             Some((value.clone(), probes))
         })??;

@@ -67,6 +67,7 @@ impl Engine {
             state.adopt(observed, now);
             state.change(changes, permit, now);
             if !local {
+                // Listed in `late_heads`, until the head queues it.
                 self.defer(partition, state);
             }
             Ok(())
@@ -164,10 +165,12 @@ impl Engine {
         if let Some(by) = by {
             self.tell(Some(key), EventKind::SignedOut(by));
         }
+        // In the background, from the lists of its users' sessions.
         self.unlist(key, &links);
         self.counters.signed_out_changes.add(dropped as u64);
         let wait = self.commit(key);
         Ok(Some(match &self.journal {
+            // If L2 does not answer in time, the journal has it on disk before the caller goes on.
             Some(journal) => self.or_journal(journal, key, id, now.wall, wait),
             None => wait,
         }))

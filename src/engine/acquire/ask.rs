@@ -10,10 +10,11 @@ use crate::acquire::{
     TokenSource, demand_in,
 };
 use crate::classify::classify;
-use crate::engine::acquire::call::{Call, Gate, NoAnswer, Within};
+use crate::engine::acquire::call::{Call, NoAnswer, Within};
+use crate::engine::acquire::exclusion::Exclusion;
 use crate::engine::acquire::flight::Flight;
+use crate::engine::acquire::gate::Gate;
 use crate::engine::acquire::lease::{About, Guarded, GuardedFuture, Panicked, finish};
-use crate::engine::acquire::lease_wait::RedemptionGuard;
 use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, FlightEnd, timed_out};
 use crate::engine::budget::Permit;
 use crate::engine::partition::refresh::RefreshState;
@@ -63,7 +64,7 @@ impl Flight {
         &self,
         call: Call,
         seen: &RefreshState,
-        guard: &mut RedemptionGuard,
+        guard: &mut Exclusion,
     ) -> FlightEnd {
         let engine = &self.engine;
         let reason = self.reason(seen);
@@ -211,6 +212,7 @@ impl Flight {
         begun.at = Some(Instant::now());
         let work = Box::pin(call.start(prior, engine, (&self.id, self.number), gate));
         begun.within = Some(work.within.clone());
+        // A call that takes long gives its slot up, and goes on.
         match timeout(engine.acquisitions.timeout, slot.run(work)).await {
             Ok(Ok(answer)) => CallEnd::Answered(answer),
             Ok(Err(NoAnswer::Panicked)) => CallEnd::Panicked,

@@ -3,10 +3,9 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -14,9 +13,8 @@ use tracing::Instrument;
 
 use crate::acquire::{AcquireError, AcquireErrorKind, AcquireFuture, Prior};
 use crate::engine::acquire::flights::{FlightId, Place};
+use crate::engine::acquire::gate::Gate;
 use crate::engine::core::Engine;
-use crate::engine::error::L2Error;
-use crate::engine::sync::until::Until;
 use crate::engine::sync::waits::Waiting;
 
 type Function = Box<dyn FnOnce(Prior) -> AcquireFuture + Send>;
@@ -68,23 +66,6 @@ pub(crate) enum NoAnswer {
     Panicked,
     /// The runtime that it ran on has ended.
     Stopped,
-}
-
-/// Decides whether the work may be polled. Initially shut.
-#[derive(Default)]
-pub(crate) struct Gate {
-    opening: Mutex<Opening>,
-    /// Why the work goes on without the lease that it had.
-    lost_lease: OnceLock<L2Error>,
-    worker: AtomicWaker,
-}
-
-#[derive(Default)]
-enum Opening {
-    #[default]
-    Shut,
-    Until(Until),
-    ForGood,
 }
 
 impl Call {
@@ -165,44 +146,6 @@ impl Within {
     /// Whether a failure of this kind is that of another acquisition, which was recorded there.
     pub(crate) fn passes_on(&self, kind: AcquireErrorKind) -> bool {
         *self.failed.lock() == Some(kind)
-    }
-}
-
-impl Gate {
-    /// Stops the work until it is allowed again.
-    pub(crate) fn shut(&self) {
-        *self.opening.lock() = Opening::Shut;
-    }
-
-    /// Lets the work run until then; `None` means without limit.
-    pub(crate) fn allow_until(&self, until: Option<Until>) {
-        *self.opening.lock() = until.map_or(Opening::ForGood, Opening::Until);
-        self.worker.wake();
-    }
-
-    /// Lets the work run without the lease that it had: this failure keeps all instances from having one.
-    pub(crate) fn allow_without_lease(&self, failure: L2Error) {
-        let _ = self.lost_lease.set(failure);
-        self.allow_until(None);
-    }
-
-    /// Why there is no lease any more.
-    pub(crate) fn lost_lease(&self) -> Option<&L2Error> {
-        self.lost_lease.get()
-    }
-
-    fn poll(&self, work: &mut AcquireFuture, context: &mut Context<'_>) -> Poll<ProviderAnswer> {
-        // Registered before the gate is checked, so that no opening is missed in between.
-        self.worker.register(context.waker());
-        let is_open = match &*self.opening.lock() {
-            Opening::Shut => false,
-            Opening::Until(until) => !until.is_over(),
-            Opening::ForGood => true,
-        };
-        match is_open {
-            true => work.as_mut().poll(context),
-            false => Poll::Pending,
-        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Commits acquired tokens before they are published, or stores a failure record for all instances.
+//! Commits acquired tokens before they are published, or stores a failure record for all instances. If L2 does not take them in
+//! time, the policy says whether they are published all the same; they are sent until L2 has them.
 
 use std::sync::Arc;
 
@@ -27,7 +28,8 @@ use crate::token::TokenSet;
 const MAX_ATTEMPTS: u32 = 3;
 
 impl Flight {
-    /// Commits what the provider has given. It becomes visible with the acknowledgement (`partition::acks`).
+    /// Commits what the provider has given. It becomes visible when L2 has it (`partition::acks`), or when sending has failed
+    /// or is not waited for any longer (`reveal`).
     pub(crate) async fn commit_answer(
         &self,
         mut acquired: AcquiredToken,
@@ -120,6 +122,7 @@ impl Flight {
                 let batch = AcquiredBatch {
                     changes,
                     expected,
+                    // Hides the batch until then.
                     ack: Some(ack),
                 };
                 if mutation::is(Mutation::AcquiredSeenEarly) {
@@ -128,6 +131,7 @@ impl Flight {
                     }
                 }
                 state.take_acquired(batch, &self.need.key, seen, now);
+                // Queued for the task that writes, which repeats it until L2 has answered.
                 engine.push(partition, state);
                 Ok(())
             })?;

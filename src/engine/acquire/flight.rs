@@ -10,20 +10,21 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::acquire::{AcquireError, AcquireErrorKind, ProviderError, RefreshReason, TokenSource};
 use crate::engine::acquire::call::Call;
+use crate::engine::acquire::exclusion::Exclusion;
 use crate::engine::acquire::flights::{FlightEnds, FlightId};
 use crate::engine::acquire::lease::{OwnLease, held_for, owner};
-use crate::engine::acquire::lease_wait::{LeaseWait, RedemptionGuard};
+use crate::engine::acquire::lease_wait::LeaseWait;
 use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, FlightEnd, Need, timed_out};
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::load::fetch::{MAX_READS, Reading};
+use crate::engine::load::fetch::Reading;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::partition::state::State;
 use crate::engine::sync::allowance::Allowance;
 use crate::engine::sync::once;
 use crate::error::{Error, StoreErrorKind};
-use crate::key::{PartitionKey, PartitionKind, TokenKey};
+use crate::key::PartitionKind;
 use crate::lookup::{CacheLevel, Durability};
 use crate::policy::FailurePolicy;
 use crate::race::{Either, race};
@@ -80,7 +81,7 @@ impl Flight {
 
     pub(crate) async fn run(mut self, call: Call) {
         self.outcome = Err(AcquireError::new(AcquireErrorKind::Panicked).into());
-        let mut guard = RedemptionGuard::default();
+        let mut guard = Exclusion::default();
         let flight = Box::pin(self.acquire(call, &mut guard));
         self.outcome = match race(self.abandoned.notified(), flight).await {
             Either::First(()) => Err(AcquireFailure::Abandoned),
@@ -97,7 +98,7 @@ impl Flight {
         Box::pin(guard.end_when_written(id.partition, id.name)).await;
     }
 
-    async fn acquire(&self, call: Call, guard: &mut RedemptionGuard) -> FlightEnd {
+    async fn acquire(&self, call: Call, guard: &mut Exclusion) -> FlightEnd {
         let engine = self.engine.clone();
         let _held = Reading::hold(&engine, &self.id.partition);
         let mut seen = self.remembered();
@@ -129,7 +130,7 @@ impl Flight {
                 let lock = timeout_at(self.begin_by, lock).await;
                 guard.lock = Some(lock.map_err(|_| timed_out())?);
             }
-            // Enabled before L2 is read, so that no announcement is missed in between.
+            // Any announcement of the feed about this partition. Enabled before L2 is read, so that none is missed in between.
             let mut changed = pin!(changes.value().notified());
             changed.as_mut().enable();
             let state = match alone {
@@ -150,10 +151,12 @@ impl Flight {
             (seen, ours) = match looked {
                 Ok(looked) => looked,
                 Err(failure) => {
+                    // An error under `Strict`, or if the hook says so.
                     engine.degrade(self.policy, failure.clone())?;
                     if lease_wait.is_over() {
                         return Err(timed_out().into());
                     }
+                    // There was no answer, and others had one.
                     if failure.error.may_be_applied() && self.takes_changes_since(asked) {
                         // L2 is busy. Another instance may reach it, and have the lease.
                         if !self.allowance.is_patient() {
@@ -210,7 +213,7 @@ impl Flight {
     /// Asks for the lease.
     async fn request_lease(
         &self,
-        guard: &mut RedemptionGuard,
+        guard: &mut Exclusion,
         refreshes: bool,
         generation: u64,
     ) -> Result<LeaseState, L2Error> {
@@ -332,29 +335,6 @@ impl Flight {
             self.engine.flights.remove(&self.id, self.number);
             self.done.send(self.outcome.clone());
         }
-    }
-}
-
-impl Engine {
-    /// What L2 has now of the token `name` and of what may replace it. Pending changes of this process are
-    /// included: where there are any, they are written and L2 is read again, because it must have what other instances must
-    /// not overtake.
-    pub(crate) async fn look(
-        self: &Arc<Self>,
-        key: &PartitionKey,
-        name: &TokenKey,
-        claims: Option<&str>,
-    ) -> Result<RefreshState, L2Error> {
-        for _ in 0..MAX_READS {
-            let (seen, versions) = self
-                .fetch(key, |state, now| state.refresh_state(name, claims, now))
-                .await?;
-            if !seen.waits {
-                return Ok(seen.with_versions(versions));
-            }
-            self.flush(key).await?;
-        }
-        Err(L2Error::lost())
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, timeout_at};
 
+use crate::engine::acquire::exclusion::Exclusion;
 use crate::engine::acquire::lease::{OwnLease, owner};
-use crate::engine::acquire::lease_wait::{LeaseWait, RedemptionGuard};
+use crate::engine::acquire::lease_wait::LeaseWait;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::partition::observed::Observed;
@@ -25,7 +26,7 @@ pub(crate) struct HeldStill {
 
 struct HeldToken {
     entry: TokenKey,
-    guard: RedemptionGuard,
+    guard: Exclusion,
     /// The generation of the lease, if it is held.
     generation: Option<u64>,
 }
@@ -65,7 +66,7 @@ impl HeldStill {
             let lock = timeout_at(self.by, lock).await;
             self.tokens.push(HeldToken {
                 entry: entry.clone(),
-                guard: RedemptionGuard {
+                guard: Exclusion {
                     lease: None,
                     lock: Some(lock.map_err(|_| IsBeingRedeemed)?),
                 },

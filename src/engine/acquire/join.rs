@@ -107,7 +107,9 @@ impl Engine {
                     }
                 }
                 Some(Err(AcquireFailure::Failed(error))) => return Err(error),
+                // No call has ended: this request starts a flight with its own.
                 Some(Err(AcquireFailure::Abandoned)) if !started => {}
+                // That call was its own; `None` if the flight was dropped without an outcome.
                 Some(Err(AcquireFailure::Abandoned)) | None => {
                     return Err(abandoned());
                 }

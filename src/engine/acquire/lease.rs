@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::engine::acquire::call::Gate;
+use crate::engine::acquire::gate::Gate;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::partition::refresh::RefreshState;
@@ -30,7 +30,7 @@ const LONGEST_KEEP: Duration = Duration::from_secs(1);
 pub(crate) struct OwnLease {
     pub(super) engine: Arc<Engine>,
     lease: Lease,
-    /// Until then this process holds it, whatever has happened to the process meanwhile.
+    /// Until then this process holds it. A sleep of the machine ends it at once.
     until: Until,
     /// Whether this process may hold it, and must release it.
     held: bool,
@@ -88,8 +88,7 @@ impl OwnLease {
         }
     }
 
-    /// Asks for the lease once. Returns how long another owner still has it, or `None` if it is granted. May
-    /// be repeated.
+    /// Asks for the lease once: it is granted, or another owner has it for a while. May be repeated.
     pub(crate) async fn request(&mut self) -> Result<LeaseState, L2Error> {
         let ttl = self.engine.acquisitions.lease_ttl;
         let asked = Until::now(&self.engine.clock);
@@ -149,7 +148,8 @@ impl OwnLease {
                     match Box::pin(self.regain(about)).await {
                         Ok(true) => {}
                         Ok(false) => return Guarded::Overtaken,
-                        // No instance can reach L2: what has begun continues.
+                        // L2 cannot be reached from here. What has begun continues: its answer may be the only
+                        // successor of a refresh token that is spent.
                         Err(failure) => {
                             gate.allow_without_lease(failure);
                             return Guarded::Done(run(work).await);

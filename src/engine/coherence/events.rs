@@ -17,7 +17,8 @@ use crate::key::PartitionKey;
 use crate::mutation::{self, Mutation};
 use crate::store::{Feed, FeedEvent};
 
-/// Changes that this process has written are compared this much later, together, in one question.
+/// Changes that this process has written are compared this much later, together, in one question. Until then memory is served:
+/// the store may have merged the announcement with that of another instance.
 const OWN: Duration = Duration::from_millis(5);
 
 /// How many times that comparison waits for a write that is still under way.
@@ -100,6 +101,7 @@ impl Engine {
             };
             self.counters.feed_hints.add(1);
             let key = &partition.key;
+            // A foreign one invalidates.
             let hint = self.partitions.with_known(key, |state| state.hint(now));
             if hint == Some(Hint::Own) && !mutation::is(Mutation::OwnChangeNotCompared) {
                 own.push(key.clone());

@@ -1,4 +1,4 @@
-//! All calls to the store, with their timeouts, breakers, failure hook and counters.
+//! All calls to the store. `call` (in `attempts`) gives each its timeout, breaker, failure hook and retries.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -77,6 +77,7 @@ impl Engine {
             .into_iter()
             .map(|question| (question.partition, question.answer))
             .unzip();
+        // `L2::load` or `L2::revisions`, in `l2::calls`.
         match A::ask(&self.l2, &partitions).await {
             Ok(results) => {
                 for (answer, result) in answers.into_iter().zip(results) {

@@ -5,7 +5,8 @@
 //! - Guarantees: *Instances agree* (revalidation), *Signs out for good* (overtaken reads), *Loses nothing*
 //!   (what L2 has lost is written again).
 //! - Imports: `Engine`, its parts `l2::questions` and `partition`, and leaves (`error`, `sync`).
-//! - Read `single_flight` first, then `fetch`.
+//! - Read `single_flight` first. The plain load asks there, by `groups`, and takes `decode` and `merge` from `fetch`; `fetch` itself is
+//!   for what takes several questions.
 
 pub(crate) mod fetch;
 pub(crate) mod groups;

@@ -51,6 +51,7 @@ impl Engine {
         key: &PartitionKey,
         thorough: bool,
     ) -> (Arc<Partition>, Loading) {
+        // What the journal has of this partition goes first.
         self.resume_sign_out(key);
         let now = self.now();
         let number = self.l2.number.settled();
@@ -66,6 +67,7 @@ impl Engine {
             pending.loading = Some(loading.clone());
             // A load in progress counts as a read of L2.
             pending.reads += 1;
+            // The feed finds it from here on.
             if let Some(id) = &id {
                 self.coherence.register(id, partition, state);
             }
@@ -117,6 +119,7 @@ impl Loader {
         let key = &self.partition.key;
         match answer {
             Err(failure) => self.outcome = Err(failure),
+            // It may still be under the name that it had without encryption.
             Ok(loaded) if !engine.is_ready(&self.partition, &loaded) => self.continue_as_task(),
             Ok(loaded) => {
                 let fetched = engine.decode(id, loaded, begun);

@@ -30,7 +30,7 @@ pub(crate) struct Maintenance {
 impl State {
     /// The value of an entry that needs no further check: the path of a hit.
     pub(crate) fn fresh_value(&self, name: &str, now: Now, era: Era) -> Option<&Value> {
-        // What others change and sign out arrives as a hint, which sets the moment to zero; so does a pending change.
+        // What others change and sign out arrives as a hint, and sets the moment to zero (`hints`); so does what is pending.
         if now.moment >= self.fresh_hit_until || era != self.era || self.links.may_be_signed_out() {
             return None;
         }
@@ -38,7 +38,7 @@ impl State {
         entry.is_unexpired(now.wall).then_some(&entry.value)
     }
 
-    /// The value of an entry that may be served if L2 cannot be asked, and if no touch is due.
+    /// The value of an entry that may be served if L2 cannot be asked. Not where a touch is due: `read` makes it.
     pub(crate) fn stale_value(&self, name: &str, now: Now, rules: &Rules) -> Option<&Value> {
         let touch_is_due = self.touch_at(rules).is_some_and(|at| at <= now.moment);
         if self.ended(now) || touch_is_due || self.links.are_over() || self.is_announced(rules) {

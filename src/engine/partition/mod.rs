@@ -26,3 +26,4 @@ pub(crate) mod rules;
 pub(crate) mod sign_out;
 pub(crate) mod state;
 pub(crate) mod touch;
+pub(crate) mod waiters;

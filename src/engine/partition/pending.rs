@@ -1,4 +1,4 @@
-//! The work in progress of a partition: changes that L2 does not have, a load, and the waiters for both.
+//! The work in progress of a partition: changes that L2 does not have, a sign-out, and a load.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::engine::partition::change::{
     AcquiredBatch, CommitAck, CommitAckSender, CommitBase, InFlight, PendingChange, Written,
 };
 use crate::engine::partition::life::Life;
+use crate::engine::partition::waiters::Waiters;
 use crate::engine::revocations::Revocable;
 use crate::engine::sync::once;
 use crate::key::TokenKey;
@@ -52,9 +53,9 @@ pub(crate) struct Pending {
     /// How many reads of L2 are in progress.
     pub(crate) reads: u32,
     /// Waiters for what the next commit takes along, and for a sign-out.
-    waiters: Vec<Waiter>,
+    waiters: Waiters,
     /// Waiters for the commit in flight.
-    commit_waiters: Vec<Waiter>,
+    commit_waiters: Waiters,
     /// The acquisition that waits for the commit in flight, which is not visible until then.
     ack: Option<CommitAckSender>,
 }
@@ -70,12 +71,6 @@ pub(crate) struct PendingSignOut {
     pub(crate) ends: Option<u64>,
     /// L2 was asked for that generation since it began.
     pub(crate) is_confirmed: bool,
-}
-
-struct Waiter {
-    reply: oneshot::Sender<Result<Written, L2Error>>,
-    /// A sign-out has discarded what this waiter waits for, or some of it.
-    ended: bool,
 }
 
 impl Pending {
@@ -174,8 +169,8 @@ impl Pending {
     }
 
     fn end_waiters(&mut self) {
-        let waiters = self.commit_waiters.iter_mut().chain(&mut self.waiters);
-        waiters.for_each(|waiter| waiter.ended = true);
+        self.commit_waiters.end();
+        self.waiters.end();
     }
 
     /// Drops the changes that were made before `limit`, and batches with such a change. Returns how many
@@ -266,13 +261,7 @@ impl Pending {
 
     /// Receives the outcome once L2 has what is pending now, or sending has failed.
     pub(crate) fn wait(&mut self) -> oneshot::Receiver<Result<Written, L2Error>> {
-        let (reply, receiver) = oneshot::channel();
-        self.waiters.retain(|waiter| !waiter.reply.is_closed());
-        self.waiters.push(Waiter {
-            reply,
-            ended: false,
-        });
-        receiver
+        self.waiters.wait()
     }
 
     /// Ends a read of L2.
@@ -324,7 +313,7 @@ impl Pending {
             .max(1);
         let rest = self.changes.split_off(count);
         if rest.is_empty() {
-            self.commit_waiters.append(&mut self.waiters);
+            self.commit_waiters.join(&mut self.waiters);
         }
         let changes = Arc::new(std::mem::replace(&mut self.changes, rest));
         self.send_off(next_id(), base, life, changes, None)
@@ -354,22 +343,23 @@ impl Pending {
     /// Notifies the waiters whose changes are written.
     pub(crate) fn notify_written(&mut self) {
         if self.in_flight.is_none() {
-            notify(&mut self.commit_waiters, None);
+            self.commit_waiters.notify(None);
         }
         if !self.is_dirty() {
-            notify(&mut self.waiters, None);
+            self.waiters.notify(None);
         }
     }
 
-    /// Sending has failed: notifies all waiters.
+    /// Sending has failed: notifies all waiters. All acquired batches become visible with that, also those that were not sent yet: L2
+    /// will get them later.
     pub(crate) fn notify_failed(&mut self, failure: L2Error) {
         for ack in self.acks() {
             if let Some(waiter) = ack.take() {
                 let _ = waiter.send(Err(failure.clone()));
             }
         }
-        notify(&mut self.commit_waiters, Some(&failure));
-        notify(&mut self.waiters, Some(&failure));
+        self.commit_waiters.notify(Some(&failure));
+        self.waiters.notify(Some(&failure));
     }
 }
 
@@ -386,17 +376,5 @@ impl Pending {
             }
             _ => {}
         }
-    }
-}
-
-fn notify(waiters: &mut Vec<Waiter>, failure: Option<&L2Error>) {
-    for Waiter { reply, ended } in waiters.drain(..) {
-        let outcome = match failure {
-            Some(failure) => Err(failure.clone()),
-            None if ended => Ok(Written::Ended),
-            None => Ok(Written::All),
-        };
-        // The caller may have stopped waiting.
-        let _ = reply.send(outcome);
     }
 }

@@ -270,6 +270,7 @@ impl Drop for PartitionWork {
                         {
                             state.pending().take_back();
                         }
+                        // Memory shows what acquisitions wait for from here on.
                         state.pending().notify_failed(failure);
                         state.overlay_pending();
                         stalled = !std::mem::replace(&mut state.pending().stalled, true);
