@@ -150,10 +150,8 @@ impl<'a> Acquisition<'a> {
     }
 
     async fn find(&self, call: Call) -> Result<AcquiredToken, Error> {
-        let (engine, policy) = (self.tokens.engine(), self.tokens.failure_policy());
+        let engine = self.tokens.engine();
         let session = self.tokens.session()?;
-        let partition = &session.partition;
-        let in_cookies = self.tokens.is_in_cookies();
         let entry = self.tokens.entry(&self.key);
         let insists = self.force || (self.claims.is_some() && self.rejected.is_none());
         let mut need = Need {
@@ -167,23 +165,64 @@ impl<'a> Acquisition<'a> {
                 .then_some(RefreshReason::ForceRefreshOrClaims),
             last_known: None,
         };
-        need.last_known = engine.known_token(partition, &need.key);
-        let allowance = Arc::new(engine.allowance());
-        if !insists && let Some((token, level)) = self.cached(&need, &allowance).await? {
-            let due = engine.is_refresh_due(&token, engine.clock.now());
-            if due && in_cookies {
-                need.replaces = Some(token.clone());
-                need.reason = Some(RefreshReason::ProactivelyRefreshed);
-                // The token is still good.
-                let acquired = self.join(session, need, &allowance, call).await;
-                return Ok(acquired.unwrap_or_else(|_| AcquiredToken::cached(token, level)));
-            }
-            if due {
-                engine.refresh_ahead(partition, &token, &need.key, policy, call);
-            }
-            return Ok(AcquiredToken::cached(token, level));
+        let known = match insists {
+            true => None,
+            false => self.tokens.token_in_l1(&self.key),
+        };
+        let known = known.filter(|(token, now)| need.is_met_by(token, *now));
+        if let Some((token, now)) = &known
+            && !engine.is_refresh_due(token, *now)
+        {
+            return Ok(AcquiredToken::cached(token.clone(), CacheLevel::L1));
         }
-        self.join(session, need, &allowance, call).await
+        need.last_known = engine.known_token(&session.partition, &need.key);
+        let known = known.map(|(token, _)| token);
+        // On the heap, so that the future of a hit is small.
+        Box::pin(self.find_further(session, need, known, call)).await
+    }
+
+    /// [`find`](Self::find) where L1 alone is not enough: it has no token that will do, or `known`, for which a successor is due.
+    async fn find_further(
+        &self,
+        session: &Session,
+        need: Need,
+        known: Option<Token>,
+        call: Call,
+    ) -> Result<AcquiredToken, Error> {
+        let allowance = Arc::new(self.tokens.engine().allowance());
+        let token = match known {
+            None if !need.force => self.cached(&need, &allowance).await?,
+            known => known,
+        };
+        match token {
+            Some(token) => Ok(self.take(session, need, token, &allowance, call).await),
+            None => self.join(session, need, &allowance, call).await,
+        }
+    }
+
+    /// Takes the cache's token, and asks for its successor if that is due.
+    async fn take(
+        &self,
+        session: &Session,
+        mut need: Need,
+        token: Token,
+        allowance: &Arc<Allowance>,
+        call: Call,
+    ) -> AcquiredToken {
+        let (engine, level) = (self.tokens.engine(), self.tokens.last_read());
+        let due = engine.is_refresh_due(&token, engine.clock.now());
+        if due && self.tokens.is_in_cookies() {
+            need.replaces = Some(token.clone());
+            need.reason = Some(RefreshReason::ProactivelyRefreshed);
+            // The token is still good.
+            let acquired = self.join(session, need, allowance, call).await;
+            return acquired.unwrap_or_else(|_| AcquiredToken::cached(token, level));
+        }
+        if due {
+            let policy = self.tokens.failure_policy();
+            engine.refresh_ahead(&session.partition, &token, &need.key, policy, call);
+        }
+        AcquiredToken::cached(token, level)
     }
 
     /// Joins or starts what gets the token, and waits for it.
@@ -215,12 +254,8 @@ impl<'a> Acquisition<'a> {
         Ok(acquired)
     }
 
-    /// The cache's token if it will do, and the level that has it.
-    async fn cached(
-        &self,
-        need: &Need,
-        allowance: &Allowance,
-    ) -> Result<Option<(Token, CacheLevel)>, Error> {
+    /// The cache's token if it will do.
+    async fn cached(&self, need: &Need, allowance: &Allowance) -> Result<Option<Token>, Error> {
         let engine = self.tokens.engine();
         let (key, get) = (
             &self.tokens.session()?.partition,
@@ -235,7 +270,7 @@ impl<'a> Acquisition<'a> {
             return Ok(None);
         };
         let will_do = need.is_met_by(&token, self.tokens.engine().clock.now());
-        Ok(will_do.then(|| (token, self.tokens.last_read())))
+        Ok(will_do.then_some(token))
     }
 
     /// The token if L1 has it and it will do, and whether a successor should be asked for.

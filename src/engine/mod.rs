@@ -27,41 +27,46 @@
 //!
 //! # A hit
 //!
-//! The layer (`layer/service.rs`) puts a handle into the request's extensions, and axum takes it from there. Then five files:
+//! The layer (`layer/service.rs`) takes the key from the request (`begin` in `layer/settings.rs`) and puts a handle into its extensions;
+//! axum takes it from there. Then five files:
 //!
-//! 1. `tokens.rs` (`get`, `read`, `hit`): takes the name of the entry, and the handle's session.
-//! 2. [`read`] (`hit`): takes the time, decides what may be served, and counts it.
+//! 1. `tokens.rs` (`get`, `read`, `hit`): takes the name of the entry, and the handle's session, and notes that it was used.
+//! 2. [`read`] (`hit`): takes the time, decides what may be served, counts it, and notes once what the handle observes: a sign-out
+//!    after that refuses its changes.
 //! 3. [`l1::table`] (`hit`): finds the partition, and at times notes a use, so that the order of eviction is known.
 //! 4. [`partition::answer`] (`fresh_value`): the conditions.
 //! 5. [`trust`] (`usable_era`): whether the feed vouches for memory.
 //!
 //! No await, no I/O. A value is served if
 //!
-//! - `fresh_hit_until` has not come: one moment for all that depends on time alone (sliding and absolute end, when to touch L2;
-//!   without a feed also how old memory may be). It is zero while changes or a sign-out are pending, while memory does not have
-//!   all entries, and once the feed has announced a change of another instance;
+//! - `fresh_hit_until` has not come: the first of the moments at which the partition ends, has to be touched in L2, or is to be read again
+//!   ([`L1::expiration_ratio`](crate::L1), and without a feed the settings for that). It is zero while changes or a sign-out are pending,
+//!   while memory does not have all entries, and once the feed has announced a change of another instance;
 //! - the partition is of the era that is usable now: the feed has proven within three seconds that it is alive, and has not
 //!   announced another number of the namespace. A new era begins when changes may have gone unheard, also after a sleep of the machine
 //!   (`Engine::now` in [`core`]). Over a store without a feed there is one era only;
-//! - no linked user may have been signed out (`may_be_signed_out` in [`partition::links`]: the feed has announced the user's epoch, or
-//!   it is known to be higher than that of the link);
-//! - the token has not expired, by the wall clock.
+//! - no linked user may have been signed out (`may_be_signed_out` in [`partition::links`]): not since the link was made, as far as is
+//!   known, and nothing was announced of that user, nor of all, since L2 was last asked;
+//! - memory has the token, and it has not expired by the wall clock.
 //!
 //! Generation and version are not compared: the feed tells. `Partitions::with` ends with `update_deadlines`, so that each change of the
 //! state sets `fresh_hit_until` again. One announcement does not set it to zero: the one that this process is due for a write of its
 //! own ([`partition::hints`]). The store may merge it with that of another instance, so memory is compared with L2 in the
-//! background, 5 ms later or after the writes that are under way.
+//! background, 5 ms later or after the writes that are under way (half a second at most).
 //!
 //! Else `read` goes on (see *A miss*). While L2 does not answer, [`Degrade`](crate::FailurePolicy::Degrade) serves in step 2 a value
-//! that is only unproven (`stale_value`), and starts a probe that is due; never one of which a change was announced.
+//! that is only unproven (`stale_value`), and starts a probe that is due; never one of which a change was announced. With L1 off there
+//! is no hit.
 //!
 //! # A miss
 //!
 //! Memory does not have the partition, or may not answer from it. `tokens.rs` (`read_further`), then nine files:
 //!
-//! 1. [`read`] (`read`): what memory knows to be current, such as a pending change, it answers (`State::answer`). The rest is loaded.
-//! 2. [`fallback`] (`load_once`): waits for the load, at most for the operation timeout. A handle that L2 has just failed, and
-//!    that degrades, does not wait again for a second.
+//! 1. [`read`] (`read`) and [`partition::answer`] (`answer`): what memory knows to be current it answers: a pending change, an absence
+//!    for a second ([`Lifetimes::negative_entry`](crate::Lifetimes)), while the feed is lost whatever was compared within a second. The
+//!    rest is loaded; under `Bypass` nothing is.
+//! 2. [`fallback`] (`load_once`): waits for the load, at most for the operation timeout, and where memory has a value to degrade to only
+//!    while L2 answers anybody. A handle that L2 has just failed, and that degrades, does not wait again for a second.
 //! 3. [`load::single_flight`] (`start_load`): joins the load of the partition, or starts one, which no caller's end cancels. Before
 //!    L2 is asked the feed's index has the partition, so that no change is missed. Where memory has a version, that alone is
 //!    compared first (`confirm` in [`load::fetch`]).
@@ -71,11 +76,13 @@
 //!    what has ended or expired by that clock. A tombstone has a generation and no entries.
 //! 7. [`load::fetch`] (`decode`, `merge`): decodes, and opens what is sealed; what cannot be opened is set apart. A session that is
 //!    linked to users is taken only after their epochs (`merge_linked` in step 3).
-//! 8. [`partition::merge`]: refused if a commit, a sign-out or an announcement has overtaken the read, which is then repeated. A higher
-//!    generation drops the changes that were pending under the lower one; those that remain lie over what was read.
-//! 9. [`l1::table`] (`with`): keeps the partition if it has entries, and otherwise notes for a second that it has none.
+//! 8. [`partition::merge`]: refused if the partition was signed out since the question, or memory has something newer by now; the read is
+//!    then repeated. A higher generation drops the changes that were pending under the lower one; those that remain lie over what was
+//!    read. If a change was announced meanwhile, the read is taken, and `read` loads once more.
+//! 9. [`l1::table`] (`with`): keeps the partition if it has entries; those without are in a small table of their own.
 //!
-//! The answer is then `answer_as_read` ([`partition::answer`]). If L2 fails, `degrade` (step 2) says whether the request goes on.
+//! The answer is then `answer_as_read` ([`partition::answer`]). If L2 fails, `degrade` (step 2) says whether the request goes on: with
+//! a value that is only unproven, else with [`Unavailable`](crate::Lookup::Unavailable).
 //!
 //! # A change
 //!
@@ -83,18 +90,24 @@
 //!
 //! 1. [`write`] (`change`): makes sure that the generation is known (`know_generation` in [`read`]), which asks L2 only if memory cannot
 //!    vouch for it; reserves room in the budget; refuses what was signed out since the handle's first look. Then all readers of the process see it.
-//! 2. [`write_behind::late_heads`]: it waits for the head of the response, but for no longer than a second.
-//! 3. `layer/future.rs`: the head is ready. What has to be written before it is written here
-//!    ([`WriteMode::BeforeResponse`](crate::WriteMode::BeforeResponse), `Strict`, and removals); otherwise the guard's drop queues it
-//!    (`end` in `tokens/request.rs`).
+//! 2. [`write_behind::late_heads`]: it waits for the head of the response, but for no longer than a second. From a handle without a
+//!    request, or one whose head is ready, it is queued at once.
+//! 3. `layer/future.rs`: the head is ready. It waits, for the operation timeout at most, for what has to be in L2 before it
+//!    ([`WriteMode::BeforeResponse`](crate::WriteMode::BeforeResponse), `Strict`, and removals); otherwise the guard's drop queues the
+//!    change (`end` in `tokens/request.rs`).
 //! 4. [`write_behind::drain`]: the task that writes. It takes up to four groups of 64 partitions, and repeats what failed after
-//!    a back-off.
+//!    a back-off of 50 ms to a second. What L2 has not taken for 12 hours is given up.
 //! 5. [`write_behind::group`] (`take_work`, and `next_commit` in [`partition::pending`]): what a partition sends next. It has one commit
 //!    under way at a time, and one whose answer was lost is sent again with the same id.
-//! 6. The store; in Redis `commit.lua`: refused if the generation is not this one, done once for each id, and the version goes up.
+//! 6. The store; in Redis `commit.lua`: refused if L2 has a higher generation, if the life has ended in which the change was made, or if the
+//!    commit expects another version; done once for each id; and the version goes up.
 //! 7. [`write_behind::settle`], [`partition::acks`]: memory follows the version, and those who wait are told.
-//! 8. On the other instances [`coherence::events`]: the feed announces the key, and the index finds the partition.
+//! 8. On the other instances [`coherence::events`]: the feed announces the key, and the index finds the partition. In Redis that is
+//!    `CLIENT TRACKING`.
 //! 9. [`partition::hints`]: it is invalidated. The next read is a miss, which compares the version.
+//!
+//! How old what they serve may be is `staleness_bound` (step 8): milliseconds while the feed is alive, a second while it is lost and L2
+//! answers; *A gap* has what lies between.
 //!
 //! # A refresh
 //!
@@ -102,67 +115,74 @@
 //! token that will do), in nine files:
 //!
 //! 1. [`acquire::join`]: joins the flight for this token, or starts one ([`acquire::flights`]). A flight whose call has not begun ends with
-//!    the last request that waits; one whose call has begun goes on without any.
-//! 2. [`acquire::flight`] (`acquire`): takes the lock, then the lease, and reads L2 again (`look`). What another instance has acquired
-//!    is the answer. Where another lease is needed (there is a refresh token that it did not know of), it begins again.
-//! 3. [`acquire::exclusion`]: the lock ([`acquire::redemption`]) and the lease, and how they end (`end_when_written`). While another instance has the lease,
-//!    [`acquire::lease_wait`] reads L2 again at intervals, or when the feed announces a change.
+//!    the last request that waits, unless it refreshes ahead of time; one whose call has begun goes on without any.
+//! 2. [`acquire::flight`] (`acquire`): takes the lock, then the lease, and reads L2 again ([`acquire::look`], which writes pending changes
+//!    first). What another instance has acquired is the answer. While another instance has the lease, it looks again after each pause of
+//!    [`acquire::lease_wait`]. Where another lease is needed (there is a refresh token that it did not know of), it begins again.
+//! 3. [`acquire::exclusion`]: the lock ([`acquire::redemption`]) and the lease, and how they end (`end_when_written`).
 //! 4. [`acquire::ask`]: under the lease it waits for a call slot, reserves room, and asks the provider.
 //! 5. [`acquire::lease`] (`guard`): renews the lease while that work runs, and lets it run only while the lease is held
 //!    ([`acquire::gate`]).
 //! 6. [`acquire::commit`]: queues the answer as an acquired batch, which memory does not show yet, and waits for L2.
 //! 7. [`write_behind::group`]: sends it, as any change. A batch is a commit of its own, before other changes.
-//! 8. The store; in Redis `commit.lua`.
+//! 8. The store; in Redis `acquire.lua`, `renew.lua`, `release.lua` for the lease, and `commit.lua`.
 //! 9. [`partition::acks`] (`committed`): memory shows the tokens, and the flight learns that they are stored.
 //!
 //! Then the flight publishes the answer to all waiters (`publish`), and releases the lease.
 //!
 //! Two redemptions of one refresh token are prevented by, in this order: the flight, which requests of one token share; the lock, which flights
 //! of one refresh token share; the lease, which instances share, and which is of the session's generation; reading L2 again once all
-//! three are held; and `Gate`. The lease does not end with the answer: it is renewed until the commit has ended, and where L2 does not
+//! three are held; and the gate. The lease does not end with the answer: it is renewed until the commit has ended, and where L2 does not
 //! have the tokens then, it is kept until it has. The commit's condition ([`partition::refresh`]: the refresh token's entry still has its version, or
-//! the token's own where there is none) prevents no call; it keeps an answer from replacing a newer one.
+//! the token's own where there is none) prevents no call; it keeps an answer from replacing a newer one. There is none if L2 was never read.
 //!
-//! When L2 fails an acquisition:
+//! What happens when L2 fails:
 //!
 //! | | before the call | during the call | at the commit |
 //! |---|---|---|---|
-//! | L2 is busy: it answers others | waits up to `lease_ttl`, then the request fails; nothing is redeemed | as below | as below |
-//! | L2 is away | `Strict` fails; otherwise the provider is asked without a lease once the allowance is used up | once the lease has ended, the work stands still while the allowance lasts, then goes on without a lease: an answer that is given up may be the only successor of the spent refresh token | `Strict` fails; otherwise memory shows the tokens, and the lease is kept until L2 has them |
-//! | another instance took the lease over | | the work is given up only if that instance has stored tokens; while it has not, this one waits | the commit's condition keeps the newer tokens |
+//! | under [`Strict`](crate::FailurePolicy::Strict) | the request fails | as below; a call that still waits for its slot is not made | the requests fail; the tokens are kept as below |
+//! | L2 is busy: it lets this wait in vain, and has meanwhile taken a change or given a lease of others | waits up to `lease_ttl`, then the request fails; nothing is redeemed | as below | as below |
+//! | L2 is away, or refuses | waits while another instance is known to hold the lease, and while the allowance lasts (not if a breaker is open); then the provider is asked without a lease | once the lease has ended, the work stands still while the allowance lasts, then goes on without a lease: an answer that is given up may be the only successor of the spent refresh token | memory shows the tokens, and a lease is kept until L2 has them |
+//! | another instance took the lease over | | the work is given up if that instance has stored tokens; while it has not, this one waits | the commit's condition keeps the newer tokens |
 //!
-//! So two instances can redeem one refresh token if L2 is away, or cannot be reached from one of them, for longer than the lease lasts.
-//! [`Metadata::exclusive`](crate::Metadata) tells the caller.
+//! So one refresh token can be redeemed twice if L2 is away from an instance before its call for longer than the allowance, and it was not
+//! told before that the lease is held; or during its call for longer than lease and allowance last. [`Metadata::exclusive`](crate::Metadata)
+//! tells the caller. With [`Bypass`](crate::FailurePolicy::Bypass) there is neither lock nor lease, unless L2 has the refresh token.
 //!
 //! These waits share one allowance ([`runtime::bounded`]), the operation timeout: `wait_for_busy_l2` for what decides whether the
-//! provider may be asked, `wait_for_l2` for the rest. A busy L2 uses nothing of it up, nor does waiting for an instance that has the lease.
+//! provider may be asked, which a busy L2 does not use up before the call, and `wait_for_l2` for the rest.
 //!
 //! # A sign-out
 //!
 //! `tokens/whole_session.rs` (`sign_out`; where the layer issues ids the handle becomes anonymous, and the head takes the cookie away), then eight files:
 //!
-//! 1. [`write`] (`sign_out_if`): ends it in memory, tells the application, and queues it before all else. Where the store cannot be reached in
-//!    time, the journal keeps it ([`sign_out::owed`]).
+//! 1. [`write`] (`sign_out_if`): ends it in memory, tells the application, and queues it. If L2 does not have it within the operation
+//!    timeout, the journal takes it, if there is one ([`sign_out::owed`]); a process that is killed before that has said nothing to its caller.
 //! 2. [`partition::sign_out`]: drops entries and pending changes. From here on all readers of this process see no tokens, and what was
-//!    in progress is refused (`signed_out_since` in [`partition::observed`]).
-//! 3. [`write_behind::group`] (`take_work`): sends it alone. It is repeated until L2 has it.
-//! 4. [`sign_out::session`] (`end_generation`): asks L2 once for the generation to end, and ends it.
-//! 5. The store; in Redis `clear.lua`: removes the entries, and leaves a tombstone with the next generation for 24 hours. A commit under an
-//!    earlier generation is refused from now on.
-//! 6. [`write_behind::settle`]: where this process learns that from a commit that another sign-out has overtaken.
-//! 7. On the other instances [`coherence::events`].
-//! 8. [`partition::hints`]: their memory may not answer any more; the next read finds the tombstone.
+//!    in progress is refused (`signed_out_since` in [`partition::observed`]): a flight drops the provider's answer, and its waiters get
+//!    [`SignedOut`](crate::Error::SignedOut).
+//! 3. [`write_behind::group`] (`take_work`): sends it alone, before all else of the partition, and again until L2 has it.
+//! 4. [`sign_out::session`] (`end_generation`): asks L2 once for the generation to end, and ends it. Then the caller is told, and the
+//!    refresh tokens are revoked, if that is on.
+//! 5. The store; in Redis `clear.lua`: removes the entries, and leaves a tombstone with the next generation for 24 hours.
+//! 6. On the other instances [`coherence::events`]. The feed announces it as any change.
+//! 7. [`partition::hints`]: their memory may not answer any more, as after a change; the next read compares, and finds the tombstone.
+//! 8. [`write_behind::settle`]: what they have not written yet L2 answers with *stale*, and it is dropped.
 //!
 //! # A gap
 //!
-//! Changes may have gone unheard, because the feed's connection hung, was lost or overflowed, or the process slept. Five files:
+//! Changes may have gone unheard, because the feed's connection hung, was lost or overflowed, or the process slept. Six files:
 //!
 //! 1. The store; in Redis `store/redis/feed.rs`: asks every 500 ms for an answer on the connection that announces changes. What was told
-//!    before the answer is complete (`FeedEvent::CompleteUntil`); after a loss it tells `Lost`, and then `Everything`.
-//! 2. [`coherence::events`] (`handle_event`): moves how long the feed is believed, or begins an era.
-//! 3. [`trust`]: a proof vouches for three seconds from when it was asked for. No event is needed to end the trust.
-//! 4. [`partition::answer`] (`is_coherent`): memory of an earlier era must be compared; while the feed is lost, each second.
-//! 5. [`load::fetch`] (`confirm`): compares the version; if it is the same, memory is of the new era.
+//!    before the answer is complete (`FeedEvent::CompleteUntil`). Without an answer for a second it tells `Lost`, and `Everything` once it
+//!    is connected again.
+//! 2. [`coherence::events`] (`handle_event`): moves how long the feed is believed, or begins an era, in which all users' epochs and the
+//!    namespace's number are in doubt, too. A feed with one gap after the other is not believed ([`coherence::gaps`]).
+//! 3. [`trust`]: a proof vouches for three seconds from when it was asked for. No event is needed to end the trust, so a task that stands
+//!    still cannot prolong it.
+//! 4. [`partition::answer`] (`is_coherent`): memory of an earlier era is compared when it is next read; while the feed is lost, each second.
+//! 5. [`load::fetch`] (`confirm`): compares the version and the users' epochs; if they are the same, memory is of the new era.
+//! 6. [`sign_out::all`] (`watch_number`): while the feed is lost the namespace's number is looked up each second.
 //!
 //! # Terms of the engine
 //!
@@ -177,7 +197,7 @@
 //! | number | the namespace's epoch, and a part of every partition's name in L2: [`namespace`]; `under` is the number at the time of some work |
 //! | era | counts the times when changes may have gone unheard; what memory has of an earlier era is compared with L2: [`trust`] |
 //! | hint | an announcement of the feed: a partition, an epoch or the number may have changed: [`partition::hints`] |
-//! | floor | what was known of a partition when a read of L2 began; if that has changed at the end, the read is overtaken: [`partition::merge`] |
+//! | floor | what was known of a partition when a read of L2 began. After a sign-out, or if memory has become newer than what was read, the read is overtaken: [`partition::merge`] |
 //! | observed | what a handle saw at its first use of a partition; a sign-out since refuses its changes: [`partition::observed`] |
 //! | flight | one acquisition in progress, which all requests that need the token wait for: [`acquire::flight`] |
 //! | allowance | how much longer an acquisition waits for L2, in all its steps together: [`sync::allowance`] |

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::codec::Value;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::load::fetch::{MAX_READS, Reading};
+use crate::engine::load::fetch::{Hold, MAX_READS};
 use crate::engine::namespace::Number;
 use crate::engine::partition::acks::CommitReply;
 use crate::engine::partition::change::CommitBase;
@@ -137,7 +137,7 @@ impl Engine {
         name: &TokenKey,
         observed: &mut Option<Observed>,
     ) -> Result<Result<Lookup<Secret>, SignedOut>, L2Error> {
-        let _held = Reading::hold(self, key);
+        let _held = Hold::new(self, key);
         for _ in 0..MAX_READS {
             let source = self.read_source(key, name).await?;
             let seen = *observed.get_or_insert(source.observed);

@@ -9,7 +9,7 @@ use crate::codec::Value;
 use crate::engine::budget::Permit;
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::load::fetch::Reading;
+use crate::engine::load::fetch::Hold;
 use crate::engine::partition::change::{PendingChange, Written};
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::state::State;
@@ -40,7 +40,7 @@ impl Engine {
         let local = policy == FailurePolicy::Bypass;
         // Without L1 only this keeps what is read below, for the sum of the sizes.
         let is_kept = local || self.rules.l1.max_bytes.is_some();
-        let _held = (!is_kept).then(|| Reading::hold(self, key));
+        let _held = (!is_kept).then(|| Hold::new(self, key));
         if !local {
             self.know_generation(key, policy, observed).await?;
         }

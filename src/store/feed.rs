@@ -24,7 +24,7 @@ pub enum FeedEvent {
     Everything,
     /// Whatever the store had acknowledged to anybody before this time has been told. The time is this
     /// process's own, and is taken *before* the store is asked for the proof. To be told every half second: three
-    /// seconds after the last one memory is no longer believed.
+    /// seconds after the moment that the last one names memory is no longer believed.
     CompleteUntil(Instant),
     /// Nothing is told until the next [`Everything`](FeedEvent::Everything).
     Lost,

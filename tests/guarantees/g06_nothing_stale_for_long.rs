@@ -1,8 +1,9 @@
 //! The store tells what changes, and L1 follows; while that cannot be relied on, L1 is compared with L2
 //! before it is used.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tower_token_cache::{Clock, Error, FailurePolicy, L1, Lookup, Timestamp, TokenCache, TokenSet};
 
 use common::issuer::{Issuer, set};
@@ -165,6 +166,71 @@ async fn a_load_that_a_change_overtakes_is_compared_once_more() {
         seen(&other).await.as_deref() == Some("second")
     })
     .await;
+}
+
+/// What another instance does to the session `s` of `ada`.
+#[derive(Clone, Copy, Debug)]
+enum Elsewhere {
+    Replaced,
+    Removed,
+    Moved,
+    SignedOut,
+    UserSignedOut,
+    EverybodySignedOut,
+}
+
+impl Elsewhere {
+    async fn happen(self, cache: &TokenCache) {
+        let tokens = cache.tokens(session("s"));
+        match self {
+            Self::Replaced => put(cache, "second").await,
+            Self::Removed => {
+                tokens.remove("graph").await.unwrap();
+                assert_stored(tokens.commit().await.unwrap());
+            }
+            Self::Moved => drop(tokens.move_to(session("new")).await.unwrap()),
+            Self::SignedOut => assert_stored(tokens.sign_out().await.unwrap()),
+            Self::UserSignedOut => assert_stored(cache.sign_out_user("ada").await.unwrap()),
+            Self::EverybodySignedOut => cache.sign_out_all().await.unwrap(),
+        }
+    }
+}
+
+/// The feed is lost after it was alive for a while, so that nothing else is about to look at L2.
+#[tokio::test]
+async fn while_the_feed_is_lost_nothing_goes_unheard_for_longer_than_the_bound() {
+    use Elsewhere::*;
+    let changes = [
+        Replaced,
+        Removed,
+        Moved,
+        SignedOut,
+        UserSignedOut,
+        EverybodySignedOut,
+    ];
+    let ends = [TestStore::cut, TestStore::hold_up];
+    let trials = ends.map(|loses| changes.map(|change| (loses, change)));
+    let trials = trials.as_flattened().iter().map(async |(loses, change)| {
+        let store = TestStore::telling();
+        let (one, other) = pair(&store).await;
+        put(&one, "first").await;
+        let tokens = one.tokens(session("s"));
+        tokens.link_user("ada").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        loses(&store);
+        lost(&other).await;
+        assert_eq!(seen(&other).await.as_deref(), Some("first"));
+        change.happen(&one).await;
+        let since = Instant::now();
+        eventually("it is known", async || {
+            seen(&other).await.as_deref() != Some("first")
+        })
+        .await;
+        let (late, bound) = (since.elapsed(), other.stats().staleness_bound.unwrap());
+        // Each is asked for at intervals of that length, and the machine may be busy.
+        assert!(late < bound * 3, "{change:?} is known after {late:?}");
+    });
+    join_all(trials).await;
 }
 
 /// Nothing says that it is lost: the time alone does.

@@ -17,7 +17,7 @@ use crate::engine::acquire::lease_wait::LeaseWait;
 use crate::engine::acquire::outcome::{AcquireFailure, AcquiredToken, FlightEnd, Need, timed_out};
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
-use crate::engine::load::fetch::Reading;
+use crate::engine::load::fetch::Hold;
 use crate::engine::partition::observed::Observed;
 use crate::engine::partition::refresh::RefreshState;
 use crate::engine::partition::state::State;
@@ -100,7 +100,7 @@ impl Flight {
 
     async fn acquire(&self, call: Call, guard: &mut Exclusion) -> FlightEnd {
         let engine = self.engine.clone();
-        let _held = Reading::hold(&engine, &self.id.partition);
+        let _held = Hold::new(&engine, &self.id.partition);
         let mut seen = self.remembered();
         if self.policy == FailurePolicy::Bypass {
             return Box::pin(self.ask(call, &seen, guard)).await;

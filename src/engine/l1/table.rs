@@ -429,7 +429,7 @@ mod tests {
         let partitions = partitions();
         for number in 0..20_000 {
             // Active, as all are while L2 is away.
-            partitions.with(&user(number), |_, state| state.pending().reads += 1);
+            partitions.with(&user(number), |_, state| state.pending().held += 1);
         }
         let rooms = || {
             let stripes = partitions.stripes.iter().map(|stripe| {
@@ -444,7 +444,7 @@ mod tests {
         };
         assert!(rooms() >= 20_000);
         for number in 0..20_000 {
-            partitions.with(&user(number), |_, state| state.pending().reads -= 1);
+            partitions.with(&user(number), |_, state| state.pending().held -= 1);
         }
         partitions.sweep(Clock::system().read()).await;
         assert_eq!(partitions.count(), (0, 0));

@@ -30,35 +30,36 @@ pub(crate) struct FetchStart {
     pub(crate) at: Moment,
 }
 
-/// A read of L2 in progress: the partition stays in memory, and records what is announced meanwhile.
-pub(crate) struct Reading<'a> {
+/// Work in progress that keeps its partition in memory, evicted or not.
+pub(crate) struct Hold<'a> {
     engine: &'a Engine,
     key: &'a PartitionKey,
 }
 
-impl<'a> Reading<'a> {
-    fn begin(engine: &'a Engine, id: &PartitionId, key: &'a PartitionKey) -> Self {
+impl<'a> Hold<'a> {
+    /// The same for a read of L2: what is announced meanwhile is noted.
+    fn reading(engine: &'a Engine, id: &PartitionId, key: &'a PartitionKey) -> Self {
         // In one step, so that the index entry for this read cannot be removed before the read is counted.
         engine.partitions.with(key, |partition, state| {
-            state.pending().reads += 1;
+            state.pending().held += 1;
             engine.coherence.register(id, partition, state);
         });
         Self { engine, key }
     }
 
-    /// Keeps the partition in memory, so that a sign-out meanwhile is not forgotten.
-    pub(crate) fn hold(engine: &'a Engine, key: &'a PartitionKey) -> Self {
+    /// So that a sign-out meanwhile is not forgotten.
+    pub(crate) fn new(engine: &'a Engine, key: &'a PartitionKey) -> Self {
         engine
             .partitions
-            .with(key, |_, state| state.pending().reads += 1);
+            .with(key, |_, state| state.pending().held += 1);
         Self { engine, key }
     }
 }
 
-impl Drop for Reading<'_> {
+impl Drop for Hold<'_> {
     fn drop(&mut self) {
         self.engine.partitions.with(self.key, |_, state| {
-            state.pending().end_read();
+            state.pending().end_hold();
         });
     }
 }
@@ -75,7 +76,7 @@ impl Engine {
         for _ in 0..MAX_READS {
             let number = self.number().await?;
             let id = self.l2.id(key, number);
-            let _reading = Reading::begin(self, &id, key);
+            let _reading = Hold::reading(self, &id, key);
             let begun = FetchStart {
                 floor: self.partitions.with(key, |_, state| state.floor()),
                 era: self.rules.trust.era(),
@@ -185,7 +186,7 @@ impl Engine {
     pub(crate) async fn confirm(self: &Arc<Self>, key: &PartitionKey) -> Result<bool, L2Error> {
         let number = self.number().await?;
         let id = self.l2.id(key, number);
-        let _reading = Reading::begin(self, &id, key);
+        let _reading = Hold::reading(self, &id, key);
         let now = self.now();
         let known = self.partitions.with_under(key, number, |_, state| {
             let known = || (state.floor(), state.links.clone());

@@ -66,7 +66,7 @@ impl Engine {
             let (done, loading) = once::channel();
             pending.loading = Some(loading.clone());
             // A load in progress counts as a read of L2.
-            pending.reads += 1;
+            pending.held += 1;
             // The feed finds it from here on.
             if let Some(id) = &id {
                 self.coherence.register(id, partition, state);

@@ -19,6 +19,7 @@ pub(crate) enum Hint {
 impl State {
     /// The feed has announced that the partition may have changed.
     pub(crate) fn hint(&mut self, now: Now) -> Hint {
+        // Commits touch, too.
         let is_recent = self.is_writing() || now.moment < self.touched_at.saturating_add(RECHECK);
         let due = std::mem::take(&mut self.own_due);
         if !is_recent || due == 0 {

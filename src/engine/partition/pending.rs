@@ -50,8 +50,8 @@ pub(crate) struct Pending {
     pub(crate) touch: bool,
     /// The load in progress; its end wakes all callers that wait for it.
     pub(crate) loading: Option<once::Receiver<Result<(), L2Error>>>,
-    /// How many reads of L2 are in progress.
-    pub(crate) reads: u32,
+    /// How much work keeps it in memory: reads of L2, and flights.
+    pub(crate) held: u32,
     /// Waiters for what the next commit takes along, and for a sign-out.
     waiters: Waiters,
     /// Waiters for the commit in flight.
@@ -240,7 +240,7 @@ impl Pending {
 
     /// Whether something is pending, and nothing is in progress.
     pub(crate) fn only_waits(&self) -> bool {
-        self.is_dirty() && self.loading.is_none() && self.reads == 0 && !self.sending
+        self.is_dirty() && self.loading.is_none() && self.held == 0 && !self.sending
     }
 
     /// Whether something is being sent to L2, or is about to be.
@@ -252,7 +252,7 @@ impl Pending {
     pub(crate) fn is_active(&self) -> bool {
         self.is_dirty()
             || self.loading.is_some()
-            || self.reads > 0
+            || self.held > 0
             || self.sending
             || self.touch
             || !self.waiters.is_empty()
@@ -264,9 +264,9 @@ impl Pending {
         self.waiters.wait()
     }
 
-    /// Ends a read of L2.
-    pub(crate) fn end_read(&mut self) {
-        self.reads -= 1;
+    /// Some of that work has ended.
+    pub(crate) fn end_hold(&mut self) {
+        self.held -= 1;
     }
 
     /// The next commit to send. One whose reply was lost is sent again as it was, before anything newer.

@@ -185,7 +185,7 @@ impl State {
     pub(crate) fn end_load(&mut self) {
         let pending = self.pending();
         pending.loading = None;
-        pending.end_read();
+        pending.end_hold();
     }
 
     /// Whether L2 has yet to acknowledge a visible change of `name`, or a sign-out.

@@ -1,6 +1,7 @@
 //! The limit on how long a caller waits, whatever the engine does meanwhile.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl Engine {
         allowance: &Allowance,
         work: F,
     ) -> Result<F::Output, L2Error> {
-        self.wait_in_steps(allowance, || false, work).await
+        self.wait_in_steps(allowance, || false, pin!(work)).await
     }
 
     /// The same for what decides whether the provider may be asked. Where L2 answers others meanwhile, it is busy, and not
@@ -85,6 +86,10 @@ impl Engine {
         key: &PartitionKey,
         work: F,
     ) -> Result<F::Output, L2Error> {
+        let mut work = pin!(work);
+        if let Some(output) = at_once(work.as_mut()).await {
+            return Ok(output);
+        }
         let shard = self.l2.shard_of(key);
         let (began, limit) = (Instant::now(), self.l2.timeouts.attempt_time());
         let is_busy = || {
@@ -99,9 +104,8 @@ impl Engine {
         &self,
         allowance: &Allowance,
         is_busy: impl Fn() -> bool,
-        work: F,
+        mut work: Pin<&mut F>,
     ) -> Result<F::Output, L2Error> {
-        let mut work = pin!(work);
         loop {
             // Before the step ends, because an answer to this work is no answer to others.
             let was_busy = is_busy();
@@ -136,6 +140,15 @@ impl Engine {
             }
         };
         Bounded { future, timer }
+    }
+}
+
+/// What needs no waiting: most of what is asked for is in memory, and costs no timer then.
+async fn at_once<F: Future>(mut work: Pin<&mut F>) -> Option<F::Output> {
+    let polled = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+    match polled {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }
 

@@ -11,6 +11,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::engine::core::Engine;
 use crate::engine::error::L2Error;
 use crate::engine::namespace::{Lookup, Number};
@@ -175,22 +177,29 @@ impl Engine {
     pub(crate) fn watch_number(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         self.runtime.spawn(async move {
+            let mut looked = Instant::now();
             loop {
+                // The feed can be lost at any time, and no event may say so.
+                tokio::time::sleep(LOOK_EVERY_LOST).await;
                 let Some(engine) = weak.upgrade() else { return };
-                let pause = match engine.rules.trust.feed_state(engine.now().moment) {
-                    FeedState::None => LOOK_EVERY,
-                    FeedState::Lost => LOOK_EVERY_LOST,
-                    FeedState::Alive if engine.l2.number.settled().is_none() => LOOK_EVERY_LOST,
-                    FeedState::Alive => LOOK_EVERY_ALIVE,
-                };
-                drop(engine);
-                tokio::time::sleep(pause).await;
-                let Some(engine) = weak.upgrade() else { return };
+                if looked.elapsed() < engine.look_every() {
+                    continue;
+                }
+                looked = Instant::now();
                 if engine.l2.number.known().is_some() && !engine.queue.is_closed() {
                     // A failure is ignored: nothing can raise the number while L2 is away.
                     let _ = step("number", engine.look_up_number()).await;
                 }
             }
         });
+    }
+
+    fn look_every(&self) -> Duration {
+        match self.rules.trust.feed_state(self.now().moment) {
+            FeedState::None => LOOK_EVERY,
+            FeedState::Lost => LOOK_EVERY_LOST,
+            FeedState::Alive if self.l2.number.settled().is_none() => LOOK_EVERY_LOST,
+            FeedState::Alive => LOOK_EVERY_ALIVE,
+        }
     }
 }
