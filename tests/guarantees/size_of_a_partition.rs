@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::support::*;
-use tower_token_cache::{Error, L1, MemoryStore};
+use tower_token_cache::{Error, FailurePolicy, L1, MemoryStore, StoreErrorKind, TokenSet};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -69,4 +69,32 @@ async fn a_move_makes_no_partition_too_large() {
         "{:?}",
         moved.map(drop)
     );
+}
+
+/// A store says that a commit is too large while what makes it smaller waits.
+#[tokio::test]
+async fn a_commit_that_is_too_large_is_no_error_of_later_changes() {
+    let store = TestStore::default();
+    let cache = builder(store.clone()).failure_policy(FailurePolicy::Strict);
+    let cache = cache.build().unwrap();
+    let tokens = cache.tokens(session("s"));
+    assert_eq!(access(&tokens, "graph").await, None);
+    store.set_most_values(1);
+    store.hold_group(1);
+    let set = TokenSet::from(token("t")).with_refresh_token("r");
+    tokens.insert("graph", set).await.unwrap();
+    let first = tokens.commit();
+    let later = async {
+        eventually("it is under way", async || store.groups() == 1).await;
+        tokens.remove("graph").await.unwrap();
+        let release = async { store.release_group() };
+        tokio::join!(tokens.commit(), release).0
+    };
+    let (first, later) = tokio::join!(first, later);
+    let Err(Error::Unavailable(error)) = first else {
+        panic!("it is too large: {first:?}");
+    };
+    assert_eq!(error.kind(), StoreErrorKind::TooLarge);
+    assert_stored(later.unwrap());
+    assert_eq!(stored(store, "s", "graph").await, None);
 }

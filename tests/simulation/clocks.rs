@@ -128,7 +128,13 @@ impl State {
         };
         // A clear of the millisecond in which L2 took it came before that: it has ended by its lifetime.
         let taken = value.applied.map_or(value.written, |at| at + 1);
-        over && !partition.cleared_since(taken)
+        // What L2 had not heard of when this began is the end of the session before.
+        let is_before = partition.sign_outs.iter().any(|one| {
+            let heard = one.acknowledged.is_some_and(|at| at < value.written);
+            one.by == value.by && one.start < value.written && !heard
+        });
+        let ended = partition.cleared_since(taken) && !(value.applied.is_none() && is_before);
+        over && !ended
     }
 
     /// Whether it waited for L2 while the clock was set ahead: that counts as time that has passed, so

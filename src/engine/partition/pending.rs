@@ -299,24 +299,23 @@ impl Pending {
             self.ack = batch.ack;
             return self.send_off(next_id(), base, life, batch.changes, batch.expected);
         }
-        let mut bytes = 0;
-        let fits = |(_, change): &(&TokenKey, &PendingChange)| {
-            bytes += change.value.as_ref().map_or(0, Value::footprint);
-            bytes <= MAX_BYTES
-        };
-        let count = self
-            .changes
-            .iter()
-            .take(MAX_CHANGES)
-            .take_while(fits)
-            .count()
-            .max(1);
-        let rest = self.changes.split_off(count);
+        let rest = self.changes.split_off(self.that_fit());
         if rest.is_empty() {
             self.commit_waiters.join(&mut self.waiters);
         }
         let changes = Arc::new(std::mem::replace(&mut self.changes, rest));
         self.send_off(next_id(), base, life, changes, None)
+    }
+
+    /// How many changes the next commit takes.
+    fn that_fit(&self) -> usize {
+        let mut bytes = 0;
+        let fits = |(_, change): &(&TokenKey, &PendingChange)| {
+            bytes += change.value.as_ref().map_or(0, Value::footprint);
+            bytes <= MAX_BYTES
+        };
+        let changes = self.changes.iter().take(MAX_CHANGES);
+        changes.take_while(fits).count().max(1)
     }
 
     fn send_off(
@@ -354,12 +353,28 @@ impl Pending {
     /// will get them later.
     pub(crate) fn notify_failed(&mut self, failure: L2Error) {
         for ack in self.acks() {
-            if let Some(waiter) = ack.take() {
-                let _ = waiter.send(Err(failure.clone()));
-            }
+            fail(ack, &failure);
         }
         self.commit_waiters.notify(Some(&failure));
         self.waiters.notify(Some(&failure));
+    }
+
+    /// L2 cannot take this commit, and never will. If the next one takes along all that waits, that concerns only those who wait for
+    /// this one. Returns whether others wait.
+    pub(crate) fn notify_too_large(&mut self, failure: L2Error) -> bool {
+        if self.in_flight.is_some() || self.that_fit() < self.changes.len() {
+            self.notify_failed(failure);
+            return false;
+        }
+        fail(&mut self.ack, &failure);
+        self.commit_waiters.notify(Some(&failure));
+        !self.waiters.is_empty() || self.acquired.iter().any(|batch| batch.ack.is_some())
+    }
+}
+
+fn fail(ack: &mut Option<CommitAckSender>, failure: &L2Error) {
+    if let Some(waiter) = ack.take() {
+        let _ = waiter.send(Err(failure.clone()));
     }
 }
 

@@ -258,22 +258,33 @@ impl Drop for PartitionWork {
         let engine = &self.engine;
         let failure = self.failure.take();
         let failed = failure.is_some();
-        let mut stalled = false;
+        let (mut stalled, mut wakes) = (false, false);
         engine
             .partitions
             .with(&self.partition.key, |partition, state| {
                 state.pending().sending = false;
                 match failure {
                     Some(failure) => {
-                        if failure.error.kind() == StoreErrorKind::TooLarge
-                            || mutation::is(Mutation::LateCommitForgotten)
-                        {
-                            state.pending().take_back();
+                        let pending = state.pending();
+                        let too_large = failure.error.kind() == StoreErrorKind::TooLarge;
+                        if too_large || mutation::is(Mutation::LateCommitForgotten) {
+                            pending.take_back();
                         }
                         // Memory shows what acquisitions wait for from here on.
-                        state.pending().notify_failed(failure);
+                        let goes_on = match too_large {
+                            true => pending.notify_too_large(failure),
+                            false => {
+                                pending.notify_failed(failure);
+                                false
+                            }
+                        };
                         state.overlay_pending();
-                        stalled = !std::mem::replace(&mut state.pending().stalled, true);
+                        if goes_on {
+                            engine.push(partition, state);
+                            wakes = true;
+                        } else {
+                            stalled = !std::mem::replace(&mut state.pending().stalled, true);
+                        }
                     }
                     None => {
                         let pending = state.pending();
@@ -286,6 +297,7 @@ impl Drop for PartitionWork {
             });
         match self.kind {
             _ if stalled => engine.schedule_retry(self.partition.clone()),
+            _ if wakes => engine.wake(),
             _ if failed => {}
             // A touch ends without a failure even while L2 is away, so it says nothing about L2.
             WorkKind::Touch => engine.wake(),

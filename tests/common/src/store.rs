@@ -1,6 +1,6 @@
 //! A store in memory that counts, waits and fails on demand.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -127,6 +127,8 @@ struct State {
     lost_clear: AtomicU64,
     down_after_move: AtomicBool,
     refusing_commits: AtomicBool,
+    /// A commit of more values is too large.
+    most_values: AtomicUsize,
     panics_once: AtomicBool,
     loads: AtomicU64,
     looks: AtomicU64,
@@ -185,6 +187,7 @@ impl Default for State {
             lost_clear: AtomicU64::default(),
             down_after_move: AtomicBool::default(),
             refusing_commits: AtomicBool::default(),
+            most_values: AtomicUsize::new(usize::MAX),
             panics_once: AtomicBool::default(),
             loads: AtomicU64::default(),
             looks: AtomicU64::default(),
@@ -288,6 +291,11 @@ impl TestStore {
         told.send_replace(line);
     }
 
+    fn is_too_large(&self, commit: &Commit) -> bool {
+        let values = commit.changes.iter().filter(|change| change.put.is_some());
+        values.count() > self.state.most_values.load(Ordering::SeqCst)
+    }
+
     /// Every operation fails from now on, or works again.
     pub fn set_down(&self, down: bool) {
         self.state.down.store(down, Ordering::SeqCst);
@@ -333,6 +341,11 @@ impl TestStore {
         self.state
             .refusing_commits
             .store(refusing, Ordering::SeqCst);
+    }
+
+    /// A commit of more values is too large.
+    pub fn set_most_values(&self, most: usize) {
+        self.state.most_values.store(most, Ordering::SeqCst);
     }
 
     /// The next commit panics.
@@ -552,6 +565,9 @@ impl TokenStore for TestStore {
             match self.pass(&self.state.commits, group.len() as u64).await {
                 Ok(()) if self.state.refusing_commits.load(Ordering::SeqCst) => {
                     vec![Err(StoreError::new(StoreErrorKind::Refused)); group.len()]
+                }
+                Ok(()) if group.iter().any(|commit| self.is_too_large(commit)) => {
+                    vec![Err(StoreError::new(StoreErrorKind::TooLarge)); group.len()]
                 }
                 Ok(()) => {
                     let answers = self.inner.commit(group).await;
