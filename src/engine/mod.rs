@@ -63,8 +63,9 @@
 //! Memory does not have the partition, or may not answer from it. `tokens.rs` (`read_further`), then nine files:
 //!
 //! 1. [`read`] (`read`) and [`partition::answer`] (`answer`): what memory knows to be current it answers: a pending change, an absence
-//!    for a second ([`Lifetimes::negative_entry`](crate::Lifetimes)), while the feed is lost whatever was compared within a second. The
-//!    rest is loaded; under `Bypass` nothing is.
+//!    for a second ([`Lifetimes::negative_entry`](crate::Lifetimes)), while the feed is lost whatever was compared within a second. If only
+//!    a touch or a read in the background is due, it answers and starts that. The rest is loaded; under `Bypass` nothing is, and values that
+//!    are only unproven are served.
 //! 2. [`fallback`] (`load_once`): waits for the load, at most for the operation timeout, and where memory has a value to degrade to only
 //!    while L2 answers anybody. A handle that L2 has just failed, and that degrades, does not wait again for a second.
 //! 3. [`load::single_flight`] (`start_load`): joins the load of the partition, or starts one, which no caller's end cancels. Before
@@ -106,8 +107,8 @@
 //!    `CLIENT TRACKING`.
 //! 9. [`partition::hints`]: it is invalidated. The next read is a miss, which compares the version.
 //!
-//! How old what they serve may be is `staleness_bound` (step 8): milliseconds while the feed is alive, a second while it is lost and L2
-//! answers; *A gap* has what lies between.
+//! How old what they serve may be is `staleness_bound` (step 8): while the feed is alive the age of its last proof, half a second as
+//! a rule, although a change is heard of within milliseconds; while it is lost a second, if L2 answers. *A gap* has what lies between.
 //!
 //! # A refresh
 //!
@@ -132,22 +133,29 @@
 //!
 //! Two redemptions of one refresh token are prevented by, in this order: the flight, which requests of one token share; the lock, which flights
 //! of one refresh token share; the lease, which instances share, and which is of the session's generation; reading L2 again once all
-//! three are held; and the gate. The lease does not end with the answer: it is renewed until the commit has ended, and where L2 does not
-//! have the tokens then, it is kept until it has. The commit's condition ([`partition::refresh`]: the refresh token's entry still has its version, or
-//! the token's own where there is none) prevents no call; it keeps an answer from replacing a newer one. There is none if L2 was never read.
+//! three are held; and the gate, which stops a call that has not sent its request yet. The lease does not end with the answer: it is renewed
+//! until the commit has ended, and where L2 does not have the tokens then, it is asked for again until it has. The commit's condition
+//! ([`partition::refresh`]: the refresh token's entry still has its version, or the token's own where there is none) prevents no call; it keeps
+//! an answer from replacing a newer one. There is none if L2 could not be read right before the call.
 //!
 //! What happens when L2 fails:
 //!
 //! | | before the call | during the call | at the commit |
 //! |---|---|---|---|
 //! | under [`Strict`](crate::FailurePolicy::Strict) | the request fails | as below; a call that still waits for its slot is not made | the requests fail; the tokens are kept as below |
-//! | L2 is busy: it lets this wait in vain, and has meanwhile taken a change or given a lease of others | waits up to `lease_ttl`, then the request fails; nothing is redeemed | as below | as below |
-//! | L2 is away, or refuses | waits while another instance is known to hold the lease, and while the allowance lasts (not if a breaker is open); then the provider is asked without a lease | once the lease has ended, the work stands still while the allowance lasts, then goes on without a lease: an answer that is given up may be the only successor of the spent refresh token | memory shows the tokens, and a lease is kept until L2 has them |
+//! | L2 is busy: it lets this question wait in vain, and has meanwhile taken a change or given a lease of another | waits up to `lease_ttl` and the allowance, then the request fails; nothing is redeemed | as below | as below |
+//! | L2 is away, or refuses | waits while another instance is known to hold the lease, and while the allowance lasts (not if a breaker is open); then the provider is asked without a lease | once the lease has ended, the work stands still while the allowance lasts, then goes on without a lease: an answer that is given up may be the only successor of the spent refresh token | memory shows the tokens once sending has failed; the lease, if there was one, is asked for until L2 has them |
 //! | another instance took the lease over | | the work is given up if that instance has stored tokens; while it has not, this one waits | the commit's condition keeps the newer tokens |
 //!
-//! So one refresh token can be redeemed twice if L2 is away from an instance before its call for longer than the allowance, and it was not
-//! told before that the lease is held; or during its call for longer than lease and allowance last. [`Metadata::exclusive`](crate::Metadata)
-//! tells the caller. With [`Bypass`](crate::FailurePolicy::Bypass) there is neither lock nor lease, unless L2 has the refresh token.
+//! The failure hook's decision goes before the policy. So one refresh token can be redeemed twice
+//!
+//! - if L2 is away from an instance before its call for longer than the allowance, and it was not told before that the lease is held;
+//! - if a lease ends while the request is with the provider, or before L2 has the answer: L2 was away from this instance for so long, or
+//!   has lost the lease, or the process stood still or has ended;
+//! - if a call is cut off by its timeout or by the end of its runtime, after the provider has got the request.
+//!
+//! [`Metadata::exclusive`](crate::Metadata) tells the caller of the first, and of a lease that was lost before the answer. With
+//! [`Bypass`](crate::FailurePolicy::Bypass) there is neither lock nor lease, unless memory has a refresh token that L2 is to have.
 //!
 //! These waits share one allowance ([`runtime::bounded`]), the operation timeout: `wait_for_busy_l2` for what decides whether the
 //! provider may be asked, which a busy L2 does not use up before the call, and `wait_for_l2` for the rest.
@@ -157,26 +165,30 @@
 //! `tokens/whole_session.rs` (`sign_out`; where the layer issues ids the handle becomes anonymous, and the head takes the cookie away), then eight files:
 //!
 //! 1. [`write`] (`sign_out_if`): ends it in memory, tells the application, and queues it. If L2 does not have it within the operation
-//!    timeout, the journal takes it, if there is one ([`sign_out::owed`]); a process that is killed before that has said nothing to its caller.
+//!    timeout, or sending fails, the journal takes it, if there is one ([`sign_out::owed`]), and the next start of the process sends it. Without a
+//!    journal a kill after [`Pending`](crate::Durability::Pending) loses it.
 //! 2. [`partition::sign_out`]: drops entries and pending changes. From here on all readers of this process see no tokens, and what was
-//!    in progress is refused (`signed_out_since` in [`partition::observed`]): a flight drops the provider's answer, and its waiters get
-//!    [`SignedOut`](crate::Error::SignedOut).
-//! 3. [`write_behind::group`] (`take_work`): sends it alone, before all else of the partition, and again until L2 has it.
-//! 4. [`sign_out::session`] (`end_generation`): asks L2 once for the generation to end, and ends it. Then the caller is told, and the
-//!    refresh tokens are revoked, if that is on.
+//!    in progress is refused (`signed_out_since` in [`partition::observed`]): a call to the provider goes on, its answer is dropped, and its
+//!    waiters get [`SignedOut`](crate::Error::SignedOut).
+//! 3. [`write_behind::group`] (`take_work`): sends it alone, after a write of the partition that is under way and before all others, and again
+//!    until L2 has it, with the pauses of [`write_behind::drain`].
+//! 4. [`sign_out::session`] (`end_generation`): asks L2 for the generation to end, until that was answered once, and ends it; if L2 does not
+//!    say which, it ends whatever L2 has. Then the caller is told, and the refresh tokens are revoked, if that is on.
 //! 5. The store; in Redis `clear.lua`: removes the entries, and leaves a tombstone with the next generation for 24 hours.
 //! 6. On the other instances [`coherence::events`]. The feed announces it as any change.
-//! 7. [`partition::hints`]: their memory may not answer any more, as after a change; the next read compares, and finds the tombstone.
-//! 8. [`write_behind::settle`]: what they have not written yet L2 answers with *stale*, and it is dropped.
+//! 7. [`partition::hints`]: their memory may not answer any more, as after a change, and as late; the next read compares, and finds the tombstone.
+//! 8. [`write_behind::settle`]: what they have not written yet L2 answers with *stale*, and it is dropped; so it is by a read that finds a higher
+//!    generation.
 //!
 //! # A gap
 //!
-//! Changes may have gone unheard, because the feed's connection hung, was lost or overflowed, or the process slept. Six files:
+//! Changes may have gone unheard, because the feed's connection hung, was lost or overflowed, or the machine slept (which `Engine::now` in
+//! [`core`] notices by its two clocks). Six files:
 //!
 //! 1. The store; in Redis `store/redis/feed.rs`: asks every 500 ms for an answer on the connection that announces changes. What was told
-//!    before the answer is complete (`FeedEvent::CompleteUntil`). Without an answer for a second it tells `Lost`, and `Everything` once it
-//!    is connected again.
-//! 2. [`coherence::events`] (`handle_event`): moves how long the feed is believed, or begins an era, in which all users' epochs and the
+//!    before the answer is complete (`FeedEvent::CompleteUntil`). Without an answer for a second, or when the connection ends, it tells `Lost`,
+//!    and `Everything` once it is connected again. So a connection that hangs is believed for 1.5 seconds. What overflows is `Everything` alone.
+//! 2. [`coherence::events`] (`handle_event`): moves how long the feed is believed, or begins an era. With `Everything` all users' epochs and the
 //!    namespace's number are in doubt, too. A feed with one gap after the other is not believed ([`coherence::gaps`]).
 //! 3. [`trust`]: a proof vouches for three seconds from when it was asked for. No event is needed to end the trust, so a task that stands
 //!    still cannot prolong it.

@@ -2,7 +2,7 @@
 //!
 //! - Promise: requests that need the same token share one call (`flights`). One instance at a time redeems a
 //!   refresh token (`lease`). L2 has the new tokens before a request gets them, unless it fails and the
-//!   policy is to continue (`commit`).
+//!   policy is to continue, or has newer ones from elsewhere (`commit`).
 //! - Guarantee: *Refreshes once*.
 //! - Imports: `Engine`, its parts `load` and `partition`, and leaves (`budget`, `error`, `limits`, `sync`).
 //! - Read `join` first, then `flight`. `ahead` is for tokens that are still good.

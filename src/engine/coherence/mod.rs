@@ -2,7 +2,7 @@
 //! [`crate::store::FeedEvent`].
 //!
 //! An event is a hint: it makes the engine compare versions, and nothing is taken over from it. A hit uses
-//! memory until a deadline that only a proof of the feed moves. So a runtime that is blocked or dropped, a
+//! memory until a deadline that only a proof of the feed prolongs. So a runtime that is blocked or dropped, a
 //! process that is frozen and a panic in the feed's task all end the trust by themselves.
 //!
 //! Carries *Instances agree*. Imports `core`, `l1`, `partition` and leaves. Read [`events`] first.

@@ -71,7 +71,7 @@ impl Access {
         Ok(address)
     }
 
-    /// Where the servers are, for [`TokenStore::place`](crate::TokenStore::place).
+    /// Where the servers are, for [`TokenStore::identity`](crate::TokenStore::identity).
     pub(super) fn hash_place(&self, hasher: &mut impl std::hash::Hasher) {
         std::hash::Hash::hash(&self.url, hasher);
     }
