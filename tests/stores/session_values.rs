@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tower_token_cache::{
-    KeyRing, Lookup, MemoryStore, SqliteStore, TokenCache, TokenStore, Tokens,
+    KeyRing, Lookup, MemoryStore, SqliteStore, Timeouts, TokenCache, TokenStore, Tokens,
 };
 
 use common::support::*;
@@ -24,8 +24,11 @@ async fn take(tokens: &Tokens, name: &str) -> Lookup<String> {
 /// Two instances on this store keep every promise.
 async fn all(store: impl TokenStore + Clone) {
     let ring = KeyRing::generate().unwrap();
-    let plain = || builder(store.clone()).namespace("plain");
-    let sealed = || builder(store.clone()).key_ring(ring.clone());
+    // A disk that all tests share is slow at times.
+    let timeouts = Timeouts::new().operation(MINUTE).attempt(MINUTE);
+    let patient = || builder(store.clone()).timeouts(timeouts.clone());
+    let plain = || patient().namespace("plain");
+    let sealed = || patient().key_ring(ring.clone());
     for [one, other] in [[plain(), plain()], [sealed(), sealed()]] {
         each(&one.build().unwrap(), &other.build().unwrap()).await;
     }
