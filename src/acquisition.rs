@@ -169,8 +169,8 @@ impl<'a> Acquisition<'a> {
             true => None,
             false => self.tokens.token_in_l1(&self.key),
         };
-        let known = known.filter(|(token, now)| need.is_met_by(token, *now));
         if let Some((token, now)) = &known
+            && need.is_met_by(token, *now)
             && !engine.is_refresh_due(token, *now)
         {
             return Ok(AcquiredToken::cached(token.clone(), CacheLevel::L1));
@@ -181,7 +181,7 @@ impl<'a> Acquisition<'a> {
         Box::pin(self.find_further(session, need, known, call)).await
     }
 
-    /// [`find`](Self::find) where L1 alone is not enough: it has no token that will do, or `known`, for which a successor is due.
+    /// [`find`](Self::find) where L1 alone is not enough: it has no token, or `known`, which will not do or for which a successor is due.
     async fn find_further(
         &self,
         session: &Session,
@@ -191,10 +191,11 @@ impl<'a> Acquisition<'a> {
     ) -> Result<AcquiredToken, Error> {
         let allowance = Arc::new(self.tokens.engine().allowance());
         let token = match known {
-            None if !need.force => self.cached(&need, &allowance).await?,
+            None if !need.force => self.cached(&allowance).await?,
             known => known,
         };
-        match token {
+        let now = self.tokens.engine().clock.now();
+        match token.filter(|token| need.is_met_by(token, now)) {
             Some(token) => Ok(self.take(session, need, token, &allowance, call).await),
             None => self.join(session, need, &allowance, call).await,
         }
@@ -254,23 +255,19 @@ impl<'a> Acquisition<'a> {
         Ok(acquired)
     }
 
-    /// The cache's token if it will do.
-    async fn cached(&self, need: &Need, allowance: &Allowance) -> Result<Option<Token>, Error> {
+    /// The cache's token.
+    async fn cached(&self, allowance: &Allowance) -> Result<Option<Token>, Error> {
         let engine = self.tokens.engine();
         let (key, get) = (
             &self.tokens.session()?.partition,
             self.tokens.get(&self.key),
         );
-        let found = engine.wait_for_busy_l2(allowance, key, get);
-        let found = found.await.unwrap_or_else(|failure| {
+        let found = engine.wait_for_busy_l2(allowance, key, get).await;
+        let found = found.unwrap_or_else(|failure| {
             let goes_on = engine.degrade(self.tokens.failure_policy(), failure);
             goes_on.map(|()| Lookup::Unavailable)
         });
-        let Lookup::Hit(token) = found? else {
-            return Ok(None);
-        };
-        let will_do = need.is_met_by(&token, self.tokens.engine().clock.now());
-        Ok(will_do.then_some(token))
+        found.map(Lookup::hit)
     }
 
     /// The token if L1 has it and it will do, and whether a successor should be asked for.

@@ -246,6 +246,7 @@ impl Engine {
         outcome.or_else(|failure| self.degrade(policy, failure))
     }
 
+    /// The partition in memory, which this makes if it is not there.
     pub(crate) fn find(self: &Arc<Self>, key: &PartitionKey) -> Arc<Partition> {
         let make = || self.partitions.with(key, |partition, _| partition.clone());
         self.find_known(key).unwrap_or_else(make)

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use tower_token_cache::{CacheLevel, Clock, L1, Lifetimes, Lookup, MemoryStore, Timestamp};
+use tower_token_cache::{
+    CacheLevel, Clock, L1, Lifetimes, Lookup, MemoryStore, ProviderError, Timestamp, TokenSet,
+};
 
 use common::support::*;
 
@@ -319,4 +321,19 @@ async fn a_change_after_a_read_does_not_ask_l2_again() {
         assert_eq!((store.loads(), store.looks()), asked, "{way}");
         assert_stored(tokens.commit().await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_token_in_l1_that_will_not_do_is_looked_up_once() {
+    let cache = cache(MemoryStore::new());
+    let tokens = cache.tokens(session("s"));
+    tokens.insert("graph", token("old")).await.unwrap();
+    assert_stored(tokens.commit().await.unwrap());
+    let before = cache.stats().l1_hits;
+    let acquisition = tokens.acquire("graph").unwrap();
+    let longer = acquisition.min_remaining(2 * Duration::from_secs(3600));
+    let call = |_| async { Ok::<_, ProviderError>(TokenSet::from(token("new"))) };
+    let acquired = longer.with(call).await.unwrap();
+    assert_eq!(acquired.token.access_token(), "new");
+    assert_eq!(cache.stats().l1_hits - before, 1);
 }

@@ -13,14 +13,11 @@ use tracing::Instrument;
 
 use crate::acquire::{AcquireError, AcquireErrorKind, AcquireFuture, Prior};
 use crate::engine::acquire::flights::{FlightId, Place};
-use crate::engine::acquire::gate::Gate;
+use crate::engine::acquire::gate::{Gate, ProviderAnswer};
 use crate::engine::core::Engine;
 use crate::engine::sync::waits::Waiting;
 
 type Function = Box<dyn FnOnce(Prior) -> AcquireFuture + Send>;
-
-/// The output of an acquire function.
-pub(crate) type ProviderAnswer = <AcquireFuture as Future>::Output;
 
 /// The acquire function of the request that starts a flight, and the runtime of that request.
 pub(crate) struct Call {

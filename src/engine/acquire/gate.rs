@@ -8,9 +8,11 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use crate::acquire::AcquireFuture;
-
 use crate::engine::error::L2Error;
 use crate::engine::sync::until::Until;
+
+/// The output of an acquire function.
+pub(crate) type ProviderAnswer = <AcquireFuture as Future>::Output;
 
 /// Decides whether the work may be polled. Initially shut.
 #[derive(Default)]
@@ -56,7 +58,7 @@ impl Gate {
         &self,
         work: &mut AcquireFuture,
         context: &mut Context<'_>,
-    ) -> Poll<<AcquireFuture as Future>::Output> {
+    ) -> Poll<ProviderAnswer> {
         // Registered before the gate is checked, so that no opening is missed in between.
         self.worker.register(context.waker());
         let is_open = match &*self.opening.lock() {

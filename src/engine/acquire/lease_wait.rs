@@ -1,5 +1,5 @@
-//! The lease wait: while another instance has the lease, a flight reads L2 again at intervals, or when the feed announces a
-//! change.
+//! The lease wait: the pauses after which a flight reads L2 again while another instance has the lease. They grow, and end when the
+//! feed announces a change.
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -16,6 +16,7 @@ use crate::engine::partition::life::Life;
 use crate::engine::partition::waiters::Waiters;
 use crate::engine::revocations::Revocable;
 use crate::engine::sync::once;
+use crate::error::StoreErrorKind;
 use crate::key::TokenKey;
 use crate::mutation::{self, Mutation};
 use crate::store::{CommitId, Expected};
@@ -350,25 +351,22 @@ impl Pending {
     }
 
     /// Sending has failed: notifies all waiters. All acquired batches become visible with that, also those that were not sent yet: L2
-    /// will get them later.
-    pub(crate) fn notify_failed(&mut self, failure: L2Error) {
-        for ack in self.acks() {
-            fail(ack, &failure);
+    /// will get them later. A commit that L2 cannot take, and never will, is made anew; if the next one takes along all that waits, the
+    /// failure concerns only those who wait for this one. Returns whether others wait.
+    pub(crate) fn sending_failed(&mut self, failure: &L2Error) -> bool {
+        let too_large = failure.error.kind() == StoreErrorKind::TooLarge;
+        if too_large || mutation::is(Mutation::LateCommitForgotten) {
+            self.take_back();
         }
-        self.commit_waiters.notify(Some(&failure));
-        self.waiters.notify(Some(&failure));
-    }
-
-    /// L2 cannot take this commit, and never will. If the next one takes along all that waits, that concerns only those who wait for
-    /// this one. Returns whether others wait.
-    pub(crate) fn notify_too_large(&mut self, failure: L2Error) -> bool {
-        if self.in_flight.is_some() || self.that_fit() < self.changes.len() {
-            self.notify_failed(failure);
-            return false;
+        fail(&mut self.ack, failure);
+        self.commit_waiters.notify(Some(failure));
+        if too_large && self.in_flight.is_none() && self.that_fit() >= self.changes.len() {
+            return !self.waiters.is_empty()
+                || self.acquired.iter().any(|batch| batch.ack.is_some());
         }
-        fail(&mut self.ack, &failure);
-        self.commit_waiters.notify(Some(&failure));
-        !self.waiters.is_empty() || self.acquired.iter().any(|batch| batch.ack.is_some())
+        self.acks().for_each(|ack| fail(ack, failure));
+        self.waiters.notify(Some(failure));
+        false
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -86,18 +87,15 @@ impl Engine {
         key: &PartitionKey,
         work: F,
     ) -> Result<F::Output, L2Error> {
-        let mut work = pin!(work);
-        if let Some(output) = at_once(work.as_mut()).await {
-            return Ok(output);
-        }
-        let shard = self.l2.shard_of(key);
+        // The partition's name in L2 costs a hash.
+        let shard = LazyLock::new(|| self.l2.shard_of(key));
         let (began, limit) = (Instant::now(), self.l2.timeouts.attempt_time());
         let is_busy = || {
             let lately = Instant::now().checked_sub(limit);
             let lately = lately.map_or(began, |it| it.max(began));
             shard.answers_since(lately) && allowance.is_patient()
         };
-        self.wait_in_steps(allowance, is_busy, work).await
+        self.wait_in_steps(allowance, is_busy, pin!(work)).await
     }
 
     async fn wait_in_steps<F: Future>(
@@ -106,6 +104,9 @@ impl Engine {
         is_busy: impl Fn() -> bool,
         mut work: Pin<&mut F>,
     ) -> Result<F::Output, L2Error> {
+        if let Some(output) = at_once(work.as_mut()).await {
+            return Ok(output);
+        }
         loop {
             // Before the step ends, because an answer to this work is no answer to others.
             let was_busy = is_busy();

@@ -14,7 +14,6 @@ use crate::engine::namespace::Number;
 use crate::engine::partition::change::{CommitBase, InFlight};
 use crate::engine::partition::pending::PendingSignOut;
 use crate::engine::partition::state::{Partition, State};
-use crate::error::StoreErrorKind;
 use crate::mutation::{self, Mutation};
 use crate::store::{Commit, Outcome, PartitionId, TOMBSTONE};
 
@@ -265,19 +264,8 @@ impl Drop for PartitionWork {
                 state.pending().sending = false;
                 match failure {
                     Some(failure) => {
-                        let pending = state.pending();
-                        let too_large = failure.error.kind() == StoreErrorKind::TooLarge;
-                        if too_large || mutation::is(Mutation::LateCommitForgotten) {
-                            pending.take_back();
-                        }
                         // Memory shows what acquisitions wait for from here on.
-                        let goes_on = match too_large {
-                            true => pending.notify_too_large(failure),
-                            false => {
-                                pending.notify_failed(failure);
-                                false
-                            }
-                        };
+                        let goes_on = state.pending().sending_failed(&failure);
                         state.overlay_pending();
                         if goes_on {
                             engine.push(partition, state);
